@@ -1,0 +1,262 @@
+"""Every setting: name, type, default, bounds and what it is for, in this one place.
+
+`otel-audit init`, `otel-audit config show` and ``docs/configuration.md`` are generated from here. Sizes are
+bytes, times are seconds unless a name says otherwise.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, TypeAlias
+
+import msgspec
+from msgspec import Meta
+
+Seconds: TypeAlias = Annotated[float, Meta(ge=0)]
+Bytes: TypeAlias = Annotated[int, Meta(ge=0)]
+Strategy: TypeAlias = Annotated[str, Meta(pattern=r"^(drop|mask|hmac|keep_last(:\d+)?|keep)$")]
+"""``drop``, ``mask``, ``keep_last`` or ``keep_last:N``, ``hmac``; ``keep`` exempts a name from the rules."""
+
+
+class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    pass
+
+
+class ModelConfig(_Section):
+    reads: Annotated[bool | None, Meta(description="Record reads of this model: one record per query.")] = (
+        None
+    )
+    old_values: Annotated[
+        Literal["as_loaded", "exact", "off"] | None,
+        Meta(
+            description="Where old values of an instance save come from: what the instance loaded, or the "
+            "row itself, locked. `off` asks nothing of the database, ever."
+        ),
+    ] = None
+    fields: Annotated[
+        dict[str, Strategy],
+        Meta(description="Field name to strategy: drop, mask, keep_last:N, hmac, keep."),
+    ] = {}
+
+
+class DjangoConfig(_Section):
+    enabled: Annotated[bool, Meta(description="Audit Django where it is installed and models are named.")] = (
+        True
+    )
+    models: Annotated[
+        list[str],
+        Meta(
+            description="Models whose changes are recorded, as `app_label.Model` with `*` and `?`; a leading "
+            "`!` excludes. The last pattern that matches decides."
+        ),
+    ] = []
+    reads: Annotated[
+        list[str],
+        Meta(description="Models whose reads are recorded, in the same patterns."),
+    ] = []
+    old_values: Annotated[
+        Literal["as_loaded", "exact", "off"],
+        Meta(description="Default of `django.model.<pattern>.old_values`."),
+    ] = "as_loaded"
+    auth_events: Annotated[bool, Meta(description="Record logins, logouts and failed logins.")] = True
+    failures: Annotated[bool, Meta(description="Record changes that were rolled back, as `failure`.")] = True
+    max_bulk_rows: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="Above this number of rows a bulk statement is recorded by ids only.",
+        ),
+    ] = 10_000
+    max_bulk_ids: Annotated[
+        int,
+        Meta(ge=0, description="Above this number of rows it is recorded by count only."),
+    ] = 100_000
+    max_read_ids: Annotated[
+        int, Meta(ge=0, description="Object ids a read record lists; it always has the count.")
+    ] = 1_000
+    model: Annotated[
+        dict[str, ModelConfig],
+        Meta(description="Settings of single models, by the same patterns."),
+    ] = {}
+
+
+class ContextConfig(_Section):
+    trusted_proxies: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="Number of reverse proxies in front that append to X-Forwarded-For. 0: the header is "
+            "ignored and the peer's address is recorded.",
+        ),
+    ] = 0
+    request_id_header: Annotated[
+        str,
+        Meta(
+            description="Header a trusted proxy sets with the request id; empty: always make our own. Read only "
+            "if trusted_proxies is above 0."
+        ),
+    ] = "X-Request-ID"
+    propagate: Annotated[
+        bool,
+        Meta(
+            description="Put actor id and request id into outgoing OpenTelemetry baggage. Inbound baggage under "
+            "our names is removed either way."
+        ),
+    ] = True
+    code_location: Annotated[
+        bool, Meta(description="Record the application function that made a change.")
+    ] = False
+
+
+class RedactionConfig(_Section):
+    enabled: Annotated[bool, Meta(description="Apply the built-in rules. Own rules always apply.")] = True
+    names: Annotated[
+        list[str],
+        Meta(
+            description="More sensitive names, as regular expressions matched against the whole name of a field, "
+            "key, header or parameter, without case."
+        ),
+    ] = []
+    values: Annotated[
+        list[str],
+        Meta(
+            description="More sensitive values, as regular expressions; with groups only the groups are "
+            "replaced."
+        ),
+    ] = []
+    allow: Annotated[
+        list[str], Meta(description="Names the rules must leave alone, as regular expressions.")
+    ] = []
+    replacement: Annotated[str, Meta(description="What stands in place of a removed value.")] = "[redacted]"
+    hmac_key: Annotated[
+        str,
+        Meta(
+            description="Key of the hmac strategy, at least 16 characters; better given as "
+            "OTEL_AUDIT_REDACTION_HMAC_KEY."
+        ),
+    ] = ""
+    spans: Annotated[bool, Meta(description="Redact every exported span as well.")] = True
+
+
+class SpanEventConfig(_Section):
+    content: Annotated[
+        Literal["summary", "full", "none"],
+        Meta(
+            description="What the event on the current span carries: id, action, outcome, target and names of "
+            "changed fields; the whole record; or no event."
+        ),
+    ] = "summary"
+
+
+class SpoolConfig(_Section):
+    directory: Annotated[
+        str,
+        Meta(description="Where records wait for the sink. Relative to the configuration file."),
+    ] = ".otel-audit/spool"
+    fsync: Annotated[
+        Literal["never", "always"],
+        Meta(
+            description="`never` survives the death of the process, `always` the death of the machine as well "
+            "(a disk flush for each transaction)."
+        ),
+    ] = "never"
+    segment_bytes: Annotated[int, Meta(ge=4096, description="Size at which a new segment file is begun.")] = (
+        8 * 1024 * 1024
+    )
+    max_bytes: Annotated[
+        int,
+        Meta(ge=65536, description="All segments in the directory together; above it the policy applies."),
+    ] = 2 * 1024 * 1024 * 1024
+    block_timeout: Annotated[
+        Seconds,
+        Meta(description="How long a write waits for room before `on_error` applies."),
+    ] = 0.25
+
+
+class SinkConfig(_Section):
+    endpoint: Annotated[
+        str,
+        Meta(description="OTLP/HTTP address records are sent to."),
+    ] = "http://127.0.0.1:4318/v1/audit"
+    token: Annotated[str, Meta(description="Bearer token; better given as OTEL_AUDIT_SINK_TOKEN.")] = ""
+    headers: Annotated[dict[str, str], Meta(description="More request headers.")] = {}
+    compression: Annotated[Literal["gzip", "none"], Meta(description="Of request bodies.")] = "gzip"
+    ca_file: Annotated[
+        str, Meta(description="CA certificates for https, as a PEM file; empty: the system's.")
+    ] = ""
+    timeout: Annotated[Seconds, Meta(description="Of one request.")] = 10.0
+    batch_records: Annotated[int, Meta(ge=1, description="Most records in one request.")] = 512
+    batch_bytes: Annotated[
+        int, Meta(ge=1024, description="Most bytes in one request before compression.")
+    ] = 4 * 1024 * 1024
+    max_delay: Annotated[
+        Seconds, Meta(description="How long a record may wait for others to be sent with.")
+    ] = 0.1
+    max_backoff: Annotated[Seconds, Meta(description="Longest pause between two attempts.")] = 30.0
+    shutdown_timeout: Annotated[
+        Seconds,
+        Meta(description="How long the process waits at exit for the sink; the rest stays in the spool."),
+    ] = 5.0
+
+
+class StoreConfig(_Section):
+    url: Annotated[
+        str,
+        Meta(description="Where queries go: `otel-audit serve`, or any ClickHouse HTTP address."),
+    ] = "http://127.0.0.1:8123"
+    database: Annotated[str, Meta(description="Database of the audit tables.", pattern=r"^[A-Za-z_]\w*$")] = (
+        "otel"
+    )
+    user: Annotated[str, Meta(description="ClickHouse user.")] = ""
+    password: Annotated[str, Meta(description="Password; better given as OTEL_AUDIT_STORE_PASSWORD.")] = ""
+    token: Annotated[str, Meta(description="Bearer token of `otel-audit serve`.")] = ""
+    timeout: Annotated[Seconds, Meta(description="Of one query.")] = 30.0
+
+
+class ServerConfig(_Section):
+    data: Annotated[
+        str, Meta(description="Data directory of the embedded store. Relative to the configuration file.")
+    ] = ".otel-audit/store"
+    host: Annotated[str, Meta(description="Address to listen on. Any but loopback needs a token.")] = (
+        "127.0.0.1"
+    )
+    http_port: Annotated[int, Meta(ge=0, le=65535, description="OTLP over HTTP.")] = 4318
+    grpc_port: Annotated[int, Meta(ge=0, le=65535, description="OTLP over gRPC.")] = 4317
+    clickhouse_port: Annotated[
+        int, Meta(ge=0, le=65535, description="ClickHouse-compatible HTTP, for queries.")
+    ] = 8123
+    token: Annotated[str, Meta(description="Bearer token every client must send, if set.")] = ""
+    fsync: Annotated[bool, Meta(description="Flush to the disk before a request is acknowledged.")] = True
+    max_request_bytes: Annotated[Bytes, Meta(description="Largest request body, after decompression.")] = (
+        64 * 1024 * 1024
+    )
+    memory_bytes: Annotated[Bytes, Meta(description="Memory the engine may use.")] = 2 * 1024 * 1024 * 1024
+
+
+class AuditConfig(_Section):
+    enabled: Annotated[
+        bool,
+        Meta(description="The switch. OTEL_SDK_DISABLED does not turn audit off; this does."),
+    ] = True
+    on_error: Annotated[
+        Literal["fail_open", "fail_closed"],
+        Meta(
+            description="When a record cannot be kept: log, count and let the application go on, or raise into "
+            "it (and refuse to start)."
+        ),
+    ] = "fail_open"
+    tenant: Annotated[str, Meta(description="Tenant of every record that names no other.")] = ""
+    system: Annotated[
+        str, Meta(description="Name of the part of the system, on every record (app, scheduler, …).")
+    ] = ""
+    django: Annotated[DjangoConfig, Meta(description="Django: what is recorded.")] = DjangoConfig()
+    context: Annotated[ContextConfig, Meta(description="Who and where from.")] = ContextConfig()
+    redaction: Annotated[RedactionConfig, Meta(description="What is sensitive.")] = RedactionConfig()
+    span_event: Annotated[SpanEventConfig, Meta(description="The event on the current span.")] = (
+        SpanEventConfig()
+    )
+    spool: Annotated[SpoolConfig, Meta(description="Records on disk, until the sink has them.")] = (
+        SpoolConfig()
+    )
+    sink: Annotated[SinkConfig, Meta(description="Where records are sent.")] = SinkConfig()
+    store: Annotated[StoreConfig, Meta(description="Where queries go.")] = StoreConfig()
+    server: Annotated[ServerConfig, Meta(description="`otel-audit serve`.")] = ServerConfig()

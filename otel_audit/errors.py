@@ -1,0 +1,31 @@
+"""Every exception this package raises on purpose."""
+
+from __future__ import annotations
+
+
+class AuditError(Exception):
+    """Base class: catch this to catch everything otel-audit raises on purpose."""
+
+
+class ConfigurationError(AuditError):
+    """A setting is unknown, malformed or contradicts another; the message names where it was read."""
+
+
+class InvalidRecord(AuditError):
+    """A record cannot be represented, signed or sent as it is; it was not accepted."""
+
+
+class SpoolError(AuditError):
+    """The spool cannot keep a record: directory not writable, disk full, size limit reached."""
+
+
+class DeliveryError(AuditError):
+    """The sink did not accept a batch. The records are still in the spool."""
+
+
+class StoreError(AuditError):
+    """The store cannot be reached, is not ours, or refused a query."""
+
+
+class QueryError(AuditError):
+    """A query names a time, field or value that does not exist; the message lists what is valid."""

@@ -1,0 +1,229 @@
+"""Record <-> attributes: the only place that knows attribute names.
+
+Names follow the draft OpenTelemetry *Audit Logging* data model where it has one and the standard
+semantic conventions where they have one; the rest is ours under ``otel_audit.``. The draft still moves,
+so the mapping is chosen by ``audit.schema.version``, and every version ever written stays readable.
+
+Attributes are text, integers and booleans only, lists and mappings one JSON text each: a store that keeps
+only strings loses nothing, because the schema version fixes the type of each name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
+
+import msgspec
+
+from otel_audit.errors import InvalidRecord
+from otel_audit.record import (
+    Actor,
+    AuditRecord,
+    Bulk,
+    Change,
+    Database,
+    Request,
+    Sequence,
+    Source,
+    Target,
+)
+
+AttributeValue: TypeAlias = "str | int | bool"
+Attributes: TypeAlias = dict[str, AttributeValue]
+Kind: TypeAlias = Literal["text", "int", "bool", "json"]
+
+RECORD_ID: Final = "audit.record.id"
+SCHEMA_VERSION: Final = "audit.schema.version"
+ACTOR_ID: Final = "audit.actor.id"
+ACTION: Final = "audit.action"
+OUTCOME: Final = "audit.outcome"
+TARGET_TYPE: Final = "audit.target.type"
+TARGET_ID: Final = "audit.target.id"
+CHANGED_FIELDS: Final = "otel_audit.changed_fields"
+LOG: Final = "otel_audit.log"
+REQUEST_ID: Final = "otel_audit.request.id"
+INTEGRITY_PREFIX: Final = "audit.integrity."
+"""Attributes under this prefix are proofs about a record, never part of it."""
+
+CURRENT_SCHEMA: Final = "1"
+
+
+class Field(NamedTuple):
+    """One value of a record: where it stands in the record, its attribute name, its type."""
+
+    path: str
+    name: str
+    kind: Kind
+
+
+class Schema(NamedTuple):
+    """One version of the mapping."""
+
+    version: str
+    fields: tuple[Field, ...]
+
+    def kinds(self) -> dict[str, Kind]:
+        """The type of every attribute of this version, by name."""
+        return {field.name: field.kind for field in self.fields}
+
+
+_V1 = Schema(
+    "1",
+    (
+        Field("id", RECORD_ID, "text"),
+        Field("event_name", "otel_audit.event.name", "text"),
+        Field("observed_timestamp", "otel_audit.observed_timestamp", "int"),
+        Field("log", LOG, "text"),
+        Field("action", ACTION, "text"),
+        Field("outcome", OUTCOME, "text"),
+        Field("actor.id", ACTOR_ID, "text"),
+        Field("actor.type", "audit.actor.type", "text"),
+        Field("actor.name", "user.name", "text"),
+        Field("actor.on_behalf_of", "otel_audit.on_behalf_of", "text"),
+        Field("target.type", TARGET_TYPE, "text"),
+        Field("target.id", TARGET_ID, "text"),
+        Field("source.id", "audit.source.id", "text"),
+        Field("source.type", "audit.source.type", "text"),
+        Field("source.user_agent", "user_agent.original", "text"),
+        Field("source.session", "session.id", "text"),
+        Field("request.id", REQUEST_ID, "text"),
+        Field("request.method", "http.request.method", "text"),
+        Field("request.route", "http.route", "text"),
+        Field("request.path", "url.path", "text"),
+        Field("request.view", "otel_audit.request.view", "text"),
+        Field("database.system", "db.system.name", "text"),
+        Field("database.namespace", "db.namespace", "text"),
+        Field("database.table", "db.collection.name", "text"),
+        Field("database.transaction", "otel_audit.transaction.id", "text"),
+        Field("changes", "otel_audit.changes", "json"),
+        Field("image", "otel_audit.image", "json"),
+        Field("bulk", "otel_audit.bulk", "json"),
+        Field("fields", "otel_audit.fields", "json"),
+        Field("completeness", "otel_audit.completeness", "text"),
+        Field("old_values", "otel_audit.old_values", "text"),
+        Field("reason", "otel_audit.reason", "text"),
+        Field("tenant", "otel_audit.tenant", "text"),
+        Field("system", "otel_audit.system", "text"),
+        Field("event_type", "otel_audit.event.type", "text"),
+        Field("error", "error.type", "text"),
+        Field("code", "code.function.name", "text"),
+        Field("related", "otel_audit.related", "json"),
+        Field("attributes", "otel_audit.attributes", "json"),
+        Field("truncated", "otel_audit.truncated", "bool"),
+        Field("sequence.stream", "audit.sequence.stream_id", "text"),
+        Field("sequence.number", "audit.sequence.number", "int"),
+        Field("sequence.previous_hash", "audit.sequence.previous_hash", "text"),
+        Field("sequence.previous_record", "audit.sequence.previous_record_id", "text"),
+        Field("sequence.end", "audit.sequence.end", "bool"),
+    ),
+)
+
+SCHEMAS: Final[dict[str, Schema]] = {_V1.version: _V1}
+
+_ALWAYS: Final = frozenset(
+    {
+        "id",
+        "event_name",
+        "observed_timestamp",
+        "log",
+        "action",
+        "outcome",
+        "actor.id",
+        "actor.type",
+        "completeness",
+    }
+)
+_GROUPS: Final[dict[str, type[msgspec.Struct]]] = {
+    "actor": Actor,
+    "target": Target,
+    "source": Source,
+    "request": Request,
+    "database": Database,
+    "sequence": Sequence,
+}
+_JSON_TYPES: Final[dict[str, Any]] = {
+    "changes": list[Change],
+    "image": dict[str, Any],
+    "bulk": Bulk,
+    "fields": list[str],
+    "related": list[Target],
+    "attributes": dict[str, Any],
+}
+
+_encode_json = msgspec.json.Encoder().encode
+_decode_json: Final[dict[str, Callable[[str], Any]]] = {
+    path: msgspec.json.Decoder(kind).decode for path, kind in _JSON_TYPES.items()
+}
+
+
+def to_attributes(record: AuditRecord) -> Attributes:
+    """Give the attributes of a record in the current schema; empty values are absent.
+
+    ``timestamp``, ``trace_id``, ``span_id`` and ``message`` are not among them: OTLP has fields for these.
+    """
+    attributes: Attributes = {SCHEMA_VERSION: CURRENT_SCHEMA}
+    for path, name, kind in SCHEMAS[CURRENT_SCHEMA].fields:
+        group, _, member = path.partition(".")
+        value = getattr(record, group)
+        if member:
+            value = getattr(value, member) if value is not None else ""
+        if kind == "json":
+            if value:
+                attributes[name] = _encode_json(value).decode()
+        elif value or path in _ALWAYS:
+            attributes[name] = value
+    return attributes
+
+
+def from_attributes(
+    attributes: Mapping[str, Any],
+    *,
+    timestamp: int,
+    trace_id: str = "",
+    span_id: str = "",
+    message: str = "",
+) -> AuditRecord:
+    """Rebuild a record from its attributes, typed or all text; names not of its schema are ignored.
+
+    Raises:
+        InvalidRecord: the schema version is unknown, or a value does not fit it.
+    """
+    version = str(attributes.get(SCHEMA_VERSION, CURRENT_SCHEMA))
+    schema = SCHEMAS.get(version)
+    if schema is None:
+        raise InvalidRecord(
+            f"{SCHEMA_VERSION} is {version!r}; this version of otel-audit reads {', '.join(sorted(SCHEMAS))}"
+        )
+    values: dict[str, Any] = {
+        "timestamp": timestamp,
+        "trace_id": trace_id,
+        "span_id": span_id,
+        "message": message,
+    }
+    groups: dict[str, dict[str, Any]] = {}
+    try:
+        for path, name, kind in schema.fields:
+            raw = attributes.get(name)
+            if raw is None:
+                continue
+            value = _typed(path, kind, raw)
+            group, _, member = path.partition(".")
+            if member:
+                groups.setdefault(group, {})[member] = value
+            else:
+                values[group] = value
+        for group, members in groups.items():
+            values[group] = _GROUPS[group](**members)
+        return msgspec.convert(values, AuditRecord)
+    except (TypeError, ValueError) as error:
+        raise InvalidRecord(f"record {attributes.get(RECORD_ID, 'without id')}: {error}") from error
+
+
+def _typed(path: str, kind: Kind, raw: Any) -> Any:
+    if kind == "int":
+        return int(raw)
+    if kind == "bool":
+        return raw is True or raw == "true"
+    if kind == "json":
+        return _decode_json[path](raw)
+    return raw
