@@ -21,7 +21,7 @@ class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     pass
 
 
-class ModelConfig(_Section):
+class ModelConfig(_Section, frozen=True):
     reads: Annotated[bool | None, Meta(description="Record reads of this model: one record per query.")] = (
         None
     )
@@ -38,7 +38,7 @@ class ModelConfig(_Section):
     ] = {}
 
 
-class DjangoConfig(_Section):
+class DjangoConfig(_Section, frozen=True):
     enabled: Annotated[bool, Meta(description="Audit Django where it is installed and models are named.")] = (
         True
     )
@@ -79,7 +79,7 @@ class DjangoConfig(_Section):
     ] = {}
 
 
-class ContextConfig(_Section):
+class ContextConfig(_Section, frozen=True):
     trusted_proxies: Annotated[
         int,
         Meta(
@@ -107,7 +107,7 @@ class ContextConfig(_Section):
     ] = False
 
 
-class RedactionConfig(_Section):
+class RedactionConfig(_Section, frozen=True):
     enabled: Annotated[bool, Meta(description="Apply the built-in rules. Own rules always apply.")] = True
     names: Annotated[
         list[str],
@@ -137,7 +137,7 @@ class RedactionConfig(_Section):
     spans: Annotated[bool, Meta(description="Redact every exported span as well.")] = True
 
 
-class SpanEventConfig(_Section):
+class SpanEventConfig(_Section, frozen=True):
     content: Annotated[
         Literal["summary", "full", "none"],
         Meta(
@@ -147,7 +147,7 @@ class SpanEventConfig(_Section):
     ] = "summary"
 
 
-class SpoolConfig(_Section):
+class SpoolConfig(_Section, frozen=True):
     directory: Annotated[
         str,
         Meta(description="Where records wait for the sink. Relative to the configuration file."),
@@ -172,7 +172,7 @@ class SpoolConfig(_Section):
     ] = 0.25
 
 
-class SinkConfig(_Section):
+class SinkConfig(_Section, frozen=True):
     endpoint: Annotated[
         str,
         Meta(description="OTLP/HTTP address records are sent to."),
@@ -198,7 +198,7 @@ class SinkConfig(_Section):
     ] = 5.0
 
 
-class StoreConfig(_Section):
+class StoreConfig(_Section, frozen=True):
     url: Annotated[
         str,
         Meta(description="Where queries go: `otel-audit serve`, or any ClickHouse HTTP address."),
@@ -212,7 +212,7 @@ class StoreConfig(_Section):
     timeout: Annotated[Seconds, Meta(description="Of one query.")] = 30.0
 
 
-class ServerConfig(_Section):
+class ServerConfig(_Section, frozen=True):
     data: Annotated[
         str, Meta(description="Data directory of the embedded store. Relative to the configuration file.")
     ] = ".otel-audit/store"
@@ -232,7 +232,7 @@ class ServerConfig(_Section):
     memory_bytes: Annotated[Bytes, Meta(description="Memory the engine may use.")] = 2 * 1024 * 1024 * 1024
 
 
-class AuditConfig(_Section):
+class AuditConfig(_Section, frozen=True):
     enabled: Annotated[
         bool,
         Meta(description="The switch. OTEL_SDK_DISABLED does not turn audit off; this does."),
