@@ -11,6 +11,7 @@ only strings loses nothing, because the schema version fixes the type of each na
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from operator import attrgetter
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 import msgspec
@@ -156,22 +157,50 @@ _decode_json: Final[dict[str, Callable[[str], Any]]] = {
 }
 
 
+class _Write(NamedTuple):
+    """How one top-level value of a record becomes attributes: by itself, or member by member."""
+
+    name: str
+    json: bool
+    always: bool
+    members: tuple[tuple[str, bool], ...]
+    get_members: Callable[[Any], tuple[Any, ...]]
+
+
+def _write_plan(schema: Schema) -> tuple[Callable[[AuditRecord], tuple[Any, ...]], tuple[_Write, ...]]:
+    grouped: dict[str, list[Field]] = {}
+    for field in schema.fields:
+        grouped.setdefault(field.path.partition(".")[0], []).append(field)
+    writes = []
+    for fields in grouped.values():
+        first, inner = fields[0], [field.path.partition(".")[2] for field in fields]
+        members = tuple((field.name, field.path in _ALWAYS) for field in fields) if inner[0] else ()
+        getter = attrgetter(*inner) if members else _no_members
+        writes.append(_Write(first.name, first.kind == "json", first.path in _ALWAYS, members, getter))
+    return attrgetter(*grouped), tuple(writes)
+
+
+def _no_members(_: object) -> tuple[Any, ...]:
+    return ()
+
+
+_top_level, _writes = _write_plan(SCHEMAS[CURRENT_SCHEMA])
+
+
 def to_attributes(record: AuditRecord) -> Attributes:
     """Give the attributes of a record in the current schema; empty values are absent.
 
     ``timestamp``, ``trace_id``, ``span_id`` and ``message`` are not among them: OTLP has fields for these.
     """
     attributes: Attributes = {SCHEMA_VERSION: CURRENT_SCHEMA}
-    for path, name, kind in SCHEMAS[CURRENT_SCHEMA].fields:
-        group, _, member = path.partition(".")
-        value = getattr(record, group)
-        if member:
-            value = getattr(value, member) if value is not None else ""
-        if kind == "json":
-            if value:
-                attributes[name] = _encode_json(value).decode()
-        elif value or path in _ALWAYS:
-            attributes[name] = value
+    for value, write in zip(_top_level(record), _writes, strict=True):
+        if write.members:
+            if value is not None:
+                for (name, always), member in zip(write.members, write.get_members(value), strict=True):
+                    if member or always:
+                        attributes[name] = member
+        elif value or write.always:
+            attributes[write.name] = _encode_json(value).decode() if write.json else value
     return attributes
 
 
