@@ -1,0 +1,37 @@
+"""What every test may ask for: private database servers, started once a process and only when asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests import services
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[services.PostgreSQLServer]:
+    """A private PostgreSQL server; a test that wants a database takes ``postgresql``."""
+    with services.postgresql() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def mariadb_server() -> Iterator[services.MariaDBServer]:
+    """A private MariaDB server; a test that wants a database takes ``mariadb``."""
+    with services.mariadb() as server:
+        yield server
+
+
+@pytest.fixture
+def postgresql(postgresql_server: services.PostgreSQLServer) -> Iterator[dict[str, object]]:
+    """The ``DATABASES`` entry of a new, empty PostgreSQL database."""
+    with postgresql_server.database() as name:
+        yield postgresql_server.django(name)
+
+
+@pytest.fixture
+def mariadb(mariadb_server: services.MariaDBServer) -> Iterator[dict[str, object]]:
+    """The ``DATABASES`` entry of a new, empty MariaDB database."""
+    with mariadb_server.database() as name:
+        yield mariadb_server.django(name)
