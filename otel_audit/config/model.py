@@ -11,6 +11,9 @@ from typing import Annotated, Literal, TypeAlias
 import msgspec
 from msgspec import Meta
 
+SECRET = {"secret": True}
+"""Metadata of a setting whose value is never shown."""
+
 Seconds: TypeAlias = Annotated[float, Meta(ge=0)]
 Bytes: TypeAlias = Annotated[int, Meta(ge=0)]
 Strategy: TypeAlias = Annotated[str, Meta(pattern=r"^(drop|mask|hmac|keep_last(:\d+)?|keep)$")]
@@ -91,15 +94,15 @@ class ContextConfig(_Section, frozen=True):
     request_id_header: Annotated[
         str,
         Meta(
-            description="Header a trusted proxy sets with the request id; empty: always make our own. Read only "
-            "if trusted_proxies is above 0."
+            description="Header a trusted proxy sets with the request id; empty: always make our own. Read "
+            "only if trusted_proxies is above 0."
         ),
     ] = "X-Request-ID"
     propagate: Annotated[
         bool,
         Meta(
-            description="Put actor id and request id into outgoing OpenTelemetry baggage. Inbound baggage under "
-            "our names is removed either way."
+            description="Put actor id and request id into outgoing OpenTelemetry baggage. Inbound baggage "
+            "under our names is removed either way."
         ),
     ] = True
     code_location: Annotated[
@@ -112,8 +115,8 @@ class RedactionConfig(_Section, frozen=True):
     names: Annotated[
         list[str],
         Meta(
-            description="More sensitive names, as regular expressions matched against the whole name of a field, "
-            "key, header or parameter, without case."
+            description="More sensitive names, as regular expressions matched against the whole name of a "
+            "field, key, header or parameter, without case."
         ),
     ] = []
     values: Annotated[
@@ -131,7 +134,8 @@ class RedactionConfig(_Section, frozen=True):
         str,
         Meta(
             description="Key of the hmac strategy, at least 16 characters; better given as "
-            "OTEL_AUDIT_REDACTION_HMAC_KEY."
+            "OTEL_AUDIT_REDACTION_HMAC_KEY.",
+            extra=SECRET,
         ),
     ] = ""
     spans: Annotated[bool, Meta(description="Redact every exported span as well.")] = True
@@ -141,8 +145,8 @@ class SpanEventConfig(_Section, frozen=True):
     content: Annotated[
         Literal["summary", "full", "none"],
         Meta(
-            description="What the event on the current span carries: id, action, outcome, target and names of "
-            "changed fields; the whole record; or no event."
+            description="What the event on the current span carries: id, action, outcome, target and names "
+            "of changed fields; the whole record; or no event."
         ),
     ] = "summary"
 
@@ -155,8 +159,8 @@ class SpoolConfig(_Section, frozen=True):
     fsync: Annotated[
         Literal["never", "always"],
         Meta(
-            description="`never` survives the death of the process, `always` the death of the machine as well "
-            "(a disk flush for each transaction)."
+            description="`never` survives the death of the process, `always` the death of the machine as "
+            "well (a disk flush for each transaction)."
         ),
     ] = "never"
     segment_bytes: Annotated[int, Meta(ge=4096, description="Size at which a new segment file is begun.")] = (
@@ -177,8 +181,10 @@ class SinkConfig(_Section, frozen=True):
         str,
         Meta(description="OTLP/HTTP address records are sent to."),
     ] = "http://127.0.0.1:4318/v1/audit"
-    token: Annotated[str, Meta(description="Bearer token; better given as OTEL_AUDIT_SINK_TOKEN.")] = ""
-    headers: Annotated[dict[str, str], Meta(description="More request headers.")] = {}
+    token: Annotated[
+        str, Meta(description="Bearer token; better given as OTEL_AUDIT_SINK_TOKEN.", extra=SECRET)
+    ] = ""
+    headers: Annotated[dict[str, str], Meta(description="More request headers.", extra=SECRET)] = {}
     compression: Annotated[Literal["gzip", "none"], Meta(description="Of request bodies.")] = "gzip"
     ca_file: Annotated[
         str, Meta(description="CA certificates for https, as a PEM file; empty: the system's.")
@@ -207,8 +213,16 @@ class StoreConfig(_Section, frozen=True):
         "otel"
     )
     user: Annotated[str, Meta(description="ClickHouse user.")] = ""
-    password: Annotated[str, Meta(description="Password; better given as OTEL_AUDIT_STORE_PASSWORD.")] = ""
-    token: Annotated[str, Meta(description="Bearer token of `otel-audit serve`.")] = ""
+    password: Annotated[
+        str, Meta(description="Password; better given as OTEL_AUDIT_STORE_PASSWORD.", extra=SECRET)
+    ] = ""
+    token: Annotated[
+        str,
+        Meta(
+            description="Bearer token of `otel-audit serve`; better given as OTEL_AUDIT_STORE_TOKEN.",
+            extra=SECRET,
+        ),
+    ] = ""
     timeout: Annotated[Seconds, Meta(description="Of one query.")] = 30.0
 
 
@@ -224,7 +238,14 @@ class ServerConfig(_Section, frozen=True):
     clickhouse_port: Annotated[
         int, Meta(ge=0, le=65535, description="ClickHouse-compatible HTTP, for queries.")
     ] = 8123
-    token: Annotated[str, Meta(description="Bearer token every client must send, if set.")] = ""
+    token: Annotated[
+        str,
+        Meta(
+            description="Bearer token every client must send, if set; better given as "
+            "OTEL_AUDIT_SERVER_TOKEN.",
+            extra=SECRET,
+        ),
+    ] = ""
     fsync: Annotated[bool, Meta(description="Flush to the disk before a request is acknowledged.")] = True
     max_request_bytes: Annotated[Bytes, Meta(description="Largest request body, after decompression.")] = (
         64 * 1024 * 1024
@@ -240,8 +261,8 @@ class AuditConfig(_Section, frozen=True):
     on_error: Annotated[
         Literal["fail_open", "fail_closed"],
         Meta(
-            description="When a record cannot be kept: log, count and let the application go on, or raise into "
-            "it (and refuse to start)."
+            description="When a record cannot be kept: log, count and let the application go on, or raise "
+            "into it (and refuse to start)."
         ),
     ] = "fail_open"
     tenant: Annotated[str, Meta(description="Tenant of every record that names no other.")] = ""

@@ -1,0 +1,163 @@
+"""The settings of the model as a flat list: name, type, default, description, variable.
+
+Everything that talks *about* settings (environment, errors, reference, template, ``config show``) reads this
+list, so that the model stays the only place where one is written down.
+"""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Iterator
+from functools import cache
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+
+from otel_audit.config.model import AuditConfig, Strategy
+
+ENVIRONMENT_PREFIX = "OTEL_AUDIT_"
+
+
+class Setting(NamedTuple):
+    """One value a user can set, or one table of named sections (``sections`` is then their settings)."""
+
+    path: tuple[str, ...]
+    type: Any
+    default: Any
+    description: str
+    secret: bool
+    sections: tuple[Setting, ...] = ()
+
+    @property
+    def key(self) -> str:
+        """The dotted name, as in ``spool.fsync``."""
+        return ".".join(self.path)
+
+    @property
+    def variable(self) -> str:
+        """The environment variable that sets it."""
+        return ENVIRONMENT_PREFIX + "_".join(self.path).upper()
+
+    @property
+    def expected(self) -> str:
+        """Say in words what may be written."""
+        if self.sections:
+            return "a table of tables"
+        return f"a table of name to {entry}" if (entry := self.entry_expected) else _expected(self.type)
+
+    @property
+    def entry_expected(self) -> str:
+        """Say what each value of a free table may be; empty where the setting is none."""
+        kind = plain_type(self.type)
+        if self.sections or typing.get_origin(kind) is not dict:
+            return ""
+        return _expected(typing.get_args(kind)[1])
+
+
+class Section(NamedTuple):
+    """One table of the file and its settings; the first has the empty name."""
+
+    name: str
+    description: str
+    settings: tuple[Setting, ...]
+
+
+@cache
+def sections() -> tuple[Section, ...]:
+    """List the tables of the model in order, top level first."""
+    top: list[Setting] = []
+    nested: list[Section] = []
+    for field, hint, default in _members(AuditConfig):
+        kind, meta = _unwrap(hint)
+        description = (meta.description if meta else "") or ""
+        if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+            nested.append(Section(field, description, tuple(_settings(kind, (field,)))))
+        else:
+            top.append(_setting((field,), hint, default))
+    return (Section("", "", tuple(top)), *nested)
+
+
+@cache
+def settings() -> dict[str, Setting]:
+    """Every setting by its dotted name."""
+    return {setting.key: setting for section in sections() for setting in section.settings}
+
+
+def _settings(kind: type[msgspec.Struct], path: tuple[str, ...]) -> Iterator[Setting]:
+    for field, hint, default in _members(kind):
+        yield _setting((*path, field), hint, default)
+
+
+def _setting(path: tuple[str, ...], hint: Any, default: Any) -> Setting:
+    kind, meta = _unwrap(hint)
+    nested: tuple[Setting, ...] = ()
+    if typing.get_origin(kind) is dict:
+        member = typing.get_args(kind)[1]
+        if isinstance(member, type) and issubclass(member, msgspec.Struct):
+            nested = tuple(_settings(member, (*path, "<name>")))
+    extra = (meta.extra if meta else None) or {}
+    description = (meta.description if meta else "") or ""
+    return Setting(path, hint, default, description, bool(extra.get("secret")), nested)
+
+
+def _members(kind: type[msgspec.Struct]) -> Iterator[tuple[str, Any, Any]]:
+    hints = typing.get_type_hints(kind, include_extras=True)
+    for field in msgspec.structs.fields(kind):
+        default = field.default
+        if default is msgspec.NODEFAULT and field.default_factory is not msgspec.NODEFAULT:
+            default = field.default_factory()
+        yield field.name, hints[field.name], default
+
+
+def _unwrap(hint: Any) -> tuple[Any, msgspec.Meta | None]:
+    """Take the outermost description and the type inside every ``Annotated``."""
+    meta: msgspec.Meta | None = None
+    if typing.get_origin(hint) is typing.Annotated:
+        hint, *metas = typing.get_args(hint)
+        for each in metas:  # nested Annotated are flattened, the outermost last
+            if isinstance(each, msgspec.Meta) and (meta is None or each.description):
+                meta = each
+    return hint, meta
+
+
+def plain_type(hint: Any) -> Any:
+    """Give the type inside ``Annotated``, without ``None``."""
+    kind, _ = _unwrap(hint)
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        kind = next(member for member in typing.get_args(kind) if member is not type(None))
+    return kind
+
+
+def _bounds(hint: Any) -> str:
+    if typing.get_origin(hint) is not typing.Annotated:
+        return ""
+    low = high = None
+    for meta in typing.get_args(hint)[1:]:
+        low = meta.ge if getattr(meta, "ge", None) is not None else low
+        high = meta.le if getattr(meta, "le", None) is not None else high
+    if low is not None and high is not None:
+        return f" from {low} to {high}"
+    return f" of at least {low}" if low is not None else ""
+
+
+def _expected(hint: Any) -> str:
+    kind = plain_type(hint)
+    origin = typing.get_origin(kind)
+    if origin is Literal:
+        return "one of " + ", ".join(f'"{choice}"' for choice in typing.get_args(kind))
+    if origin is list:
+        return "a list of texts"
+    if kind is bool:
+        return "true or false"
+    if kind is int:
+        return "an integer" + _bounds(hint)
+    if kind is float:
+        return "a number" + _bounds(hint)
+    if hint == Strategy:
+        return "one of drop, mask, hmac, keep, keep_last, keep_last:N"
+    if typing.get_origin(hint) is typing.Annotated:
+        for meta in typing.get_args(hint)[1:]:
+            if getattr(meta, "pattern", None):
+                return f"text that matches {meta.pattern}"
+    return "text"

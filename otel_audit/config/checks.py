@@ -1,0 +1,74 @@
+"""Values that are of the right type each, but make no sense: alone, or together."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+from otel_audit.config.model import AuditConfig
+
+
+def contradictions(config: AuditConfig, given: set[tuple[str, ...]]) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Give the key and the message of everything wrong; ``given`` are the keys somebody wrote."""
+    for name in ("names", "values", "allow"):
+        for pattern in getattr(config.redaction, name):
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                yield ("redaction", name), f"{pattern!r} is not a regular expression: {error}"
+    key = config.redaction.hmac_key
+    if key and len(key) < 16:
+        yield ("redaction", "hmac_key"), f"has {len(key)} characters; at least 16 are needed"
+    if not key:
+        for pattern, model in config.django.model.items():
+            for field, strategy in model.fields.items():
+                if strategy == "hmac":
+                    yield (
+                        ("django", "model", pattern, "fields", field),
+                        "hmac needs a key: set redaction.hmac_key (OTEL_AUDIT_REDACTION_HMAC_KEY)",
+                    )
+    for address, section in ((config.sink.endpoint, "sink"), (config.store.url, "store")):
+        name = "endpoint" if section == "sink" else "url"
+        yield from (((section, name), problem) for problem in _address(address))
+    if config.spool.segment_bytes > config.spool.max_bytes:
+        place = ("spool", "max_bytes" if ("spool", "max_bytes") in given else "segment_bytes")
+        yield (
+            place,
+            (
+                f"spool.segment_bytes ({config.spool.segment_bytes}) is above spool.max_bytes "
+                f"({config.spool.max_bytes}): not one segment would fit"
+            ),
+        )
+    if config.django.max_bulk_rows > config.django.max_bulk_ids:
+        place = ("django", "max_bulk_ids" if ("django", "max_bulk_ids") in given else "max_bulk_rows")
+        yield (
+            place,
+            (
+                f"django.max_bulk_rows ({config.django.max_bulk_rows}) is above django.max_bulk_ids "
+                f"({config.django.max_bulk_ids}); ids only begins above the one, counts only above the other"
+            ),
+        )
+    for name in ("models", "reads"):
+        for pattern in getattr(config.django, name):
+            yield from ((("django", name), problem) for problem in _model_pattern(pattern))
+
+
+def _address(address: str) -> Iterator[str]:
+    try:
+        parts = urlsplit(address)
+        port = parts.port
+    except ValueError as error:
+        yield f"{address!r} is not a URL: {error}"
+        return
+    del port
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        yield f"must be a http:// or https:// URL with a host, such as http://127.0.0.1:4318, not {address!r}"
+
+
+def _model_pattern(pattern: str) -> Iterator[str]:
+    bare = pattern.removeprefix("!")
+    if not bare.strip() or bare != bare.strip():
+        yield f"{pattern!r} is not a model pattern: write app_label.Model, such as 'shop.Order' or 'shop.*'"
+    elif "." not in bare and bare != "*":
+        yield f"{pattern!r} has no app label: write {pattern + '.*'!r}, or 'app_label.{bare}'"

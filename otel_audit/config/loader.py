@@ -1,0 +1,143 @@
+"""Load the configuration: one file or Django setting, over it the environment, into the typed model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from otel_audit.config.checks import contradictions
+from otel_audit.config.environment import environment_layer
+from otel_audit.config.model import AuditConfig
+from otel_audit.config.sources import (
+    DJANGO_SETTING,
+    Layer,
+    file_layer,
+    find_file,
+    mapping_layer,
+)
+from otel_audit.errors import ConfigurationError
+
+
+class LoadedConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """A configuration and where it came from.
+
+    ``origins`` maps the dotted name of every value that was set to where it was written; all others have
+    their default. ``path`` is the file, ``None`` where there is none. ``notes`` are worth a reader's time.
+    """
+
+    config: AuditConfig
+    origins: dict[str, str] = {}
+    path: Path | None = None
+    notes: list[str] = []
+
+
+def load(
+    path: str | Path | None = None,
+    environ: Mapping[str, str] | None = None,
+    django_settings: Mapping[str, Any] | None = None,
+    declarative: Mapping[str, Any] | None = None,
+) -> LoadedConfig:
+    """Load the configuration.
+
+    Args:
+        path: the file to read; by default the one ``OTEL_AUDIT_CONFIG`` names, or the nearest
+            ``otel-audit.toml`` or ``pyproject.toml`` with ``[tool.otel_audit]`` from the working
+            directory upward.
+        environ: the variables; by default the process's.
+        django_settings: Django's ``OTEL_AUDIT`` setting, used where there is no file.
+        declarative: sections given through OpenTelemetry's ``OTEL_CONFIG_FILE``, laid over the file.
+
+    Relative directories are resolved against the directory of the file that names them, or else the
+    working directory.
+
+    Raises:
+        ConfigurationError: names every unknown key and bad value, with file, line and nearest valid key.
+    """
+    environ = os.environ if environ is None else environ
+    layers: list[Layer] = []
+    notes: list[str] = []
+    file: Path | None
+    if path is not None:
+        file = Path(path).absolute()
+        if not file.is_file():
+            raise ConfigurationError(f"{path}: no such file; `otel-audit init` writes one")
+    else:
+        file = find_file(environ, Path.cwd())
+    if file is not None:
+        layers.append(file_layer(file))
+        if django_settings:
+            notes.append(f"Django's {DJANGO_SETTING} setting is ignored, because {file} was found")
+    elif django_settings:
+        layers.append(mapping_layer(django_settings, f"Django setting {DJANGO_SETTING}"))
+    if declarative:
+        layers.append(mapping_layer(declarative, "OTEL_CONFIG_FILE: otel_audit"))
+    variables, problems = environment_layer(environ)
+    layers.append(variables)
+
+    for layer in layers:
+        try:
+            msgspec.convert(layer.values, AuditConfig)
+        except msgspec.ValidationError as error:
+            from otel_audit.config.diagnosis import diagnose
+
+            problems += list(diagnose(layer)) or [f"{layer.where(())}: {error}"]
+    if problems:
+        raise ConfigurationError("\n".join(problems))
+
+    merged: dict[str, Any] = {}
+    origins: dict[tuple[str, ...], Layer] = {}
+    for layer in layers:
+        _lay(merged, layer.values, layer, origins)
+    config = msgspec.convert(merged, AuditConfig)
+    problems = [f"{_where(origins, key)}: {message}" for key, message in contradictions(config, set(origins))]
+    if problems:
+        raise ConfigurationError("\n".join(problems))
+    base = Path.cwd() if file is None else file.parent
+    return LoadedConfig(
+        config=_resolve(config, lambda *key: Path.cwd() if origins.get(key) is variables else base),
+        origins={".".join(key): layer.where(key) for key, layer in origins.items()},
+        path=file,
+        notes=notes,
+    )
+
+
+def _lay(
+    merged: dict[str, Any],
+    values: Mapping[str, Any],
+    layer: Layer,
+    origins: dict[tuple[str, ...], Layer],
+    path: tuple[str, ...] = (),
+) -> None:
+    """Lay ``values`` over ``merged``: tables are merged, everything else is replaced."""
+    for name, value in values.items():
+        here = (*path, name)
+        if isinstance(value, Mapping):
+            _lay(merged.setdefault(name, {}), value, layer, origins, here)
+        else:
+            merged[name] = value
+            origins[here] = layer
+
+
+def _where(origins: Mapping[tuple[str, ...], Layer], key: tuple[str, ...]) -> str:
+    layer = origins.get(key)
+    return ".".join(key) if layer is None else f"{layer.where(key)}: {'.'.join(key)}"
+
+
+def _resolve(config: AuditConfig, base: Callable[..., Path]) -> AuditConfig:
+    """Make file names absolute, each against the directory its key is relative to."""
+
+    def absolute(value: str, *key: str) -> str:
+        path = Path(value).expanduser()
+        return os.path.normpath(base(*key) / path) if value else value
+
+    replace = msgspec.structs.replace
+    return replace(
+        config,
+        spool=replace(config.spool, directory=absolute(config.spool.directory, "spool", "directory")),
+        server=replace(config.server, data=absolute(config.server.data, "server", "data")),
+        sink=replace(config.sink, ca_file=absolute(config.sink.ca_file, "sink", "ca_file")),
+    )

@@ -1,0 +1,127 @@
+"""Where settings are read from: a TOML file, Django's settings, the environment.
+
+Each source becomes a :class:`Layer`: nested values, and a function that says where a path was written.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from otel_audit.config.toml_lines import key_lines
+from otel_audit.errors import ConfigurationError
+
+FILE_NAME: Final = "otel-audit.toml"
+PYPROJECT: Final = "pyproject.toml"
+FILE_VARIABLE: Final = "OTEL_AUDIT_CONFIG"
+DJANGO_SETTING: Final = "OTEL_AUDIT"
+
+
+class Layer(NamedTuple):
+    """The values of one source, and where each stands (``otel-audit.toml:12``)."""
+
+    values: Mapping[str, Any]
+    where: Callable[[tuple[str, ...]], str]
+
+
+def find_file(environ: Mapping[str, str], start: Path) -> Path | None:
+    """Find the configuration file: the variable's, or the nearest from ``start`` upward.
+
+    In one directory ``otel-audit.toml`` goes before a ``pyproject.toml`` with a ``[tool.otel_audit]`` table.
+
+    Raises:
+        ConfigurationError: the variable names a file that does not exist.
+    """
+    named = environ.get(FILE_VARIABLE, "")
+    if named:
+        path = Path(named).expanduser()
+        if not path.is_file():
+            raise ConfigurationError(
+                f"{FILE_VARIABLE} names {named!r}, which is not a file (seen from {Path.cwd()}). "
+                f"Write the path of an existing {FILE_NAME}, or unset it to search the working directory."
+            )
+        return path.absolute()
+    for directory in (start, *start.parents):
+        path = directory / FILE_NAME
+        if path.is_file():
+            return path
+        path = directory / PYPROJECT
+        if path.is_file() and _has_our_table(path):
+            return path
+    return None
+
+
+def _has_our_table(path: Path) -> bool:
+    # The text decides, not the parser: another tool's broken pyproject.toml above us is not our error.
+    try:
+        text = path.read_text("utf-8", "replace")
+    except OSError:
+        return False
+    return re.search(r"^\s*\[\s*tool\s*\.\s*[\"']?otel_audit\b", text, re.MULTILINE) is not None
+
+
+def file_layer(path: Path) -> Layer:
+    """Read a TOML file; of a ``pyproject.toml`` only its ``[tool.otel_audit]`` table.
+
+    Raises:
+        ConfigurationError: it cannot be read or is not TOML; names the line.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise ConfigurationError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(
+            f"{path}: is not UTF-8 text (byte {error.start}); save it as UTF-8"
+        ) from error
+    text = text.replace("\r\n", "\n")
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        found = re.search(r"\(at line (\d+), column \d+\)", str(error))
+        line = int(found.group(1)) if found else text.count("\n") + 1
+        reason = re.sub(r"\s*\(at .*\)$", "", str(error))
+        raise ConfigurationError(f"{path}:{line}: not valid TOML: {reason}") from error
+    prefix: tuple[str, ...] = ()
+    if path.name == PYPROJECT:
+        prefix = ("tool", "otel_audit")
+        values = values.get("tool", {}).get("otel_audit", {})
+        if not isinstance(values, dict):
+            raise ConfigurationError(f"{path}: tool.otel_audit must be a table: [tool.otel_audit]")
+    lines: dict[tuple[str, ...], int] = {}
+
+    def where(key: tuple[str, ...]) -> str:
+        if not lines:
+            lines.update(key_lines(text))
+        place = prefix + key
+        while place and place not in lines:
+            place = place[:-1]
+        return f"{path}:{lines[place]}" if place else str(path)
+
+    return Layer(values, where)
+
+
+def mapping_layer(values: Mapping[str, Any], name: str) -> Layer:
+    """Take settings from a Python mapping, such as Django's ``OTEL_AUDIT``; paths become text."""
+    if not isinstance(values, Mapping):
+        raise ConfigurationError(
+            f"{name} must be a dict of sections, such as {{'django': {{'models': ['shop.*']}}}}, "
+            f"not {type(values).__name__}"
+        )
+
+    def where(key: tuple[str, ...]) -> str:
+        return name + "".join(f"[{part!r}]" for part in key)
+
+    return Layer(_plain(values), where)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
