@@ -13,10 +13,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol, cast
 
 import msgspec
-from opentelemetry.trace import Span, get_current_span
+from opentelemetry.trace import INVALID_SPAN, Span, get_current_span
 
 from otel_audit.record import Actor, Request, Source, portable
 
@@ -41,18 +41,50 @@ class Scope(Protocol):
         ...
 
 
+class NoticingScope(Protocol):
+    """A scope whose actor may change, or be deleted, between a write and the record made of it."""
+
+    def notice(self) -> object:
+        """Take down who acts now, at next to no cost; nothing is decided that is not known yet."""
+        ...
+
+    def fields(self, noticed: object = None) -> ContextFields:
+        """Say what is known now of the moment that ``noticed`` was taken in (None: of this one)."""
+        ...
+
+
 class AuditContext:
-    """A scope, and the explicit values laid over it, innermost last."""
+    """A scope, and the explicit values laid over it, innermost last.
 
-    __slots__ = ("overrides", "scope")
+    ``span`` stands in where no span is current: the body of a streaming response runs after its span ended.
+    """
 
-    def __init__(self, scope: Scope | None, overrides: tuple[dict[str, Any], ...] = ()) -> None:
+    __slots__ = ("_noticing", "overrides", "scope", "span")
+
+    def __init__(
+        self,
+        scope: Scope | None,
+        overrides: tuple[dict[str, Any], ...] = (),
+        span: Span | None = None,
+    ) -> None:
         self.scope = scope
         self.overrides = overrides
+        self.span = span
+        # Not isinstance(): a check against a protocol costs more than the rest of a request's scope.
+        self._noticing = cast(NoticingScope, scope) if hasattr(scope, "notice") else None
 
-    def fields(self) -> ContextFields:
+    def notice(self) -> object:
+        """Take down who acts now; give it to :meth:`fields` later."""
+        return None if self._noticing is None else self._noticing.notice()
+
+    def fields(self, noticed: object = None) -> ContextFields:
         """Resolve scope and overrides to values."""
-        fields = process_scope.fields() if self.scope is None else self.scope.fields()
+        if self.scope is None:
+            fields = process_scope.fields()
+        elif self._noticing is None:
+            fields = self.scope.fields()
+        else:
+            fields = self._noticing.fields(noticed)
         for override in self.overrides:
             if "attributes" in override:
                 override = override | {"attributes": fields.attributes | override["attributes"]}
@@ -100,15 +132,27 @@ class Moment(NamedTuple):
     time: int
     context: AuditContext | None
     span: Span
+    noticed: object = None
 
     def fields(self) -> ContextFields:
         """Resolve the context of this moment."""
-        return process_scope.fields() if self.context is None else self.context.fields()
+        return process_scope.fields() if self.context is None else self.context.fields(self.noticed)
 
 
 def moment() -> Moment:
     """Take the present moment; nothing is resolved yet."""
-    return Moment(time.time_ns(), _current.get(), get_current_span())
+    context = _current.get()
+    span = get_current_span()
+    if context is None:
+        return Moment(time.time_ns(), None, span)
+    if span is INVALID_SPAN and context.span is not None:
+        span = context.span
+    return Moment(time.time_ns(), context, span, context.notice())
+
+
+def current_context() -> AuditContext | None:
+    """The context of the current work, None outside any."""
+    return _current.get()
 
 
 def current_fields() -> ContextFields:
@@ -122,8 +166,13 @@ def enter_scope(scope: Scope) -> Token[AuditContext | None]:
     return _current.set(AuditContext(scope))
 
 
+def enter_context(context: AuditContext) -> Token[AuditContext | None]:
+    """Go on with work that was left, or take over its overrides; give the token to :func:`leave_scope`."""
+    return _current.set(context)
+
+
 def leave_scope(token: Token[AuditContext | None]) -> None:
-    """Restore what was current before :func:`enter_scope`."""
+    """Restore what was current before :func:`enter_scope` or :func:`enter_context`."""
     _current.reset(token)
 
 
@@ -160,8 +209,10 @@ def context(
             override[name] = value
     if attributes:
         override["attributes"] = {name: portable(value) for name, value in attributes.items()}
-    scope, overrides = (None, ()) if outer is None else (outer.scope, outer.overrides)
-    token = _current.set(AuditContext(scope, (*overrides, override)))
+    if outer is None:
+        token = _current.set(AuditContext(None, (override,)))
+    else:
+        token = _current.set(AuditContext(outer.scope, (*outer.overrides, override), outer.span))
     try:
         yield
     finally:
