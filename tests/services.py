@@ -175,8 +175,18 @@ def postgresql(*options: str) -> Iterator[PostgreSQLServer]:
         _run(
             owner,
             directory,
-            [initdb, "-D", str(data), "-U", "postgres", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8"]
-            + ["--no-sync", "--no-instructions"],
+            [
+                initdb,
+                "-D",
+                str(data),
+                "-U",
+                "postgres",
+                "--auth=trust",
+                "--encoding=UTF8",
+                "--locale=C.UTF-8",
+                "--no-sync",
+                "--no-instructions",
+            ],
         )
         command = [postgres, "-D", str(data), "-k", str(directory)]
         settings = ("listen_addresses=", "fsync=off", "full_page_writes=off", "shared_buffers=64MB")
@@ -203,8 +213,15 @@ def mariadb(*options: str) -> Iterator[MariaDBServer]:
         _run(
             owner,
             directory,
-            [install, "--no-defaults", f"--datadir={data}", "--auth-root-authentication-method=normal"]
-            + ["--skip-test-db", "--skip-name-resolve", "--innodb-log-file-size=16M"],
+            [
+                install,
+                "--no-defaults",
+                f"--datadir={data}",
+                "--auth-root-authentication-method=normal",
+                "--skip-test-db",
+                "--skip-name-resolve",
+                "--innodb-log-file-size=16M",
+            ],
         )
         command = [
             mariadbd,
@@ -346,7 +363,7 @@ def _binary(name: str, package: str, path: str | None = None) -> str:
     found = shutil.which(name, path=search)
     if found is None:
         raise ServiceUnavailable(
-            f"{name} is not installed: run `make packages` (as root), or install {package} with your system's "
-            "package manager"
+            f"{name} is not installed: run `make packages` (as root), or install {package} with your "
+            "system's package manager"
         )
     return found

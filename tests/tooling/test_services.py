@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -32,10 +33,10 @@ def test_each_database_is_empty_and_separate(name: str, request: pytest.FixtureR
 
 def test_a_missing_server_fails_and_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody should read of a skipped test where a server was promised."""
-    monkeypatch.setattr(services.shutil, "which", lambda *args, **kwargs: None)
-    with pytest.raises(services.ServiceUnavailable, match="make packages.*install postgresql"):
+    monkeypatch.setattr(shutil, "which", lambda *args, **kwargs: None)
+    with pytest.raises(services.ServiceUnavailable, match=r"make packages.*install postgresql"):
         services.postgresql().__enter__()
-    with pytest.raises(services.ServiceUnavailable, match="make packages.*install mariadb-server"):
+    with pytest.raises(services.ServiceUnavailable, match=r"make packages.*install mariadb-server"):
         services.mariadb().__enter__()
 
 
@@ -69,7 +70,7 @@ def test_a_server_ends_with_a_killed_owner() -> None:
         services.wait_until(lambda: not _alive(int(pid)), 20, "the server ended")
     finally:
         owner.stdout.close()
-        services.shutil.rmtree(directory, ignore_errors=True)
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 def _alive(pid: int) -> bool:

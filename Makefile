@@ -1,0 +1,70 @@
+# `make help` lists what there is. Everything installs what it needs first, into .venv.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+
+VENV := .venv
+NEWEST := .venv-newest
+PYTHON := $(VENV)/bin/python
+REQUIREMENTS := pyproject.toml constraints.txt scripts/venv scripts/python
+
+.PHONY: help
+help: ## List the targets
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
+
+# --- what a target needs -----------------------------------------------------------------------------
+
+$(VENV)/.demo: $(REQUIREMENTS)
+	scripts/venv $(VENV) "$$(scripts/python oldest)" demo
+	@touch $@
+
+$(VENV)/.lint: $(REQUIREMENTS)
+	scripts/venv $(VENV) "$$(scripts/python oldest)" lint
+	@touch $@
+
+$(VENV)/.test: $(REQUIREMENTS) | packages
+	scripts/venv $(VENV) "$$(scripts/python oldest)" test
+	@touch $@
+
+$(VENV)/.bench: $(REQUIREMENTS) | packages
+	scripts/venv $(VENV) "$$(scripts/python oldest)" bench
+	@touch $@
+
+$(NEWEST)/.test: $(REQUIREMENTS) | packages
+	scripts/venv $(NEWEST) "$$(scripts/python newest)" test
+	@touch $@
+
+.PHONY: install packages
+packages: ## Install the Debian packages the tests need (database servers; needs root if any is missing)
+	@scripts/packages
+
+install: $(VENV)/.demo $(VENV)/.lint $(VENV)/.test ## Install everything for work on the project into .venv
+
+# --- what one does with it ---------------------------------------------------------------------------
+
+.PHONY: demo test test-newest lint format bench docs lock clean
+demo: $(VENV)/.demo ## Run the example shop, drive it, show its audit trail (DEMO_ONCE=1: then end)
+	$(PYTHON) examples/shop/demo.py $(if $(filter-out 0,$(DEMO_ONCE)),--once)
+
+test: $(VENV)/.test ## Run all tests, on the oldest and on the newest Python here (ARGS='-k …')
+	@scripts/test $(ARGS)
+
+lint: $(VENV)/.lint ## Style, types and the direction of imports
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports --no-logo
+
+format: $(VENV)/.lint ## Rewrite the code in the project's style
+	$(VENV)/bin/ruff check --fix-only --exit-zero .
+	$(VENV)/bin/ruff format .
+
+bench: $(VENV)/.bench ## Measure, print figures beside goals, write benchmarks/results/*.json (ARGS='--only …')
+	$(PYTHON) -m benchmarks $(ARGS)
+
+lock: $(VENV)/.test ## Write constraints.txt anew (ARGS=--upgrade: to the newest versions)
+	scripts/venv $(NEWEST) "$$(scripts/python newest)"
+	$(PYTHON) scripts/lock.py $(ARGS) $(PYTHON) $(NEWEST)/bin/python
+
+clean: ## Remove the virtual environments and everything generated
+	rm -rf $(VENV) $(NEWEST) .cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist
