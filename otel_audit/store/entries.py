@@ -1,0 +1,106 @@
+"""What a query gives back: one record as a list shows it, decoded from a row of the store."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+from msgspec import UNSET
+
+from otel_audit.record import Actor, Change, Target
+from otel_audit.store.times import format_iso
+
+_PLAIN: Final = (
+    "log", "event_name", "action", "outcome", "request_id", "method", "route", "service", "tenant", "system",
+    "reason", "error", "message", "transaction", "completeness", "old_values", "truncated", "trace_id",
+    "span_id", "stream", "sequence", "ordinal", "related",
+)  # fmt: skip
+"""Columns that are taken as they are."""
+
+COLUMNS: Final = ", ".join(
+    (
+        "toString(record_id) AS id",
+        "toUnixTimestamp64Nano(timestamp) AS at",
+        *("actor_id", "actor_type", "actor_name", "on_behalf_of", "target_type", "target_id", "source_ip"),
+        "row_count AS rows",
+        *_PLAIN,
+        *(f"changes.{part} AS change_{part}" for part in ("field", "old", "new", "type", "known")),
+    )
+)
+"""What :func:`entry` needs of a row, as a SELECT list."""
+
+
+class AuditEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One record, or the row of a bulk record that matched (``ordinal`` above 0).
+
+    ``changes`` hold text as the store keeps it: old and new are ``UNSET`` if not known, ``None`` if NULL.
+    ``fields`` names the fields that were read, or changed without known values. ``rows`` is how many rows a
+    bulk record is about. Times are nanoseconds since the epoch.
+    """
+
+    id: str
+    timestamp: int
+    event_name: str
+    action: str
+    outcome: str
+    log: str = "audit"
+    actor: Actor = Actor()
+    target: Target | None = None
+    changes: list[Change] = []
+    fields: list[str] = []
+    rows: int = 0
+    ordinal: int = 0
+    source: str = ""
+    request_id: str = ""
+    method: str = ""
+    route: str = ""
+    service: str = ""
+    tenant: str = ""
+    system: str = ""
+    reason: str = ""
+    error: str = ""
+    message: str = ""
+    transaction: str = ""
+    completeness: str = ""
+    old_values: str = ""
+    truncated: bool = False
+    related: list[str] = []
+    trace_id: str = ""
+    span_id: str = ""
+    stream: str = ""
+    sequence: int = 0
+
+    def to_dict(self, zone: datetime.tzinfo | None = datetime.UTC) -> dict[str, Any]:
+        """Give the entry as plain data for JSON, ``time`` in ISO 8601 first; empty values are absent."""
+        return {"time": format_iso(self.timestamp, zone=zone), **msgspec.to_builtins(self)}
+
+
+def entry(row: Mapping[str, Any]) -> AuditEntry:
+    """Decode a row selected by :data:`COLUMNS`."""
+    changes: list[Change] = []
+    fields: list[str] = []
+    for field, old, new, kind, known in zip(
+        *(row[f"change_{part}"] for part in ("field", "old", "new", "type", "known")), strict=True
+    ):
+        if known == "--":
+            fields.append(field)
+        else:
+            changes.append(Change(field, _value(old, known[:1]), _value(new, known[1:]), kind))
+    kind = row["target_type"]
+    return AuditEntry(
+        id=row["id"],
+        timestamp=int(row["at"]),
+        actor=Actor(row["actor_id"], row["actor_type"], row["actor_name"], row["on_behalf_of"]),
+        target=Target(kind, row["target_id"]) if kind else None,
+        changes=changes,
+        fields=fields,
+        rows=int(row["rows"]),
+        source=row["source_ip"],
+        **{name: row[name] for name in _PLAIN},
+    )
+
+
+def _value(text: str, known: str) -> Any:
+    return {"v": text, "n": None}.get(known, UNSET)

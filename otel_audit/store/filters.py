@@ -1,0 +1,272 @@
+"""From the questions of a caller to SQL: the only place where conditions are written.
+
+What a caller gives becomes a server-side parameter, never a part of the SQL.
+"""
+
+from __future__ import annotations
+
+import datetime
+import re
+import typing
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from otel_audit.errors import QueryError
+from otel_audit.record import Outcome
+from otel_audit.store.entries import COLUMNS
+from otel_audit.store.schema import EVENTS
+from otel_audit.store.times import TimeLike, parse_time
+
+MAX_LIMIT: Final = 10_000
+OUTCOMES: Final[tuple[str, ...]] = typing.get_args(Outcome)
+
+_TOKEN: Final = re.compile(r"[0-9a-z\x80-\U0010ffff]+")  # as the index splits: other ASCII separates
+_TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+class Filters(msgspec.Struct, frozen=True, kw_only=True):
+    """What to look for; everything given must hold.
+
+    Attributes:
+        actor: id or name of who did it.
+        target: ``shop.Order/7``, or a type: ``shop.Order``, ``shop.*``.
+        action: one or several, without case.
+        outcome: ``success``, ``failure``, ``unknown``; one or several.
+        field: a changed (or read) field, or ``field=value`` for its new value.
+        trace_id: 32 hexadecimal digits, or a ``traceparent`` header.
+        request_id: of the request.
+        since, until: the first moment that counts, and the first that no longer does.
+        text: words in the message or in old and new values; all of them, without case.
+        log: the kind of record, ``audit`` for most.
+        tenant: of the record.
+    """
+
+    actor: str | None = None
+    target: str | None = None
+    action: str | Sequence[str] | None = None
+    outcome: str | Sequence[str] | None = None
+    field: str | None = None
+    trace_id: str | None = None
+    request_id: str | None = None
+    since: TimeLike | None = None
+    until: TimeLike | None = None
+    text: str | None = None
+    log: str | None = None
+    tenant: str | None = None
+
+
+class Statement(NamedTuple):
+    """SQL and its parameters."""
+
+    sql: str
+    parameters: dict[str, Any]
+
+
+class Conditions:
+    """Conditions joined by AND, and their parameters, numbered so that no two collide."""
+
+    def __init__(self) -> None:
+        self.parameters: dict[str, Any] = {}
+        self._parts: list[str] = []
+
+    def add(self, template: str, *values: Any) -> None:
+        """Add a condition; each ``{Type}`` in it takes the next value as a parameter of that type."""
+        remaining = iter(values)
+
+        def place(match: re.Match[str]) -> str:
+            name = f"p{len(self.parameters)}"
+            self.parameters[name] = next(remaining)
+            return f"{{{name}:{match.group(1)}}}"
+
+        self._parts.append(re.sub(r"\{([A-Z][A-Za-z0-9()]*)\}", place, template))
+
+    def __str__(self) -> str:
+        return " AND ".join(self._parts) or "1"
+
+
+def select(
+    database: str,
+    filters: Filters,
+    *,
+    limit: int,
+    cursor: str | None = None,
+    related: bool = False,
+    now: int | None = None,
+    zone: datetime.tzinfo | None = None,
+) -> Statement:
+    """Give the statement for one page, newest first, each record once; one row more than ``limit``.
+
+    Args:
+        related: records that name the target as a related object count as well.
+        now, zone: see :func:`~otel_audit.store.times.parse_time`.
+
+    Raises:
+        QueryError: a filter cannot be meant; says what is valid.
+    """
+    if not 1 <= limit <= MAX_LIMIT:
+        raise QueryError(
+            f"limit is {limit}; write a number from 1 to {MAX_LIMIT}, and page on with the cursor"
+        )
+    where = conditions(filters, related=related, now=now, zone=zone)
+    if cursor is not None:
+        timestamp, record_id = read_cursor(cursor)
+        moment = "fromUnixTimestamp64Nano({Int64}, 'UTC')"
+        where.add(f"timestamp <= {moment}", timestamp)  # what the primary key can use
+        where.add(f"(timestamp, record_id) < ({moment}, {{UUID}})", timestamp, record_id)
+    return Statement(
+        f"SELECT {COLUMNS} FROM {database}.{EVENTS} WHERE {where} "
+        f"ORDER BY timestamp DESC, record_id DESC, ordinal DESC LIMIT 1 BY record_id LIMIT {limit + 1}",
+        where.parameters,
+    )
+
+
+def conditions(
+    filters: Filters,
+    *,
+    related: bool = False,
+    now: int | None = None,
+    zone: datetime.tzinfo | None = None,
+) -> Conditions:
+    """Turn filters into conditions on ``audit_events``."""
+    where = Conditions()
+    rows = False  # may a row of a bulk record answer, and not only the record itself?
+    _times(where, filters, now, zone)
+    if filters.target is not None:
+        rows = _target(where, filters.target, related)
+    if filters.actor is not None:
+        where.add("(actor_id = {String} OR actor_name = {String})", filters.actor, filters.actor)
+    if filters.action is not None:
+        where.add(
+            "action IN {Array(String)}", [action.upper() for action in _several("action", filters.action)]
+        )
+    if filters.outcome is not None:
+        where.add(
+            "outcome IN {Array(String)}", [_outcome(each) for each in _several("outcome", filters.outcome)]
+        )
+    if filters.field is not None:
+        name, equals, wanted = filters.field.partition("=")
+        if equals:
+            rows = True
+            where.add("has(change_items, {String})", f"{name.strip()}={wanted.strip()}")
+        else:
+            where.add("has(changes.field, {String})", _filled("field", filters.field))
+    if filters.text is not None:
+        rows = True
+        _text(where, filters.text)
+    for column, value in (
+        ("trace_id", None if filters.trace_id is None else trace_id(filters.trace_id)),
+        ("request_id", filters.request_id),
+        ("log", filters.log),
+        ("tenant", filters.tenant),
+    ):
+        if value is not None:
+            where.add(f"{column} = {{String}}", value)
+    if not rows:
+        where.add("ordinal = 0")
+    return where
+
+
+def _times(where: Conditions, filters: Filters, now: int | None, zone: datetime.tzinfo | None) -> None:
+    since = until = None
+    if filters.since is not None:
+        since = parse_time(filters.since, now=now, zone=zone)
+        where.add("timestamp >= fromUnixTimestamp64Nano({Int64}, 'UTC')", since)
+    if filters.until is not None:
+        until = parse_time(filters.until, now=now, zone=zone, end=True)
+        where.add("timestamp < fromUnixTimestamp64Nano({Int64}, 'UTC')", until)
+    if since is not None and until is not None and since >= until:
+        raise QueryError(
+            f"since ({filters.since}) is not before until ({filters.until}); nothing lies between"
+        )
+
+
+def _target(where: Conditions, target: str, related: bool) -> bool:
+    """Add the condition on a target; say whether rows of bulk records may answer it."""
+    kind, slash, _ = _filled("target", target).partition("/")
+    if not kind:
+        raise QueryError(f"target {target!r} has no type; write shop.Order/7, shop.Order or 'shop.*'")
+    if "*" in kind:
+        if slash:
+            raise QueryError(
+                f"target {target!r} has a pattern and an id; write shop.Order/7, or only 'shop.*'"
+            )
+        pattern = re.sub(r"([\\%_])", r"\\\1", kind).replace("*", "%")
+        where.add("target_type LIKE {String}", pattern)
+    elif slash:
+        if related:
+            where.add("(target = {String} OR has(related, {String}))", target, target)
+        else:
+            where.add("target = {String}", target)
+    else:
+        where.add("target_type = {String}", kind)
+    return bool(slash)
+
+
+def _text(where: Conditions, text: str) -> None:
+    lowered = "".join(letter.lower() if letter.isascii() else letter for letter in text)
+    tokens = sorted(set(_TOKEN.findall(lowered)))
+    if not tokens:
+        raise QueryError(f"text {text!r} has no word to look for; write at least one letter or digit")
+    where.add("hasAllTokens(search_text, {Array(String)})", tokens)
+    for word in lowered.split():
+        if _TOKEN.fullmatch(word) is None:  # "a@example.com": the parts, and together
+            where.add("position(search_text, {String}) > 0", word)
+    # A message stands on every row of a bulk record; the record itself answers for it.
+    where.add("(ordinal = 0 OR NOT hasAllTokens(lower(message), {Array(String)}))", tokens)
+
+
+def trace_id(text: str) -> str:
+    """Normalise a trace id.
+
+    Raises:
+        QueryError: it is none.
+    """
+    lowered = text.strip().lower().removeprefix("0x")
+    parent = _TRACEPARENT.fullmatch(lowered)
+    found = parent.group(1) if parent else lowered.replace("-", "")
+    if not re.fullmatch(r"[0-9a-f]{32}", found):
+        raise QueryError(
+            f"trace id {text!r} is none; write its 32 hexadecimal digits, or a traceparent header"
+        )
+    return found
+
+
+def _outcome(outcome: str) -> str:
+    if outcome.lower() not in OUTCOMES:
+        raise QueryError(f"outcome {outcome!r} does not exist; valid are {', '.join(OUTCOMES)}")
+    return outcome.lower()
+
+
+def _several(name: str, value: str | Sequence[str]) -> list[str]:
+    values = value.split(",") if isinstance(value, str) else value
+    return [_filled(name, each.strip()) for each in values]
+
+
+def _filled(name: str, value: str) -> str:
+    if not value.strip():
+        raise QueryError(f"{name} is empty; leave it out, or write what to look for")
+    return value
+
+
+def write_cursor(timestamp: int, record_id: str) -> str:
+    """Give the text that continues a query behind a record."""
+    return urlsafe_b64encode(f"{timestamp}.{record_id}".encode()).decode().rstrip("=")
+
+
+def read_cursor(cursor: str) -> tuple[int, str]:
+    """Take a cursor apart: timestamp and record id.
+
+    Raises:
+        QueryError: it is none.
+    """
+    try:
+        text = urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode("ascii")
+        timestamp, _, record_id = text.partition(".")
+        if not re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", record_id):
+            raise ValueError(record_id)
+        return int(timestamp), record_id
+    except ValueError as error:
+        raise QueryError(f"cursor {cursor!r} is none; take it from the page before, unchanged") from error

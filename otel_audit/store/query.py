@@ -1,0 +1,259 @@
+"""Ask the trail: who did what to which object, the history of one, a whole trace, one record in full."""
+
+from __future__ import annotations
+
+import datetime
+import re
+from collections.abc import Iterator, Sequence
+from typing import Literal, Self, TypeAlias
+
+import msgspec
+
+from otel_audit.config.model import StoreConfig
+from otel_audit.errors import QueryError
+from otel_audit.record import AuditRecord
+from otel_audit.semconv import from_attributes
+from otel_audit.store.client import StoreClient
+from otel_audit.store.entries import COLUMNS, AuditEntry, entry
+from otel_audit.store.filters import MAX_LIMIT, Conditions, Filters, select, trace_id, write_cursor
+from otel_audit.store.schema import EVENTS, TRACES
+from otel_audit.store.times import TimeLike, parse_time
+from otel_audit.store.traces import SPAN_COLUMNS, Trace, span, tree
+
+Vocabulary: TypeAlias = Literal["actor", "action", "target", "field", "log", "tenant"]
+
+_MAX_SPANS = 20_000
+_VOCABULARY_SQL: dict[Vocabulary, str] = {
+    "actor": "if(actor_name = '', actor_id, actor_name)",
+    "action": "action",
+    "target": "target_type",
+    "field": "arrayJoin(changes.field)",
+    "log": "log",
+    "tenant": "tenant",
+}
+
+
+class Page(msgspec.Struct, frozen=True):
+    """Entries, newest first, and the cursor of the page behind; ``None`` at the end."""
+
+    entries: list[AuditEntry]
+    cursor: str | None = None
+
+    def __iter__(self) -> Iterator[AuditEntry]:
+        return iter(self.entries)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+
+class StoredRecord(msgspec.Struct, frozen=True):
+    """One record as it was signed, and the resource (service, host, …) that sent it."""
+
+    record: AuditRecord
+    resource: dict[str, str]
+
+
+class AuditStore:
+    """The trail in a store: `otel-audit serve`, or a ClickHouse server with its tables.
+
+    Args:
+        config: the ``store`` section of a configuration, or only a URL.
+        zone: whose days and clock times are meant in texts; by default the machine's.
+    """
+
+    def __init__(
+        self, config: StoreConfig | str = "http://127.0.0.1:8123", *, zone: datetime.tzinfo | None = None
+    ) -> None:
+        self._client = StoreClient(config)
+        self._database = self._client.config.database
+        self._zone = zone
+
+    def query(
+        self,
+        *,
+        actor: str | None = None,
+        target: str | None = None,
+        action: str | Sequence[str] | None = None,
+        outcome: str | Sequence[str] | None = None,
+        field: str | None = None,
+        trace_id: str | None = None,
+        request_id: str | None = None,
+        since: TimeLike | None = None,
+        until: TimeLike | None = None,
+        text: str | None = None,
+        log: str | None = None,
+        tenant: str | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> Page:
+        """Find records, newest first; see :class:`~otel_audit.store.filters.Filters` for what each means.
+
+        Args:
+            limit: entries on a page, at most 10 000.
+            cursor: of the page before.
+
+        Raises:
+            QueryError: a filter cannot be meant; says what is valid.
+            StoreError: the store cannot be reached, or refuses.
+        """
+        filters = Filters(
+            actor=actor,
+            target=target,
+            action=action,
+            outcome=outcome,
+            field=field,
+            trace_id=trace_id,
+            request_id=request_id,
+            since=since,
+            until=until,
+            text=text,
+            log=log,
+            tenant=tenant,
+        )
+        return self.find(filters, limit=limit, cursor=cursor)
+
+    def find(
+        self, filters: Filters, *, limit: int = 50, cursor: str | None = None, related: bool = False
+    ) -> Page:
+        """Do what :meth:`query` does, with the filters as one value.
+
+        Args:
+            related: records that name the target as a related object count as well.
+        """
+        sql, parameters = select(
+            self._database, filters, limit=limit, cursor=cursor, related=related, zone=self._zone
+        )
+        entries = [entry(row) for row in self._client.query(sql, parameters)]
+        if len(entries) <= limit:
+            return Page(entries)
+        last = entries[limit - 1]
+        return Page(entries[:limit], write_cursor(last.timestamp, last.id))
+
+    def history(
+        self,
+        target: str,
+        *,
+        since: TimeLike | None = None,
+        until: TimeLike | None = None,
+        limit: int = 100,
+        cursor: str | None = None,
+    ) -> Page:
+        """Tell what happened to one object, newest first: ``history("shop.Order/7")``.
+
+        Rows of bulk records, reads, failures and records that name it as a related object are in it.
+
+        Raises:
+            QueryError: ``target`` names no single object.
+        """
+        kind, _, key = target.partition("/")
+        if not kind or not key or "*" in kind:
+            raise QueryError(
+                f"history is about one object; write its type and id, such as shop.Order/7, not {target!r}"
+            )
+        filters = Filters(target=target, since=since, until=until)
+        return self.find(filters, limit=limit, cursor=cursor, related=True)
+
+    def trace(self, id: str) -> Trace:  # noqa: A002 - the word for it
+        """Give the spans and records of one trace as a tree; empty (and false) if the store has neither."""
+        number = trace_id(id)
+        spans = self._client.query(
+            f"SELECT {SPAN_COLUMNS} FROM {self._database}.{TRACES} WHERE TraceId = {{id:String}} "
+            f"ORDER BY Timestamp LIMIT 1 BY SpanId LIMIT {_MAX_SPANS}",
+            {"id": number},
+        )
+        page = self.find(Filters(trace_id=number), limit=MAX_LIMIT)
+        return tree(number, map(span, spans), page)
+
+    def get(self, record_id: str) -> AuditRecord | None:
+        """Rebuild one record as it was signed; ``None`` if the store does not have it.
+
+        Raises:
+            QueryError: ``record_id`` is no record id.
+            InvalidRecord: it was written by a newer version of otel-audit.
+        """
+        stored = self.stored(record_id)
+        return None if stored is None else stored.record
+
+    def stored(self, record_id: str) -> StoredRecord | None:
+        """Do what :meth:`get` does, with the resource that sent the record."""
+        sql = (
+            "SELECT toUnixTimestamp64Nano(timestamp) AS at, attributes, trace_id, span_id, message, resource "
+            f"FROM {self._database}.{EVENTS} "
+            "WHERE record_id = {id:UUID} AND ordinal = 0 LIMIT 1"
+        )
+        rows = self._client.query(sql, {"id": _record_id(record_id)})
+        if not rows:
+            return None
+        row = rows[0]
+        record = from_attributes(
+            row["attributes"],
+            timestamp=int(row["at"]),
+            trace_id=row["trace_id"],
+            span_id=row["span_id"],
+            message=row["message"],
+        )
+        return StoredRecord(record, row["resource"])
+
+    def with_fragment(
+        self, fragment: str, *, since: TimeLike | None = None, limit: int = 10
+    ) -> list[AuditEntry]:
+        """Find records by a piece of their id, at least six characters, newest first.
+
+        Raises:
+            QueryError: ``fragment`` is no piece of a record id.
+        """
+        text = fragment.strip().lower()
+        if not re.fullmatch(r"[0-9a-f-]{6,36}", text):
+            raise QueryError(
+                f"record id {fragment!r} is none; write it in full, or at least its last 6 digits"
+            )
+        where = Conditions()
+        where.add("ordinal = 0")
+        if since is not None:
+            moment = parse_time(since, zone=self._zone)
+            where.add("timestamp >= fromUnixTimestamp64Nano({Int64}, 'UTC')", moment)
+        where.add("position(toString(record_id), {String}) > 0", text)
+        sql = (
+            f"SELECT {COLUMNS} FROM {self._database}.{EVENTS} WHERE {where} "
+            f"ORDER BY timestamp DESC, record_id DESC LIMIT 1 BY record_id LIMIT {int(limit)}"
+        )
+        return [entry(row) for row in self._client.query(sql, where.parameters)]
+
+    def vocabulary(self, kind: Vocabulary, *, target: str | None = None, limit: int = 100) -> list[str]:
+        """List what occurs in the trail, most frequent first: fields, actions, types of targets.
+
+        Args:
+            target: count only records of this type of target.
+        """
+        where = Conditions()
+        where.add("ordinal = 0")
+        if target:
+            where.add("target_type = {String}", target.partition("/")[0])
+        rows = self._client.query(
+            f"SELECT {_VOCABULARY_SQL[kind]} AS word FROM {self._database}.{EVENTS} "
+            f"WHERE {where} GROUP BY word HAVING word != '' ORDER BY count() DESC, word LIMIT {int(limit)}",
+            where.parameters,
+        )
+        return [str(row["word"]) for row in rows]
+
+    def newest(self) -> AuditEntry | None:
+        """Give the newest record, ``None`` if there is none."""
+        page = self.find(Filters(), limit=1)
+        return page.entries[0] if page.entries else None
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._client.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def _record_id(text: str) -> str:
+    bare = text.strip().lower().replace("-", "")
+    if not re.fullmatch(r"[0-9a-f]{32}", bare):
+        raise QueryError(f"record id {text!r} is none; write it as 8-4-4-4-12 hexadecimal digits")
+    return f"{bare[:8]}-{bare[8:12]}-{bare[12:16]}-{bare[16:20]}-{bare[20:]}"
