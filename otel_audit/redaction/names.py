@@ -1,0 +1,186 @@
+"""Which names are sensitive: of fields, keys, headers and parameters. Pure decisions on text.
+
+A name is split into words first (``X-Api-Key``, ``apiKey``, ``API_KEY`` and ``apikey`` are one name), then
+looked for in a list of terms. What follows the term may make it harmless: ``password`` is a secret,
+``password_changed_at`` is not. Everything not known to be harmless is taken for a secret.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from typing import Final, Literal, TypeAlias
+
+from otel_audit.errors import ConfigurationError
+
+Sensitivity: TypeAlias = Literal["clean", "allowed", "secret", "secret_text"]
+"""``clean``: only the value decides; ``allowed``: leave alone, whatever the value; ``secret``: remove;
+``secret_text``: remove, unless it is a number (``tokens`` may count tokens or list them)."""
+
+_MAX_NAME: Final = 256  # longer names are decided by their end and not cached
+
+_CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+_WORD = re.compile(r"[^\W\d_]+|\d+")
+
+# Terms, in names written as words joined by "_". A plural may be a count: its group is named `many`.
+_TERMS = re.compile(
+    r"""
+      pass_?(?:word|wd|phrase|code|wort)(?P<many1>s(?![a-z]))?
+    | kennwort | contrase[nñ]a | mot_de_passe | (?<![a-z])senha(?![a-z])
+    | (?<![a-z])pwd(?![a-z]) | (?<![a-z])pw(?![a-z])
+    | secret_?(?:access_?)?(?:key|id)(?![a-z])
+    | secret(?P<many2>s)?(?![a-z])
+    | token(?P<many3>s)?(?![a-z])
+    | (?:api|access|private|secret|encryption|signing|master|account|shared|license|licence|deploy|auth|client
+        |hmac|aes|session|consumer|subscription|storage|service|app)_?key(?P<many4>s)?(?![a-z])
+    | credential(?P<many5>s)?(?![a-z])
+    | sess(?:ion)?_?id(?P<many6>s)?(?![a-z])
+    | session_?(?:token|cookie|secret|data|hash)(?![a-z])
+    | (?<![a-z])(?:cvv|cvc|cvn|csc)(?:_?2)?(?![a-z]) | card_?verification | security_?code
+    | (?<![a-z])(?:(?:credit|debit|master|bank|payment)_?)?(?:card|cc)_?(?:number|num|no|nr)(?![a-z])
+    | (?:credit|debit)_?card(?P<many7>s)?(?![a-z])
+    | (?<![a-z])jwt(?![a-z])
+    | (?<![a-z])(?:ssn|social_?security_?(?:number|num|no))(?![a-z])
+    | (?<![a-z])(?:mfa|two_?factor|verification|recovery|backup|reset|auth)_?code(?P<many8>s)?(?![a-z])
+    | one_?time_?(?:code|pin)
+    | (?:seed|recovery)_?phrase
+    """,
+    re.VERBOSE,
+)
+
+# The last word after a term that makes the name tell *about* a secret.
+_ABOUT: Final = frozenset(
+    """
+    age algorithm alg arn at attempt attempts audience backend brand by change changed changes class column
+    cost count counter country counts created date days description dir disabled enabled endpoint event events
+    expiration expire expired expires expiry failures field fields file filename form format help hours id ids
+    in index invalid issuer kind label length lifetime limit limits max method min minutes missing model
+    module name names network on owner page path pk policies policy position present prompt provider rate
+    ratio ref reference required requires retries revoked scope scopes seconds size state status strength table time
+    timestamp title total ttl type types updated usage used user username uuid valid validator validators
+    verified version view
+    """.split()  # noqa: SIM905 - a hundred words read better without the quotes
+)
+_ABOUT_ENDINGS: Final = ("last_4", "last4", "last_four")
+# A word before a term that makes it a number or a flag: `max_token`, `has_password`.
+_FLAG_BEFORE: Final = frozenset(
+    "avg count has is max mean min n needs num require requires total".split()  # noqa: SIM905
+)
+
+# Names that are sensitive only as a whole or with these words around them: the bare word means many things.
+_EXACT = re.compile(
+    r"""
+      (?:\w+_)?(?:authori[sz]ation|cookies?|csrf|xsrf|t?otp)
+        (?:_(?:headers?|values?|string|raw|code|key|cookie|jar|secret))?
+    | (?:\w+_)?(?:basic|http|proxy|x|digest|bearer)_auth
+    | bearer | pass
+    | (?:\w+_)?(?:db|database|user|smtp|ftp|mysql|pg|postgres|redis|admin|root|login|mail|email|ldap
+        |proxy)_pass
+    | pin | (?:\w+_)?(?:card|user|security|login|account|sim|new|old)_pin(?:_(?:number|hash))?
+    """,
+    re.VERBOSE,
+)
+
+# Parameters of signed addresses; harmless words elsewhere.
+_URL_ONLY: Final = frozenset({"sig", "signature", "awsaccesskeyid"})
+_URL_SIGNED = re.compile(r"x_(?:amz|goog)_(?:signature|credential)")
+
+
+def words(name: str) -> str:
+    """Write a name as lower-case words joined by ``_``: ``X-Api-Key`` and ``xApiKey`` give ``x_api_key``."""
+    if not name.isascii():
+        name = unicodedata.normalize("NFKC", name)
+    return "_".join(_WORD.findall(_CAMEL.sub("_", name).lower()))
+
+
+def builtin(name: str) -> Sensitivity:
+    """Judge a name by the built-in rules."""
+    name = words(name)
+    if _EXACT.fullmatch(name):
+        return "secret"
+    found: Sensitivity = "clean"
+    for match in _TERMS.finditer(name):
+        tail = name[match.end() :].strip("_")
+        if tail.rpartition("_")[2] in _ABOUT or tail.endswith(_ABOUT_ENDINGS):
+            continue
+        if not _FLAG_BEFORE.isdisjoint(name[: match.start()].split("_")):
+            continue
+        if not (match.lastgroup and match.group(match.lastgroup)) or tail:
+            return "secret"
+        found = "secret_text"
+    return found
+
+
+def in_address(name: str) -> bool:
+    """Say whether this parameter signs an address (``sig``, ``X-Amz-Signature``)."""
+    name = words(name)
+    return name in _URL_ONLY or _URL_SIGNED.fullmatch(name) is not None
+
+
+class NameRules:
+    """The built-in terms, own patterns and exceptions, as one cached decision for each name."""
+
+    def __init__(self, *, enabled: bool, names: Sequence[str] = (), allow: Sequence[str] = ()) -> None:
+        """Compile the patterns of ``redaction.names`` and ``redaction.allow``.
+
+        Raises:
+            ConfigurationError: a pattern is not a regular expression.
+        """
+        self._enabled = enabled
+        self._names = compile_patterns("redaction.names", names)
+        self._allow = compile_patterns("redaction.allow", allow)
+        self.has_own = bool(names)
+        self._cached = lru_cache(maxsize=8192)(self._decide)
+        self.in_address = lru_cache(maxsize=1024)(in_address)
+
+    def decide(self, name: str) -> Sensitivity:
+        """Judge the name of a value."""
+        if len(name) > _MAX_NAME:
+            return self._decide(name[-_MAX_NAME:])
+        return self._cached(name)
+
+    def _decide(self, name: str) -> Sensitivity:
+        if self._allow or self._names:
+            spellings = _spellings(name)
+            if _matches(self._allow, spellings):
+                return "allowed"
+            if _matches(self._names, spellings):
+                return "secret"
+        return builtin(name) if self._enabled else "clean"
+
+
+def _spellings(name: str) -> set[str]:
+    # `http.request.header.x-iban` shall match `x-iban`, and so shall Django's HTTP_X_IBAN match `x_iban`.
+    last = name.rpartition(".")[2]
+    plain = {name, last, last.removeprefix("HTTP_")}
+    return plain | {item.replace("-", "_") for item in plain} | {item.replace("_", "-") for item in plain}
+
+
+def _matches(patterns: Iterable[re.Pattern[str]], spellings: Iterable[str]) -> bool:
+    return any(pattern.fullmatch(spelling) for pattern in patterns for spelling in spellings)
+
+
+def compile_patterns(
+    setting: str, patterns: Sequence[str], flags: re.RegexFlag = re.IGNORECASE
+) -> tuple[re.Pattern[str], ...]:
+    """Compile the patterns of a setting.
+
+    Raises:
+        ConfigurationError: one is not a regular expression; the message names it.
+    """
+    compiled = []
+    for index, pattern in enumerate(patterns):
+        try:
+            compiled.append(re.compile(pattern, flags))
+        except re.error as error:
+            raise ConfigurationError(
+                f"{setting}[{index}] is not a regular expression: {pattern!r}: {error}"
+            ) from error
+        if compiled[-1].fullmatch("") is not None and setting == "redaction.values":
+            raise ConfigurationError(
+                f"{setting}[{index}] matches the empty text: {pattern!r} would redact everything; "
+                "use + instead of *"
+            )
+    return tuple(compiled)

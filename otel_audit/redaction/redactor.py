@@ -1,0 +1,391 @@
+"""Removes sensitive values from records, mappings and text: one class, by names, shapes and strategies.
+
+What holds nothing sensitive comes back as the same object, and quickly: the decision about a name is cached,
+and so are texts found clean. Texts with a secret are never kept.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from otel_audit.config.model import RedactionConfig
+from otel_audit.record import AuditRecord, Bulk, Change, Column, Portable, Target
+from otel_audit.redaction import patterns, sql
+from otel_audit.redaction.names import NameRules, compile_patterns, words
+from otel_audit.redaction.pairs import PairScanner
+from otel_audit.redaction.strategies import Strategies
+
+_MAX_DEPTH: Final = 32
+_CACHED_TEXTS: Final = 4096
+_CACHED_LENGTH: Final = 512
+_CACHED_STATEMENTS: Final = 512
+_CACHED_STATEMENT_LENGTH: Final = 8192
+_JSON_LENGTH: Final = 1024 * 1024
+_SMALLEST_CARD: Final = 10**12
+_LARGEST_CARD: Final = 10**19
+
+_NUMBERED = re.compile(
+    r"(?:^|_)(?:ids?|pk|uuid|timestamp|time|at|ns|us|ms|nanos|millis|micros|count|size|bytes)$"
+)
+_SQL_START = re.compile(
+    r"\s*(?:--|/\*|\(|(?:with|select|insert|update|delete|merge|replace|alter|create|set|call|do|explain|declare"
+    r"|fetch|copy|begin|grant|truncate|savepoint)\b)",
+    re.IGNORECASE,
+)
+_PARAMETERS = re.compile(r"(\[parameters: )([\s\S]*?)(\](?:\s*\n|\s*\Z|\s*\(Background))")
+_REDIS_AUTH = re.compile(r"\A\s*(AUTH|HELLO)\b\s+\S[\s\S]*\Z", re.IGNORECASE)
+_UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_SECRET_ID_LENGTH: Final = 16
+
+
+class Redactor:
+    """Applies the rules of one configuration. Thread safe."""
+
+    def __init__(self, config: RedactionConfig) -> None:
+        """Compile the rules.
+
+        Raises:
+            ConfigurationError: a pattern is not a regular expression, or the hmac key is too short.
+        """
+        self.mask = config.replacement
+        self.names = NameRules(enabled=config.enabled, names=config.names, allow=config.allow)
+        self.strategies = Strategies(mask=config.replacement, hmac_key=config.hmac_key)
+        self._builtin = config.enabled
+        self._own = compile_patterns("redaction.values", config.values, re.RegexFlag(0))
+        self._pairs = PairScanner(self.names, config.replacement)
+        self._clean: set[str] = set()
+        self._clean_sql: set[str] = set()
+
+    # --- one value ---------------------------------------------------------------------------------
+
+    def field(self, name: str, value: Portable, strategy: str | None = None) -> Portable:
+        """Give what may be kept of a value under ``name``; ``UNSET`` if nothing, not even that it is there.
+
+        ``strategy`` is what the configuration says about this field; without one the rules decide.
+        ``None`` and ``UNSET`` pass.
+        """
+        if value is None or value is UNSET:  # type: ignore[comparison-overlap]
+            return value
+        if strategy is not None:
+            return self.strategies.apply(strategy, value)
+        decision = self.names.decide(name)
+        if decision == "clean":
+            return self._value(name, value, 0)  # type: ignore[no-any-return]
+        if decision == "allowed":
+            return value
+        return self._masked(decision, value)  # type: ignore[no-any-return]
+
+    def text(self, text: str) -> str:
+        """Give ``text`` without the secrets in it; the same object if there are none."""
+        if text in self._clean:
+            return text
+        scrubbed = self._scrub(text) if self._own or self.suspects(text) else text
+        if scrubbed == text:
+            self._remember(text)
+            return text
+        return scrubbed
+
+    def statement(self, text: str) -> str:
+        """Give a database statement without the literals of sensitive columns and other secrets."""
+        if text in self._clean_sql:
+            return text
+        scrubbed = self._scrub_statement(text) if self._own or self.suspects(text) else text
+        if scrubbed != text:
+            return scrubbed
+        if len(text) <= _CACHED_STATEMENT_LENGTH:
+            if len(self._clean_sql) >= _CACHED_STATEMENTS:
+                self._clean_sql.clear()
+            self._clean_sql.add(text)
+        return text
+
+    def names_secret(self, statement: str) -> bool:
+        """Say whether a database statement names a sensitive column."""
+        return self.suspects(statement) and sql.names_sensitive(statement, self._is_secret)
+
+    def mapping(self, mapping: Mapping[str, Any]) -> dict[str, Any]:
+        """Give a copy with every value redacted under its key, the same ``dict`` if nothing matches."""
+        redacted = self._mapping(mapping, 0)
+        return redacted if isinstance(redacted, dict) else dict(redacted)
+
+    def suspects(self, text: str) -> bool:
+        """Tell quickly that no rule can match ``text``; own patterns are not asked."""
+        if self._builtin:
+            return patterns.may_hold_secret(text)
+        return self.names.has_own
+
+    def is_known_clean(self, text: str) -> bool:
+        """Say whether ``text`` was looked at before and held nothing."""
+        return text in self._clean
+
+    def remember_clean(self, texts: Sequence[str]) -> None:
+        """Keep texts that :meth:`suspects` cleared together."""
+        if not self._own:
+            for text in texts:
+                self._remember(text)
+
+    @property
+    def has_own_values(self) -> bool:
+        """Whether ``redaction.values`` names patterns of its own."""
+        return bool(self._own)
+
+    def _remember(self, text: str) -> None:
+        if len(text) <= _CACHED_LENGTH:
+            if len(self._clean) >= _CACHED_TEXTS:
+                self._clean.clear()
+            self._clean.add(text)
+
+    def _is_secret(self, name: str) -> bool:
+        return self.names.decide(name) in ("secret", "secret_text")
+
+    def _masked(self, decision: str, value: Any) -> Any:
+        # That there is no password, or that a flag is set, is worth knowing and nobody's secret.
+        if value is None or value == "" or value.__class__ is bool:
+            return value
+        if decision == "secret_text" and isinstance(value, (int, float)):
+            return value
+        return self.mask
+
+    def _value(self, name: str, value: Any, depth: int) -> Any:
+        kind = value.__class__
+        if kind is str:
+            return self.text(value)
+        if kind is int:
+            return self._integer(name, value)
+        if kind is bool or kind is float or value is None:
+            return value
+        if depth >= _MAX_DEPTH:
+            return self.mask  # too deep to look into is too deep to trust
+        if isinstance(value, str):
+            return self.text(value)
+        if isinstance(value, Mapping):
+            return self._mapping(value, depth)
+        if isinstance(value, (list, tuple)):
+            return self._items(name, value, depth)
+        return value
+
+    def _integer(self, name: str, value: int) -> Any:
+        if self._builtin and _SMALLEST_CARD <= value < _LARGEST_CARD and patterns.is_card_number(str(value)):
+            return value if _NUMBERED.search(words(name)) else self.mask
+        return value
+
+    def _mapping(self, mapping: Mapping[str, Any], depth: int) -> Any:
+        changed: dict[str, Any] | None = None
+        for key, value in mapping.items():
+            decision = self.names.decide(key)
+            if decision == "clean":
+                redacted = self._value(key, value, depth + 1)
+            elif decision == "allowed":
+                continue
+            else:
+                redacted = self._masked(decision, value)
+            if redacted is not value:
+                if changed is None:
+                    changed = dict(mapping)
+                changed[key] = redacted
+        return mapping if changed is None else changed
+
+    def _items(self, name: str, items: Sequence[Any], depth: int) -> Any:
+        changed: list[Any] | None = None
+        before: Any = None
+        for index, item in enumerate(items):
+            if before.__class__ is str and item.__class__ is str and self._is_option(before):
+                redacted = item if item.startswith("-") else self.mask
+            else:
+                redacted = self._value(name, item, depth + 1)
+            before = item
+            if redacted is not item:
+                if changed is None:
+                    changed = list(items)
+                changed[index] = redacted
+        if changed is None:
+            return items
+        return tuple(changed) if isinstance(items, tuple) else changed
+
+    def _is_option(self, argument: str) -> bool:
+        """Say whether a command line argument takes a secret in the next one: ``["--password", "x"]``."""
+        return argument.startswith("-") and "=" not in argument and self._is_secret(argument.lstrip("-"))
+
+    # --- text --------------------------------------------------------------------------------------
+
+    def _scrub(self, text: str) -> str:
+        text = self._own_values(text)
+        if not self._builtin and not self.names.has_own:
+            return text
+        if self._builtin:
+            text = patterns.scrub(text, self.mask)
+        if text[:1] in "{[" and len(text) <= _JSON_LENGTH:
+            text = self._scrub_json(text)
+        found = sql.LOOKS_LIKE_SQL.search(text)
+        if found is not None:
+            text = sql.scrub(text, self._is_secret, self.mask, found.start())
+            if "[parameters: " in text and sql.names_sensitive(
+                text[: text.index("[parameters: ")], self._is_secret
+            ):
+                text = _PARAMETERS.sub(lambda match: match[1] + self.mask + match[3], text)
+        return self._pairs.scrub(text)
+
+    def _scrub_json(self, text: str) -> str:
+        try:
+            value = msgspec.json.decode(text)
+        except (msgspec.DecodeError, RecursionError):
+            return text
+        redacted = self._value("", value, 0)
+        return text if redacted is value else msgspec.json.encode(redacted).decode()
+
+    def _scrub_statement(self, text: str) -> str:
+        if not _SQL_START.match(text):
+            redis = _REDIS_AUTH.match(text)
+            return f"{redis[1]} {self.mask}" if redis and self._builtin else self._scrub(text)
+        text = self._own_values(text)
+        if self._builtin:
+            text = patterns.scrub(text, self.mask)
+        if self._builtin or self.names.has_own:
+            text = sql.scrub(text, self._is_secret, self.mask)
+            text = self._scrub_literals(text)
+        return text
+
+    def _scrub_literals(self, text: str) -> str:
+        """Look inside the literals of a statement: a JSON document, a message, an address."""
+        parts: list[str] = []
+        copied = 0
+        for start, end in sql.literals(text):
+            inner = text[start:end]
+            if (scrubbed := self.text(inner)) is not inner and scrubbed != inner:
+                parts += (text[copied:start], scrubbed)
+                copied = end
+        return "".join((*parts, text[copied:])) if parts else text
+
+    def _own_values(self, text: str) -> str:
+        for pattern in self._own:
+            text = pattern.sub(self._own_value, text)
+        return text
+
+    def _own_value(self, match: re.Match[str]) -> str:
+        if not match.re.groups:
+            return self.mask
+        whole, offset = match.group(), match.start()
+        parts: list[str] = []
+        copied = 0
+        for start, end in sorted(span for span in match.regs[1:] if span[0] >= 0):
+            if start - offset < copied or start == end:
+                continue  # a group inside a group
+            parts += (whole[copied : start - offset], self.mask)
+            copied = end - offset
+        return "".join((*parts, whole[copied:]))
+
+    # --- records -----------------------------------------------------------------------------------
+
+    def record(self, record: AuditRecord, strategies: Mapping[str, str] | None = None) -> AuditRecord:
+        """Give a record without sensitive values; the same object if it holds none.
+
+        ``strategies`` maps the names of fields to strategies; it decides before the rules do.
+        """
+        chosen = strategies or {}
+        replaced: dict[str, Any] = {}
+        for name in ("message", "error", "reason"):
+            text = getattr(record, name)
+            if text and (redacted := self.text(text)) is not text:
+                replaced[name] = redacted
+        for name, members in _CONTEXT_TEXTS:
+            part = getattr(record, name)
+            found = {
+                member: redacted
+                for member in members
+                if (text := getattr(part, member)) and (redacted := self.text(text)) is not text
+            }
+            if found:
+                replaced[name] = msgspec.structs.replace(part, **found)
+        if record.target is not None and (target := self._target(record.target)) is not record.target:
+            replaced["target"] = target
+        if record.related:
+            _keep_changed(
+                replaced, "related", record.related, [self._target(item) for item in record.related]
+            )
+        if record.changes:
+            changes = [self._change(change, chosen.get(change.field)) for change in record.changes]
+            _keep_changed(replaced, "changes", record.changes, changes)
+        if record.image and (image := self._image(record.image, chosen)) is not record.image:
+            replaced["image"] = image
+        if (
+            record.attributes
+            and (attributes := self._image(record.attributes, chosen)) is not record.attributes
+        ):
+            replaced["attributes"] = attributes
+        if record.bulk is not None and (bulk := self._bulk(record.bulk, chosen)) is not record.bulk:
+            replaced["bulk"] = bulk
+        return msgspec.structs.replace(record, **replaced) if replaced else record
+
+    def _target(self, target: Target) -> Target:
+        identifier = target.id
+        if len(identifier) < _SECRET_ID_LENGTH:
+            return target
+        # The primary key of `authtoken.Token` and `sessions.Session` is the secret itself.
+        name = target.type.rpartition(".")[2]
+        if (
+            self._builtin
+            and (name == "Session" or self._is_secret(name))
+            and not (identifier.isdecimal() or _UUID.fullmatch(identifier))
+        ):
+            return Target(target.type, str(self.strategies.apply("keep_last:4", identifier)))
+        redacted = self.text(identifier)
+        return target if redacted is identifier else Target(target.type, redacted)
+
+    def _change(self, change: Change, strategy: str | None) -> Change:
+        old = self.field(change.field, change.old, strategy)
+        new = self.field(change.field, change.new, strategy)
+        if old is change.old and new is change.new:
+            return change
+        return Change(change.field, old, new)  # without a type: it told what the original text was
+
+    def _image(self, image: dict[str, Any], strategies: Mapping[str, str]) -> dict[str, Any]:
+        changed: dict[str, Any] | None = None
+        for name, value in image.items():
+            redacted = self.field(name, value, strategies.get(name))
+            if redacted is not value:
+                if changed is None:
+                    changed = dict(image)
+                if redacted is UNSET:  # type: ignore[comparison-overlap]
+                    del changed[name]
+                else:
+                    changed[name] = redacted
+        return image if changed is None else changed
+
+    def _bulk(self, bulk: Bulk, strategies: Mapping[str, str]) -> Bulk:
+        columns = [self._column(column, strategies.get(column.field)) for column in bulk.columns]
+        keys = self._items("key", bulk.keys, 0)
+        if keys is bulk.keys and all(new is old for new, old in zip(columns, bulk.columns, strict=True)):
+            return bulk
+        return msgspec.structs.replace(bulk, columns=columns, keys=keys)
+
+    def _column(self, column: Column, strategy: str | None) -> Column:
+        old = self._cells(column.field, column.old, strategy)
+        new = self._cells(column.field, column.new, strategy)
+        if old is column.old and new is column.new:
+            return column
+        return Column(column.field, old, new)
+
+    def _cells(self, name: str, cells: list[Any] | UnsetType, strategy: str | None) -> list[Any] | UnsetType:
+        if not isinstance(cells, list):
+            return cells
+        if strategy == "drop":
+            return UNSET
+        redact: Callable[[Any], Any] = lambda cell: self.field(name, cell, strategy)  # noqa: E731
+        redacted = [redact(cell) for cell in cells]
+        return cells if all(new is old for new, old in zip(redacted, cells, strict=True)) else redacted
+
+
+_CONTEXT_TEXTS: Final = (
+    ("request", ("path", "route", "view", "id")),
+    ("source", ("user_agent",)),
+    ("actor", ("id", "name", "on_behalf_of")),
+)
+
+
+def _keep_changed(replaced: dict[str, Any], name: str, old: list[Any], new: list[Any]) -> None:
+    if any(after is not before for after, before in zip(new, old, strict=True)):
+        replaced[name] = new

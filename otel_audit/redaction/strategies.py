@@ -1,0 +1,77 @@
+"""What stands in place of a sensitive value of a record: nothing, a mask, its end, or a keyed hash."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from typing import Final
+
+import msgspec
+from msgspec import UNSET
+
+from otel_audit.errors import ConfigurationError
+from otel_audit.record import Portable
+
+MINIMUM_KEY: Final = 16
+_DEFAULT_LAST: Final = 4
+_DIGEST_HEX: Final = 32  # 128 bits: two values never share a hash by accident
+
+# Sorted keys: equal values have equal hashes, however a JSON field was written.
+_canonical = msgspec.json.Encoder(order="sorted").encode
+
+
+def keep_last(value: Portable, count: int, mask: str) -> str:
+    """Give ``mask`` and the last ``count`` characters; only ``mask`` where that would show over half."""
+    text = value if isinstance(value, str) else _canonical(value).decode()
+    return mask + text[-count:] if count and len(text) >= 2 * count else mask
+
+
+def keyed_hash(value: Portable, key: bytes) -> str:
+    """Give ``hmac:`` and 32 hexadecimal digits: equal values stay comparable, and cannot be guessed."""
+    text = value.encode() if isinstance(value, str) else _canonical(value)
+    return "hmac:" + hmac.new(key, text, hashlib.sha256).hexdigest()[:_DIGEST_HEX]
+
+
+class Strategies:
+    """The strategies by name, with the mask and key of the configuration."""
+
+    def __init__(self, *, mask: str, hmac_key: str) -> None:
+        """Take the settings ``redaction.replacement`` and ``redaction.hmac_key``.
+
+        Raises:
+            ConfigurationError: the key is shorter than 16 characters.
+        """
+        if hmac_key and len(hmac_key) < MINIMUM_KEY:
+            raise ConfigurationError(
+                f"redaction.hmac_key has {len(hmac_key)} characters; it needs at least {MINIMUM_KEY}"
+            )
+        self._mask = mask
+        self._key = hmac_key.encode()
+
+    def check(self, strategy: str, where: str) -> None:
+        """Refuse a strategy that cannot be applied.
+
+        Raises:
+            ConfigurationError: ``where`` asks for ``hmac`` and there is no key.
+        """
+        if strategy == "hmac" and not self._key:
+            raise ConfigurationError(
+                f"{where} is hmac, and redaction.hmac_key is not set; set OTEL_AUDIT_REDACTION_HMAC_KEY to "
+                f"at least {MINIMUM_KEY} characters"
+            )
+
+    def apply(self, strategy: str, value: Portable) -> Portable:
+        """Give what a record may carry of ``value``; ``UNSET`` for ``drop``. ``None`` stays ``None``.
+
+        A strategy not known, or ``hmac`` without a key, masks: too little in the trail, never too much.
+        """
+        if value is None or strategy == "keep":
+            return value
+        if strategy == "drop":
+            return UNSET  # type: ignore[return-value]
+        if strategy == "hmac" and self._key:
+            return keyed_hash(value, self._key)
+        name, _, count = strategy.partition(":")
+        if name == "keep_last":
+            return keep_last(value, int(count) if count else _DEFAULT_LAST, self._mask)
+        return self._mask
