@@ -1,0 +1,155 @@
+"""What must be on record after the story, said as questions to the trail."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+from tour.story import CARE, HOME, OFFICE, STRANGER, Numbers
+
+Entry = Mapping[str, Any]
+"""One line of ``otel-audit query --json``."""
+Ask = Callable[..., list[Entry]]
+"""Runs ``otel-audit query --json`` with more arguments, gives all it answers."""
+ASSAM = "shop.Product/5"
+
+
+class Expectation(NamedTuple):
+    """One thing that must be on record, and how to recognise it."""
+
+    what: str
+    recognised: Callable[[Entry], bool]
+    at_least: int = 1
+
+
+def expectations(numbers: Numbers) -> list[Expectation]:
+    """List what the story must have left behind."""
+    kept, deleted = f"shop.Order/{numbers.kept}", f"shop.Order/{numbers.deleted}"
+    by_phone = f"shop.Order/{numbers.by_phone}"
+
+    def is_(
+        action: str,
+        target: str = "",
+        *,
+        who: str = "",
+        source: str = "",
+        outcome: str = "success",
+        fields: Iterable[str] = (),
+        **values: tuple[str | None, str],
+    ) -> Callable[[Entry], bool]:
+        def recognised(entry: Entry) -> bool:
+            return (
+                entry["action"] == action
+                and entry["outcome"] == outcome
+                and (not target or target in (address(entry), address(entry).partition("/")[0]))
+                and (not who or entry.get("actor", {}).get("name") == who)
+                and (not source or entry.get("source") == source)
+                and set(fields) <= changed(entry).keys() | set(entry.get("fields", ()))
+                and all(changed(entry).get(field) == pair for field, pair in values.items())
+            )
+
+        return recognised
+
+    return [
+        Expectation("a failed login", is_("LOGIN", source=HOME, outcome="failure")),
+        Expectation("the login of Ana", is_("LOGIN", who="ana", source=HOME)),
+        Expectation("the login of Ben", is_("LOGIN", who="ben", source=CARE)),
+        Expectation("the login of Mia", is_("LOGIN", who="mia", source=OFFICE)),
+        Expectation("Ana's first order", is_("CREATE", kept, who="ana", source=HOME)),
+        Expectation("Ana's second order", is_("CREATE", deleted, who="ana")),
+        Expectation("the lines of both orders", is_("CREATE", "shop.OrderLine", who="ana"), 4),
+        Expectation(
+            "stock taken from the shelf", is_("UPDATE", "shop.Product", who="ana", fields=["stock"]), 4
+        ),
+        Expectation(
+            "the new address, from and to",
+            is_("UPDATE", kept, who="ana", address=("Rua das Flores 12, Lisboa", "Rua da Rosa 7, Lisboa")),
+        ),
+        Expectation(
+            "the checkout that was rolled back", is_("CREATE", "shop.Order", who="ana", outcome="failure")
+        ),
+        Expectation(
+            "its stock, rolled back too",
+            is_("UPDATE", "shop.Product", who="ana", outcome="failure", fields=["stock"]),
+        ),
+        Expectation("Ana's new phone number", is_("UPDATE", "shop.Customer/1", who="ben", fields=["phone"])),
+        Expectation("Ben's look at Ana's card", is_("READ", "shop.Card", who="ben", source=CARE)),
+        Expectation("the order by phone, in the admin", is_("CREATE", by_phone, who="mia", source=OFFICE)),
+        Expectation(
+            "the order packed, in the admin",
+            is_("UPDATE", kept, who="mia", status=("paid", "packed")),
+        ),
+        Expectation(
+            "a line changed, in the admin",
+            is_("UPDATE", "shop.OrderLine", who="mia", quantity=("1", "2")),
+        ),
+        Expectation(
+            "a price changed by hand", is_("UPDATE", "shop.Product", who="mia", price=("15.20", "16.00"))
+        ),
+        Expectation("prices changed by a bulk update", price_of_the_sale),
+        Expectation("tags changed", lambda entry: "tags" in address(entry) and entry["outcome"] == "success"),
+        Expectation(
+            "the order shipped, by a bulk update",
+            is_("UPDATE", kept, who="mia", status=("packed", "shipped")),
+        ),
+        Expectation("the order deleted", is_("DELETE", deleted, who="mia", source=OFFICE)),
+        Expectation("its lines deleted with it", is_("DELETE", "shop.OrderLine", who="mia"), 2),
+        Expectation("the logout of Ana", is_("LOGOUT", who="ana")),
+        Expectation("the logout of Mia", is_("LOGOUT", who="mia")),
+        Expectation(
+            "the stranger, refused, and not believed",
+            lambda entry: (
+                is_("READ", "shop.Desk", source=STRANGER, outcome="failure")(entry)
+                and entry.get("actor", {}).get("id", "anonymous") == "anonymous"
+            ),
+        ),
+        Expectation(
+            "the seed, by the command that ran it",
+            lambda entry: (
+                entry["action"] == "CREATE"
+                and address(entry).partition("/")[0] == "shop.Product"
+                and entry.get("actor", {}).get("type") == "system"
+            ),
+            9,
+        ),
+    ]
+
+
+def price_of_the_sale(entry: Entry) -> bool:
+    """Recognise one row of the bulk update of prices: old and new, with its reason."""
+    return (
+        entry["action"] == "UPDATE"
+        and changed(entry).get("price") == ("7.80", "7.02")
+        and entry.get("reason") == "Autumn sale"
+    )
+
+
+def missing(ask: Ask, numbers: Numbers) -> list[str]:
+    """Name everything that must be on record and is not.
+
+    The trail as a whole shows a bulk statement as one record; asked for one object, it shows its row.
+    """
+    entries = ask()
+    if len(entries) >= 20:  # else it is too early for the details
+        entries += ask("--target", ASSAM) + ask("--target", f"shop.Order/{numbers.kept}")
+    return [
+        expected.what
+        for expected in expectations(numbers)
+        if sum(rows(entry) for entry in entries if expected.recognised(entry)) < expected.at_least
+    ]
+
+
+def rows(entry: Entry) -> int:
+    """Say how many rows an entry is about."""
+    return 1 if entry.get("ordinal") else max(1, entry.get("rows", 0))
+
+
+def address(entry: Entry) -> str:
+    """Give the target as ``type/id``."""
+    target = entry.get("target") or {}
+    return f"{target.get('type', '')}/{target.get('id', '')}".rstrip("/")
+
+
+def changed(entry: Entry) -> dict[str, tuple[str | None, str]]:
+    """Give field to (old, new)."""
+    return {change["field"]: (change.get("old"), change.get("new")) for change in entry.get("changes", ())}
