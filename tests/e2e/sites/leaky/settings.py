@@ -1,0 +1,6 @@
+"""The shop's settings, with the page that leaks."""
+
+from shop.settings import *  # noqa: F403
+
+ROOT_URLCONF = "leaky.urls"
+WSGI_APPLICATION = "leaky.wsgi.application"
