@@ -1,0 +1,41 @@
+"""The same ten-field row for everyone who is measured."""
+
+from __future__ import annotations
+
+from django.conf import settings
+from django.db import models
+
+
+class Row(models.Model):
+    name = models.CharField(max_length=100)
+    sku = models.CharField(max_length=40)
+    description = models.TextField()
+    category = models.CharField(max_length=40)
+    price = models.DecimalField(max_digits=10, decimal_places=2)
+    stock = models.IntegerField()
+    weight = models.FloatField()
+    active = models.BooleanField(default=True)
+    released = models.DateField()
+    updated = models.DateTimeField()
+
+    class Meta:
+        abstract = True
+
+
+class Article(Row):
+    """Plain, and audited by otel-audit where that is switched on."""
+
+
+if settings.PEERS:
+    from auditlog.registry import auditlog
+    from simple_history.models import HistoricalRecords
+
+    class LoggedArticle(Row):
+        """Audited by django-auditlog."""
+
+    class HistoricArticle(Row):
+        """Audited by django-simple-history."""
+
+        history = HistoricalRecords()
+
+    auditlog.register(LoggedArticle)

@@ -1,0 +1,39 @@
+"""Make the tables, fill them, change rows."""
+
+from __future__ import annotations
+
+import datetime
+from decimal import Decimal
+from typing import Any
+
+from django.core.management import call_command
+from django.db.models import Model
+
+_NOON = datetime.datetime(2026, 11, 23, 12, tzinfo=datetime.UTC)
+
+
+def fill(models: list[type[Model]], count: int) -> None:
+    """Migrate, and give each of ``models`` ``count`` rows."""
+    call_command("migrate", run_syncdb=True, verbosity=0)
+    for model in models:
+        model._default_manager.bulk_create(
+            model(
+                name=f"article {number}",
+                sku=f"A-{number:06}",
+                description="A thing one can buy. " * 5,
+                category="things",
+                price=Decimal("9.99"),
+                stock=number,
+                weight=1.5,
+                released=_NOON.date(),
+                updated=_NOON,
+            )
+            for number in range(count)
+        )
+
+
+def change(row: Any) -> None:
+    """Change three of the ten fields, each to a value it did not have."""
+    row.price += 1
+    row.stock += 1
+    row.updated += datetime.timedelta(seconds=1)

@@ -1,0 +1,31 @@
+"""Settings of the measured project. The database comes from the environment, as JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+
+SECRET_KEY = "benchmarks only"
+DEBUG = False
+ALLOWED_HOSTS = ["*"]
+ROOT_URLCONF = "benchmarks.bench.urls"
+WSGI_APPLICATION = "benchmarks.bench.wsgi.application"
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+USE_TZ = True
+DATABASES = {"default": json.loads(os.environ["BENCH_DATABASE"])}
+INSTALLED_APPS = [
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "benchmarks.bench",
+]
+PEERS = bool(os.environ.get("BENCH_PEERS"))
+if PEERS:
+    INSTALLED_APPS += ["auditlog", "simple_history"]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+]
+LOGGING_CONFIG = None

@@ -1,0 +1,29 @@
+"""Configurations to measure with: a spool in a temporary directory, a sink that accepts everything."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from benchmarks.sink import sink
+from otel_audit.config.model import AuditConfig, DjangoConfig, SinkConfig, SpoolConfig
+
+
+@contextmanager
+def directory() -> Iterator[Path]:
+    """Give a temporary directory."""
+    with tempfile.TemporaryDirectory(prefix="otel-audit-bench-") as path:
+        yield Path(path)
+
+
+@contextmanager
+def configuration(models: list[str] | None = None, endpoint: str | None = None) -> Iterator[AuditConfig]:
+    """Give a configuration that records ``models`` and sends to ``endpoint``, by default a sink it runs."""
+    with directory() as path, sink() as address:
+        yield AuditConfig(
+            django=DjangoConfig(models=models or []),
+            spool=SpoolConfig(directory=str(path / "spool")),
+            sink=SinkConfig(endpoint=endpoint or f"{address}/v1/audit"),
+        )

@@ -1,0 +1,156 @@
+"""A POST that updates one row: OpenTelemetry's Django instrumentation alone, and with ours beside it.
+
+Two gunicorns of one worker each serve the same project, each with a database of its own; every round sends
+the same requests to both, in random order.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks.databases import VENDORS, entries, environment
+from benchmarks.figures import Figure, interleaved, ratio, report, spread
+from benchmarks.pipelines import directory
+from benchmarks.sink import sink
+from tests.services import free_port, wait_until
+
+_ROUNDS = 100
+_REQUESTS = 10
+_ROWS = 100
+_GOAL = 1.05
+_BIN = Path(sys.executable).parent
+
+_PREPARE = """
+import django
+django.setup()
+from django.conf import settings
+from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY, get_user_model
+from django.contrib.sessions.backends.db import SessionStore
+from benchmarks.bench import models, rows
+rows.fill([models.Article], int({rows}))
+user = get_user_model().objects.create(username="ana", password="!")
+session = SessionStore()
+session.update({{
+    SESSION_KEY: str(user.pk),
+    BACKEND_SESSION_KEY: "django.contrib.auth.backends.ModelBackend",
+    HASH_SESSION_KEY: user.get_session_auth_hash(),
+}})
+session.save()
+print(session.session_key)
+"""
+
+
+def measure() -> Iterator[Figure]:
+    for vendor in VENDORS:
+        with entries(vendor, 2) as [first, second], sink() as address, ExitStack() as stack:
+            alone = stack.enter_context(_application(first, address, audit=False))
+            beside = stack.enter_context(_application(second, address, audit=True))
+            modes = {"alone": partial(_median, alone), "beside": partial(_median, beside)}
+            for mode in list(modes.values()) * 5:
+                mode()
+            times = interleaved(modes, _ROUNDS)
+            milliseconds = statistics.median(times["alone"]) * 1e3
+            yield Figure(
+                name=f"POST that updates one row, {vendor}",
+                value=ratio(times["beside"], times["alone"]),
+                unit="x OpenTelemetry alone",
+                goal=_GOAL,
+                note=f"middle half {spread(times['beside'], times['alone'])}; alone {milliseconds:.2f} ms",
+            )
+
+
+def _median(post: Callable[[], None]) -> float:
+    samples = []
+    for _ in range(_REQUESTS):
+        start = time.perf_counter()
+        post()
+        samples.append(time.perf_counter() - start)
+    return statistics.median(samples)
+
+
+@contextmanager
+def _application(entry: dict[str, Any], sink_address: str, *, audit: bool) -> Iterator[Callable[[], None]]:
+    """Serve the project; give a call that posts once, to the next row."""
+    env = environment(entry) | {
+        "OTEL_SERVICE_NAME": "bench",
+        "OTEL_TRACES_EXPORTER": "otlp",
+        "OTEL_METRICS_EXPORTER": "none",
+        "OTEL_LOGS_EXPORTER": "none",
+        "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": sink_address,
+        "OTEL_AUDIT_ENABLED": "true" if audit else "false",
+        "OTEL_AUDIT_DJANGO_MODELS": "bench.*",
+        "OTEL_AUDIT_SINK_ENDPOINT": f"{sink_address}/v1/audit",
+    }
+    port = free_port()
+    with directory() as path, (path / "log").open("w") as log:
+        env["OTEL_AUDIT_SPOOL_DIRECTORY"] = str(path / "spool")
+        quiet = {"OTEL_SDK_DISABLED": "true", "OTEL_AUDIT_ENABLED": "false"}
+        prepared = subprocess.run(
+            [sys.executable, "-c", _PREPARE.format(rows=_ROWS)],
+            check=True,
+            env=env | quiet,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        process = subprocess.Popen(
+            [
+                *(_BIN / "opentelemetry-instrument", _BIN / "gunicorn", "benchmarks.bench.wsgi"),
+                *("--workers=1", "--worker-class=gthread", "--threads=1", "--keep-alive=60"),
+                f"--bind=127.0.0.1:{port}",
+            ],
+            env=env | {"PYTHONPATH": os.pathsep.join([".", os.environ.get("PYTHONPATH", "")])},
+            stdout=log,
+            stderr=log,
+        )
+        try:
+            client = _Client(port, prepared.stdout.strip())
+            wait_until(lambda: process.poll() is not None or client.answers(), 60, "gunicorn answers")
+            if process.poll() is not None:
+                raise RuntimeError((path / "log").read_text())
+            yield client.post
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+class _Client:
+    """One keep-alive connection of one user who is logged in."""
+
+    def __init__(self, port: int, session: str) -> None:
+        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        self._headers = {
+            "Cookie": f"sessionid={session}",
+            "Content-Type": "application/x-www-form-urlencoded",
+        }
+        self._row = 0
+
+    def answers(self) -> bool:
+        try:
+            self.post()
+        except OSError:
+            self._connection.close()
+            return False
+        return True
+
+    def post(self) -> None:
+        self._row = self._row % _ROWS + 1
+        self._connection.request("POST", f"/articles/{self._row}/", b"", self._headers)
+        response = self._connection.getresponse()
+        body = response.read()
+        if response.status != 200:
+            raise RuntimeError(f"{response.status}: {body[:500]!r}")
+
+
+if __name__ == "__main__":
+    report(measure())
