@@ -17,6 +17,7 @@ urlpatterns = [
     path("orders/<int:pk>/", views.order, name="order"),
     path("orders/<int:pk>/cancel/", views.cancel, name="cancel"),
     path("desk/", desk.customers, name="desk"),
+    path("desk/customers.csv", desk.export, name="desk-export"),
     path("desk/customers/<int:pk>/", desk.customer, name="desk-customer"),
     path("desk/customers/<int:pk>/card/", desk.card, name="desk-card"),
     path("desk/sale/", desk.sale, name="desk-sale"),

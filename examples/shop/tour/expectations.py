@@ -87,6 +87,7 @@ def expectations(numbers: Numbers) -> list[Expectation]:
             "a price changed by hand", is_("UPDATE", "shop.Product", who="mia", price=("15.20", "16.00"))
         ),
         Expectation("prices changed by a bulk update", price_of_the_sale),
+        Expectation("customers exported, by the shop's own call", is_("EXPORT", "shop.Customer", who="mia")),
         Expectation("tags changed", lambda entry: "tags" in address(entry) and entry["outcome"] == "success"),
         Expectation(
             "the order shipped, by a bulk update",
@@ -99,7 +100,7 @@ def expectations(numbers: Numbers) -> list[Expectation]:
         Expectation(
             "the stranger, refused, and not believed",
             lambda entry: (
-                is_("READ", "shop.Desk", source=STRANGER, outcome="failure")(entry)
+                is_("ACCESS", "http.route", source=STRANGER, outcome="failure")(entry)
                 and entry.get("actor", {}).get("id", "anonymous") == "anonymous"
             ),
         ),

@@ -87,6 +87,8 @@ def manager(mia: Visitor, kept: int, deleted: int) -> int:
     mia.fill("/desk/tea/iron-goddess/", price="16.00")
     mia.does("takes 10 % off every black tea, by one UPDATE")
     mia.fill("/desk/sale/", tag="1", percent="10", reason="Autumn sale")
+    mia.does("exports the list of customers")
+    mia.get("/desk/customers.csv")
     mia.does("changes the tags of Jasmine Pearls")
     mia.fill("/admin/shop/product/1/change/", tags=["2", "3", "5"])
     mia.does("ships two orders, by an action of the admin")
