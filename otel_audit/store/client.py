@@ -110,7 +110,10 @@ class StoreClient:
         self._open.clear()
 
     def _post(self, sql: str, parameters: Mapping[str, Any], options: Mapping[str, str | int]) -> bytes:
-        query = {**options, **{f"param_{name}": encode_parameter(value) for name, value in parameters.items()}}
+        query = {
+            **options,
+            **{f"param_{name}": encode_parameter(value) for name, value in parameters.items()},
+        }
         return self._send(urllib.parse.urlencode(query), sql.encode())
 
     def _send(self, query: str, body: bytes) -> bytes:
@@ -146,7 +149,9 @@ class StoreClient:
         return connection
 
     def _unreachable(self, error: Exception) -> str:
-        reason = f"no answer within {self.config.timeout:g} s" if isinstance(error, TimeoutError) else str(error)
+        reason = (
+            f"no answer within {self.config.timeout:g} s" if isinstance(error, TimeoutError) else str(error)
+        )
         return (
             f"no store at {self._where()}: {reason}; is `otel-audit serve` running there? "
             "The address is `url` in [store], or OTEL_AUDIT_STORE_URL"

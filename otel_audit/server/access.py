@@ -1,0 +1,59 @@
+"""Who may talk to the server: the bearer token, and which addresses may be listened on without one."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+import ipaddress
+from collections.abc import Iterable
+
+from otel_audit.errors import ConfigurationError
+
+
+class Access:
+    """Checks the token of a request; without a configured token everyone is let in."""
+
+    def __init__(self, token: str) -> None:
+        self._token = token.encode()
+
+    def allows(self, candidates: Iterable[str | None]) -> bool:
+        """Say whether one of the presented secrets is the token, in time that does not depend on it."""
+        if not self._token:
+            return True
+        found = False
+        for candidate in candidates:
+            found |= hmac.compare_digest((candidate or "").encode(), self._token)
+        return found
+
+
+def bearer(authorization: str | None) -> str | None:
+    """Take the secret out of an ``Authorization`` header: a bearer token, or the password of basic."""
+    scheme, _, secret = (authorization or "").strip().partition(" ")
+    if scheme.lower() == "bearer":
+        return secret.strip()
+    if scheme.lower() == "basic":
+        try:
+            return base64.b64decode(secret, validate=True).decode().partition(":")[2]
+        except (binascii.Error, UnicodeDecodeError):
+            return None
+    return None
+
+
+def check_host(host: str, token: str) -> None:
+    """Refuse to listen on anything but loopback without a token.
+
+    Raises:
+        ConfigurationError: the address is public and there is no token.
+    """
+    if token or host == "localhost":
+        return
+    try:
+        if ipaddress.ip_address(host).is_loopback:
+            return
+    except ValueError:
+        pass
+    raise ConfigurationError(
+        f"server.host is {host!r}, which others can reach, but there is no token: set OTEL_AUDIT_SERVER_TOKEN "
+        "(or `token` in [server]), or listen on 127.0.0.1"
+    )

@@ -1,0 +1,416 @@
+"""ClickHouse's HTTP interface over the embedded engine, as clickhouse-connect, the Collector's exporter and
+Grafana speak it.
+
+Every request takes a connection of its own. A session only remembers settings and the current database.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import email.parser
+import email.policy
+import gzip
+import json
+import logging
+import re
+import time
+import uuid
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from otel_audit.errors import StoreError
+from otel_audit.server import framing, gate, native, otlp
+from otel_audit.server.access import Access, bearer
+from otel_audit.server.commit import Backlog, Busy
+from otel_audit.server.engine import Connection, Engine, EngineError
+from otel_audit.server.gate import Denied, ReadGate
+from otel_audit.server.otlp import Malformed, TooLarge
+from otel_audit.server.receiver import read_body
+
+_logger: Final = logging.getLogger(__name__)
+
+_OPTIONS: Final = frozenset(
+    "query database user password default_format session_id session_timeout session_check compress decompress "
+    "enable_http_compression http_zlib_compression_level query_id quota_key client_protocol_version role "
+    "wait_end_of_query buffer_size send_progress_in_http_headers stacktrace".split()
+)
+_HELLO: Final = re.compile(
+    r"\A\s*SELECT\s+displayName\(\)\s*,\s*version\(\)\s*,\s*revision\(\)\s*,\s*timezone\(\)\s*;?\s*\Z",
+    re.IGNORECASE,
+)
+_FORMAT: Final = re.compile(r"\bFORMAT\s+(\w+)\s*;?\s*\Z", re.IGNORECASE)
+_NATIVE_REVISION: Final = 54454
+"""From this protocol version on, clickhouse-go reads the first answer with block info and a serialization flag."""
+
+_STATUS: Final = {
+    gate.SYNTAX_ERROR: 400,
+    gate.ACCESS_DENIED: 403,
+    164: 403,  # read-only
+    516: 403,  # authentication failed
+    60: 404,  # unknown table
+    81: 404,  # unknown database
+    46: 404,  # unknown function
+    47: 404,  # unknown identifier
+    36: 400,  # bad arguments
+    115: 404,  # unknown setting
+    456: 400,  # parameter not set
+    457: 400,  # bad parameter
+    117: 400,  # incorrect data
+    241: 503,  # memory limit
+}
+_MAX_SECONDS: Final = 300
+_SESSIONS: Final = 1000
+_SESSION_SECONDS: Final = 3600.0
+_COMPRESS_FROM: Final = 1024
+
+_CONTENT_TYPES: Final = {
+    "TabSeparated": "text/tab-separated-values; charset=UTF-8",
+    "JSON": "application/json; charset=UTF-8",
+    "JSONEachRow": "application/x-ndjson; charset=UTF-8",
+    "CSV": "text/csv; charset=UTF-8; header=absent",
+    "Native": "application/octet-stream",
+}
+
+
+class _Session(msgspec.Struct):
+    """What lasts from one request of a session to the next."""
+
+    settings: dict[str, str] = {}
+    database: str = ""
+    used: float = 0.0
+
+
+class _Call(msgspec.Struct):
+    """One request, taken apart."""
+
+    options: dict[str, str]
+    settings: dict[str, str]
+    parameters: dict[str, str]
+    sql: str
+    body: bytes
+    session: _Session
+
+    @property
+    def format(self) -> str:
+        return self.options.get("default_format") or "TabSeparated"
+
+
+class _Result(msgspec.Struct):
+    body: bytes
+    format: str
+    summary: dict[str, str]
+
+
+class QueryPort:
+    """Runs the statements that come in on the query port."""
+
+    def __init__(
+        self, engine: Engine, database: str, *, access: Access, backlog: Backlog, limit: int, max_result: int
+    ) -> None:
+        self._engine = engine
+        self._database = database
+        self._access = access
+        self._backlog = backlog
+        self._limit = limit
+        self._max_result = max_result
+        self._sessions: OrderedDict[str, _Session] = OrderedDict()
+        self._threads = ThreadPoolExecutor(16, thread_name_prefix="query")
+        with engine.connection() as connection:
+            self._gate = ReadGate(connection)
+            self._version = str(connection.rows("SELECT version()")[0][0])
+            self._timezone = str(connection.rows("SELECT timezone()")[0][0])
+
+    def app(self) -> Starlette:
+        """Build the application."""
+
+        async def ok(_: Request) -> Response:
+            return PlainTextResponse("Ok.\n")
+
+        async def query(request: Request) -> Response:
+            if request.method in ("GET", "HEAD") and "query" not in request.query_params:
+                return await ok(request)
+            return await self._answer(request)
+
+        return Starlette(
+            routes=[
+                Route("/ping", ok),
+                Route("/replicas_status", ok),
+                Route("/", query, methods=["GET", "POST"]),
+            ]
+        )
+
+    def close(self) -> None:
+        """Wait for running statements."""
+        self._threads.shutdown(wait=True)
+
+    async def _answer(self, request: Request) -> Response:
+        query_id = request.query_params.get("query_id") or str(uuid.uuid4())
+        headers = {
+            "X-ClickHouse-Query-Id": query_id if query_id.isprintable() and query_id.isascii() else "",
+            "X-ClickHouse-Server-Display-Name": "otel-audit",
+            "X-ClickHouse-Timezone": self._timezone,
+        }
+        try:
+            self._authorise(request)
+            body = await read_body(request, self._limit)
+            with self._backlog.hold(len(body)):
+                call = await asyncio.to_thread(self._call, request, body)
+                loop = asyncio.get_running_loop()
+                result = await loop.run_in_executor(self._threads, self._run, call)
+                wanted = request.headers.get("accept-encoding", "").lower()
+                payload, encoding = await asyncio.to_thread(_compress, result.body, call.options, wanted)
+        except (StoreError, Malformed, TooLarge, TimeoutError, ClientDisconnect) as error:
+            return self._failure(error, headers)
+        if encoding:
+            headers["Content-Encoding"] = encoding
+        headers["X-ClickHouse-Format"] = result.format
+        headers["X-ClickHouse-Summary"] = json.dumps(result.summary)
+        media_type = _CONTENT_TYPES.get(result.format, "text/plain; charset=UTF-8")
+        return Response(payload, headers=headers, media_type=media_type)
+
+    def _authorise(self, request: Request) -> None:
+        presented = [
+            bearer(request.headers.get("authorization")),
+            request.headers.get("x-clickhouse-key"),
+            request.query_params.get("password"),
+        ]
+        if not self._access.allows(presented):
+            raise Denied("default: Authentication failed: the token is the password", 516)
+
+    def _failure(self, error: Exception, headers: dict[str, str]) -> Response:
+        code = gate.engine_code(error) if isinstance(error, StoreError) else 1002
+        status = _STATUS.get(code, 500)
+        text = str(error)
+        if isinstance(error, Malformed):
+            code, status = 117, 400
+        elif isinstance(error, TooLarge):
+            code, status = 307, 413
+            headers["Connection"] = "close"
+        elif isinstance(error, Busy):
+            code, status = 202, 503
+            headers["Retry-After"] = "1"
+        elif isinstance(error, TimeoutError | ClientDisconnect):
+            code, status, text = 209, 408, "the request did not arrive in time"
+        if not text.startswith("Code:"):
+            text = f"Code: {code}. DB::Exception: {text}"
+        headers["X-ClickHouse-Exception-Code"] = str(code)
+        return PlainTextResponse(f"{text} (version {self._version})\n", status, headers)
+
+    # --- taking a request apart ---------------------------------------------------------------
+
+    def _call(self, request: Request, body: bytes) -> _Call:
+        encoding = request.headers.get("content-encoding", "").strip().lower()
+        body = _lz4(body, self._limit) if encoding == "lz4" else otlp.decompress(body, encoding, self._limit)
+        given = dict(request.query_params)
+        content_type = request.headers.get("content-type", "")
+        if content_type.startswith("multipart/form-data"):
+            fields = _form(content_type, body)
+            given.update(fields)
+            body = b""
+        if given.get("decompress") == "1":
+            body = framing.unframe(body, self._limit)
+        for header, name in (
+            ("x-clickhouse-database", "database"),
+            ("x-clickhouse-format", "default_format"),
+        ):
+            if header in request.headers:
+                given[name] = request.headers[header]
+        options = {name: value for name, value in given.items() if name in _OPTIONS}
+        parameters = {name[6:]: value for name, value in given.items() if name.startswith("param_")}
+        settings = gate.allowed_settings(
+            (name, value) for name, value in given.items() if name not in _OPTIONS and name[:6] != "param_"
+        )
+        session = self._session(options.get("session_id", ""))
+        sql = options.get("query", "")
+        return _Call(options, settings, parameters, sql, body, session)
+
+    def _session(self, name: str) -> _Session:
+        if not name:
+            return _Session()
+        now = time.monotonic()
+        session = self._sessions.pop(name, None)
+        if session is None or now - session.used > _SESSION_SECONDS:
+            session = _Session()
+        session.used = now
+        self._sessions[name] = session
+        while len(self._sessions) > _SESSIONS:
+            self._sessions.popitem(last=False)
+        return session
+
+    # --- running it ---------------------------------------------------------------------------
+
+    def _run(self, call: _Call) -> _Result:
+        current = call.options.get("database") or call.session.database or "default"
+        # An INSERT's rows follow the statement, in the same body or after the `query` parameter, and need not
+        # be text: latin-1 keeps every byte and every offset.
+        head = call.sql.encode() + b"\n" if call.sql else b""
+        whole = head + call.body
+        insert = gate.parse_insert(whole[:262_144].decode("latin-1"), self._database, current)
+        if insert is not None:
+            return self._insert(call, insert, whole)
+        try:
+            sql = whole.decode().strip().rstrip(";")
+        except UnicodeDecodeError as error:
+            raise Malformed(f"the statement is not UTF-8: {error}") from error
+        if not sql:
+            raise Denied("Empty query", gate.SYNTAX_ERROR)
+        empty = _Result(b"", call.format, {})
+        if (setting := gate.parse_set(sql)) is not None:
+            call.session.settings |= gate.allowed_settings([setting])
+            return empty
+        if (database := gate.parse_use(sql)) is not None:
+            call.session.database = database
+            return empty
+        if _HELLO.match(sql) and "client_protocol_version" in call.options:
+            return _Result(self._hello(call), "Native", {})
+        with self._engine.connection() as connection:
+            created = gate.created_name(sql, current)
+            if created is not None:
+                self._exists(connection, *created)
+                return empty
+            if current != "default":
+                connection.query(f"USE {_quoted(current)}")
+            return self._read(connection, call, sql)
+
+    def _read(self, connection: Connection, call: _Call, sql: str) -> _Result:
+        settings = call.session.settings | call.settings
+        wished = settings.pop("max_execution_time", "")
+        seconds = float(wished) if re.fullmatch(r"\d+(\.\d+)?", wished) else 0.0
+        settings["max_execution_time"] = f"{min(seconds or _MAX_SECONDS, _MAX_SECONDS):g}"
+        for name, value in settings.items():
+            connection.query(f"SET {name} = '{value.translate(_LITERAL)}'")
+        connection.query(f"SET max_result_bytes = {self._max_result}, result_overflow_mode = 'throw'")
+        self._gate.check(connection, sql)
+        connection.query("SET readonly = 1")
+        found = _FORMAT.search(sql)
+        output = found.group(1) if found else call.format
+        answer = connection.query(sql, output, call.parameters)
+        body = answer.body
+        if not body and output == "Native":
+            body = _empty_block(connection, sql[: found.start()] if found else sql, call.parameters)
+        return _Result(
+            body,
+            output,
+            {"read_rows": str(answer.rows_read), "elapsed_ns": str(int(answer.elapsed * 1e9))},
+        )
+
+    def _insert(self, call: _Call, insert: gate.Insert, whole: bytes) -> _Result:
+        with self._engine.connection() as connection:
+            connection.query(
+                "SET max_partitions_per_insert_block = 0, input_format_values_interpret_expressions = 0"
+            )
+            for name, value in (call.session.settings | call.settings).items():
+                if (
+                    name.startswith(("input_format_", "date_time_", "insert_dedup"))
+                    and "interpret" not in name
+                ):
+                    connection.query(f"SET {name} = '{value.translate(_LITERAL)}'")
+            data = whole[insert.data_at :]
+            if insert.format != "Native" and not data.strip():
+                data = b""
+            if data:
+                connection.insert(insert.sql, insert.format, [data])
+        return _Result(b"", call.format, {})
+
+    def _exists(self, connection: Connection, database: str, table: str) -> None:
+        rows = connection.rows(f"EXISTS DATABASE {_quoted(database)}")
+        if table and rows[0][0]:
+            rows = connection.rows(f"EXISTS TABLE {_quoted(database)}.{_quoted(table)}")
+        if not rows[0][0]:
+            raise Denied(
+                f"{database}{'.' if table else ''}{table} does not exist and is not created by clients: this store "
+                f"has the tables {', '.join(schema_names())} in {self._database}; in the Collector's clickhouse "
+                "exporter set create_schema: false, and name these"
+            )
+
+    def _hello(self, call: _Call) -> bytes:
+        # With revision 0 clickhouse-go reads every further answer as plain Native, which the engine writes.
+        offered = call.options.get("client_protocol_version", "0")
+        modern = offered.isdigit() and int(offered) >= _NATIVE_REVISION
+        columns = (
+            ("displayName()", "String", native.text("otel-audit")),
+            ("version()", "String", native.text(self._version)),
+            ("revision()", "UInt32", b"\0\0\0\0"),
+            ("timezone()", "String", native.text(self._timezone)),
+        )
+        info = b"\x01\x00\x02\xff\xff\xff\xff\x00" if modern else b""
+        flag = b"\0" if modern else b""
+        parts = [native.text(name) + native.text(kind) + flag + data for name, kind, data in columns]
+        return info + native.varint(len(columns)) + native.varint(1) + b"".join(parts)
+
+
+_LITERAL: Final = str.maketrans({"\\": "\\\\", "'": "\\'"})
+
+
+def schema_names() -> tuple[str, ...]:
+    """Give the tables clients may write."""
+    return gate.schema.WRITABLE
+
+
+def _quoted(name: str) -> str:
+    return "`" + name.replace("\\", "\\\\").replace("`", "\\`") + "`"
+
+
+def _empty_block(connection: Connection, sql: str, parameters: dict[str, str]) -> bytes:
+    # The engine writes nothing for no rows, but drivers read names and types from the block's head.
+    if not re.match(r"\s*(SELECT|WITH)\b", sql, re.IGNORECASE):
+        return b""
+    try:
+        described = connection.query(f"DESCRIBE TABLE ({sql})", "JSONCompactEachRow", parameters)
+    except EngineError:
+        return b""
+    rows = [msgspec.json.decode(line) for line in described.body.split(b"\n") if line]
+    return native.block(0, (native.Column(str(row[0]), str(row[1]), b"") for row in rows))
+
+
+def _compress(body: bytes, options: dict[str, str], accepted: str) -> tuple[bytes, str]:
+    if options.get("compress") == "1":
+        return framing.frame(body), ""
+    if options.get("enable_http_compression") == "0" or len(body) < _COMPRESS_FROM:
+        return body, ""
+    codecs: tuple[tuple[str, Callable[[bytes], bytes]], ...] = (("zstd", _zstd), ("gzip", _gzip))
+    for name, compress in codecs:
+        if name in accepted:
+            return compress(body), name
+    return body, ""
+
+
+def _zstd(body: bytes) -> bytes:
+    import zstandard
+
+    return zstandard.ZstdCompressor(level=1).compress(body)
+
+
+def _gzip(body: bytes) -> bytes:
+    return gzip.compress(body, 1)
+
+
+def _lz4(body: bytes, limit: int) -> bytes:
+    import lz4.frame
+
+    try:
+        plain: bytes = lz4.frame.LZ4FrameDecompressor().decompress(body, max_length=limit + 1)
+    except RuntimeError as error:
+        raise Malformed(f"the body is no lz4: {error}") from error
+    if len(plain) > limit:
+        raise TooLarge(f"the body is larger than {limit} bytes when decompressed")
+    return plain
+
+
+def _form(content_type: str, body: bytes) -> dict[str, str]:
+    head = f"Content-Type: {content_type}\r\n\r\n".encode("latin-1")
+    message: Any = email.parser.BytesParser(policy=email.policy.HTTP).parsebytes(head + body)
+    fields: dict[str, str] = {}
+    for part in message.iter_parts() if message.is_multipart() else ():
+        name = part.get_param("name", header="content-disposition")
+        if isinstance(name, str):
+            fields[name] = (part.get_payload(decode=True) or b"").decode("utf-8", "replace")
+    return fields

@@ -1,0 +1,133 @@
+"""Group commit: rows of many requests in one insert; each request is told when its rows are durable and visible.
+
+While one group is being written the next one gathers, so the groups grow with the load and no timer is needed.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from concurrent.futures import Future
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
+
+from otel_audit.errors import StoreError
+from otel_audit.server.rows import Rows
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from otel_audit.server.engine import Connection, Engine
+
+_logger: Final = logging.getLogger(__name__)
+_GROUP_ROWS: Final = 16_384
+_GROUP_BYTES: Final = 32 * 1024 * 1024
+
+
+class Busy(StoreError):
+    """Too much is waiting to be written; the sender should come back in a moment."""
+
+
+class Backlog:
+    """Bytes of requests that were taken in and not answered yet, bounded."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._held = 0
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def hold(self, size: int) -> Iterator[None]:
+        """Count ``size`` bytes while a request is worked on.
+
+        Raises:
+            Busy: there is no room. One request alone always has room.
+        """
+        with self._lock:
+            if self._held and self._held + size > self.limit:
+                raise Busy(f"{self._held} bytes are waiting to be written, the limit is {self.limit}")
+            self._held += size
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._held -= size
+
+
+class Committer:
+    """A thread that writes rows to one table."""
+
+    def __init__(self, engine: Engine, database: str, table: str) -> None:
+        self._engine = engine
+        self._into = f"INSERT INTO {database}.{table}"
+        self._waiting: deque[tuple[Rows, Future[None]]] = deque()
+        self._wake = threading.Condition()
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name=f"commit-{table}", daemon=True)
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether rows are still being written."""
+        return self._thread.is_alive()
+
+    def submit(self, rows: Rows) -> Future[None]:
+        """Queue rows; the future ends when they are durable and visible, or with a ``StoreError``."""
+        future: Future[None] = Future()
+        if not rows.count:
+            future.set_result(None)
+            return future
+        with self._wake:
+            if self._closed:
+                raise Busy("the server is stopping")
+            self._waiting.append((rows, future))
+            self._wake.notify()
+        return future
+
+    def close(self) -> None:
+        """Write all that was accepted, then stop."""
+        with self._wake:
+            self._closed = True
+            self._wake.notify()
+        self._thread.join()
+
+    def _run(self) -> None:
+        with self._engine.connection() as connection:
+            # One request may span more partitions than the engine's default of 100 days or months allows.
+            connection.query("SET max_partitions_per_insert_block = 0")
+            while group := self._next():
+                self._write(connection, group)
+
+    def _next(self) -> list[tuple[Rows, Future[None]]]:
+        with self._wake:
+            while not self._waiting and not self._closed:
+                self._wake.wait()
+            group: list[tuple[Rows, Future[None]]] = []
+            count = size = 0
+            while self._waiting and (not group or (count < _GROUP_ROWS and size < _GROUP_BYTES)):
+                rows, future = self._waiting.popleft()
+                group.append((rows, future))
+                count += rows.count
+                size += len(rows.block)
+            return group
+
+    def _write(self, connection: Connection, group: list[tuple[Rows, Future[None]]]) -> None:
+        columns = group[0][0].columns
+        try:
+            connection.insert(f"{self._into} ({columns})", "Native", [rows.block for rows, _ in group])
+        except Exception as error:
+            if len(group) > 1:  # one request must not fail for another's rows
+                _logger.warning(
+                    "a group of %d requests was not written (%s); trying each alone", len(group), error
+                )
+                for one in group:
+                    self._write(connection, [one])
+                return
+            _logger.error("a request of %d rows was not written: %s", group[0][0].count, error)
+            group[0][1].set_exception(
+                error if isinstance(error, StoreError) else StoreError(f"rows were not written: {error}")
+            )
+            return
+        for _, future in group:
+            future.set_result(None)

@@ -1,0 +1,154 @@
+"""The embedded ClickHouse engine: the one place that imports chdb.
+
+Only `otel-audit serve` may come here: after a mere import of chdb a forked child hangs. Each request takes a
+connection of its own, because one connection runs one statement at a time; opening one costs 0.2 ms.
+"""
+
+from __future__ import annotations
+
+import re
+import resource
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Final
+from xml.sax.saxutils import escape
+
+import msgspec
+
+from otel_audit.errors import StoreError
+
+_CODE: Final = re.compile(r"Code: (\d+)")
+_OPEN_FILES: Final = 65536
+
+
+class EngineError(StoreError):
+    """The engine refused a statement; ``code`` is ClickHouse's error code, 0 if unknown."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        found = _CODE.search(message)
+        self.code = int(found.group(1)) if found else 0
+
+
+class Connection:
+    """One connection to the engine, for one thread at a time."""
+
+    def __init__(self, raw: Any) -> None:
+        self._raw = raw
+
+    def query(
+        self, sql: str, output_format: str = "TabSeparated", parameters: Mapping[str, str] | None = None
+    ) -> Answer:
+        """Run one statement; parameters are text, escaped as on ClickHouse's HTTP interface."""
+        try:
+            result = self._raw.query(sql, output_format, params=dict(parameters or {}))
+        except RuntimeError as error:
+            raise EngineError(str(error)) from None
+        if result.has_error():
+            raise EngineError(result.error_message())
+        return Answer(result.bytes(), int(result.rows_read()), float(result.elapsed()))
+
+    def rows(self, sql: str) -> Sequence[Sequence[Any]]:
+        """Run one statement; give the rows of a SELECT."""
+        body = self.query(sql, "JSONCompactEachRow").body
+        return [msgspec.json.decode(line) for line in body.split(b"\n") if line]
+
+    def insert(self, sql: str, input_format: str, chunks: Sequence[bytes]) -> None:
+        """Run an INSERT (without FORMAT) over the bytes of ``chunks``, as one part."""
+        try:
+            handle = self._raw.send_insert(sql, input_format)
+            try:
+                for chunk in chunks:
+                    self._raw.insert_append(handle, chunk)
+                self._raw.insert_done(handle)
+            except RuntimeError:
+                with suppress(RuntimeError):
+                    self._raw.insert_cancel(handle)
+                raise
+        except RuntimeError as error:
+            raise EngineError(str(error)) from None
+
+    def classify(self, sql: str) -> tuple[str, int]:
+        """Say what a text would do without running it: ``READ_ONLY``, ``MUTATING``, ``CONTROL`` or ``UNKNOWN``
+        (does not parse), and how many statements it has."""
+        found = self._raw.classify_query(sql)
+        return found["query_class"].name, int(found["statement_count"])
+
+    def close(self) -> None:
+        """Give the connection back to the engine."""
+        self._raw.close()
+
+
+class Answer(msgspec.Struct):
+    """What a statement gave: the bytes, rows read, seconds taken."""
+
+    body: bytes
+    rows_read: int
+    elapsed: float
+
+
+class Engine:
+    """The engine over one directory. The first connection stays open: with the last one the engine stops."""
+
+    def __init__(self, path: Path, *, memory_bytes: int, fsync: bool) -> None:
+        raise_open_files()
+        try:
+            from chdb import _chdb  # type: ignore[attr-defined]
+        except ImportError as error:
+            raise StoreError(
+                f"the embedded store needs chdb-core ({error}): pip install 'otel-audit[server]'. There are no "
+                "builds for Windows and musl (Alpine): point `url` in [store] at a ClickHouse server there"
+            ) from error
+        self._connect = _chdb.connect
+        path.mkdir(parents=True, exist_ok=True)
+        self._path = path
+        self._options = path.parent / "engine.xml"
+        self._options.write_text(_settings(memory_bytes, fsync), encoding="utf-8")
+        try:
+            self._first: Connection | None = self._open(f"{path}?config-file={self._options}")
+        except RuntimeError as error:
+            raise StoreError(f"the engine does not open {path}: {error}") from None
+
+    @contextmanager
+    def connection(self) -> Iterator[Connection]:
+        """Lend a connection of its own."""
+        connection = self._open(str(self._path))
+        try:
+            yield connection
+        finally:
+            connection.close()
+
+    def _open(self, address: str) -> Connection:
+        return Connection(self._connect(address))
+
+    def close(self) -> None:
+        """Stop the engine; all other connections must be closed."""
+        if self._first is not None:
+            self._first.close()
+            self._first = None
+
+
+def raise_open_files() -> None:
+    """Allow this process the open files a merge of many columns needs (788 seen, the usual limit is 1024)."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(_OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _settings(memory_bytes: int, fsync: bool) -> str:
+    flag = int(fsync)
+    tree = {
+        "fsync_after_insert": flag,
+        "fsync_part_directory": flag,
+    }
+    server = {
+        "max_server_memory_usage": memory_bytes,
+        "mark_cache_size": memory_bytes // 16,
+        "index_mark_cache_size": memory_bytes // 32,
+        "uncompressed_cache_size": 0,
+    }
+    lines = [f"  <{name}>{escape(str(value))}</{name}>" for name, value in server.items()]
+    lines += ["  <merge_tree>", *(f"    <{n}>{v}</{n}>" for n, v in tree.items()), "  </merge_tree>"]
+    return "<clickhouse>\n" + "\n".join(lines) + "\n</clickhouse>\n"

@@ -1,0 +1,84 @@
+"""OTLP over gRPC: the Export methods of logs and traces, without generated stubs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent import futures
+from typing import Any, Final
+
+import grpc
+
+from otel_audit.errors import StoreError
+from otel_audit.server import native, otlp
+from otel_audit.server.access import bearer
+from otel_audit.server.commit import Busy
+from otel_audit.server.otlp import Malformed, TooLarge
+from otel_audit.server.receiver import Intake, note
+
+_METHODS: Final = {
+    "opentelemetry.proto.collector.logs.v1.LogsService": "logs",
+    "opentelemetry.proto.collector.trace.v1.TraceService": "traces",
+}
+_WORKERS: Final = 64
+"""Requests that may wait for their commit at once; each holds a thread, asleep."""
+
+
+def grpc_server(intake: Intake, address: str) -> tuple[grpc.Server, int]:
+    """Build a server listening on ``address`` (``host:port``); give it, not started yet, and its port.
+
+    Raises:
+        StoreError: the address cannot be listened on.
+    """
+    server = grpc.server(
+        futures.ThreadPoolExecutor(_WORKERS, thread_name_prefix="otlp-grpc"),
+        options=[
+            ("grpc.max_receive_message_length", intake.limit),
+            # Otherwise a second server could share the port and take half of the records.
+            ("grpc.so_reuseport", 0),
+        ],
+    )
+    for service, signal in _METHODS.items():
+        method = grpc.unary_unary_rpc_method_handler(_export(intake, signal))
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {"Export": method}),))
+    try:
+        port = server.add_insecure_port(address)
+    except RuntimeError:
+        port = 0
+    if not port:
+        raise StoreError(f"cannot listen on {address}")
+    return server, port
+
+
+def _export(intake: Intake, signal: str) -> Callable[[bytes, Any], bytes]:
+    def export(body: bytes, context: Any) -> bytes:
+        metadata = dict(context.invocation_metadata())
+        if not intake.access.allows([bearer(metadata.get("authorization"))]):
+            context.abort(
+                grpc.StatusCode.UNAUTHENTICATED, "a bearer token is wanted: authorization: Bearer <token>"
+            )
+        try:
+            with intake.backlog.hold(len(body)):
+                rows = intake.rows(signal, body)
+                intake.committer(signal).submit(rows).result()
+        except Malformed as error:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        except TooLarge as error:
+            context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
+        except StoreError as error:
+            seconds = 1 if isinstance(error, Busy) else 5
+            context.set_trailing_metadata((("grpc-status-details-bin", _retry_info(str(error), seconds)),))
+            context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
+        note(rows)
+        answer: bytes = otlp.response(signal, rows.notices).SerializeToString()
+        return answer
+
+    return export
+
+
+def _retry_info(message: str, seconds: int) -> bytes:
+    # google.rpc.Status with a RetryInfo detail, by hand: none of our dependencies has these messages.
+    delay = b"\x08" + native.varint(seconds)
+    info = b"\x0a" + native.varint(len(delay)) + delay
+    detail = b"\x0a" + native.text("type.googleapis.com/google.rpc.RetryInfo")
+    detail += b"\x12" + native.varint(len(info)) + info
+    return b"\x08\x0e\x12" + native.text(message) + b"\x1a" + native.varint(len(detail)) + detail

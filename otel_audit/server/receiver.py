@@ -1,0 +1,184 @@
+"""OTLP over HTTP: ``/v1/logs``, ``/v1/audit`` and ``/v1/traces``, and the server's health."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable
+from typing import Any, Final
+
+from google.protobuf import json_format
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from otel_audit.errors import StoreError
+from otel_audit.server import native, otlp
+from otel_audit.server.access import Access, bearer
+from otel_audit.server.commit import Backlog, Busy, Committer
+from otel_audit.server.otlp import JSON, PROTOBUF, Malformed, TooLarge
+from otel_audit.server.rows import Rows, log_rows, span_rows
+
+_logger: Final = logging.getLogger(__name__)
+_READ_TIMEOUT: Final = 60.0
+_INLINE: Final = 16 * 1024
+"""Bodies up to this size are decoded where they are; a thread would cost more than it saves."""
+
+_INVALID_ARGUMENT, _UNAUTHENTICATED, _UNAVAILABLE, _EXHAUSTED = 3, 16, 14, 8
+
+
+class Intake:
+    """What both OTLP servers do with a request: decode it, write it, wait until it is written."""
+
+    def __init__(
+        self, logs: Committer, spans: Committer, backlog: Backlog, access: Access, limit: int
+    ) -> None:
+        self.backlog = backlog
+        self.access = access
+        self.limit = limit
+        self._signals: dict[str, tuple[Callable[[Any], Rows], Committer]] = {
+            "logs": (log_rows, logs),
+            "traces": (span_rows, spans),
+        }
+
+    def rows(self, signal: str, body: bytes, content_type: str = PROTOBUF, encoding: str = "") -> Rows:
+        """Decode a request body to rows.
+
+        Raises:
+            Malformed, TooLarge: what is wrong with the body.
+        """
+        message = otlp.decode(otlp.decompress(body, encoding, self.limit), signal, content_type)
+        return self._signals[signal][0](message)
+
+    def committer(self, signal: str) -> Committer:
+        """Give the committer of ``signal``."""
+        return self._signals[signal][1]
+
+    @property
+    def alive(self) -> bool:
+        """Whether all committers run."""
+        return all(committer.alive for _, committer in self._signals.values())
+
+
+def note(rows: Rows) -> None:
+    """Say on the log what was noticed about accepted rows."""
+    if rows.notices:
+        _logger.warning("%d of %d records: %s", len(rows.notices), rows.count, rows.notices[0])
+
+
+class _Refused(Exception):
+    def __init__(self, status: int, code: int, message: str, retry_after: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.retry_after = retry_after
+
+
+def receiver(intake: Intake, ready: Callable[[], None]) -> Starlette:
+    """Build the application; ``ready`` raises ``StoreError`` if the store does not answer."""
+
+    def export(signal: str) -> Callable[[Request], Any]:
+        async def endpoint(request: Request) -> Response:
+            content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+            kind = content_type if content_type in (PROTOBUF, JSON) else PROTOBUF
+            try:
+                if content_type != kind:
+                    raise _Refused(
+                        415,
+                        _INVALID_ARGUMENT,
+                        f"Content-Type {content_type!r} is not spoken here; send {PROTOBUF} or {JSON}",
+                    )
+                rows = await _accept(intake, signal, request, kind)
+            except _Refused as refused:
+                return _refusal(refused, kind)
+            note(rows)
+            message = otlp.response(signal, rows.notices)
+            if kind == JSON:
+                return Response(json_format.MessageToJson(message, indent=None), media_type=JSON)
+            return Response(message.SerializeToString(), media_type=PROTOBUF)
+
+        return endpoint
+
+    async def health(_: Request) -> Response:
+        return JSONResponse({"status": "ok"})
+
+    async def readiness(_: Request) -> Response:
+        try:
+            await asyncio.to_thread(ready)
+        except StoreError as error:
+            return JSONResponse({"status": "not ready", "reason": str(error)}, 503)
+        return JSONResponse({"status": "ok"})
+
+    return Starlette(
+        routes=[
+            Route("/v1/logs", export("logs"), methods=["POST"]),
+            Route("/v1/audit", export("logs"), methods=["POST"]),
+            Route("/v1/traces", export("traces"), methods=["POST"]),
+            Route("/health", health),
+            Route("/ready", readiness),
+        ]
+    )
+
+
+async def _accept(intake: Intake, signal: str, request: Request, kind: str) -> Rows:
+    if not intake.access.allows([bearer(request.headers.get("authorization"))]):
+        raise _Refused(401, _UNAUTHENTICATED, "a bearer token is wanted: Authorization: Bearer <token>")
+    encoding = request.headers.get("content-encoding", "").strip().lower()
+    try:
+        body = await read_body(request, intake.limit)
+        # Compressed bodies count for what they may become: telemetry shrinks to about a tenth.
+        with intake.backlog.hold(len(body) * (10 if encoding else 1)):
+            if len(body) <= _INLINE:
+                rows = intake.rows(signal, body, kind, encoding)
+            else:
+                rows = await asyncio.to_thread(intake.rows, signal, body, kind, encoding)
+            del body
+            await asyncio.wrap_future(intake.committer(signal).submit(rows))
+    except Malformed as error:
+        raise _Refused(400, _INVALID_ARGUMENT, str(error)) from None
+    except TooLarge as error:
+        raise _Refused(413, _EXHAUSTED, f"{error}; send smaller batches") from None
+    except TimeoutError:
+        raise _Refused(408, _UNAVAILABLE, f"the body did not arrive within {_READ_TIMEOUT:g} s") from None
+    except ClientDisconnect:
+        raise _Refused(400, _INVALID_ARGUMENT, "the sender went away") from None
+    except Busy as error:
+        raise _Refused(503, _UNAVAILABLE, str(error), retry_after=1) from None
+    except StoreError as error:
+        raise _Refused(503, _UNAVAILABLE, f"the store did not take it: {error}", retry_after=5) from None
+    return rows
+
+
+async def read_body(request: Request, limit: int) -> bytes:
+    """Read a request body of at most ``limit`` bytes.
+
+    Raises:
+        TooLarge: it is larger; the rest is not read.
+        TimeoutError: it does not arrive in time.
+    """
+    announced = request.headers.get("content-length", "")
+    if announced.isdigit() and int(announced) > limit:
+        raise TooLarge(f"the body has {announced} bytes, the limit is {limit}")
+    chunks, size = [], 0
+    async with asyncio.timeout(_READ_TIMEOUT):
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size > limit:
+                raise TooLarge(f"the body is larger than {limit} bytes")
+            chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def _refusal(refused: _Refused, kind: str) -> Response:
+    message = str(refused)
+    headers = {} if refused.retry_after is None else {"Retry-After": str(refused.retry_after)}
+    if refused.status == 413:
+        # The rest of the body is still coming; the connection cannot carry another request.
+        headers["Connection"] = "close"
+    if kind == JSON:
+        body = json.dumps({"code": refused.code, "message": message}).encode()
+    else:  # google.rpc.Status, which OTLP wants and no dependency of ours has
+        body = b"\x08" + native.varint(refused.code) + b"\x12" + native.text(message)
+    return Response(body, refused.status, headers, media_type=kind)

@@ -1,0 +1,177 @@
+"""`otel-audit serve`: one process with the engine, the OTLP receivers and the query port."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import uvicorn
+
+from otel_audit.config.model import AuditConfig, ServerConfig
+from otel_audit.errors import StoreError
+from otel_audit.server.access import Access, check_host
+from otel_audit.server.clickhouse import QueryPort
+from otel_audit.server.commit import Backlog, Committer
+from otel_audit.server.datadir import DataDirectory
+from otel_audit.server.engine import Engine
+from otel_audit.server.grpc_receiver import grpc_server
+from otel_audit.server.receiver import Intake, receiver
+from otel_audit.store import schema
+from otel_audit.store.migrations import migrate
+
+_logger: Final = logging.getLogger(__name__)
+_STOP_SECONDS: Final = 30
+
+
+class Endpoints(NamedTuple):
+    """Where a running server listens, and where its data is."""
+
+    http: str
+    grpc: str
+    clickhouse: str
+    data: Path
+
+
+class _Listener(uvicorn.Server):
+    """A uvicorn server that leaves the signals to us: two of them share this process."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class Server:
+    """Everything of one `otel-audit serve`, from the data directory to the ports."""
+
+    def __init__(self, config: AuditConfig) -> None:
+        options = config.server
+        check_host(options.host, options.token)
+        self._database = config.store.database
+        with contextlib.ExitStack() as undo:
+            sockets = [
+                undo.enter_context(_listen(options.host, options.http_port, "http_port", "OTLP over HTTP")),
+                undo.enter_context(
+                    _listen(options.host, options.clickhouse_port, "clickhouse_port", "queries")
+                ),
+            ]
+            directory = DataDirectory.acquire(options.data)
+            undo.callback(directory.release)
+            self._engine = Engine(directory.engine, memory_bytes=options.memory_bytes, fsync=options.fsync)
+            undo.callback(self._engine.close)
+            with self._engine.connection() as connection:
+                for name in migrate(connection.rows, self._database):
+                    _logger.info("database %s: applied %s", self._database, name)
+            self._logs = Committer(self._engine, self._database, schema.LANDING)
+            undo.callback(self._logs.close)
+            self._spans = Committer(self._engine, self._database, schema.TRACES)
+            undo.callback(self._spans.close)
+            self._assemble(options, sockets)
+            undo.callback(self._queries.close)
+            self._grpc, grpc_port = _grpc(self._intake, options)
+            self._undo = undo.pop_all()
+        http, clickhouse = (sock.getsockname()[1] for sock in sockets)
+        host = f"[{options.host}]" if ":" in options.host else options.host
+        self.endpoints = Endpoints(
+            f"http://{host}:{http}", f"{host}:{grpc_port}", f"http://{host}:{clickhouse}", directory.path
+        )
+
+    def _assemble(self, options: ServerConfig, sockets: list[socket.socket]) -> None:
+        access = Access(options.token)
+        backlog = Backlog(max(options.memory_bytes // 8, options.max_request_bytes))
+        limit = options.max_request_bytes
+        self._intake = Intake(self._logs, self._spans, backlog, access, limit)
+        self._queries = QueryPort(
+            self._engine,
+            self._database,
+            access=access,
+            backlog=backlog,
+            limit=limit,
+            max_result=options.memory_bytes // 8,
+        )
+        apps = (receiver(self._intake, self._ready), self._queries.app())
+        self._listeners = [(_listener(app), sock) for app, sock in zip(apps, sockets, strict=True)]
+
+    def _ready(self) -> None:
+        if not self._intake.alive:
+            raise StoreError("rows are not being written; restart the server and see its log")
+        with self._engine.connection() as connection:
+            connection.query("SELECT 1")
+
+    async def serve(self, started: Callable[[Endpoints], None]) -> None:
+        """Serve until SIGTERM or SIGINT, then finish what was accepted and stop."""
+        loop = asyncio.get_running_loop()
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        tasks = [asyncio.create_task(server.serve([sock])) for server, sock in self._listeners]
+        self._grpc.start()
+        while not all(server.started for server, _ in self._listeners):
+            await asyncio.sleep(0.005)
+        started(self.endpoints)
+        await stop.wait()
+        grpc_stopped = self._grpc.stop(_STOP_SECONDS)
+        for server, _ in self._listeners:
+            server.should_exit = True
+        await asyncio.gather(*tasks)
+        await asyncio.to_thread(grpc_stopped.wait)
+
+    def close(self) -> None:
+        """Write what is waiting, stop the engine, release the data directory."""
+        self._undo.close()
+
+
+def serve(config: AuditConfig, started: Callable[[Endpoints], None]) -> None:
+    """Run a server until it is told to stop; see :func:`otel_audit.server.run`."""
+    server = Server(config)
+    try:
+        asyncio.run(server.serve(started))
+    finally:
+        server.close()
+
+
+def _listener(app: Any) -> _Listener:
+    return _Listener(
+        uvicorn.Config(
+            app,
+            lifespan="off",
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=_STOP_SECONDS,
+        )
+    )
+
+
+def _listen(host: str, port: int, option: str, purpose: str) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=1024)
+    except OSError as error:
+        raise StoreError(_taken(host, port, option, purpose, error)) from error
+
+
+def _grpc(intake: Intake, options: ServerConfig) -> tuple[Any, int]:
+    # grpc says only that it failed; asking for the port first gives the reason.
+    _listen(options.host, options.grpc_port, "grpc_port", "OTLP over gRPC").close()
+    host = f"[{options.host}]" if ":" in options.host else options.host
+    return grpc_server(intake, f"{host}:{options.grpc_port}")
+
+
+def _taken(host: str, port: int, option: str, purpose: str, error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        reason = "another program listens there"
+    else:
+        reason = error.strerror or str(error)
+    return (
+        f"cannot listen on {host}:{port} for {purpose}: {reason}; set `{option}` in [server] "
+        f"(or OTEL_AUDIT_SERVER_{option.upper()}) to a free port, 0 for any"
+    )
