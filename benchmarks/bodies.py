@@ -1,0 +1,75 @@
+"""OTLP request bodies to load a store with: like the sender's, each record with an id of its own."""
+
+from __future__ import annotations
+
+import gzip
+import time
+
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+
+from otel_audit.record import Actor, AuditRecord, Change, Database, Request, Source, Target, new_record_id
+from otel_audit.semconv import to_attributes
+
+_PREFIX = len("019ab1c2-7d3e-7c10-9a52-")
+
+
+class Bodies:
+    """Makes bodies of ``size`` records from one template.
+
+    Only the ids differ from body to body, by an exchange of their first half: making each record anew would
+    cost the loader more than the store.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._common = new_record_id()[:_PREFIX].encode()
+        request = ExportLogsServiceRequest()
+        resource = request.resource_logs.add()
+        resource.resource.attributes.append(_pair("service.name", "bench"))
+        scope = resource.scope_logs.add()
+        now = time.time_ns()
+        for number in range(size):
+            record = _record(f"{self._common.decode()}{number:012x}", now + number, number)
+            log = scope.log_records.add(
+                time_unix_nano=record.timestamp,
+                observed_time_unix_nano=record.observed_timestamp,
+                event_name=record.event_name,
+            )
+            log.attributes.extend(_pair(name, value) for name, value in to_attributes(record).items())
+        self._template = request.SerializeToString()
+
+    def __call__(self, *, compress: bool) -> bytes:
+        """Make the next body."""
+        body = self._template.replace(self._common, new_record_id()[:_PREFIX].encode())
+        return gzip.compress(body, 1) if compress else body
+
+
+def _record(record_id: str, now: int, number: int) -> AuditRecord:
+    return AuditRecord(
+        id=record_id,
+        timestamp=now,
+        observed_timestamp=now,
+        event_name="shop.order.update",
+        action="UPDATE",
+        actor=Actor(id=str(number % 50), type="user"),
+        target=Target("shop.Order", str(number)),
+        source=Source(id="203.0.113.7", type="ipv4", user_agent="Mozilla/5.0 (X11; Linux) Firefox/145.0"),
+        request=Request(id=f"{number:032x}", method="POST", route="orders/<int:pk>/", view="shop.views.pay"),
+        database=Database(system="postgresql", namespace="shop", table="shop_order"),
+        changes=[
+            Change("state", "open", "paid"),
+            Change("total", f"{number}.50", f"{number}.75", "decimal"),
+            Change("updated", "2026-11-23T12:00:00+00:00", "2026-11-23T12:00:01+00:00", "datetime"),
+        ],
+        old_values="as_loaded",
+        trace_id=f"{number + 1:032x}",
+        span_id=f"{number + 1:016x}",
+    )
+
+
+def _pair(name: str, value: object) -> KeyValue:
+    if isinstance(value, bool):
+        return KeyValue(key=name, value=AnyValue(bool_value=value))
+    if isinstance(value, int):
+        return KeyValue(key=name, value=AnyValue(int_value=value))
+    return KeyValue(key=name, value=AnyValue(string_value=str(value)))
