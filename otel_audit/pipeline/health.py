@@ -1,0 +1,107 @@
+"""What the pipeline counts and knows about itself: read by metrics, checks and `otel-audit doctor`.
+
+Plain attributes, added to under the locks of those who write them, read without.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Final
+
+_log = logging.getLogger("otel_audit")
+_INTERVAL: Final = 60.0
+
+
+class Throttle:
+    """Let one log line a minute through for each key, and count what was held back."""
+
+    def __init__(self, interval: float = _INTERVAL) -> None:
+        self._interval = interval
+        self._seen: dict[str, tuple[float, int]] = {}
+
+    def __call__(self, level: int, key: str, message: str, *args: object) -> None:
+        """Log ``message`` unless one with the same ``key`` was logged less than a minute ago."""
+        now = time.monotonic()
+        last, held_back = self._seen.get(key, (-self._interval, 0))
+        if now - last < self._interval:
+            self._seen[key] = (last, held_back + 1)
+            return
+        self._seen[key] = (now, 0)
+        if held_back:
+            message += f" ({held_back} more like this since the last such line)"
+        try:
+            _log.log(level, message, *args)
+        except Exception:  # a user's log handler may do anything; the record comes first
+            pass
+
+    def forget(self, key: str) -> None:
+        """Let the next line with ``key`` through: what it reported is over."""
+        self._seen.pop(key, None)
+
+
+class Health:
+    """Counters since the process began (a fork begins anew), and the last trouble of spool and sink."""
+
+    def __init__(self) -> None:
+        self.log = Throttle()
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin anew, as in a forked child."""
+        self.emitted = 0
+        """Records written to the spool, intents when they were settled."""
+        self.dropped = 0
+        """Records that could not be kept (``fail_open``)."""
+        self.refused = 0
+        """Records that could not be represented (``InvalidRecord``) or failed to be built."""
+        self.delivered = 0
+        """Records the sink acknowledged, those adopted from dead processes included."""
+        self.own_delivered = 0
+        """Records of this process's own spool the sink acknowledged."""
+        self.failures = 0
+        """Requests the sink did not acknowledge."""
+        self.quarantined = 0
+        self.damaged = 0
+        """Places in segments where bytes were unreadable."""
+        self.damaged_bytes = 0
+        self.adopted = 0
+        """Streams of dead processes taken over."""
+        self.oldest = 0
+        """Time of the oldest record known to be waiting (ns since the epoch), 0 if none is."""
+        self.spool_error = ""
+        self.sink_error = ""
+        self.sink_error_since = 0
+        self.last_delivery = 0
+
+    @property
+    def depth(self) -> int:
+        """Records of this process waiting for the sink."""
+        return max(0, self.emitted - self.own_delivered)
+
+    def sink_failed(self, reason: str) -> None:
+        """Remember why the sink did not acknowledge; one log line a minute."""
+        self.failures += 1
+        if not self.sink_error:
+            self.sink_error_since = time.time_ns()
+        self.sink_error = reason
+        self.log(logging.WARNING, "sink", "audit records wait in the spool: %s", reason)
+
+    def sink_answered(self) -> None:
+        """Remember that the sink acknowledged."""
+        self.last_delivery = time.time_ns()
+        if self.sink_error:
+            self.sink_error = ""
+            self.sink_error_since = 0
+            self.log.forget("sink")
+            _log.info("the audit sink accepts records again")
+
+    def spool_failed(self, reason: str) -> None:
+        """Remember why the spool cannot be written."""
+        self.spool_error = reason
+
+    def spool_recovered(self) -> None:
+        """Remember that the spool was written again."""
+        self.spool_error = ""
+        self.log.forget("spool")
+        _log.warning("the audit spool can be written again")

@@ -1,0 +1,145 @@
+"""How large a record may be, and what goes first when it is larger.
+
+A signer or Collector refuses records beyond a size, and one refused record can block a queue for ever; so
+records are cut here, at birth, openly: ``truncated`` is set and ``completeness`` says what is left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+import msgspec
+
+from otel_audit.record import AuditRecord, Bulk, Change
+
+MAX_BYTES: Final = 512 * 1024
+"""Of an encoded record."""
+MAX_BULK_BYTES: Final = 1024 * 1024
+"""Of an encoded bulk record."""
+MAX_TEXT: Final = 64 * 1024
+"""Characters of one text value; longer ones are cut first."""
+_CUT: Final = 4 * 1024
+_SMALL: Final = 32 * 1024
+
+_encode = msgspec.msgpack.Encoder().encode
+
+
+def fit(record: AuditRecord) -> AuditRecord:
+    """Give the record, or one cut to size with ``truncated`` set."""
+    if record.bulk is None and _weight(record) < _SMALL:
+        return record
+    limit = MAX_BYTES if record.bulk is None else MAX_BULK_BYTES
+    if record.bulk is not None:
+        return record if len(_encode(record)) <= limit else _cut_bulk(record, limit)
+    cut = _cut_texts(record, MAX_TEXT)
+    for step in (_cut_texts_more, _without_image, _without_attributes, _without_values, _without_lists):
+        if len(_encode(cut)) <= limit:
+            return cut
+        cut = step(cut)
+    return cut
+
+
+def _weight(record: AuditRecord) -> int:
+    """Estimate the size of the parts that can be large, without encoding them all."""
+    weight = len(record.message) + 16 * (len(record.fields) + len(record.related))
+    for change in record.changes:
+        weight += _value_weight(change.old) + _value_weight(change.new)
+    return weight + _values_weight(record.image.values()) + _values_weight(record.attributes.values())
+
+
+def _values_weight(values: Iterable[Any]) -> int:
+    return sum(map(_value_weight, values))
+
+
+def _value_weight(value: Any) -> int:
+    kind = value.__class__
+    if kind is str:
+        return len(value)
+    return len(_encode(value)) if kind is list or kind is dict else 8
+
+
+def _cut_text(value: Any, limit: int) -> Any:
+    if value.__class__ is str and len(value) > limit:
+        return value[:limit] + f"… ({len(value)} characters)"
+    return value
+
+
+def _cut_texts(record: AuditRecord, limit: int) -> AuditRecord:
+    cut = msgspec.structs.replace(
+        record,
+        message=_cut_text(record.message, limit),
+        changes=[
+            Change(change.field, _cut_text(change.old, limit), _cut_text(change.new, limit), change.type)
+            for change in record.changes
+        ],
+        image={name: _cut_text(value, limit) for name, value in record.image.items()},
+        attributes={name: _cut_text(value, limit) for name, value in record.attributes.items()},
+    )
+    return record if cut == record else msgspec.structs.replace(cut, truncated=True)
+
+
+def _cut_texts_more(record: AuditRecord) -> AuditRecord:
+    return msgspec.structs.replace(_cut_texts(record, _CUT), truncated=True)
+
+
+def _without_image(record: AuditRecord) -> AuditRecord:
+    return msgspec.structs.replace(record, image={}, truncated=True)
+
+
+def _without_attributes(record: AuditRecord) -> AuditRecord:
+    return msgspec.structs.replace(record, attributes={}, truncated=True)
+
+
+def _without_values(record: AuditRecord) -> AuditRecord:
+    changes = [Change(change.field, type=change.type) for change in record.changes]
+    return msgspec.structs.replace(record, changes=changes, truncated=True)
+
+
+def _without_lists(record: AuditRecord) -> AuditRecord:
+    return msgspec.structs.replace(
+        record,
+        message=_cut_text(record.message, _CUT),
+        changes=record.changes[:1000],
+        fields=record.fields[:1000],
+        related=record.related[:1000],
+        truncated=True,
+    )
+
+
+def _cut_bulk(record: AuditRecord, limit: int) -> AuditRecord:
+    """Degrade openly: without the values of the rows, then without their keys."""
+    bulk = record.bulk
+    assert bulk is not None
+    ids = Bulk(bulk.count, bulk.keys, [], bulk.id, bulk.part, bulk.parts)
+    fields = record.fields or [column.field for column in bulk.columns]
+    cut = msgspec.structs.replace(record, bulk=ids, fields=fields, completeness="ids", truncated=True)
+    if len(_encode(cut)) <= limit:
+        return cut
+    count = Bulk(bulk.count, [], [], bulk.id, bulk.part, bulk.parts)
+    return msgspec.structs.replace(
+        cut,
+        bulk=count,
+        completeness="count",
+        image={},
+        attributes={},
+        message=_cut_text(record.message, _CUT),
+    )
+
+
+def without_any_values(record: AuditRecord) -> AuditRecord:
+    """Take out everything that could be sensitive: what is left when redaction itself failed."""
+    bulk = record.bulk
+    return msgspec.structs.replace(
+        record,
+        changes=[Change(change.field, type=change.type) for change in record.changes],
+        image={},
+        bulk=None if bulk is None else Bulk(bulk.count, [], [], bulk.id, bulk.part, bulk.parts),
+        fields=record.changed_fields,
+        completeness=record.completeness if bulk is None else "count",
+        message="",
+        error="",
+        reason="",
+        attributes={},
+        truncated=True,
+    )

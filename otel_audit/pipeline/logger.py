@@ -1,0 +1,466 @@
+"""AuditLogger: makes records and puts them into the spool.
+
+``record`` builds (context, portable values, hooks, redaction, size), ``emit`` keeps: when it returns, the
+record is on disk. Inside a transaction records are kept in two steps, ``intend`` before the commit and
+``settle`` after it. What cannot be kept obeys ``on_error``: logged and counted, or raised.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, Protocol
+
+import msgspec
+
+from otel_audit.config.model import AuditConfig
+from otel_audit.context import Moment, moment
+from otel_audit.errors import AuditError, InvalidRecord, SpoolError
+from otel_audit.pipeline import limits, notices
+from otel_audit.pipeline.health import Health
+from otel_audit.pipeline.span_event import MAX_EVENTS, add_span_event
+from otel_audit.pipeline.spool.frames import encode_record
+from otel_audit.pipeline.spool.writer import SpoolWriter
+from otel_audit.record import (
+    Actor,
+    AuditRecord,
+    Bulk,
+    Change,
+    Column,
+    Completeness,
+    Database,
+    OldValues,
+    Outcome,
+    Target,
+    new_record_id,
+    portable,
+    portable_type,
+)
+
+_ATOMS: Final = frozenset({type(None), bool, msgspec.UnsetType})
+_PLAIN: Final = _ATOMS | {int, str, float}
+_TEXTS: Final = frozenset({str})
+_OUTCOMES: Final = frozenset({"success", "failure", "unknown"})
+_NO_DATABASE: Final = Database()
+_KNOWN_NAMES: Final = 10_000
+
+Hook = Callable[[AuditRecord], AuditRecord]
+
+
+class Redacts(Protocol):
+    """What the logger needs of a redactor."""
+
+    def record(self, record: AuditRecord, strategies: Mapping[str, str] | None = None) -> AuditRecord:
+        """Give the record without sensitive values; the same object if there are none."""
+        ...
+
+
+class AuditLogger:
+    """Makes audit records and keeps them.
+
+    Args:
+        config: the whole configuration.
+        redactor: removes sensitive values before anything is kept.
+        spool: where records are kept.
+        health: counters to keep.
+        hooks: called in order with each record before redaction; each gives the record or another one.
+    """
+
+    def __init__(
+        self,
+        config: AuditConfig,
+        redactor: Redacts,
+        spool: SpoolWriter,
+        health: Health,
+        hooks: Sequence[Hook] = (),
+    ) -> None:
+        self.config = config
+        self.health = health
+        self._redactor = redactor
+        self._spool = spool
+        self._hooks = tuple(hooks)
+        self._fail_closed = config.on_error == "fail_closed"
+        self._content = config.span_event.content
+        self._tenant = config.tenant
+        self._system = config.system
+        self._known: set[tuple[str, str]] = set()
+        self._mutex = threading.RLock()
+        self._unwritten: dict[int, list[AuditRecord]] = {}
+        self._last_unwritten = 0
+        self._loss: notices.Loss | None = None
+
+    # --- making ------------------------------------------------------------------------------
+
+    def record(
+        self,
+        event_name: str,
+        action: str,
+        *,
+        at: Moment | None = None,
+        outcome: Outcome = "success",
+        log: str = "audit",
+        actor: Actor | None = None,
+        target: Target | None = None,
+        changes: Sequence[Change] = (),
+        image: Mapping[str, Any] | None = None,
+        bulk: Bulk | None = None,
+        fields: Sequence[str] = (),
+        database: Database = _NO_DATABASE,
+        completeness: Completeness = "full",
+        old_values: OldValues | None = None,
+        message: str = "",
+        error: str = "",
+        code: str = "",
+        related: Sequence[Target] = (),
+        attributes: Mapping[str, Any] | None = None,
+        strategies: Mapping[str, str] | None = None,
+        record_id: str | None = None,
+        event_type: str = "",
+    ) -> AuditRecord:
+        """Make a record of what happened at a moment; nothing is kept yet.
+
+        Args:
+            event_name: dot-separated and stable, ``shop.order.update``.
+            action: upper-case verb, ``UPDATE``.
+            at: when, under which context and span; default now.
+            actor: overrides the actor of the context.
+            strategies: redaction strategy by field name, over the configured rules.
+            record_id: an id made before, default a new one.
+
+        Raises:
+            InvalidRecord: a part is missing or of the wrong type.
+        """
+        if at is None:
+            at = moment()
+        timestamp = at.time
+        observed = time.time_ns()
+        context = at.fields()
+        span_context = at.span.get_span_context()
+        trace_id = span_context.trace_id
+        if (event_name, action) not in self._known:
+            self._check_names(event_name, action)
+        own = context.attributes
+        if attributes:
+            own = own | {str(name): portable(value) for name, value in attributes.items()}
+        record = AuditRecord(
+            id=record_id or new_record_id(timestamp),
+            timestamp=timestamp,
+            # A clock that was set back must not make a record observed before it happened.
+            observed_timestamp=observed if observed >= timestamp else timestamp,
+            event_name=event_name,
+            action=action,
+            outcome=outcome,
+            log=log,
+            actor=context.actor if actor is None else actor,
+            target=target,
+            source=context.source,
+            request=context.request,
+            database=database,
+            changes=[_portable_change(change) for change in changes],
+            image={name: _portable_value(value) for name, value in image.items()} if image else {},
+            bulk=bulk if bulk is None else _portable_bulk(bulk),
+            fields=list(fields),
+            completeness=completeness,
+            old_values=old_values,
+            message=message,
+            reason=context.reason,
+            tenant=context.tenant or self._tenant,
+            system=context.system or self._system,
+            event_type=event_type,
+            error=error,
+            code=code,
+            related=list(related),
+            attributes=own,
+            trace_id=f"{trace_id:032x}" if trace_id else "",
+            span_id=f"{span_context.span_id:016x}" if trace_id else "",
+        )
+        _check_types(record)
+        for hook in self._hooks:
+            record = self._enrich(hook, record)
+        return limits.fit(self._redact(record, strategies))
+
+    def _check_names(self, event_name: str, action: str) -> None:
+        if not _is_name(event_name):
+            raise InvalidRecord(
+                f"event name is {event_name!r}; write a dotted name such as 'shop.order.update'"
+            )
+        if not _is_name(action) or action != action.upper():
+            raise InvalidRecord(f"action is {action!r}; write an upper-case verb such as 'UPDATE'")
+        if len(self._known) < _KNOWN_NAMES:
+            self._known.add((event_name, action))
+
+    def _enrich(self, hook: Hook, record: AuditRecord) -> AuditRecord:
+        try:
+            return hook(record)
+        except Exception as error:
+            self.health.log(
+                logging.ERROR, "hook", "hook %r failed (%r); records go on without it", hook, error
+            )
+            return record
+
+    def _redact(self, record: AuditRecord, strategies: Mapping[str, str] | None) -> AuditRecord:
+        try:
+            return self._redactor.record(record, strategies)
+        except Exception as error:
+            # What could not be redacted must not be kept: only names and counts are left.
+            self.health.log(
+                logging.ERROR,
+                "redaction",
+                "redaction of %s failed (%r); the record is kept without any values",
+                record.event_name,
+                error,
+            )
+            return limits.without_any_values(record)
+
+    # --- keeping -----------------------------------------------------------------------------
+
+    def emit(self, *records: AuditRecord, at: Moment | None = None) -> None:
+        """Keep records that are settled: on disk when this returns. Adds their events to the span.
+
+        Raises:
+            SpoolError: they could not be kept and ``on_error`` is ``fail_closed``.
+            InvalidRecord: one cannot be represented, likewise.
+        """
+        if not self.keep(records):
+            return
+        if self._content != "none":
+            at = at or moment()
+            for record in records[:MAX_EVENTS]:
+                self.span_event(record, at)
+
+    def keep(self, records: Sequence[AuditRecord], *, may_raise: bool = True) -> bool:
+        """Keep settled records without any span event; what was dropped before is told of first.
+
+        Gives False if they could not be kept, which is logged and counted.
+
+        Raises:
+            SpoolError: they could not be kept, ``on_error`` is ``fail_closed`` and ``may_raise``.
+        """
+        payloads = self._encode(records)
+        if not payloads:
+            return True
+        loss = self._take_loss() if self._loss is not None else None
+        try:
+            self._spool.append(payloads if loss is None else [encode_record(loss.record()), *payloads])
+        except SpoolError as error:
+            self._spool_trouble(error)
+            if loss is not None:
+                self._add_loss(loss)
+            if self._fail_closed and may_raise:
+                raise
+            self.health.dropped += len(records)
+            self._add_loss(notices.loss_of(records, str(error)))
+            return False
+        return True
+
+    def intend(self, records: Sequence[AuditRecord]) -> int:
+        """Write records ahead of their commit; durable when this returns. Gives a handle for :meth:`settle`.
+
+        A handle below zero means that they could not be written and wait in memory (``fail_open``).
+
+        Raises:
+            SpoolError: they could not be written and ``on_error`` is ``fail_closed``.
+        """
+        payloads = self._encode(records)
+        try:
+            return self._spool.intend(payloads)
+        except SpoolError as error:
+            if self._fail_closed:
+                raise
+            self._spool_trouble(error)
+            return self._remember(list(records))
+
+    def settle(self, intent: int, outcome: Outcome, records: Sequence[AuditRecord] | None = None) -> None:
+        """Say how an intent ended: writes its marker.
+
+        Args:
+            intent: the handle that :meth:`intend` gave.
+            outcome: stands on every record of the intent that is shipped.
+            records: ship these instead of the intended ones; may be fewer, more or none.
+
+        Raises:
+            SpoolError: the marker could not be written yet and ``on_error`` is ``fail_closed``. It is written
+                once there is room; if the process dies before, the records say ``unknown``.
+        """
+        if intent < 0:
+            self._settle_unwritten(intent, outcome, records)
+            return
+        payloads = None if records is None else self._encode(records)
+        try:
+            self._spool.settle(intent, outcome, payloads)
+        except SpoolError as error:
+            self._spool_trouble(error)
+            if self._fail_closed:
+                raise
+
+    def span_event(self, record: AuditRecord, at: Moment) -> None:
+        """Add the event of a record to the span of ``at`` if it is recording, otherwise to the current one."""
+        try:
+            add_span_event(record, at, self._content)
+        except Exception as error:  # a foreign Span may do anything; the record is safe already
+            self.health.log(logging.WARNING, "span event", "span event not added: %r", error)
+
+    def failed(self, what: str, error: BaseException, *, may_raise: bool = True) -> None:
+        """Count a record that could not even be made, and log it.
+
+        Raises:
+            AuditError: ``on_error`` is ``fail_closed`` and ``may_raise``.
+        """
+        self.health.refused += 1
+        self.health.log(logging.ERROR, f"failed {what}", "audit record lost: %s: %r", what, error)
+        if self._fail_closed and may_raise:
+            if isinstance(error, AuditError):
+                raise error
+            raise AuditError(f"{what}: {error!r}") from error
+
+    def _encode(self, records: Sequence[AuditRecord]) -> list[bytes]:
+        try:
+            return [encode_record(record) for record in records]
+        except Exception:
+            return [payload for record in records for payload in self._encode_repaired(record)]
+
+    def _encode_repaired(self, record: AuditRecord) -> list[bytes]:
+        """Encode a record with whatever cannot be represented turned into text (lone surrogates, foreign types)."""
+        try:
+            return [encode_record(record)]
+        except Exception:
+            pass
+        try:
+            return [encode_record(repaired(record))]
+        except Exception as error:
+            self.failed(f"{record.event_name!r} cannot be represented", error)
+            return []
+
+    # --- trouble -----------------------------------------------------------------------------
+
+    def _spool_trouble(self, error: SpoolError) -> None:
+        self.health.log(logging.ERROR, "spool", "audit records cannot be written: %s", error)
+
+    def _take_loss(self) -> notices.Loss | None:
+        with self._mutex:
+            loss, self._loss = self._loss, None
+            return loss
+
+    def _add_loss(self, loss: notices.Loss) -> None:
+        with self._mutex:
+            self._loss = loss if self._loss is None else self._loss + loss
+
+    def _remember(self, records: list[AuditRecord]) -> int:
+        with self._mutex:
+            self._last_unwritten -= 1
+            self._unwritten[self._last_unwritten] = records
+            return self._last_unwritten
+
+    def _settle_unwritten(self, intent: int, outcome: Outcome, records: Sequence[AuditRecord] | None) -> None:
+        intended = self._unwritten.pop(intent, None)
+        if intended is not None and records is None:
+            records = [msgspec.structs.replace(record, outcome=outcome) for record in intended]
+        if intended is not None and records:
+            self.keep(records)
+
+    def begin_in_child(self) -> None:
+        """Forget what a fork inherited: the parent settles its own transactions and tells of its own losses."""
+        self._mutex = threading.RLock()
+        self._unwritten = {}
+        self._last_unwritten = 0
+        self._loss = None
+
+
+def repaired(record: AuditRecord) -> AuditRecord:
+    """Rebuild a record from portable values only.
+
+    Raises:
+        InvalidRecord: a part is of a type the record cannot have.
+    """
+    try:
+        plain = portable(msgspec.to_builtins(record, enc_hook=portable, str_keys=True))
+        return msgspec.convert(plain, AuditRecord, strict=False)
+    except Exception as error:
+        raise InvalidRecord(f"record {record.id}: {error}") from error
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and value != "" and value.isprintable()
+
+
+def _portable_value(value: Any) -> Any:
+    return value if value.__class__ in _ATOMS else portable(value)
+
+
+def _portable_change(change: Change) -> Change:
+    old, new = change.old, change.new
+    if old.__class__ in _PLAIN and new.__class__ in _PLAIN:
+        if old.__class__ in _ATOMS and new.__class__ in _ATOMS:
+            return change
+        portable_old, portable_new = _portable_value(old), _portable_value(new)
+        if portable_old is old and portable_new is new:
+            return change
+        return Change(change.field, portable_old, portable_new, change.type)
+    kind = change.type or portable_type(new) or portable_type(old)
+    return Change(change.field, _portable_value(old), _portable_value(new), kind)
+
+
+def _portable_bulk(bulk: Bulk) -> Bulk:
+    columns = [_portable_column(column) for column in bulk.columns]
+    return Bulk(bulk.count, bulk.keys, columns, bulk.id, bulk.part, bulk.parts)
+
+
+def _portable_column(column: Column) -> Column:
+    return Column(column.field, _portable_array(column.old), _portable_array(column.new), column.type)
+
+
+def _portable_array(values: Any) -> Any:
+    return values if values is msgspec.UNSET else [_portable_value(value) for value in values]
+
+
+def _check_types(record: AuditRecord) -> None:
+    """Refuse what could be written but not read again: a reader checks the types of every part."""
+    actor, target = record.actor, record.target
+    texts = (
+        record.id,
+        record.log,
+        record.message,
+        record.error,
+        record.event_type,
+        record.reason,
+        record.tenant,
+        record.system,
+        actor.id,
+        actor.name,
+        actor.on_behalf_of,
+        *record.fields,
+    )
+    if not _TEXTS.issuperset(map(type, texts)) or not actor.id or not record.log:
+        raise _wrong_type(record)
+    if target is not None and (type(target.id) is not str or type(target.type) is not str or not target.type):
+        raise _wrong_type(record)
+    if record.outcome not in _OUTCOMES:
+        raise InvalidRecord(f"outcome is {record.outcome!r}; write 'success', 'failure' or 'unknown'")
+    for change in record.changes:
+        if type(change.field) is not str or not change.field:
+            raise InvalidRecord(
+                f"{record.event_name}: a change has the field name {change.field!r}; write its name"
+            )
+
+
+def _wrong_type(record: AuditRecord) -> InvalidRecord:
+    parts = {
+        "log": record.log,
+        "message": record.message,
+        "error": record.error,
+        "event_type": record.event_type,
+        "reason": record.reason,
+        "tenant": record.tenant,
+        "system": record.system,
+        "actor.id": record.actor.id,
+        "actor.name": record.actor.name,
+        "actor.on_behalf_of": record.actor.on_behalf_of,
+    }
+    if record.target is not None:
+        parts |= {"target.type": record.target.type, "target.id": record.target.id}
+    for name, value in parts.items():
+        if type(value) is not str or (not value and name in ("actor.id", "log", "target.type")):
+            return InvalidRecord(f"{record.event_name}: {name} is {value!r}; write text, not empty")
+    return InvalidRecord(f"{record.event_name}: fields are {record.fields!r}; write a list of names")

@@ -1,0 +1,165 @@
+"""The audit pipeline of this process: one at a time, its own provider, untouched by the application's settings.
+
+Nothing is opened and no thread runs before the first record, and a forked child begins anew with its own
+spool, so it may be started before or after a server forks.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import logging
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from opentelemetry import trace
+from opentelemetry.sdk.resources import Resource
+
+from otel_audit.config.model import AuditConfig
+from otel_audit.errors import SpoolError
+from otel_audit.pipeline.health import Health
+from otel_audit.pipeline.logger import AuditLogger, Hook, Redacts
+from otel_audit.pipeline.spool import directory as layout
+from otel_audit.pipeline.spool.frames import Identity
+from otel_audit.pipeline.spool.status import SpoolStatus, read_status
+from otel_audit.pipeline.spool.writer import SpoolWriter
+from otel_audit.version import __version__
+
+if TYPE_CHECKING:
+    from otel_audit.pipeline.sender import Sender
+
+_log = logging.getLogger(__name__)
+
+
+class AuditPipeline:
+    """Logger, spool and sender of this process.
+
+    Args:
+        config: the whole configuration; ``spool.directory`` relative to the working directory.
+        redactor: removes sensitive values; default the one the configuration describes.
+        hooks: see :class:`AuditLogger`.
+        ship: False leaves the records in the spool.
+        directory: the spool directory, default ``config.spool.directory``.
+    """
+
+    def __init__(
+        self,
+        config: AuditConfig,
+        *,
+        redactor: Redacts | None = None,
+        hooks: Sequence[Hook] = (),
+        ship: bool = True,
+        directory: Path | None = None,
+    ) -> None:
+        if redactor is None:
+            from otel_audit.redaction.redactor import Redactor
+
+            redactor = Redactor(config.redaction)
+        self.config = config
+        self.health = Health()
+        self.directory = (directory or Path(config.spool.directory)).absolute()
+        self.spool = SpoolWriter(
+            config.spool, self.directory, identify, self.health, self._written, self._forked
+        )
+        self.sender: Sender | None = None
+        if ship:
+            from otel_audit.pipeline.sender import Sender
+
+            self.sender = Sender(config.sink, self.spool, self.health)
+        self.logger = AuditLogger(config, redactor, self.spool, self.health, hooks)
+
+    def _written(self) -> None:
+        if self.sender is not None:
+            self.sender.wake()
+
+    def _forked(self) -> None:
+        self.logger.begin_in_child()
+        if self.sender is not None:
+            self.sender.begin_in_child()
+
+    def prepare(self) -> None:
+        """Check that the spool can be written.
+
+        Raises:
+            SpoolError: it cannot, and ``on_error`` is ``fail_closed``; otherwise it is logged.
+        """
+        try:
+            layout.prepare(self.directory)
+        except SpoolError as error:
+            self.health.spool_failed(str(error))
+            if self.config.on_error == "fail_closed":
+                raise
+            _log.error("%s; audit records are lost until it can", error)
+
+    def flush(self, timeout: float | None = None) -> bool:
+        """Wait up to ``timeout`` seconds until the sink has all records of this process; True if it has."""
+        return self.sender is not None and self.sender.flush(timeout)
+
+    def shutdown(self, timeout: float | None = None) -> None:
+        """End the stream, wait up to ``timeout`` (default ``sink.shutdown_timeout``), leave the rest in the spool."""
+        self.spool.close()
+        if self.sender is not None:
+            self.sender.stop(self.config.sink.shutdown_timeout if timeout is None else timeout)
+        self.spool.release()
+
+    def status(self) -> SpoolStatus:
+        """Read the state of the spool directory."""
+        return read_status(self.directory)
+
+
+def identify() -> Identity:
+    """Say who this process is: the application's own Resource if it has one, else the environment's."""
+    resource = getattr(trace.get_tracer_provider(), "resource", None)
+    if not isinstance(resource, Resource):
+        resource = Resource.create()
+    host = socket.gethostname()
+    attributes: dict[str, str | int | bool | float] = {"host.name": host}
+    for name, value in resource.attributes.items():
+        attributes[str(name)] = (
+            value if isinstance(value, (str, int, bool, float)) else json.dumps(value, default=str)
+        )
+    return Identity(incarnation="", host=host, version=__version__, resource=attributes)
+
+
+_current: AuditPipeline | None = None
+_at_exit = False
+
+
+def start(
+    config: AuditConfig, *, redactor: Redacts | None = None, hooks: Sequence[Hook] = (), ship: bool = True
+) -> AuditPipeline:
+    """Start the pipeline of this process, in place of the one before.
+
+    Raises:
+        SpoolError: the spool cannot be written and ``on_error`` is ``fail_closed``.
+    """
+    global _current, _at_exit
+    pipeline = AuditPipeline(config, redactor=redactor, hooks=hooks, ship=ship)
+    pipeline.prepare()
+    stop()
+    _current = pipeline
+    if not _at_exit:
+        _at_exit = True
+        atexit.register(stop)
+    return pipeline
+
+
+def current() -> AuditPipeline | None:
+    """Give the running pipeline, None before :func:`start` and after :func:`stop`."""
+    return _current
+
+
+def replace(pipeline: AuditPipeline | None) -> AuditPipeline | None:
+    """Make another pipeline the current one and give the one before, neither started nor stopped."""
+    global _current
+    before, _current = _current, pipeline
+    return before
+
+
+def stop() -> None:
+    """Stop the pipeline: flush up to ``sink.shutdown_timeout``; what is left waits in the spool."""
+    pipeline = replace(None)
+    if pipeline is not None:
+        pipeline.shutdown()

@@ -1,0 +1,1 @@
+"""The spool: append-only segment files on disk, where a record lives until the sink has acknowledged it."""

@@ -1,0 +1,361 @@
+"""The writing side of the spool: one process, one incarnation, one ``os.write`` for each batch.
+
+When :meth:`SpoolWriter.append` returns, the bytes are with the operating system (``fsync = never``) or on the
+disk (``always``). When they cannot be, it waits ``block_timeout`` for room and raises SpoolError; nothing
+half-written stays behind, and the next write tries anew.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from otel_audit.config.model import SpoolConfig
+from otel_audit.errors import SpoolError
+from otel_audit.pipeline.health import Health
+from otel_audit.pipeline.spool import directory as layout
+from otel_audit.pipeline.spool import frames, tips
+from otel_audit.record import Outcome
+
+_SMALLEST_ALLOWANCE: Final = 16 * 1024
+_RETRY_PAUSE: Final = 0.02
+_WAIT_AT_MOST_EVERY: Final = 1.0
+"""A spool that stays full blocks the application once a second at most, not at every record."""
+
+_sync = getattr(os, "fdatasync", os.fsync)
+_getpid = os.getpid
+
+
+class SpoolWriter:
+    """Appends batches to the segments of this process's incarnation; any thread may call.
+
+    Args:
+        config: sizes and policies.
+        directory: the spool directory.
+        identify: gives what a segment's header says about this process; called at the first write.
+        health: counters to keep.
+        written: called after each write, outside the lock.
+        forked: called in a forked child, after it has begun an incarnation of its own.
+    """
+
+    def __init__(
+        self,
+        config: SpoolConfig,
+        directory: Path,
+        identify: Callable[[], frames.Identity],
+        health: Health,
+        written: Callable[[], None] = lambda: None,
+        forked: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.directory = directory
+        self.health = health
+        self._identify = identify
+        self._written = written
+        self._forked = forked
+        self._segment_bytes = max(4096, min(config.segment_bytes, config.max_bytes // 8))
+        self._max_bytes = config.max_bytes
+        self._block_timeout = config.block_timeout
+        self._fsync = config.fsync == "always"
+        self._descriptor = -1
+        self._begin()
+        _writers.add(self)
+
+    def _begin(self) -> None:
+        """Begin a new incarnation, at creation and in a forked child; its files are made at the first write."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+        self._pid = _getpid()
+        # Reentrant, because a signal handler or a finalizer may emit while this thread holds it.
+        self._mutex = threading.RLock()
+        self._sync_mutex = threading.Lock()
+        self._descriptor = -1
+        self._number = 0
+        self._offset = 0
+        self._before = 0
+        self._written_total = 0
+        self._synced_total = 0
+        self._room = 0
+        self._no_wait_before = 0.0
+        self._handle = 0
+        self._open: dict[int, int] = {}
+        self._deferred: list[bytes] = []
+        self._identity: frames.Identity | None = None
+        self._tip_files: list[Path] = []
+        self._closed = False
+        self.lock: layout.Lock | None = None
+        self.committed: tuple[int, int] = (0, 0)
+        """Segment number and offset up to which whole batches stand; readers stop here."""
+
+    def begin_in_child(self) -> None:
+        """Forget what a fork inherited: the parent goes on with it."""
+        self._begin()
+        self.health.reset()
+        self._forked()
+
+    # --- what the logger calls ---------------------------------------------------------------
+
+    def append(self, payloads: Sequence[bytes]) -> None:
+        """Write encoded records that are settled already, in one batch.
+
+        Raises:
+            SpoolError: they were not written.
+        """
+        self._write(b"".join([frames.frame(frames.RECORD, payload) for payload in payloads]))
+        self.health.emitted += len(payloads)
+
+    def intend(self, payloads: Sequence[bytes]) -> int:
+        """Write encoded records whose outcome is not known yet; gives the handle to :meth:`settle` them with.
+
+        Raises:
+            SpoolError: they were not written.
+        """
+        with self._mutex:
+            self._handle += 1
+            handle = self._handle
+            self._open[handle] = len(payloads)
+        try:
+            self._write(b"".join(frames.intent(frames.INTENT, handle, list(payloads))))
+        except BaseException:
+            self._open.pop(handle, None)
+            raise
+        return handle
+
+    def settle(self, handle: int, outcome: Outcome, payloads: Sequence[bytes] | None = None) -> None:
+        """Write the marker of an intent; ``payloads``: ship these instead of what was intended.
+
+        A marker that cannot be written is kept and written before anything else once there is room.
+
+        Raises:
+            SpoolError: it could not be written yet.
+        """
+        count = self._open.pop(handle, None)
+        if count is None:  # of the parent, before a fork; the parent settles it
+            return
+        data = frames.marker(handle, outcome, replaced=payloads is not None)
+        if payloads is not None:
+            count = len(payloads)
+            data = b"".join([*frames.intent(frames.REPLACEMENT, handle, list(payloads)), data])
+        self.health.emitted += count
+        try:
+            self._write(data)
+        except SpoolError:
+            with self._mutex:
+                self._deferred.append(data)
+            raise
+
+    def write_deferred(self) -> None:
+        """Write markers that had to wait; quiet if there is still no room."""
+        if self._deferred and not self._closed:
+            try:
+                self._write(b"", wait=False)
+            except SpoolError:
+                pass
+
+    @property
+    def open_intents(self) -> int:
+        """Intents without a marker: transactions being committed just now."""
+        return len(self._open) + len(self._deferred)
+
+    def rotate(self) -> None:
+        """Begin a new segment at the next write, so that this one can go once it is acknowledged."""
+        with self._mutex:
+            if self._offset:
+                self._close_segment()
+
+    def close(self) -> None:
+        """Write the end of the stream, if every intent is settled, and refuse later writes.
+
+        The lock stays until :meth:`release`: the sender may still be shipping.
+        """
+        with self._mutex:
+            if self._closed:
+                return
+            if self._number and not self.open_intents:
+                try:
+                    self._write(frames.end(time.time_ns()), wait=False)
+                except SpoolError:  # an end is good to have; without one the stream counts as open
+                    pass
+            self._closed = True
+            self._close_segment()
+
+    def release(self) -> None:
+        """Give the lock back: what is left may be adopted."""
+        self.close()
+        if self.lock is not None:
+            self.lock.release()
+            self.lock = None
+
+    # --- writing -----------------------------------------------------------------------------
+
+    def _write(self, data: bytes, *, wait: bool = True) -> None:
+        if self._pid != _getpid():  # a fork that ran no Python hooks
+            self.begin_in_child()
+        try:
+            with self._mutex:
+                total = self._write_once(data)
+        except OSError as error:
+            total = self._write_patiently(data, error, wait=wait)
+        if self.health.spool_error:
+            self.health.spool_recovered()
+        if self._fsync:
+            self._flush(total)
+        self._written()
+
+    def _write_once(self, data: bytes) -> int:
+        """Write a batch now, the lock held; gives the bytes written by this process so far."""
+        if self._closed:
+            raise SpoolError("the audit pipeline is stopped; nothing more can be recorded")
+        if self._deferred:
+            data = b"".join((*self._deferred, data))
+        size = len(data)
+        if size > self._room:
+            self._find_room(size)
+        if self._descriptor < 0 or (self._offset and self._offset + size > self._segment_bytes):
+            self._open_segment(data)
+        else:
+            self._write_bytes(self._descriptor, data, self._offset)
+            self._offset += size
+        self._room -= size
+        self._written_total += size
+        self.committed = (self._number, self._offset)
+        if self._deferred:
+            self._deferred.clear()
+        return self._written_total
+
+    def _write_bytes(self, descriptor: int, data: bytes, offset: int) -> None:
+        """Write all of ``data`` at the end of the file or nothing."""
+        written = os.write(descriptor, data)
+        if written == len(data):
+            return
+        view = memoryview(data)
+        try:
+            while written < len(data):
+                written += os.write(descriptor, view[written:])
+        except OSError:
+            try:
+                os.ftruncate(descriptor, offset)
+            except OSError:
+                # What stands there is a torn frame; readers skip it and say so. Go on in another file.
+                self._close_segment()
+            raise
+
+    def _open_segment(self, data: bytes) -> None:
+        self._close_segment()
+        if self.lock is None:
+            self._begin_incarnation()
+        assert self.lock is not None and self._identity is not None
+        number = self._number + 1
+        identity = msgspec.structs.replace(self._identity, segment=number, before=self._before)
+        header = frames.frame(frames.HEADER, frames.encode_identity(identity))
+        descriptor = layout.open_segment(self.lock.path, number)
+        try:
+            self._write_bytes(descriptor, header + data, 0)
+            if self._fsync:
+                layout.sync_directory(self.lock.path)
+        except OSError:
+            os.close(descriptor)
+            layout.segment_path(self.lock.path, number).unlink(missing_ok=True)
+            raise
+        self._descriptor = descriptor
+        self._number = number
+        self._offset = len(header) + len(data)
+        if self._tip_files:  # named by the header now
+            tips.forget(self._tip_files)
+            self._tip_files = []
+
+    def _begin_incarnation(self) -> None:
+        identity = self._identify()
+        previous, self._tip_files = tips.find(self.directory, str(identity.resource.get("service.name", "")))
+        lock = layout.create_incarnation(self.directory)
+        self._identity = msgspec.structs.replace(
+            identity,
+            incarnation=lock.path.name,
+            created=time.time_ns(),
+            pid=_getpid(),
+            previous=previous,
+        )
+        self.lock = lock
+        if self._fsync:
+            layout.sync_directory(self.directory)
+
+    def _close_segment(self) -> None:
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            self._before, self._offset = self._offset, 0
+            self.committed = (self._number + 1, 0)
+            if self._fsync:
+                _sync(descriptor)
+                self._synced_total = self._written_total
+            os.close(descriptor)
+
+    def _find_room(self, size: int) -> None:
+        """Measure the directory anew and allow some more bytes before the next measuring."""
+        free = self._max_bytes - layout.spooled_bytes(self.directory)
+        if size > free:
+            raise OSError(
+                f"its segments hold {self._max_bytes - free} of at most {self._max_bytes} bytes (spool.max_bytes); "
+                f"the sink must take some first"
+            )
+        self._room = min(free, max(size, _SMALLEST_ALLOWANCE, min(self._segment_bytes, free // 8)))
+
+    def _write_patiently(self, data: bytes, error: OSError, *, wait: bool) -> int:
+        """Wait for room, the lock released, and try again until ``block_timeout`` is over."""
+        now = time.monotonic()
+        deadline = now + self._block_timeout if wait and now >= self._no_wait_before else now
+        while time.monotonic() < deadline:
+            self.rotate_if_full(error)
+            self._written()  # wakes the sender, which makes room
+            time.sleep(_RETRY_PAUSE)
+            try:
+                with self._mutex:
+                    return self._write_once(data)
+            except OSError as again:
+                error = again
+        self._no_wait_before = time.monotonic() + _WAIT_AT_MOST_EVERY
+        reason = f"spool directory {self.directory}: {error.strerror or error}"
+        self.health.spool_failed(reason)
+        raise SpoolError(reason) from error
+
+    def rotate_if_full(self, error: OSError) -> None:
+        """At the size limit the current segment must be closed, or it could never be deleted."""
+        if error.errno is None:
+            self.rotate()
+
+    def _flush(self, total: int) -> None:
+        """Flush to the disk; threads that wrote meanwhile are served by one flush."""
+        with self._sync_mutex:
+            if self._synced_total >= total:
+                return
+            with self._mutex:
+                descriptor, reached = self._descriptor, self._written_total
+                # Closed segments are flushed when they are closed; only the open one is left.
+                duplicate = os.dup(descriptor) if descriptor >= 0 else -1
+            if duplicate < 0:
+                return
+            try:
+                _sync(duplicate)
+            except OSError as error:
+                reason = f"spool directory {self.directory}: flushing failed: {error.strerror}"
+                self.health.spool_failed(reason)
+                raise SpoolError(reason) from error
+            finally:
+                os.close(duplicate)
+            self._synced_total = max(self._synced_total, reached)
+
+
+_writers: weakref.WeakSet[SpoolWriter] = weakref.WeakSet()
+
+
+def _begin_in_child() -> None:
+    for writer in list(_writers):
+        writer.begin_in_child()
+
+
+os.register_at_fork(after_in_child=_begin_in_child)
