@@ -58,7 +58,8 @@ _ABOUT: Final = frozenset(
     expiration expire expired expires expiry failures field fields file filename form format help hours id ids
     in index invalid issuer kind label length lifetime limit limits max method min minutes missing model
     module name names network on owner page path pk policies policy position present prompt provider rate
-    ratio ref reference required requires retries revoked scope scopes seconds size state status strength table time
+    ratio ref reference
+    required requires retries revoked scope scopes seconds size state status strength table time
     timestamp title total ttl type types updated usage used user username uuid valid validator validators
     verified version view
     """.split()  # noqa: SIM905 - a hundred words read better without the quotes

@@ -226,9 +226,10 @@ def _may_hold_name(lower: str) -> bool:
         or "contrase" in lower
         or "senha" in lower
         or "identified" in lower
-        or "%" in lower
+        or ("%" in lower and _PERCENT_ENCODED.search(lower) is not None)
         or "\\u00" in lower
     )
 
 
+_PERCENT_ENCODED = re.compile(r"%[2-7][0-9a-f]")  # not the %s of a statement
 _DIGITS = re.compile(r"[2-6]\d{3}[ .\-]?\d{4}[ .\-]?\d{4}|3\d{3}[ .\-]?\d{6}")

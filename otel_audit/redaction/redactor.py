@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -19,6 +19,11 @@ from otel_audit.redaction import patterns, sql
 from otel_audit.redaction.names import NameRules, compile_patterns, words
 from otel_audit.redaction.pairs import PairScanner
 from otel_audit.redaction.strategies import Strategies
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import ReadableSpan
+
+    from otel_audit.redaction.spans import SpanRedactor
 
 _MAX_DEPTH: Final = 32
 _CACHED_TEXTS: Final = 4096
@@ -58,12 +63,15 @@ class Redactor:
         self._builtin = config.enabled
         self._own = compile_patterns("redaction.values", config.values, re.RegexFlag(0))
         self._pairs = PairScanner(self.names, config.replacement)
-        self._clean: set[str] = set()
+        # Read by the span redactor without a call: it looks at every attribute of every span.
+        self.clean_names: set[str] = set()
+        self.clean_texts: set[str] = set()
         self._clean_sql: set[str] = set()
+        self._spans: SpanRedactor | None = None
 
     # --- one value ---------------------------------------------------------------------------------
 
-    def field(self, name: str, value: Portable, strategy: str | None = None) -> Portable:
+    def field(self, name: str, value: Portable, strategy: str | None = None) -> Any:
         """Give what may be kept of a value under ``name``; ``UNSET`` if nothing, not even that it is there.
 
         ``strategy`` is what the configuration says about this field; without one the rules decide.
@@ -75,14 +83,31 @@ class Redactor:
             return self.strategies.apply(strategy, value)
         decision = self.names.decide(name)
         if decision == "clean":
-            return self._value(name, value, 0)  # type: ignore[no-any-return]
+            return self._value(name, value, 0)
         if decision == "allowed":
             return value
-        return self._masked(decision, value)  # type: ignore[no-any-return]
+        return self._masked(decision, value)
+
+    def attribute(self, name: str, value: Any) -> Any:
+        """Give what a span attribute may carry: the type stays, a sequence stays a sequence."""
+        if value.__class__ is bytes:
+            text = value.decode("latin-1")
+            redacted = self.field(name, text)
+            return (
+                value if redacted is text or redacted == text else str(redacted).encode("latin-1", "replace")
+            )
+        redacted = self.field(name, value)
+        if (
+            redacted is not value
+            and isinstance(value, (tuple, list))
+            and not isinstance(redacted, (tuple, list))
+        ):
+            return (redacted,)
+        return redacted
 
     def text(self, text: str) -> str:
         """Give ``text`` without the secrets in it; the same object if there are none."""
-        if text in self._clean:
+        if text in self.clean_texts:
             return text
         scrubbed = self._scrub(text) if self._own or self.suspects(text) else text
         if scrubbed == text:
@@ -92,9 +117,12 @@ class Redactor:
 
     def statement(self, text: str) -> str:
         """Give a database statement without the literals of sensitive columns and other secrets."""
-        if text in self._clean_sql:
+        if text in self._clean_sql or text in self.clean_texts:
             return text
-        scrubbed = self._scrub_statement(text) if self._own or self.suspects(text) else text
+        if not self._own and not self.suspects(text):
+            self._remember(text)
+            return text
+        scrubbed = self._scrub_statement(text)
         if scrubbed != text:
             return scrubbed
         if len(text) <= _CACHED_STATEMENT_LENGTH:
@@ -118,15 +146,13 @@ class Redactor:
             return patterns.may_hold_secret(text)
         return self.names.has_own
 
-    def is_known_clean(self, text: str) -> bool:
-        """Say whether ``text`` was looked at before and held nothing."""
-        return text in self._clean
-
-    def remember_clean(self, texts: Sequence[str]) -> None:
-        """Keep texts that :meth:`suspects` cleared together."""
-        if not self._own:
-            for text in texts:
-                self._remember(text)
+    def remember_clean(self, names: Sequence[str], texts: Sequence[str]) -> None:
+        """Keep names decided to be clean, and texts that :meth:`suspects` cleared together."""
+        if len(self.clean_names) >= _CACHED_TEXTS:
+            self.clean_names.clear()
+        self.clean_names.update(names)
+        for text in texts:
+            self._remember(text)
 
     @property
     def has_own_values(self) -> bool:
@@ -135,9 +161,9 @@ class Redactor:
 
     def _remember(self, text: str) -> None:
         if len(text) <= _CACHED_LENGTH:
-            if len(self._clean) >= _CACHED_TEXTS:
-                self._clean.clear()
-            self._clean.add(text)
+            if len(self.clean_texts) >= _CACHED_TEXTS:
+                self.clean_texts.clear()
+            self.clean_texts.add(text)
 
     def _is_secret(self, name: str) -> bool:
         return self.names.decide(name) in ("secret", "secret_text")
@@ -209,6 +235,16 @@ class Redactor:
     def _is_option(self, argument: str) -> bool:
         """Say whether a command line argument takes a secret in the next one: ``["--password", "x"]``."""
         return argument.startswith("-") and "=" not in argument and self._is_secret(argument.lstrip("-"))
+
+    # --- spans ---------------------------------------------------------------------------------------
+
+    def span(self, span: ReadableSpan) -> ReadableSpan:
+        """Give a finished span, or a redacted copy of it."""
+        if self._spans is None:
+            from otel_audit.redaction.spans import SpanRedactor
+
+            self._spans = SpanRedactor(self)
+        return self._spans.span(span)
 
     # --- text --------------------------------------------------------------------------------------
 
@@ -349,7 +385,7 @@ class Redactor:
             if redacted is not value:
                 if changed is None:
                     changed = dict(image)
-                if redacted is UNSET:  # type: ignore[comparison-overlap]
+                if isinstance(redacted, UnsetType):
                     del changed[name]
                 else:
                     changed[name] = redacted
