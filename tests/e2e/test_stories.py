@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -22,23 +21,21 @@ def test_an_afternoon_in_the_shop_is_on_record(
         shop.start(server)
         numbers = story.act(shop.url, lambda _who, _what: None)
 
-        def ask(*arguments: str) -> list[expectations.Entry]:
-            lines = store.cli("query", "--json", "--limit=500", *arguments).splitlines()
-            return [json.loads(line) for line in lines]
-
         def missing() -> list[str]:
             # Here `manage.py seed` ran without us.
-            return [what for what in expectations.missing(ask, numbers) if not what.startswith("the seed")]
+            return [
+                what for what in expectations.missing(store.ask, numbers) if not what.startswith("the seed")
+            ]
 
         eventually(lambda: not missing(), "everything is on record", 20)
 
-        (created,) = ask("--target", f"shop.Order/{numbers.kept}", "--action", "CREATE")
+        (created,) = store.ask("--target", f"shop.Order/{numbers.kept}", "--action", "CREATE")
         assert created["route"] == "basket/buy/"
         assert created["method"] == "POST"
         assert created["service"] == "shop"
 
         def trace() -> str:
-            return store.cli("trace", created["trace_id"])
+            return store.cli("trace", created["trace_id"], status=None)
 
         eventually(lambda: "POST basket/buy/" in trace(), "the span of the request is in the store")
         assert "shop.Order" in trace()
