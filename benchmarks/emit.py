@@ -6,11 +6,11 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import otel_audit
 from benchmarks.figures import Figure, each, quantile, report
 from benchmarks.pipelines import configuration
-from otel_audit import Actor, Change, Target
-from otel_audit.pipeline.provider import AuditPipeline
+from otel_audit.context import context
+from otel_audit.pipeline import provider
+from otel_audit.record import Actor, Change, Target
 
 _BURST = 100
 _BURSTS = 60
@@ -42,15 +42,15 @@ _ATTRIBUTES = {
 
 def measure() -> Iterator[Figure]:
     with configuration() as config:
-        pipeline = otel_audit.setup(config, instrument=False)
+        pipeline = provider.start(config)
         try:
-            with otel_audit.context(actor=Actor(id="7", type="user")):
+            with context(actor=Actor(id="7", type="user")):
                 yield from _emit(pipeline)
         finally:
-            otel_audit.shutdown()
+            provider.stop()
 
 
-def _emit(pipeline: AuditPipeline) -> Iterator[Figure]:
+def _emit(pipeline: provider.AuditPipeline) -> Iterator[Figure]:
     logger = pipeline.logger
     target = Target("shop.Product", "7")
 
