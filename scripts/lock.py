@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """Write constraints.txt: what pip resolves for all extras and groups, on each of the Pythons given.
 
-usage: scripts/lock.py [--upgrade] PYTHON...      (interpreters of virtual environments with pip 25.1 or newer)
+usage: scripts/lock.py [--upgrade] PYTHON…   (of virtual environments with pip 25.1 or newer)
 
 Pins already in constraints.txt stay unless they contradict pyproject.toml or --upgrade is given. Where two
 Pythons resolve to different versions (the newest Django needs a newer Python), each gets its line.
 """
 
 import json
+import re
 import subprocess
 import sys
 import tomllib
@@ -16,6 +17,21 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 CONSTRAINTS = ROOT / "constraints.txt"
 HEADER = "# Written by `make lock`, for tests and demo; users get the ranges of pyproject.toml.\n"
+
+
+def canonical(name: str) -> str:
+    """Return the name of a package as all its spellings agree on it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def named() -> set[str]:
+    """Return the names of all packages pyproject.toml asks for."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    lists = [project["project"]["dependencies"], *project["project"]["optional-dependencies"].values()]
+    lists += project["dependency-groups"].values()
+    texts = [text for texts in lists for text in texts if isinstance(text, str)]
+    names = {canonical(re.split(r"[^A-Za-z0-9._-]", text, maxsplit=1)[0]) for text in texts}
+    return names - {canonical(project["project"]["name"])}
 
 
 def resolve(python: str, keep: bool) -> tuple[str, dict[str, str]]:
