@@ -18,10 +18,10 @@ def test_records_wait_for_the_store_and_arrive_once(tmp_path: Path) -> None:
             with logged_in("ana", shop.url) as ana:
                 first = [ana.buy(f"while away {n}", cape_rooibos=1) for n in range(5)]
                 assert all(first)
-                assert shop.spool_status()["waiting_records"] >= 5
+                assert shop.spool_status()["waiting"] >= 5
 
                 store.start()
-                eventually(lambda: shop.spool_status()["waiting_records"] == 0, "the spool is empty")
+                eventually(lambda: shop.spool_status()["waiting"] == 0, "the spool is empty")
                 store.stop()
 
                 second = [ana.buy(f"away again {n}", cape_rooibos=1) for n in range(5)]
@@ -35,7 +35,7 @@ def test_records_wait_for_the_store_and_arrive_once(tmp_path: Path) -> None:
             assert Counter(record.target.id for record in orders if record.target) == Counter(
                 str(number) for number in (*first, *second)
             )
-            assert shop.spool_status()["waiting_records"] == 0
+            assert shop.spool_status()["waiting"] == 0
         finally:
             if store.process is not None:
                 store.process.kill()
@@ -50,12 +50,12 @@ def test_a_shop_that_is_stopped_while_the_store_is_away_loses_nothing(tmp_path: 
             with logged_in("ana", shop.url) as ana:
                 number = ana.buy("last of the day", cape_rooibos=1)
             shop.stop()
-            assert shop.spool_status()["waiting_records"] > 0
+            assert shop.spool_status()["waiting"] > 0
 
             store.start()
             shop.drain()
 
-            assert shop.spool_status()["waiting_records"] == 0
+            assert shop.spool_status()["waiting"] == 0
             (created,) = store.records(target_type="shop.Order", action="CREATE")
             assert created.target is not None
             assert created.target.id == str(number)

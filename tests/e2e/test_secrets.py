@@ -130,7 +130,7 @@ def test_no_secret_is_in_the_bytes_of_spool_wire_or_store(
             eventually(lambda: b"the bank refused card" in proxy.wire("/v1/traces"), "the spans are sent")
             spool = tree(shop.spool)
             proxy.refused.clear()
-            eventually(lambda: shop.spool_status()["waiting_records"] == 0, "the records are sent")
+            eventually(lambda: shop.spool_status()["waiting"] == 0, "the records are sent")
             shop.stop()
             sessions = sessions_of(shop)
         rows = dump(store)
