@@ -1,0 +1,82 @@
+"""The commands of ``otel-audit`` and what happens when one fails."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from otel_audit.cli import configure, doctor, lookup, search, serve, spool
+from otel_audit.cli.safe import safe_lines
+from otel_audit.cli.status import EPILOG, Status, status_of
+from otel_audit.errors import AuditError
+from otel_audit.version import __version__
+
+app = typer.Typer(
+    name="otel-audit",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=EPILOG,
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"otel-audit {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    r"""Who did what, to which data, when, from where: ask the audit trail of your application.
+
+    \b
+    Begin:    otel-audit init           write otel-audit.toml
+              otel-audit serve          a store, in another terminal
+              opentelemetry-instrument gunicorn shop.wsgi
+    \b
+    Ask:      otel-audit query --target shop.Order/7
+              otel-audit query --actor alice --since "2 hours ago"
+              otel-audit history shop.Order/7
+              otel-audit tail -f
+    \b
+    Stuck?    otel-audit doctor
+    """
+
+
+for name, command, panel in (
+    ("init", configure.init, "Set up"),
+    ("serve", serve.serve, "Set up"),
+    ("doctor", doctor.doctor, "Set up"),
+    ("query", search.query, "Ask"),
+    ("tail", search.tail, "Ask"),
+    ("show", lookup.show, "Ask"),
+    ("history", lookup.history, "Ask"),
+    ("trace", lookup.trace, "Ask"),
+    ("migrate", serve.migrate, "Operate"),
+):
+    app.command(name, rich_help_panel=panel, epilog=EPILOG)(command)
+app.add_typer(configure.config, name="config", rich_help_panel="Operate")
+app.add_typer(spool.spool, name="spool", rich_help_panel="Operate")
+
+
+def run() -> None:
+    """Run the command line of this process and leave it."""
+    try:
+        app()
+    except AuditError as error:
+        sys.stdout.flush()
+        sys.stderr.write(safe_lines(f"otel-audit: {error}") + "\n")
+        sys.exit(status_of(error))
+    except BrokenPipeError:  # `otel-audit query | head`: the reader has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(Status.OK)

@@ -1,0 +1,365 @@
+"""What ``doctor`` looks at, one function a subject; each finding says what is so and what to do about it."""
+
+from __future__ import annotations
+
+import datetime
+import http.client
+import os
+import ssl
+import sys
+import time
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Final, Literal, TypeAlias
+from urllib.parse import urlsplit
+
+import msgspec
+
+from otel_audit.config.loader import LoadedConfig, load
+from otel_audit.config.model import AuditConfig, SinkConfig, StoreConfig
+from otel_audit.errors import AuditError, ConfigurationError, StoreError
+
+State: TypeAlias = Literal["ok", "note", "bad"]
+
+_WAITING_TOO_LONG: Final = 60 * 1_000_000_000
+_NO_TABLE: Final = frozenset({60, 81})
+_OURS: Final = "otel_audit"
+
+
+class Finding(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One thing looked at: ``note`` is worth knowing, ``bad`` does not work."""
+
+    subject: str
+    state: State
+    finding: str
+    advice: str = ""
+
+
+def checkup(path: Path | None, timeout: float, zone: datetime.tzinfo | None) -> Iterator[Finding]:
+    """Look at everything, from the configuration to the newest record."""
+    try:
+        loaded = load(path)
+    except ConfigurationError as error:
+        yield Finding("configuration", "bad", str(error), "correct it; the rest is checked with defaults")
+        loaded = LoadedConfig(config=AuditConfig())
+    else:
+        yield from configuration(loaded)
+    config = loaded.config
+    yield from django(config)
+    yield from packages()
+    yield from spool(config)
+    yield sink(config.sink, timeout)
+    yield from store(config.store, timeout, zone)
+
+
+def configuration(loaded: LoadedConfig) -> Iterator[Finding]:
+    """Say which file holds, and what in it records nothing."""
+    variables = sum(1 for where in loaded.origins.values() if where.startswith("OTEL_AUDIT_"))
+    besides = f", and {variables} variables" if variables else ""
+    if loaded.path is not None:
+        yield Finding("configuration", "ok", f"{loaded.path}{besides}")
+    else:
+        yield Finding(
+            "configuration",
+            "ok" if variables else "note",
+            f"no file{besides}; everything else has its default",
+            "`otel-audit init` writes otel-audit.toml; Django's OTEL_AUDIT setting is seen by Django only",
+        )
+    for note in loaded.notes:
+        yield Finding("configuration", "note", note)
+    if not loaded.config.enabled:
+        where = loaded.origins.get("enabled", "the configuration")
+        yield Finding("configuration", "bad", f"audit is switched off by {where}", "set enabled = true")
+
+
+def django(config: AuditConfig) -> Iterator[Finding]:
+    """Say whether Django will be audited under ``opentelemetry-instrument``, or why not."""
+    version = _version("Django")
+    names = {point.name for point in metadata.entry_points(group="opentelemetry_instrumentor")}
+    ours = sorted(name for name in names if name.startswith(_OURS))
+    switched_off = _switched_off()
+    if not ours:
+        yield Finding(
+            "instrumentors",
+            "bad",
+            "otel-audit's entry points are not installed",
+            "install it with pip, also from a checkout: pip install -e '.[django]'",
+        )
+    for name in ours:
+        reason = "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS names it" if switched_off & {"*", name} else ""
+        if name == "otel_audit_django" and not reason:
+            reason = _why_no_django(config, version)
+        if reason:
+            yield Finding("instrumentors", "note", f"{name}: inactive, because {reason}")
+        else:
+            recorded = ", ".join(config.django.models) or "no changes"
+            yield Finding("instrumentors", "ok", f"{name}: active under opentelemetry-instrument; {recorded}")
+    if version is None:
+        return
+    settings = os.environ.get("DJANGO_SETTINGS_MODULE", "")
+    if not settings:
+        yield Finding(
+            "Django",
+            "bad",
+            f"{version}; DJANGO_SETTINGS_MODULE is not set",
+            "export it before opentelemetry-instrument starts: it configures Django before manage.py or "
+            "wsgi.py can name the settings",
+        )
+    elif not _is_file(settings):
+        yield Finding(
+            "Django",
+            "note",
+            f"{version}; DJANGO_SETTINGS_MODULE is {settings}, which is not found from here",
+            "run doctor where the application runs, with its PYTHONPATH",
+        )
+    else:
+        yield Finding("Django", "ok", f"{version}; DJANGO_SETTINGS_MODULE is {settings}")
+
+
+def _why_no_django(config: AuditConfig, version: str | None) -> str:
+    if version is None:
+        return "Django is not installed here"
+    if not config.enabled:
+        return "audit is switched off"
+    if not config.django.enabled:
+        return "django.enabled is false"
+    if not config.django.models and not config.django.reads and not config.django.auth_events:
+        return 'no model is named: write django.models, such as ["shop.*"]'
+    return ""
+
+
+def _switched_off() -> set[str]:
+    names = os.environ.get("OTEL_PYTHON_DISABLED_INSTRUMENTATIONS", "")
+    return {name.strip() for name in names.split(",") if name.strip()}
+
+
+def _is_file(module: str) -> bool:
+    """Look for a module's file without importing the packages it lies in."""
+    relative = Path(*module.split("."))
+    for directory in ("", *sys.path):
+        place = Path(directory or ".") / relative
+        if place.with_suffix(".py").is_file() or (place / "__init__.py").is_file():
+            return True
+    return False
+
+
+def packages() -> Iterator[Finding]:
+    """Say which of OpenTelemetry's packages run beside us."""
+    found = {
+        name: _version(name)
+        for name in (
+            "opentelemetry-sdk",
+            "opentelemetry-distro",
+            "opentelemetry-exporter-otlp",
+            "opentelemetry-instrumentation-django",
+            "opentelemetry-instrumentation-asgi",
+        )
+    }
+    yield Finding(
+        "OpenTelemetry",
+        "ok",
+        ", ".join(
+            f"{name.removeprefix('opentelemetry-')} {number}" for name, number in found.items() if number
+        ),
+    )
+    distros = [point for point in metadata.entry_points(group="opentelemetry_distro") if point.name != _OURS]
+    if not distros and os.environ.get("OTEL_PYTHON_DISTRO") != _OURS:
+        yield Finding(
+            "OpenTelemetry",
+            "note",
+            "no distribution but ours: records are made, spans go nowhere unless something exports them",
+            "pip install opentelemetry-distro opentelemetry-exporter-otlp, or set "
+            "OTEL_PYTHON_DISTRO=otel_audit OTEL_PYTHON_CONFIGURATOR=otel_audit",
+        )
+    if _version("Django") and not found["opentelemetry-instrumentation-django"]:
+        yield Finding(
+            "OpenTelemetry",
+            "note",
+            "opentelemetry-instrumentation-django is not installed: records have no trace",
+            "pip install 'otel-audit[django]'",
+        )
+    elif _version("Django") and not found["opentelemetry-instrumentation-asgi"]:
+        yield Finding(
+            "OpenTelemetry",
+            "note",
+            "opentelemetry-instrumentation-asgi is not installed: under ASGI records have no trace",
+            "pip install 'otel-audit[django]'",
+        )
+    if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        yield Finding(
+            "OpenTelemetry",
+            "note",
+            "OTEL_SDK_DISABLED is true: no spans; audit goes on (its switch is `enabled`)",
+        )
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def spool(config: AuditConfig) -> Iterator[Finding]:
+    """Say what waits on this machine, and since when."""
+    from otel_audit.pipeline.spool.status import read_status
+
+    state = read_status(config.spool.directory)
+    if state.error:
+        yield Finding(
+            "spool",
+            "bad",
+            state.error,
+            "make the directory writable for the application's user, or set spool.directory",
+        )
+        return
+    if not state.exists:
+        yield Finding("spool", "note", f"{state.directory} does not exist yet: nothing was recorded here")
+        return
+    running = sum(stream.alive for stream in state.streams)
+    text = f"{state.directory}: {state.waiting} records waiting, {running} processes writing"
+    age = time.time_ns() - state.oldest if state.oldest else 0
+    if age > _WAITING_TOO_LONG:
+        yield Finding(
+            "spool",
+            "bad",
+            f"{text}; the oldest for {duration(age)}",
+            "see the sink below; `otel-audit spool drain` sends what ended processes left",
+        )
+    else:
+        yield Finding("spool", "ok", text)
+    if state.damaged_files or state.quarantined:
+        yield Finding(
+            "spool",
+            "bad",
+            f"{len(state.damaged_files)} damaged and {len(state.quarantined)} refused files are kept aside",
+            "`otel-audit spool status` names them; keep them as evidence, then move them away",
+        )
+
+
+def sink(config: SinkConfig, timeout: float) -> Finding:
+    """Send the sink an empty request, as the application would send a full one."""
+    address = urlsplit(config.endpoint)
+    where = f"{address.scheme}://{address.netloc.rpartition('@')[2]}{address.path}"
+    try:
+        status = _post_nothing(config, timeout)
+    except ssl.SSLError as error:
+        return Finding(
+            "sink",
+            "bad",
+            f"{where}: TLS: {error}",
+            "set sink.ca_file to the certificate authority's PEM file",
+        )
+    except (OSError, http.client.HTTPException) as error:
+        reason = f"no answer within {timeout:g} s" if isinstance(error, TimeoutError) else str(error)
+        return Finding(
+            "sink",
+            "bad",
+            f"{where} is not reachable: {reason}",
+            "start `otel-audit serve` or a Collector there, or set sink.endpoint; records wait in the spool",
+        )
+    if status in (401, 403):
+        given = "the token is wrong" if config.token else "no token is configured"
+        return Finding(
+            "sink",
+            "bad",
+            f"{where} answers {status}: {given}",
+            "set OTEL_AUDIT_SINK_TOKEN to the server's OTEL_AUDIT_SERVER_TOKEN, for the application too",
+        )
+    if status in (404, 405):
+        return Finding(
+            "sink",
+            "bad",
+            f"{where} answers {status}: it does not take records there",
+            "end the path in /v1/audit or /v1/logs",
+        )
+    if status in (429, 502, 503, 504):
+        return Finding(
+            "sink", "note", f"{where} answers {status}: busy; records wait in the spool and are sent later"
+        )
+    if status >= 300:
+        return Finding(
+            "sink", "bad", f"{where} answers {status} to an empty request", "see the log of the sink"
+        )
+    return Finding("sink", "ok", f"{where} accepts records")
+
+
+def _post_nothing(config: SinkConfig, timeout: float) -> int:
+    address = urlsplit(config.endpoint)
+    assert address.hostname is not None
+    connection: http.client.HTTPConnection
+    if address.scheme == "https":
+        context = ssl.create_default_context(cafile=config.ca_file or None)
+        connection = http.client.HTTPSConnection(
+            address.hostname, address.port, timeout=timeout, context=context
+        )
+    else:
+        connection = http.client.HTTPConnection(address.hostname, address.port, timeout=timeout)
+    headers = {"Content-Type": "application/x-protobuf", **config.headers}
+    if config.token:
+        headers["Authorization"] = f"Bearer {config.token}"
+    path = (address.path or "/") + (f"?{address.query}" if address.query else "")
+    try:
+        connection.request("POST", path, b"", headers)  # the empty message is a valid request of no records
+        return connection.getresponse().status
+    finally:
+        connection.close()
+
+
+def store(config: StoreConfig, timeout: float, zone: datetime.tzinfo | None) -> Iterator[Finding]:
+    """Ask the store for its newest record."""
+    from otel_audit.cli.phrases import what_object, who
+    from otel_audit.store.client import RefusedQuery
+    from otel_audit.store.query import AuditStore
+    from otel_audit.store.times import format_time, zone_name
+
+    try:
+        with AuditStore(msgspec.structs.replace(config, timeout=timeout), zone=zone) as trail:
+            newest = trail.newest()
+    except RefusedQuery as error:
+        if error.code in _NO_TABLE:
+            yield Finding(
+                "store",
+                "bad",
+                f"{_without_credentials(config.url)} answers, but its database {config.database!r} has no trail",
+                "set store.database to the right one, or create the tables with `otel-audit migrate`",
+            )
+        else:
+            yield Finding(
+                "store", "bad", str(error), "see the message; user, password and token are in [store]"
+            )
+        return
+    except StoreError as error:
+        yield Finding("store", "bad", str(error))
+        return
+    except AuditError as error:
+        yield Finding("store", "bad", str(error))
+        return
+    yield Finding("store", "ok", f"{_without_credentials(config.url)} answers")
+    if newest is None:
+        yield Finding(
+            "newest record",
+            "note",
+            "there is none yet",
+            "start the application under opentelemetry-instrument and change something that is recorded",
+        )
+        return
+    age = duration(time.time_ns() - newest.timestamp)
+    when = f"{format_time(newest.timestamp, zone=zone)} {zone_name(newest.timestamp, zone=zone)}"
+    words = f"{newest.action} {what_object(newest)} by {who(newest.actor)}"
+    yield Finding("newest record", "ok", f"{age} ago, {when}: {' '.join(words.split())}")
+
+
+def _without_credentials(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def duration(nanoseconds: int) -> str:
+    """Write a duration for people, in the unit that fits: ``3 s``, ``5 min``, ``2 days``."""
+    seconds = max(0, nanoseconds) / 1e9
+    for limit, unit, size in ((120, "s", 1), (7200, "min", 60), (172_800, "h", 3600)):
+        if seconds < limit:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds / 86400:.0f} days"

@@ -1,0 +1,202 @@
+"""``init`` and ``config show``: write the configuration, and see what holds."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from otel_audit.cli.options import ConfigFile, Json
+from otel_audit.cli.safe import safe
+from otel_audit.cli.screen import Screen
+from otel_audit.cli.status import EPILOG
+from otel_audit.config.loader import LoadedConfig, load
+from otel_audit.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from otel_audit.cli.detection import DjangoProject
+
+config = typer.Typer(no_args_is_help=True, help="The configuration of this project.", rich_markup_mode="rich")
+
+
+def init(
+    directory: Annotated[
+        Path, typer.Argument(metavar="[DIRECTORY]", help="Of the project.", show_default=False)
+    ] = Path("."),
+    force: Annotated[bool, typer.Option("--force", help="Overwrite a file that is there.")] = False,
+) -> None:
+    r"""Write a commented otel-audit.toml for the project here, and say what to do next.
+
+    Looks for a Django project by reading its files; nothing is imported, nothing else is changed.
+
+    \b
+    otel-audit init
+    otel-audit init path/to/project --force
+    """
+    from otel_audit.cli.detection import find_django
+    from otel_audit.config.sources import FILE_NAME
+    from otel_audit.config.template import template
+
+    if not directory.is_dir():
+        raise ConfigurationError(f"{directory} is not a directory; name the directory of the project")
+    path = directory / FILE_NAME
+    if path.exists() and not force:
+        raise ConfigurationError(f"{path} is there already; --force overwrites it")
+    project = find_django(directory.resolve(), os.environ)
+    values: dict[str, Any] = {}
+    introduction = ""
+    if project is not None:
+        values["django.models"] = [*(f"{label}.*" for label in project.apps), "auth.User", "!sessions.*"]
+        introduction = f"Written for the Django project of {project.settings or 'manage.py'}."
+    try:
+        path.write_text(template(values, introduction=introduction), "utf-8")
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be written: {error.strerror or error}") from error
+    typer.echo(f"Wrote {safe(path)}")
+    for line in _next_steps(project):
+        typer.echo(line)
+
+
+def _next_steps(project: DjangoProject | None) -> list[str]:
+    from importlib.util import find_spec
+
+    lines = []
+    if project is None:
+        lines.append("No Django project was found here; name what is recorded under [django] in the file.")
+        command = "python your_program.py"
+    else:
+        models = ", ".join([*(f"{safe(label)}.*" for label in project.apps), "auth.User"])
+        lines.append(f"Django: {safe(project.settings or 'settings module not found')}; recorded: {models}")
+        module = project.wsgi or "yourproject.wsgi"
+        command = f"gunicorn {safe(module)}"
+        if project.asgi and not project.wsgi:
+            command = f"uvicorn {safe(project.asgi)}:application"
+    wanted = {
+        "opentelemetry.distro": "opentelemetry-distro",
+        "opentelemetry.exporter.otlp": "opentelemetry-exporter-otlp",
+    }
+    missing = [package for module, package in wanted.items() if not _installed(module)]
+    program = command.split()[0]
+    if program != "python" and find_spec(program) is None:
+        missing.append(program)
+    server = "" if find_spec("chdb") else "     # pip install 'otel-audit[server]'"
+    lines += ["", "Next:"]
+    if missing:
+        lines.append(f"  pip install {' '.join(missing)}")
+    lines.append(f"  otel-audit serve{server}")
+    variables = "OTEL_SERVICE_NAME=" + (
+        safe(project.settings.split(".")[0]) if project and project.settings else "app"
+    )
+    if project is not None:
+        variables += f" DJANGO_SETTINGS_MODULE={safe(project.settings or 'yourproject.settings')}"
+    lines += [
+        f"  {variables} \\",
+        f"    opentelemetry-instrument {command}",
+        "  otel-audit doctor",
+        "  otel-audit query",
+        "",
+        "Records wait in .otel-audit/ until the sink has them: keep that out of version control.",
+    ]
+    return lines
+
+
+def _installed(module: str) -> bool:
+    from importlib.util import find_spec
+
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+@config.command("show", epilog=EPILOG)
+def show(
+    config: ConfigFile = None,
+    changed: Annotated[bool, typer.Option("--changed", help="Only what differs from the default.")] = False,
+    json: Json = False,
+) -> None:
+    r"""Show every setting, its value, and where it came from. Secrets are not shown.
+
+    \b
+    otel-audit config show
+    otel-audit config show --changed
+    """
+    screen = Screen(json=json)
+    loaded = load(config)
+    rows = [row for row in _rows(loaded) if not changed or row[2] != "default"]
+    if screen.json:
+        for key, value, origin in rows:
+            screen.object({"key": key, "value": value, "origin": origin})
+        return
+    for note in loaded.notes:
+        screen.remark(f"note: {note}")
+    screen.line(f"file: {safe(loaded.path) if loaded.path else 'none; `otel-audit init` writes one'}")
+    if not rows:
+        screen.line("Everything has its default.")
+        return
+    _print_rows(rows, screen)
+    sys.stdout.flush()
+
+
+def _print_rows(rows: list[tuple[str, Any, str]], screen: Screen) -> None:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    from otel_audit.config.template import toml
+
+    table = Table(box=box.ASCII if screen.ascii_only else box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table.add_column("setting", no_wrap=not screen.is_terminal, overflow="fold")
+    table.add_column("value", overflow="fold")
+    table.add_column("from", overflow="fold", style="dim")
+    for key, value, origin in rows:
+        style = "dim" if origin == "default" else "bold"
+        table.add_row(Text(safe(key), style=style), Text(safe(toml(value)), style=style), Text(safe(origin)))
+    screen.print(table)
+
+
+def _rows(loaded: LoadedConfig) -> list[tuple[str, Any, str]]:
+    """Give dotted key, value and origin of every setting; sections named by the user one by one."""
+    from otel_audit.config.catalog import settings
+
+    rows: list[tuple[str, Any, str]] = []
+    for setting in settings().values():
+        value: Any = loaded.config
+        for part in setting.path:
+            value = getattr(value, part)
+        origins = {
+            key: where
+            for key, where in loaded.origins.items()
+            if key == setting.key or key.startswith(setting.key + ".")
+        }
+        if setting.sections:
+            for name, section in value.items():
+                for nested in setting.sections:
+                    key = f"{setting.key}.{name}.{nested.path[-1]}"
+                    found = [
+                        where for each, where in origins.items() if each == key or each.startswith(key + ".")
+                    ]
+                    if found:
+                        rows.append((key, getattr(section, nested.path[-1]), _joined(found)))
+            continue
+        rows.append((setting.key, shown(value, secret=setting.secret), _joined(list(origins.values()))))
+    return rows
+
+
+def _joined(origins: list[str]) -> str:
+    return ", ".join(dict.fromkeys(origins)) or "default"
+
+
+def shown(value: Any, *, secret: bool) -> Any:
+    """Give a value as it may be shown: no secrets, no credentials inside addresses."""
+    if secret:
+        if isinstance(value, dict):
+            return dict.fromkeys(value, "********")
+        return "********" if value else value
+    if isinstance(value, str) and "://" in value and "@" in value:
+        scheme, _, rest = value.partition("://")
+        return f"{scheme}://********@{rest.rpartition('@')[2]}"
+    return value

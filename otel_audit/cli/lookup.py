@@ -1,0 +1,140 @@
+"""``show``, ``history`` and ``trace``: one record, one object, one request."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from otel_audit.cli.options import reads_store
+from otel_audit.cli.screen import Screen
+from otel_audit.cli.status import Status
+from otel_audit.errors import QueryError
+
+if TYPE_CHECKING:
+    from otel_audit.store.query import AuditStore
+
+_FULL_ID = 32
+
+
+@reads_store
+def show(
+    store: AuditStore,
+    screen: Screen,
+    record: Annotated[str, typer.Argument(metavar="ID", help="Record id, or its last 6 or more digits.")],
+    since: Annotated[
+        str | None, typer.Option(help="How far back to look for a shortened id; by default 90 days.")
+    ] = None,
+) -> None:
+    r"""Show one record in full: every value, where it came from, its place in its stream.
+
+    \b
+    otel-audit show 019ab3c2-7d1e-7c41-9f0a-51d2a90b3f7e
+    otel-audit show a90b3f7e
+    otel-audit show a90b3f7e --json
+    """
+    from otel_audit.cli.details import record_dict, record_view
+
+    number = record.strip()
+    if len(number.replace("-", "")) < _FULL_ID:
+        number = _whole_id(store, screen, number, since or "90 days ago")
+    stored = store.stored(number)
+    if stored is None:
+        screen.remark(f"No record has the id {number!r}.")
+        raise typer.Exit(Status.NOTHING)
+    if screen.json:
+        screen.object(record_dict(stored))
+        return
+    screen.print(record_view(stored, screen))
+    if screen.is_terminal:
+        from otel_audit.cli.safe import safe
+
+        follow = []
+        if stored.record.target is not None and stored.record.target.id:
+            follow.append(f"otel-audit history {safe(stored.record.target)}")
+        if stored.record.trace_id:
+            follow.append(f"otel-audit trace {safe(stored.record.trace_id)}")
+        if follow:
+            screen.remark("\nGo on: " + "\n       ".join(follow))
+
+
+def _whole_id(store: AuditStore, screen: Screen, fragment: str, since: str) -> str:
+    found = store.with_fragment(fragment, since=since)
+    if not found:
+        screen.remark(f"No record since {since} has {fragment!r} in its id; look further back with --since.")
+        raise typer.Exit(Status.NOTHING)
+    if len(found) > 1:
+        listed = "\n".join(f"  {each.id}  {each.event_name}" for each in found)
+        raise QueryError(f"{fragment!r} is in the ids of several records; write more of it:\n{listed}")
+    return found[0].id
+
+
+@reads_store
+def history(
+    store: AuditStore,
+    screen: Screen,
+    target: Annotated[str, typer.Argument(metavar="TYPE/ID", help="One object: shop.Order/7.")],
+    since: Annotated[str | None, typer.Option("--since", "-s", help="From: 15m, yesterday …")] = None,
+    until: Annotated[str | None, typer.Option("--until", "-u", help="To, in the same words.")] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=10_000, help="Newest records.")] = 100,
+    cursor: Annotated[str | None, typer.Option(help="Go further back, behind the page before.")] = None,
+) -> None:
+    r"""Tell what happened to one object, oldest first: changes, reads, rows of bulk statements, failures.
+
+    \b
+    otel-audit history shop.Order/7
+    otel-audit history shop.Order/7 --since yesterday --json
+    """
+    from otel_audit.cli.hints import unknown_words
+    from otel_audit.cli.tables import print_entries
+    from otel_audit.store.filters import Filters
+
+    page = store.history(target, since=since, until=until, limit=limit, cursor=cursor)
+    if not page.entries:
+        screen.remark(f"Nothing is recorded about {target}.")
+        for hint in unknown_words(store, Filters(target=target)):
+            screen.remark(hint)
+        raise typer.Exit(Status.NOTHING)
+    print_entries(screen, page.entries[::-1])
+    if page.cursor:
+        screen.remark(f"There is more before this: --limit, or --cursor {page.cursor}")
+
+
+@reads_store
+def trace(
+    store: AuditStore,
+    screen: Screen,
+    number: Annotated[str, typer.Argument(metavar="TRACE", help="Trace id, traceparent, or a record's id.")],
+) -> None:
+    r"""Show one trace as a tree: what the request did, and the records made on the way.
+
+    \b
+    otel-audit trace 4bf92f3577b34da6a3ce929d0e0e4736
+    otel-audit trace a90b3f7e                            the trace of a record
+    """
+    from otel_audit.cli.tree import trace_objects, trace_tree
+
+    wanted = _trace_of(store, screen, number)
+    found = store.trace(wanted) if wanted else None
+    if not found:
+        screen.remark(f"The store has neither spans nor records of trace {wanted or number}.")
+        raise typer.Exit(Status.NOTHING)
+    if screen.json:
+        for each in trace_objects(found):
+            screen.object(each)
+    else:
+        screen.print(trace_tree(found, screen))
+
+
+def _trace_of(store: AuditStore, screen: Screen, number: str) -> str:
+    """Give the trace id meant: itself, or that of the record with this id; empty if that has none."""
+    from otel_audit.store.filters import trace_id
+
+    bare = number.strip().lower().replace("-", "")
+    if not re.fullmatch("[0-9a-f]{6,32}", bare):
+        return trace_id(number)  # a traceparent, or it says what is valid
+    if len(bare) < _FULL_ID:
+        number = _whole_id(store, screen, number, "90 days ago")
+    record = store.get(number)
+    return record.trace_id if record is not None else bare

@@ -1,0 +1,127 @@
+"""Options several commands share, and the store they lead to."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import typing
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+import typer
+
+from otel_audit.cli.screen import Screen
+from otel_audit.config.loader import load
+from otel_audit.config.model import StoreConfig
+from otel_audit.errors import QueryError
+
+if TYPE_CHECKING:
+    pass
+
+_STORE = "Store"
+
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        metavar="FILE",
+        help="Configuration file; by default OTEL_AUDIT_CONFIG or the nearest otel-audit.toml.",
+        rich_help_panel=_STORE,
+        show_default=False,
+    ),
+]
+Url = Annotated[
+    str | None,
+    typer.Option(metavar="URL", help="Store: otel-audit serve, or any ClickHouse.", rich_help_panel=_STORE),
+]
+User = Annotated[str | None, typer.Option(help="ClickHouse user.", rich_help_panel=_STORE)]
+Password = Annotated[
+    str | None,
+    typer.Option(
+        help="Its password; better in OTEL_AUDIT_STORE_PASSWORD: others can see a command line.",
+        rich_help_panel=_STORE,
+    ),
+]
+Token = Annotated[
+    str | None,
+    typer.Option(
+        help="Bearer token of otel-audit serve; better in OTEL_AUDIT_STORE_TOKEN.", rich_help_panel=_STORE
+    ),
+]
+Database = Annotated[str | None, typer.Option(help="Database of the audit tables.", rich_help_panel=_STORE)]
+Utc = Annotated[bool, typer.Option("--utc", help="Read and show times in UTC, not in the local zone.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object a line, times in UTC.")]
+
+
+def store_config(
+    config: Path | None,
+    url: str | None,
+    user: str | None,
+    password: str | None,
+    token: str | None,
+    database: str | None,
+) -> StoreConfig:
+    """Lay options over the ``store`` section of the configuration.
+
+    Credentials of the file belong to the store of the file: another URL is not sent them. Those of
+    variables are.
+    """
+    loaded = load(config)
+    configured = loaded.config.store
+    given = {"url": url, "user": user, "password": password, "token": token, "database": database}
+    if url is not None and url != configured.url:
+        foreign = [
+            name
+            for name in ("user", "password", "token")
+            if not loaded.origins.get(f"store.{name}", "").startswith("OTEL_AUDIT_STORE_")
+        ]
+        configured = msgspec.structs.replace(configured, **dict.fromkeys(foreign, ""))
+    laid = msgspec.to_builtins(configured) | {
+        name: value for name, value in given.items() if value is not None
+    }
+    try:
+        return msgspec.convert(laid, StoreConfig)
+    except msgspec.ValidationError as error:
+        raise QueryError(f"the store's options: {error}") from error
+
+
+_STORE_OPTIONS: dict[str, Any] = {
+    "url": Url,
+    "user": User,
+    "password": Password,
+    "token": Token,
+    "database": Database,
+    "config": ConfigFile,
+}
+_SCREEN_OPTIONS: dict[str, Any] = {"json": Json, "utc": Utc}
+
+
+def reads_store(function: Callable[..., None]) -> Callable[..., None]:
+    """Make a command of ``function(store, screen, …)``: adds the options both need, opens and closes them."""
+
+    @functools.wraps(function)
+    def command(**options: Any) -> None:
+        from otel_audit.store.query import AuditStore
+
+        screen = Screen(**{name: options.pop(name) for name in _SCREEN_OPTIONS})
+        config = store_config(**{name: options.pop(name) for name in _STORE_OPTIONS})
+        with AuditStore(config, zone=screen.zone) as store:
+            function(store, screen, **options)
+
+    hints = typing.get_type_hints(
+        function, {"AuditStore": object, **function.__globals__}, include_extras=True
+    )
+    own = [
+        each.replace(annotation=hints[each.name], kind=inspect.Parameter.KEYWORD_ONLY)
+        for each in list(inspect.signature(function).parameters.values())[2:]
+    ]
+    added = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hint)
+        for options, default in ((_SCREEN_OPTIONS, False), (_STORE_OPTIONS, None))
+        for name, hint in options.items()
+    ]
+    command.__signature__ = inspect.Signature([*own, *added])  # type: ignore[attr-defined]
+    command.__annotations__ = {each.name: each.annotation for each in (*own, *added)}
+    return command

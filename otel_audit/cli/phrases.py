@@ -1,0 +1,96 @@
+"""A record in words: who, what, which object, what changed, how it ended. Everything comes out safe."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+from msgspec import UNSET
+
+from otel_audit.cli.safe import safe, shortened
+from otel_audit.record import Actor, Change
+from otel_audit.store.entries import AuditEntry
+
+ACTION_STYLES: Final = {
+    "CREATE": "green",
+    "UPDATE": "yellow",
+    "DELETE": "red",
+    "READ": "cyan",
+    "LOGIN": "blue",
+    "LOGOUT": "blue",
+}
+OUTCOME_STYLES: Final = {"success": "green", "failure": "bold red", "unknown": "bold magenta"}
+_SIGNS: Final = {"success": "✓", "failure": "✗ failure", "unknown": "? unknown"}
+
+
+def who(actor: Actor) -> str:
+    """Name the actor: by name, else id; with whom they act for."""
+    name = safe(actor.name or actor.id)
+    if actor.type in ("system", "service"):
+        name += f" ({actor.type})"
+    return f"{name} for {safe(actor.on_behalf_of)}" if actor.on_behalf_of else name
+
+
+def who_in_full(actor: Actor) -> str:
+    """Name the actor with type and id: ``alice (user 7)``."""
+    name = safe(actor.name or actor.id)
+    identity = actor.type if not actor.name or actor.name == actor.id else f"{actor.type} {safe(actor.id)}"
+    behalf = f", on behalf of {safe(actor.on_behalf_of)}" if actor.on_behalf_of else ""
+    return f"{name} ({identity}){behalf}"
+
+
+def outcome(value: str, *, ascii_only: bool = False) -> str:
+    """Mark how it ended: a tick, or a word that is seen."""
+    return safe(value) if ascii_only else _SIGNS.get(value, safe(value))
+
+
+def what_object(entry: AuditEntry) -> str:
+    """Name the target; of a bulk record its type and number of rows."""
+    if entry.target is None:
+        return ""
+    name = safe(entry.target)
+    return f"{name} × {entry.rows}" if entry.rows and not entry.ordinal else name
+
+
+def value(text: Any, width: int = 40) -> str:
+    """Show one value: NULL as ``null``, other than text as JSON, empty and padded text in quotes."""
+    if text is UNSET:
+        return "?"
+    if text is None:
+        return "null"
+    if not isinstance(text, str):
+        text = msgspec.json.encode(text).decode()
+    elif text != text.strip() or not text:
+        text = f'"{text}"'
+    return shortened(safe(text), width)
+
+
+def change(each: Change, width: int = 40) -> str:
+    """Show one change: ``status: new → paid``, ``total = 9.90`` for a first value, ``status was paid``."""
+    name = safe(each.field)
+    if each.old is UNSET and each.new is UNSET:
+        return name
+    if each.old is UNSET:
+        return f"{name} = {value(each.new, width)}"
+    if each.new is UNSET:
+        return f"{name} was {value(each.old, width)}"
+    return f"{name}: {value(each.old, width)} → {value(each.new, width)}"
+
+
+def changes(entry: AuditEntry, width: int = 40, limit: int | None = None) -> list[str]:
+    """Show what changed, one change a line; where nothing did, the message or the error."""
+    lines = [change(each, width) for each in entry.changes]
+    if limit is not None and len(lines) > limit:
+        lines = [*lines[: limit - 1], f"… {len(lines) - limit + 1} more"]
+    if entry.fields:
+        lines.append(shortened(", ".join(map(safe, entry.fields)), 3 * width))
+    if entry.message and not lines:
+        lines.append(shortened(safe(entry.message), 3 * width))
+    if entry.error:
+        lines.append(safe(entry.error))
+    return lines
+
+
+def place(entry: AuditEntry) -> str:
+    """Say where from: the address, or what stands for it."""
+    return safe(entry.source)

@@ -1,0 +1,68 @@
+"""Where a command writes: tables for people, one object a line for programs, remarks beside both."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+from otel_audit.cli.safe import safe_json, safe_lines
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+
+class Screen:
+    """Standard output and error of one command.
+
+    Args:
+        utc: show times in UTC, not in the machine's zone.
+        json: write one JSON object a line; remarks still go to standard error.
+    """
+
+    def __init__(self, *, utc: bool = False, json: bool = False) -> None:
+        self.zone: datetime.tzinfo | None = datetime.UTC if utc else None
+        self.json = json
+        self._console: Console | None = None
+
+    @property
+    def console(self) -> Console:
+        """Standard output; loaded when first needed, because a line of JSON does not need it."""
+        if self._console is None:
+            from rich.console import Console
+
+            # Values are data: no markup, no emoji codes, no colouring of what looks like a number.
+            self._console = Console(markup=False, emoji=False, highlight=False, soft_wrap=False)
+            if not self._console.is_terminal and "COLUMNS" not in os.environ:
+                self._console.width = 200  # a pipe has no width; a line is for grep, not for the eye
+        return self._console
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether a person reads it."""
+        return self.console.is_terminal
+
+    @property
+    def ascii_only(self) -> bool:
+        """Whether the output can show ASCII only."""
+        return self.console.options.ascii_only
+
+    def print(self, renderable: RenderableType) -> None:
+        """Write something for people."""
+        self.console.print(renderable)
+
+    def line(self, text: str = "") -> None:
+        """Write one line of text as it is; what comes from records must be made safe before."""
+        sys.stdout.write(text + "\n")
+
+    def object(self, value: Any) -> None:
+        """Write one JSON object on one line."""
+        sys.stdout.write(safe_json(value) + "\n")
+        sys.stdout.flush()
+
+    def remark(self, text: str) -> None:
+        """Write beside the result, to standard error."""
+        sys.stdout.flush()
+        sys.stderr.write(safe_lines(text) + "\n")
+        sys.stderr.flush()

@@ -1,0 +1,93 @@
+"""``serve``: the store for a laptop or one machine; ``migrate``: the tables on a ClickHouse server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from otel_audit.cli.options import ConfigFile, Database, Password, Token, Url, User, store_config
+from otel_audit.config.loader import load
+from otel_audit.config.model import ServerConfig
+
+_PORT = {"min": 0, "max": 65535, "show_default": False}
+
+
+def serve(
+    data: Annotated[
+        Path | None, typer.Option(metavar="DIRECTORY", help="Where the data is kept.", show_default=False)
+    ] = None,
+    host: Annotated[
+        str | None,
+        typer.Option(help="Address to listen on; any but loopback needs a token.", show_default=False),
+    ] = None,
+    http_port: Annotated[int | None, typer.Option(help="OTLP over HTTP: 4318.", **_PORT)] = None,
+    grpc_port: Annotated[int | None, typer.Option(help="OTLP over gRPC: 4317.", **_PORT)] = None,
+    clickhouse_port: Annotated[
+        int | None, typer.Option(help="Queries, as a ClickHouse server: 8123.", **_PORT)
+    ] = None,
+    token: Annotated[
+        str | None,
+        typer.Option(
+            help="Bearer token clients must send; better in OTEL_AUDIT_SERVER_TOKEN: others can see a "
+            "command line.",
+            show_default=False,
+        ),
+    ] = None,
+    fsync: Annotated[
+        bool | None,
+        typer.Option(
+            "--fsync/--no-fsync",
+            help="Flush to the disk before a request is acknowledged.",
+            show_default=False,
+        ),
+    ] = None,
+    config: ConfigFile = None,
+) -> None:
+    r"""Take records and spans over OTLP, keep them, and answer queries, until Ctrl-C.
+
+    Options go over the server section of the configuration. Port 0 picks a free one.
+
+    \b
+    otel-audit serve
+    otel-audit serve --data /var/lib/otel-audit
+    OTEL_AUDIT_SERVER_TOKEN=… otel-audit serve --host 0.0.0.0
+    """
+    from otel_audit.server import run
+
+    loaded = load(config).config
+    given: dict[str, Any] = {
+        "data": str(data.absolute()) if data is not None else None,
+        "host": host,
+        "http_port": http_port,
+        "grpc_port": grpc_port,
+        "clickhouse_port": clickhouse_port,
+        "token": token,
+        "fsync": fsync,
+    }
+    server = msgspec.to_builtins(loaded.server) | {
+        name: value for name, value in given.items() if value is not None
+    }
+    run(msgspec.structs.replace(loaded, server=msgspec.convert(server, ServerConfig)))
+
+
+def migrate(
+    url: Url = None,
+    user: User = None,
+    password: Password = None,
+    token: Token = None,
+    database: Database = None,
+    config: ConfigFile = None,
+) -> None:
+    """Create or update the audit tables of a ClickHouse server; what is there already stays as it is.
+
+    `otel-audit serve` does this for its own store by itself.
+    """
+    from otel_audit.store.client import StoreClient
+    from otel_audit.store.migrations import migrate as apply
+
+    client = StoreClient(store_config(config, url, user, password, token, database))
+    applied = apply(client.rows, client.config.database)
+    typer.echo(f"Applied: {', '.join(applied)}" if applied else "Nothing to do: the tables are up to date.")

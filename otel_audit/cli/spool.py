@@ -1,0 +1,131 @@
+"""``spool status`` and ``spool drain``: what waits on this machine, and sending it now."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from otel_audit.cli.options import ConfigFile, Json, Utc
+from otel_audit.cli.safe import safe
+from otel_audit.cli.screen import Screen
+from otel_audit.cli.status import EPILOG, Status
+from otel_audit.config.loader import load
+
+if TYPE_CHECKING:
+    from otel_audit.pipeline.spool.status import SpoolStatus
+
+spool = typer.Typer(
+    no_args_is_help=True, help="Records that wait on this machine for the sink.", rich_markup_mode="rich"
+)
+Directory = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="[DIRECTORY]", help="Spool directory; by default the configured one.", show_default=False
+    ),
+]
+
+
+@spool.command("status", epilog=EPILOG)
+def status(
+    directory: Directory = None, json: Json = False, utc: Utc = False, config: ConfigFile = None
+) -> None:
+    """Show what waits: by process, how many records, since when, whether anything is damaged.
+
+    Exits with 1 if the directory cannot be used, or holds damaged or refused records.
+    """
+    from otel_audit.pipeline.spool.status import read_status
+
+    screen = Screen(utc=utc, json=json)
+    state = read_status(directory or load(config).config.spool.directory)
+    if screen.json:
+        screen.object(state)
+    else:
+        _print(state, screen)
+    if state.error or state.damaged_files or state.quarantined:
+        raise typer.Exit(Status.NOTHING)
+
+
+def _print(state: SpoolStatus, screen: Screen) -> None:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    from otel_audit.store.times import format_time, zone_name
+
+    if not state.exists:
+        screen.line(f"{safe(state.directory)} does not exist yet: nothing was recorded on this machine.")
+        return
+    summary = f"{safe(state.directory)}: {state.waiting} records waiting, {size(state.bytes)}"
+    if state.oldest:
+        zone = safe(zone_name(state.oldest, zone=screen.zone))
+        summary += f", the oldest since {format_time(state.oldest, zone=screen.zone)} {zone}"
+    screen.line(summary)
+    if state.streams:
+        table = Table(
+            box=box.ASCII if screen.ascii_only else box.SIMPLE_HEAD, show_edge=False, pad_edge=False
+        )
+        for name in ("service", "host", "pid", "began", "waiting", "open", "bytes", "damaged"):
+            table.add_column(
+                name, justify="right" if name in ("pid", "waiting", "open", "bytes", "damaged") else "left"
+            )
+        for stream in state.streams:
+            table.add_row(
+                *map(
+                    Text,
+                    (
+                        safe(stream.service or "-"),
+                        safe(stream.host or "-"),
+                        str(stream.pid) if stream.alive else f"{stream.pid} (ended)",
+                        format_time(stream.created, zone=screen.zone),
+                        str(stream.waiting),
+                        str(stream.open_intents),
+                        size(stream.bytes),
+                        str(stream.damaged),
+                    ),
+                )
+            )
+        screen.print(table)
+    for name in state.damaged_files:
+        screen.line(f"damaged, kept aside: {safe(name)}")
+    for name in state.quarantined:
+        screen.line(f"refused by the sink, kept aside: {safe(name)}")
+    if state.error:
+        screen.remark(f"otel-audit: {state.error}")
+
+
+@spool.command("drain", epilog=EPILOG)
+def drain(
+    directory: Directory = None,
+    timeout: Annotated[float, typer.Option(min=0, help="Seconds to keep trying.")] = 60.0,
+    config: ConfigFile = None,
+) -> None:
+    """Send what processes that ended have left, now; what running ones hold they send themselves.
+
+    Exits with 3 if the sink did not take all of it in time. Nothing is lost then: it waits on.
+    """
+    from otel_audit.pipeline.drain import drain as drain_spool
+
+    loaded = load(config).config
+    began = time.monotonic()
+    found = drain_spool(directory or loaded.spool.directory, loaded, timeout=timeout)
+    typer.echo(
+        f"{found.delivered} records sent in {time.monotonic() - began:.1f} s, "
+        f"{found.remaining} left by processes that ended"
+    )
+    if found.remaining:
+        if found.error:
+            typer.echo(f"otel-audit: {safe(found.error)}", err=True)
+        raise typer.Exit(Status.UNREACHABLE)
+
+
+def size(count: int) -> str:
+    """Write a number of bytes for people: ``3.2 MiB``."""
+    amount = float(count)
+    for unit in ("B", "KiB", "MiB"):
+        if amount < 1024:
+            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
+        amount /= 1024
+    return f"{amount:.1f} GiB"

@@ -1,0 +1,67 @@
+"""``docs/configuration.md``, written from the model: ``python -m otel_audit.config.reference > docs/…``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+
+from otel_audit.config.catalog import Setting, sections
+from otel_audit.config.template import toml
+
+_INTRODUCTION = """\
+# Configuration
+
+<!-- Written by `python -m otel_audit.config.reference`; change otel_audit/config/model.py instead. -->
+
+Settings are read from the first of these that exists:
+
+1. the file that `OTEL_AUDIT_CONFIG` names,
+2. the nearest `otel-audit.toml`, or `pyproject.toml` with a `[tool.otel_audit]` table, from the working
+   directory upward (in one directory `otel-audit.toml` goes first),
+3. Django's setting `OTEL_AUDIT`, a dict of the same sections.
+
+Over them go the options of OpenTelemetry's declarative configuration (`OTEL_CONFIG_FILE`), and over
+everything the variables `OTEL_AUDIT_<SECTION>_<KEY>`, each named below. In a variable a list is separated by
+commas, a table is `name=value` pairs separated by commas, and both may be JSON instead; an empty variable
+counts as unset.
+
+An unknown key or a value that does not fit is an error that names the file, the line and the nearest valid
+key. Sizes are bytes, times are seconds. Directories are relative to the file that names them, those of
+variables and of Django's setting to the working directory.
+
+`otel-audit init` writes a commented file with every setting; `otel-audit config show` prints what holds and
+where each value came from.
+"""
+
+
+def reference() -> str:
+    """Write the page."""
+    return "\n".join([_INTRODUCTION, *_sections()]) + "\n"
+
+
+def _sections() -> Iterator[str]:
+    for section in sections():
+        yield f"## `[{section.name}]`\n" if section.name else "## Top level\n"
+        if section.description:
+            yield section.description + "\n"
+        for setting in section.settings:
+            yield from _setting(setting, "###")
+
+
+def _setting(setting: Setting, level: str) -> Iterator[str]:
+    if setting.sections:
+        yield f'{level} `[{setting.key}."<pattern>"]`\n'
+        yield f"{setting.description} As a variable: `{setting.variable}`, as JSON.\n"
+        for nested in setting.sections:
+            yield f"- `{nested.path[-1]}` ({nested.expected}): {nested.description}"
+        yield ""
+        return
+    yield f"{level} `{setting.key}`\n"
+    yield setting.description + "\n"
+    default = "empty" if setting.default in ("", [], {}) else f"`{toml(setting.default)}`"
+    expected = setting.expected.replace('"', "`")
+    yield f"{expected[0].upper()}{expected[1:]}; default {default}. Variable `{setting.variable}`.\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(reference())

@@ -1,0 +1,99 @@
+"""The commented ``otel-audit.toml`` that ``otel-audit init`` writes: every setting, from the model."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import msgspec
+
+from otel_audit.config.catalog import Setting, sections
+
+_WIDTH: Final = 100
+_EXAMPLES: Final = {
+    "models": '["shop.*", "auth.User", "!sessions.*"]',
+    "reads": '["shop.Customer"]',
+    "names": '["iban", "tax_.*"]',
+    "values": r"""['\bKD-\d{8}\b']""",
+    "allow": '["token_count"]',
+    "headers": '{ X-Team = "shop" }',
+}
+
+
+def template(values: Mapping[str, Any] | None = None, *, introduction: str = "") -> str:
+    """Write the file: what ``values`` sets (by dotted name) is active, all else a comment with its default."""
+    given = dict(values or {})
+    lines = [
+        "# otel-audit: what is recorded, what is sensitive, and where records go.",
+        "#",
+        "# Every setting is here, commented out with its default; `otel-audit config show` prints what",
+        "# holds and where it came from. Each can be a variable, too: OTEL_AUDIT_<SECTION>_<KEY>.",
+    ]
+    if introduction:
+        lines += ["#", *_comment(introduction)]
+    for section in sections():
+        lines.append("")
+        if section.name:
+            lines += [*_comment(section.description), f"[{section.name}]"]
+        for setting in section.settings:
+            lines += _setting(setting, given)
+    return "\n".join(lines) + "\n"
+
+
+def _setting(setting: Setting, given: Mapping[str, Any]) -> Iterator[str]:
+    yield ""
+    yield from _comment(setting.description)
+    if setting.sections:
+        yield f'# [{".".join(setting.path)}."shop.Customer"]'
+        for nested in setting.sections:
+            yield from ("# " + line for line in _comment(f"{nested.description} {_choices(nested)}".strip()))
+            yield f"# {nested.path[-1]} = {_model_example(nested)}"
+        return
+    if choices := _choices(setting):
+        yield from _comment(choices)
+    name = setting.path[-1]
+    if setting.key in given:
+        yield f"{name} = {toml(given[setting.key])}"
+    elif name in _EXAMPLES and not setting.default:
+        yield f"# {name} = {_EXAMPLES[name]}"
+    else:
+        yield f"# {name} = {toml(setting.default)}"
+
+
+def _choices(setting: Setting) -> str:
+    expected = setting.expected
+    return f"{expected[0].upper()}{expected[1:]}." if expected.startswith("one of") else ""
+
+
+def _model_example(setting: Setting) -> str:
+    name = setting.path[-1]
+    return {"reads": "true", "old_values": '"exact"'}.get(
+        name, '{ email = "mask", card_number = "keep_last:4" }'
+    )
+
+
+def _comment(text: str) -> Iterator[str]:
+    for paragraph in text.split("\n"):
+        for line in textwrap.wrap(paragraph, _WIDTH - 2) or [""]:
+            yield f"# {line}".rstrip()
+
+
+def toml(value: Any) -> str:
+    """Write a setting's value as TOML."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int):
+        return f"{value:_}" if value >= 10_000 else str(value)
+    if isinstance(value, float):
+        return repr(value)
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    if isinstance(value, list):
+        return "[" + ", ".join(map(toml, value)) + "]"
+    if isinstance(value, msgspec.Struct):
+        value = msgspec.to_builtins(value)
+    if not value:
+        return "{}"
+    return "{ " + ", ".join(f"{toml(str(name))} = {toml(item)}" for name, item in value.items()) + " }"
