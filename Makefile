@@ -42,7 +42,7 @@ install: $(VENV)/.demo $(VENV)/.lint $(VENV)/.test ## Install everything for wor
 
 # --- what one does with it ---------------------------------------------------------------------------
 
-.PHONY: demo test test-newest lint format bench docs lock clean
+.PHONY: demo test lint format bench docs lock clean
 demo: $(VENV)/.demo ## Run the example shop, drive it, show its audit trail (DEMO_ONCE=1: then end)
 	$(PYTHON) examples/shop/demo.py $(if $(filter-out 0,$(DEMO_ONCE)),--once)
 
@@ -61,6 +61,9 @@ format: $(VENV)/.lint ## Rewrite the code in the project's style
 
 bench: $(VENV)/.bench ## Measure, print figures beside goals, write benchmarks/results/*.json (ARGS='--only …')
 	$(PYTHON) -m benchmarks $(ARGS)
+
+docs: $(VENV)/.demo ## Write docs/configuration.md from the configuration model
+	$(PYTHON) -m otel_audit.config.reference > docs/configuration.md
 
 lock: $(VENV)/.test ## Write constraints.txt anew (ARGS=--upgrade: to the newest versions)
 	scripts/venv $(NEWEST) "$$(scripts/python newest)"
