@@ -59,7 +59,7 @@ format: $(VENV)/.lint ## Rewrite the code in the project's style
 	$(VENV)/bin/ruff check --fix-only --exit-zero .
 	$(VENV)/bin/ruff format .
 
-bench: $(VENV)/.bench ## Measure, print figures beside goals, write benchmarks/results/*.json (ARGS='--only …')
+bench: $(VENV)/.bench ## Measure, print figures beside goals, write benchmarks/results/*.json (ARGS='save spans')
 	$(PYTHON) -m benchmarks $(ARGS)
 
 docs: $(VENV)/.demo ## Write docs/configuration.md from the configuration model
