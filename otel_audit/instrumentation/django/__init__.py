@@ -36,12 +36,12 @@ class DjangoAuditInstrumentor(BaseInstrumentor):  # type: ignore[misc]
             _logger.info("Django is not audited: switched off by configuration")
             return
 
-        from otel_audit.instrumentation.django.capture import WriteCapture
         from otel_audit.instrumentation.django.models import ModelPolicy
         from otel_audit.instrumentation.django.patches import AppliedPatches, table
+        from otel_audit.instrumentation.django.writes import WriteCapture
 
         policy = ModelPolicy(config.django)
-        writes = WriteCapture(policy, config, pipeline)
+        writes = WriteCapture(policy, config, kwargs.get("pipeline"))
         patches = AppliedPatches()
         patches.apply(table(writes))
         writes.start()

@@ -13,7 +13,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 if TYPE_CHECKING:
-    from otel_audit.instrumentation.django.capture import WriteCapture
+    from otel_audit.instrumentation.django.writes import WriteCapture
+    from otel_audit.instrumentation.django.middleware import RequestCapture
+    from otel_audit.instrumentation.django.reads import ReadCapture
 
 _ABSENT: Final = object()
 
@@ -32,8 +34,18 @@ class Patch(NamedTuple):
     optional: bool = False
 
 
-def table(writes: WriteCapture) -> list[Patch]:
-    """List every patch of the Django instrumentor."""
+def table(
+    writes: WriteCapture, reads: ReadCapture | None = None, requests: RequestCapture | None = None
+) -> list[Patch]:
+    """List every patch of the Django instrumentor; ``reads`` is None where none are configured."""
+    return [
+        *_writes(writes),
+        *(_reads(reads) if reads is not None else ()),
+        *(_requests(requests) if requests is not None else ()),
+    ]
+
+
+def _writes(writes: WriteCapture) -> list[Patch]:
     compiler = "django.db.models.sql.compiler"
     wrapper = "django.db.backends.base.base:BaseDatabaseWrapper"
     transactions = writes.transactions
@@ -51,6 +63,11 @@ def table(writes: WriteCapture) -> list[Patch]:
             "django.db.models.base:Model._do_update",
             writes.saves,
             "tells the UPDATE which instance is being saved, and so what it had loaded",
+        ),
+        Patch(
+            "django.db.models.base:Model.refresh_from_db",
+            writes.refreshes,
+            "what it loads is what the instance knows from then on",
         ),
         Patch(f"{wrapper}.commit", transactions.commit, "success is known here"),
         Patch(f"{wrapper}.rollback", transactions.rollback, "everything pending failed"),
@@ -73,6 +90,50 @@ def table(writes: WriteCapture) -> list[Patch]:
             "django.core.management.commands.migrate:Command.handle",
             writes.suppressed,
             "migrations write content types, permissions and moved data, not what somebody did",
+        ),
+    ]
+
+
+def _reads(reads: ReadCapture) -> list[Patch]:
+    compiler = "django.db.models.sql.compiler"
+    return [
+        Patch(f"{compiler}:SQLCompiler.execute_sql", reads.selects, "every SELECT of the ORM"),
+        Patch(
+            "django.db.models.query:RawModelIterable.__iter__",
+            reads.raw,
+            "raw() runs its SQL by itself",
+        ),
+        Patch(
+            f"{compiler}:SQLUpdateCompiler.pre_sql_setup",
+            reads.internal,
+            "an UPDATE over joins first selects the keys it will touch: not a read",
+        ),
+        Patch(
+            "django.db.models.base:Model._save_table",
+            reads.internal,
+            "looks whether the row exists (select_on_save) and for the next _order: not a read",
+        ),
+        Patch(
+            "django.db.models.deletion:Collector.collect",
+            reads.collects,
+            "loads what a delete is about to remove: not a read",
+        ),
+    ]
+
+
+def _requests(requests: RequestCapture) -> list[Patch]:
+    from otel_audit.instrumentation.django.commands import in_command_scope
+
+    return [
+        Patch(
+            "django.core.handlers.base:BaseHandler.load_middleware",
+            requests.load_middleware,
+            "places our middleware, without a change to settings.MIDDLEWARE",
+        ),
+        Patch(
+            "django.core.management.base:BaseCommand.execute",
+            in_command_scope,
+            "outside a request, the management command is who acts",
         ),
     ]
 

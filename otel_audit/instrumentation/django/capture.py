@@ -1,0 +1,253 @@
+"""Write capture: what the wrappers around Django's compilers share.
+
+A captured statement goes three steps: prepare (ours), run (the application's statement, never guarded), record
+(ours). A fault of ours in the first or last step costs detail, never the statement.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from otel_audit.config.model import AuditConfig
+from otel_audit.errors import AuditError
+from otel_audit.instrumentation.django.changes import BulkWrite, CapturedWrite, NoWrite, Place, Verb
+from otel_audit.instrumentation.django.faults import Faults
+from otel_audit.instrumentation.django.fields import ModelPlan
+from otel_audit.instrumentation.django.models import ModelPolicy
+from otel_audit.instrumentation.django.old_values import Freshness, ThreadState
+from otel_audit.instrumentation.django.statements import Tables
+from otel_audit.instrumentation.django.transactions import Transactions
+from otel_audit.pipeline import provider
+from otel_audit.pipeline.transaction import TransactionBuffer
+
+if TYPE_CHECKING:
+    from otel_audit.pipeline.logger import AuditLogger
+    from otel_audit.pipeline.provider import AuditPipeline
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+_MAX_PLANS: Final = 4096
+
+
+class Capture:
+    """The state of write capture in this process, and the plans of the models it has met."""
+
+    def __init__(self, policy: ModelPolicy, config: AuditConfig, pipeline: AuditPipeline | None = None) -> None:
+        self.policy = policy
+        self.config = config.django
+        self._pipeline = pipeline
+        self.thread = ThreadState()
+        self.freshness = Freshness()
+        self.faults = Faults(fail_closed=config.on_error == "fail_closed")
+        self.tables = Tables()
+        self.transactions = Transactions(self._buffer, self.thread, self.freshness, self.faults)
+        self._plans: dict[Any, ModelPlan] = {}
+        self._places: dict[tuple[str, str, str], Place] = {}
+
+    def _buffer(self) -> TransactionBuffer:
+        logger = None if self._pipeline is None else self._pipeline.logger
+        return TransactionBuffer(logger, failures=self.config.failures)
+
+    def logger(self) -> AuditLogger | None:
+        """Give the logger of the pipeline: the one given, or the current one."""
+        pipeline = self._pipeline or provider.current()
+        return None if pipeline is None else pipeline.logger
+
+    def plan(self, model: Any) -> ModelPlan:
+        """Give the plan of ``model``; a proxy has that of its concrete model."""
+        found = self._plans.get(model)
+        if found is None:
+            concrete = model._meta.concrete_model
+            found = ModelPlan(concrete, self.policy.settings(concrete))
+            # Models of migrations and tests are classes made anew each time.
+            if len(self._plans) >= _MAX_PLANS:
+                self._plans.clear()
+            self._plans[model] = found
+        return found
+
+    def place(self, connection: Any) -> Place:
+        """Say where writes through ``connection`` go."""
+        name = str(connection.settings_dict.get("NAME") or "")
+        key = (connection.alias, connection.vendor, name)
+        found = self._places.get(key)
+        if found is None:
+            system = connection.vendor
+            if system == "mysql" and connection.mysql_is_mariadb:
+                system = "mariadb"
+            found = self._places[key] = Place(system, name, self.config, self.faults)
+        return found
+
+
+class Statement:
+    """One captured statement, from before it runs until its effect is noted."""
+
+    def __init__(self, capture: Capture, compiler: Any, plan: ModelPlan, verb: Verb) -> None:
+        self.capture = capture
+        self.connection = compiler.connection
+        self.plan = plan
+        self.verb: Verb = verb
+        self.transactions = capture.transactions
+        self.state = self.transactions.state(self.connection)
+        self.immediate = self.transactions.immediate(self.connection, self.state)
+        # A TestCase never commits; its statements are settled like committed ones, without an intent.
+        self.autocommit = self.immediate and not self.connection.in_atomic_block
+        self.place = capture.place(self.connection)
+        self._intent: CapturedWrite | None = None
+        self._handle: Any = None
+        self._executed = 0
+
+    def run(self, execute: Callable[[], Any], intent: CapturedWrite | None = None) -> Any:
+        """Run the application's statement, in autocommit with the intent of it on disk before."""
+        self._intent = intent = intent or CapturedWrite(self.plan, self.verb, self.place)
+        intent.origin = self.state
+        if self.autocommit:
+            try:
+                self._handle = self.state.buffer.intend_now(intent)
+            except AuditError:
+                raise
+            except Exception as error:
+                self.capture.faults.report("intend", error)
+        thread = self.capture.thread
+        thread.runs += 1
+        self._executed = thread.executed
+        try:
+            result = execute()
+        except BaseException as error:
+            try:
+                self._failed(error, intent)
+            except Exception as fault:
+                # The application's own exception is on its way; ours must not take its place.
+                self.capture.faults.note("failed statement", fault)
+            raise
+        if not self.autocommit and self.connection.vendor == "sqlite":
+            self.state.locked = True
+        return result
+
+    def done(self, *writes: CapturedWrite) -> None:
+        """Note what the statement did; nothing if it matched no row."""
+        for write in writes:
+            write.origin = self.state
+        if self.autocommit:
+            self._settle(writes)
+            return
+        for write in writes:
+            self.transactions.add(self.state, write)
+        if self.immediate and writes:
+            self.transactions.settle_testcase(self.connection)
+
+    def recover(self, error: BaseException, count: Any = None) -> None:
+        """Note the statement with its row count only: ``error`` is a fault of ours after it ran."""
+        self.capture.faults.report(self.verb, error)
+        self.capture.freshness.wrote_many(
+            self.connection.alias, self.plan, None, self.transactions.mark(self.connection)
+        )
+        if count.__class__ is int and count:
+            self.done(BulkWrite(self.plan, self.verb, self.place, count))
+        elif count is None:
+            self.done(CapturedWrite(self.plan, self.verb, self.place))
+        else:
+            self.done()
+
+    def _settle(self, writes: tuple[CapturedWrite, ...]) -> None:
+        handle, self._handle = self._handle, None
+        first, *others = writes or (NoWrite(self.plan, self.verb, self.place),)
+        try:
+            self.state.buffer.settle_now(handle, first, "success")
+            for write in others:
+                self.state.buffer.settle_now(None, write, "success")
+        except AuditError:
+            raise
+        except Exception as error:
+            self.capture.faults.report("settle", error, lost=len(writes))
+
+    def _failed(self, error: BaseException, intent: CapturedWrite) -> None:
+        """Note that the statement raised: nothing was written, unless its answer was lost."""
+        from django.db import Error, InterfaceError, OperationalError
+
+        intent.error = type(error).__qualname__
+        sent = self.capture.thread.executed != self._executed
+        lost = isinstance(error, OperationalError | InterfaceError) and not _connected(self.connection)
+        refused = isinstance(error, Error) and not lost
+        buffer = self.state.buffer
+        if self.autocommit:
+            handle, self._handle = self._handle, None
+            if refused:
+                buffer.settle_now(handle, intent, "failure")
+            elif sent:
+                buffer.settle_now(handle, intent, "unknown")
+            else:  # it could not even be compiled
+                buffer.settle_now(handle, NoWrite(self.plan, self.verb, self.place), "failure")
+        elif refused and sent:
+            logger = self.capture.logger()
+            if logger is not None and self.capture.config.failures:
+                logger.emit(*intent.build(logger, "failure", buffer.transaction), at=intent.moment)
+        elif sent:
+            # Something after the statement raised; what was written shares the fate of the transaction.
+            self.transactions.add(self.state, intent)
+
+
+def _connected(connection: Any) -> bool:
+    """Say whether the driver still holds a connection; asks no server."""
+    driver = connection.connection
+    closed = getattr(driver, "closed", None)
+    if driver is None:
+        return False
+    if closed is not None:
+        return not closed
+    if connection.vendor == "mysql":
+        try:
+            driver.ping()
+        except Exception:
+            return False
+    return True
+
+
+def guarded(
+    capture: Capture,
+    plan: ModelPlan,
+    verb: Verb,
+    compiler: Any,
+    plain: Callable[[], Any],
+    captured: Callable[[], Any],
+) -> Any:
+    """Run ``captured``; where it fails before the application's statement ran, run ``plain`` instead.
+
+    An exception the application itself has caused comes again from the plain statement, and only from there.
+    A database error of a statement of ours inside a transaction reaches the application as it is: the
+    transaction is doomed, and an application that retries on deadlocks must see why.
+    """
+    from django.db import Error
+
+    thread = capture.thread
+    runs = thread.runs
+    try:
+        return captured()
+    except Exception as error:
+        if thread.runs != runs or isinstance(error, AuditError):
+            raise
+        connection = compiler.connection
+        if isinstance(error, Error) and (connection.in_atomic_block or not connection.autocommit):
+            raise
+        fault = error
+    statement = Statement(capture, compiler, plan, verb)
+    result = statement.run(plain)
+    statement.recover(fault, len(result) if isinstance(result, list) else result)
+    return result
+
+
+def suppressing(thread: ThreadState) -> Callable[[_F], _F]:
+    """Make a wrapper under which nothing is captured."""
+
+    def wrap(original: _F) -> _F:
+        @functools.wraps(original)
+        def suppressed(*args: Any, **kwargs: Any) -> Any:
+            thread.suppressed += 1
+            try:
+                return original(*args, **kwargs)
+            finally:
+                thread.suppressed -= 1
+
+        return suppressed  # type: ignore[return-value]
+
+    return wrap

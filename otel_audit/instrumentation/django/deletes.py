@@ -1,0 +1,112 @@
+"""DELETE: the statement returns the rows it deletes; where it cannot, they are read and locked before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from otel_audit.instrumentation.django.capture import Capture, Statement
+from otel_audit.instrumentation.django.changes import BulkWrite
+from otel_audit.instrumentation.django.fields import ModelPlan
+from otel_audit.instrumentation.django.statements import (
+    Returned,
+    delete_returning,
+    matching_query,
+    select_matching,
+    take_write_lock,
+)
+
+_FORBIDDEN = (1142, 1143)
+"""MariaDB: the role may not SELECT from the table, or one of its columns."""
+
+
+def delete(capture: Capture, plan: ModelPlan, compiler: Any, run: Callable[[], Any], result_type: Any) -> Any:
+    """Run a DELETE compiler's statement and note the rows it deleted."""
+    from django.core.exceptions import EmptyResultSet
+    from django.db.models.sql.constants import NO_RESULTS, ROW_COUNT
+
+    try:
+        sql, params = compiler.as_sql()
+    except EmptyResultSet:
+        return run()
+    connection = compiler.connection
+    statement = Statement(capture, compiler, plan, "delete")
+    abilities = capture.tables.abilities(connection, plan.table)
+    returns = abilities.returning and sql.startswith("DELETE FROM ") and result_type in (ROW_COUNT, NO_RESULTS)
+    if plan.old_values == "off" or not abilities.select:
+        count = statement.run(run)
+        _note(capture, statement, Returned(None, count if count.__class__ is int else 0, "count"))
+        return count
+    if not returns:
+        return _select_first(capture, plan, compiler, run)
+    try:
+        returned = statement.run(lambda: delete_returning(compiler, plan, capture.config, sql, params))
+    except Exception as error:
+        if not _forbidden(connection, error):
+            raise
+        capture.tables.forbid(connection, plan.table)
+        return delete(capture, plan, compiler, run, result_type)
+    try:
+        _note(capture, statement, returned)
+    except Exception as error:
+        statement.recover(error, returned.count)
+    return returned.count if result_type == ROW_COUNT else None
+
+
+def _select_first(capture: Capture, plan: ModelPlan, compiler: Any, run: Callable[[], Any]) -> Any:
+    from django.db import transaction
+
+    connection = compiler.connection
+    if not connection.in_atomic_block and connection.get_autocommit():
+        with transaction.atomic(using=connection.alias):
+            return _select_first(capture, plan, compiler, run)
+    statement = Statement(capture, compiler, plan, "delete")
+    if connection.vendor == "sqlite" and not statement.state.locked:
+        take_write_lock(connection, plan.table)
+    others = [field for field in plan.fields if field not in plan.keys]
+    matching = matching_query(compiler.query, plan)
+    found = select_matching(matching, plan, others, compiler, capture.config)
+    result = statement.run(run)
+    try:
+        count = result if result.__class__ is int else getattr(result, "rowcount", found.count)
+        if found.rows is None:
+            found = Returned(None, count, "count")
+        _note(capture, statement, found, more=count - found.count)
+    except Exception as error:
+        statement.recover(error, result)
+    return result
+
+
+def _note(capture: Capture, statement: Statement, returned: Returned, more: int = 0) -> None:
+    plan = statement.plan
+    if not returned.count:
+        statement.done()
+        return
+    mark = capture.transactions.mark(statement.connection)
+    rows = returned.rows
+    capture.freshness.wrote_many(statement.connection.alias, plan, keys_of(plan, rows), mark)
+    old = rows.plans[len(plan.keys) :] if rows is not None else []
+    write = BulkWrite(
+        plan,
+        "delete",
+        statement.place,
+        returned.count,
+        rows,
+        old=old,
+        completeness=returned.completeness,
+        old_values="exact" if old else None,
+    )
+    extra = [BulkWrite(plan, "delete", statement.place, more)] if more > 0 else []
+    statement.done(write, *extra)
+
+
+def keys_of(plan: ModelPlan, rows: Any) -> list[Any] | None:
+    """Give the keys of rows noted as written lately; ``None`` where there are too many to name."""
+    if rows is None or len(rows) > 1000:
+        return None
+    width = len(plan.keys)
+    return [row[0] if width == 1 else tuple(row[:width]) for row in rows.rows()]
+
+
+def _forbidden(connection: Any, error: Exception) -> bool:
+    return connection.vendor == "mysql" and bool(error.args) and error.args[0] in _FORBIDDEN

@@ -1,0 +1,303 @@
+"""Values by field: what a field's value is compared and recorded as, planned once per model.
+
+A *frozen* value is one nobody can change afterwards: a plain immutable one, or :class:`Encoded`, the JSON of
+a mutable one at the moment it was seen. Frozen values are kept from the write to the end of the transaction;
+:func:`thaw` makes them what a record carries.
+"""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import uuid
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+from msgspec import UNSET
+
+from otel_audit.record import portable
+
+if TYPE_CHECKING:
+    from django.db.models import Field, Model
+
+    from otel_audit.instrumentation.django.models import ModelSettings
+
+ATOMS: Final = frozenset(
+    {
+        type(None),
+        bool,
+        int,
+        float,
+        str,
+        bytes,
+        decimal.Decimal,
+        datetime.datetime,
+        datetime.date,
+        datetime.time,
+        datetime.timedelta,
+        uuid.UUID,
+    }
+)
+"""Classes whose instances never change and need no conversion to be compared."""
+
+_IMMUTABLE_FIELDS: Final = frozenset(
+    {
+        "AutoField",
+        "BigAutoField",
+        "BigIntegerField",
+        "BooleanField",
+        "CharField",
+        "DateField",
+        "DateTimeField",
+        "DecimalField",
+        "DurationField",
+        "EmailField",
+        "FileField",
+        "FilePathField",
+        "FloatField",
+        "ForeignKey",
+        "GenericIPAddressField",
+        "ImageField",
+        "IPAddressField",
+        "IntegerField",
+        "NullBooleanField",
+        "OneToOneField",
+        "PositiveBigIntegerField",
+        "PositiveIntegerField",
+        "PositiveSmallIntegerField",
+        "SlugField",
+        "SmallAutoField",
+        "SmallIntegerField",
+        "TextField",
+        "TimeField",
+        "URLField",
+        "UUIDField",
+    }
+)
+_CANONICAL: Final[dict[str, type]] = {
+    "AutoField": int,
+    "BigAutoField": int,
+    "BigIntegerField": int,
+    "BooleanField": bool,
+    "CharField": str,
+    "DateField": datetime.date,
+    "EmailField": str,
+    "FloatField": float,
+    "IntegerField": int,
+    "PositiveBigIntegerField": int,
+    "PositiveIntegerField": int,
+    "PositiveSmallIntegerField": int,
+    "SlugField": str,
+    "SmallIntegerField": int,
+    "TextField": str,
+    "TimeField": datetime.time,
+    "URLField": str,
+    "UUIDField": uuid.UUID,
+}
+"""The class whose instances a field stores as they are."""
+
+_HIDING_WORDS: Final = ("crypt", "fernet", "secret")
+
+
+class Encoded(bytes):
+    """A mutable value as JSON, made when the value was seen."""
+
+    __slots__ = ()
+
+
+def _encode(value: Any) -> Encoded:
+    try:
+        return Encoded(msgspec.json.encode(value, enc_hook=portable))
+    except Exception:  # keys that are no text, integers beyond 64 bits, lone surrogates
+        return Encoded(msgspec.json.encode(portable(value)))
+
+
+def freeze(value: Any) -> Any:
+    """Make a value that nobody can change afterwards; never evaluates a model's ``__str__``."""
+    kind = value.__class__
+    if kind in ATOMS or kind is Encoded:
+        return value
+    if kind is memoryview or kind is bytearray:
+        return bytes(value)
+    if kind is dict or kind is list or kind is tuple:
+        return _encode(value)
+    if hasattr(value, "_meta") and hasattr(value, "pk"):
+        return freeze(value.pk)
+    if hasattr(value, "storage") and hasattr(value, "name"):  # a FieldFile
+        return freeze(value.name)
+    plain = portable(value)
+    return plain if plain.__class__ in ATOMS else _encode(plain)
+
+
+def thaw(value: Any) -> Any:
+    """Give what a record carries for a frozen value; aware datetimes become UTC."""
+    kind = value.__class__
+    if kind is Encoded:
+        return msgspec.json.decode(value)
+    if kind is datetime.datetime and value.tzinfo is not None:
+        return value.astimezone(datetime.UTC)
+    return value
+
+
+def same(old: Any, new: Any) -> bool:
+    """Say whether two frozen values are equal; a comparison that raises means they are not."""
+    if old is new:
+        return True
+    try:
+        if old == new:
+            return True
+        if old.__class__ is Encoded and new.__class__ is Encoded:
+            return bool(msgspec.json.decode(old) == msgspec.json.decode(new))
+    except Exception:  # a signalling NaN, a foreign __eq__
+        return False
+    return False
+
+
+class FieldPlan:
+    """How one concrete field is read, compared and named in records.
+
+    ``hidden``: its class says that it encrypts, so its values are masked unless the configuration says
+    otherwise.
+    """
+
+    __slots__ = ("_canonical", "_convert", "attname", "automatic", "column", "field", "hidden", "mutable", "name")
+
+    def __init__(self, field: Field[Any, Any]) -> None:
+        self.field = field
+        self.name = field.name
+        self.attname = field.attname
+        self.column: str = field.column  # type: ignore[assignment]
+        self.mutable = _value_field(field).get_internal_type() not in _IMMUTABLE_FIELDS
+        self.hidden = any(
+            word in f"{kind.__module__}.{kind.__qualname__}".lower()
+            for kind in type(field).__mro__
+            for word in _HIDING_WORDS
+        )
+        self.automatic = bool(getattr(field, "auto_now", False))
+        self._convert = _conversion(_value_field(field))
+        self._canonical = _CANONICAL.get(_value_field(field).get_internal_type())
+
+    def normal(self, value: Any) -> Any:
+        """Give a frozen value as the database will hold it; as it is where that cannot be told."""
+        if value is None or value.__class__ is self._canonical or value.__class__ is Encoded:
+            return value
+        try:
+            return freeze(self._convert(value))
+        except Exception:  # to_python of an unusual value raises what it likes
+            return value
+
+
+def _value_field(field: Any) -> Any:
+    """Follow foreign keys to the field whose values they hold."""
+    seen = 0
+    while field.remote_field is not None and seen < 16:
+        try:
+            field = field.target_field
+        except Exception:  # a relation to a model that is not there (yet), or with several columns
+            break
+        seen += 1
+    return field
+
+
+def _conversion(field: Any) -> Callable[[Any], Any]:
+    from django.db import models
+
+    if isinstance(field, models.DecimalField):
+        return _quantised(field)
+    if isinstance(field, models.DateTimeField):
+        return _instant(field)
+    if isinstance(field, models.BinaryField):
+        return bytes
+    return field.to_python  # type: ignore[no-any-return]
+
+
+def _quantised(field: Any) -> Callable[[Any], Any]:
+    # The rounding of the field's own way to the database (django.db.backends.utils.format_number).
+    context = decimal.Context(prec=field.max_digits or 28)
+    exponent = decimal.Decimal(1).scaleb(-(field.decimal_places or 0))
+
+    def convert(value: Any) -> Any:
+        number = field.to_python(value)
+        if field.max_digits is None or field.decimal_places is None:
+            return number
+        return number.quantize(exponent, context=context)
+
+    return convert
+
+
+def _instant(field: Any) -> Callable[[Any], Any]:
+    def convert(value: Any) -> Any:
+        from django.conf import settings
+        from django.utils import timezone
+
+        instant = field.to_python(value)
+        if settings.USE_TZ and timezone.is_naive(instant):
+            return timezone.make_aware(instant, timezone.get_default_timezone())
+        return instant
+
+    return convert
+
+
+class ModelPlan:
+    """What capture needs to know of one concrete model, looked up once.
+
+    ``fields`` are the columns of the model's own table, ``row`` the names an instance of it is loaded with
+    (parents' included).
+    """
+
+    __slots__ = (
+        "audited",
+        "by_attname",
+        "event",
+        "fields",
+        "keys",
+        "label",
+        "model",
+        "mutable",
+        "old_values",
+        "row",
+        "strategies",
+        "table",
+    )
+
+    def __init__(self, model: type[Model], settings: ModelSettings) -> None:
+        meta: Any = model._meta
+        self.model = model
+        self.label: str = meta.label
+        self.event: str = meta.label_lower
+        self.table: str = meta.db_table
+        self.audited = settings.audited
+        self.old_values = settings.old_values
+        self.fields = [FieldPlan(field) for field in meta.local_concrete_fields]
+        self.by_attname = {plan.attname: plan for plan in self.fields}
+        self.keys = [self.by_attname[field.attname] for field in meta.pk_fields]
+        self.row: list[str] = [field.attname for field in meta.concrete_fields]
+        self.mutable = [
+            position for position, field in enumerate(meta.concrete_fields) if FieldPlan(field).mutable
+        ]
+        hidden = {plan.name: "mask" for plan in self.fields if plan.hidden}
+        self.strategies = hidden | dict(settings.strategies)
+
+    def key_of(self, values: dict[str, Any]) -> Any:
+        """Take the key out of values by attname: the value, or a tuple of a composite key; UNSET if absent."""
+        if len(self.keys) == 1:
+            return values.get(self.keys[0].attname, UNSET)
+        key = tuple(values.get(plan.attname, UNSET) for plan in self.keys)
+        return UNSET if UNSET in key else key
+
+
+def key_text(key: Any) -> str:
+    """Write a key as the id of a target: ``7``; a composite key as compact JSON, ``[7,"de"]``."""
+    if key is UNSET or key is None:
+        return ""
+    if isinstance(key, tuple | list):
+        return msgspec.json.encode([portable(freeze(part)) for part in key]).decode()
+    if key.__class__ is int or key.__class__ is str:
+        return str(key)
+    return str(portable(freeze(key)))
+
+
+def key_texts(keys: Sequence[Any]) -> list[str]:
+    """Write many keys."""
+    return [key_text(key) for key in keys]

@@ -1,0 +1,270 @@
+"""The wrappers of Django's write path: what is called, and whom it tells."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from otel_audit.config.model import AuditConfig
+from otel_audit.instrumentation.django import deletes, inserts, updates
+from otel_audit.instrumentation.django.capture import Capture, guarded, suppressing
+from otel_audit.instrumentation.django.models import ModelPolicy
+from otel_audit.instrumentation.django.old_values import STATE_KEY, Loaded, frozen_row
+
+if TYPE_CHECKING:
+    from otel_audit.pipeline.provider import AuditPipeline
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+_ABSENT: Final = object()
+
+
+class WriteCapture:
+    """Wrappers for the table of patches, and the hooks on the models they need."""
+
+    def __init__(self, policy: ModelPolicy, config: AuditConfig, pipeline: AuditPipeline | None = None) -> None:
+        self.capture = Capture(policy, config, pipeline)
+        self.transactions = self.capture.transactions
+        self.suppressed = suppressing(self.capture.thread)
+        self._hooked: list[tuple[Any, Any]] = []
+
+    # --- compilers -----------------------------------------------------------------------------
+
+    def inserts(self, original: _F) -> _F:
+        """Wrap ``SQLInsertCompiler.execute_sql``."""
+        capture, thread = self.capture, self.capture.thread
+
+        @functools.wraps(original)
+        def execute_sql(compiler: Any, returning_fields: Any = None) -> Any:
+            plan = capture.plan(compiler.query.model)
+            if not plan.audited or thread.suppressed:
+                return original(compiler, returning_fields)
+            return guarded(
+                capture,
+                plan,
+                "create",
+                compiler,
+                lambda: original(compiler, returning_fields),
+                lambda: inserts.insert(
+                    capture, plan, compiler, lambda: original(compiler, returning_fields), returning_fields
+                ),
+            )
+
+        return execute_sql  # type: ignore[return-value]
+
+    def updates(self, original: _F) -> _F:
+        """Wrap ``SQLUpdateCompiler.execute_sql``."""
+        capture, thread = self.capture, self.capture.thread
+
+        @functools.wraps(original)
+        def execute_sql(compiler: Any, result_type: Any) -> Any:
+            query = compiler.query
+            plan = capture.plan(query.model)
+            # Without values of its own an update only leads to those of parent tables.
+            if not plan.audited or thread.suppressed or not query.values:
+                return original(compiler, result_type)
+
+            def plain() -> Any:
+                return original(compiler, result_type)
+
+            return guarded(
+                capture,
+                plan,
+                "update",
+                compiler,
+                plain,
+                lambda: updates.execute(capture, plan, compiler, plain, result_type),
+            )
+
+        return execute_sql  # type: ignore[return-value]
+
+    def updates_returning(self, original: _F) -> _F:
+        """Wrap ``SQLUpdateCompiler.execute_returning_sql`` (Django 6)."""
+        capture, thread = self.capture, self.capture.thread
+
+        @functools.wraps(original)
+        def execute_returning_sql(compiler: Any, returning_fields: Any) -> Any:
+            query = compiler.query
+            plan = capture.plan(query.model)
+            passes = (
+                not plan.audited
+                or thread.suppressed
+                or not returning_fields
+                or not query.values
+                or not compiler.connection.features.can_return_rows_from_update
+                or query.related_updates
+            )
+            if passes:
+                return original(compiler, returning_fields)
+
+            def plain() -> Any:
+                return original(compiler, returning_fields)
+
+            return guarded(
+                capture,
+                plan,
+                "update",
+                compiler,
+                plain,
+                lambda: updates.execute(
+                    capture, plan, compiler, plain, returning_fields=tuple(returning_fields)
+                ),
+            )
+
+        return execute_returning_sql  # type: ignore[return-value]
+
+    def deletes(self, original: _F) -> Callable[..., Any]:
+        """Wrap the ``execute_sql`` that ``SQLDeleteCompiler`` inherits."""
+        from django.db.models.sql.compiler import SQLDeleteCompiler
+        from django.db.models.sql.constants import MULTI
+
+        capture, thread = self.capture, self.capture.thread
+
+        @functools.wraps(original)
+        def execute_sql(compiler: Any, result_type: Any = MULTI, *args: Any, **kwargs: Any) -> Any:
+            def plain() -> Any:
+                # Not `original`: a backend may have an execute_sql of its own further along the MRO.
+                return super(SQLDeleteCompiler, compiler).execute_sql(result_type, *args, **kwargs)
+
+            plan = capture.plan(compiler.query.model)
+            if not plan.audited or thread.suppressed:
+                return plain()
+            return guarded(
+                capture,
+                plan,
+                "delete",
+                compiler,
+                plain,
+                lambda: deletes.delete(capture, plan, compiler, plain, result_type),
+            )
+
+        return execute_sql
+
+    # --- instances -----------------------------------------------------------------------------
+
+    def saves(self, original: _F) -> _F:
+        """Wrap ``Model._do_update``: announce the instance to the UPDATE that follows."""
+        capture, thread = self.capture, self.capture.thread
+
+        @functools.wraps(original)
+        def _do_update(instance: Any, base_qs: Any, using: Any, pk_val: Any, *args: Any, **kwargs: Any) -> Any:
+            plan = capture.plan(base_qs.model)
+            if not plan.audited:
+                return original(instance, base_qs, using, pk_val, *args, **kwargs)
+            outer, thread.saving = thread.saving, (instance, pk_val, plan)
+            try:
+                return original(instance, base_qs, using, pk_val, *args, **kwargs)
+            finally:
+                thread.saving = outer
+
+        return _do_update  # type: ignore[return-value]
+
+    def refreshes(self, original: _F) -> _F:
+        """Wrap ``Model.refresh_from_db``: what it loads is what the instance now has loaded."""
+        capture, thread = self.capture, self.capture.thread
+
+        @functools.wraps(original)
+        def refresh_from_db(instance: Any, *args: Any, **kwargs: Any) -> Any:
+            outer, thread.loaded = thread.loaded, []
+            try:
+                result = original(instance, *args, **kwargs)
+                loaded = thread.loaded
+            finally:
+                thread.loaded = outer
+            try:
+                _refreshed(instance, loaded)
+            except Exception as error:
+                capture.faults.note("refresh_from_db", error)
+            return result
+
+        return refresh_from_db  # type: ignore[return-value]
+
+    # --- models --------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Hook the models there are and those to come."""
+        from django.apps import apps
+        from django.db.models.signals import class_prepared
+
+        class_prepared.connect(self._prepared, weak=False)
+        for models in list(apps.all_models.values()):
+            for model in list(models.values()):
+                self._hook(model)
+
+    def stop(self) -> None:
+        """Take the hooks back, last first."""
+        from django.db.models.signals import class_prepared
+
+        class_prepared.disconnect(self._prepared)
+        while self._hooked:
+            model, previous = self._hooked.pop()
+            if previous is _ABSENT:
+                del model.from_db
+            else:
+                model.from_db = previous
+
+    def _prepared(self, sender: Any, **kwargs: Any) -> None:
+        try:
+            self._hook(sender)
+        except Exception as error:
+            self.capture.faults.note("class_prepared", error)
+
+    def _hook(self, model: Any) -> None:
+        """Keep what instances of an audited model are loaded with.
+
+        Per class, outermost: other models pay nothing, and an override of ``from_db`` that does not call
+        ``super()`` is still seen.
+        """
+        if not self.capture.policy.settings(model).audited or model.__module__ == "__fake__":
+            return
+        previous = vars(model).get("from_db", _ABSENT)
+        if previous is _ABSENT and getattr(model.from_db.__func__, "otel_audit", False):
+            return
+        capture, thread = self.capture, self.capture.thread
+        freshness = capture.freshness
+        mutable = _has_mutable(capture, model)
+
+        def from_db(cls: Any, db: Any, field_names: Any, values: Any) -> Any:
+            if previous is _ABSENT:
+                instance = super(model, cls).from_db(db, field_names, values)
+            else:
+                instance = previous.__get__(None, cls)(db, field_names, values)
+            try:
+                row = frozen_row(capture.plan(cls), field_names, values) if mutable() else values
+                loaded = Loaded(field_names, row, thread.epoch, freshness.now)
+                instance._state.__dict__[STATE_KEY] = loaded
+                if thread.loaded is not None:
+                    thread.loaded.append(loaded)
+            except Exception as error:
+                capture.faults.note("from_db", error)
+            return instance
+
+        from_db.otel_audit = True  # type: ignore[attr-defined]
+        model.from_db = classmethod(from_db)
+        self._hooked.append((model, previous))
+
+
+def _has_mutable(capture: Capture, model: Any) -> Callable[[], bool]:
+    """Say, once the apps are ready, whether a row of ``model`` can have mutable values."""
+    known: list[bool] = []
+
+    def mutable() -> bool:
+        if not known:
+            known.append(bool(capture.plan(model).mutable) or bool(model.__subclasses__()))
+        return known[0]
+
+    return mutable
+
+
+def _refreshed(instance: Any, loaded: list[Loaded] | None) -> None:
+    if not loaded:
+        return
+    new, state = loaded[-1], instance._state
+    old: Loaded | None = state.__dict__.get(STATE_KEY) or None
+    values = dict(new.by_name())
+    seq, epoch = new.seq, new.epoch
+    if old is not None and old.epoch is new.epoch and not set(old.by_name()) <= set(values):
+        # Only some fields were loaded again; the others are as old as they were.
+        values = {**old.by_name(), **values}
+        seq = min(old.seq, seq)
+    state.__dict__[STATE_KEY] = Loaded(None, values, epoch, seq)

@@ -1,0 +1,142 @@
+"""A warehouse with every kind of model and field that capture must get right."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+from django.db import models
+from django.db.models.functions import Now
+
+
+class Color(models.TextChoices):
+    RED = "red"
+    BLUE = "blue"
+
+
+class Supplier(models.Model):
+    name = models.CharField(max_length=50)
+
+
+class Item(models.Model):
+    """Every column type with a trap."""
+
+    name = models.CharField(max_length=50)
+    quantity = models.IntegerField(default=0)
+    price = models.DecimalField(max_digits=8, decimal_places=2, default=0)
+    color = models.CharField(max_length=10, choices=Color.choices, default=Color.RED)
+    facts = models.JSONField(null=True)
+    weight = models.FloatField(null=True)
+    active = models.BooleanField(default=True)
+    due = models.DateTimeField(null=True)
+    token = models.UUIDField(default=uuid.uuid4)
+    blob = models.BinaryField(null=True)
+    supplier = models.ForeignKey(Supplier, models.SET_NULL, null=True, related_name="items")
+    modified = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        ordering = ["name"]
+
+    def __str__(self) -> str:
+        raise AssertionError("capture must never call __str__")
+
+
+class ItemOnSale(Item):
+    class Meta:
+        proxy = True
+
+
+class Pallet(models.Model):
+    """Deleted with its boxes."""
+
+    label = models.CharField(max_length=50)
+    items = models.ManyToManyField(Item)
+
+
+class Box(models.Model):
+    pallet = models.ForeignKey(Pallet, models.CASCADE, related_name="boxes")
+    number = models.IntegerField(default=0)
+
+    class Meta:
+        order_with_respect_to = "pallet"
+
+
+class Place(models.Model):
+    name = models.CharField(max_length=50)
+    rating = models.IntegerField(default=0)
+
+
+class Shop(Place):
+    """Two tables."""
+
+    staff = models.IntegerField(default=0)
+
+
+class Kiosk(Shop):
+    """Three tables."""
+
+    hours = models.IntegerField(default=0)
+
+
+class Stock(models.Model):
+    """A natural key, unique together, and a database default."""
+
+    code = models.CharField(max_length=20, primary_key=True)
+    shelf = models.IntegerField(default=0)
+    level = models.IntegerField(default=0)
+    note = models.CharField(max_length=50, default="")
+    seen = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["shelf", "level"], name="shelf_level")]
+
+
+class Reading(models.Model):
+    """A composite key."""
+
+    pk = models.CompositePrimaryKey("sensor", "at")
+    sensor = models.IntegerField()
+    at = models.IntegerField()
+    value = models.IntegerField(default=0)
+
+
+class Sealed(models.Model):
+    """A key made by the application, and a value made by the database."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4)
+    base = models.IntegerField(default=1)
+    double = models.GeneratedField(
+        expression=models.F("base") * 2, output_field=models.IntegerField(), db_persist=True
+    )
+
+
+class CountingField(models.IntegerField):
+    """Counts calls of ``pre_save``: a second one would be a side effect of ours."""
+
+    calls = 0
+
+    def pre_save(self, model_instance: models.Model, add: bool) -> Any:
+        type(self).calls += 1
+        return super().pre_save(model_instance, add)
+
+
+class EncryptedField(models.CharField):
+    """Stores its text reversed."""
+
+    def get_prep_value(self, value: Any) -> Any:
+        return None if value is None else value[::-1]
+
+    def from_db_value(self, value: Any, expression: Any, connection: Any) -> Any:
+        return None if value is None else value[::-1]
+
+
+class Vault(models.Model):
+    counter = CountingField(default=0)
+    combination = EncryptedField(max_length=50, default="")
+    password = models.CharField(max_length=50, default="")
+
+
+class Ignored(models.Model):
+    """Not audited."""
+
+    name = models.CharField(max_length=50)
