@@ -16,7 +16,8 @@ class DjangoAuditInstrumentor(BaseInstrumentor):  # type: ignore[misc]
 
     ``instrument(pipeline=..., config=...)`` takes an :class:`~otel_audit.pipeline.provider.AuditPipeline`
     and an :class:`~otel_audit.config.model.AuditConfig`; both default to what was started. Neither Django's
-    settings nor its apps need to be ready: models are looked at when they are first used.
+    settings nor its apps need to be ready: models are looked at when they are first used. Any other option is
+    a setting of ``[django]``, laid over the configuration; one that does not exist is an error.
     """
 
     _active: Any = None
@@ -25,31 +26,46 @@ class DjangoAuditInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         return ("Django >= 5.2",)
 
     def _instrument(self, **kwargs: Any) -> None:
-        from otel_audit.pipeline import provider
+        from otel_audit import startup
 
-        pipeline = kwargs.get("pipeline") or provider.current()
-        config = kwargs.get("config") or (pipeline.config if pipeline is not None else None)
+        pipeline = kwargs.pop("pipeline", None)
+        config = kwargs.pop("config", None) or (pipeline.config if pipeline is not None else None)
+        if config is None or kwargs:
+            config = startup.for_instrumentor("django", kwargs)
         if config is None:
-            _logger.error("Django is not audited: no audit pipeline was started; call otel_audit.setup()")
+            _logger.error("Django is not audited: %s", startup.why_off())
             return
         if not (config.enabled and config.django.enabled):
             _logger.info("Django is not audited: switched off by configuration")
             return
 
+        from otel_audit.instrumentation.django.auth import AuthCapture
+        from otel_audit.instrumentation.django.middleware import RequestCapture
         from otel_audit.instrumentation.django.models import ModelPolicy
         from otel_audit.instrumentation.django.patches import AppliedPatches, table
+        from otel_audit.instrumentation.django.reads import ReadCapture
         from otel_audit.instrumentation.django.writes import WriteCapture
 
         policy = ModelPolicy(config.django)
-        writes = WriteCapture(policy, config, kwargs.get("pipeline"))
+        writes = WriteCapture(policy, config, pipeline)
+        capture = writes.capture
+        reads = ReadCapture(policy, config.django, capture.logger, capture.place)
+        requests = RequestCapture(config, capture.logger)
+        parts: list[Any] = [writes, requests]
+        if ReadCapture.wanted(config.django):
+            parts.append(reads)
+        if config.django.auth_events:
+            parts.append(AuthCapture(capture.logger, requests))
         patches = AppliedPatches()
-        patches.apply(table(writes))
-        writes.start()
-        self._active = (writes, patches)
+        patches.apply(table(writes, reads if reads in parts else None, requests))
+        for part in parts:
+            part.start()
+        self._active = (parts, patches)
 
     def _uninstrument(self, **kwargs: Any) -> None:
         active, self._active = self._active, None
         if active is not None:
-            writes, patches = active
-            writes.stop()
+            parts, patches = active
+            for part in reversed(parts):
+                part.stop()
             patches.undo()

@@ -1,0 +1,180 @@
+"""Gives each request its scope, and records the requests that were refused.
+
+The instrumentor places the middleware when a handler loads its middleware, without touching
+``settings.MIDDLEWARE``: right inside OpenTelemetry's own, so that its span is current, and outside all
+others, so that everything they write has a request.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any, ClassVar, Final
+
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+from django.conf import settings
+from django.http import FileResponse, HttpRequest, HttpResponseBase, StreamingHttpResponse
+from opentelemetry.trace import get_current_span
+
+from otel_audit.config.model import AuditConfig
+from otel_audit.context import AuditContext, current_context, enter_context, leave_scope
+from otel_audit.instrumentation.django.refusal import refusal
+from otel_audit.instrumentation.django.scope import RequestScope, ScopeSettings
+from otel_audit.pipeline.logger import AuditLogger
+from otel_audit.record import Target
+from otel_audit.redaction.redactor import Redactor
+
+_OTEL_MIDDLEWARE: Final = "opentelemetry.instrumentation.django.middleware.otel_middleware._DjangoMiddleware"
+_loading: Final = threading.RLock()
+
+
+class RequestCapture:
+    """What the middleware does with a request, as configured."""
+
+    def __init__(self, config: AuditConfig, logger: Callable[[], AuditLogger | None]) -> None:
+        self._logger = logger
+        self._scope_settings = ScopeSettings.of(config, Redactor(config.redaction).field)
+        self._record_refusals = config.django.auth_events
+
+    def start(self) -> None:
+        """Let the middleware of every handler work for this capture."""
+        AuditMiddleware.capture = self
+
+    def stop(self) -> None:
+        """Let the middleware pass requests through; handlers keep it until they are made anew."""
+        AuditMiddleware.capture = None
+
+    def scope(self, request: HttpRequest) -> RequestScope:
+        """Make the scope of ``request``."""
+        return RequestScope(request, self._scope_settings)
+
+    def load_middleware(self, original: Callable[..., None]) -> Callable[..., None]:
+        """Wrap ``BaseHandler.load_middleware``: it reads a list with our middleware in it."""
+
+        def load_middleware(handler: Any, *args: Any, **kwargs: Any) -> None:
+            # Django offers no other way in than the setting. It is put back as it was: checks, tests and
+            # `diffsettings` see the user's own list.
+            with _loading:
+                configured = settings.MIDDLEWARE
+                settings.MIDDLEWARE = with_audit_middleware(configured)
+                try:
+                    original(handler, *args, **kwargs)
+                finally:
+                    settings.MIDDLEWARE = configured
+
+        return load_middleware
+
+    def finish(self, context: AuditContext, request: HttpRequest, response: HttpResponseBase) -> None:
+        """Record a refusal; let the body of a streaming response run in the request's context."""
+        if isinstance(response, StreamingHttpResponse) and not isinstance(response, FileResponse):
+            body = AuditContext(context.scope, context.overrides, get_current_span())
+            content: Any = response.streaming_content
+            stream = _stream_async if response.is_async else _stream
+            response.streaming_content = stream(content, body)
+        if self._record_refusals:
+            self._refused(request, response)
+
+    def _refused(self, request: HttpRequest, response: HttpResponseBase) -> None:
+        logger = self._logger()
+        if logger is None:
+            return
+        try:
+            error = refusal(request, response, settings.LOGIN_URL)
+            if error is None:
+                return
+            record = logger.record(
+                "http.request.denied",
+                "ACCESS",
+                outcome="failure",
+                target=Target("http.route", getattr(request.resolver_match, "route", "") or request.path),
+                error=error,
+                attributes={"http.response.status_code": response.status_code},
+            )
+        except Exception as fault:
+            logger.failed("a refused request", fault)
+        else:
+            logger.emit(record)
+
+
+class AuditMiddleware:
+    """Puts each request into its scope, sync and async."""
+
+    sync_capable = True
+    async_capable = True
+    capture: ClassVar[RequestCapture | None] = None
+
+    def __init__(self, get_response: Callable[[HttpRequest], Any]) -> None:
+        self.get_response = get_response
+        self._async = iscoroutinefunction(get_response)
+        if self._async:
+            markcoroutinefunction(self)
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
+        capture = self.capture
+        if capture is None:
+            return self.get_response(request)  # type: ignore[no-any-return]
+        if self._async:
+            return self._respond_async(capture, request)
+        context = AuditContext(capture.scope(request))
+        token = enter_context(context)
+        try:
+            response: HttpResponseBase = self.get_response(request)
+            capture.finish(context, request, response)
+        finally:
+            leave_scope(token)
+        return response
+
+    async def _respond_async(self, capture: RequestCapture, request: HttpRequest) -> HttpResponseBase:
+        context = AuditContext(capture.scope(request))
+        token = enter_context(context)
+        try:
+            response: HttpResponseBase = await self.get_response(request)
+            capture.finish(context, request, response)
+        finally:
+            leave_scope(token)
+        return response
+
+
+AUDIT_MIDDLEWARE: Final = f"{AuditMiddleware.__module__}.{AuditMiddleware.__qualname__}"
+
+
+def with_audit_middleware(configured: list[str] | tuple[str, ...]) -> list[str]:
+    """Give the list with our middleware inside OpenTelemetry's, or first; a place the user chose stays."""
+    middleware = list(configured)
+    if AUDIT_MIDDLEWARE not in middleware:
+        position = middleware.index(_OTEL_MIDDLEWARE) + 1 if _OTEL_MIDDLEWARE in middleware else 0
+        middleware.insert(position, AUDIT_MIDDLEWARE)
+    return middleware
+
+
+def request_scope(request: Any) -> RequestScope | None:
+    """Give the current scope if it is that of ``request``, also seen through another framework's wrapper."""
+    context = current_context()
+    scope = None if context is None else context.scope
+    request = getattr(request, "_request", request)  # Django REST framework's
+    return scope if isinstance(scope, RequestScope) and scope.request is request else None
+
+
+def _stream(body: Iterator[bytes], context: AuditContext) -> Iterator[bytes]:
+    # A generator runs in the context of whoever asks for the next piece: enter ours for each.
+    while True:
+        token = enter_context(context)
+        try:
+            piece = next(body)
+        except StopIteration:
+            return
+        finally:
+            leave_scope(token)
+        yield piece
+
+
+async def _stream_async(body: AsyncIterator[bytes], context: AuditContext) -> AsyncIterator[bytes]:
+    while True:
+        token = enter_context(context)
+        try:
+            piece = await anext(body)
+        except StopAsyncIteration:
+            return
+        finally:
+            leave_scope(token)
+        yield piece

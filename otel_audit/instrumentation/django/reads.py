@@ -1,0 +1,456 @@
+"""Records reads of sensitive models: one record a query and model, with the objects and fields it showed.
+
+Everything the ORM selects comes through ``SQLCompiler.execute_sql``, ``raw()`` through its iterable. The
+record is kept before the rows reach the application; of a query read piece by piece an intent is kept before
+the first piece, and the record when the last was fetched. A read has happened whatever becomes of the
+transaction it was made in, so it does not wait for a commit.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Final
+
+from django.apps import apps
+from django.db import connections
+from django.db.models.deletion import Collector
+from django.db.models.signals import class_prepared
+from django.db.models.sql import AggregateQuery
+from django.db.models.sql.compiler import SQLDeleteCompiler, SQLInsertCompiler, SQLUpdateCompiler
+from django.db.models.sql.constants import MULTI, SINGLE
+
+from otel_audit.config.model import DjangoConfig
+from otel_audit.context import Moment, moment
+from otel_audit.instrumentation.django.changes import Place
+from otel_audit.instrumentation.django.fields import key_text
+from otel_audit.instrumentation.django.models import ModelPolicy
+from otel_audit.instrumentation.django.read_plan import (
+    KeyColumns,
+    Reading,
+    aggregate_readings,
+    kind_of,
+    missing_keys,
+    row_readings,
+)
+from otel_audit.pipeline.logger import AuditLogger
+from otel_audit.record import AuditRecord, Bulk, Completeness, Database, Target
+
+_WRITES: Final = (SQLInsertCompiler, SQLUpdateCompiler, SQLDeleteCompiler)
+_DISPATCH_UID: Final = "otel_audit"
+
+
+class ReadCapture:
+    """Wraps what the ORM reads through, for the models whose reads are configured."""
+
+    def __init__(
+        self,
+        policy: ModelPolicy,
+        config: DjangoConfig,
+        logger: Callable[[], AuditLogger | None],
+        place: Callable[[Any], Place],
+    ) -> None:
+        self._policy = policy
+        self._max_keys = config.max_read_ids
+        self._logger = logger
+        self._place = place
+        self._tables: frozenset[str] | None = None
+        self._internal = _Depth()
+
+    @staticmethod
+    def wanted(config: DjangoConfig) -> bool:
+        """Say whether any model's reads are to be recorded."""
+        return bool(config.reads) or any(single.reads for single in config.model.values())
+
+    def start(self) -> None:
+        """Notice models that are defined from now on."""
+        class_prepared.connect(self._forget_tables, weak=False, dispatch_uid=_DISPATCH_UID)
+
+    def stop(self) -> None:
+        """Undo :meth:`start`."""
+        class_prepared.disconnect(dispatch_uid=_DISPATCH_UID)
+
+    # --- wrappers ----------------------------------------------------------------------------
+
+    def selects(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        """Wrap ``SQLCompiler.execute_sql``."""
+
+        @functools.wraps(original)
+        def execute_sql(compiler: Any, result_type: Any = MULTI, *args: Any, **kwargs: Any) -> Any:
+            if self._internal.value or isinstance(compiler, _WRITES) or compiler.query.explain_info:
+                return original(compiler, result_type, *args, **kwargs)
+            if result_type == SINGLE:
+                at = moment()
+                row = original(compiler, result_type, *args, **kwargs)
+                logger = self._logger()
+                if logger is not None and self._concerned(compiler.query):
+                    self._answered(logger, compiler, row, at)
+                return row
+            if result_type != MULTI:
+                return original(compiler, result_type, *args, **kwargs)
+            appended = self._append_keys(compiler)
+            at = moment()
+            try:
+                result = original(compiler, result_type, *args, **kwargs)
+            finally:
+                if appended:
+                    del compiler.pre_sql_setup
+            logger = self._logger()
+            if logger is not None and (appended or self._concerned(compiler.query)):
+                return self._fetched(logger, compiler, appended, result, at)
+            return result
+
+        return execute_sql
+
+    def raw(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        """Wrap ``RawModelIterable.__iter__``: ``raw()`` makes its objects without the compiler's help."""
+
+        @functools.wraps(original)
+        def iterate(iterable: Any) -> Iterator[Any]:
+            rows: Iterator[Any] = original(iterable)
+            queryset = iterable.queryset
+            logger = self._logger()
+            if logger is None or self._internal.value or not self._is_sensitive(queryset.model):
+                return rows
+            return self._raw_rows(logger, queryset, rows)
+
+        return iterate
+
+    def internal(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        """Wrap a method of Django's whose own queries show nobody anything."""
+
+        @functools.wraps(original)
+        def not_a_read(*args: Any, **kwargs: Any) -> Any:
+            self._internal.value += 1
+            try:
+                return original(*args, **kwargs)
+            finally:
+                self._internal.value -= 1
+
+        return not_a_read
+
+    def collects(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        """Wrap ``Collector.collect``: it loads what is about to be deleted.
+
+        The admin's own collector shows what it found and asks: that is a read.
+        """
+        collect_silently = self.internal(original)
+
+        @functools.wraps(original)
+        def collect(collector: Any, *args: Any, **kwargs: Any) -> Any:
+            chosen = collect_silently if type(collector) is Collector else original
+            return chosen(collector, *args, **kwargs)
+
+        return collect
+
+    # --- deciding ----------------------------------------------------------------------------
+
+    def _is_sensitive(self, model: Any) -> bool:
+        return self._policy.settings(model).reads
+
+    def _concerned(self, query: Any) -> bool:
+        """Say quickly whether a query may show anything of a sensitive model."""
+        tables = self._sensitive_tables()
+        if not tables:
+            return False
+        if query.annotations or query.combinator or isinstance(query, AggregateQuery):
+            return True
+        return any(join.table_name in tables for join in query.alias_map.values())
+
+    def _sensitive_tables(self) -> frozenset[str]:
+        if self._tables is None:
+            if not apps.models_ready:
+                return frozenset()
+            models = apps.get_models(include_auto_created=True)
+            self._tables = frozenset(model._meta.db_table for model in models if self._is_sensitive(model))
+        return self._tables
+
+    def _forget_tables(self, **kwargs: Any) -> None:
+        self._tables = None
+
+    def _append_keys(self, compiler: Any) -> list[Any]:
+        """Let a ``values()`` query that leaves out the primary key select it too, behind its own columns."""
+        query = compiler.query
+        logger = self._logger()
+        if logger is None or query.default_cols or not query.select or not self._concerned(query):
+            return []
+        try:
+            keys = missing_keys(query, self._is_sensitive)
+        except Exception as error:
+            logger.failed("a read of sensitive data is recorded without its objects", error)
+            return []
+        if not keys:
+            return []
+        appended: list[Any] = []
+
+        def pre_sql_setup(*args: Any, **kwargs: Any) -> Any:
+            extra_select, order_by, group_by = type(compiler).pre_sql_setup(compiler, *args, **kwargs)
+            if not (extra_select or group_by or compiler.qualify):
+                extra_select = [(key, compiler.compile(key), None) for key in keys]
+                appended[:] = keys
+            return extra_select, order_by, group_by
+
+        compiler.pre_sql_setup = pre_sql_setup
+        return appended
+
+    # --- recording ---------------------------------------------------------------------------
+
+    def _answered(self, logger: AuditLogger, compiler: Any, row: Any, at: Moment) -> None:
+        """Record a count, an exists or an aggregate."""
+        try:
+            kind = kind_of(compiler.query)
+            count = None
+            if kind == "count":
+                count = int(row[0]) if row else 0
+            elif kind == "exists":
+                count = 1 if row else 0
+            records = [
+                self._record(
+                    logger,
+                    reading,
+                    at,
+                    compiler.connection,
+                    bulk=None if count is None else Bulk(count),
+                    completeness="statement" if count is None else "count",
+                    attributes={"query": kind},
+                )
+                for reading in aggregate_readings(compiler.query, kind, self._is_sensitive)
+            ]
+        except Exception as error:
+            logger.failed("a read of sensitive data", error)
+            return
+        if records:
+            logger.emit(*records, at=at)
+
+    def _fetched(
+        self, logger: AuditLogger, compiler: Any, appended: Sequence[Any], result: Any, at: Moment
+    ) -> Any:
+        """Record rows that are there; of those still to come, see to it that they will be."""
+        try:
+            tallies = [
+                Tally(reading, compiler, self._max_keys)
+                for reading in row_readings(compiler, self._is_sensitive, appended)
+            ]
+        except Exception as error:
+            logger.failed("a read of sensitive data", error)
+            tallies = []
+        width = -len(appended) if appended else None
+        if not tallies:
+            return result if width is None else _narrowed(result, width)
+        if isinstance(result, list):
+            for chunk in result:
+                _count(logger, tallies, chunk)
+            records = self._records(logger, tallies, compiler.connection, at)
+            logger.emit(*records, at=at)
+            return result if width is None else list(_narrowed(result, width))
+        if type(result) is type(iter([])):  # an empty result that the database was not asked for
+            return result
+        return self._pieces(logger, tallies, compiler.connection, result, width, at)
+
+    def _pieces(
+        self,
+        logger: AuditLogger,
+        tallies: list[Tally],
+        connection: Any,
+        chunks: Any,
+        width: int | None,
+        at: Moment,
+    ) -> Iterator[Any]:
+        begun = [
+            self._record(logger, tally.reading, at, connection, completeness="statement") for tally in tallies
+        ]
+        intent = logger.intend(begun)
+        try:
+            for chunk in chunks:
+                _count(logger, tallies, chunk)
+                yield chunk if width is None else [row[:width] for row in chunk]
+        finally:
+            close = getattr(chunks, "close", None)
+            if close is not None:
+                close()
+            records = self._records(logger, tallies, connection, at)
+            logger.settle(intent, "success", records)
+            for record in records:
+                logger.span_event(record, at)
+
+    def _raw_rows(self, logger: AuditLogger, queryset: Any, rows: Iterator[Any]) -> Iterator[Any]:
+        at = moment()
+        keys: dict[str, None] = {}
+        count = 0
+        fields: tuple[str, ...] = ()
+        try:
+            for instance in rows:
+                if not count:
+                    columns = [queryset.model_fields.get(column) for column in queryset.columns]
+                    fields = tuple(field.name for field in columns if field is not None)
+                count += 1
+                if len(keys) < self._max_keys:
+                    keys[key_text(instance.pk)] = None
+                yield instance
+        except Exception:
+            if count:
+                self._raw_read(logger, queryset, fields, keys, count, at)
+            raise
+        except GeneratorExit:
+            self._raw_read(logger, queryset, fields, keys, count, at)
+            raise
+        self._raw_read(logger, queryset, fields, keys, count, at)
+
+    def _raw_read(
+        self,
+        logger: AuditLogger,
+        queryset: Any,
+        fields: tuple[str, ...],
+        keys: dict[str, None],
+        count: int,
+        at: Moment,
+    ) -> None:
+        reading = Reading(queryset.model._meta.concrete_model, fields)
+        complete = count <= self._max_keys
+        connection = connections[queryset.db]
+        try:
+            record = self._objects(
+                logger, reading, at, connection, list(keys), len(keys) if complete else count, complete
+            )
+        except Exception as error:
+            logger.failed("a read of sensitive data", error)
+        else:
+            logger.emit(record, at=at)
+
+    def _records(
+        self, logger: AuditLogger, tallies: Iterable[Tally], connection: Any, at: Moment
+    ) -> list[AuditRecord]:
+        records = []
+        for tally in tallies:
+            try:
+                records.append(
+                    self._objects(
+                        logger, tally.reading, at, connection, list(tally.keys), tally.count, tally.complete
+                    )
+                )
+            except Exception as error:
+                logger.failed("a read of sensitive data", error)
+        return records
+
+    def _objects(
+        self,
+        logger: AuditLogger,
+        reading: Reading,
+        at: Moment,
+        connection: Any,
+        keys: list[str],
+        count: int,
+        complete: bool,
+    ) -> AuditRecord:
+        if complete and count == 1:
+            return self._record(logger, reading, at, connection, key=keys[0])
+        completeness: Completeness = "full" if complete else "count"
+        return self._record(
+            logger, reading, at, connection, bulk=Bulk(count, keys), completeness=completeness
+        )
+
+    def _record(
+        self,
+        logger: AuditLogger,
+        reading: Reading,
+        at: Moment,
+        connection: Any,
+        *,
+        key: str = "",
+        **values: Any,
+    ) -> AuditRecord:
+        meta = reading.model._meta
+        place = self._place(connection)
+        return logger.record(
+            f"{meta.label_lower}.read",
+            "READ",
+            at=at,
+            target=Target(meta.label, key),
+            fields=reading.fields,
+            database=Database(place.system, place.namespace, meta.db_table),
+            **values,
+        )
+
+
+class Tally:
+    """Counts the objects of one reading as rows come in, and lists the first of them."""
+
+    def __init__(self, reading: Reading, compiler: Any, max_keys: int) -> None:
+        self.reading = reading
+        self.keys: dict[str, None] = {}
+        self.complete = bool(reading.keys)
+        self._more = 0
+        self._max_keys = max_keys
+        self._readers = [_key_reader(compiler, key) for key in reading.keys]
+
+    @property
+    def count(self) -> int:
+        """Objects if all are listed, otherwise the rows that showed one."""
+        return len(self.keys) + self._more
+
+    def add(self, chunk: Sequence[Sequence[Any]]) -> None:
+        """Count the rows of ``chunk``."""
+        if not self._readers:
+            self._more += len(chunk)
+            return
+        keys, most = self.keys, self._max_keys
+        for at, row in enumerate(chunk):
+            if len(keys) >= most and self.reading.every_row:
+                self._more += len(chunk) - at
+                self.complete = False
+                return
+            for read in self._readers:
+                key = read(row)
+                if not key or key in keys:  # an outer join that matched nothing, an object seen before
+                    continue
+                if len(keys) < most:
+                    keys[key] = None
+                else:
+                    self._more += 1
+                    self.complete = False
+
+    def lose_keys(self) -> None:
+        """Go on with counting rows."""
+        self.complete = False
+        self._readers = []
+
+
+def _count(logger: AuditLogger, tallies: Iterable[Tally], chunk: Any) -> None:
+    for tally in tallies:
+        try:
+            tally.add(chunk)
+        except Exception as error:
+            tally.lose_keys()
+            logger.failed("a read of sensitive data is recorded without its objects", error)
+
+
+class _Depth(threading.local):
+    value = 0
+
+
+def _key_reader(compiler: Any, key: KeyColumns) -> Callable[[Sequence[Any]], str]:
+    """Make a function that gives the key of a row as text, ``""`` for an outer join without a match."""
+    converters = [compiler.get_converters([column]).get(0) for column in key.columns]
+    connection = compiler.connection
+    if len(key.positions) == 1 and converters[0] is None:
+        position = key.positions[0]
+        return lambda row: key_text(row[position])
+
+    def read(row: Sequence[Any]) -> str:
+        values = []
+        for position, found in zip(key.positions, converters, strict=True):
+            value = row[position]
+            if value is None:
+                return ""
+            for convert in found[0] if found else ():
+                value = convert(value, found[1], connection)
+            values.append(value)
+        return key_text(values[0] if len(values) == 1 else tuple(values))
+
+    return read
+
+
+def _narrowed(chunks: Iterable[Any], width: int) -> Iterator[Any]:
+    for chunk in chunks:
+        yield [row[:width] for row in chunk]

@@ -1,0 +1,194 @@
+"""The two kinds of work Django does: a request and a management command."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from django.conf import settings
+from django.http import HttpRequest
+
+from otel_audit.config.model import AuditConfig
+from otel_audit.context import ContextFields
+from otel_audit.instrumentation.django.actor import (
+    ANONYMOUS_ACTOR,
+    actor_before_login,
+    evaluated_user,
+    request_actor,
+    session_key,
+)
+from otel_audit.instrumentation.django.source import (
+    client_address,
+    forwarded_request_id,
+    session_hash,
+    user_agent,
+)
+from otel_audit.record import Actor, Request, Source
+
+
+class ScopeSettings(NamedTuple):
+    """What a request's scope needs of the configuration.
+
+    ``redact`` takes the name and the value of a path parameter and gives what may be shown of it.
+    """
+
+    trusted_proxies: int
+    request_id_header: str
+    hmac_key: str
+    redact: Callable[[str, str], Any]
+
+    @classmethod
+    def of(cls, config: AuditConfig, redact: Callable[[str, str], Any]) -> ScopeSettings:
+        """Take the settings from ``config``; the header becomes its WSGI name."""
+        header = config.context.request_id_header
+        trusted = config.context.trusted_proxies
+        return cls(
+            trusted_proxies=trusted,
+            request_id_header=f"HTTP_{header.upper().replace('-', '_')}" if header and trusted else "",
+            hmac_key=config.redaction.hmac_key,
+            redact=redact,
+        )
+
+
+class RequestScope:
+    """A request that says who makes it, and through what, whenever it is asked.
+
+    The request itself is kept: token authentication sets its user inside the view, and the route is known
+    only once it is resolved. A login or logout inside the request begins a new phase; what was written before
+    it keeps the actor of its own phase, also if its transaction commits later.
+    """
+
+    __slots__ = (
+        "_address",
+        "_answer",
+        "_key",
+        "_phase",
+        "_phases",
+        "_session_cookie",
+        "_settings",
+        "_user",
+        "_user_actor",
+        "id",
+        "request",
+    )
+
+    def __init__(self, request: HttpRequest, settings_: ScopeSettings) -> None:
+        self.request = request
+        self._settings = settings_
+        self._session_cookie: str = settings.SESSION_COOKIE_NAME
+        header = settings_.request_id_header
+        forwarded = forwarded_request_id(request.META.get(header, "")) if header else ""
+        self.id = forwarded or str(uuid.uuid4())
+        self._phase = 0
+        self._phases: list[Actor] = []
+        self._address: tuple[str, str] | None = None
+        self._key: tuple[Any, ...] | None = None
+        self._answer = ContextFields()
+        self._user: Any = None
+        self._user_actor = ANONYMOUS_ACTOR
+
+    @property
+    def actor(self) -> Actor:
+        """Who acts now, as far as that is known. A user once seen keeps its id if its account is deleted."""
+        user = evaluated_user(self.request)
+        if user is not None and user is self._user:
+            return self._user_actor
+        actor = request_actor(self.request, self._session_cookie)
+        if user is not None and actor.type == "user":
+            self._user, self._user_actor = user, actor
+        return actor
+
+    def notice(self) -> object:
+        """Take down the user if there is one; an anonymous visitor may yet be authenticated, so the phase."""
+        actor = self.actor
+        return actor if actor.type == "user" else self._phase
+
+    def logged_in(self) -> None:
+        """Begin a new phase: the request's user has just been replaced."""
+        self._end_phase(actor_before_login(self.request, self._session_cookie))
+
+    def logged_out(self, actor: Actor) -> None:
+        """Begin a new phase: up to now it was ``actor``."""
+        self._end_phase(actor)
+
+    def _end_phase(self, actor: Actor) -> None:
+        self._phases.append(actor)
+        self._phase += 1
+
+    def fields(self, noticed: object = None) -> ContextFields:
+        """Resolve the request as it is now, with the actor of the moment ``noticed`` was taken in."""
+        if isinstance(noticed, Actor):
+            actor = noticed
+        elif isinstance(noticed, int) and noticed < self._phase:
+            actor = self._phases[noticed]
+        else:
+            actor = self.actor
+        request = self.request
+        session = session_key(request, self._session_cookie)
+        key = (actor, request.resolver_match, session)
+        if key != self._key:
+            self._answer = ContextFields(actor=actor, source=self._source(session), request=self._request())
+            self._key = key
+        return self._answer
+
+    def _source(self, session: str) -> Source:
+        meta = self.request.META
+        if self._address is None:
+            self._address = client_address(
+                str(meta.get("REMOTE_ADDR") or ""),
+                str(meta.get("HTTP_X_FORWARDED_FOR") or ""),
+                self._settings.trusted_proxies,
+            )
+        address, kind = self._address
+        return Source(
+            id=address,
+            type=kind,
+            user_agent=user_agent(str(meta.get("HTTP_USER_AGENT") or "")),
+            session=session_hash(session, self._settings.hmac_key),
+        )
+
+    def _request(self) -> Request:
+        request = self.request
+        match = request.resolver_match
+        return Request(
+            id=self.id,
+            method=request.method or "",
+            route=(getattr(match, "route", "") or "") if match is not None else "",
+            path=shown_path(request.path, getattr(match, "kwargs", None) or {}, self._settings.redact),
+            view=view_name(match.func) if match is not None else "",
+        )
+
+
+class CommandScope:
+    """A management command: a ``system`` actor, and the command's class as the way through."""
+
+    __slots__ = ("_fields",)
+
+    def __init__(self, actor: Actor, view: str) -> None:
+        self._fields = ContextFields(actor=actor, request=Request(view=view))
+
+    def fields(self) -> ContextFields:
+        """Give the command, and the process it runs in."""
+        return self._fields
+
+
+def view_name(view: Any) -> str:
+    """Name a view by module and qualified name: the class of a class-based one, the method of the admin's."""
+    view = getattr(view, "view_class", view)
+    while not hasattr(view, "__qualname__") and hasattr(view, "func"):  # functools.partial
+        view = view.func
+    if not hasattr(view, "__qualname__"):
+        view = type(view)
+    return f"{view.__module__}.{view.__qualname__}"
+
+
+def shown_path(path: str, parameters: dict[str, Any], redact: Callable[[str, str], Any]) -> str:
+    """Give ``path`` without the values of sensitive path parameters (a password reset link has a token)."""
+    for name, value in parameters.items():
+        text = str(value) if isinstance(value, str | int) else ""
+        if text and text in path:
+            shown = redact(name, text)
+            if shown != text:
+                path = path.replace(text, "" if shown is None else str(shown))
+    return path
