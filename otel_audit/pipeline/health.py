@@ -20,7 +20,7 @@ class Throttle:
         self._interval = interval
         self._seen: dict[str, tuple[float, int]] = {}
 
-    def __call__(self, level: int, key: str, message: str, *args: object) -> None:
+    def __call__(self, level: int, key: str, message: str, *args: object, exc_info: bool = False) -> None:
         """Log ``message`` unless one with the same ``key`` was logged less than a minute ago."""
         now = time.monotonic()
         last, held_back = self._seen.get(key, (-self._interval, 0))
@@ -31,7 +31,7 @@ class Throttle:
         if held_back:
             message += f" ({held_back} more like this since the last such line)"
         try:
-            _log.log(level, message, *args)
+            _log.log(level, message, *args, exc_info=exc_info)
         except Exception:  # a user's log handler may do anything; the record comes first
             pass
 

@@ -19,6 +19,7 @@ from opentelemetry.sdk.resources import Resource
 
 from otel_audit.config.model import AuditConfig
 from otel_audit.errors import SpoolError
+from otel_audit.pipeline import metrics
 from otel_audit.pipeline.health import Health
 from otel_audit.pipeline.logger import AuditLogger, Hook, Redacts
 from otel_audit.pipeline.spool import directory as layout
@@ -124,7 +125,7 @@ def identify() -> Identity:
 
 
 _current: AuditPipeline | None = None
-_at_exit = False
+_registered = False
 
 
 def start(
@@ -135,20 +136,25 @@ def start(
     Raises:
         SpoolError: the spool cannot be written and ``on_error`` is ``fail_closed``.
     """
-    global _current, _at_exit
+    global _current, _registered
     pipeline = AuditPipeline(config, redactor=redactor, hooks=hooks, ship=ship)
     pipeline.prepare()
     stop()
     _current = pipeline
-    if not _at_exit:
-        _at_exit = True
+    if not _registered:
+        _registered = True
         atexit.register(stop)
+        metrics.register(_health)
     return pipeline
 
 
 def current() -> AuditPipeline | None:
     """Give the running pipeline, None before :func:`start` and after :func:`stop`."""
     return _current
+
+
+def _health() -> Health | None:
+    return None if _current is None else _current.health
 
 
 def replace(pipeline: AuditPipeline | None) -> AuditPipeline | None:

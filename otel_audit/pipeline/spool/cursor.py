@@ -49,13 +49,15 @@ class StreamState(msgspec.Struct, frozen=True, array_like=True):
 class CursorState(msgspec.Struct, frozen=True):
     """All that is kept with the cursor.
 
-    ``epoch`` is above 0 if the numbering had to begin anew because an earlier cursor was lost.
+    ``epoch`` is above 0 if the numbering had to begin anew because an earlier cursor was lost. ``damaged``
+    segments are kept aside when their time comes, not deleted.
     """
 
     place: Place = Place()
     streams: dict[str, StreamState] = {}
     epoch: int = 0
     reason: str = ""
+    damaged: list[int] = []
 
 
 _encode = msgspec.msgpack.Encoder().encode

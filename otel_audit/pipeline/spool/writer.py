@@ -72,6 +72,7 @@ class SpoolWriter:
         if self._descriptor >= 0:
             os.close(self._descriptor)
         self._pid = _getpid()
+        self._created = time.time_ns()
         # Reentrant, because a signal handler or a finalizer may emit while this thread holds it.
         self._mutex = threading.RLock()
         self._sync_mutex = threading.Lock()
@@ -162,6 +163,11 @@ class SpoolWriter:
     def open_intents(self) -> int:
         """Intents without a marker: transactions being committed just now."""
         return len(self._open) + len(self._deferred)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether nothing more can be written and every intent has its marker."""
+        return self._closed and not self.open_intents
 
     def rotate(self) -> None:
         """Begin a new segment at the next write, so that this one can go once it is acknowledged."""
@@ -277,7 +283,7 @@ class SpoolWriter:
         self._identity = msgspec.structs.replace(
             identity,
             incarnation=lock.path.name,
-            created=time.time_ns(),
+            created=self._created,
             pid=_getpid(),
             previous=previous,
         )

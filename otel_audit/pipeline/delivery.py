@@ -1,0 +1,156 @@
+"""All streams that this process ships: its own and those of processes that died. One round after the other."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from otel_audit.config.model import SinkConfig
+from otel_audit.pipeline.health import Health
+from otel_audit.pipeline.shipping import Progress, Shipper
+from otel_audit.pipeline.spool import directory as layout
+from otel_audit.pipeline.spool.writer import SpoolWriter
+from otel_audit.pipeline.transport import Transport
+from otel_audit.record import AuditRecord
+
+ADOPT_EVERY: Final = 5.0
+_MOST_ADOPTED: Final = 4
+"""Dead processes' streams shipped at the same time; more wait for their turn."""
+_IDLE_WAIT: Final = 5.0
+
+_log = logging.getLogger("otel_audit")
+
+
+class Delivery:
+    """Ships streams to one sink; :meth:`round` is called by one thread at a time.
+
+    Args:
+        directory: the spool directory.
+        config: where to and how.
+        health: counters to keep.
+        tell: keeps a record about what happened to another one, in the trail itself.
+        spool: the writer of this process, None to ship only what dead processes left.
+
+    Raises:
+        ConfigurationError: the endpoint is no http(s) address, or the CA file cannot be read.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        config: SinkConfig,
+        health: Health,
+        tell: Callable[[AuditRecord], None],
+        spool: SpoolWriter | None = None,
+    ) -> None:
+        self.unreached = 0
+        """Requests nobody answered."""
+        self.adopted: list[Shipper] = []
+        self._directory = directory
+        self._config = config
+        self._health = health
+        self._tell = tell
+        self._spool = spool
+        self._transport = Transport(config)
+        self._own: Shipper | None = None
+        self._next_adoption = 0.0
+
+    def round(self) -> float:
+        """Make one step in each stream that is due; gives the seconds until the next one is."""
+        self._adopt()
+        spool = self._spool
+        if self._own is None and spool is not None and spool.lock is not None:
+            self._own = self._shipper(spool.lock, limit=lambda: spool.committed)
+        pause = _IDLE_WAIT
+        for shipper in self._shippers():
+            pause = min(pause, self._step(shipper))
+        return pause
+
+    def has_acknowledged(self, target: tuple[int, int]) -> bool:
+        """Say whether the sink has all of the own stream up to segment and offset ``target``."""
+        own = self._own
+        return own is not None and own.acknowledged >= target
+
+    def hurry(self) -> None:
+        """Make the next attempt for the own stream at once."""
+        if self._own is not None:
+            self._own.retry_at = 0.0
+
+    def adopt_now(self) -> None:
+        """Look for dead processes' streams at the next round."""
+        self._next_adoption = 0.0
+
+    def abandon(self) -> None:
+        """Ignore whatever a request still on its way may answer, and give all locks back."""
+        for shipper in self._shippers():
+            shipper.abandon()
+            shipper.lock.release()
+
+    def leave(self) -> None:
+        """Finish the own stream if nothing of it is left, give the others back, close everything."""
+        spool, own = self._spool, self._own
+        if own is not None and spool is not None and spool.stopped and own.acknowledged >= spool.committed:
+            own.finish()
+        for shipper in self._shippers():
+            shipper.abandon()
+            shipper.lock.release()
+        self.close()
+
+    def close(self) -> None:
+        """Close files and connection, touching neither locks nor cursors: all a forked child may do."""
+        for shipper in self._shippers():
+            shipper.close()
+        self._own, self.adopted = None, []
+        self._transport.close()
+
+    def _shippers(self) -> list[Shipper]:
+        return [*([] if self._own is None else [self._own]), *self.adopted]
+
+    def _step(self, shipper: Shipper) -> float:
+        now = time.monotonic()
+        if now < shipper.retry_at:
+            return shipper.retry_at - now
+        progress = shipper.step()
+        if progress is Progress.FINISHED:
+            self.adopted.remove(shipper)
+            self.adopt_now()
+            return 0.0
+        if progress is Progress.FAILED and not shipper.last_answer.reached:
+            self.unreached += 1
+            self._hold_all(shipper.retry_at)
+        if progress is Progress.IDLE:
+            return _IDLE_WAIT
+        return max(0.0, shipper.retry_at - time.monotonic())
+
+    def _hold_all(self, until: float) -> None:
+        """Nobody is there: one attempt at a time is enough to notice when somebody is again."""
+        for shipper in self._shippers():
+            shipper.retry_at = max(shipper.retry_at, until)
+
+    def _shipper(self, lock: layout.Lock, limit: Callable[[], tuple[int, int]] | None = None) -> Shipper:
+        return Shipper(
+            self._directory, lock, self._transport, self._config, self._health, limit=limit, tell=self._tell
+        )
+
+    def _adopt(self) -> None:
+        """Take over the streams of dead processes, oldest first."""
+        now = time.monotonic()
+        if now < self._next_adoption:
+            return
+        self._next_adoption = now + ADOPT_EVERY
+        known = {shipper.lock.path for shipper in self.adopted}
+        if self._spool is not None and self._spool.lock is not None:
+            known.add(self._spool.lock.path)
+        for path in layout.list_incarnations(self._directory):
+            if len(self.adopted) >= _MOST_ADOPTED:
+                return
+            if path in known:
+                continue
+            lock = layout.try_lock(path)
+            if lock is not None:
+                self._health.adopted += 1
+                _log.info("shipping audit records left by a process that ended: %s", path.name)
+                self.adopted.append(self._shipper(lock))

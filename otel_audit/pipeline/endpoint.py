@@ -1,0 +1,34 @@
+"""The sink's address, checked when the pipeline starts and before anything heavy is imported."""
+
+from __future__ import annotations
+
+import os
+from urllib.parse import SplitResult, urlsplit
+
+from otel_audit.config.model import SinkConfig
+from otel_audit.errors import ConfigurationError
+
+
+def parse_endpoint(config: SinkConfig) -> SplitResult:
+    """Split ``sink.endpoint`` into its parts.
+
+    Raises:
+        ConfigurationError: it is no http(s) address, or the CA file cannot be read.
+    """
+    endpoint = config.endpoint
+    try:
+        url = urlsplit(endpoint)
+        valid = url.scheme in ("http", "https") and bool(url.hostname) and (url.port is None or url.port > 0)
+    except ValueError:  # a port that is no number, half an IPv6 address
+        valid = False
+    if not valid:
+        raise ConfigurationError(
+            f"sink.endpoint is {endpoint!r}; write an http or https address such as "
+            f"http://127.0.0.1:4318/v1/audit"
+        )
+    if config.ca_file and not os.access(config.ca_file, os.R_OK):
+        raise ConfigurationError(
+            f"sink.ca_file is {config.ca_file!r}, which cannot be read; write the path of a PEM file, or leave it "
+            f"empty for the system's certificates"
+        )
+    return url

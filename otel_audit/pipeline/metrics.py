@@ -1,0 +1,57 @@
+"""The pipeline's own metrics, read from its counters when they are collected: no cost where records are made."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+
+from opentelemetry.metrics import CallbackOptions, Meter, Observation, get_meter
+
+from otel_audit.pipeline.health import Health
+from otel_audit.version import __version__
+
+_COUNTERS: tuple[tuple[str, str, str, Callable[[Health], int]], ...] = (
+    ("audit.records.emitted", "{record}", "Records written to the spool.", lambda h: h.emitted),
+    ("audit.records.delivered", "{record}", "Records the sink acknowledged.", lambda h: h.delivered),
+    ("audit.records.dropped", "{record}", "Records that could not be kept.", lambda h: h.dropped),
+    ("audit.records.refused", "{record}", "Records that could not be made.", lambda h: h.refused),
+    ("audit.records.quarantined", "{record}", "Records the sink refuses for good.", lambda h: h.quarantined),
+    ("audit.delivery.failures", "{request}", "Requests the sink did not acknowledge.", lambda h: h.failures),
+    ("audit.spool.damaged", "{place}", "Places of the spool that were unreadable.", lambda h: h.damaged),
+    (
+        "audit.spool.damaged_bytes",
+        "By",
+        "Bytes of the spool that were unreadable.",
+        lambda h: h.damaged_bytes,
+    ),
+    ("audit.spool.adopted", "{stream}", "Streams of dead processes taken over.", lambda h: h.adopted),
+)
+
+
+def _age(health: Health) -> float:
+    return max(0.0, (time.time_ns() - health.oldest) / 1e9) if health.oldest else 0.0
+
+
+_GAUGES: tuple[tuple[str, str, str, Callable[[Health], float]], ...] = (
+    ("audit.queue.depth", "{record}", "Records of this process waiting for the sink.", lambda h: h.depth),
+    ("audit.queue.oldest_age", "s", "Age of the oldest record waiting for the sink.", _age),
+)
+
+
+def register(current: Callable[[], Health | None], meter: Meter | None = None) -> None:
+    """Make the instruments, once a process; ``current`` gives the counters of the pipeline running now."""
+    meter = meter or get_meter("otel_audit", __version__)
+    for name, unit, description, count in _COUNTERS:
+        meter.create_observable_counter(name, [_observe(current, count)], unit, description)
+    for name, unit, description, read in _GAUGES:
+        meter.create_observable_gauge(name, [_observe(current, read)], unit, description)
+
+
+def _observe(
+    current: Callable[[], Health | None], read: Callable[[Health], float]
+) -> Callable[[CallbackOptions], Iterable[Observation]]:
+    def observe(_: CallbackOptions) -> Iterable[Observation]:
+        health = current()
+        return [] if health is None else [Observation(read(health))]
+
+    return observe
