@@ -1,5 +1,65 @@
-"""Audit trail for Django and SQLAlchemy applications, on OpenTelemetry."""
+"""Audit trail for Django and SQLAlchemy applications, on OpenTelemetry: the public API and nothing else.
 
+``context`` and ``record`` are functions here, and hide the modules of these names. What needs more than they
+do is loaded when it is first asked for.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+# The modules of the same names first: importing one later would put it in the function's place.
+from otel_audit.context import context
+from otel_audit.record import Actor, AuditRecord, Change, Target
+from otel_audit.recording import record
 from otel_audit.version import __version__
 
-__all__ = ["__version__"]
+if TYPE_CHECKING:
+    from otel_audit.config.model import AuditConfig
+    from otel_audit.errors import (
+        AuditError,
+        ConfigurationError,
+        DeliveryError,
+        InvalidRecord,
+        QueryError,
+        SpoolError,
+        StartupError,
+        StoreError,
+    )
+    from otel_audit.startup import setup, shutdown
+
+__all__ = [
+    "Actor",
+    "AuditConfig",
+    "AuditError",
+    "AuditRecord",
+    "Change",
+    "ConfigurationError",
+    "DeliveryError",
+    "InvalidRecord",
+    "QueryError",
+    "SpoolError",
+    "StartupError",
+    "StoreError",
+    "Target",
+    "__version__",
+    "context",
+    "record",
+    "setup",
+    "shutdown",
+]
+
+_HOMES: Final = {"AuditConfig": "otel_audit.config.model"} | dict.fromkeys(
+    ("setup", "shutdown"), "otel_audit.startup"
+)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES.get(name, "otel_audit.errors")), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -11,6 +11,10 @@ class ConfigurationError(AuditError):
     """A setting is unknown, malformed or contradicts another; the message names where it was read."""
 
 
+class StartupError(AuditError):
+    """The application is of a kind that cannot be audited as configured; the message says what to change."""
+
+
 class InvalidRecord(AuditError):
     """A record cannot be represented, signed or sent as it is; it was not accepted."""
 

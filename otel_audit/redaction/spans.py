@@ -21,7 +21,7 @@ from opentelemetry.trace import Link, Status
 from otel_audit.redaction.redactor import Redactor
 from otel_audit.semconv import RECORD_ID
 
-logger = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 _STATEMENTS: Final = frozenset({"db.query.text", "db.statement", "db.query.summary"})
 _PARAMETERS: Final = "db.statement.parameters"
@@ -188,7 +188,7 @@ class RedactingSpanExporter(SpanExporter):
         try:
             return self._redact(span)
         except Exception:
-            logger.exception("A span could not be redacted and is exported without its content")
+            _logger.exception("A span could not be redacted and is exported without its content")
             return ReadableSpan(
                 name="redaction failed",
                 context=span.context,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import importlib
 import threading
 from collections.abc import Iterator
 
@@ -11,7 +12,6 @@ import pytest
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import INVALID_SPAN
 
-from otel_audit import context as audit_context
 from otel_audit.context import (
     AuditContext,
     ContextFields,
@@ -25,6 +25,9 @@ from otel_audit.context import (
     process_scope,
 )
 from otel_audit.record import Actor, Request
+
+# As an attribute of the package it is the function.
+audit_context = importlib.import_module("otel_audit.context")
 
 
 class Session:

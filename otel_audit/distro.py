@@ -1,0 +1,120 @@
+"""What ``opentelemetry-instrument`` loads: the hook that starts audit, and a distro for users who have none.
+
+The agent swallows every exception of start-up and lets the application run. With ``fail_closed`` it must not:
+the hook then ends the process itself.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Final, NoReturn
+
+from opentelemetry.instrumentation.distro import BaseDistro, DefaultDistro  # type: ignore[attr-defined]
+from opentelemetry.instrumentation.environment_variables import OTEL_PYTHON_DISABLED_INSTRUMENTATIONS
+from opentelemetry.sdk._configuration import _OTelSDKConfigurator
+
+from otel_audit import startup
+from otel_audit.errors import AuditError
+from otel_audit.startup import startup_error
+
+__all__ = ["AuditConfigurator", "AuditDistro", "pre_instrument", "startup_error"]
+
+_logger = logging.getLogger(__name__)
+
+_NAME: Final = "otel_audit"
+_EXIT_STATUS: Final = 78  # EX_CONFIG of sysexits.h
+
+
+def pre_instrument() -> None:
+    """Start audit beside whatever distro is there; the agent calls this before it loads instrumentors."""
+    try:
+        if startup.is_running():
+            startup.cover_provider()
+        elif startup_error() is None:
+            startup.setup(instrument=False)
+    except AuditError:
+        _refuse()
+    if startup.must_not_run():
+        _refuse()
+    if startup.is_running():
+        _warn_about_disabled_instrumentors()
+
+
+def _refuse() -> NoReturn:
+    """End the process: no exception gets through the agent and the interpreter's ``site`` reliably."""
+    sys.stderr.write(f'otel-audit: refusing to start, because on_error = "fail_closed": {startup_error()}\n')
+    sys.stderr.flush()
+    os._exit(_EXIT_STATUS)
+
+
+def _warn_about_disabled_instrumentors() -> None:
+    disabled = os.environ.get(OTEL_PYTHON_DISABLED_INSTRUMENTATIONS, "").replace(" ", "").split(",")
+    ours = sorted(name for name in disabled if name == "*" or name.startswith(f"{_NAME}_"))
+    if ours:
+        _logger.warning(
+            "%s names %s: what these instrumentors of otel-audit would record is not recorded",
+            OTEL_PYTHON_DISABLED_INSTRUMENTATIONS,
+            ", ".join(ours),
+        )
+
+
+class AuditDistro(BaseDistro):  # type: ignore[misc]
+    """Hands over to another distro if one is installed and ours was not asked for, else exports over OTLP.
+
+    The agent takes the first distro it finds, in no particular order. Being found first must not take the
+    user's own distro away.
+    """
+
+    def __init__(self) -> None:
+        self._other: BaseDistro = _other("distro", BaseDistro) or DefaultDistro()
+
+    def _configure(self, **kwargs: Any) -> None:
+        if not isinstance(self._other, DefaultDistro):
+            self._other.configure(**kwargs)
+            return
+        if _has_exporter("traces", "otlp"):
+            os.environ.setdefault("OTEL_TRACES_EXPORTER", "otlp")
+        if "OTEL_EXPORTER_OTLP_PROTOCOL" not in os.environ and not _has_exporter("traces", "otlp_proto_grpc"):
+            os.environ["OTEL_EXPORTER_OTLP_PROTOCOL"] = "http/protobuf"
+
+    def load_instrumentor(self, entry_point: EntryPoint, **kwargs: Any) -> None:
+        """Load an instrumentor as the other distro does."""
+        self._other.load_instrumentor(entry_point, **kwargs)
+
+
+class AuditConfigurator(_OTelSDKConfigurator):
+    """Configures the SDK as another installed configurator does, or else as the SDK itself.
+
+    If that fails, audit starts all the same: it does not depend on the SDK's exporters.
+    """
+
+    def _configure(self, **kwargs: Any) -> None:
+        other = _other("configurator", object)
+        try:
+            if other is None:
+                super()._configure(**kwargs)  # type: ignore[no-untyped-call]
+            else:
+                other.configure(**kwargs)
+        except Exception:  # a missing exporter, a bad variable: no reason not to audit
+            _logger.exception(
+                "OpenTelemetry could not be configured: there are no spans. Audit starts without them"
+            )
+
+
+def _other(kind: str, base: type) -> Any:
+    """Make the first other distro or configurator that is installed, None if ours was asked for by name."""
+    if os.environ.get(f"OTEL_PYTHON_{kind.upper()}") == _NAME:
+        return None
+    for entry_point in entry_points(group=f"opentelemetry_{kind}"):
+        if entry_point.name != _NAME:
+            other = entry_point.load()()
+            if isinstance(other, base):
+                return other
+    return None
+
+
+def _has_exporter(signal: str, name: str) -> bool:
+    return bool(entry_points(group=f"opentelemetry_{signal}_exporter", name=name))

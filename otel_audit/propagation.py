@@ -1,0 +1,118 @@
+"""Who acts, on the spans of their work and in the baggage of outgoing calls; never taken from either.
+
+An inbound ``baggage`` header is written by whoever sent the request. What stands in it under our names is
+removed before anything can mistake it for ours (facts: opentelemetry, A6).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from opentelemetry import baggage
+from opentelemetry.context import Context, get_current
+from opentelemetry.propagate import get_global_textmap, set_global_textmap
+from opentelemetry.propagators import textmap
+from opentelemetry.sdk.trace import SpanProcessor
+from opentelemetry.trace import Span
+
+from otel_audit.context import ContextFields, current_context
+from otel_audit.record import ANONYMOUS, UNKNOWN
+from otel_audit.semconv import ACTOR_ID, REQUEST_ID
+
+_OURS: Final = ("audit.", "otel_audit.")
+_NOBODY: Final = frozenset({"", ANONYMOUS, UNKNOWN})
+
+
+def known() -> dict[str, str]:
+    """Give actor and request id of the current work, by attribute name, as far as they are known."""
+    context = current_context()
+    return {} if context is None else _values(context.fields())
+
+
+def _values(fields: ContextFields) -> dict[str, str]:
+    values = {}
+    if fields.actor.id not in _NOBODY:
+        values[ACTOR_ID] = fields.actor.id
+    if fields.request.id:
+        values[REQUEST_ID] = fields.request.id
+    return values
+
+
+def annotate(span: Span, fields: ContextFields | None = None) -> None:
+    """Put actor and request id on a span that began before they were known, such as the request's own."""
+    if span.is_recording():
+        for name, value in (known() if fields is None else _values(fields)).items():
+            span.set_attribute(name, value)
+
+
+class ActorSpanProcessor(SpanProcessor):
+    """Puts the actor and the request id of the current work on every span that starts in it."""
+
+    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
+        """Annotate a started span."""
+        annotate(span)
+
+
+class AuditPropagator(textmap.TextMapPropagator):
+    """Another propagator, with our names kept out of what comes in and, if wanted, put into what goes out."""
+
+    def __init__(self, inner: textmap.TextMapPropagator, *, propagate: bool) -> None:
+        self.inner = inner
+        self._propagate = propagate
+
+    def extract(
+        self,
+        carrier: textmap.CarrierT,
+        context: Context | None = None,
+        getter: textmap.Getter[textmap.CarrierT] = textmap.default_getter,
+    ) -> Context:
+        """Extract without any baggage under our names."""
+        extracted = self.inner.extract(carrier, context, getter=getter)
+        # Without any propagator (OTEL_PROPAGATORS=none) the SDK extracts None, against its signature.
+        return _without_ours(extracted) if extracted else extracted
+
+    def inject(
+        self,
+        carrier: textmap.CarrierT,
+        context: Context | None = None,
+        setter: textmap.Setter[textmap.CarrierT] = textmap.default_setter,
+    ) -> None:
+        """Inject with the actor and request id of the current work in the baggage."""
+        context = _without_ours(get_current() if context is None else context)
+        if self._propagate:
+            for name, value in known().items():
+                context = baggage.set_baggage(name, value, context)
+        self.inner.inject(carrier, context, setter=setter)
+
+    @property
+    def fields(self) -> set[str]:
+        """The fields the other propagator sets."""
+        return self.inner.fields
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "inner":
+            raise AttributeError(name)
+        return getattr(self.inner, name)
+
+
+def _without_ours(context: Context) -> Context:
+    for name in baggage.get_all(context):
+        if name.strip().lower().startswith(_OURS):
+            context = baggage.remove_baggage(name, context)
+    return context
+
+
+def install(*, propagate: bool) -> AuditPropagator:
+    """Wrap the process's propagator; :func:`uninstall` takes it away."""
+    inner = get_global_textmap()
+    if isinstance(inner, AuditPropagator):
+        inner = inner.inner
+    propagator = AuditPropagator(inner, propagate=propagate)
+    set_global_textmap(propagator)
+    return propagator
+
+
+def uninstall(propagator: AuditPropagator) -> None:
+    """Put the process's propagator back, unless another one was set meanwhile."""
+    if get_global_textmap() is propagator:
+        set_global_textmap(propagator.inner)

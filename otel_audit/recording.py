@@ -1,0 +1,89 @@
+"""The application's own records."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
+
+from otel_audit.record import Actor, AuditRecord, Change, Outcome, Target
+
+_logger = logging.getLogger(__name__)
+
+
+def record(
+    event_name: str,
+    action: str,
+    *,
+    target: Target | None = None,
+    changes: Sequence[Change] = (),
+    outcome: Outcome = "success",
+    actor: Actor | None = None,
+    message: str = "",
+    error: str = "",
+    related: Sequence[Target] = (),
+    attributes: Mapping[str, Any] | None = None,
+    fields: Sequence[str] = (),
+    log: str = "audit",
+    event_type: str = "",
+) -> AuditRecord | None:
+    """Record something only the application knows of; on disk when this returns.
+
+    Who, where from and through what come from the context. Values are redacted like all others.
+
+    Args:
+        event_name: dot-separated and stable: ``shop.invoice.export``.
+        action: what was done, an upper-case verb: ``EXPORT``.
+        target: what it was done to.
+        changes: field by field, old and new value.
+        outcome: ``success``, ``failure`` or ``unknown``.
+        actor: overrides the actor of the context.
+        attributes: anything else worth knowing, by name.
+        log: the kind of record; collectors route by it.
+
+    Returns:
+        The record, None if it could not be made or audit is not running (logged).
+
+    Raises:
+        AuditError: it could not be made or kept, and ``on_error`` is ``fail_closed``.
+    """
+    from otel_audit.pipeline import provider
+
+    pipeline = provider.current()
+    if pipeline is None:
+        _tell_once(event_name)
+        return None
+    try:
+        made = pipeline.logger.record(
+            event_name,
+            action,
+            target=target,
+            changes=changes,
+            outcome=outcome,
+            actor=actor,
+            message=message,
+            error=error,
+            related=related,
+            attributes=attributes,
+            fields=fields,
+            log=log,
+            event_type=event_type,
+        )
+    except Exception as failure:  # noqa: BLE001 - logged and counted by failed()
+        pipeline.logger.failed(event_name, failure)
+        return None
+    pipeline.logger.emit(made)
+    return made
+
+
+@cache
+def _tell(reason: str | None) -> None:
+    _logger.warning("The application's own records are not made: %s", reason)
+
+
+def _tell_once(event_name: str) -> None:
+    from otel_audit import startup
+
+    _logger.debug("%s is not recorded", event_name)
+    _tell(startup.why_off())

@@ -1,0 +1,340 @@
+"""Starting and stopping audit in a process: the same with the agent and without.
+
+``setup`` loads the configuration, starts the pipeline, puts redaction in front of the span exporters, wraps
+the propagator and activates our instrumentors. If any of it fails, the application hears of it: a log line at
+ERROR, :func:`startup_error` for Django's system checks, and with ``fail_closed`` an exception.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from importlib import import_module
+from importlib.metadata import entry_points
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from otel_audit.config.loader import LoadedConfig, load
+from otel_audit.config.model import AuditConfig
+from otel_audit.config.sources import DJANGO_SETTING, find_file, mapping_layer
+from otel_audit.errors import AuditError, ConfigurationError
+from otel_audit.pipeline import provider
+
+if TYPE_CHECKING:
+    from otel_audit.propagation import AuditPropagator
+    from otel_audit.redaction.exporters import ExporterRedaction
+
+_logger = logging.getLogger(__name__)
+
+_INSTRUMENTORS: Final = "opentelemetry_instrumentor"
+_PREFIX: Final = "otel_audit_"  # of our instrumentors' entry points; what follows names their section
+_ON_ERROR: Final = "OTEL_AUDIT_ON_ERROR"
+
+
+class _Running(msgspec.Struct):
+    """What was started, so that it can be stopped again."""
+
+    pipeline: provider.AuditPipeline
+    exporters: ExporterRedaction | None = None
+    propagator: AuditPropagator | None = None
+    instrumentors: list[Any] = []
+
+
+class _State:
+    """What this process knows of its own start."""
+
+    running: _Running | None = None
+    error: Exception | None = None
+    refused: bool = False
+    off_because: str = (
+        "audit was not started: call otel_audit.setup(), or start the application under "
+        "opentelemetry-instrument"
+    )
+
+
+_state: Final = _State()
+
+
+def startup_error() -> str | None:
+    """Say why audit could not be started in this process, None if it could or nobody tried."""
+    return None if _state.error is None else f"{_state.error}"
+
+
+def why_off() -> str | None:
+    """Say why nothing is recorded in this process, None if it is."""
+    if _state.running is not None:
+        return None
+    return _state.off_because if _state.error is None else f"audit could not be started: {_state.error}"
+
+
+def setup(
+    config: AuditConfig | None = None,
+    *,
+    config_file: str | os.PathLike[str] | None = None,
+    instrument: bool = True,
+) -> provider.AuditPipeline | None:
+    """Start audit in this process, in place of what was started before.
+
+    Args:
+        config: the configuration; loaded as ``config_file`` or found as documented if not given.
+        config_file: the file to load.
+        instrument: activate our instrumentors for the libraries that are installed.
+
+    Returns:
+        The pipeline; None if the configuration says ``enabled = false``, or if it could not be started and
+        ``on_error`` is ``fail_open``: then the reason is logged at ERROR and kept for :func:`startup_error`.
+
+    Raises:
+        AuditError: it could not be started and ``on_error`` is ``fail_closed``.
+    """
+    shutdown()
+    _state.error, _state.refused = None, False
+    try:
+        if config is None:
+            config = load_config(config_file).config
+        return _start(config, instrument=instrument)
+    except Exception as error:
+        _state.error = error
+        _logger.error("Nothing is audited: %s", error, exc_info=not isinstance(error, AuditError))
+        _stop()
+        _state.refused = refuses_to_start(config, config_file)
+        if _state.refused:
+            if isinstance(error, AuditError):
+                raise
+            raise AuditError(f"audit could not be started: {error}") from error
+        return None
+
+
+def shutdown() -> None:
+    """Stop audit in this process: take every wrapper away, end the stream, give the sink its time."""
+    if _state.running is not None:
+        _state.off_because = "audit was shut down"
+    _stop()
+
+
+def _stop() -> None:
+    running, _state.running = _state.running, None
+    if running is None:
+        return
+    for instrumentor in reversed(running.instrumentors):
+        if instrumentor.is_instrumented_by_opentelemetry:
+            instrumentor.uninstrument()
+    if running.propagator is not None:
+        from otel_audit.propagation import uninstall
+
+        uninstall(running.propagator)
+    if running.exporters is not None:
+        running.exporters.undo()
+    if provider.current() is running.pipeline:
+        provider.stop()
+
+
+def _start(config: AuditConfig, *, instrument: bool) -> provider.AuditPipeline | None:
+    if not config.enabled:
+        _state.off_because = "audit is switched off: enabled = false"
+        _logger.warning("Nothing is audited: enabled = false in otel-audit's configuration")
+        return None
+    if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        _logger.warning(
+            "OTEL_SDK_DISABLED is set: there are no spans, and audit stays on. To switch it off, set "
+            "OTEL_AUDIT_ENABLED=false"
+        )
+    _warn_about_django(config)
+    from otel_audit.redaction.redactor import Redactor
+
+    redactor = Redactor(config.redaction)
+    _state.running = _Running(provider.start(config, redactor=redactor))
+    _cover_spans(_state.running, config, redactor)
+    if instrument:
+        instrument_all()
+    return _state.running.pipeline
+
+
+def _cover_spans(running: _Running, config: AuditConfig, redactor: Any) -> None:
+    from opentelemetry.trace import get_tracer_provider
+
+    from otel_audit.propagation import ActorSpanProcessor, install
+    from otel_audit.redaction.exporters import ExporterRedaction
+
+    running.propagator = install(propagate=config.context.propagate)
+    exporters = ExporterRedaction(redactor if config.redaction.spans else None, ActorSpanProcessor())
+    exporters.apply(get_tracer_provider())
+    running.exporters = exporters
+
+
+def must_not_run() -> bool:
+    """Say whether audit could not be started and the configuration asks for ``fail_closed``."""
+    return _state.refused
+
+
+def cover_provider() -> None:
+    """Look at the tracer provider again: one may have been set without our noticing since the start."""
+    if _state.running is not None and _state.running.exporters is not None:
+        from opentelemetry.trace import get_tracer_provider
+
+        _state.running.exporters.cover(get_tracer_provider())
+
+
+def is_running() -> bool:
+    """Say whether audit was started in this process."""
+    return _state.running is not None
+
+
+# --- configuration -----------------------------------------------------------------------------
+
+
+def load_config(config_file: str | os.PathLike[str] | None = None) -> LoadedConfig:
+    """Load the configuration from everywhere it may stand.
+
+    Raises:
+        ConfigurationError: it is wrong; or OTEL_CONFIG_FILE is set and cannot be read.
+    """
+    path = None if config_file is None else Path(config_file)
+    settings = _django_setting() if path is None and find_file(os.environ, Path.cwd()) is None else None
+    loaded = load(path, django_settings=settings, declarative=declared_options())
+    for note in loaded.notes:
+        _logger.info("%s", note)
+    return loaded
+
+
+def _django_setting() -> Mapping[str, Any] | None:
+    """Read Django's OTEL_AUDIT setting, if this is a Django project that tells where its settings are."""
+    if not os.environ.get("DJANGO_SETTINGS_MODULE") or find_spec("django") is None:
+        return None
+    settings = import_module("django.conf").settings
+    try:
+        return getattr(settings, DJANGO_SETTING, None)
+    except Exception as error:  # the project's own settings module may do anything
+        raise ConfigurationError(
+            f"Django's settings ({os.environ['DJANGO_SETTINGS_MODULE']}) cannot be imported: {error}"
+        ) from error
+
+
+def declared_options() -> dict[str, Any]:
+    """Read what OpenTelemetry's OTEL_CONFIG_FILE says about our instrumentors, by section.
+
+    They stand under ``instrumentation/development: python: otel_audit_django:``. The SDK would hand them to
+    the instrumentor, and ignore ``enabled: false`` and wrong ones a moment later (facts: opentelemetry, A2).
+
+    Raises:
+        ConfigurationError: the file cannot be read.
+    """
+    path = os.environ.get("OTEL_CONFIG_FILE")
+    if not path:
+        return {}
+    try:
+        from opentelemetry.configuration import load_config_file
+
+        document: Any = load_config_file(path)
+        options = document.instrumentation_development and document.instrumentation_development.python
+    except ImportError as error:
+        raise ConfigurationError(
+            f"OTEL_CONFIG_FILE is set to {path!r} and cannot be read: pip install opentelemetry-configuration"
+        ) from error
+    except Exception as error:
+        raise ConfigurationError(
+            f"OTEL_CONFIG_FILE is set to {path!r} and cannot be read: {error}"
+        ) from error
+    return {
+        name.removeprefix(_PREFIX): dict(section or {})
+        for name, section in (options or {}).items()
+        if name.startswith(_PREFIX)
+    }
+
+
+def _warn_about_django(config: AuditConfig) -> None:
+    if (
+        config.django.enabled
+        and config.django.models
+        and not os.environ.get("DJANGO_SETTINGS_MODULE")
+        and find_spec("django") is not None
+        and not _django_is_configured()
+    ):
+        _logger.warning(
+            "DJANGO_SETTINGS_MODULE is not set. OpenTelemetry's Django instrumentation then configures "
+            "empty settings, and the application will run with them; manage.py and wsgi.py set it too late. "
+            "Export it before Python starts: DJANGO_SETTINGS_MODULE=x.settings opentelemetry-instrument ..."
+        )
+
+
+def _django_is_configured() -> bool:
+    conf = sys.modules.get("django.conf")
+    return conf is not None and bool(conf.settings.configured)
+
+
+def refuses_to_start(config: AuditConfig | None, config_file: str | os.PathLike[str] | None = None) -> bool:
+    """Say whether ``on_error`` is ``fail_closed``, also where the configuration itself is what is wrong.
+
+    A configuration that cannot be read is searched for the words: who wrote ``fail_closed`` next to a typo
+    did not mean to run without audit.
+    """
+    if config is not None:
+        return config.on_error == "fail_closed"
+    if _ON_ERROR in os.environ:
+        return os.environ[_ON_ERROR].strip().lower() == "fail_closed"
+    with suppress(AuditError, OSError):
+        file = Path(config_file) if config_file is not None else find_file(os.environ, Path.cwd())
+        if file is not None:
+            text = file.read_text("utf-8", "replace")
+            return re.search(r"^\s*on_error\s*=\s*[\"']fail_closed", text, re.MULTILINE) is not None
+    with suppress(AuditError):
+        setting = _django_setting()
+        return isinstance(setting, Mapping) and setting.get("on_error") == "fail_closed"
+    return False
+
+
+# --- instrumentors -----------------------------------------------------------------------------
+
+
+def instrument_all() -> None:
+    """Activate each of our instrumentors whose library is installed."""
+    for entry_point in sorted(entry_points(group=_INSTRUMENTORS), key=lambda found: found.name):
+        if entry_point.name.startswith(_PREFIX):
+            instrumentor = entry_point.load()()
+            if instrumentor._check_dependency_conflicts() is not None:
+                continue  # the library is not installed, or too old: nothing of it to audit
+            if instrumentor.is_instrumented_by_opentelemetry:
+                instrumentor.uninstrument()
+            instrumentor.instrument(skip_dep_check=True)
+            keep_instrumentor(instrumentor)
+
+
+def keep_instrumentor(instrumentor: Any) -> None:
+    """Remember an active instrumentor, to be deactivated by :func:`shutdown`."""
+    if _state.running is not None and instrumentor not in _state.running.instrumentors:
+        _state.running.instrumentors.append(instrumentor)
+
+
+def for_instrumentor(section: str, options: Mapping[str, Any]) -> AuditConfig | None:
+    """Give an instrumentor its configuration, starting audit if nobody has; None if there is nothing to do.
+
+    ``options`` are what ``instrument()`` was called with: settings of ``section``, laid over the others.
+
+    Raises:
+        ConfigurationError: an option is unknown or has a bad value.
+    """
+    # OTEL_CONFIG_FILE has instrumentors started before anything else of ours could be.
+    nobody_tried = provider.current() is None and _state.error is None
+    if nobody_tried and (options or os.environ.get("OTEL_CONFIG_FILE")):
+        setup(instrument=False)
+    pipeline = provider.current()
+    if pipeline is None:
+        return None
+    config = pipeline.config
+    if not options:
+        return config
+    from otel_audit.config.diagnosis import diagnose
+
+    problems = list(diagnose(mapping_layer({section: dict(options)}, "instrument()")))
+    if problems:
+        raise ConfigurationError("\n".join(problems))
+    merged = msgspec.to_builtins(getattr(config, section)) | dict(options)
+    chosen = msgspec.convert(merged, type(getattr(config, section)))
+    return msgspec.structs.replace(config, **{section: chosen})
