@@ -98,19 +98,17 @@ def kind_of(query: Query) -> str:
 
 def missing_keys(query: Query, is_sensitive: IsSensitive) -> list[Col]:
     """List the key columns that ``values()`` left out, where selecting them too cannot change the result."""
-    if (
-        query.default_cols
-        or not query.select
-        or query.distinct
-        or query.combinator
-        or query.group_by is not None
-    ):
+    if query.default_cols or query.distinct or query.combinator or query.group_by is not None:
         return []
     groups = _Groups(query, is_sensitive)
-    for expression in query.select:
+    for expression in (*query.select, *query.annotation_select.values()):
+        if getattr(expression, "contains_aggregate", False):
+            return []
         for column in expression.get_cols() if isinstance(expression, ColPairs) else [expression]:
             if isinstance(column, Col):
                 groups.show(column, 0)
+            else:
+                groups.show_within(column)
     return groups.missing()
 
 
@@ -126,11 +124,13 @@ def shown_columns(expression: Any) -> Iterator[tuple[Col, bool]]:
         elif isinstance(found, Subquery):
             stack.append((found.query, True))
         elif isinstance(found, Query):
-            stack.extend((column, True) for column in (*found.select, *found.annotation_select.values()))
+            shown = (*found.select, *found.annotation_select.values())
+            stack.extend((column, True) for column in reversed(shown))
         elif isinstance(found, ColPairs):
             stack.extend((column, inner) for column in found.get_cols())
         elif hasattr(found, "get_source_expressions"):
-            stack.extend((part, inner) for part in found.get_source_expressions() if part is not None)
+            parts = found.get_source_expressions()
+            stack.extend((part, inner) for part in reversed(parts) if part is not None)
 
 
 class _Group:
@@ -140,7 +140,8 @@ class _Group:
         self.model = model
         self.shown: dict[str, None] = {}
         self.columns: dict[Any, tuple[int, Col]] = {}
-        self.alias = ""
+        self.table: tuple[str, Any] | None = None
+        """One of its tables: alias and model."""
 
     def key(self) -> KeyColumns | None:
         """Find the primary key; a child's is also that of any parent."""
@@ -169,7 +170,7 @@ class _Groups:
         if group is not None:
             group.shown.setdefault(column.target.name)
             group.columns.setdefault(column.target, (position, column))
-            group.alias = group.alias or column.alias
+            group.table = group.table or (column.alias, column.target.model)
 
     def find(self, column: Col, position: int) -> None:
         """Add a column of the row that the application will not see."""
@@ -183,14 +184,16 @@ class _Groups:
             group = self._group(column, _OTHER_QUERY if inner else column.alias)
             if group is not None:
                 group.shown.setdefault(column.target.name)
+                if not inner:
+                    group.table = group.table or (column.alias, column.target.model)
 
     def missing(self) -> list[Col]:
         """List the key columns of the groups that have none, each under the alias of its group."""
         columns: list[Col] = []
         for group in self._groups.values():
-            if group.key() is None and group.alias:
-                owner = next(iter(group.columns)).model
-                columns += [field.get_col(group.alias) for field in owner._meta.pk_fields]
+            if group.key() is None and group.table is not None:
+                alias, model = group.table
+                columns += [field.get_col(alias) for field in model._meta.pk_fields]
         return columns
 
     def readings(self) -> list[Reading]:

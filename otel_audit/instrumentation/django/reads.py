@@ -173,7 +173,7 @@ class ReadCapture:
         """Let a ``values()`` query that leaves out the primary key select it too, behind its own columns."""
         query = compiler.query
         logger = self._logger()
-        if logger is None or query.default_cols or not query.select or not self._concerned(query):
+        if logger is None or query.default_cols or not self._concerned(query):
             return []
         try:
             keys = missing_keys(query, self._is_sensitive)
