@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from typing import Annotated
@@ -71,6 +72,9 @@ app.add_typer(spool.spool, name="spool", rich_help_panel="Operate")
 
 def run() -> None:
     """Run the command line of this process and leave it."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name the terminal cannot show is no reason to stop
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except AuditError as error:

@@ -93,8 +93,7 @@ def django(config: AuditConfig) -> Iterator[Finding]:
         if reason:
             yield Finding("instrumentors", "note", f"{name}: inactive, because {reason}")
         else:
-            recorded = ", ".join(config.django.models) or "no changes"
-            yield Finding("instrumentors", "ok", f"{name}: active under opentelemetry-instrument; {recorded}")
+            yield _active(name, config)
     if version is None:
         return
     settings = os.environ.get("DJANGO_SETTINGS_MODULE", "")
@@ -115,6 +114,19 @@ def django(config: AuditConfig) -> Iterator[Finding]:
         )
     else:
         yield Finding("Django", "ok", f"{version}; DJANGO_SETTINGS_MODULE is {settings}")
+
+
+def _active(name: str, config: AuditConfig) -> Finding:
+    active = f"{name}: active under opentelemetry-instrument"
+    if name == "otel_audit_django" and not config.django.models:
+        return Finding(
+            "instrumentors",
+            "note",
+            f"{active}, but no model is named",
+            'write django.models, such as ["shop.*"]',
+        )
+    recorded = f", for {', '.join(config.django.models)}" if name == "otel_audit_django" else ""
+    return Finding("instrumentors", "ok", active + recorded)
 
 
 def _why_no_django(config: AuditConfig, version: str | None) -> str:
@@ -322,7 +334,7 @@ def store(config: StoreConfig, timeout: float, zone: datetime.tzinfo | None) -> 
             yield Finding(
                 "store",
                 "bad",
-                f"{_without_credentials(config.url)} answers, but its database {config.database!r} has no trail",
+                f"{_without_credentials(config.url)} answers, but {config.database!r} has no audit tables",
                 "set store.database to the right one, or create the tables with `otel-audit migrate`",
             )
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,6 +19,8 @@ from otel_audit.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from otel_audit.cli.detection import DjangoProject
+
+_SAYS_NOTHING = ("config", "conf", "settings", "project", "core")
 
 config = typer.Typer(no_args_is_help=True, help="The configuration of this project.", rich_markup_mode="rich")
 
@@ -56,11 +59,11 @@ def init(
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be written: {error.strerror or error}") from error
     typer.echo(f"Wrote {safe(path)}")
-    for line in _next_steps(project):
+    for line in _next_steps(project, directory.resolve()):
         typer.echo(line)
 
 
-def _next_steps(project: DjangoProject | None) -> list[str]:
+def _next_steps(project: DjangoProject | None, directory: Path) -> list[str]:
     from importlib.util import find_spec
 
     lines = []
@@ -87,9 +90,7 @@ def _next_steps(project: DjangoProject | None) -> list[str]:
     if missing:
         lines.append(f"  pip install {' '.join(missing)}")
     lines.append(f"  otel-audit serve{server}")
-    variables = "OTEL_SERVICE_NAME=" + (
-        safe(project.settings.split(".")[0]) if project and project.settings else "app"
-    )
+    variables = f"OTEL_SERVICE_NAME={_service(project, directory)}"
     if project is not None:
         variables += f" DJANGO_SETTINGS_MODULE={safe(project.settings or 'yourproject.settings')}"
     lines += [
@@ -101,6 +102,12 @@ def _next_steps(project: DjangoProject | None) -> list[str]:
         "Records wait in .otel-audit/ until the sink has them: keep that out of version control.",
     ]
     return lines
+
+
+def _service(project: DjangoProject | None, directory: Path) -> str:
+    package = project.settings.partition(".")[0] if project is not None else ""
+    name = package if package not in ("", *_SAYS_NOTHING) else directory.name
+    return re.sub(r"[^\w.-]+", "-", name) or "app"
 
 
 def _installed(module: str) -> bool:

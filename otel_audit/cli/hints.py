@@ -11,13 +11,13 @@ from otel_audit.store.query import AuditStore, Vocabulary
 
 def unknown_words(store: AuditStore, filters: Filters) -> Iterator[str]:
     """Give a sentence for each name in the filters that no record has, with those that exist."""
+    if store.newest() is None:
+        yield "The trail is empty; `otel-audit doctor` says what is missing."
+        return
     kind = filters.target.partition("/")[0] if filters.target else None
     known_type = kind if kind and "*" not in kind else None
     if known_type:
         types = store.vocabulary("target")
-        if not types:
-            yield "The trail is empty. `otel-audit doctor` says what is missing."
-            return
         if known_type not in types:
             yield _sentence("target", known_type, types)
             known_type = None

@@ -13,9 +13,11 @@ import msgspec
 import typer
 
 from otel_audit.cli.screen import Screen
+from otel_audit.config.catalog import settings
+from otel_audit.config.checks import address_problems
 from otel_audit.config.loader import load
 from otel_audit.config.model import StoreConfig
-from otel_audit.errors import QueryError
+from otel_audit.errors import ConfigurationError
 
 if TYPE_CHECKING:
     pass
@@ -81,10 +83,14 @@ def store_config(
     laid = msgspec.to_builtins(configured) | {
         name: value for name, value in given.items() if value is not None
     }
+    problem = next(address_problems(str(laid["url"])), None)
+    if problem:
+        raise ConfigurationError(f"--url {problem}")
     try:
         return msgspec.convert(laid, StoreConfig)
-    except msgspec.ValidationError as error:
-        raise QueryError(f"the store's options: {error}") from error
+    except msgspec.ValidationError:
+        expected = settings()["store.database"].expected
+        raise ConfigurationError(f"--database {database!r} is not {expected}") from None
 
 
 _STORE_OPTIONS: dict[str, Any] = {

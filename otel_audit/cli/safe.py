@@ -1,8 +1,8 @@
 r"""Text from records on its way to a terminal: nothing in it may move the cursor, colour or hide.
 
 Escaped are control characters (C0, DEL, C1), line and paragraph separators, what turns the direction of
-writing, invisible format characters and lone surrogates: they appear as ``\\x1b``, ``\\u202e`` …
-r"""
+writing, invisible format characters and lone surrogates: they appear as ``\x1b``, ``\u202e`` …
+"""
 
 from __future__ import annotations
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import datetime
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from otel_audit.cli.safe import safe_json, safe_lines
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
+
+_ASCII: Final = str.maketrans("→×…●", ">x~*")
+"""Our own signs for an output that shows ASCII only, one for one, so that columns stay aligned."""
 
 
 class Screen:
@@ -49,8 +52,13 @@ class Screen:
         return self.console.options.ascii_only
 
     def print(self, renderable: RenderableType) -> None:
-        """Write something for people."""
-        self.console.print(renderable)
+        """Write something for people; lines end where their text ends."""
+        with self.console.capture() as captured:
+            self.console.print(renderable)
+        text = captured.get()
+        if not self.is_terminal:
+            text = "\n".join(map(str.rstrip, text.split("\n")))
+        sys.stdout.write(text.translate(_ASCII) if self.ascii_only else text)
 
     def line(self, text: str = "") -> None:
         """Write one line of text as it is; what comes from records must be made safe before."""

@@ -99,25 +99,34 @@ def _print(state: SpoolStatus, screen: Screen) -> None:
 @spool.command("drain", epilog=EPILOG)
 def drain(
     directory: Directory = None,
-    timeout: Annotated[float, typer.Option(min=0, help="Seconds to keep trying.")] = 60.0,
+    timeout: Annotated[
+        float, typer.Option(min=0, help="Seconds without any progress after which to give up.")
+    ] = 30.0,
     config: ConfigFile = None,
 ) -> None:
     """Send what processes that ended have left, now; what running ones hold they send themselves.
 
-    Exits with 3 if the sink did not take all of it in time. Nothing is lost then: it waits on.
+    Exits with 3 if the sink does not take all of it. Nothing is lost then: it waits on.
     """
     from otel_audit.pipeline.drain import drain as drain_spool
 
     loaded = load(config).config
     began = time.monotonic()
     found = drain_spool(directory or loaded.spool.directory, loaded, timeout=timeout)
+    left = sum(stream.waiting for stream in found.left.streams if not stream.alive)
+    held = found.left.waiting - left
     typer.echo(
-        f"{found.delivered} records sent in {time.monotonic() - began:.1f} s, "
-        f"{found.remaining} left by processes that ended"
+        f"{found.delivered} records sent in {time.monotonic() - began:.1f} s, {left} left"
+        + (f", {held} held by running processes" if held else "")
     )
-    if found.remaining:
-        if found.error:
-            typer.echo(f"otel-audit: {safe(found.error)}", err=True)
+    if found.quarantined or found.damaged:
+        typer.echo(
+            f"{found.quarantined} refused by the sink and kept aside, {found.damaged} places damaged: "
+            "`otel-audit spool status` names the files",
+            err=True,
+        )
+    if not found.complete:
+        typer.echo(f"otel-audit: {safe(found.error)}", err=True)
         raise typer.Exit(Status.UNREACHABLE)
 
 

@@ -40,7 +40,7 @@ def entries_table(entries: Sequence[AuditEntry], screen: Screen, *, header: bool
         box=box.ASCII if screen.ascii_only else box.SIMPLE_HEAD,
         show_header=header,
         pad_edge=False,
-        padding=(0, 1),
+        padding=(0, 1, 0, 0),
         show_edge=False,
         expand=False,
         title=_title(entries, screen, next(iter(dates)) if one_day else ""),

@@ -30,7 +30,7 @@ def contradictions(config: AuditConfig, given: set[tuple[str, ...]]) -> Iterator
                     )
     for address, section in ((config.sink.endpoint, "sink"), (config.store.url, "store")):
         name = "endpoint" if section == "sink" else "url"
-        yield from (((section, name), problem) for problem in _address(address))
+        yield from (((section, name), problem) for problem in address_problems(address))
     if config.spool.segment_bytes > config.spool.max_bytes:
         place = ("spool", "max_bytes" if ("spool", "max_bytes") in given else "segment_bytes")
         yield (
@@ -54,7 +54,8 @@ def contradictions(config: AuditConfig, given: set[tuple[str, ...]]) -> Iterator
             yield from ((("django", name), problem) for problem in _model_pattern(pattern))
 
 
-def _address(address: str) -> Iterator[str]:
+def address_problems(address: str) -> Iterator[str]:
+    """Say what keeps a text from being the address of a sink or store."""
     try:
         parts = urlsplit(address)
         port = parts.port

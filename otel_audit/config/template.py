@@ -23,7 +23,7 @@ _EXAMPLES: Final = {
 
 
 def template(values: Mapping[str, Any] | None = None, *, introduction: str = "") -> str:
-    """Write the file: what ``values`` sets (by dotted name) is active, all else a comment with its default."""
+    """Write the file: what ``values`` sets (by dotted name) is active, all else a comment."""
     given = dict(values or {})
     lines = [
         "# otel-audit: what is recorded, what is sensitive, and where records go.",
@@ -34,9 +34,8 @@ def template(values: Mapping[str, Any] | None = None, *, introduction: str = "")
     if introduction:
         lines += ["#", *_comment(introduction)]
     for section in sections():
-        lines.append("")
         if section.name:
-            lines += [*_comment(section.description), f"[{section.name}]"]
+            lines += ["", *_comment(section.description), f"[{section.name}]"]
         for setting in section.settings:
             lines += _setting(setting, given)
     return "\n".join(lines) + "\n"
@@ -85,7 +84,7 @@ def toml(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int):
-        return f"{value:_}" if value >= 10_000 else str(value)
+        return f"{value:_}" if value >= 100_000 else str(value)
     if isinstance(value, float):
         return repr(value)
     if isinstance(value, str):
