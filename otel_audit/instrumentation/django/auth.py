@@ -48,7 +48,7 @@ class AuthCapture:
         self._record("user.login.success", "LOGIN", request, user, user_actor(unwrapped(user)))
 
     def _logged_out(self, sender: Any, request: Any = None, user: Any = None, **kwargs: Any) -> None:
-        if user is None:  # an anonymous visitor who asked for the logout page
+        if not getattr(user, "is_authenticated", False):  # a visitor who asked for the logout page
             return
         scope = request_scope(request)
         actor = user_actor(unwrapped(user))
