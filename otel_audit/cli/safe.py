@@ -1,7 +1,8 @@
 r"""Text from records on its way to a terminal: nothing in it may move the cursor, colour or hide.
 
 Escaped are control characters (C0, DEL, C1), line and paragraph separators, what turns the direction of
-writing, invisible format characters and lone surrogates: they appear as ``\x1b``, ``\u202e`` …
+writing, invisible format characters and lone surrogates (variation selectors only choose a glyph and stay,
+names are written with them): they appear as ``\x1b``, ``\u202e`` …
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from typing import Any, Final
 import msgspec
 
 _UNSAFE: Final = re.compile(
-    "[\x00-\x1f\x7f-\x9f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff"
-    "\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e0fff]"
+    "[\x00-\x1f\x7f-\x9f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff"
+    "\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e00ff\U000e01f0-\U000e0fff]"
 )
 _SHORT: Final = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
