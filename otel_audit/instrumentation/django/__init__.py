@@ -27,7 +27,9 @@ class DjangoAuditInstrumentor(BaseInstrumentor):  # type: ignore[misc]
 
     def _instrument(self, **kwargs: Any) -> None:
         from otel_audit import startup
+        from otel_audit.instrumentation.django import checks
 
+        checks.register()  # first: they tell of all that may fail below
         pipeline = kwargs.pop("pipeline", None)
         config = kwargs.pop("config", None) or (pipeline.config if pipeline is not None else None)
         if config is None or kwargs:
@@ -69,3 +71,6 @@ class DjangoAuditInstrumentor(BaseInstrumentor):  # type: ignore[misc]
             for part in reversed(parts):
                 part.stop()
             patches.undo()
+        from otel_audit.instrumentation.django import checks
+
+        checks.unregister()
