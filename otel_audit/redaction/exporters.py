@@ -139,8 +139,8 @@ class ExporterRedaction:
         exporter = getattr(holder, attribute, None)
         if exporter is None:
             raise StartupError(
-                f"{type(processor).__qualname__} of this OpenTelemetry SDK keeps its exporter where otel-audit "
-                "does not find it: spans would be exported with what is sensitive in them. Use an SDK of "
+                f"{type(processor).__qualname__} of this OpenTelemetry SDK keeps its exporter where we do "
+                "not find it: spans would be exported with what is sensitive in them. Use an SDK of "
                 "version 1.45, or set redaction.spans = false"
             )
         self._wrap(holder, attribute, exporter)

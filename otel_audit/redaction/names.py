@@ -35,15 +35,15 @@ _TERMS = re.compile(
     | token(?P<many3>s)?(?![a-z])
     | (?:api|access|private|secret|encryption|signing|master|account|shared|license|licence|deploy|auth|client
         |hmac|aes|session|consumer|subscription|storage|service|app)_?key(?P<many4>s)?(?![a-z])
-    | credential(?P<many5>s)?(?![a-z])
-    | sess(?:ion)?_?id(?P<many6>s)?(?![a-z])
+    | credentials?(?![a-z])
+    | sess(?:ion)?_?id(?P<many5>s)?(?![a-z])
     | session_?(?:token|cookie|secret|data|hash)(?![a-z])
     | (?<![a-z])(?:cvv|cvc|cvn|csc)(?:_?2)?(?![a-z]) | card_?verification | security_?code
     | (?<![a-z])(?:(?:credit|debit|master|bank|payment)_?)?(?:card|cc)_?(?:number|num|no|nr)(?![a-z])
-    | (?:credit|debit)_?card(?P<many7>s)?(?![a-z])
+    | (?:credit|debit)_?card(?P<many6>s)?(?![a-z])
     | (?<![a-z])jwt(?![a-z])
     | (?<![a-z])(?:ssn|social_?security_?(?:number|num|no))(?![a-z])
-    | (?<![a-z])(?:mfa|two_?factor|verification|recovery|backup|reset|auth)_?code(?P<many8>s)?(?![a-z])
+    | (?<![a-z])(?:mfa|two_?factor|verification|recovery|backup|reset|auth)_?code(?P<many7>s)?(?![a-z])
     | one_?time_?(?:code|pin)
     | (?:seed|recovery)_?phrase
     """,

@@ -1,0 +1,89 @@
+"""Which names are sensitive: a secret's name in every spelling, and no word that only looks like one."""
+
+from __future__ import annotations
+
+import pytest
+
+from otel_audit.errors import ConfigurationError
+from otel_audit.redaction.names import NameRules, builtin, in_address
+
+SECRET = """
+    password Password PASSWORD passwd pwd user_pwd db_password dbPassword DATABASE_PASSWORD password2
+    new_password1 passwordHash password_hash passphrase passcode kennwort contraseña db_pass pass
+    smtp_pass secret SECRET_KEY client_secret clientsecret aws_secret_access_key webhook_secret
+    vault.secret_id token access_token refresh-token authToken csrfmiddlewaretoken X-CSRF-Token
+    csrftoken password_reset_token api_key apikey apiKey API-KEY X-Api-Key private_key privateKey
+    encryption_key signing-key account_key access_key session_key sessionid session_id session.id
+    PHPSESSID JSESSIONID session_cookie session_data Authorization http.request.header.authorization
+    Proxy-Authorization HTTP_AUTHORIZATION authorization_code cookie Cookie Set-Cookie
+    http.request.header.cookie http.response.header.set-cookie HTTP_COOKIE csrf credentials credential
+    cvv CVV2 card_cvc cvc card_number cardNumber cc_number credit_card creditCardNumber
+    mastercard_number security_code jwt id_jwt bearer basic_auth otp totp_secret mfa_code one_time_code
+    pin card_pin ssn social_security_number seed_phrase backup_code user[password] form-0-password
+    ｐａｓｓｗｏｒｄ
+""".split()  # noqa: SIM905
+
+CLEAN = """
+    token_count tokenCount token_type token_expires_in tokenizer tokenized max_token token_limit author
+    authors author_id authority authored_by authenticated auth_user auth.user authorization_id
+    authorization_status authorization_url_count passenger passengers passport compass bypass
+    boarding_pass pass_rate secretary secretariat secret_name aws.secretsmanager.secret.arn order_id
+    order_number id created_at updated_at timestamp user.id customer number account_number
+    discard_number wildcard_no password_changed_at password_length has_password is_password_set
+    password_policy requires_password password_reset_required password_expires card card_id card_brand
+    credit_card_id credit_card_last4 credit_card_type session sessions session_count session_duration
+    cookie_consent cookies_accepted cookie_policy csrf_exempt key keyboard primary_key public_key
+    foreign_key cache_key sort_key idempotency_key monkey donkey_key description shipping spin pinned
+    pin_code postal_code code http.response.status_code code.function.name otp_enabled passive access
+    accessed_by cc success
+""".split()  # noqa: SIM905
+
+
+@pytest.mark.parametrize("name", SECRET)
+def test_the_name_of_a_secret_is_known_in_every_spelling(name: str) -> None:
+    assert builtin(name) == "secret"
+
+
+@pytest.mark.parametrize("name", CLEAN)
+def test_a_name_that_only_resembles_a_secret_is_left_alone(name: str) -> None:
+    assert builtin(name) == "clean"
+
+
+@pytest.mark.parametrize("name", ["tokens", "gen_ai.usage.input_tokens", "passwords", "secrets", "api_keys"])
+def test_a_plural_may_be_a_count(name: str) -> None:
+    assert builtin(name) == "secret_text"
+
+
+def test_own_names_match_whole_names_fields_headers_and_django_spellings() -> None:
+    rules = NameRules(enabled=True, names=["x-iban", "maiden.*"])
+    for name in ("X-IBAN", "http.request.header.x-iban", "HTTP_X_IBAN", "x_iban", "maiden_name"):
+        assert rules.decide(name) == "secret", name
+    assert rules.decide("x-iban-country") == "clean"
+
+
+def test_an_exception_goes_before_every_rule() -> None:
+    rules = NameRules(enabled=True, names=["token.*"], allow=["token_family", "password"])
+    assert rules.decide("token_family") == "allowed"
+    assert rules.decide("form.password") == "allowed"
+    assert rules.decide("token_value") == "secret"
+
+
+def test_switched_off_only_own_names_are_left() -> None:
+    rules = NameRules(enabled=False, names=["iban"])
+    assert rules.decide("password") == "clean"
+    assert rules.decide("iban") == "secret"
+
+
+def test_a_name_of_any_length_is_decided() -> None:
+    assert NameRules(enabled=True).decide("x" * 100_000 + "_password") == "secret"
+
+
+@pytest.mark.parametrize("name", ["sig", "Signature", "X-Amz-Signature", "X-Goog-Signature"])
+def test_parameters_that_sign_an_address_are_known_there_only(name: str) -> None:
+    assert in_address(name)
+    assert builtin(name) == "clean"
+
+
+def test_a_pattern_that_is_no_regular_expression_is_named() -> None:
+    with pytest.raises(ConfigurationError, match=r"redaction\.names\[1\].*'\('"):
+        NameRules(enabled=True, names=["ok", "("])
