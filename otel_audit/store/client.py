@@ -23,6 +23,7 @@ from otel_audit.errors import StoreError
 _ESCAPES: Final = str.maketrans(
     {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r", "\0": "\\0", "\b": "\\b", "\f": "\\f", "'": "\\'"}
 )
+_AUTHENTICATION_FAILED: Final = "516"
 _decode = msgspec.json.Decoder().decode
 
 
@@ -164,6 +165,13 @@ class StoreClient:
                 f"the store at {self._where()} wants a token: set `token` in [store], or OTEL_AUDIT_STORE_TOKEN"
             )
         code = response.headers.get("X-ClickHouse-Exception-Code", "0")
+        if code == _AUTHENTICATION_FAILED:
+            given = "the credentials are wrong" if "Authorization" in self._headers else "it wants credentials"
+            return RefusedQuery(
+                f"the store at {self._where()} refuses: {given}; for `otel-audit serve` set `token` in [store] "
+                "(OTEL_AUDIT_STORE_TOKEN), for a ClickHouse server `user` and `password`",
+                int(code),
+            )
         if code == "0" and response.status == 404:
             return StoreError(f"there is no ClickHouse interface at {self._where()}: HTTP 404")
         return RefusedQuery(text or f"HTTP {response.status}", int(code) if code.isdigit() else 0)

@@ -1,0 +1,171 @@
+"""doctor: what works is said to work, and each failure comes with what to do."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from otel_audit.config.model import SpoolConfig
+from otel_audit.pipeline.health import Health
+from otel_audit.pipeline.spool.frames import Identity
+from otel_audit.pipeline.spool.writer import SpoolWriter
+from tests.cli.conftest import Command, Done
+from tests.trail import Serving, serving
+
+Finding = dict[str, str]
+Examine = Callable[..., dict[str, list[Finding]]]
+
+
+def findings(done: Done) -> dict[str, list[Finding]]:
+    """Sort the lines of ``doctor --json`` by subject."""
+    found: dict[str, list[Finding]] = {}
+    for line in done.out.splitlines():
+        each = json.loads(line)
+        found.setdefault(each["subject"], []).append(each)
+    return found
+
+
+@pytest.fixture
+def healthy(tmp_path: Path, trail: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A project that is set up as it should be."""
+    (tmp_path / "otel-audit.toml").write_text(
+        f'[django]\nmodels = ["shop.*"]\n[sink]\nendpoint = "{trail.http}/v1/audit"\n'
+        f'[store]\nurl = "{trail.clickhouse}"\n'
+    )
+    (tmp_path / "shop").mkdir()
+    (tmp_path / "shop" / "settings.py").write_text("raise SystemExit('imported')\n")
+    monkeypatch.setenv("DJANGO_SETTINGS_MODULE", "shop.settings")
+
+
+@pytest.mark.usefixtures("healthy")
+def test_what_works_is_told_in_one_screen_with_status_zero(command: Command, tmp_path: Path) -> None:
+    done = command("doctor", "--utc", width=100)
+    assert done.status == 0, done.out
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", done.out)
+    assert len(shown.splitlines()) < 24
+    assert "✗" not in shown
+    for part in (
+        *(f"{tmp_path}/otel-audit.toml", "otel_audit_django: active", "shop.settings", "accepts records"),
+        *("instrumentation-asgi", "does not exist yet: nothing was recorded here", "2026-11-23 14:00:30 UTC"),
+    ):
+        assert part in re.sub(r"\s+", " ", shown), part
+
+
+@pytest.mark.usefixtures("healthy")
+@pytest.mark.parametrize(
+    ("variables", "subject", "finding", "advice"),
+    [
+        ({"OTEL_AUDIT_SPOOL_FSNYC": "x"}, "configuration", "OTEL_AUDIT_SPOOL_FSNYC", "correct it"),
+        ({"OTEL_AUDIT_ENABLED": "false"}, "configuration", "off by OTEL_AUDIT_ENABLED", "enabled = true"),
+        ({"DJANGO_SETTINGS_MODULE": ""}, "Django", "is not set", "before opentelemetry-instrument starts"),
+        (
+            {"OTEL_AUDIT_SINK_ENDPOINT": "http://127.0.0.1:1/v1/audit"},
+            "sink",
+            "not reachable",
+            "otel-audit serve",
+        ),
+        ({"OTEL_AUDIT_STORE_URL": "http://127.0.0.1:1"}, "store", "http://127.0.0.1:1", ""),
+        ({"OTEL_AUDIT_STORE_DATABASE": "elsewhere"}, "store", "no audit tables", "otel-audit migrate"),
+        ({"OTEL_AUDIT_SPOOL_DIRECTORY": "/proc/nowhere"}, "spool", "", ""),
+    ],
+)
+def test_each_failure_is_told_with_what_to_do(
+    command: Command,
+    monkeypatch: pytest.MonkeyPatch,
+    variables: dict[str, str],
+    subject: str,
+    finding: str,
+    advice: str,
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    done = command("doctor", "--json")
+    [found] = [each for each in findings(done)[subject] if each["state"] != "ok"]
+    assert finding in found["finding"]
+    assert advice in found.get("advice", "")
+    assert done.status == (0 if found["state"] == "note" else 1)
+
+
+@pytest.mark.usefixtures("healthy")
+@pytest.mark.parametrize(
+    ("variables", "reason"),
+    [
+        ({"OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": "redis, otel_audit_django"}, "DISABLED_INSTRUMENTATIONS"),
+        ({"OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": "*"}, "DISABLED_INSTRUMENTATIONS"),
+        ({"OTEL_AUDIT_DJANGO_ENABLED": "no"}, "django.enabled is false"),
+        ({"OTEL_AUDIT_ENABLED": "no"}, "audit is switched off"),
+    ],
+)
+def test_why_an_instrumentor_is_inactive_is_told(
+    command: Command, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], reason: str
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    [found] = findings(command("doctor", "--json"))["instrumentors"]
+    assert "inactive" in found["finding"]
+    assert reason in found["finding"]
+
+
+def test_a_missing_token_is_told_as_such_for_sink_and_store(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving(tmp_path, OTEL_AUDIT_SERVER_TOKEN="token-of-the-test") as server:
+        monkeypatch.setenv("OTEL_AUDIT_SINK_ENDPOINT", f"{server.http}/v1/audit")
+        monkeypatch.setenv("OTEL_AUDIT_STORE_URL", server.clickhouse)
+        found = findings(command("doctor", "--json"))
+        assert "401: no token is configured" in found["sink"][0]["finding"]
+        assert "OTEL_AUDIT_SINK_TOKEN" in found["sink"][0]["advice"]
+        assert "OTEL_AUDIT_STORE_TOKEN" in found["store"][0]["finding"]
+        monkeypatch.setenv("OTEL_AUDIT_SINK_TOKEN", "wrong")
+        found = findings(command("doctor", "--json"))
+        assert "401: the token is wrong" in found["sink"][0]["finding"]
+        monkeypatch.setenv("OTEL_AUDIT_SINK_TOKEN", "token-of-the-test")
+        monkeypatch.setenv("OTEL_AUDIT_STORE_TOKEN", "token-of-the-test")
+        found = findings(command("doctor", "--json"))
+        assert found["sink"][0]["state"] == found["store"][0]["state"] == "ok"
+        assert "none yet" in found["newest record"][0]["finding"]
+
+
+def test_a_sink_that_says_nothing_is_given_up_on(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        monkeypatch.setenv("OTEL_AUDIT_SINK_ENDPOINT", f"{address}/v1/audit")
+        monkeypatch.setenv("OTEL_AUDIT_STORE_URL", address)
+        found = findings(command("doctor", "--json", "--timeout", "0.2"))
+    assert "no answer within 0.2 s" in found["sink"][0]["finding"]
+    assert "no answer within 0.2 s" in found["store"][0]["finding"]
+
+
+def test_records_that_wait_are_counted(command: Command, tmp_path: Path) -> None:
+    directory = tmp_path / ".otel-audit" / "spool"
+    from otel_audit.pipeline.spool import directory as layout
+    from otel_audit.pipeline.spool.frames import encode_record
+    from tests.cli.afternoon import RECORDS
+
+    layout.prepare(directory)
+    spool = SpoolWriter(
+        SpoolConfig(), directory, lambda: Identity(incarnation="", host="h", version="0"), Health()
+    )
+    spool.append([encode_record(each) for each in RECORDS])
+    found = findings(command("doctor", "--json", "--timeout", "0.2"))["spool"]
+    assert found[0]["state"] == "bad"
+    assert f"{len(RECORDS)} records waiting, 1 processes writing" in found[0]["finding"]
+    status = json.loads(command("spool", "status", "--json").out)
+    assert status["waiting"] == len(RECORDS)
+    shown = command("spool", "status", "--utc", width=120).out
+    assert f"{len(RECORDS)} records waiting" in re.sub(r"\x1b\[[0-9;]*m", "", shown)
+    assert "2026-11-23 14:00:01 UTC" in shown
+    spool.close()
+    spool.release()
+
+
+def test_drain_sends_what_an_ended_process_left(command: Command, tmp_path: Path, trail: Serving) -> None:
+    del trail
+    directory = tmp_path / "spool"
+    assert "does not exist yet" in command("spool", "status", str(directory)).out
+    assert "0 records sent" in command("spool", "drain", str(directory)).out
