@@ -1,7 +1,7 @@
 """Write capture: what the wrappers around Django's compilers share.
 
-A captured statement goes three steps: prepare (ours), run (the application's statement, never guarded), record
-(ours). A fault of ours in the first or last step costs detail, never the statement.
+A captured statement goes three steps: prepare (ours), run (the application's statement, never guarded),
+record (ours). A fault of ours in the first or last step costs detail, never the statement.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ _MAX_PLANS: Final = 4096
 class Capture:
     """The state of write capture in this process, and the plans of the models it has met."""
 
-    def __init__(self, policy: ModelPolicy, config: AuditConfig, pipeline: AuditPipeline | None = None) -> None:
+    def __init__(
+        self, policy: ModelPolicy, config: AuditConfig, pipeline: AuditPipeline | None = None
+    ) -> None:
         self.policy = policy
         self.config = config.django
         self._pipeline = pipeline
@@ -42,7 +44,7 @@ class Capture:
         self.faults = Faults(fail_closed=config.on_error == "fail_closed")
         self.tables = Tables()
         self.transactions = Transactions(self._buffer, self.thread, self.freshness, self.faults)
-        self._plans: dict[Any, ModelPlan] = {}
+        self._plans: dict[str, dict[Any, ModelPlan]] = {}
         self._places: dict[tuple[str, str, str], Place] = {}
 
     def _buffer(self) -> TransactionBuffer:
@@ -54,16 +56,19 @@ class Capture:
         pipeline = self._pipeline or provider.current()
         return None if pipeline is None else pipeline.logger
 
-    def plan(self, model: Any) -> ModelPlan:
-        """Give the plan of ``model``; a proxy has that of its concrete model."""
-        found = self._plans.get(model)
+    def plan(self, model: Any, vendor: str = "") -> ModelPlan:
+        """Give the plan of ``model`` on a database of ``vendor``; a proxy has that of its concrete model."""
+        plans = self._plans.get(vendor)
+        if plans is None:
+            plans = self._plans.setdefault(vendor, {})
+        found = plans.get(model)
         if found is None:
             concrete = model._meta.concrete_model
-            found = ModelPlan(concrete, self.policy.settings(concrete))
+            found = ModelPlan(concrete, self.policy.settings(concrete), vendor)
             # Models of migrations and tests are classes made anew each time.
-            if len(self._plans) >= _MAX_PLANS:
-                self._plans.clear()
-            self._plans[model] = found
+            if len(plans) >= _MAX_PLANS:
+                plans.clear()
+            plans[model] = found
         return found
 
     def place(self, connection: Any) -> Place:
@@ -97,13 +102,14 @@ class Statement:
         self._handle: Any = None
         self._executed = 0
 
-    def run(self, execute: Callable[[], Any], intent: CapturedWrite | None = None) -> Any:
-        """Run the application's statement, in autocommit with the intent of it on disk before."""
-        self._intent = intent = intent or CapturedWrite(self.plan, self.verb, self.place)
-        intent.origin = self.state
+    def run(self, execute: Callable[[], Any], intent: Callable[[], CapturedWrite] | None = None) -> Any:
+        """Run the application's statement, in autocommit with the intent of it on disk before.
+
+        ``intent`` makes what is known of the statement before it runs; default its table.
+        """
         if self.autocommit:
             try:
-                self._handle = self.state.buffer.intend_now(intent)
+                self._handle = self.state.buffer.intend_now(self._intended(intent))
             except AuditError:
                 raise
             except Exception as error:
@@ -115,7 +121,7 @@ class Statement:
             result = execute()
         except BaseException as error:
             try:
-                self._failed(error, intent)
+                self._failed(error, self._intended(intent))
             except Exception as fault:
                 # The application's own exception is on its way; ours must not take its place.
                 self.capture.faults.note("failed statement", fault)
@@ -123,6 +129,12 @@ class Statement:
         if not self.autocommit and self.connection.vendor == "sqlite":
             self.state.locked = True
         return result
+
+    def _intended(self, intent: Callable[[], CapturedWrite] | None) -> CapturedWrite:
+        if self._intent is None:
+            self._intent = intent() if intent else CapturedWrite(self.plan, self.verb, self.place)
+            self._intent.origin = self.state
+        return self._intent
 
     def done(self, *writes: CapturedWrite) -> None:
         """Note what the statement did; nothing if it matched no row."""

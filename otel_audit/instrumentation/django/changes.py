@@ -260,7 +260,9 @@ class BulkWrite(CapturedWrite):
         ]
         return self._parts(logger, outcome, transaction, [key_text(key) for key in keys], shown)
 
-    def _columns(self, rows: list[Any], width: int) -> list[tuple[FieldPlan, list[Any] | None, list[Any] | None]]:
+    def _columns(
+        self, rows: list[Any], width: int
+    ) -> list[tuple[FieldPlan, list[Any] | None, list[Any] | None]]:
         old = {plan: [row[width + i] for row in rows] for i, plan in enumerate(self.old)}
         start = width + len(self.old)
         new: dict[FieldPlan, list[Any]] = {
@@ -378,8 +380,8 @@ def _split(
     part = [
         Column(
             column.field,
-            column.old[start:stop] if column.old is not UNSET else UNSET,  # type: ignore[index]
-            column.new[start:stop] if column.new is not UNSET else UNSET,  # type: ignore[index]
+            column.old[start:stop] if column.old is not UNSET else UNSET,
+            column.new[start:stop] if column.new is not UNSET else UNSET,
             column.type,
         )
         for column in columns

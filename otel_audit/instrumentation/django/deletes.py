@@ -32,7 +32,9 @@ def delete(capture: Capture, plan: ModelPlan, compiler: Any, run: Callable[[], A
     connection = compiler.connection
     statement = Statement(capture, compiler, plan, "delete")
     abilities = capture.tables.abilities(connection, plan.table)
-    returns = abilities.returning and sql.startswith("DELETE FROM ") and result_type in (ROW_COUNT, NO_RESULTS)
+    returns = (
+        abilities.returning and sql.startswith("DELETE FROM ") and result_type in (ROW_COUNT, NO_RESULTS)
+    )
     if plan.old_values == "off" or not abilities.select:
         count = statement.run(run)
         _note(capture, statement, Returned(None, count if count.__class__ is int else 0, "count"))

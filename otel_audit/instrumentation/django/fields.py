@@ -161,9 +161,19 @@ class FieldPlan:
     otherwise.
     """
 
-    __slots__ = ("_canonical", "_convert", "attname", "automatic", "column", "field", "hidden", "mutable", "name")
+    __slots__ = (
+        "_canonical",
+        "_convert",
+        "attname",
+        "automatic",
+        "column",
+        "field",
+        "hidden",
+        "mutable",
+        "name",
+    )
 
-    def __init__(self, field: Field[Any, Any]) -> None:
+    def __init__(self, field: Field[Any, Any], rounding: str = decimal.ROUND_HALF_EVEN) -> None:
         self.field = field
         self.name = field.name
         self.attname = field.attname
@@ -175,7 +185,7 @@ class FieldPlan:
             for word in _HIDING_WORDS
         )
         self.automatic = bool(getattr(field, "auto_now", False))
-        self._convert = _conversion(_value_field(field))
+        self._convert = _conversion(_value_field(field), rounding)
         self._canonical = _CANONICAL.get(_value_field(field).get_internal_type())
 
     def normal(self, value: Any) -> Any:
@@ -200,11 +210,11 @@ def _value_field(field: Any) -> Any:
     return field
 
 
-def _conversion(field: Any) -> Callable[[Any], Any]:
+def _conversion(field: Any, rounding: str) -> Callable[[Any], Any]:
     from django.db import models
 
     if isinstance(field, models.DecimalField):
-        return _quantised(field)
+        return _quantised(field, rounding)
     if isinstance(field, models.DateTimeField):
         return _instant(field)
     if isinstance(field, models.BinaryField):
@@ -212,9 +222,8 @@ def _conversion(field: Any) -> Callable[[Any], Any]:
     return field.to_python  # type: ignore[no-any-return]
 
 
-def _quantised(field: Any) -> Callable[[Any], Any]:
-    # The rounding of the field's own way to the database (django.db.backends.utils.format_number).
-    context = decimal.Context(prec=field.max_digits or 28)
+def _quantised(field: Any, rounding: str) -> Callable[[Any], Any]:
+    context = decimal.Context(prec=field.max_digits or 28, rounding=rounding)
     exponent = decimal.Decimal(1).scaleb(-(field.decimal_places or 0))
 
     def convert(value: Any) -> Any:
@@ -240,7 +249,7 @@ def _instant(field: Any) -> Callable[[Any], Any]:
 
 
 class ModelPlan:
-    """What capture needs to know of one concrete model, looked up once.
+    """What capture needs to know of one concrete model on one kind of database, looked up once.
 
     ``fields`` are the columns of the model's own table, ``row`` the names an instance of it is loaded with
     (parents' included).
@@ -261,15 +270,18 @@ class ModelPlan:
         "table",
     )
 
-    def __init__(self, model: type[Model], settings: ModelSettings) -> None:
+    def __init__(self, model: type[Model], settings: ModelSettings, vendor: str = "") -> None:
         meta: Any = model._meta
+        # Django rounds decimals on their way to the database (backends.utils.format_number) except for
+        # PostgreSQL, which rounds by itself, half away from zero.
+        rounding = decimal.ROUND_HALF_UP if vendor == "postgresql" else decimal.ROUND_HALF_EVEN
         self.model = model
         self.label: str = meta.label
         self.event: str = meta.label_lower
         self.table: str = meta.db_table
         self.audited = settings.audited
         self.old_values = settings.old_values
-        self.fields = [FieldPlan(field) for field in meta.local_concrete_fields]
+        self.fields = [FieldPlan(field, rounding) for field in meta.local_concrete_fields]
         self.by_attname = {plan.attname: plan for plan in self.fields}
         self.keys = [self.by_attname[field.attname] for field in meta.pk_fields]
         self.row: list[str] = [field.attname for field in meta.concrete_fields]
@@ -280,7 +292,7 @@ class ModelPlan:
         self.strategies = hidden | dict(settings.strategies)
 
     def key_of(self, values: dict[str, Any]) -> Any:
-        """Take the key out of values by attname: the value, or a tuple of a composite key; UNSET if absent."""
+        """Take the key out of values by attname: the value, a tuple of a composite key, or UNSET."""
         if len(self.keys) == 1:
             return values.get(self.keys[0].attname, UNSET)
         key = tuple(values.get(plan.attname, UNSET) for plan in self.keys)

@@ -13,7 +13,7 @@ from typing import Any
 from msgspec import UNSET
 
 from otel_audit.instrumentation.django.capture import Capture, Statement
-from otel_audit.instrumentation.django.changes import BulkWrite, CapturedWrite, RowWrite, Rows
+from otel_audit.instrumentation.django.changes import BulkWrite, CapturedWrite, Rows, RowWrite
 from otel_audit.instrumentation.django.fields import FieldPlan, ModelPlan, freeze
 from otel_audit.instrumentation.django.old_values import STATE_KEY, Loaded
 from otel_audit.instrumentation.django.statements import columns_of, converted, select_rows, take_write_lock
@@ -30,8 +30,7 @@ def insert(
         return _upsert(capture, plan, compiler, run, returning_fields)
     objects = compiler.query.objs
     statement = Statement(capture, compiler, plan, "create")
-    intent = _intent(statement, objects) if statement.autocommit else None
-    result = statement.run(run, intent)
+    result = statement.run(run, lambda: _intent(statement, objects))
     try:
         returned = list(returning_fields or ()) if result else []
         if len(objects) == 1:
@@ -76,7 +75,9 @@ def _created(plan: ModelPlan, values: dict[str, Any]) -> list[tuple[FieldPlan, A
     ]
 
 
-def _note_one(capture: Capture, statement: Statement, instance: Any, returned: list[Any], result: Any) -> None:
+def _note_one(
+    capture: Capture, statement: Statement, instance: Any, returned: list[Any], result: Any
+) -> None:
     plan = statement.plan
     row = dict(zip((field.attname for field in returned), result[0], strict=False)) if returned else {}
     values = values_of(plan, instance, row)
@@ -124,14 +125,20 @@ def _note_many(
         statement.done(BulkWrite(plan, "create", statement.place, len(objects), new=plan.fields))
         return
     others = [
-        field for field in plan.fields if field not in plan.keys and UNSET not in _uncomparable(columns[field])
+        field
+        for field in plan.fields
+        if field not in plan.keys and UNSET not in _uncomparable(columns[field])
     ]
     raw = list(zip(*(columns[field] for field in (*plan.keys, *others)), strict=True))
     width = len(plan.keys)
     keys = [row[0] if width == 1 else row[:width] for row in raw] if len(raw) <= 1000 else None
     capture.freshness.wrote_many(alias, plan, keys, mark)
     statement.done(
-        *_limited(capture, statement, BulkWrite(plan, "create", statement.place, len(raw), Rows(plan.keys, raw), new=others))
+        *_limited(
+            capture,
+            statement,
+            BulkWrite(plan, "create", statement.place, len(raw), Rows(plan.keys, raw), new=others),
+        )
     )
 
 
@@ -169,9 +176,7 @@ def _upsert(
     if plan.old_values == "off" or not abilities.returning:
         result = statement.run(run)
         # How many rows were new, changed or left alone cannot be told.
-        capture.freshness.wrote_many(
-            connection.alias, plan, None, capture.transactions.mark(connection)
-        )
+        capture.freshness.wrote_many(connection.alias, plan, None, capture.transactions.mark(connection))
         statement.done(CapturedWrite(plan, "create", statement.place))
         return result
     before = {} if ignores else _rows_in_the_way(capture, statement, compiler)
@@ -283,8 +288,7 @@ def _unique_sets(plan: ModelPlan, query: Any) -> list[list[Any]]:
 
     meta: Any = plan.model._meta
     if query.unique_fields:
-        named = [field for field in query.unique_fields]
-        return [[meta.get_field(field) if isinstance(field, str) else field for field in named]]
+        return [[meta.get_field(field) if isinstance(field, str) else field for field in query.unique_fields]]
     sets = [list(meta.pk_fields)]
     sets += [[field] for field in meta.local_concrete_fields if field.unique and not field.primary_key]
     sets += [[meta.get_field(name) for name in names] for names in meta.unique_together]

@@ -30,7 +30,8 @@ class Epoch:
 class ThreadState(threading.local):
     """What one thread is doing.
 
-    ``saving`` is the instance whose UPDATE comes next (instance, key, plan), ``loaded`` collects what
+    ``saving`` is the instance whose UPDATE comes next (instance, key,
+    model), ``loaded`` collects what
     ``refresh_from_db`` loads, ``internal`` counts blocks of Django's own transaction handling, ``suppressed``
     blocks in which nothing is captured, ``executed`` statements sent,
     ``runs`` captured ones.
@@ -39,7 +40,7 @@ class ThreadState(threading.local):
     def __init__(self) -> None:
         self.epoch = Epoch()
         self.identity = object()
-        self.saving: tuple[Any, Any, ModelPlan] | None = None
+        self.saving: tuple[Any, Any, Any] | None = None
         self.loaded: list[Loaded] | None = None
         self.executed = 0
         self.runs = 0

@@ -8,6 +8,7 @@ before would be wrong under load, and on SQLite would make the UPDATE fail with 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from otel_audit.config.model import DjangoConfig
@@ -28,7 +29,7 @@ class Abilities(NamedTuple):
 
 
 class Tables:
-    """The abilities of every table, asked once, through the driver and only by statements that cannot fail."""
+    """The abilities of every table, asked once, through the driver, by statements that cannot fail."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[str, str], Abilities] = {}
@@ -51,16 +52,10 @@ class Tables:
         """Remember that the application's role may not read ``table``."""
         self._known[connection.alias, table] = Abilities(False, False, False)
 
-    def forget(self, alias: str) -> None:
-        """Ask again for the tables of ``alias``: it has another database now."""
-        for known in (self._known, self._key_selects):
-            for key in [key for key in known if key[0] == alias]:
-                del known[key]  # type: ignore[arg-type]
-
     def select_row(
         self, compiler: Any, plan: ModelPlan, key: Any, columns: Sequence[FieldPlan], *, lock: bool
     ) -> dict[FieldPlan, Any] | None:
-        """Read columns of one row by its key, ``None`` if it is not there; ``lock`` holds it for the UPDATE."""
+        """Read columns of one row by its key, ``None`` if it is not there; ``lock`` holds it."""
         connection = compiler.connection
         cached = (connection.alias, plan.table, tuple(column.column for column in columns), lock)
         sql = self._key_selects.get(cached)
@@ -108,7 +103,9 @@ def _ask(connection: Any, table: str) -> Abilities:
 def _key_select(compiler: Any, plan: ModelPlan, columns: Sequence[FieldPlan], *, lock: bool) -> str:
     connection = compiler.connection
     quote = connection.ops.quote_name
-    selected = ", ".join(column.field.select_format(compiler, quote(column.column), [])[0] for column in columns)
+    selected = ", ".join(
+        column.field.select_format(compiler, quote(column.column), ())[0] for column in columns
+    )
     where = " AND ".join(f"{quote(column.column)} = %s" for column in plan.keys)
     suffix = ""
     if lock and connection.features.has_select_for_update:
@@ -149,7 +146,8 @@ def fetch(cursor: Any, config: DjangoConfig, width: int) -> tuple[list[Any] | No
     return (None if completeness == "count" else rows), count, completeness
 
 
-class Returned(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Returned:
     """What a statement of ours gave back."""
 
     rows: Rows | None
@@ -232,7 +230,8 @@ def joined_update(
     touches_key = any(column.field.unique or column.field.primary_key for column in old)
     lock = "FOR UPDATE" if touches_key else "FOR NO KEY UPDATE"
     join = " AND ".join(
-        f"{table}.{quote(column.column)} = __otel_audit.__otel_audit_k{i}" for i, column in enumerate(plan.keys)
+        f"{table}.{quote(column.column)} = __otel_audit.__otel_audit_k{i}"
+        for i, column in enumerate(plan.keys)
     )
     returned = ["__otel_audit.*", *(f"{table}.{quote(column.column)}" for column in new)]
     return JoinedUpdate(
@@ -272,6 +271,7 @@ def matching_query(query: Any, plan: ModelPlan) -> Any:
     Call it before the statement is compiled: that replaces the conditions of a joined update. The caller
     sets ``select``.
     """
+    from django.db.models import Q
     from django.db.models.sql.query import Query
 
     inner = query.chain(klass=Query)
@@ -285,10 +285,10 @@ def matching_query(query: Any, plan: ModelPlan) -> Any:
         inner.distinct or inner.group_by or inner.is_sliced or inner.combinator
     )
     if not simple:
-        inner.add_fields([field.name for field in plan.model._meta.pk_fields])  # type: ignore[attr-defined]
+        inner.add_fields([column.field.name for column in plan.keys])
         outer = Query(plan.model)
         outer.default_cols = False
-        outer.add_filter("pk__in", inner)
+        outer.add_q(Q(pk__in=inner))
         inner = outer
     else:
         inner.set_annotation_mask(())

@@ -1,7 +1,7 @@
 """Transactions: which captured writes were committed, taken back, or met an unknown end.
 
-One :class:`ConnectionState` a connection holds the buffer; the wrappers of Django's connection methods tell it
-what happened. Django's public methods are wrapped, because backends override the private ones.
+One :class:`ConnectionState` a connection holds the buffer; the wrappers of Django's connection methods tell
+it what happened. Django's public methods are wrapped, because backends override the private ones.
 """
 
 from __future__ import annotations
@@ -322,46 +322,43 @@ class Transactions:
     # --- details -------------------------------------------------------------------------------
 
     def _statement(self, original: Callable[..., Any], cursor: Any, sql: str, args: Any) -> Any:
+        """Run a statement that may end or mark a transaction, and act on it."""
         connection = cursor.db
-        words = sql.replace(";", " ").split(None, 4)
-        first = words[0].upper()
-        rest = [word.upper() for word in words[1:]]
-        chained = "CHAIN" in rest and "NO" not in rest
-        state = connection.__dict__.get(_STATE)
+        first, *rest = sql.upper().replace(";", " ").split(None, 4)
         if first in ("COMMIT", "END") or (first in _MYSQL_COMMITS and connection.vendor == "mysql"):
-            if "PREPARED" in rest or first == "RENAME":
+            if "PREPARED" in rest or rest[:1] == ["TEMPORARY"]:
                 return original(cursor, sql, *args)
-            if transaction_aborted(connection):
-                result = original(cursor, sql, *args)
-                self._ended(connection, "rolled_back")
-                return result
-            pending = state is not None and state.pending
-            if pending:
-                self._begin_commit(connection, state)
-            try:
-                result = original(cursor, sql, *args)
-            except BaseException as error:
-                if pending:
-                    self._commit_failed(connection, state, error)
-                raise
-            self._ended(connection, "committed")
-            if chained and state is not None:
-                state.raw = True
-            return result
+            return self._commit_by_text(lambda: original(cursor, sql, *args), connection, _chained(rest))
         result = original(cursor, sql, *args)
-        if first in ("ROLLBACK", "ABORT"):
-            if "TO" in rest:
-                self._rolled_back_to(connection, words[-1])
-            elif "PREPARED" not in rest:
-                self._ended(connection, "rolled_back")
-                if chained and state is not None:
-                    state.raw = True
-        elif first == "SAVEPOINT" and len(words) > 1:
-            self._told("savepoint", connection, words[1])
+        name = sql.replace(";", " ").split()[-1]
+        if first in ("ROLLBACK", "ABORT") and "TO" in rest:
+            self._rolled_back_to(connection, name)
+        elif first in ("ROLLBACK", "ABORT") and "PREPARED" not in rest:
+            self._ended(connection, "rolled_back")
+            self.state(connection).raw = _chained(rest)
+        elif first == "SAVEPOINT" and rest:
+            self._told("savepoint", connection, name)
         elif first == "RELEASE":
-            self._told("release", connection, words[-1])
+            self._told("release", connection, name)
         elif first == "BEGIN" or (first == "START" and rest[:1] == ["TRANSACTION"]):
             self.state(connection).raw = True
+        return result
+
+    def _commit_by_text(self, commit: Callable[[], Any], connection: Any, chained: bool) -> Any:
+        if transaction_aborted(connection):
+            result = commit()
+            self._ended(connection, "rolled_back")
+            return result
+        state = self.state(connection)
+        if state.pending:
+            self._begin_commit(connection, state)
+        try:
+            result = commit()
+        except BaseException as error:
+            self._commit_failed(connection, state, error)
+            raise
+        self._ended(connection, "committed")
+        state.raw = chained
         return result
 
     def _internally(self, original: Callable[..., Any], *args: Any) -> Any:
@@ -388,6 +385,11 @@ class Transactions:
         state = self.state(connection)
         self._begin_commit(connection, state)
         self._ended(connection, "committed")
+
+
+def _chained(words: list[str]) -> bool:
+    """Say whether ``COMMIT AND CHAIN`` or the like begins the next transaction."""
+    return "CHAIN" in words and "NO" not in words
 
 
 def _only_testcase_blocks(connection: Any) -> bool:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from msgspec import UNSET
 
 from otel_audit.instrumentation.django.capture import Capture, Statement
-from otel_audit.instrumentation.django.changes import BulkWrite, CapturedWrite, RowWrite, Rows
+from otel_audit.instrumentation.django.changes import BulkWrite, CapturedWrite, Rows, RowWrite
 from otel_audit.instrumentation.django.deletes import keys_of
 from otel_audit.instrumentation.django.fields import ATOMS, FieldPlan, ModelPlan, freeze, same
 from otel_audit.instrumentation.django.old_values import STATE_KEY, Loaded
@@ -112,8 +112,10 @@ def save(capture: Capture, update: Update, instance: Any, key: Any) -> Any:
             return _save_asking(capture, update, instance, key, assigned, row)
 
     statement = Statement(capture, compiler, plan, "update")
-    write = RowWrite(plan, "update", statement.place, key, changed, written, "as_loaded" if believed else None)
-    result = statement.run(update.run, write)
+    write = RowWrite(
+        plan, "update", statement.place, key, changed, written, "as_loaded" if believed else None
+    )
+    result = statement.run(update.run, lambda: write)
     try:
         if not result:
             statement.done()
@@ -161,7 +163,10 @@ def _save_joined(
     if rewritten is None:
         return NotImplemented
     statement = Statement(capture, compiler, plan, "update")
-    intent = RowWrite(plan, "update", statement.place, key, *difference(assigned.values, {}))
+
+    def intent() -> RowWrite:
+        return RowWrite(plan, "update", statement.place, key, *difference(assigned.values, {}))
+
     returned = statement.run(
         lambda: update_returning(compiler, plan, capture.config, rewritten, old, new), intent
     )
@@ -208,7 +213,7 @@ def _save_asking(
     before = {} if found is None else {field.attname: value for field, value in found.items()}
     changed, written = difference(assigned.values, before)
     intent = RowWrite(plan, "update", statement.place, key, changed, written, certain)
-    result = statement.run(update.run, intent)
+    result = statement.run(update.run, lambda: intent)
     try:
         if not result:
             statement.done()
@@ -343,7 +348,7 @@ def _update_joined(capture: Capture, update: Update, assigned: Assignment) -> An
     statement = Statement(capture, compiler, plan, "update")
     returned = statement.run(
         lambda: update_returning(compiler, plan, capture.config, rewritten, old, new),
-        _intent(statement, assigned),
+        lambda: _intent(statement, assigned),
     )
     rows = _returning(update, new, returned, len(plan.keys) + len(old))
     try:
@@ -367,7 +372,7 @@ def _update_selecting(capture: Capture, update: Update, assigned: Assignment) ->
     found = select_matching(
         matching_query(compiler.query, plan), plan, assigned.fields, compiler, capture.config
     )
-    result = statement.run(update.run, _intent(statement, assigned))
+    result = statement.run(update.run, lambda: _intent(statement, assigned))
     try:
         returned, known = _with_new_values(compiler, plan, assigned, found)
         count = result if result.__class__ is int else 0
@@ -437,7 +442,7 @@ def _note_rows(
 def _update_counting(capture: Capture, update: Update, assigned: Assignment) -> Any:
     """Run the UPDATE as it is; only the number of rows is known."""
     statement = Statement(capture, update.compiler, update.plan, "update")
-    result = statement.run(update.run, _intent(statement, assigned))
+    result = statement.run(update.run, lambda: _intent(statement, assigned))
     count = len(result) if isinstance(result, list) else result
     try:
         mark = capture.transactions.mark(statement.connection)
@@ -489,7 +494,7 @@ def execute(
 
     update = Update(compiler, plan, run, rows_or_empty if returning_fields else row_count, returning)
     saving = capture.thread.saving
-    if saving is not None and saving[2] is plan and compiler.query.values:
+    if saving is not None and saving[2] is plan.model and compiler.query.values:
         capture.thread.saving = None
         return save(capture, update, saving[0], saving[1])
     return update_rows(capture, update)

@@ -22,7 +22,9 @@ _ABSENT: Final = object()
 class WriteCapture:
     """Wrappers for the table of patches, and the hooks on the models they need."""
 
-    def __init__(self, policy: ModelPolicy, config: AuditConfig, pipeline: AuditPipeline | None = None) -> None:
+    def __init__(
+        self, policy: ModelPolicy, config: AuditConfig, pipeline: AuditPipeline | None = None
+    ) -> None:
         self.capture = Capture(policy, config, pipeline)
         self.transactions = self.capture.transactions
         self.suppressed = suppressing(self.capture.thread)
@@ -36,7 +38,7 @@ class WriteCapture:
 
         @functools.wraps(original)
         def execute_sql(compiler: Any, returning_fields: Any = None) -> Any:
-            plan = capture.plan(compiler.query.model)
+            plan = capture.plan(compiler.query.model, compiler.connection.vendor)
             if not plan.audited or thread.suppressed:
                 return original(compiler, returning_fields)
             return guarded(
@@ -59,7 +61,7 @@ class WriteCapture:
         @functools.wraps(original)
         def execute_sql(compiler: Any, result_type: Any) -> Any:
             query = compiler.query
-            plan = capture.plan(query.model)
+            plan = capture.plan(query.model, compiler.connection.vendor)
             # Without values of its own an update only leads to those of parent tables.
             if not plan.audited or thread.suppressed or not query.values:
                 return original(compiler, result_type)
@@ -85,7 +87,7 @@ class WriteCapture:
         @functools.wraps(original)
         def execute_returning_sql(compiler: Any, returning_fields: Any) -> Any:
             query = compiler.query
-            plan = capture.plan(query.model)
+            plan = capture.plan(query.model, compiler.connection.vendor)
             passes = (
                 not plan.audited
                 or thread.suppressed
@@ -124,9 +126,10 @@ class WriteCapture:
         def execute_sql(compiler: Any, result_type: Any = MULTI, *args: Any, **kwargs: Any) -> Any:
             def plain() -> Any:
                 # Not `original`: a backend may have an execute_sql of its own further along the MRO.
-                return super(SQLDeleteCompiler, compiler).execute_sql(result_type, *args, **kwargs)
+                inherited: Any = super(SQLDeleteCompiler, compiler)
+                return inherited.execute_sql(result_type, *args, **kwargs)
 
-            plan = capture.plan(compiler.query.model)
+            plan = capture.plan(compiler.query.model, compiler.connection.vendor)
             if not plan.audited or thread.suppressed:
                 return plain()
             return guarded(
@@ -147,11 +150,13 @@ class WriteCapture:
         capture, thread = self.capture, self.capture.thread
 
         @functools.wraps(original)
-        def _do_update(instance: Any, base_qs: Any, using: Any, pk_val: Any, *args: Any, **kwargs: Any) -> Any:
+        def _do_update(
+            instance: Any, base_qs: Any, using: Any, pk_val: Any, *args: Any, **kwargs: Any
+        ) -> Any:
             plan = capture.plan(base_qs.model)
             if not plan.audited:
                 return original(instance, base_qs, using, pk_val, *args, **kwargs)
-            outer, thread.saving = thread.saving, (instance, pk_val, plan)
+            outer, thread.saving = thread.saving, (instance, pk_val, plan.model)
             try:
                 return original(instance, base_qs, using, pk_val, *args, **kwargs)
             finally:
@@ -226,7 +231,8 @@ class WriteCapture:
 
         def from_db(cls: Any, db: Any, field_names: Any, values: Any) -> Any:
             if previous is _ABSENT:
-                instance = super(model, cls).from_db(db, field_names, values)
+                inherited: Any = super(model, cls)
+                instance = inherited.from_db(db, field_names, values)
             else:
                 instance = previous.__get__(None, cls)(db, field_names, values)
             try:

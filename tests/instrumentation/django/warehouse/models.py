@@ -29,7 +29,7 @@ class Item(models.Model):
     weight = models.FloatField(null=True)
     active = models.BooleanField(default=True)
     due = models.DateTimeField(null=True)
-    token = models.UUIDField(default=uuid.uuid4)
+    serial = models.UUIDField(default=uuid.uuid4)
     blob = models.BinaryField(null=True)
     supplier = models.ForeignKey(Supplier, models.SET_NULL, null=True, related_name="items")
     modified = models.DateTimeField(auto_now=True)

@@ -1,0 +1,430 @@
+"""Outcomes: each record says what the database did with its transaction."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import pytest
+from django.db import DatabaseError, IntegrityError, connection, transaction
+from django.db.transaction import TransactionManagementError
+
+from otel_audit.testing import CapturedAudit
+from tests.instrumentation.django.warehouse.models import Item, Kiosk, Pallet, Stock, Supplier
+from tests.instrumentation.django.writes.conftest import auditing
+
+
+def outcomes(audit: CapturedAudit) -> dict[str, str]:
+    """Name to outcome of the suppliers created."""
+    return {
+        next(change.new for change in record.changes if change.field == "name"): record.outcome
+        for record in audit.find(event_name="warehouse.supplier.create")
+    }
+
+
+def stored() -> set[str]:
+    return set(Supplier.objects.values_list("name", flat=True))
+
+
+def check(audit: CapturedAudit) -> dict[str, str]:
+    """Compare with the database, give what was recorded."""
+    seen = outcomes(audit)
+    assert {name for name, outcome in seen.items() if outcome == "success"} == stored()
+    return seen
+
+
+def supplier(name: str) -> Supplier:
+    return Supplier.objects.create(name=name)
+
+
+def test_a_statement_in_autocommit_is_recorded_at_once(audit: CapturedAudit) -> None:
+    one = supplier("a")
+    assert check(audit) == {"a": "success"}
+    record = audit.one(event_name="warehouse.supplier.create")
+    assert record.target is not None
+    assert record.target.id == str(one.pk)
+    assert record.database.transaction
+
+
+def test_records_of_a_transaction_appear_with_its_commit_and_share_its_id(audit: CapturedAudit) -> None:
+    with transaction.atomic():
+        supplier("a")
+        supplier("b")
+        assert len(audit) == 0
+    assert check(audit) == {"a": "success", "b": "success"}
+    assert len({record.database.transaction for record in audit}) == 1
+
+
+def test_a_transaction_rolled_back_is_a_failure_that_names_its_cause(audit: CapturedAudit) -> None:
+    with pytest.raises(ZeroDivisionError), transaction.atomic():
+        supplier("a")
+        1 / 0  # noqa: B018
+    assert check(audit) == {"a": "failure"}
+    assert audit.records[0].error == "ZeroDivisionError"
+
+
+def test_failures_can_be_left_out(vendor: str) -> None:
+    with auditing(failures=False) as audit:
+        with pytest.raises(ZeroDivisionError), transaction.atomic():
+            supplier("a")
+            1 / 0  # noqa: B018
+        Stock.objects.create(code="x", shelf=1)
+        with pytest.raises(IntegrityError):
+            Stock.objects.create(code="x", shelf=2)
+        assert [record.outcome for record in audit] == ["success"]
+
+
+def test_a_savepoint_rolled_back_fails_only_what_came_after_it(audit: CapturedAudit) -> None:
+    with transaction.atomic():
+        supplier("a")
+        with pytest.raises(KeyError), transaction.atomic():
+            supplier("b")
+            with transaction.atomic():
+                supplier("c")
+            raise KeyError
+        supplier("d")
+    assert check(audit) == {"a": "success", "b": "failure", "c": "failure", "d": "success"}
+    assert {record.error for record in audit if record.outcome == "failure"} == {"KeyError"}
+
+
+def test_an_error_without_savepoint_fails_the_enclosing_one(audit: CapturedAudit) -> None:
+    with transaction.atomic():
+        supplier("a")
+        try:
+            with transaction.atomic():
+                supplier("b")
+                with transaction.atomic(savepoint=False):
+                    supplier("c")
+                    raise KeyError
+        except KeyError:
+            pass
+    assert check(audit) == {"a": "success", "b": "failure", "c": "failure"}
+
+
+def test_set_rollback_is_a_failure(audit: CapturedAudit) -> None:
+    with transaction.atomic():
+        supplier("a")
+        transaction.set_rollback(True)
+    assert check(audit) == {"a": "failure"}
+
+
+def test_manual_savepoints_can_be_rolled_back_to_twice(audit: CapturedAudit) -> None:
+    with transaction.atomic():
+        sid = transaction.savepoint()
+        supplier("a")
+        transaction.savepoint_rollback(sid)
+        supplier("b")
+        transaction.savepoint_rollback(sid)
+        supplier("c")
+        transaction.savepoint_commit(sid)
+    assert check(audit) == {"a": "failure", "b": "failure", "c": "success"}
+
+
+def test_autocommit_off_commits_and_rolls_back_by_hand(audit: CapturedAudit) -> None:
+    transaction.set_autocommit(False)
+    try:
+        supplier("a")
+        transaction.commit()
+        supplier("b")
+        transaction.rollback()
+        with transaction.atomic():
+            supplier("c")
+        assert "c" not in outcomes(audit) or connection.vendor == "sqlite"
+        transaction.commit()
+    finally:
+        transaction.set_autocommit(True)
+    assert check(audit) == {"a": "success", "b": "failure", "c": "success"}
+
+
+def test_sqlite_commits_with_the_outermost_savepoint(sqlite: str) -> None:
+    """With autocommit off and nothing begun, RELEASE is the commit: a later rollback undoes nothing."""
+    with auditing() as audit:
+        transaction.set_autocommit(False)
+        try:
+            with transaction.atomic():
+                supplier("a")
+            transaction.rollback()
+        finally:
+            transaction.set_autocommit(True)
+        assert check(audit) == dict.fromkeys(stored(), "success") | {
+            "a": "success" if "a" in stored() else "failure"
+        }
+
+
+def test_turning_autocommit_on_commits_where_the_driver_does(audit: CapturedAudit) -> None:
+    transaction.set_autocommit(False)
+    supplier("a")
+    if connection.vendor == "postgresql":
+        with pytest.raises(DatabaseError):
+            transaction.set_autocommit(True)
+        assert outcomes(audit) == {}
+        transaction.rollback()
+    transaction.set_autocommit(True)
+    check(audit)
+
+
+def test_closing_the_connection_rolls_back(audit: CapturedAudit) -> None:
+    transaction.set_autocommit(False)
+    supplier("a")
+    connection.close()
+    assert check(audit) == {"a": "failure"}
+    with transaction.atomic():
+        supplier("b")
+        connection.close()
+    assert check(audit) == {"a": "failure", "b": "failure"}
+
+
+def test_a_refused_statement_is_a_failure_and_the_rest_of_its_transaction_is_not(
+    audit: CapturedAudit,
+) -> None:
+    with transaction.atomic():
+        Stock.objects.create(code="x", shelf=1)
+        with pytest.raises(IntegrityError), transaction.atomic():
+            Stock.objects.create(code="x", shelf=2)
+        Stock.objects.create(code="y", shelf=3)
+    created = {str(record.target) + record.outcome: record.error for record in audit}
+    assert created == {
+        "warehouse.Stock/xsuccess": "",
+        "warehouse.Stock/xfailure": "IntegrityError",
+        "warehouse.Stock/ysuccess": "",
+    }
+
+
+def test_a_value_django_refuses_is_no_record(audit: CapturedAudit) -> None:
+    item = Item.objects.create(name="a")
+    audit.clear()
+    item.quantity = "many"
+    with pytest.raises(ValueError, match="many"):
+        item.save()
+    with pytest.raises(ValueError, match="many"):
+        Item.objects.update(quantity="many")
+    with pytest.raises(ValueError, match="many"), transaction.atomic():
+        Item.objects.create(name="b", quantity="many")
+    assert len(audit) == 0
+
+
+def test_an_error_swallowed_in_atomic_rolls_everything_back(audit: CapturedAudit) -> None:
+    with transaction.atomic():
+        supplier("a")
+        try:
+            Stock.objects.create(code="x", shelf=1)
+            Stock.objects.create(code="x", shelf=1)
+        except IntegrityError:
+            pass
+    assert check(audit) == {"a": "failure"}
+    assert not audit.find(outcome="success")
+
+
+def test_postgresql_rolls_back_at_commit_what_a_swallowed_raw_error_has_doomed(postgres: str) -> None:
+    """The server answers COMMIT with ROLLBACK, without an error."""
+    with auditing() as audit:
+        with transaction.atomic():
+            supplier("a")
+            try:
+                with connection.cursor() as cursor:
+                    cursor.execute("SELECT * FROM no_such_table")
+            except DatabaseError:
+                pass
+        assert check(audit) == {"a": "failure"}
+
+
+def test_hooks_of_a_commit_write_in_transactions_of_their_own(audit: CapturedAudit) -> None:
+    with transaction.atomic():
+        supplier("a")
+        transaction.on_commit(lambda: supplier("b"))
+        transaction.on_commit(lambda: 1 / 0, robust=True)
+    assert check(audit) == {"a": "success", "b": "success"}
+    assert len({record.database.transaction for record in audit}) == 2
+
+
+def test_a_deferred_constraint_that_fails_at_commit_is_a_failure(postgres: str) -> None:
+    with auditing() as audit:
+        with pytest.raises(IntegrityError), transaction.atomic():
+            supplier("a")
+            Item.objects.create(name="i", supplier_id=999)
+        assert check(audit) == {"a": "failure"}
+        assert not audit.find(outcome="success")
+
+
+def test_sqlite_keeps_a_transaction_whose_commit_it_refuses(sqlite: str) -> None:
+    """A deferred foreign key: COMMIT raises, the transaction stays open and is rolled back by atomic()."""
+    with auditing() as audit:
+        with pytest.raises(IntegrityError), transaction.atomic():
+            supplier("a")
+            Item.objects.create(name="i", supplier_id=999)
+        assert check(audit) == {"a": "failure"}
+        assert not audit.find(outcome="success")
+
+
+@pytest.mark.parametrize("ending", ["COMMIT", "commit;", "ROLLBACK", "  rollback"])
+def test_transactions_ended_by_sql_text(audit: CapturedAudit, ending: str) -> None:
+    transaction.set_autocommit(False)
+    try:
+        supplier("a")
+        with connection.cursor() as cursor:
+            cursor.execute(ending)
+        supplier("b")
+        transaction.commit()
+    finally:
+        transaction.set_autocommit(True)
+    seen = check(audit)
+    assert seen == {"a": "success" if "ommit" in ending.lower() else "failure", "b": "success"}
+
+
+def test_transactions_begun_and_savepoints_set_by_sql_text(audit: CapturedAudit) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("BEGIN")
+        supplier("a")
+        assert outcomes(audit) == {}
+        cursor.execute("SAVEPOINT one")
+        supplier("b")
+        cursor.execute("ROLLBACK TO SAVEPOINT one")
+        supplier("c")
+        cursor.execute("RELEASE SAVEPOINT one")
+        cursor.execute("COMMIT")
+    assert check(audit) == {"a": "success", "b": "failure", "c": "success"}
+
+
+def test_a_schema_change_commits_on_mariadb(mariadb_warehouse: dict[str, Any]) -> None:
+    from tests.instrumentation.django.writes.conftest import default_database, empty_tables
+
+    with default_database(mariadb_warehouse):
+        empty_tables()
+        with auditing() as audit:
+            transaction.set_autocommit(False)
+            try:
+                supplier("a")
+                with connection.cursor() as cursor:
+                    cursor.execute("CREATE TABLE made_in_between (id int)")
+                transaction.rollback()
+                with connection.cursor() as cursor:
+                    cursor.execute("DROP TABLE made_in_between")
+            finally:
+                transaction.set_autocommit(True)
+            assert check(audit) == {"a": "success"}
+
+
+def test_misuse_inside_atomic_changes_nothing(audit: CapturedAudit) -> None:
+    with transaction.atomic():
+        supplier("a")
+        with pytest.raises(TransactionManagementError):
+            transaction.commit()
+        with pytest.raises(TransactionManagementError):
+            transaction.rollback()
+        assert outcomes(audit) == {}
+    assert check(audit) == {"a": "success"}
+
+
+def test_a_commit_whose_answer_was_lost_is_unknown(postgres: str) -> None:
+    """The server commits and the connection breaks before it can say so."""
+    with auditing() as audit:
+        with pytest.raises(DatabaseError), transaction.atomic():
+            supplier("a")
+            driver = connection.connection
+            commit = driver.commit
+
+            def commit_and_break() -> None:
+                import psycopg
+
+                commit()
+                driver.close()
+                raise psycopg.OperationalError("server closed the connection unexpectedly")
+
+            driver.commit = commit_and_break
+        assert stored() == {"a"}
+        assert outcomes(audit) == {"a": "unknown"}
+
+
+def test_a_connection_killed_in_a_transaction_is_a_failure(postgres: str, postgresql_server: Any) -> None:
+    with auditing() as audit:
+        with pytest.raises(DatabaseError), transaction.atomic():
+            supplier("a")
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT pg_backend_pid()")
+                (pid,) = cursor.fetchone()
+            postgresql_server.execute(f"SELECT pg_terminate_backend({pid})")
+            supplier("b")
+        assert not audit.find(outcome="success")
+        assert outcomes(audit)["a"] == "failure"
+        assert stored() == set()
+
+
+def test_databases_end_their_transactions_independently(
+    sqlite: str, postgresql_warehouse: dict[str, Any]
+) -> None:
+    from django.db import connections
+
+    connections.settings["other"] = connections.configure_settings({"default": postgresql_warehouse})[
+        "default"
+    ]
+    try:
+        with auditing() as audit:
+            with pytest.raises(KeyError), transaction.atomic(using="other"):
+                with transaction.atomic():
+                    supplier("here")
+                Supplier.objects.using("other").create(name="there")
+                raise KeyError
+            assert outcomes(audit) == {"here": "success", "there": "failure"}
+            systems = {record.database.system for record in audit}
+            assert systems == {"sqlite", "postgresql"}
+    finally:
+        connections["other"].close()
+        del connections["other"]
+        del connections.settings["other"]
+
+
+def test_a_forked_child_drops_what_its_parent_began(sqlite: str) -> None:
+    """The parent's commit settles the write; the child writes records of its own only."""
+    with auditing() as audit:
+        with transaction.atomic():
+            supplier("a")
+            child = os.fork()
+            if child == 0:
+                # The inherited connection is the parent's: the child must not use it, only let it go.
+                code = 1
+                try:
+                    from otel_audit.instrumentation.django import DjangoAuditInstrumentor
+
+                    writes = DjangoAuditInstrumentor()._active[0][0]
+                    code = writes.transactions.state(connection).pending
+                finally:
+                    os._exit(code)
+            assert os.waitpid(child, 0)[1] == 0
+        assert check(audit) == {"a": "success"}
+
+
+class TestInsideTestCase:
+    """What Django's ``TestCase`` does: everything in transactions that are rolled back in the end."""
+
+    @pytest.fixture(autouse=True)
+    def _case(self, vendor: str) -> Any:
+        from django.test import TestCase
+
+        class Case(TestCase):
+            databases = {"default"}
+
+            def runTest(self) -> None: ...  # noqa: N802
+
+        Case.setUpClass()
+        case = Case()
+        case._pre_setup()
+        yield
+        case._post_teardown()
+        Case.tearDownClass()
+
+    def test_what_the_application_would_have_committed_is_success(self) -> None:
+        with auditing() as audit:
+            supplier("direct")
+            with transaction.atomic():
+                supplier("atomic")
+                with pytest.raises(KeyError), transaction.atomic():
+                    supplier("undone")
+                    raise KeyError
+            kiosk = Kiosk.objects.create(name="k")
+            kiosk.delete()
+            pallet = Pallet.objects.create(label="p")
+            pallet.delete()
+            assert check(audit) == {"direct": "success", "atomic": "success", "undone": "failure"}
+            kinds = [record.event_name for record in audit if record.outcome == "success"]
+            assert kinds.count("warehouse.kiosk.delete") == 1
+            assert kinds.count("warehouse.pallet.delete") == 1
