@@ -166,9 +166,9 @@ class StoreClient:
             )
         code = response.headers.get("X-ClickHouse-Exception-Code", "0")
         if code == _AUTHENTICATION_FAILED:
-            given = "the credentials are wrong" if "Authorization" in self._headers else "it wants credentials"
+            reason = "the credentials are wrong" if "Authorization" in self._headers else "there are none"
             return RefusedQuery(
-                f"the store at {self._where()} refuses: {given}; for `otel-audit serve` set `token` in [store] "
+                f"the store at {self._where()} wants credentials, {reason}: set `token` in [store] "
                 "(OTEL_AUDIT_STORE_TOKEN), for a ClickHouse server `user` and `password`",
                 int(code),
             )

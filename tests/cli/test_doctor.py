@@ -12,8 +12,10 @@ import pytest
 
 from otel_audit.config.model import SpoolConfig
 from otel_audit.pipeline.health import Health
-from otel_audit.pipeline.spool.frames import Identity
+from otel_audit.pipeline.spool import directory as layout
+from otel_audit.pipeline.spool.frames import Identity, encode_record
 from otel_audit.pipeline.spool.writer import SpoolWriter
+from tests.cli.afternoon import RECORDS
 from tests.cli.conftest import Command, Done
 from tests.trail import Serving, serving
 
@@ -143,10 +145,6 @@ def test_a_sink_that_says_nothing_is_given_up_on(command: Command, monkeypatch: 
 
 def test_records_that_wait_are_counted(command: Command, tmp_path: Path) -> None:
     directory = tmp_path / ".otel-audit" / "spool"
-    from otel_audit.pipeline.spool import directory as layout
-    from otel_audit.pipeline.spool.frames import encode_record
-    from tests.cli.afternoon import RECORDS
-
     layout.prepare(directory)
     spool = SpoolWriter(
         SpoolConfig(), directory, lambda: Identity(incarnation="", host="h", version="0"), Health()
@@ -162,10 +160,3 @@ def test_records_that_wait_are_counted(command: Command, tmp_path: Path) -> None
     assert "2026-11-23 14:00:01 UTC" in shown
     spool.close()
     spool.release()
-
-
-def test_drain_sends_what_an_ended_process_left(command: Command, tmp_path: Path, trail: Serving) -> None:
-    del trail
-    directory = tmp_path / "spool"
-    assert "does not exist yet" in command("spool", "status", str(directory)).out
-    assert "0 records sent" in command("spool", "drain", str(directory)).out
