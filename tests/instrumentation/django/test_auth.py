@@ -17,7 +17,7 @@ from otel_audit.errors import SpoolError
 from otel_audit.instrumentation.django.auth import attempted_name
 from otel_audit.record import Actor
 from otel_audit.testing import CapturedAudit
-from tests.instrumentation.django.conftest import Instrumented
+from tests.instrumentation.django.project import Instrumented
 
 PASSWORD = "correct horse"
 WRONG = "hunter2-but-secret"

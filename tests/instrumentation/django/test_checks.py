@@ -19,7 +19,7 @@ from otel_audit.config.model import ModelConfig
 from otel_audit.instrumentation.django import DjangoAuditInstrumentor
 from otel_audit.instrumentation.django.checks import audit_checks, reaches
 from otel_audit.pipeline import provider
-from tests.instrumentation.django.conftest import Instrumented
+from tests.instrumentation.django.project import Instrumented
 
 
 def ids() -> list[str | None]:

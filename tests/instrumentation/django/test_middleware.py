@@ -25,7 +25,7 @@ from otel_audit.context import context, current_context
 from otel_audit.instrumentation.django.middleware import AUDIT_MIDDLEWARE, with_audit_middleware
 from otel_audit.record import Actor
 from otel_audit.testing import CapturedAudit
-from tests.instrumentation.django.conftest import Instrumented
+from tests.instrumentation.django.project import Instrumented
 
 ANONYMOUS = Actor("anonymous", "unknown")
 UNKNOWN = Actor("unknown", "unknown")

@@ -29,7 +29,7 @@ from tests.instrumentation.django.clinic.models import (
     Visit,
     Ward,
 )
-from tests.instrumentation.django.conftest import Instrumented
+from tests.instrumentation.django.project import Instrumented
 
 EVERY_FIELD = ["id", "name", "email", "card", "balance", "ward", "referrer"]
 
