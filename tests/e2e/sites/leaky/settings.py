@@ -3,4 +3,3 @@
 from shop.settings import *  # noqa: F403
 
 ROOT_URLCONF = "leaky.urls"
-WSGI_APPLICATION = "leaky.wsgi.application"
