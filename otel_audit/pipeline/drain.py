@@ -106,6 +106,7 @@ def _ship(
             before, last = done, time.monotonic()
             if progress is not None:
                 progress(health.delivered)
+            continue
         if not delivery.adopted and (until is None or delivery.has_acknowledged(until)):
             delivery.adopt_now()
             delivery.round()

@@ -22,9 +22,12 @@ from otel_audit.errors import SpoolError
 from otel_audit.pipeline.health import Health
 from otel_audit.pipeline.spool import directory as layout
 from otel_audit.pipeline.spool import frames, tips
+from otel_audit.pipeline.spool.cursor import CursorFile, CursorState
 from otel_audit.record import Outcome
 
 _SMALLEST_ALLOWANCE: Final = 16 * 1024
+_HEADER_ROOM: Final = 1024
+"""A batch may need a new segment, which begins with a header."""
 _RETRY_PAUSE: Final = 0.02
 _WAIT_AT_MOST_EVERY: Final = 1.0
 """A spool that stays full blocks the application once a second at most, not at every record."""
@@ -221,8 +224,8 @@ class SpoolWriter:
         if self._deferred:
             data = b"".join((*self._deferred, data))
         size = len(data)
-        if size > self._room:
-            self._find_room(size)
+        if size + _HEADER_ROOM > self._room:
+            self._find_room(size + _HEADER_ROOM)
         if self._descriptor < 0 or (self._offset and self._offset + size > self._segment_bytes):
             self._open_segment(data)
         else:
@@ -272,6 +275,7 @@ class SpoolWriter:
         self._descriptor = descriptor
         self._number = number
         self._offset = len(header) + len(data)
+        self._room -= len(header)
         if self._tip_files:  # named by the header now
             tips.forget(self._tip_files)
             self._tip_files = []
@@ -280,6 +284,14 @@ class SpoolWriter:
         identity = self._identify()
         previous, self._tip_files = tips.find(self.directory, str(identity.resource.get("service.name", "")))
         lock = layout.create_incarnation(self.directory)
+        try:
+            # Its place on the disk is taken now: a full disk must not keep acknowledged segments from going.
+            cursor = CursorFile(lock.path)
+            cursor.save(CursorState())
+            cursor.close()
+        except OSError:
+            lock.remove()
+            raise
         self._identity = msgspec.structs.replace(
             identity,
             incarnation=lock.path.name,
