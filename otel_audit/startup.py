@@ -303,13 +303,17 @@ def instrument_all() -> None:
             if instrumentor.is_instrumented_by_opentelemetry:
                 instrumentor.uninstrument()
             instrumentor.instrument(skip_dep_check=True)
-            keep_instrumentor(instrumentor)
 
 
 def keep_instrumentor(instrumentor: Any) -> None:
-    """Remember an active instrumentor, to be deactivated by :func:`shutdown`."""
+    """Remember an instrumentor that became active, for :func:`shutdown` to deactivate."""
     if _state.running is not None and instrumentor not in _state.running.instrumentors:
         _state.running.instrumentors.append(instrumentor)
+
+
+def active_instrumentors() -> list[Any]:
+    """Give our instrumentors that are active in this process."""
+    return [] if _state.running is None else list(_state.running.instrumentors)
 
 
 def for_instrumentor(section: str, options: Mapping[str, Any]) -> AuditConfig | None:

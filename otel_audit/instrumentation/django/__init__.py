@@ -63,6 +63,7 @@ class DjangoAuditInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         for part in parts:
             part.start()
         self._active = (parts, patches)
+        startup.keep_instrumentor(self)
 
     def _uninstrument(self, **kwargs: Any) -> None:
         active, self._active = self._active, None

@@ -1,0 +1,155 @@
+"""Identity on spans and in baggage: it goes out, and is never taken from what comes in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from opentelemetry import baggage
+from opentelemetry.baggage.propagation import W3CBaggagePropagator
+from opentelemetry.context import Context, attach, detach
+from opentelemetry.propagate import get_global_textmap, set_global_textmap
+from opentelemetry.propagators.composite import CompositePropagator
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from otel_audit.context import (
+    ContextFields,
+    context,
+    enter_scope,
+    leave_scope,
+    moment,
+)
+from otel_audit.propagation import ActorSpanProcessor, AuditPropagator, annotate, install, uninstall
+from otel_audit.record import Actor, Request
+
+FORGED = "audit.actor.id=mallory,otel_audit.request.id=r666,AUDIT.actor.type=user,theirs=kept"
+
+
+class Session:
+    def __init__(self, actor: Actor | None = None) -> None:
+        self.actor = Actor("7", "user") if actor is None else actor
+
+    def fields(self) -> ContextFields:
+        return ContextFields(actor=self.actor, request=Request(id="r1"))
+
+
+@pytest.fixture
+def session() -> Iterator[None]:
+    token = enter_scope(Session())
+    yield
+    leave_scope(token)
+
+
+def propagator(*, propagate: bool = True) -> AuditPropagator:
+    inner = CompositePropagator([TraceContextTextMapPropagator(), W3CBaggagePropagator()])
+    return AuditPropagator(inner, propagate=propagate)
+
+
+def injected(wrapped: AuditPropagator, over: Context | None = None) -> dict[str, str]:
+    carrier: dict[str, str] = {}
+    wrapped.inject(carrier, over)
+    return dict(pair.split("=") for pair in carrier.get("baggage", "").split(",") if pair)
+
+
+@pytest.mark.usefixtures("session")
+def test_actor_and_request_travel_to_the_next_service() -> None:
+    over = baggage.set_baggage("theirs", "kept")
+    assert injected(propagator(), over) == {
+        "theirs": "kept",
+        "audit.actor.id": "7",
+        "otel_audit.request.id": "r1",
+    }
+
+
+@pytest.mark.usefixtures("session")
+def test_the_current_baggage_travels_along() -> None:
+    token = attach(baggage.set_baggage("theirs", "kept"))
+    try:
+        assert injected(propagator())["theirs"] == "kept"
+    finally:
+        detach(token)
+
+
+@pytest.mark.usefixtures("session")
+def test_nothing_of_ours_travels_if_not_wanted() -> None:
+    assert injected(propagator(propagate=False)) == {}
+
+
+def test_nothing_travels_outside_a_request_or_of_nobody() -> None:
+    assert injected(propagator()) == {}
+    token = enter_scope(Session(Actor()))
+    try:
+        assert injected(propagator()) == {"otel_audit.request.id": "r1"}
+    finally:
+        leave_scope(token)
+
+
+@pytest.mark.parametrize("propagate", [True, False])
+def test_forged_baggage_is_removed_and_the_rest_kept(propagate: bool) -> None:
+    extracted = propagator(propagate=propagate).extract({"baggage": FORGED}, context=Context())
+    assert baggage.get_all(extracted) == {"theirs": "kept"}
+
+
+def test_the_actor_is_never_taken_from_baggage() -> None:
+    # Even where a forged entry got into the context by another way than our propagator.
+    token = attach(baggage.set_baggage("audit.actor.id", "mallory"))
+    try:
+        assert moment().fields().actor.id != "mallory"
+        assert "audit.actor.id" not in injected(propagator()), "and it is not passed on"
+        scope = enter_scope(Session())
+        assert injected(propagator())["audit.actor.id"] == "7"
+        leave_scope(scope)
+    finally:
+        detach(token)
+
+
+def test_no_propagators_at_all_extract_and_inject_nothing() -> None:
+    silent = AuditPropagator(CompositePropagator([]), propagate=True)
+    assert not silent.extract({"baggage": FORGED})
+    assert injected(silent) == {}
+
+
+def test_installing_wraps_once_and_uninstalling_puts_the_old_one_back() -> None:
+    before = get_global_textmap()
+    first = install(propagate=True)
+    second = install(propagate=False)
+    assert second.inner is before
+    assert second.fields == before.fields
+    uninstall(first)
+    assert get_global_textmap() is second, "another one was set meanwhile"
+    uninstall(second)
+    assert get_global_textmap() is before
+    set_global_textmap(before)
+
+
+def attributes(**kwargs: Any) -> dict[str, Any]:
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(ActorSpanProcessor())
+    with provider.get_tracer("tests").start_as_current_span("x", **kwargs) as span:
+        return dict(span.attributes)  # type: ignore[attr-defined]
+
+
+@pytest.mark.usefixtures("session")
+def test_spans_say_who_acts_as_soon_as_it_is_known() -> None:
+    assert attributes() == {"audit.actor.id": "7", "otel_audit.request.id": "r1"}
+    with context(actor="8"):
+        assert attributes()["audit.actor.id"] == "8"
+
+
+def test_spans_outside_a_request_and_of_nobody_name_no_actor() -> None:
+    assert attributes() == {}
+    token = enter_scope(Session(Actor()))
+    try:
+        assert attributes() == {"otel_audit.request.id": "r1"}
+    finally:
+        leave_scope(token)
+
+
+def test_a_span_that_began_before_the_actor_was_known_is_annotated_later() -> None:
+    provider = TracerProvider(shutdown_on_exit=False)
+    with provider.get_tracer("tests").start_as_current_span("request") as span:
+        annotate(span, Session().fields())
+        assert dict(span.attributes) == {"audit.actor.id": "7", "otel_audit.request.id": "r1"}  # type: ignore[attr-defined]
+    annotate(span, Session().fields())  # has ended: nothing to put it on, and no warning
