@@ -56,6 +56,10 @@ class Redacts(Protocol):
         """Give the record without sensitive values; the same object if there are none."""
         ...
 
+    def mapping(self, mapping: Mapping[str, Any]) -> dict[str, Any]:
+        """Give a mapping without sensitive values."""
+        ...
+
 
 class AuditLogger:
     """Makes audit records and keeps them.
@@ -398,8 +402,13 @@ def _portable_change(change: Change) -> Change:
         if portable_old is old and portable_new is new:
             return change
         return Change(change.field, portable_old, portable_new, change.type)
-    kind = change.type or portable_type(new) or portable_type(old)
+    kind = change.type or _portable_kind(new) or _portable_kind(old)
     return Change(change.field, _portable_value(old), _portable_value(new), kind)
+
+
+def _portable_kind(value: Any) -> str:
+    # UNSET is no value; portable_type would call it text.
+    return "" if value.__class__ in _ATOMS else portable_type(value)
 
 
 def _portable_bulk(bulk: Bulk) -> Bulk:
