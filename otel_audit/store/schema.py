@@ -211,7 +211,7 @@ CREATE TABLE IF NOT EXISTS {{db}}.{LOGS} ({_LOG_COLUMN_TYPES},
 ) ENGINE = MergeTree
 PARTITION BY toDate(Timestamp)
 ORDER BY (toStartOfFiveMinutes(Timestamp), ServiceName, Timestamp)
-SETTINGS index_granularity = 8192, ttl_only_drop_parts = 1, non_replicated_deduplication_window = 1000""",
+SETTINGS index_granularity = 8192, ttl_only_drop_parts = 1""",
             _TRACES_TABLE,
             f"""
 CREATE TABLE IF NOT EXISTS {{db}}.{TRACE_TIMES} (
@@ -252,7 +252,8 @@ def _record_rows() -> str:
     }
     rows = {
         side: f"arrayResize(arraySplit((v, i) -> i % width = 0, "
-        f"arraySort((v, i) -> i % n, {cells[side]}, cell_numbers), cell_numbers), n, emptyArrayString())"
+        f"arraySort((v, i) -> i % n * width + intDiv(i, n), {cells[side]}, cell_numbers), cell_numbers), n, "
+        "emptyArrayString())"
         for side in ("old", "new")
     }
     own = {
