@@ -78,10 +78,12 @@ def change(each: Change, width: int = 40) -> str:
 
 
 def changes(entry: AuditEntry, width: int = 40, limit: int | None = None) -> list[str]:
-    """Show what changed, one change a line; where nothing did, the message or the error."""
+    """Show what changed, one change a line, a created or deleted row on one; else the message."""
     lines = [change(each, width) for each in entry.changes]
     if limit is not None and len(lines) > limit:
         lines = [*lines[: limit - 1], f"… {len(lines) - limit + 1} more"]
+    if all(UNSET in (each.old, each.new) for each in entry.changes):
+        lines = ["; ".join(lines)] if lines else []
     if entry.fields:
         lines.append(shortened(", ".join(map(safe, entry.fields)), 3 * width))
     if entry.message and not lines:

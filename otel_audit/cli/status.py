@@ -9,7 +9,6 @@ from otel_audit.errors import (
     ConfigurationError,
     DeliveryError,
     QueryError,
-    SpoolError,
     StoreError,
 )
 
@@ -37,6 +36,4 @@ def status_of(error: AuditError) -> Status:
         return Status.USAGE
     if isinstance(error, StoreError | DeliveryError):
         return Status.UNREACHABLE
-    if isinstance(error, SpoolError):
-        return Status.FAILED
     return Status.FAILED

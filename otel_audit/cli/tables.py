@@ -16,7 +16,8 @@ from otel_audit.store.entries import AuditEntry
 from otel_audit.store.times import format_iso, format_time, zone_name
 
 _WIDE = 132
-_MOST_CHANGES = 6
+_MIDDLE = 96
+_MOST_CHANGES = 5
 
 
 def print_entries(screen: Screen, entries: Sequence[AuditEntry], *, header: bool = True) -> None:
@@ -33,7 +34,8 @@ def print_entries(screen: Screen, entries: Sequence[AuditEntry], *, header: bool
 
 def entries_table(entries: Sequence[AuditEntry], screen: Screen, *, header: bool = True) -> Table:
     """Lay entries out for the width there is: eight columns, or five with two lines each."""
-    wide = screen.console.width >= _WIDE
+    width = screen.console.width
+    wide = width >= _WIDE
     dates = {format_time(each.timestamp, zone=screen.zone)[:10] for each in entries}
     one_day = len(dates) == 1 and header
     table = Table(
@@ -51,7 +53,7 @@ def entries_table(entries: Sequence[AuditEntry], screen: Screen, *, header: bool
     table.add_column("time", no_wrap=True, style="dim")
     table.add_column("who", overflow="fold", max_width=None if wide else 16)
     table.add_column("action", no_wrap=True)
-    table.add_column("object", overflow="fold", max_width=None if wide else 18)
+    table.add_column("object", overflow="fold", max_width=None if wide else 18 if width < _MIDDLE else 26)
     table.add_column("what changed", overflow="fold", ratio=1)
     if wide:
         table.add_column("outcome", no_wrap=True)
@@ -111,7 +113,7 @@ def entry_lines(
     rows = [("TIME", "WHO", "ACTION", "OUTCOME", "OBJECT", "FROM", "ID", "CHANGES")] if header else []
     rows += [
         (
-            format_iso(each.timestamp, zone=zone),
+            format_iso(each.timestamp, zone=zone, digits=3),
             phrases.who(each.actor),
             safe(each.action),
             safe(each.outcome),

@@ -207,12 +207,12 @@ def format_time(nanoseconds: int, *, zone: dt.tzinfo | None = None, date: bool =
     return _aware(nanoseconds, zone).strftime("%Y-%m-%d %H:%M:%S" if date else "%H:%M:%S")
 
 
-def format_iso(nanoseconds: int, *, zone: dt.tzinfo | None = dt.UTC) -> str:
-    """Write a time in full, ISO 8601 with nanoseconds and offset (``Z`` for UTC)."""
+def format_iso(nanoseconds: int, *, zone: dt.tzinfo | None = dt.UTC, digits: int = 9) -> str:
+    """Write a time in ISO 8601 with ``digits`` of the second's fraction and offset (``Z`` for UTC)."""
     moment = _aware(nanoseconds, zone)
     offset = moment.strftime("%z")
     shown = "Z" if zone is dt.UTC else f"{offset[:3]}:{offset[3:5]}"
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{nanoseconds % _SECOND:09d}{shown}"
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{f'{nanoseconds % _SECOND:09d}'[:digits]}{shown}"
 
 
 def zone_name(nanoseconds: int, *, zone: dt.tzinfo | None = None) -> str:

@@ -75,7 +75,7 @@ def test_a_pipe_gets_one_uncut_line_a_record(ask: Command) -> None:
     assert len(lines) == 6
     assert "\x1b" not in done.out
     assert re.fullmatch(
-        r"2026-11-23T23:00:05\.000000000\+09:00 +ana +CREATE +success +shop\.Order/7 +203\.0\.113\.7 +"
+        r"2026-11-23T23:00:05\.000\+09:00 +ana +CREATE +success +shop\.Order/7 +203\.0\.113\.7 +"
         rf"{CREATED.id} +"
         r"status = new; total = 19\.80",
         lines[1],
