@@ -272,9 +272,8 @@ class ModelPlan:
 
     def __init__(self, model: type[Model], settings: ModelSettings, vendor: str = "") -> None:
         meta: Any = model._meta
-        # Django rounds decimals on their way to the database (backends.utils.format_number) except for
-        # PostgreSQL, which rounds by itself, half away from zero.
-        rounding = decimal.ROUND_HALF_UP if vendor == "postgresql" else decimal.ROUND_HALF_EVEN
+        # Databases round decimals half away from zero; SQLite keeps them, and Django rounds what it reads.
+        rounding = decimal.ROUND_HALF_EVEN if vendor == "sqlite" else decimal.ROUND_HALF_UP
         self.model = model
         self.label: str = meta.label
         self.event: str = meta.label_lower
