@@ -15,17 +15,20 @@ import signal
 import sys
 import tempfile
 import time
+from datetime import datetime
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+import httpx
 from rich.console import Console
+from rich.markup import escape
 from rich.rule import Rule
 from tour import expectations, story
 from tour.processes import SHOP, DemoFailed, Processes, command, free_port, listening
 
 PEOPLE = {"ana": "magenta", "ben": "cyan", "mia": "green", "stranger": "red"}
-PATIENCE = 20.0
+PATIENCE = 15.0
 console = Console(highlight=False)
 
 
@@ -67,9 +70,13 @@ def environment(ports: Ports, state: Path) -> dict[str, str]:
 def start(processes: Processes, ports: Ports) -> None:
     """Start the store and the shop, as their users would."""
     python, instrument = sys.executable, command("opentelemetry-instrument")
+    typed("otel-audit serve")
     serve = processes.spawn("serve", [command("otel-audit"), "serve"])
+    typed("python manage.py migrate")
     processes.run("migrate", [python, "manage.py", "migrate", "--verbosity=0"])
+    typed("opentelemetry-instrument python manage.py seed")
     processes.run("seed", [instrument, python, "manage.py", "seed"])
+    typed("opentelemetry-instrument gunicorn shop.wsgi --workers 2")
     processes.start(
         "gunicorn",
         [
@@ -79,6 +86,12 @@ def start(processes: Processes, ports: Ports) -> None:
         lambda: listening(ports.shop),
     )
     processes.wait("serve", serve, lambda: listening(ports.clickhouse) and listening(ports.http))
+    console.print()
+
+
+def typed(line: str) -> None:
+    """Print a command as its user would have typed it."""
+    console.print(f"  [dim]$[/] {line}")
 
 
 class Trail:
@@ -91,6 +104,13 @@ class Trail:
         """Run ``otel-audit query --json``."""
         done = self._processes.capture([command("otel-audit"), "query", "--json", "--limit=500", *arguments])
         return [json.loads(line) for line in done.splitlines()]
+
+    def newest(self, *arguments: str) -> expectations.Entry:
+        """Give the newest record of a question that must have an answer."""
+        found = self.ask(*arguments)
+        if not found:
+            raise DemoFailed(f"otel-audit query {shlex.join(arguments)} found nothing.")
+        return found[0]
 
     def show(self, title: str, *arguments: str) -> None:
         """Show a command and what it prints, as it prints it."""
@@ -114,15 +134,16 @@ def wait_for_the_trail(trail: Trail, numbers: story.Numbers) -> list[str]:
     return missing
 
 
-def tell(trail: Trail, numbers: story.Numbers) -> None:
+def tell(trail: Trail, numbers: story.Numbers, since: str) -> None:
     """Show the trail: all of it, one record, one trace, one order."""
     order = f"shop.Order/{numbers.kept}"
-    trail.show("The trail", "query", "--limit", "60")
-    moved = next(entry for entry in trail.ask("--target", order, "--field", "address", "--action", "UPDATE"))
+    trail.show("The trail", "query", "--since", since, "--limit", "100", "--oldest-first")
+    moved = trail.newest("--target", order, "--field", "address", "--action", "UPDATE")
     trail.show("One record in full: the new address", "show", moved["id"])
-    sale = next(entry for entry in trail.ask("--target", order, "--action", "CREATE"))
-    trail.show("One trace: the checkout of that order", "trace", sale["trace_id"])
-    trail.show("Everything that ever happened to it", "history", order)
+    bought = trail.newest("--target", order, "--action", "CREATE")
+    trail.show("One trace: the checkout of that order", "trace", bought["trace_id"])
+    trail.show("The history of that order", "history", order)
+    trail.show("The history of a price, the sale included", "history", expectations.ASSAM)
 
 
 def go_on(ports: Ports) -> None:
@@ -158,9 +179,10 @@ def play(once: bool) -> int:
             console.print(f"   [dim]shop :{ports.shop}, OTLP :{ports.http}, store :{ports.clickhouse}[/]\n")
             start(processes, ports)
             trail = Trail(processes)
+            since = f"{datetime.now().astimezone():%H:%M:%S}"
             numbers = story.act(f"http://127.0.0.1:{ports.shop}", told)
             missing = wait_for_the_trail(trail, numbers)
-            tell(trail, numbers)
+            tell(trail, numbers, since)
             for what in missing:
                 console.print(f"\n[red]Missing from the trail:[/] {what}")
             if not missing:
@@ -195,8 +217,8 @@ def main() -> int:
     except KeyboardInterrupt:
         console.print("\nThe shop is closed.")
         return 0
-    except (DemoFailed, RuntimeError) as error:
-        console.print(f"\n[red]The demo failed.[/] {error}", markup=True)
+    except (DemoFailed, RuntimeError, httpx.HTTPError) as error:
+        console.print(f"\n[red]The demo failed.[/] {escape(str(error))}")
         return 1
 
 

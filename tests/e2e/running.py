@@ -28,7 +28,7 @@ from tests.services import free_port, wait_until
 ROOT = Path(__file__).resolve().parent.parent.parent
 SHOP = ROOT / "examples" / "shop"
 BIN = Path(sys.executable).parent
-START_TIMEOUT = 90.0
+START_TIMEOUT = 180.0
 
 
 class Process:

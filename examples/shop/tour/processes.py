@@ -51,7 +51,10 @@ class Processes:
     """The child processes of one demo; use as a context manager."""
 
     def __init__(self, environment: Mapping[str, str], logs: Path) -> None:
-        self.environment = {**os.environ, **environment}
+        # What the user has set for projects of their own must not reach into this one.
+        foreign = ("OTEL_", "DJANGO_", "SHOP_", "GUNICORN_")
+        own = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+        self.environment = {**own, **environment}
         self.logs = logs
         self._running: list[tuple[str, subprocess.Popen[bytes]]] = []
 
