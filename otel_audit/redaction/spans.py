@@ -89,7 +89,7 @@ class SpanRedactor:
                 and (
                     value in texts
                     if (kind := value.__class__) is str
-                    else kind is int and value < _CARD_SIZED
+                    else (kind is int and value < _CARD_SIZED) or kind is bool
                 )
             )
         ]
