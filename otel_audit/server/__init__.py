@@ -34,17 +34,17 @@ def run(config: AuditConfig, started: Callable[[Endpoints], None] | None = None)
         from otel_audit.server.serve import serve
     except ImportError as error:
         raise ConfigurationError(
-            f"`otel-audit serve` needs packages that are not installed ({error}): pip install 'otel-audit[server]'"
+            f"`otel-audit serve` needs packages that are not installed ({error}): "
+            "pip install 'otel-audit[server]'"
         ) from error
     serve(config, started or _announce)
 
 
 def _announce(endpoints: Endpoints) -> None:
-    print(
+    sys.stderr.write(
         f"otel-audit serve: data in {endpoints.data}\n"
         f"  OTLP over HTTP   {endpoints.http}\n"
         f"  OTLP over gRPC   {endpoints.grpc}\n"
-        f"  queries          {endpoints.clickhouse}",
-        file=sys.stderr,
-        flush=True,
+        f"  queries          {endpoints.clickhouse}\n"
     )
+    sys.stderr.flush()

@@ -54,6 +54,6 @@ def check_host(host: str, token: str) -> None:
     except ValueError:
         pass
     raise ConfigurationError(
-        f"server.host is {host!r}, which others can reach, but there is no token: set OTEL_AUDIT_SERVER_TOKEN "
-        "(or `token` in [server]), or listen on 127.0.0.1"
+        f"server.host is {host!r}, which others can reach, but there is no token: "
+        "set OTEL_AUDIT_SERVER_TOKEN (or `token` in [server]), or listen on 127.0.0.1"
     )

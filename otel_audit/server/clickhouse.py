@@ -1,24 +1,20 @@
-"""ClickHouse's HTTP interface over the embedded engine, as clickhouse-connect, the Collector's exporter and
-Grafana speak it.
+"""ClickHouse's HTTP interface over the embedded engine.
 
+What clickhouse-connect, the Collector's exporter (clickhouse-go) and Grafana need of it, all unmodified.
 Every request takes a connection of its own. A session only remembers settings and the current database.
 """
 
 from __future__ import annotations
 
 import asyncio
-import email.parser
-import email.policy
-import gzip
 import json
 import logging
 import re
 import time
 import uuid
 from collections import OrderedDict
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 from starlette.applications import Starlette
@@ -27,28 +23,53 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from otel_audit.errors import StoreError
-from otel_audit.server import framing, gate, native, otlp
+from otel_audit.server import bodies, framing, gate, native
 from otel_audit.server.access import Access, bearer
+from otel_audit.server.bodies import Malformed, TooLarge
 from otel_audit.server.commit import Backlog, Busy
 from otel_audit.server.engine import Connection, Engine, EngineError
 from otel_audit.server.gate import Denied, ReadGate
-from otel_audit.server.otlp import Malformed, TooLarge
 from otel_audit.server.receiver import read_body
+from otel_audit.store import schema
 
 _logger: Final = logging.getLogger(__name__)
 
 _OPTIONS: Final = frozenset(
-    "query database user password default_format session_id session_timeout session_check compress decompress "
-    "enable_http_compression http_zlib_compression_level query_id quota_key client_protocol_version role "
-    "wait_end_of_query buffer_size send_progress_in_http_headers stacktrace".split()
+    {
+        "buffer_size",
+        "client_protocol_version",
+        "compress",
+        "database",
+        "decompress",
+        "default_format",
+        "enable_http_compression",
+        "http_zlib_compression_level",
+        "password",
+        "query",
+        "query_id",
+        "quota_key",
+        "role",
+        "send_progress_in_http_headers",
+        "session_check",
+        "session_id",
+        "session_timeout",
+        "stacktrace",
+        "user",
+        "wait_end_of_query",
+    }
 )
+"""Parameters of a request that are no settings."""
 _HELLO: Final = re.compile(
     r"\A\s*SELECT\s+displayName\(\)\s*,\s*version\(\)\s*,\s*revision\(\)\s*,\s*timezone\(\)\s*;?\s*\Z",
     re.IGNORECASE,
 )
+_SETTINGS_LIST: Final = re.compile(
+    r"\A\s*SELECT\s+[\w\s,*]+\s+FROM\s+system\.settings(?:\s+LIMIT\s+\d+)?(?:\s+FORMAT\s+\w+)?\s*\Z",
+    re.IGNORECASE,
+)
 _FORMAT: Final = re.compile(r"\bFORMAT\s+(\w+)\s*;?\s*\Z", re.IGNORECASE)
 _NATIVE_REVISION: Final = 54454
-"""From this protocol version on, clickhouse-go reads the first answer with block info and a serialization flag."""
+"""From this version on clickhouse-go reads the first answer with block info and serialization flags."""
 
 _STATUS: Final = {
     gate.SYNTAX_ERROR: 400,
@@ -165,8 +186,8 @@ class QueryPort:
                 call = await asyncio.to_thread(self._call, request, body)
                 loop = asyncio.get_running_loop()
                 result = await loop.run_in_executor(self._threads, self._run, call)
-                wanted = request.headers.get("accept-encoding", "").lower()
-                payload, encoding = await asyncio.to_thread(_compress, result.body, call.options, wanted)
+                wanted = request.headers.get("accept-encoding", "")
+                payload, encoding = await asyncio.to_thread(_encode, result.body, call.options, wanted)
         except (StoreError, Malformed, TooLarge, TimeoutError, ClientDisconnect) as error:
             return self._failure(error, headers)
         if encoding:
@@ -208,12 +229,11 @@ class QueryPort:
 
     def _call(self, request: Request, body: bytes) -> _Call:
         encoding = request.headers.get("content-encoding", "").strip().lower()
-        body = _lz4(body, self._limit) if encoding == "lz4" else otlp.decompress(body, encoding, self._limit)
+        body = bodies.decompress(body, encoding, self._limit)
         given = dict(request.query_params)
         content_type = request.headers.get("content-type", "")
         if content_type.startswith("multipart/form-data"):
-            fields = _form(content_type, body)
-            given.update(fields)
+            given.update(bodies.form(content_type, body))
             body = b""
         if given.get("decompress") == "1":
             body = framing.unframe(body, self._limit)
@@ -289,7 +309,9 @@ class QueryPort:
             connection.query(f"SET {name} = '{value.translate(_LITERAL)}'")
         connection.query(f"SET max_result_bytes = {self._max_result}, result_overflow_mode = 'throw'")
         self._gate.check(connection, sql)
-        connection.query("SET readonly = 1")
+        # Read-only, the engine says of every setting that it cannot be changed, and drivers believe it.
+        if not _SETTINGS_LIST.match(sql):
+            connection.query("SET readonly = 1")
         found = _FORMAT.search(sql)
         output = found.group(1) if found else call.format
         answer = connection.query(sql, output, call.parameters)
@@ -304,14 +326,12 @@ class QueryPort:
 
     def _insert(self, call: _Call, insert: gate.Insert, whole: bytes) -> _Result:
         with self._engine.connection() as connection:
-            connection.query(
-                "SET max_partitions_per_insert_block = 0, input_format_values_interpret_expressions = 0"
-            )
+            connection.query("SET max_partitions_per_insert_block = 0")
+            # In VALUES an expression would be run, with whatever it calls.
+            connection.query("SET input_format_values_interpret_expressions = 0")
+            connection.query("SET input_format_values_deduce_templates_of_expressions = 0")
             for name, value in (call.session.settings | call.settings).items():
-                if (
-                    name.startswith(("input_format_", "date_time_", "insert_dedup"))
-                    and "interpret" not in name
-                ):
+                if name.startswith(("input_format_", "date_time_", "insert_dedup")):
                     connection.query(f"SET {name} = '{value.translate(_LITERAL)}'")
             data = whole[insert.data_at :]
             if insert.format != "Native" and not data.strip():
@@ -326,8 +346,8 @@ class QueryPort:
             rows = connection.rows(f"EXISTS TABLE {_quoted(database)}.{_quoted(table)}")
         if not rows[0][0]:
             raise Denied(
-                f"{database}{'.' if table else ''}{table} does not exist and is not created by clients: this store "
-                f"has the tables {', '.join(schema_names())} in {self._database}; in the Collector's clickhouse "
+                f"{database}{'.' if table else ''}{table} does not exist and is not created by clients: they "
+                f"may write {', '.join(schema.WRITABLE)} in {self._database}; in the Collector's clickhouse "
                 "exporter set create_schema: false, and name these"
             )
 
@@ -350,11 +370,6 @@ class QueryPort:
 _LITERAL: Final = str.maketrans({"\\": "\\\\", "'": "\\'"})
 
 
-def schema_names() -> tuple[str, ...]:
-    """Give the tables clients may write."""
-    return gate.schema.WRITABLE
-
-
 def _quoted(name: str) -> str:
     return "`" + name.replace("\\", "\\\\").replace("`", "\\`") + "`"
 
@@ -371,46 +386,9 @@ def _empty_block(connection: Connection, sql: str, parameters: dict[str, str]) -
     return native.block(0, (native.Column(str(row[0]), str(row[1]), b"") for row in rows))
 
 
-def _compress(body: bytes, options: dict[str, str], accepted: str) -> tuple[bytes, str]:
+def _encode(body: bytes, options: dict[str, str], accepted: str) -> tuple[bytes, str]:
     if options.get("compress") == "1":
         return framing.frame(body), ""
     if options.get("enable_http_compression") == "0" or len(body) < _COMPRESS_FROM:
         return body, ""
-    codecs: tuple[tuple[str, Callable[[bytes], bytes]], ...] = (("zstd", _zstd), ("gzip", _gzip))
-    for name, compress in codecs:
-        if name in accepted:
-            return compress(body), name
-    return body, ""
-
-
-def _zstd(body: bytes) -> bytes:
-    import zstandard
-
-    return zstandard.ZstdCompressor(level=1).compress(body)
-
-
-def _gzip(body: bytes) -> bytes:
-    return gzip.compress(body, 1)
-
-
-def _lz4(body: bytes, limit: int) -> bytes:
-    import lz4.frame
-
-    try:
-        plain: bytes = lz4.frame.LZ4FrameDecompressor().decompress(body, max_length=limit + 1)
-    except RuntimeError as error:
-        raise Malformed(f"the body is no lz4: {error}") from error
-    if len(plain) > limit:
-        raise TooLarge(f"the body is larger than {limit} bytes when decompressed")
-    return plain
-
-
-def _form(content_type: str, body: bytes) -> dict[str, str]:
-    head = f"Content-Type: {content_type}\r\n\r\n".encode("latin-1")
-    message: Any = email.parser.BytesParser(policy=email.policy.HTTP).parsebytes(head + body)
-    fields: dict[str, str] = {}
-    for part in message.iter_parts() if message.is_multipart() else ():
-        name = part.get_param("name", header="content-disposition")
-        if isinstance(name, str):
-            fields[name] = (part.get_payload(decode=True) or b"").decode("utf-8", "replace")
-    return fields
+    return bodies.compress(body, accepted)

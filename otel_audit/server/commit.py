@@ -1,6 +1,7 @@
-"""Group commit: rows of many requests in one insert; each request is told when its rows are durable and visible.
+"""Group commit: rows of many requests in one insert.
 
-While one group is being written the next one gathers, so the groups grow with the load and no timer is needed.
+Each request is told when its rows are durable and visible. While one group is being written the next one
+gathers, so the groups grow with the load and no timer is needed.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 _logger: Final = logging.getLogger(__name__)
 _GROUP_ROWS: Final = 16_384
 _GROUP_BYTES: Final = 32 * 1024 * 1024
+_SPARE_ROWS: Final = 2_048
+"""From this many waiting rows on a second insert beside the running one pays: an insert costs tens of
+milliseconds however few rows it has, and the engine writes one in one thread."""
 
 
 class Busy(StoreError):
@@ -56,67 +60,76 @@ class Backlog:
 
 
 class Committer:
-    """A thread that writes rows to one table."""
+    """Two threads that write rows to one table, the second one only when many wait."""
 
     def __init__(self, engine: Engine, database: str, table: str) -> None:
         self._engine = engine
         self._into = f"INSERT INTO {database}.{table}"
         self._waiting: deque[tuple[Rows, Future[None]]] = deque()
+        self._rows = 0
         self._wake = threading.Condition()
         self._closed = False
-        self._thread = threading.Thread(target=self._run, name=f"commit-{table}", daemon=True)
-        self._thread.start()
+        self._threads = [
+            threading.Thread(target=self._run, args=(least,), name=f"commit-{table}-{least}", daemon=True)
+            for least in (1, _SPARE_ROWS)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     @property
     def alive(self) -> bool:
         """Whether rows are still being written."""
-        return self._thread.is_alive()
+        return all(thread.is_alive() for thread in self._threads)
 
     def submit(self, rows: Rows) -> Future[None]:
         """Queue rows; the future ends when they are durable and visible, or with a ``StoreError``."""
         future: Future[None] = Future()
-        if not rows.count:
+        future.set_running_or_notify_cancel()  # a sender that goes away must not stop the writing of a group
+        if not rows.size:
             future.set_result(None)
             return future
         with self._wake:
             if self._closed:
                 raise Busy("the server is stopping")
             self._waiting.append((rows, future))
-            self._wake.notify()
+            self._rows += rows.size
+            self._wake.notify_all()
         return future
 
     def close(self) -> None:
         """Write all that was accepted, then stop."""
         with self._wake:
             self._closed = True
-            self._wake.notify()
-        self._thread.join()
+            self._wake.notify_all()
+        for thread in self._threads:
+            thread.join()
 
-    def _run(self) -> None:
+    def _run(self, least: int) -> None:
         with self._engine.connection() as connection:
             # One request may span more partitions than the engine's default of 100 days or months allows.
             connection.query("SET max_partitions_per_insert_block = 0")
-            while group := self._next():
+            while group := self._next(least):
                 self._write(connection, group)
 
-    def _next(self) -> list[tuple[Rows, Future[None]]]:
+    def _next(self, least: int) -> list[tuple[Rows, Future[None]]]:
         with self._wake:
-            while not self._waiting and not self._closed:
+            while self._rows < least and not self._closed:
                 self._wake.wait()
             group: list[tuple[Rows, Future[None]]] = []
             count = size = 0
             while self._waiting and (not group or (count < _GROUP_ROWS and size < _GROUP_BYTES)):
                 rows, future = self._waiting.popleft()
                 group.append((rows, future))
-                count += rows.count
+                count += rows.size
                 size += len(rows.block)
+            self._rows -= count
             return group
 
     def _write(self, connection: Connection, group: list[tuple[Rows, Future[None]]]) -> None:
         columns = group[0][0].columns
         try:
             connection.insert(f"{self._into} ({columns})", "Native", [rows.block for rows, _ in group])
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the senders must hear of it
             if len(group) > 1:  # one request must not fail for another's rows
                 _logger.warning(
                     "a group of %d requests was not written (%s); trying each alone", len(group), error
@@ -124,7 +137,7 @@ class Committer:
                 for one in group:
                     self._write(connection, [one])
                 return
-            _logger.error("a request of %d rows was not written: %s", group[0][0].count, error)
+            _logger.error("a request of %d rows was not written: %s", group[0][0].size, error)
             group[0][1].set_exception(
                 error if isinstance(error, StoreError) else StoreError(f"rows were not written: {error}")
             )

@@ -121,8 +121,8 @@ def _check(marker: Path) -> None:
         ) from error
     if found > FORMAT:
         raise StoreError(
-            f"data directory {marker.parent} has format {found}, this is otel-audit {__version__}, which knows "
-            f"{FORMAT}; install the newer otel-audit that wrote it"
+            f"data directory {marker.parent} has format {found}, this is otel-audit {__version__}, which "
+            f"knows {FORMAT}; install the newer otel-audit that wrote it"
         )
 
 

@@ -9,7 +9,11 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-from otel_audit.server.otlp import Malformed, TooLarge
+import lz4.block
+import zstandard
+from clickhouse_cityhash.cityhash import CityHash128
+
+from otel_audit.server.bodies import Malformed, TooLarge
 
 _LZ4, _ZSTD, _NONE = 0x82, 0x90, 0x02
 _HEADER: Final = struct.Struct("<BII")
@@ -18,8 +22,6 @@ _BLOCK: Final = 1024 * 1024
 
 def frame(data: bytes) -> bytes:
     """Compress with LZ4 into blocks of at most one MiB."""
-    import lz4.block
-
     parts: list[bytes] = []
     for at in range(0, len(data), _BLOCK):
         piece = data[at : at + _BLOCK]
@@ -36,9 +38,6 @@ def unframe(data: bytes, limit: int) -> bytes:
         Malformed: a block is cut short, its checksum is wrong, its method unknown or its data broken.
         TooLarge: there is more than ``limit`` bytes in it.
     """
-    import lz4.block
-    import zstandard
-
     parts: list[bytes] = []
     at = size = 0
     while at < len(data):
@@ -75,7 +74,5 @@ def unframe(data: bytes, limit: int) -> bytes:
 
 
 def _checksum(body: bytes) -> bytes:
-    from clickhouse_cityhash.cityhash import CityHash128
-
     value = CityHash128(body)
     return struct.pack("<QQ", value >> 64, value & (2**64 - 1))

@@ -6,7 +6,7 @@ The embedded engine has no users and runs with the rights of this process, so th
   reaches files or the network; it then runs under ``readonly = 1``. That setting alone is not enough: it lets
   ``SELECT file('/etc/passwd')``, ``DESCRIBE TABLE url(…)`` and ``INTO OUTFILE`` through.
 - an INSERT must carry its rows with it and name a table clients may write.
-- ``CREATE … IF NOT EXISTS`` of what is there already, as the Collector's exporter sends it, is answered, not run.
+- ``CREATE … IF NOT EXISTS`` of what is there, as the Collector's exporter sends it, is answered, not run.
 - ``SET`` and ``USE`` last for a session.
 """
 
@@ -24,10 +24,43 @@ ACCESS_DENIED: Final = 497
 SYNTAX_ERROR: Final = 62
 
 _HARMLESS: Final = frozenset(
-    "format generaterandom generateseries generate_series mergetreeindex mergetreeprojection mergetreetextindex "
-    "merge null numbers numbers_mt primes sqlstandardvalues values view viewexplain viewifpermitted zeros zeros_mt".split()
+    {
+        "format",
+        "generate_series",
+        "generaterandom",
+        "generateseries",
+        "merge",
+        "mergetreeindex",
+        "mergetreeprojection",
+        "mergetreetextindex",
+        "null",
+        "numbers",
+        "numbers_mt",
+        "primes",
+        "sqlstandardvalues",
+        "values",
+        "view",
+        "viewexplain",
+        "viewifpermitted",
+        "zeros",
+        "zeros_mt",
+    }
 )
 """Table functions that read nothing but tables of this store, or nothing at all."""
+
+_AI: Final = frozenset(
+    {
+        "aiclassify",
+        "aiembed",
+        "aiextract",
+        "aifilter",
+        "aigenerate",
+        "airedact",
+        "aisimilarity",
+        "aitranslate",
+    }
+)
+"""Functions that send what they are given to a service."""
 
 _STRING: Final = re.compile(r"'(?:[^'\\]|\\.|'')*'", re.DOTALL)
 _WORD: Final = re.compile(r"[A-Za-z_]\w*")
@@ -54,16 +87,37 @@ _USE: Final = re.compile(rf"\A\s*USE\s+(?:DATABASE\s+)?(?P<database>{_IDENTIFIER
 _FORMATS: Final = {
     name.lower(): name
     for name in (
-        "Arrow ArrowStream CSV CSVWithNames CSVWithNamesAndTypes JSON JSONCompact JSONCompactEachRow "
-        "JSONCompactEachRowWithNames JSONCompactEachRowWithNamesAndTypes JSONEachRow JSONLines Native NDJSON Parquet "
-        "RowBinary RowBinaryWithNames RowBinaryWithNamesAndTypes TSV TSVWithNames TSVWithNamesAndTypes TabSeparated "
-        "TabSeparatedWithNames TabSeparatedWithNamesAndTypes Values"
-    ).split()
+        "Arrow",
+        "ArrowStream",
+        "CSV",
+        "CSVWithNames",
+        "CSVWithNamesAndTypes",
+        "JSON",
+        "JSONCompact",
+        "JSONCompactEachRow",
+        "JSONCompactEachRowWithNames",
+        "JSONCompactEachRowWithNamesAndTypes",
+        "JSONEachRow",
+        "JSONLines",
+        "Native",
+        "NDJSON",
+        "Parquet",
+        "RowBinary",
+        "RowBinaryWithNames",
+        "RowBinaryWithNamesAndTypes",
+        "TSV",
+        "TSVWithNames",
+        "TSVWithNamesAndTypes",
+        "TabSeparated",
+        "TabSeparatedWithNames",
+        "TabSeparatedWithNamesAndTypes",
+        "Values",
+    )
 }
 """Input formats that are data and nothing else."""
 
 _SETTINGS: Final = re.compile(
-    r"input_format_\w+|output_format_\w+|format_(?:csv|tsv|json|binary)\w*|date_time_\w+|session_timezone|join_\w+|"
+    r"input_format_(?!values)\w+|output_format_\w+|format_(?:csv|tsv|json|binary)\w*|date_time_\w+|session_timezone|join_\w+|"
     r"max_(?:execution_time|result_rows|result_bytes|rows_to_read|bytes_to_read|block_size|threads)|"
     r"(?:result|read|timeout)_overflow_mode|extremes|limit|offset|final|use_query_cache|"
     r"use_skip_indexes\w*|optimize_(?:read_in_order|move_to_prewhere|skip_unused_shards|use_projections)|"
@@ -122,7 +176,10 @@ def parse_insert(text: str, database: str, current: str) -> Insert | None:
 
 
 def created_name(sql: str, current: str) -> tuple[str, str] | None:
-    """Give database and table (empty: the database itself) of a ``CREATE … IF NOT EXISTS``; None if it is none."""
+    """Give database and table of a ``CREATE … IF NOT EXISTS``; None if it is none.
+
+    The table is empty where the database itself is created.
+    """
     found = _CREATE.match(sql)
     if found is None:
         return None
@@ -200,11 +257,6 @@ class ReadGate:
                 or (called and word.startswith("ai") and word in _AI)
             ):
                 raise Denied(f"{found.group()} reaches beyond this store and is not for its clients")
-
-
-_AI: Final = frozenset(
-    f"ai{name}" for name in "redact similarity filter classify embed extract generate translate".split()
-)
 
 
 def engine_code(error: StoreError) -> int:

@@ -11,8 +11,8 @@ import grpc
 from otel_audit.errors import StoreError
 from otel_audit.server import native, otlp
 from otel_audit.server.access import bearer
+from otel_audit.server.bodies import Malformed, TooLarge
 from otel_audit.server.commit import Busy
-from otel_audit.server.otlp import Malformed, TooLarge
 from otel_audit.server.receiver import Intake, note
 
 _METHODS: Final = {
@@ -38,7 +38,7 @@ def grpc_server(intake: Intake, address: str) -> tuple[grpc.Server, int]:
         ],
     )
     for service, signal in _METHODS.items():
-        method = grpc.unary_unary_rpc_method_handler(_export(intake, signal))
+        method: Any = grpc.unary_unary_rpc_method_handler(_export(intake, signal))
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {"Export": method}),))
     try:
         port = server.add_insecure_port(address)

@@ -38,13 +38,13 @@ def text(value: str) -> bytes:
         data = value.encode()
     except UnicodeEncodeError:
         data = value.encode("utf-8", "replace")
+    return prefixed(data)
+
+
+def prefixed(data: bytes) -> bytes:
+    """Encode one String value that is bytes already."""
     length = len(data)
     return (_LENGTHS[length] if length < _SHORT else varint(length)) + data
-
-
-def texts(values: Iterable[str]) -> bytes:
-    """Encode a String column."""
-    return b"".join(map(text, values))
 
 
 def int64s(values: Iterable[int]) -> bytes:

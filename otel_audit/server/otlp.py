@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import json
-import zlib
 from typing import Any, Final
 
 from google.protobuf import json_format
@@ -19,6 +17,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
 
+from otel_audit.server.bodies import Malformed
+
 PROTOBUF: Final = "application/x-protobuf"
 JSON: Final = "application/json"
 
@@ -28,58 +28,8 @@ RESPONSES: Final = {"logs": ExportLogsServiceResponse, "traces": ExportTraceServ
 _IDS: Final = frozenset({"traceId", "spanId", "parentSpanId", "trace_id", "span_id", "parent_span_id"})
 
 
-class Malformed(ValueError):
-    """The body is not what it claims to be."""
-
-
-class TooLarge(ValueError):
-    """The body is larger than the limit, as it came or decompressed."""
-
-
-def decompress(body: bytes, encoding: str, limit: int) -> bytes:
-    """Undo ``Content-Encoding``, giving up as soon as the result exceeds ``limit`` bytes.
-
-    Raises:
-        Malformed: the encoding is unknown, or the body is not of it.
-        TooLarge: there is more than ``limit``.
-    """
-    if encoding in ("", "identity"):
-        return body
-    try:
-        if encoding == "zstd":
-            return _zstd(body, limit)
-        if encoding not in ("gzip", "deflate"):
-            raise Malformed(f"Content-Encoding {encoding!r} is unknown; send gzip, deflate, zstd or none")
-        parts, size = [], 0
-        while body:
-            unpack = zlib.decompressobj(47)  # gzip or zlib, told by the header
-            parts.append(unpack.decompress(body, limit - size + 1))
-            size += len(parts[-1])
-            if size > limit:
-                raise TooLarge(f"the body is larger than {limit} bytes when decompressed")
-            if not unpack.eof:
-                raise Malformed("the compressed body ends early")
-            body = unpack.unused_data
-        return b"".join(parts)
-    except zlib.error as error:
-        raise Malformed(f"the body is no {encoding}: {error}") from error
-
-
-def _zstd(body: bytes, limit: int) -> bytes:
-    import zstandard
-
-    try:
-        with zstandard.ZstdDecompressor(max_window_size=2**27).stream_reader(body) as reader:
-            data = reader.read(limit + 1)
-    except zstandard.ZstdError as error:
-        raise Malformed(f"the body is no zstd: {error}") from error
-    if len(data) > limit:
-        raise TooLarge(f"the body is larger than {limit} bytes when decompressed")
-    return data
-
-
-def decode(body: bytes, signal: str, content_type: str = PROTOBUF) -> Any:
-    """Decode an export request of ``signal`` (``logs`` or ``traces``).
+def checked(body: bytes, signal: str, content_type: str = PROTOBUF) -> bytes:
+    """Give an export request (of ``logs`` or ``traces``) as protobuf that is known to be well-formed.
 
     Raises:
         Malformed: the body is not of that type.
@@ -90,7 +40,7 @@ def decode(body: bytes, signal: str, content_type: str = PROTOBUF) -> Any:
             message.ParseFromString(body)
         except DecodeError as error:
             raise Malformed(f"the body is no {type(message).__name__}: {error}") from error
-        return message
+        return body
     try:
         data = json.loads(body)
         _ids_to_base64(data)
@@ -99,7 +49,8 @@ def decode(body: bytes, signal: str, content_type: str = PROTOBUF) -> Any:
         raise Malformed("the body is nested too deeply") from error
     except (ValueError, TypeError, AttributeError, json_format.ParseError) as error:
         raise Malformed(f"the body is no {type(message).__name__} in JSON: {error}") from error
-    return message
+    encoded: bytes = message.SerializeToString()
+    return encoded
 
 
 def _ids_to_base64(data: Any) -> None:
@@ -115,7 +66,7 @@ def _ids_to_base64(data: Any) -> None:
                 if name in _IDS and isinstance(value, str):
                     try:
                         item[name] = base64.b64encode(bytes.fromhex(value)).decode("ascii")
-                    except binascii.Error as error:
+                    except ValueError as error:
                         raise ValueError(f"{name} {value[:80]!r} is not hexadecimal") from error
                 elif isinstance(value, list | dict):
                     waiting.append(value)

@@ -17,8 +17,9 @@ from starlette.routing import Route
 from otel_audit.errors import StoreError
 from otel_audit.server import native, otlp
 from otel_audit.server.access import Access, bearer
+from otel_audit.server.bodies import Malformed, TooLarge, decompress
 from otel_audit.server.commit import Backlog, Busy, Committer
-from otel_audit.server.otlp import JSON, PROTOBUF, Malformed, TooLarge
+from otel_audit.server.otlp import JSON, PROTOBUF
 from otel_audit.server.rows import Rows, log_rows, span_rows
 
 _logger: Final = logging.getLogger(__name__)
@@ -38,7 +39,7 @@ class Intake:
         self.backlog = backlog
         self.access = access
         self.limit = limit
-        self._signals: dict[str, tuple[Callable[[Any], Rows], Committer]] = {
+        self._signals: dict[str, tuple[Callable[[bytes], Rows], Committer]] = {
             "logs": (log_rows, logs),
             "traces": (span_rows, spans),
         }
@@ -49,7 +50,7 @@ class Intake:
         Raises:
             Malformed, TooLarge: what is wrong with the body.
         """
-        message = otlp.decode(otlp.decompress(body, encoding, self.limit), signal, content_type)
+        message = otlp.checked(decompress(body, encoding, self.limit), signal, content_type)
         return self._signals[signal][0](message)
 
     def committer(self, signal: str) -> Committer:
@@ -65,7 +66,7 @@ class Intake:
 def note(rows: Rows) -> None:
     """Say on the log what was noticed about accepted rows."""
     if rows.notices:
-        _logger.warning("%d of %d records: %s", len(rows.notices), rows.count, rows.notices[0])
+        _logger.warning("%d of %d records: %s", len(rows.notices), rows.size, rows.notices[0])
 
 
 class _Refused(Exception):

@@ -1,7 +1,7 @@
-"""OTLP messages -> rows of the landing, log and trace tables, as Native blocks.
+"""OTLP requests -> rows of the landing and trace tables, as Native blocks.
 
-The hot path of the server: one pass over each message, every text encoded as it is met, columns joined at
-the end. Upb's message objects are made on access, so nothing is read twice.
+The hot path of the server: one pass over each message, texts copied with the length prefixes they came with,
+columns joined at the end.
 """
 
 from __future__ import annotations
@@ -10,9 +10,12 @@ import uuid
 from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope, KeyValue
+from opentelemetry.proto.resource.v1.resource_pb2 import Resource
+
 from otel_audit.semconv import RECORD_ID
-from otel_audit.server import native
-from otel_audit.server.native import Column, text
+from otel_audit.server import native, wire
+from otel_audit.server.native import Column, prefixed, text
 from otel_audit.server.values import value_text
 from otel_audit.store import schema
 
@@ -21,81 +24,130 @@ _MAX_TIME: Final = 2**63 - 1
 _SERVICE: Final = "service.name"
 _SPAN_KINDS: Final = ("Unspecified", "Internal", "Server", "Client", "Producer", "Consumer")
 _STATUS: Final = ("Unset", "Ok", "Error")
+_KEY, _VALUE, _STRING = 0x0A, 0x12, 0x0A
+"""Protobuf tags: of an attribute's key and value, of a text within the value."""
 
 
 class Rows(NamedTuple):
-    """Rows for one table, encoded, and what was noticed on the way."""
+    """Rows for one table: the names of the columns, the rows encoded, and what was noticed on the way."""
 
     table: str
     columns: str
     block: bytes
-    count: int
+    size: int
     notices: tuple[str, ...] = ()
-
-
-class _Keys(dict[str, bytes]):
-    """Encoded attribute names: few, and met again and again. Emptied rather than grown without bound."""
-
-    def __missing__(self, key: str) -> bytes:
-        if len(self) > 8192:
-            self.clear()
-        encoded = self[key] = text(key)
-        return encoded
-
-
-_keys: Final = _Keys()
 
 
 class _Maps:
     """A column of maps from text to text, being built."""
 
-    __slots__ = ("keys", "offset", "offsets", "values")
+    __slots__ = ("keys", "offsets", "values")
 
     def __init__(self) -> None:
         self.keys: list[bytes] = []
         self.values: list[bytes] = []
         self.offsets: list[int] = []
-        self.offset = 0
 
-    def add(self, attributes: Iterable[Any]) -> None:
-        """Append the map of one row."""
-        keys, values, known = self.keys, self.values, _keys
+    def add(self, attributes: Iterable[bytes]) -> None:
+        """Append the map of one row, given as encoded ``KeyValue`` messages."""
+        add_key, add_value = self.keys.append, self.values.append
         for pair in attributes:
-            keys.append(known[pair.key])
-            value = pair.value
-            # Nearly all values are text: asking for it first saves the question which kind it is.
-            values.append(text(value.string_value or value_text(value)))
-        self.offset = len(keys)
-        self.offsets.append(self.offset)
+            # Nearly always: a key shorter than 128 bytes, then a value that is one text. What comes after the
+            # tag of each is its length and its bytes, which is what the block wants too. All lengths are
+            # checked: a block that disagrees with itself would fail together with everyone else's rows.
+            try:
+                end = pair[1] + 2
+                size = pair[end + 1]
+                if (
+                    size < 128
+                    and pair[0] == _KEY
+                    and end < 130
+                    and pair[end] == _VALUE
+                    and pair[end + 2] == _STRING
+                    and pair[end + 3] + 2 == size
+                    and len(pair) == end + 2 + size
+                ):
+                    add_key(pair[1:end])
+                    add_value(pair[end + 3 :])
+                    continue
+            except IndexError:
+                pass
+            key, value = _longer(pair) or _any(pair)
+            add_key(key)
+            add_value(value)
+        self.offsets.append(len(self.keys))
 
     def repeat(self, keys: list[bytes], values: list[bytes]) -> None:
         """Append a map that is encoded already."""
         self.keys += keys
         self.values += values
-        self.offset = len(self.keys)
-        self.offsets.append(self.offset)
+        self.offsets.append(len(self.keys))
 
     def data(self) -> bytes:
-        return native.uint64s(self.offsets) + self.contents()
-
-    def contents(self) -> bytes:
-        return b"".join(self.keys) + b"".join(self.values)
+        """Give the column."""
+        return native.uint64s(self.offsets) + b"".join(self.keys) + b"".join(self.values)
 
 
-def _encoded(attributes: Iterable[Any]) -> tuple[list[bytes], list[bytes]]:
-    maps = _Maps()
-    maps.add(attributes)
-    return maps.keys, maps.values
+def _longer(pair: bytes) -> tuple[bytes, bytes] | None:
+    """Take apart an attribute whose value is one text of up to 16 kB; None if it is anything else."""
+    try:
+        end = pair[1] + 2
+        low, high = pair[end + 1], pair[end + 2]
+        at = end + 4
+        if (
+            pair[0] != _KEY
+            or end >= 130
+            or pair[end] != _VALUE
+            or low < 128
+            or high > 127
+            or pair[end + 3] != _STRING
+            or len(pair) != end + 3 + (low & 127 | high << 7)
+        ):
+            return None
+        first, second = pair[at], pair[at + 1]
+        length = 1 + first if first < 128 else 2 + (first & 127 | second << 7)
+        if second > 127 <= first or len(pair) != at + length:
+            return None
+    except IndexError:
+        return None
+    return pair[1:end], pair[at:]
 
 
-def _service(resource: Any) -> bytes:
-    for pair in resource.attributes:
-        if pair.key == _SERVICE:
-            return text(value_text(pair.value))
-    return b"\0"
+def _any(pair: bytes) -> tuple[bytes, bytes]:
+    attribute = KeyValue.FromString(pair)
+    return text(attribute.key), text(value_text(attribute.value))
 
 
-def log_rows(request: Any) -> Rows:
+class _Origin(NamedTuple):
+    """A resource or scope, encoded once for all its rows."""
+
+    keys: list[bytes]
+    values: list[bytes]
+    name: bytes
+    version: bytes
+
+
+def _resource(encoded: bytes) -> _Origin:
+    attributes = Resource.FromString(encoded).attributes
+    name = next((value_text(pair.value) for pair in attributes if pair.key == _SERVICE), "")
+    return _Origin(*_encoded(attributes), text(name), b"")
+
+
+def _scope(encoded: bytes) -> _Origin:
+    scope = InstrumentationScope.FromString(encoded)
+    return _Origin(*_encoded(scope.attributes), text(scope.name), text(scope.version))
+
+
+def _encoded(attributes: Any) -> tuple[list[bytes], list[bytes]]:
+    return [text(pair.key) for pair in attributes], [text(value_text(pair.value)) for pair in attributes]
+
+
+def _time(nanoseconds: int) -> int:
+    # Later than April 2262 does not fit the column; the record is worth more than its wrong clock.
+    return nanoseconds if nanoseconds <= _MAX_TIME else _MAX_TIME
+
+
+def log_rows(body: bytes) -> Rows:
     """Give the rows of an ``ExportLogsServiceRequest`` for the landing table.
 
     The views behind it tell audit records from ordinary logs. A record whose id is no UUID is kept as an
@@ -115,68 +167,73 @@ def log_rows(request: Any) -> Rows:
     scope_versions: list[bytes] = []
     names: list[bytes] = []
     resources, scopes, attributes = _Maps(), _Maps(), _Maps()
-    invalid: list[str] = []
-    for resource_logs in request.resource_logs:
-        service = _service(resource_logs.resource)
-        resource = _encoded(resource_logs.resource.attributes)
-        resource_url = text(resource_logs.schema_url)
+    for resource_logs in wire.Logs.FromString(body).resource_logs:
+        resource = _resource(resource_logs.resource)
+        resource_url = prefixed(resource_logs.schema_url)
         for scope_logs in resource_logs.scope_logs:
-            scope = _encoded(scope_logs.scope.attributes)
-            scope_url = text(scope_logs.schema_url)
-            scope_name = text(scope_logs.scope.name)
-            scope_version = text(scope_logs.scope.version)
+            scope = _scope(scope_logs.scope)
             records = scope_logs.log_records
             for record in records:
-                time = record.time_unix_nano or record.observed_time_unix_nano
-                times.append(time if time <= _MAX_TIME else _MAX_TIME)
+                times.append(_time(record.time or record.observed_time))
                 trace_ids.append(text(record.trace_id.hex()))
                 span_ids.append(text(record.span_id.hex()))
                 flags.append(record.flags & 255)
-                severities.append(text(record.severity_text))
+                severities.append(prefixed(record.severity_text))
                 numbers.append(min(max(record.severity_number, 0), 255))
-                bodies.append(text(value_text(record.body)))
-                names.append(text(record.event_name))
+                bodies.append(_body(record.body))
+                names.append(prefixed(record.event_name))
                 attributes.add(record.attributes)
-                resources.repeat(*resource)
-                scopes.repeat(*scope)
+                resources.repeat(resource.keys, resource.values)
+                scopes.repeat(scope.keys, scope.values)
             count = len(records)
-            services += [service] * count
+            services += [resource.name] * count
             resource_urls += [resource_url] * count
-            scope_urls += [scope_url] * count
-            scope_names += [scope_name] * count
-            scope_versions += [scope_version] * count
-    join = b"".join
-    columns = (
-        Column("Timestamp", "DateTime64(9)", native.int64s(times)),
-        Column("TraceId", "String", join(trace_ids)),
-        Column("SpanId", "String", join(span_ids)),
-        Column("TraceFlags", "UInt8", native.uint8s(flags)),
-        Column("SeverityText", "String", join(severities)),
-        Column("SeverityNumber", "UInt8", native.uint8s(numbers)),
-        Column("ServiceName", "String", join(services)),
-        Column("Body", "String", join(bodies)),
-        Column("ResourceSchemaUrl", "String", join(resource_urls)),
-        Column("ResourceAttributes", _MAP, resources.data()),
-        Column("ScopeSchemaUrl", "String", join(scope_urls)),
-        Column("ScopeName", "String", join(scope_names)),
-        Column("ScopeVersion", "String", join(scope_versions)),
-        Column("ScopeAttributes", _MAP, scopes.data()),
-        Column("LogAttributes", _MAP, attributes.data()),
-        Column("EventName", "String", join(names)),
+            scope_urls += [prefixed(scope_logs.schema_url)] * count
+            scope_names += [scope.name] * count
+            scope_versions += [scope.version] * count
+    return _rows(
+        schema.LANDING,
+        len(times),
+        (
+            Column("Timestamp", "DateTime64(9)", native.int64s(times)),
+            Column("TraceId", "String", b"".join(trace_ids)),
+            Column("SpanId", "String", b"".join(span_ids)),
+            Column("TraceFlags", "UInt8", native.uint8s(flags)),
+            Column("SeverityText", "String", b"".join(severities)),
+            Column("SeverityNumber", "UInt8", native.uint8s(numbers)),
+            Column("ServiceName", "String", b"".join(services)),
+            Column("Body", "String", b"".join(bodies)),
+            Column("ResourceSchemaUrl", "String", b"".join(resource_urls)),
+            Column("ResourceAttributes", _MAP, resources.data()),
+            Column("ScopeSchemaUrl", "String", b"".join(scope_urls)),
+            Column("ScopeName", "String", b"".join(scope_names)),
+            Column("ScopeVersion", "String", b"".join(scope_versions)),
+            Column("ScopeAttributes", _MAP, scopes.data()),
+            Column("LogAttributes", _MAP, attributes.data()),
+            Column("EventName", "String", b"".join(names)),
+        ),
+        _invalid_ids(attributes),
     )
-    return _rows(schema.LANDING, len(times), columns, _invalid_ids(attributes))
+
+
+def _body(encoded: bytes) -> bytes:
+    return text(value_text(AnyValue.FromString(encoded))) if encoded else b"\0"
+
+
+_RECORD_ID_KEY: Final = text(RECORD_ID)
 
 
 def _invalid_ids(attributes: _Maps) -> tuple[str, ...]:
-    wanted = _keys[RECORD_ID]
-    notices = []
-    for key, value in zip(attributes.keys, attributes.values, strict=True):
-        if key is wanted and not (len(value) == 37 and _is_uuid(value[1:])):
-            shown = value[1:81].decode("utf-8", "replace")
-            notices.append(
-                f"{RECORD_ID} {shown!r} is no UUID; kept as an ordinary log, not as an audit record"
-            )
-    return tuple(notices)
+    found = [
+        value[1:]
+        for key, value in zip(attributes.keys, attributes.values, strict=True)
+        if key == _RECORD_ID_KEY and not (len(value) == 37 and _is_uuid(value[1:]))
+    ]
+    return tuple(
+        f"{RECORD_ID} {value[:80].decode('utf-8', 'replace')!r} is no UUID; kept as an ordinary log, "
+        "not as an audit record"
+        for value in found
+    )
 
 
 def _is_uuid(value: bytes) -> bool:
@@ -187,12 +244,12 @@ def _is_uuid(value: bytes) -> bool:
     return True
 
 
-def _rows(table: str, count: int, columns: tuple[Column, ...], notices: tuple[str, ...] = ()) -> Rows:
-    names = ", ".join(f"`{column.name}`" if "." in column.name else column.name for column in columns)
-    return Rows(table, names, native.block(count, columns) if count else b"", count, notices)
+def _rows(table: str, size: int, columns: tuple[Column, ...], notices: tuple[str, ...] = ()) -> Rows:
+    names = ", ".join(f"`{column.name}`" for column in columns)
+    return Rows(table, names, native.block(size, columns) if size else b"", size, notices)
 
 
-def span_rows(request: Any) -> Rows:
+def span_rows(body: bytes) -> Rows:
     """Give the rows of an ``ExportTraceServiceRequest`` for the trace table."""
     times: list[int] = []
     trace_ids: list[bytes] = []
@@ -209,52 +266,53 @@ def span_rows(request: Any) -> Rows:
     messages: list[bytes] = []
     resources, attributes = _Maps(), _Maps()
     events, links = _Events(), _Links()
-    for resource_spans in request.resource_spans:
-        service = _service(resource_spans.resource)
-        resource = _encoded(resource_spans.resource.attributes)
+    for resource_spans in wire.Traces.FromString(body).resource_spans:
+        resource = _resource(resource_spans.resource)
         for scope_spans in resource_spans.scope_spans:
-            scope_name = text(scope_spans.scope.name)
-            scope_version = text(scope_spans.scope.version)
-            for span in scope_spans.spans:
-                start = min(span.start_time_unix_nano, _MAX_TIME)
+            scope = _scope(scope_spans.scope)
+            spans = scope_spans.spans
+            for span in spans:
+                start = _time(span.start)
                 times.append(start)
-                durations.append(max(span.end_time_unix_nano - start, 0))
+                durations.append(max(span.end - start, 0))
                 trace_ids.append(text(span.trace_id.hex()))
                 span_ids.append(text(span.span_id.hex()))
                 parents.append(text(span.parent_span_id.hex()))
-                states.append(text(span.trace_state))
-                names.append(text(span.name))
+                states.append(prefixed(span.trace_state))
+                names.append(prefixed(span.name))
                 kinds.append(text(_named(_SPAN_KINDS, span.kind)))
                 codes.append(text(_named(_STATUS, span.status.code)))
-                messages.append(text(span.status.message))
+                messages.append(prefixed(span.status.message))
                 attributes.add(span.attributes)
-                resources.repeat(*resource)
+                resources.repeat(resource.keys, resource.values)
                 events.add(span.events)
                 links.add(span.links)
-                services.append(service)
-                scope_names.append(scope_name)
-                scope_versions.append(scope_version)
-    join = b"".join
-    columns = (
-        Column("Timestamp", "DateTime64(9)", native.int64s(times)),
-        Column("TraceId", "String", join(trace_ids)),
-        Column("SpanId", "String", join(span_ids)),
-        Column("ParentSpanId", "String", join(parents)),
-        Column("TraceState", "String", join(states)),
-        Column("SpanName", "String", join(names)),
-        Column("SpanKind", "String", join(kinds)),
-        Column("ServiceName", "String", join(services)),
-        Column("ResourceAttributes", _MAP, resources.data()),
-        Column("ScopeName", "String", join(scope_names)),
-        Column("ScopeVersion", "String", join(scope_versions)),
-        Column("SpanAttributes", _MAP, attributes.data()),
-        Column("Duration", "UInt64", native.uint64s(durations)),
-        Column("StatusCode", "String", join(codes)),
-        Column("StatusMessage", "String", join(messages)),
-        *events.columns(),
-        *links.columns(),
+            services += [resource.name] * len(spans)
+            scope_names += [scope.name] * len(spans)
+            scope_versions += [scope.version] * len(spans)
+    return _rows(
+        schema.TRACES,
+        len(times),
+        (
+            Column("Timestamp", "DateTime64(9)", native.int64s(times)),
+            Column("TraceId", "String", b"".join(trace_ids)),
+            Column("SpanId", "String", b"".join(span_ids)),
+            Column("ParentSpanId", "String", b"".join(parents)),
+            Column("TraceState", "String", b"".join(states)),
+            Column("SpanName", "String", b"".join(names)),
+            Column("SpanKind", "String", b"".join(kinds)),
+            Column("ServiceName", "String", b"".join(services)),
+            Column("ResourceAttributes", _MAP, resources.data()),
+            Column("ScopeName", "String", b"".join(scope_names)),
+            Column("ScopeVersion", "String", b"".join(scope_versions)),
+            Column("SpanAttributes", _MAP, attributes.data()),
+            Column("Duration", "UInt64", native.uint64s(durations)),
+            Column("StatusCode", "String", b"".join(codes)),
+            Column("StatusMessage", "String", b"".join(messages)),
+            *events.columns(),
+            *links.columns(),
+        ),
     )
-    return _rows(schema.TRACES, len(times), columns)
 
 
 def _named(names: tuple[str, ...], number: int) -> str:
@@ -272,8 +330,8 @@ class _Events:
 
     def add(self, events: Iterable[Any]) -> None:
         for event in events:
-            self.times.append(min(event.time_unix_nano, _MAX_TIME))
-            self.names.append(text(event.name))
+            self.times.append(_time(event.time))
+            self.names.append(prefixed(event.name))
             self.attributes.add(event.attributes)
         self.offsets.append(len(self.times))
 
@@ -300,7 +358,7 @@ class _Links:
         for link in links:
             self.trace_ids.append(text(link.trace_id.hex()))
             self.span_ids.append(text(link.span_id.hex()))
-            self.states.append(text(link.trace_state))
+            self.states.append(prefixed(link.trace_state))
             self.attributes.add(link.attributes)
         self.offsets.append(len(self.trace_ids))
 

@@ -40,7 +40,16 @@ class Endpoints(NamedTuple):
 
 
 class _Listener(uvicorn.Server):
-    """A uvicorn server that leaves the signals to us: two of them share this process."""
+    """A uvicorn server that leaves the signals to us, as two share this process, and says when it is up."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.listening = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to listen."""
+        await super().startup(sockets)
+        self.listening.set()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -112,8 +121,8 @@ class Server:
             loop.add_signal_handler(number, stop.set)
         tasks = [asyncio.create_task(server.serve([sock])) for server, sock in self._listeners]
         self._grpc.start()
-        while not all(server.started for server, _ in self._listeners):
-            await asyncio.sleep(0.005)
+        for server, _ in self._listeners:
+            await server.listening.wait()
         started(self.endpoints)
         await stop.wait()
         grpc_stopped = self._grpc.stop(_STOP_SECONDS)

@@ -75,7 +75,7 @@ class StoreClient:
             StoreError: the store cannot be reached.
             RefusedQuery: it refused the statement.
         """
-        options = {
+        options: dict[str, str | int] = {
             "default_format": "JSONEachRow",
             "output_format_json_quote_64bit_integers": 0,
             **(settings or {}),
@@ -84,7 +84,7 @@ class StoreClient:
 
     def rows(self, sql: str, parameters: Mapping[str, Any] | None = None) -> list[list[Any]]:
         """Run any statement; give the rows of a SELECT as lists of values, nothing for other statements."""
-        options = {
+        options: dict[str, str | int] = {
             "default_format": "JSONCompactEachRow",
             "output_format_json_quote_64bit_integers": 0,
         }
@@ -162,7 +162,8 @@ class StoreClient:
         text = answer.decode("utf-8", "replace").strip()
         if response.status in (401, 403) and not response.headers.get("X-ClickHouse-Exception-Code"):
             return StoreError(
-                f"the store at {self._where()} wants a token: set `token` in [store], or OTEL_AUDIT_STORE_TOKEN"
+                f"the store at {self._where()} wants a token: "
+                "set `token` in [store], or OTEL_AUDIT_STORE_TOKEN"
             )
         code = response.headers.get("X-ClickHouse-Exception-Code", "0")
         if code == _AUTHENTICATION_FAILED:
@@ -183,10 +184,10 @@ class StoreClient:
 
 
 def encode_parameter(value: Any, *, nested: bool = False) -> str:
-    """Give a value as ClickHouse reads a parameter: text escaped, lists and tuples as literals.
+    r"""Give a value as ClickHouse reads a parameter: text escaped, lists and tuples as literals.
 
     >>> encode_parameter(["it's", 1])
-    "['it\\\\'s',1]"
+    "['it\\'s',1]"
     """
     if value is None:
         return "NULL" if nested else "\\N"

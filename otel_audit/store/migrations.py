@@ -1,9 +1,10 @@
 """Bring a database to the current schema: each step once, in order, whatever was done before.
 
-The same steps run against the embedded engine and a ClickHouse server; ``execute`` is all they need. A step is
-a list of statements that may be run again after a crash in the middle. Views are not steps: they follow the
-code (:mod:`otel_audit.semconv` names the attributes they read), and are altered in place when it has changed.
-In place, because the landing table keeps nothing: between dropping a view and creating it, records would be lost.
+The same steps run against the embedded engine and a ClickHouse server; ``execute`` is all they need. A step
+is a list of statements that may be run again after a crash in the middle. Views are not steps: they follow
+the code (:mod:`otel_audit.semconv` names the attributes they read), and are altered in place when it has
+changed. In place, because the landing table keeps nothing: between dropping a view and creating it, records
+would be lost.
 """
 
 from __future__ import annotations
@@ -36,14 +37,14 @@ def migrate(execute: Execute, database: str = "otel") -> list[str]:
     """Apply what is missing; give the names of what was applied, empty if all was there.
 
     Raises:
-        StoreError: the database was written by a newer version of otel-audit, or has tables that are not ours.
+        StoreError: the database was written by a newer otel-audit, or has tables that are not ours.
     """
     execute(f"CREATE DATABASE IF NOT EXISTS {database}")
     version = current_version(execute, database)
     if version > CURRENT:
         raise StoreError(
-            f"database {database!r} has schema version {version}, this is otel-audit {__version__}, which knows "
-            f"{CURRENT}; install the newer otel-audit that wrote it"
+            f"database {database!r} has schema version {version}, this is otel-audit {__version__}, which "
+            f"knows {CURRENT}; install the newer otel-audit that wrote it"
         )
     execute(_JOURNAL.replace("{db}", database))
     applied = []
@@ -53,15 +54,13 @@ def migrate(execute: Execute, database: str = "otel") -> list[str]:
         _note(execute, database, "tables", name, number, "")
         applied.append(name)
     done = {
-        name: checksum
+        str(name): str(checksum)
         for name, checksum in execute(
             f"SELECT name, argMax(checksum, applied_at) FROM {database}.{schema.MIGRATIONS} "
             "WHERE kind = 'view' GROUP BY name"
         )
     }
-    for view in schema.VIEWS:
-        if _view(execute, database, view, done.get(view.name)):
-            applied.append(view.name)
+    applied += [view.name for view in schema.VIEWS if _view(execute, database, view, done.get(view.name))]
     return applied
 
 
@@ -90,7 +89,8 @@ def _view(execute: Execute, database: str, view: schema.View, applied: str | Non
         return False
     if applied is None:
         execute(
-            f"CREATE MATERIALIZED VIEW IF NOT EXISTS {database}.{view.name} TO {database}.{view.target} AS {select}"
+            f"CREATE MATERIALIZED VIEW IF NOT EXISTS {database}.{view.name} "
+            f"TO {database}.{view.target} AS {select}"
         )
     else:
         execute(f"ALTER TABLE {database}.{view.name} MODIFY QUERY {select}")
