@@ -26,8 +26,40 @@ if TYPE_CHECKING:
 _AFTER_ERROR: Final = 5.0
 _JOIN: Final = 0.5
 _LOOK: Final = 0.5
+_LONGEST_IMPORT: Final = 10.0
 
 _log = logging.getLogger("otel_audit")
+
+
+class _ImportGuard:
+    """Keeps forks and the thread's imports apart: a child forked in between has half-imported modules for ever."""
+
+    def __init__(self) -> None:
+        self._begin_in_child()
+        os.register_at_fork(
+            before=self._hold, after_in_parent=self._let_go, after_in_child=self._begin_in_child
+        )
+
+    def _begin_in_child(self) -> None:
+        self._mutex = threading.Lock()
+        self._held = False
+
+    def _hold(self) -> None:
+        self._held = self._mutex.acquire(timeout=_LONGEST_IMPORT)
+
+    def _let_go(self) -> None:
+        if self._held:
+            self._held = False
+            self._mutex.release()
+
+    def __enter__(self) -> None:
+        self._mutex.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._mutex.release()
+
+
+_importing: Final = _ImportGuard()
 
 
 class Sender:
@@ -144,7 +176,8 @@ class Sender:
     # --- the thread --------------------------------------------------------------------------
 
     def _run(self) -> None:
-        from otel_audit.pipeline.delivery import Delivery
+        with _importing:
+            from otel_audit.pipeline.delivery import Delivery
 
         try:
             delivery = Delivery(self._spool.directory, self._config, self._health, self._tell, self._spool)

@@ -6,6 +6,7 @@ failure, and so is a friendly 200 from something that does not speak OTLP at all
 
 from __future__ import annotations
 
+import encodings.idna  # noqa: F401 - resolving a name would import it, in a thread, when nobody expects it
 import enum
 import gzip
 import http.client
@@ -13,7 +14,9 @@ import json
 import ssl
 from typing import Final, NamedTuple
 
+from google.protobuf.message import DecodeError
 from opentelemetry.instrumentation.utils import suppress_instrumentation
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
 
 from otel_audit.config.model import SinkConfig
 from otel_audit.errors import ConfigurationError
@@ -204,9 +207,6 @@ def _partial_success(content: bytes, content_type: str) -> tuple[int, str]:
         return int(rejected), str(partial.get("errorMessage") or partial.get("error_message") or "")
     if content_type != _PROTOBUF:
         raise ValueError(f"Content-Type is {content_type}")
-    from google.protobuf.message import DecodeError
-    from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
-
     try:
         success = ExportLogsServiceResponse.FromString(content).partial_success
     except DecodeError as error:

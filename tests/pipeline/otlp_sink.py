@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import http.server
+import socket
 import threading
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -39,6 +41,31 @@ def partial_success(rejected: int, message: str = "no") -> Reply:
 Respond = Callable[[list[LogRecord]], Reply]
 
 
+class _Server(http.server.ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, *arguments: Any) -> None:
+        self._open: set[socket.socket] = set()
+        super().__init__(*arguments)
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        connection, address = super().get_request()
+        self._open.add(connection)
+        return connection, address
+
+    def shutdown_request(self, request: Any) -> None:
+        self._open.discard(request)
+        super().shutdown_request(request)
+
+    def handle_error(self, *_: Any) -> None:
+        """A client that was killed is nothing to print."""
+
+    def close_connections(self) -> None:
+        for connection in list(self._open):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+
 class Sink:
     """Listens on a free port until closed. ``respond`` decides each answer and may be changed at any time."""
 
@@ -68,8 +95,7 @@ class Sink:
             def log_message(self, *_: Any) -> None:
                 pass
 
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler)
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", port), Handler)
         self.port = self._server.server_port
         self.url = f"http://127.0.0.1:{self.port}/v1/audit"
         self._mutex = threading.Lock()
@@ -82,7 +108,8 @@ class Sink:
         with self._mutex:
             self.requests.append(request)
             self.headers.append(headers)
-            reply = self.respond(records)
+        reply = self.respond(records)
+        with self._mutex:
             if reply.kept if reply.kept is not None else reply.status == 200:
                 self.kept.extend(records)
         return reply
@@ -98,9 +125,10 @@ class Sink:
         return [record.event_name for record in self.records]
 
     def close(self) -> None:
-        """Stop listening."""
+        """Stop listening, and close the connections that are open."""
         self._server.shutdown()
         self._server.server_close()
+        self._server.close_connections()
 
     def __enter__(self) -> Sink:
         return self
