@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -18,6 +19,7 @@ from otel_audit.pipeline.spool.frames import encode_record
 from otel_audit.pipeline.spool.status import SpoolStatus, read_status
 from otel_audit.pipeline.spool.writer import SpoolWriter
 from otel_audit.record import AuditRecord
+from otel_audit.redaction.redactor import Redactor
 
 
 class DrainResult(msgspec.Struct, frozen=True):
@@ -69,7 +71,7 @@ def drain(
     if not root.is_dir():
         return DrainResult(0, 0, 0, "", read_status(root))
     layout.prepare(root)
-    spool = SpoolWriter(config.spool, root, identify, health)
+    spool = SpoolWriter(config.spool, root, partial(identify, Redactor(config.redaction)), health)
 
     def tell(record: AuditRecord) -> None:
         try:

@@ -141,5 +141,8 @@ def without_any_values(record: AuditRecord) -> AuditRecord:
         error="",
         reason="",
         attributes={},
+        source=msgspec.structs.replace(record.source, user_agent=""),
+        request=msgspec.structs.replace(record.request, path=""),
+        related=[],
         truncated=True,
     )

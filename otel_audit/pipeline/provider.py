@@ -11,6 +11,7 @@ import json
 import logging
 import socket
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -62,7 +63,12 @@ class AuditPipeline:
         self.health = Health()
         self.directory = (directory or Path(config.spool.directory)).absolute()
         self.spool = SpoolWriter(
-            config.spool, self.directory, identify, self.health, self._written, self._forked
+            config.spool,
+            self.directory,
+            partial(identify, redactor),
+            self.health,
+            self._written,
+            self._forked,
         )
         self.sender: Sender | None = None
         if ship:
@@ -110,14 +116,22 @@ class AuditPipeline:
         return read_status(self.directory)
 
 
-def identify() -> Identity:
-    """Say who this process is: the application's own Resource if it has one, else the environment's."""
+def identify(redactor: Redacts) -> Identity:
+    """Say who this process is: the application's own Resource if it has one, else the environment's.
+
+    A Resource may hold secrets, too: the command line of the process, OTEL_RESOURCE_ATTRIBUTES.
+    """
     resource = getattr(trace.get_tracer_provider(), "resource", None)
     if not isinstance(resource, Resource):
         resource = Resource.create()
     host = socket.gethostname()
     attributes: dict[str, str | int | bool | float] = {"host.name": host}
-    for name, value in resource.attributes.items():
+    try:
+        described = redactor.mapping(resource.attributes)
+    except Exception as error:  # noqa: BLE001 - a record is worth more than a description of its process
+        _log.error("The resource could not be redacted and is left out: %r", error)
+        described = {}
+    for name, value in described.items():
         attributes[str(name)] = (
             value if isinstance(value, (str, int, bool, float)) else json.dumps(value, default=str)
         )

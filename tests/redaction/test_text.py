@@ -207,7 +207,7 @@ def test_a_card_number_has_an_issuer_a_length_and_a_check_digit(digits: str, car
             "UPDATE u SET name='ok', \"password\"='[redacted]' WHERE id=7",
         ),
         (
-            "INSERT INTO u (id, password, x) VALUES (1, 'hun''ter2', 'ok'), (2, crypt('hunter2', %s), 0)",
+            "INSERT INTO u (id, password, n) VALUES (1, 'hun''ter2', 'ok'), (2, crypt('hunter2', %s), 0)",
             "INSERT INTO u (id, password, n) VALUES (1, '[redacted]', 'ok'), (2, crypt('[redacted]', %s), 0)",
         ),
         (
