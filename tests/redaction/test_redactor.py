@@ -150,6 +150,54 @@ def test_a_record_without_secrets_is_the_same_object(redactor: Redactor) -> None
     assert redactor.record(clean) is clean
 
 
+TEXT = "password=hunter2"
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        {"message": TEXT},
+        {"error": TEXT},
+        {"reason": TEXT},
+        {"source": Source(user_agent=TEXT)},
+        {"request": Request(path=TEXT)},
+        {"request": Request(route=TEXT)},
+        {"request": Request(view=TEXT)},
+        {"request": Request(id=TEXT)},
+        {"actor": Actor(id=TEXT)},
+        {"actor": Actor(name=TEXT)},
+        {"actor": Actor(on_behalf_of=TEXT)},
+        {"target": Target("shop.Order", TEXT)},
+        {"related": [Target("shop.Order", TEXT)]},
+        {"changes": [Change("note", TEXT, "b")]},
+        {"changes": [Change("note", "a", TEXT)]},
+        {"changes": [Change("note", "a", ["b", TEXT])]},
+        {"changes": [Change("password", "hunter2", "b")]},
+        {"changes": [Change("number", 1, int(CARD))]},
+        {"image": {"note": TEXT}},
+        {"image": {"password": "hunter2"}},
+        {"image": {"note": {"deep": TEXT}}},
+        {"attributes": {"note": TEXT}},
+        {"attributes": {"password": "hunter2"}},
+        {"bulk": Bulk(1, columns=[Column("note", ["a"], [TEXT])])},
+    ],
+    ids=str,
+)
+def test_one_secret_among_clean_values_is_found_wherever_it_is(
+    redactor: Redactor, place: dict[str, Any]
+) -> None:
+    """A record is looked at as a whole first; no part of it may be left out of that look."""
+    clean: dict[str, Any] = {
+        "message": "order changed",
+        "image": {"note": "a", "total": 7, "open": True},
+        "attributes": {"branch": "Uji"},
+    }
+    assert redactor.record(record(**clean)).image == clean["image"]
+    redacted = msgspec.json.encode(redactor.record(record(**clean | place)))
+    assert b"hunter2" not in redacted
+    assert CARD.encode() not in redacted
+
+
 def test_every_part_of_a_record_that_takes_free_values_is_redacted(redactor: Redactor) -> None:
     seeded = record(
         actor=Actor("password=hunter2", "user", "token=hunter2"),
