@@ -12,7 +12,7 @@ ROOT_URLCONF = "benchmarks.bench.urls"
 WSGI_APPLICATION = "benchmarks.bench.wsgi.application"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 USE_TZ = True
-DATABASES = {"default": json.loads(os.environ["BENCH_DATABASE"])}
+DATABASES = {"default": json.loads(os.environ["BENCH_DATABASE"]) | {"CONN_MAX_AGE": 600}}
 INSTALLED_APPS = [
     "django.contrib.auth",
     "django.contrib.contenttypes",
