@@ -20,14 +20,15 @@ MAX_BULK_BYTES: Final = 1024 * 1024
 MAX_TEXT: Final = 64 * 1024
 """Characters of one text value; longer ones are cut first."""
 _CUT: Final = 4 * 1024
-_SMALL: Final = 32 * 1024
+SMALL: Final = 32 * 1024
+"""Records whose values weigh less need no closer look."""
 
 _encode = msgspec.msgpack.Encoder().encode
 
 
 def fit(record: AuditRecord) -> AuditRecord:
     """Give the record, or one cut to size with ``truncated`` set."""
-    if record.bulk is None and _weight(record) < _SMALL:
+    if record.bulk is None and _weight(record) < SMALL:
         return record
     limit = MAX_BYTES if record.bulk is None else MAX_BULK_BYTES
     if record.bulk is not None:

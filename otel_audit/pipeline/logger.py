@@ -20,6 +20,13 @@ from otel_audit.context import Moment, moment
 from otel_audit.errors import AuditError, InvalidRecord, SpoolError
 from otel_audit.pipeline import limits, notices
 from otel_audit.pipeline.health import Health
+from otel_audit.pipeline.portability import (
+    UNWEIGHED,
+    check_types,
+    portable_bulk,
+    portable_parts,
+    repaired,
+)
 from otel_audit.pipeline.span_event import MAX_EVENTS, add_span_event
 from otel_audit.pipeline.spool.frames import encode_record
 from otel_audit.pipeline.spool.writer import SpoolWriter
@@ -28,21 +35,14 @@ from otel_audit.record import (
     AuditRecord,
     Bulk,
     Change,
-    Column,
     Completeness,
     Database,
     OldValues,
     Outcome,
     Target,
     new_record_id,
-    portable,
-    portable_type,
 )
 
-_ATOMS: Final = frozenset({type(None), bool, msgspec.UnsetType})
-_PLAIN: Final = _ATOMS | {int, str, float}
-_TEXTS: Final = frozenset({str})
-_OUTCOMES: Final = frozenset({"success", "failure", "unknown"})
 _NO_DATABASE: Final = Database()
 _KNOWN_NAMES: Final = 10_000
 
@@ -145,9 +145,10 @@ class AuditLogger:
         trace_id = span_context.trace_id
         if (event_name, action) not in self._known:
             self._check_names(event_name, action)
-        own = context.attributes
-        if attributes:
-            own = own | {str(name): portable(value) for name, value in attributes.items()}
+        changes, image, attributes, weight = portable_parts(changes, image, attributes)
+        if context.attributes:
+            attributes = context.attributes | attributes
+            weight = UNWEIGHED
         record = AuditRecord(
             id=record_id or new_record_id(timestamp),
             timestamp=timestamp,
@@ -162,9 +163,9 @@ class AuditLogger:
             source=context.source,
             request=context.request,
             database=database,
-            changes=[_portable_change(change) for change in changes],
-            image={name: _portable_value(value) for name, value in image.items()} if image else {},
-            bulk=bulk if bulk is None else _portable_bulk(bulk),
+            changes=changes,
+            image=image,
+            bulk=bulk if bulk is None else portable_bulk(bulk),
             fields=list(fields),
             completeness=completeness,
             old_values=old_values,
@@ -176,14 +177,17 @@ class AuditLogger:
             error=error,
             code=code,
             related=list(related),
-            attributes=own,
+            attributes=attributes,
             trace_id=f"{trace_id:032x}" if trace_id else "",
             span_id=f"{span_context.span_id:016x}" if trace_id else "",
         )
-        _check_types(record)
+        check_types(record)
+        weight += len(message) + 16 * (len(fields) + len(related))
         for hook in self._hooks:
             record = self._enrich(hook, record)
-        return limits.fit(self._redact(record, strategies))
+            weight = UNWEIGHED
+        record = self._redact(record, strategies)
+        return record if weight < limits.SMALL and record.bulk is None else limits.fit(record)
 
     def _check_names(self, event_name: str, action: str) -> None:
         if not _is_name(event_name):
@@ -372,104 +376,5 @@ class AuditLogger:
         self._loss = None
 
 
-def repaired(record: AuditRecord) -> AuditRecord:
-    """Rebuild a record from portable values only.
-
-    Raises:
-        InvalidRecord: a part is of a type the record cannot have.
-    """
-    try:
-        plain = portable(msgspec.to_builtins(record, enc_hook=portable, str_keys=True))
-        return msgspec.convert(plain, AuditRecord, strict=False)
-    except Exception as error:
-        raise InvalidRecord(f"record {record.id}: {error}") from error
-
-
 def _is_name(value: object) -> bool:
     return isinstance(value, str) and value != "" and value.isprintable()
-
-
-def _portable_value(value: Any) -> Any:
-    return value if value.__class__ in _ATOMS else portable(value)
-
-
-def _portable_change(change: Change) -> Change:
-    old, new = change.old, change.new
-    if old.__class__ in _PLAIN and new.__class__ in _PLAIN:
-        if old.__class__ in _ATOMS and new.__class__ in _ATOMS:
-            return change
-        portable_old, portable_new = _portable_value(old), _portable_value(new)
-        if portable_old is old and portable_new is new:
-            return change
-        return Change(change.field, portable_old, portable_new, change.type)
-    kind = change.type or _portable_kind(new) or _portable_kind(old)
-    return Change(change.field, _portable_value(old), _portable_value(new), kind)
-
-
-def _portable_kind(value: Any) -> str:
-    # UNSET is no value; portable_type would call it text.
-    return "" if value.__class__ in _ATOMS else portable_type(value)
-
-
-def _portable_bulk(bulk: Bulk) -> Bulk:
-    columns = [_portable_column(column) for column in bulk.columns]
-    return Bulk(bulk.count, bulk.keys, columns, bulk.id, bulk.part, bulk.parts)
-
-
-def _portable_column(column: Column) -> Column:
-    return Column(column.field, _portable_array(column.old), _portable_array(column.new), column.type)
-
-
-def _portable_array(values: Any) -> Any:
-    return values if values is msgspec.UNSET else [_portable_value(value) for value in values]
-
-
-def _check_types(record: AuditRecord) -> None:
-    """Refuse what could be written but not read again: a reader checks the types of every part."""
-    actor, target = record.actor, record.target
-    texts = (
-        record.id,
-        record.log,
-        record.message,
-        record.error,
-        record.event_type,
-        record.reason,
-        record.tenant,
-        record.system,
-        actor.id,
-        actor.name,
-        actor.on_behalf_of,
-        *record.fields,
-    )
-    if not _TEXTS.issuperset(map(type, texts)) or not actor.id or not record.log:
-        raise _wrong_type(record)
-    if target is not None and (type(target.id) is not str or type(target.type) is not str or not target.type):
-        raise _wrong_type(record)
-    if record.outcome not in _OUTCOMES:
-        raise InvalidRecord(f"outcome is {record.outcome!r}; write 'success', 'failure' or 'unknown'")
-    for change in record.changes:
-        if type(change.field) is not str or not change.field:
-            raise InvalidRecord(
-                f"{record.event_name}: a change has the field name {change.field!r}; write its name"
-            )
-
-
-def _wrong_type(record: AuditRecord) -> InvalidRecord:
-    parts = {
-        "log": record.log,
-        "message": record.message,
-        "error": record.error,
-        "event_type": record.event_type,
-        "reason": record.reason,
-        "tenant": record.tenant,
-        "system": record.system,
-        "actor.id": record.actor.id,
-        "actor.name": record.actor.name,
-        "actor.on_behalf_of": record.actor.on_behalf_of,
-    }
-    if record.target is not None:
-        parts |= {"target.type": record.target.type, "target.id": record.target.id}
-    for name, value in parts.items():
-        if type(value) is not str or (not value and name in ("actor.id", "log", "target.type")):
-            return InvalidRecord(f"{record.event_name}: {name} is {value!r}; write text, not empty")
-    return InvalidRecord(f"{record.event_name}: fields are {record.fields!r}; write a list of names")

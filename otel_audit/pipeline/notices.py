@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from otel_audit.pipeline.spool.frames import Identity
-from otel_audit.record import Actor, AuditRecord, Target, new_record_id
+from otel_audit.record import Actor, AuditRecord, Target, new_record_id, uuid7
 
 STREAM_START: Final = "audit.stream.start"
 STREAM_END: Final = "audit.stream.end"
@@ -29,16 +29,7 @@ _EVENT_NAMES: Final = 50
 def derived_id(timestamp: int, *seed: object) -> str:
     """Make a UUIDv7 for ``timestamp`` (ns) whose random part is the hash of ``seed``."""
     digest = int.from_bytes(hashlib.sha256("\0".join(map(str, seed)).encode()).digest()[:10], "big")
-    milliseconds = timestamp // 1_000_000
-    value = (
-        (milliseconds & 0xFFFF_FFFF_FFFF) << 80
-        | 0x7 << 76
-        | (digest >> 68 & 0xFFF) << 64
-        | 0b10 << 62
-        | digest & 0x3FFF_FFFF_FFFF_FFFF
-    )
-    text = f"{value:032x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    return uuid7(timestamp // 1_000_000, digest)
 
 
 def _actor(identity: Identity) -> Actor:
