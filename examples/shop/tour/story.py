@@ -44,7 +44,7 @@ def customer(ana: Visitor) -> tuple[int, int]:
         raise RuntimeError("ana: the shop did not take the order")
     ana.does(f"corrects the address of order {kept}")
     ana.fill(f"/orders/{kept}/", address="Rua da Rosa 7, Lisboa")
-    ana.does("orders twenty Silver Needle: the bank declines, the checkout rolls back")
+    ana.does("orders twenty Silver Needle; the bank declines, all rolls back")
     if ana.buy("For the whole office", silver_needle=20) is not None:
         raise RuntimeError("ana: the bank should have declined 20 tins of Silver Needle")
     ana.does("logs out")
@@ -111,6 +111,6 @@ def line(number: int, **fields: str) -> dict[str, Any]:
 
 def stranger(visitor: Visitor) -> None:
     """Someone who never logged in tries a card page, with a header that claims to be Mia."""
-    visitor.does("tries to open Ana's card without logging in, and is refused")
+    visitor.does("tries to open Ana's card, not logged in, and is refused")
     visitor.get("/desk/customers/1/card/", expect=403, baggage="audit.actor.id=mia,otel_audit.actor.id=3")
     visitor.close()
