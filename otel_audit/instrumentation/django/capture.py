@@ -14,10 +14,10 @@ from otel_audit.config.model import AuditConfig
 from otel_audit.errors import AuditError
 from otel_audit.instrumentation.django.changes import BulkWrite, CapturedWrite, NoWrite, Place, Verb
 from otel_audit.instrumentation.django.faults import Faults
-from otel_audit.instrumentation.django.fields import ModelPlan
+from otel_audit.instrumentation.django.fields import NOT_AUDITED, ModelPlan
 from otel_audit.instrumentation.django.models import ModelPolicy
 from otel_audit.instrumentation.django.old_values import Freshness, ThreadState
-from otel_audit.instrumentation.django.statements import Tables
+from otel_audit.instrumentation.django.statements import Abilities, Tables, take_write_lock
 from otel_audit.instrumentation.django.transactions import Transactions
 from otel_audit.pipeline import provider
 from otel_audit.pipeline.transaction import TransactionBuffer
@@ -57,19 +57,41 @@ class Capture:
         return None if pipeline is None else pipeline.logger
 
     def plan(self, model: Any, vendor: str = "") -> ModelPlan:
-        """Give the plan of ``model`` on a database of ``vendor``; a proxy has that of its concrete model."""
+        """Give the plan of ``model`` on a database of ``vendor``; a proxy has that of its concrete model.
+
+        A model that cannot be understood counts as not audited; the fault says so.
+        """
         plans = self._plans.get(vendor)
         if plans is None:
             plans = self._plans.setdefault(vendor, {})
         found = plans.get(model)
         if found is None:
             concrete = model._meta.concrete_model
-            found = ModelPlan(concrete, self.policy.settings(concrete), vendor)
+            try:
+                found = ModelPlan(concrete, self.policy.settings(concrete), vendor)
+            except Exception as error:
+                self.faults.report(f"model {model.__name__}", error, lost=1)
+                return NOT_AUDITED
             # Models of migrations and tests are classes made anew each time.
             if len(plans) >= _MAX_PLANS:
                 plans.clear()
             plans[model] = found
         return found
+
+    def abilities(self, connection: Any, plan: ModelPlan) -> Abilities:
+        """Give what the table of ``plan`` lets us ask."""
+        known = self.tables.known(connection.alias, plan.table)
+        if known is not None:
+            return known
+        connection.ensure_connection()
+        if connection.vendor == "sqlite" and not connection.get_autocommit():
+            # Asking reads the schema: in a transaction that has not written yet this would be the snapshot
+            # that cannot be upgraded afterwards.
+            state = self.transactions.state(connection)
+            if not state.locked:
+                take_write_lock(connection, plan.table, visibly=False)
+                state.locked = True
+        return self.tables.ask(connection, plan.table)
 
     def place(self, connection: Any) -> Place:
         """Say where writes through ``connection`` go."""
@@ -151,15 +173,22 @@ class Statement:
     def recover(self, error: BaseException, count: Any = None) -> None:
         """Note the statement with its row count only: ``error`` is a fault of ours after it ran."""
         self.capture.faults.report(self.verb, error)
-        self.capture.freshness.wrote_many(
-            self.connection.alias, self.plan, None, self.transactions.mark(self.connection)
-        )
-        if count.__class__ is int and count:
-            self.done(BulkWrite(self.plan, self.verb, self.place, count))
-        elif count is None:
-            self.done(CapturedWrite(self.plan, self.verb, self.place))
-        else:
-            self.done()
+        write = CapturedWrite(self.plan, self.verb, self.place)
+        if count.__class__ is int:
+            write = (
+                BulkWrite(self.plan, self.verb, self.place, count)
+                if count
+                else NoWrite(self.plan, self.verb, self.place)
+            )
+        try:
+            self.capture.freshness.wrote_many(
+                self.connection.alias, self.plan, None, self.transactions.mark(self.connection)
+            )
+            self.done(write)
+        except AuditError:
+            raise
+        except Exception as fault:
+            self.capture.faults.report(f"{self.verb}, again", fault, lost=1)
 
     def _settle(self, writes: tuple[CapturedWrite, ...]) -> None:
         handle, self._handle = self._handle, None

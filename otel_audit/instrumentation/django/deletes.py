@@ -31,7 +31,7 @@ def delete(capture: Capture, plan: ModelPlan, compiler: Any, run: Callable[[], A
         return run()
     connection = compiler.connection
     statement = Statement(capture, compiler, plan, "delete")
-    abilities = capture.tables.abilities(connection, plan.table)
+    abilities = capture.abilities(connection, plan)
     returns = (
         abilities.returning and sql.startswith("DELETE FROM ") and result_type in (ROW_COUNT, NO_RESULTS)
     )

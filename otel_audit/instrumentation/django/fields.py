@@ -298,6 +298,11 @@ class ModelPlan:
         return UNSET if UNSET in key else key
 
 
+NOT_AUDITED: Final = ModelPlan.__new__(ModelPlan)
+"""Stands for a model no plan could be made of."""
+NOT_AUDITED.audited = False
+
+
 def key_text(key: Any) -> str:
     """Write a key as the id of a target: ``7``; a composite key as compact JSON, ``[7,"de"]``."""
     if key is UNSET or key is None:

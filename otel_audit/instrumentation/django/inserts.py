@@ -171,7 +171,7 @@ def _upsert(
 
     connection, query = compiler.connection, compiler.query
     ignores = query.on_conflict == OnConflict.IGNORE
-    abilities = capture.tables.abilities(connection, plan.table)
+    abilities = capture.abilities(connection, plan)
     statement = Statement(capture, compiler, plan, "create")
     if plan.old_values == "off" or not abilities.returning:
         result = statement.run(run)

@@ -13,9 +13,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 if TYPE_CHECKING:
-    from otel_audit.instrumentation.django.writes import WriteCapture
     from otel_audit.instrumentation.django.middleware import RequestCapture
     from otel_audit.instrumentation.django.reads import ReadCapture
+    from otel_audit.instrumentation.django.writes import WriteCapture
 
 _ABSENT: Final = object()
 

@@ -35,17 +35,16 @@ class Tables:
         self._known: dict[tuple[str, str], Abilities] = {}
         self._key_selects: dict[tuple[Any, ...], str] = {}
 
-    def abilities(self, connection: Any, table: str) -> Abilities:
-        """Give the abilities of ``table``; a connection must be open."""
-        key = (connection.alias, table)
-        known = self._known.get(key)
-        if known is None:
-            connection.ensure_connection()
-            try:
-                known = _ask(connection, table)
-            except Exception:  # an aborted transaction, a foreign driver: ask again next time
-                return Abilities(False, False, False)
-            self._known[key] = known
+    def known(self, alias: str, table: str) -> Abilities | None:
+        """Give the abilities of ``table`` if it was asked for them."""
+        return self._known.get((alias, table))
+
+    def ask(self, connection: Any, table: str) -> Abilities:
+        """Ask ``table`` for its abilities; the connection is open."""
+        try:
+            known = self._known[connection.alias, table] = _ask(connection, table)
+        except Exception:  # an aborted transaction, a foreign driver: ask again next time
+            return Abilities(False, False, False)
         return known
 
     def forbid(self, connection: Any, table: str) -> None:
@@ -259,10 +258,20 @@ def update_returning(
     return Returned(Rows(plans, rows, converted(compiler, plans)), count, completeness)
 
 
-def take_write_lock(connection: Any, table: str) -> None:
-    """Take SQLite's write lock before reading: a read snapshot could not be upgraded afterwards."""
-    with connection.cursor() as cursor:
-        cursor.execute(f"DELETE FROM {connection.ops.quote_name(table)} WHERE 0")
+def take_write_lock(connection: Any, table: str, *, visibly: bool = True) -> None:
+    """Take SQLite's write lock before reading: a read snapshot could not be upgraded afterwards.
+
+    Statements of ours are seen by whoever watches queries, unless they come once a process (``visibly``).
+    """
+    if connection.settings_dict.get("OPTIONS", {}).get("transaction_mode") in ("IMMEDIATE", "EXCLUSIVE"):
+        return
+    sql = f"DELETE FROM {connection.ops.quote_name(table)} WHERE 0"
+    if visibly:
+        with connection.cursor() as cursor:
+            cursor.execute(sql)
+        return
+    with connection.wrap_database_errors:
+        connection.connection.execute(sql).close()
 
 
 def matching_query(query: Any, plan: ModelPlan) -> Any:

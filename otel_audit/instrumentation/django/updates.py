@@ -103,7 +103,7 @@ def save(capture: Capture, update: Update, instance: Any, key: Any) -> Any:
         or any(old is UNSET for _, old, _ in changed)
     )
     if doubtful and plan.old_values != "off" and (assigned.values or assigned.expressions):
-        abilities = capture.tables.abilities(connection, plan.table)
+        abilities = capture.abilities(connection, plan)
         if abilities.joined_update:
             result = _save_joined(capture, update, instance, key, assigned, row)
             if result is not NotImplemented:
@@ -322,7 +322,7 @@ def update_rows(capture: Capture, update: Update) -> Any:
     plan, compiler = update.plan, update.compiler
     connection = compiler.connection
     assigned = assignment(plan, compiler.query)
-    abilities = capture.tables.abilities(connection, plan.table)
+    abilities = capture.abilities(connection, plan)
     if plan.old_values == "off" or not abilities.select:
         return _update_counting(capture, update, assigned)
     if abilities.joined_update:

@@ -1,129 +1,27 @@
-"""The warehouse on SQLite, PostgreSQL and MariaDB, and Django instrumented for it."""
+"""The warehouse's databases for the tests here."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from pathlib import Path
-from typing import Any
-
-import msgspec
 import pytest
 
-from otel_audit.config.model import AuditConfig, DjangoConfig
-from otel_audit.instrumentation.django import DjangoAuditInstrumentor
-from otel_audit.testing import CapturedAudit, capture_audit
+pytest.register_assert_rewrite("tests.instrumentation.django.writes.truth")
 
-Audited = Callable[..., AbstractContextManager[CapturedAudit]]
-MODELS = ["warehouse.*", "!warehouse.Ignored"]
+from tests.instrumentation.django.warehouse.databases import (  # noqa: E402
+    audit,
+    mariadb_warehouse,
+    postgres,
+    postgresql_warehouse,
+    sqlite,
+    sqlite_warehouse,
+    vendor,
+)
 
-
-@contextmanager
-def default_database(settings: dict[str, Any]) -> Iterator[None]:
-    """Make another database the ``default`` one."""
-    from django.db import connections
-
-    before = connections.settings["default"]
-    connections["default"].close()
-    del connections["default"]
-    connections.settings["default"] = connections.configure_settings({"default": dict(settings)})["default"]
-    try:
-        yield
-    finally:
-        connections["default"].close()
-        del connections["default"]
-        connections.settings["default"] = before
-
-
-def create_tables() -> None:
-    from django.core.management import call_command
-
-    call_command("migrate", run_syncdb=True, verbosity=0)
-
-
-def empty_tables() -> None:
-    from django.apps import apps
-    from django.db import connection
-
-    tables = [
-        connection.ops.quote_name(model._meta.db_table)
-        for model in apps.get_app_config("warehouse").get_models(include_auto_created=True)
-        if not model._meta.proxy
-    ]
-    with connection.cursor() as cursor:
-        if connection.vendor == "postgresql":
-            cursor.execute(f"TRUNCATE {', '.join(tables)} RESTART IDENTITY CASCADE")
-            return
-        with connection.constraint_checks_disabled():
-            for table in tables:
-                cursor.execute(f"DELETE FROM {table}")
-
-
-@pytest.fixture(scope="session")
-def sqlite_warehouse(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    path: Path = tmp_path_factory.mktemp("warehouse") / "warehouse.sqlite3"
-    settings = {"ENGINE": "django.db.backends.sqlite3", "NAME": str(path)}
-    with default_database(settings):
-        create_tables()
-    return settings
-
-
-@pytest.fixture(scope="session")
-def postgresql_warehouse(postgresql_server: Any) -> dict[str, Any]:
-    settings = postgresql_server.django(postgresql_server.create_database())
-    with default_database(settings):
-        create_tables()
-    return settings
-
-
-@pytest.fixture(scope="session")
-def mariadb_warehouse(mariadb_server: Any) -> dict[str, Any]:
-    settings = mariadb_server.django(mariadb_server.create_database())
-    with default_database(settings):
-        create_tables()
-    return settings
-
-
-def _use(settings: dict[str, Any]) -> Iterator[str]:
-    from django.db import connection
-
-    with default_database(settings):
-        empty_tables()
-        yield connection.vendor
-
-
-@pytest.fixture
-def sqlite(sqlite_warehouse: dict[str, Any]) -> Iterator[str]:
-    yield from _use(sqlite_warehouse)
-
-
-@pytest.fixture
-def postgres(postgresql_warehouse: dict[str, Any]) -> Iterator[str]:
-    yield from _use(postgresql_warehouse)
-
-
-@pytest.fixture(params=["sqlite", "postgresql", "mariadb"])
-def vendor(request: pytest.FixtureRequest) -> Iterator[str]:
-    """The empty warehouse, on each database in turn."""
-    yield from _use(request.getfixturevalue(f"{request.param}_warehouse"))
-
-
-@contextmanager
-def auditing(*, config: AuditConfig | None = None, **django: Any) -> Iterator[CapturedAudit]:
-    """Instrument Django for the length of a ``with`` block, through the public face."""
-    options = {"models": MODELS, "auth_events": False} | django
-    whole = msgspec.structs.replace(config or AuditConfig(), django=DjangoConfig(**options))
-    instrumentor = DjangoAuditInstrumentor()
-    with capture_audit(whole) as captured:
-        instrumentor.instrument(config=whole)
-        try:
-            yield captured
-        finally:
-            instrumentor.uninstrument()
-
-
-@pytest.fixture
-def audit(vendor: str) -> Iterator[CapturedAudit]:
-    """Everything recorded on each database in turn."""
-    with auditing() as captured:
-        yield captured
+__all__ = [
+    "audit",
+    "mariadb_warehouse",
+    "postgres",
+    "postgresql_warehouse",
+    "sqlite",
+    "sqlite_warehouse",
+    "vendor",
+]

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from otel_audit.config.model import ModelConfig
+from tests.instrumentation.django.warehouse.databases import auditing
 from tests.instrumentation.django.writes import truth
-from tests.instrumentation.django.writes.conftest import auditing
 from tests.instrumentation.django.writes.workload import Workload
 
 UNMASKED = {"warehouse.Vault": ModelConfig(fields={"combination": "keep"})}

@@ -17,8 +17,8 @@ from django.test.utils import CaptureQueriesContext
 from otel_audit.config.model import ModelConfig
 from otel_audit.record import AuditRecord
 from otel_audit.testing import CapturedAudit
+from tests.instrumentation.django.warehouse.databases import auditing
 from tests.instrumentation.django.warehouse.models import Item, Kiosk, Reading, Stock
-from tests.instrumentation.django.writes.conftest import auditing
 
 
 def changes(record: AuditRecord) -> dict[str, tuple[Any, Any]]:
@@ -70,7 +70,9 @@ def test_another_instance_wrote_the_row(audit: CapturedAudit, item: Item) -> Non
     assert changes(updated(audit)) == {"name": ("a", "b"), "quantity": (7, 1)}
 
 
-def test_an_update_wrote_the_row_and_the_save_silently_takes_it_back(audit: CapturedAudit, item: Item) -> None:
+def test_an_update_wrote_the_row_and_the_save_silently_takes_it_back(
+    audit: CapturedAudit, item: Item
+) -> None:
     Item.objects.filter(pk=item.pk).update(quantity=7)
     audit.clear()
     item.save()
@@ -124,7 +126,10 @@ def test_copies_saved_in_turn(audit: CapturedAudit, item: Item) -> None:
     item.quantity, other.name = 2, "b"
     item.save()
     other.save()
-    assert [changes(record) for record in audit] == [{"quantity": (1, 2)}, {"name": ("a", "b"), "quantity": (2, 1)}]
+    assert [changes(record) for record in audit] == [
+        {"quantity": (1, 2)},
+        {"name": ("a", "b"), "quantity": (2, 1)},
+    ]
 
 
 def test_an_unpickled_instance_is_doubted(audit: CapturedAudit, item: Item) -> None:

@@ -18,6 +18,7 @@ from msgspec import UNSET
 
 from otel_audit.record import AuditRecord, Bulk, Column
 from otel_audit.testing import CapturedAudit
+from tests.instrumentation.django.warehouse.databases import auditing
 from tests.instrumentation.django.warehouse.models import (
     Box,
     Color,
@@ -32,7 +33,6 @@ from tests.instrumentation.django.warehouse.models import (
     Supplier,
     Vault,
 )
-from tests.instrumentation.django.writes.conftest import auditing
 
 
 def bulk(record: AuditRecord) -> Bulk:
@@ -51,7 +51,11 @@ def items(count: int) -> list[Item]:
 def test_bulk_create_is_one_record_with_a_column_a_field(audit: CapturedAudit) -> None:
     created = items(3)
     record = audit.one()
-    assert (record.event_name, record.action, str(record.target)) == ("warehouse.item.create", "CREATE", "warehouse.Item")
+    assert (record.event_name, record.action, str(record.target)) == (
+        "warehouse.item.create",
+        "CREATE",
+        "warehouse.Item",
+    )
     assert record.completeness == "full"
     assert bulk(record).count == 3
     assert bulk(record).keys == [str(item.pk) for item in created]
@@ -60,7 +64,9 @@ def test_bulk_create_is_one_record_with_a_column_a_field(audit: CapturedAudit) -
     assert column(record, "price").type == "decimal"
 
 
-def test_update_tells_old_and_new_of_each_row_and_leaves_out_those_it_did_not_change(audit: CapturedAudit) -> None:
+def test_update_tells_old_and_new_of_each_row_and_leaves_out_those_it_did_not_change(
+    audit: CapturedAudit,
+) -> None:
     items(3)
     audit.clear()
     assert Item.objects.update(quantity=1, color=Color.RED) == 3
@@ -307,7 +313,11 @@ def test_many_rows_come_in_parts_of_a_thousand(audit: CapturedAudit) -> None:
     audit.clear()
     Supplier.objects.update(name="same")
     parts = [bulk(record) for record in audit]
-    assert [(part.part, part.parts, part.count) for part in parts] == [(1, 3, 1000), (2, 3, 1000), (3, 3, 500)]
+    assert [(part.part, part.parts, part.count) for part in parts] == [
+        (1, 3, 1000),
+        (2, 3, 1000),
+        (3, 3, 500),
+    ]
     assert len({part.id for part in parts}) == 1
     assert len({key for part in parts for key in part.keys}) == 2500
 
@@ -315,7 +325,10 @@ def test_many_rows_come_in_parts_of_a_thousand(audit: CapturedAudit) -> None:
 def test_large_rows_come_in_parts_of_a_mebibyte(audit: CapturedAudit) -> None:
     Item.objects.bulk_create([Item(name=str(n), facts="x" * 300_000) for n in range(6)])
     assert len(audit) >= 2
-    assert sum(bulk(record).count for record in audit if record.bulk) + sum(not record.bulk for record in audit) == 6
+    assert (
+        sum(bulk(record).count for record in audit if record.bulk) + sum(not record.bulk for record in audit)
+        == 6
+    )
     assert all(len(json.dumps(msgspec.to_builtins(record))) < 1_400_000 for record in audit)
 
 

@@ -10,8 +10,8 @@ from django.db import DatabaseError, IntegrityError, connection, transaction
 from django.db.transaction import TransactionManagementError
 
 from otel_audit.testing import CapturedAudit
+from tests.instrumentation.django.warehouse.databases import auditing
 from tests.instrumentation.django.warehouse.models import Item, Kiosk, Pallet, Stock, Supplier
-from tests.instrumentation.django.writes.conftest import auditing
 
 
 def outcomes(audit: CapturedAudit) -> dict[str, str]:
@@ -286,7 +286,7 @@ def test_transactions_begun_and_savepoints_set_by_sql_text(audit: CapturedAudit)
 
 
 def test_a_schema_change_commits_on_mariadb(mariadb_warehouse: dict[str, Any]) -> None:
-    from tests.instrumentation.django.writes.conftest import default_database, empty_tables
+    from tests.instrumentation.django.warehouse.databases import default_database, empty_tables
 
     with default_database(mariadb_warehouse):
         empty_tables()
