@@ -14,7 +14,6 @@ import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from importlib import import_module
-from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -295,6 +294,8 @@ def refuses_to_start(config: AuditConfig | None, config_file: str | os.PathLike[
 
 def instrument_all() -> None:
     """Activate each of our instrumentors whose library is installed."""
+    from importlib.metadata import entry_points
+
     for entry_point in sorted(entry_points(group=_INSTRUMENTORS), key=lambda found: found.name):
         if entry_point.name.startswith(_PREFIX):
             instrumentor = entry_point.load()()

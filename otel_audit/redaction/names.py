@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import Final, Literal, TypeAlias
 
 from otel_audit.errors import ConfigurationError
+from otel_audit.redaction.lazy import pattern
 
 Sensitivity: TypeAlias = Literal["clean", "allowed", "secret", "secret_text"]
 """``clean``: only the value decides; ``allowed``: leave alone, whatever the value; ``secret``: remove;
@@ -21,11 +22,11 @@ Sensitivity: TypeAlias = Literal["clean", "allowed", "secret", "secret_text"]
 
 _MAX_NAME: Final = 256  # longer names are decided by their end and not cached
 
-_CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
-_WORD = re.compile(r"[^\W\d_]+|\d+")
+_CAMEL = pattern(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+_WORD = pattern(r"[^\W\d_]+|\d+")
 
 # Terms, in names written as words joined by "_". A plural may be a count: its group is named `many`.
-_TERMS = re.compile(
+_TERMS = pattern(
     r"""
       pass_?(?:word|wd|phrase|code|wort)(?P<many1>s(?![a-z]))?
     | kennwort | contrase[nñ]a | mot_de_passe | (?<![a-z])senha(?![a-z])
@@ -71,7 +72,7 @@ _FLAG_BEFORE: Final = frozenset(
 )
 
 # Names that are sensitive only as a whole or with these words around them: the bare word means many things.
-_EXACT = re.compile(
+_EXACT = pattern(
     r"""
       (?:\w+_)?(?:authori[sz]ation|cookies?|csrf|xsrf|t?otp)
         (?:_(?:headers?|values?|string|raw|code|key|cookie|jar|secret))?
@@ -86,7 +87,7 @@ _EXACT = re.compile(
 
 # Parameters of signed addresses; harmless words elsewhere.
 _URL_ONLY: Final = frozenset({"sig", "signature", "awsaccesskeyid"})
-_URL_SIGNED = re.compile(r"x_(?:amz|goog)_(?:signature|credential)")
+_URL_SIGNED = pattern(r"x_(?:amz|goog)_(?:signature|credential)")
 
 
 def words(name: str) -> str:
@@ -160,7 +161,7 @@ def _spellings(name: str) -> set[str]:
 
 
 def _matches(patterns: Iterable[re.Pattern[str]], spellings: Iterable[str]) -> bool:
-    return any(pattern.fullmatch(spelling) for pattern in patterns for spelling in spellings)
+    return any(rule.fullmatch(spelling) for rule in patterns for spelling in spellings)
 
 
 def compile_patterns(
@@ -172,16 +173,16 @@ def compile_patterns(
         ConfigurationError: one is not a regular expression; the message names it.
     """
     compiled = []
-    for index, pattern in enumerate(patterns):
+    for index, source in enumerate(patterns):
         try:
-            compiled.append(re.compile(pattern, flags))
+            compiled.append(re.compile(source, flags))
         except re.error as error:
             raise ConfigurationError(
-                f"{setting}[{index}] is not a regular expression: {pattern!r}: {error}"
+                f"{setting}[{index}] is not a regular expression: {source!r}: {error}"
             ) from error
         if compiled[-1].fullmatch("") is not None and setting == "redaction.values":
             raise ConfigurationError(
-                f"{setting}[{index}] matches the empty text: {pattern!r} would redact everything; "
+                f"{setting}[{index}] matches the empty text: {source!r} would redact everything; "
                 "use + instead of *"
             )
     return tuple(compiled)

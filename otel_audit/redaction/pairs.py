@@ -11,10 +11,11 @@ from collections.abc import Callable
 from typing import Final
 from urllib.parse import unquote_plus
 
+from otel_audit.redaction.lazy import pattern
 from otel_audit.redaction.names import NameRules, Sensitivity, words
 
 # The lookbehind lets a name start only where a run of name characters starts: linear on any text.
-_HEAD = re.compile(
+_HEAD = pattern(
     r"""(?<![\w%.\-\[\]$])
         (?P<name>[\w%.\-\[\]$]++)
         (?P<separator> \\*["']?[ \t]*(?:=>|:=|[!<>=]?=|:(?!//))[ \t]*       # password = , "password":
@@ -24,39 +25,39 @@ _HEAD = re.compile(
     """,
     re.VERBOSE,
 )
-_ARGUMENT = re.compile(r"(?<![\w%.\-\[\]$])--?([A-Za-z][\w.\-]*+)[ \t]+(?=[^\s\-])")
-_ELEMENT = re.compile(r"<([\w:.\-]++)(?:\s[^<>]*+)?+>([^<]++)(?=</)")
+_ARGUMENT = pattern(r"(?<![\w%.\-\[\]$])--?([A-Za-z][\w.\-]*+)[ \t]+(?=[^\s\-])")
+_ELEMENT = pattern(r"<([\w:.\-]++)(?:\s[^<>]*+)?+>([^<]++)(?=</)")
 # A query string inside a parameter of another, quoted once or more.
-_QUOTED_PARAMETER = re.compile(
+_QUOTED_PARAMETER = pattern(
     r"(?:%(?:25)*+3F|%(?:25)*+26|[?&=;])([\w.\-]++)%(?:25)*+3D((?:(?!%(?:25)*26|%(?:25)*23)[^&\s\"'<>])++)",
     re.IGNORECASE,
 )
-_QUOTED_MEMBER = re.compile(
+_QUOTED_MEMBER = pattern(
     r"(?<=%22)([\w.\-]++)%22(?:%20|\+)*+%3A(?:%20|\+)*+(?:%22)?+((?:(?!%22|%2C|%7D)[^&\s\"'<>])++)",
     re.IGNORECASE,
 )
 
-_OPENING_QUOTE = re.compile(r"""[bBuUrRfFeEnN]{0,2}(\\*)(["'])""")
+_OPENING_QUOTE = pattern(r"""[bBuUrRfFeEnN]{0,2}(\\*)(["'])""")
 _CLOSED_BY: Final = {
-    "'": re.compile(r"(?:[^'\\]|\\[\s\S]|'')*+"),
-    '"': re.compile(r'(?:[^"\\]|\\[\s\S])*+'),
+    "'": pattern(r"(?:[^'\\]|\\[\s\S]|'')*+"),
+    '"': pattern(r'(?:[^"\\]|\\[\s\S])*+'),
 }
-_PLACEHOLDER = re.compile(
+_PLACEHOLDER = pattern(
     r"(?:%s|%\(\w+\)s|\?|\$\d+|:\w+|\{\w*\}|null|none|true|false)(?![^\s,;&)\]}\"'])", re.IGNORECASE
 )
-_IN_QUERY = re.compile(r"[^&#\s\"'<>]*+")
+_IN_QUERY = pattern(r"[^&#\s\"'<>]*+")
 # A closing bracket, comma or semicolon ends a value if something new begins after it.
-_PLAIN = re.compile(
+_PLAIN = pattern(
     r"""(?:Bearer|Basic|Digest|Negotiate|Token|ApiKey)[ ]+[^\s,;"'<>]++
       | (?:[^\s&"'<>,;)\]}]|[,;)\]}](?!\s|\Z|[,;)\]}"'&<>]|[\w.\-]{1,64}\s?[=:]))++
     """,
     re.VERBOSE | re.IGNORECASE,
 )
-_LINE = re.compile(r"[^\r\n]*+")
+_LINE = pattern(r"[^\r\n]*+")
 _WHOLE_LINE: Final = ("cookie", "cookies", "authorization", "authorisation", "phrase")
 _BRACKETS: Final = {"(": ")", "[": "]", "{": "}"}
 _LABEL_REACH: Final = 64
-_LAST_WORD = re.compile(r"(?<![\w\-])[\w\-]++\Z")
+_LAST_WORD = pattern(r"(?<![\w\-])[\w\-]++\Z")
 
 
 class PairScanner:
@@ -78,7 +79,7 @@ class PairScanner:
             text = self._scan(_ARGUMENT, text, lambda match: self._names.decide(match[1]))
         return text
 
-    def _substitute(self, pattern: re.Pattern[str], text: str, *, in_address: bool = False) -> str:
+    def _substitute(self, found_by: re.Pattern[str], text: str, *, in_address: bool = False) -> str:
         def replace(match: re.Match[str]) -> str:
             name, value = match.groups()
             if not self._removes(self._decide(name, in_address), value):
@@ -86,14 +87,14 @@ class PairScanner:
             start = match.start()
             return match.string[start : match.start(2)] + self._mask
 
-        return pattern.sub(replace, text)
+        return found_by.sub(replace, text)
 
     def _scan(
-        self, pattern: re.Pattern[str], text: str, decide: Callable[[re.Match[str]], Sensitivity]
+        self, found_by: re.Pattern[str], text: str, decide: Callable[[re.Match[str]], Sensitivity]
     ) -> str:
         parts: list[str] = []
         copied = position = 0
-        while (match := pattern.search(text, position)) is not None:
+        while (match := found_by.search(text, position)) is not None:
             position = match.end()
             sensitivity = decide(match)
             if sensitivity in ("clean", "allowed"):
@@ -140,7 +141,11 @@ class PairScanner:
             return placeholder.end(), placeholder.end()
         if text[start : start + 1] in _BRACKETS:
             end = _balanced_end(text, start)
-            return (start + 1, end - 1) if match.re is _HEAD and ")=" in match["separator"] else (start, end)
+            return (
+                (start + 1, end - 1)
+                if "separator" in match.re.groupindex and ")=" in match["separator"]
+                else (start, end)
+            )
         before = text[match.start() - 1] if match.start() else ""
         if before in "?&" and match.group().endswith("="):
             found = _IN_QUERY.match(text, start)
@@ -177,7 +182,7 @@ def _quoted_end(text: str, quote: re.Match[str]) -> int:
     return quote.end() if found is None else found.end()
 
 
-_BRACKET_TOKEN = re.compile(r"""[()\[\]{}]|"(?:[^"\\]|\\[\s\S])*+"?|'(?:[^'\\]|\\[\s\S])*+'?""")
+_BRACKET_TOKEN = pattern(r"""[()\[\]{}]|"(?:[^"\\]|\\[\s\S])*+"?|'(?:[^'\\]|\\[\s\S])*+'?""")
 
 
 def _balanced_end(text: str, start: int) -> int:

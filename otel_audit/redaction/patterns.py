@@ -12,7 +12,9 @@ import re
 import unicodedata
 from typing import Final
 
-_WHOLE = re.compile(
+from otel_audit.redaction.lazy import pattern
+
+_WHOLE = pattern(
     r"""
       -----BEGIN[A-Z0-9 ]{0,40}PRIVATE[ ]KEY(?:[ ]BLOCK)?-----[\s\S]*?
         (?:-----END[A-Z0-9 ]{0,40}PRIVATE[ ]KEY(?:[ ]BLOCK)?-----|\Z)
@@ -30,15 +32,15 @@ _WHOLE = re.compile(
     re.VERBOSE,
 )
 
-_SCHEME = re.compile(
+_SCHEME = pattern(
     r"\b(bearer|basic|digest|negotiate)(\s+)([A-Za-z0-9._~+/-]{6,}+=*+)(?!\s*[:=])", re.IGNORECASE
 )
 _LONG_CREDENTIAL: Final = 20
 
 # What stands before the last @ of it is userinfo: an unescaped @ in a password is part of the password.
-_AUTHORITY = re.compile(r"(?<=://)[^\s/?#\"'<>\\]++")
+_AUTHORITY = pattern(r"(?<=://)[^\s/?#\"'<>\\]++")
 
-_CARD = re.compile(
+_CARD = pattern(
     r"""(?<![0-9A-Za-z])(?<![0-9][.-])
         (?: [2-6]\d{3}([ .\-]?)\d{4}\1\d{4}\1\d{1,7}
           | 3[47]\d{2}([ .\-]?)\d{6}\2\d{5}
@@ -47,20 +49,20 @@ _CARD = re.compile(
     """,
     re.VERBOSE,
 )
-_NOT_DIGIT = re.compile(r"\D")
+_NOT_DIGIT = pattern(r"\D")
 # Issuer prefixes with their numbers of digits. Times in any unit since 1970 begin with 1 until the year 2033
 # (milliseconds and up), dates like 20261123… with 20: neither is a card's beginning.
 _ISSUERS: Final = (
-    (re.compile(r"4"), (13, 16, 19)),
-    (re.compile(r"5[1-5]|222[1-9]|22[3-9]|2[3-6]|27[01]|2720"), (16,)),
-    (re.compile(r"3[47]"), (15,)),
-    (re.compile(r"6011|64[4-9]|65|62|60|81"), (16, 17, 18, 19)),
-    (re.compile(r"30[0-5]|3095|36|3[89]"), (14, 16, 19)),
-    (re.compile(r"352[89]|35[3-8]"), (16, 17, 18, 19)),
-    (re.compile(r"50|5[6-8]|6[37]"), (16, 18, 19)),
+    (pattern(r"4"), (13, 16, 19)),
+    (pattern(r"5[1-5]|222[1-9]|22[3-9]|2[3-6]|27[01]|2720"), (16,)),
+    (pattern(r"3[47]"), (15,)),
+    (pattern(r"6011|64[4-9]|65|62|60|81"), (16, 17, 18, 19)),
+    (pattern(r"30[0-5]|3095|36|3[89]"), (14, 16, 19)),
+    (pattern(r"352[89]|35[3-8]"), (16, 17, 18, 19)),
+    (pattern(r"50|5[6-8]|6[37]"), (16, 18, 19)),
 )
 
-_FAILING_ROW = re.compile(r"(Failing row contains \()([\s\S]*?)(\)\.?\s*(?:\n|$)|\Z)")
+_FAILING_ROW = pattern(r"(Failing row contains \()([\s\S]*?)(\)\.?\s*(?:\n|$)|\Z)")
 
 
 def luhn(digits: str) -> bool:
@@ -145,7 +147,7 @@ def may_hold_secret(text: str) -> bool:
 
 
 _SHORTEST_SHAPE: Final = 10  # "Basic YTpi"
-_BESIDE = re.compile("[=:\"'>]|--")
+_BESIDE = pattern("[=:\"'>]|--")
 
 
 def _may_hold_shape(lower: str) -> bool:
@@ -231,5 +233,5 @@ def _may_hold_name(lower: str) -> bool:
     )
 
 
-_PERCENT_ENCODED = re.compile(r"%[2-7][0-9a-f]")  # not the %s of a statement
-_DIGITS = re.compile(r"[2-6]\d{3}[ .\-]?\d{4}[ .\-]?\d{4}|3\d{3}[ .\-]?\d{6}")
+_PERCENT_ENCODED = pattern(r"%[2-7][0-9a-f]")  # not the %s of a statement
+_DIGITS = pattern(r"[2-6]\d{3}[ .\-]?\d{4}[ .\-]?\d{4}|3\d{3}[ .\-]?\d{6}")

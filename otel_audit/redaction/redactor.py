@@ -16,6 +16,7 @@ from msgspec import UNSET, UnsetType
 from otel_audit.config.model import RedactionConfig
 from otel_audit.record import AuditRecord, Bulk, Change, Column, Portable, Target
 from otel_audit.redaction import patterns, sql
+from otel_audit.redaction.lazy import pattern
 from otel_audit.redaction.names import NameRules, compile_patterns, words
 from otel_audit.redaction.pairs import PairScanner
 from otel_audit.redaction.strategies import Strategies
@@ -34,17 +35,17 @@ _JSON_LENGTH: Final = 1024 * 1024
 _SMALLEST_CARD: Final = 10**12
 _LARGEST_CARD: Final = 10**19
 
-_NUMBERED = re.compile(
+_NUMBERED = pattern(
     r"(?:^|_)(?:ids?|pk|uuid|timestamp|time|at|ns|us|ms|nanos|millis|micros|count|size|bytes)$"
 )
-_SQL_START = re.compile(
+_SQL_START = pattern(
     r"\s*(?:--|/\*|\(|(?:with|select|insert|update|delete|merge|replace|alter|create|set|call|do|explain|declare"
     r"|fetch|copy|begin|grant|truncate|savepoint)\b)",
     re.IGNORECASE,
 )
-_PARAMETERS = re.compile(r"(\[parameters: )([\s\S]*?)(\](?:\s*\n|\s*\Z|\s*\(Background))")
-_REDIS_AUTH = re.compile(r"\A\s*(AUTH|HELLO)\b\s+\S[\s\S]*\Z", re.IGNORECASE)
-_UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_PARAMETERS = pattern(r"(\[parameters: )([\s\S]*?)(\](?:\s*\n|\s*\Z|\s*\(Background))")
+_REDIS_AUTH = pattern(r"\A\s*(AUTH|HELLO)\b\s+\S[\s\S]*\Z", re.IGNORECASE)
+_UUID = pattern(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _SECRET_ID_LENGTH: Final = 16
 
 
@@ -297,8 +298,8 @@ class Redactor:
         return "".join((*parts, text[copied:])) if parts else text
 
     def _own_values(self, text: str) -> str:
-        for pattern in self._own:
-            text = pattern.sub(self._own_value, text)
+        for own in self._own:
+            text = own.sub(self._own_value, text)
         return text
 
     def _own_value(self, match: re.Match[str]) -> str:

@@ -10,7 +10,9 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
-LOOKS_LIKE_SQL = re.compile(
+from otel_audit.redaction.lazy import pattern
+
+LOOKS_LIKE_SQL = pattern(
     r"\b(?:insert\s+into|replace\s+into|merge\s+into|update\s+\S+(?:\s+\S+){0,3}\s+set|select|delete\s+from|set\s+(?:password|session|global|local)"
     r"|(?:alter|create)\s+(?:user|role|login)|identified\s+by)\b",
     re.IGNORECASE,
@@ -26,8 +28,8 @@ _SHAPE = r"""
   | (?P<sign>::|:=|<=>|<>|!=|<=|>=|~~\*?|!~~?\*?|~\*|\|\||->>?|\#>>?|@>|<@|[\s\S])
 """
 # Backslashes escape in MySQL and in E'' strings and nowhere else: a text that has \' is read both ways.
-_ESCAPING = re.compile(_SHAPE.replace("{stop}", r"\\").replace("{escape}", r"|\\[\s\S]"), re.VERBOSE)
-_STANDARD = re.compile(_SHAPE.replace("{stop}", "").replace("{escape}", ""), re.VERBOSE)
+_ESCAPING = pattern(_SHAPE.replace("{stop}", r"\\").replace("{escape}", r"|\\[\s\S]"), re.VERBOSE)
+_STANDARD = pattern(_SHAPE.replace("{stop}", "").replace("{escape}", ""), re.VERBOSE)
 
 _COMPARES: Final = frozenset(
     {"=", ":=", "<>", "!=", "<", ">", "<=", ">=", "<=>", "~", "~*", "~~", "~~*", "!~"}
@@ -95,9 +97,9 @@ def literals(text: str) -> Iterator[tuple[int, int]]:
             yield token.start + token.text.index("'") + 1, token.end - 1
 
 
-def _tokens(pattern: re.Pattern[str], text: str, start: int) -> list[_Token]:
+def _tokens(shape: re.Pattern[str], text: str, start: int) -> list[_Token]:
     tokens = []
-    for match in pattern.finditer(text, start):
+    for match in shape.finditer(text, start):
         kind = match.lastgroup or "text"
         if kind == "tag":
             kind = "text"
