@@ -21,7 +21,7 @@ from typing import Any
 from benchmarks.databases import VENDORS, entries, environment
 from benchmarks.figures import Figure, interleaved, ratio, report, spread
 from benchmarks.pipelines import directory
-from benchmarks.sink import sink
+from benchmarks.sink import require_posts, sink
 from tests.services import free_port, wait_until
 
 _ROUNDS = 100
@@ -59,6 +59,8 @@ def measure() -> Iterator[Figure]:
             for mode in list(modes.values()) * 5:
                 mode()
             times = interleaved(modes, _ROUNDS)
+            require_posts(f"{address}/v1/traces")
+            require_posts(f"{address}/v1/audit")
             milliseconds = statistics.median(times["alone"]) * 1e3
             yield Figure(
                 name=f"POST that updates one row, {vendor}",
@@ -83,6 +85,9 @@ def _application(entry: dict[str, Any], sink_address: str, *, audit: bool) -> It
     """Serve the project; give a call that posts once, to the next row."""
     env = environment(entry) | {
         "OTEL_SERVICE_NAME": "bench",
+        # Ours is installed as well; both applications shall start the same way.
+        "OTEL_PYTHON_DISTRO": "distro",
+        "OTEL_PYTHON_CONFIGURATOR": "configurator",
         "OTEL_TRACES_EXPORTER": "otlp",
         "OTEL_METRICS_EXPORTER": "none",
         "OTEL_LOGS_EXPORTER": "none",

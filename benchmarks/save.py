@@ -11,6 +11,7 @@ from typing import Any
 from benchmarks.databases import on_each
 from benchmarks.figures import Figure, interleaved, ratio, report, spread
 from benchmarks.pipelines import configuration
+from benchmarks.sink import require_posts
 
 _ROUNDS = 40
 _ROWS = 100
@@ -56,6 +57,7 @@ def measure(vendor: str) -> Iterator[Figure]:
                 f"save() in a transaction, {vendor}", modes(transaction.atomic), _GOALS[vendor]
             )
             yield from _compare(f"save() in autocommit, {vendor}", modes(nullcontext), None)
+            require_posts(config.sink.endpoint)
         finally:
             otel_audit.shutdown()
 
