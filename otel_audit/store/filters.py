@@ -91,25 +91,27 @@ def select(
     database: str,
     filters: Filters,
     *,
-    limit: int,
+    rows: int,
     cursor: str | None = None,
     related: bool = False,
     now: int | None = None,
     zone: datetime.tzinfo | None = None,
 ) -> Statement:
-    """Give the statement for one page, newest first, each record once; one row more than ``limit``.
+    """Give the statement for ``rows`` rows, newest first.
+
+    A record that was sent twice, or of which several rows match, has its rows side by side: who reads them
+    takes the first. ``LIMIT 1 BY`` would say that in SQL, but the engine then reads the table to its end,
+    where it otherwise stops at the limit (a million rows: 1.3 s instead of 0.06 s).
 
     Args:
+        rows: how many to read at most.
+        cursor: go on behind this record.
         related: records that name the target as a related object count as well.
         now, zone: see :func:`~otel_audit.store.times.parse_time`.
 
     Raises:
         QueryError: a filter cannot be meant; says what is valid.
     """
-    if not 1 <= limit <= MAX_LIMIT:
-        raise QueryError(
-            f"limit is {limit}; write a number from 1 to {MAX_LIMIT}, and page on with the cursor"
-        )
     where = conditions(filters, related=related, now=now, zone=zone)
     if cursor is not None:
         timestamp, record_id = read_cursor(cursor)
@@ -118,7 +120,7 @@ def select(
         where.add(f"(timestamp, record_id) < ({moment}, {{UUID}})", timestamp, record_id)
     return Statement(
         f"SELECT {COLUMNS} FROM {database}.{EVENTS} WHERE {where} "
-        f"ORDER BY timestamp DESC, record_id DESC, ordinal DESC LIMIT 1 BY record_id LIMIT {limit + 1}",
+        f"ORDER BY timestamp DESC, record_id DESC, ordinal DESC LIMIT {int(rows)}",
         where.parameters,
     )
 

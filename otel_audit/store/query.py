@@ -23,6 +23,8 @@ from otel_audit.store.traces import SPAN_COLUMNS, Trace, span, tree
 Vocabulary: TypeAlias = Literal["actor", "action", "target", "field", "log", "tenant"]
 
 _MAX_SPANS = 20_000
+_SPARE = 16
+"""Rows read beyond a page, for records that were sent twice."""
 _VOCABULARY_SQL: dict[Vocabulary, str] = {
     "actor": "if(actor_name = '', actor_id, actor_name)",
     "action": "action",
@@ -120,14 +122,36 @@ class AuditStore:
         Args:
             related: records that name the target as a related object count as well.
         """
-        sql, parameters = select(
-            self._database, filters, limit=limit, cursor=cursor, related=related, zone=self._zone
+        if not 1 <= limit <= MAX_LIMIT:
+            raise QueryError(
+                f"limit is {limit}; write a number from 1 to {MAX_LIMIT}, and page on with the cursor"
+            )
+        filters = self._at_fixed_times(filters)
+        entries: dict[str, AuditEntry] = {}
+        wanted = limit + 1 + _SPARE
+        while len(entries) <= limit:
+            sql, parameters = select(self._database, filters, rows=wanted, cursor=cursor, related=related)
+            rows = [entry(row) for row in self._client.query(sql, parameters)]
+            for each in rows:
+                entries.setdefault(each.id, each)
+            if len(rows) < wanted:
+                break
+            cursor = write_cursor(rows[-1].timestamp, rows[-1].id)
+            wanted = min(2 * wanted, MAX_LIMIT)
+        found = list(entries.values())
+        if len(found) <= limit:
+            return Page(found)
+        last = found[limit - 1]
+        return Page(found[:limit], write_cursor(last.timestamp, last.id))
+
+    def _at_fixed_times(self, filters: Filters) -> Filters:
+        """Put numbers in the place of words, so that "an hour ago" stays the same over several statements."""
+        since, until = filters.since, filters.until
+        return msgspec.structs.replace(
+            filters,
+            since=None if since is None else parse_time(since, zone=self._zone),
+            until=None if until is None else parse_time(until, zone=self._zone, end=True),
         )
-        entries = [entry(row) for row in self._client.query(sql, parameters)]
-        if len(entries) <= limit:
-            return Page(entries)
-        last = entries[limit - 1]
-        return Page(entries[:limit], write_cursor(last.timestamp, last.id))
 
     def history(
         self,
@@ -215,9 +239,10 @@ class AuditStore:
         where.add("position(toString(record_id), {String}) > 0", text)
         sql = (
             f"SELECT {COLUMNS} FROM {self._database}.{EVENTS} WHERE {where} "
-            f"ORDER BY timestamp DESC, record_id DESC LIMIT 1 BY record_id LIMIT {int(limit)}"
+            f"ORDER BY timestamp DESC, record_id DESC LIMIT {2 * int(limit)}"
         )
-        return [entry(row) for row in self._client.query(sql, where.parameters)]
+        found = {each.id: each for each in map(entry, self._client.query(sql, where.parameters))}
+        return list(found.values())[:limit]
 
     def vocabulary(self, kind: Vocabulary, *, target: str | None = None, limit: int = 100) -> list[str]:
         """List what occurs in the trail, most frequent first: fields, actions, types of targets.

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from otel_audit.errors import QueryError
 from otel_audit.store.filters import Filters, read_cursor, select, trace_id, write_cursor
+from otel_audit.store.query import AuditStore
 
 ID = "019ab3c2-7d1e-7c41-9f0a-51d2a90b3f7e"
 HOSTILE = "x' OR 1=1 -- {p0:String}"
@@ -26,7 +27,7 @@ def test_no_value_becomes_part_of_the_sql(value: str) -> None:
         log=marked,
         tenant=marked,
     )
-    sql, parameters = select("otel", filters, limit=10)
+    sql, parameters = select("otel", filters, rows=10)
     assert "\u2603" not in sql
     assert "\u2603" in str(parameters)
 
@@ -35,16 +36,16 @@ def test_every_placeholder_has_its_parameter() -> None:
     filters = Filters(
         actor=HOSTILE, target=f"shop.Order/{HOSTILE}", text="two words", since="1h", until="now"
     )
-    sql, parameters = select("otel", filters, limit=10, cursor=write_cursor(5, ID), related=True)
+    sql, parameters = select("otel", filters, rows=10, cursor=write_cursor(5, ID), related=True)
     assert all(f"{{{name}:" in sql for name in parameters)
     assert sql.count("{p") == len(parameters)
 
 
 def test_rows_of_bulk_records_answer_only_where_they_can_differ_from_their_record() -> None:
     for filters in (Filters(), Filters(actor="ana"), Filters(target="shop.Order"), Filters(field="price")):
-        assert "ordinal = 0" in select("otel", filters, limit=1).sql
+        assert "ordinal = 0" in select("otel", filters, rows=1).sql
     for filters in (Filters(target="shop.Order/7"), Filters(field="price=1")):
-        assert "ordinal = 0" not in select("otel", filters, limit=1).sql
+        assert "ordinal = 0" not in select("otel", filters, rows=1).sql
 
 
 @pytest.mark.parametrize(
@@ -64,14 +65,14 @@ def test_rows_of_bulk_records_answer_only_where_they_can_differ_from_their_recor
 )
 def test_what_cannot_be_meant_is_refused_with_what_is_valid(filters: Filters, expected: str) -> None:
     with pytest.raises(QueryError) as refused:
-        select("otel", filters, limit=10, now=1_800_000_000 * 10**9)
+        select("otel", filters, rows=10, now=1_800_000_000 * 10**9)
     assert expected in str(refused.value)
 
 
 @pytest.mark.parametrize("limit", [0, -1, 10_001])
 def test_limits_outside_of_what_a_page_can_hold_are_refused(limit: int) -> None:
     with pytest.raises(QueryError, match="from 1 to 10000"):
-        select("otel", Filters(), limit=limit)
+        AuditStore("http://127.0.0.1:1").query(limit=limit)
 
 
 def test_trace_ids_are_taken_as_people_have_them() -> None:
