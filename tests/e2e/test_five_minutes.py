@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import sys
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.e2e.browser import Visitor
-from tests.e2e.running import Process, Store, answers, command, eventually, free_port, run
+from tests.e2e.running import ROOT, Process, Store, answers, command, eventually, free_port, run
 
 
 @pytest.fixture
@@ -18,6 +22,25 @@ def project(tmp_path: Path) -> Path:
     run(command("django-admin"), "startproject", "library", str(tmp_path), cwd=tmp_path)
     run(sys.executable, "manage.py", "migrate", "--verbosity=0", cwd=tmp_path)
     return tmp_path
+
+
+def commands_of(page: str) -> list[str]:
+    """Give the `otel-audit` commands of a page's shell blocks, but for those run already or until Ctrl-C."""
+    blocks = re.findall(r"^```sh\n(.*?)^```", (ROOT / page).read_text(), re.S | re.M)
+    lines = [line.partition("#")[0].strip() for block in blocks for line in block.splitlines()]
+    found = [line for line in lines if line.startswith("otel-audit ")]
+    assert {"otel-audit init", "otel-audit serve", "otel-audit doctor", "otel-audit tail -f"} <= set(found)
+    return [line for line in found if line.split()[1] not in ("init", "serve") and not line.endswith("-f")]
+
+
+def substitutes(entry: Mapping[str, Any]) -> dict[str, str]:
+    """Give what stands in this project for the examples of the pages."""
+    return {
+        "shop.Order/7": "auth.User/1",
+        "ana": "lee",
+        "7d34e9": entry["id"][-8:],
+        "4bf92f3577b34da6a3ce929d0e0e4736": entry["trace_id"],
+    }
 
 
 def test_a_fresh_project_has_a_trail_after_init_instrument_and_serve(project: Path) -> None:
@@ -79,6 +102,9 @@ def test_a_fresh_project_has_a_trail_after_init_instrument_and_serve(project: Pa
         assert "turn-the-page-42" not in history
         assert "127.0.0.1" in audit("query", "--target", "auth.User/1"), "no proxy is trusted by default"
         audit("doctor")
+        entry = store.ask("--target", "auth.User/1", "--field", "last_name")[0]
+        for line in commands_of("README.md") + commands_of("docs/quickstart.md"):
+            audit(*(substitutes(entry).get(word, word) for word in shlex.split(line)[1:]))
     finally:
         for process in (web, store.process):
             if process is not None:
