@@ -62,6 +62,9 @@ _ISSUERS: Final = (
     (pattern(r"50|5[6-8]|6[37]"), (16, 18, 19)),
 )
 
+SMALLEST_CARD: Final = 10**12
+"""No smaller integer is a card number."""
+
 _FAILING_ROW = pattern(r"(Failing row contains \()([\s\S]*?)(\)\.?\s*(?:\n|$)|\Z)")
 
 

@@ -1,4 +1,4 @@
-"""Removes sensitive values from records, mappings and text: one class, by names, shapes and strategies.
+"""Removes sensitive values from records, mappings and text: by names, shapes and strategies.
 
 What holds nothing sensitive comes back as the same object, and quickly: the decision about a name is cached,
 and so are texts found clean. Texts with a secret are never kept.
@@ -7,18 +7,19 @@ and so are texts found clean. Texts with a secret are never kept.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET
 
 from otel_audit.config.model import RedactionConfig
-from otel_audit.record import AuditRecord, Bulk, Change, Column, Portable, Target
+from otel_audit.record import AuditRecord, Portable
 from otel_audit.redaction import patterns, sql
 from otel_audit.redaction.lazy import pattern
 from otel_audit.redaction.names import NameRules, compile_patterns, words
 from otel_audit.redaction.pairs import PairScanner
+from otel_audit.redaction.records import RecordRedactor
 from otel_audit.redaction.strategies import Strategies
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ _CACHED_LENGTH: Final = 512
 _CACHED_STATEMENTS: Final = 512
 _CACHED_STATEMENT_LENGTH: Final = 8192
 _JSON_LENGTH: Final = 1024 * 1024
-_SMALLEST_CARD: Final = 10**12
 _LARGEST_CARD: Final = 10**19
 
 _NUMBERED = pattern(
@@ -45,8 +45,6 @@ _SQL_START = pattern(
 )
 _PARAMETERS = pattern(r"(\[parameters: )([\s\S]*?)(\](?:\s*\n|\s*\Z|\s*\(Background))")
 _REDIS_AUTH = pattern(r"\A\s*(AUTH|HELLO)\b\s+\S[\s\S]*\Z", re.IGNORECASE)
-_UUID = pattern(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
-_SECRET_ID_LENGTH: Final = 16
 
 
 class Redactor:
@@ -61,13 +59,14 @@ class Redactor:
         self.mask = config.replacement
         self.names = NameRules(enabled=config.enabled, names=config.names, allow=config.allow)
         self.strategies = Strategies(mask=config.replacement, hmac_key=config.hmac_key)
-        self._builtin = config.enabled
+        self.builtin = config.enabled
         self._own = compile_patterns("redaction.values", config.values, re.RegexFlag(0))
         self._pairs = PairScanner(self.names, config.replacement)
         # Read by the span redactor without a call: it looks at every attribute of every span.
         self.clean_names: set[str] = set()
         self.clean_texts: set[str] = set()
         self._clean_sql: set[str] = set()
+        self._records = RecordRedactor(self)
         self._spans: SpanRedactor | None = None
 
     # --- one value ---------------------------------------------------------------------------------
@@ -134,7 +133,7 @@ class Redactor:
 
     def names_secret(self, statement: str) -> bool:
         """Say whether a database statement names a sensitive column."""
-        return self.suspects(statement) and sql.names_sensitive(statement, self._is_secret)
+        return self.suspects(statement) and sql.names_sensitive(statement, self.is_secret)
 
     def mapping(self, mapping: Mapping[str, Any]) -> dict[str, Any]:
         """Give a copy with every value redacted under its key, the same ``dict`` if nothing matches."""
@@ -143,7 +142,7 @@ class Redactor:
 
     def suspects(self, text: str) -> bool:
         """Tell quickly that no rule can match ``text``; own patterns are not asked."""
-        if self._builtin:
+        if self.builtin:
             return patterns.may_hold_secret(text)
         return self.names.has_own
 
@@ -166,7 +165,8 @@ class Redactor:
                 self.clean_texts.clear()
             self.clean_texts.add(text)
 
-    def _is_secret(self, name: str) -> bool:
+    def is_secret(self, name: str) -> bool:
+        """Say whether what stands under ``name`` is removed, whatever it is."""
         return self.names.decide(name) in ("secret", "secret_text")
 
     def _masked(self, decision: str, value: Any) -> Any:
@@ -196,7 +196,11 @@ class Redactor:
         return value
 
     def _integer(self, name: str, value: int) -> Any:
-        if self._builtin and _SMALLEST_CARD <= value < _LARGEST_CARD and patterns.is_card_number(str(value)):
+        if (
+            self.builtin
+            and patterns.SMALLEST_CARD <= value < _LARGEST_CARD
+            and patterns.is_card_number(str(value))
+        ):
             return value if _NUMBERED.search(words(name)) else self.mask
         return value
 
@@ -235,9 +239,16 @@ class Redactor:
 
     def _is_option(self, argument: str) -> bool:
         """Say whether a command line argument takes a secret in the next one: ``["--password", "x"]``."""
-        return argument.startswith("-") and "=" not in argument and self._is_secret(argument.lstrip("-"))
+        return argument.startswith("-") and "=" not in argument and self.is_secret(argument.lstrip("-"))
 
-    # --- spans ---------------------------------------------------------------------------------------
+    # --- records and spans -------------------------------------------------------------------------
+
+    def record(self, record: AuditRecord, strategies: Mapping[str, str] | None = None) -> AuditRecord:
+        """Give a record without sensitive values; the same object if it holds none.
+
+        ``strategies`` maps the names of fields to strategies; it decides before the rules do.
+        """
+        return self._records.record(record, strategies or {})
 
     def span(self, span: ReadableSpan) -> ReadableSpan:
         """Give a finished span, or a redacted copy of it."""
@@ -251,18 +262,17 @@ class Redactor:
 
     def _scrub(self, text: str) -> str:
         text = self._own_values(text)
-        if not self._builtin and not self.names.has_own:
+        if not self.builtin and not self.names.has_own:
             return text
-        if self._builtin:
+        if self.builtin:
             text = patterns.scrub(text, self.mask)
         if text[:1] in "{[" and len(text) <= _JSON_LENGTH:
             text = self._scrub_json(text)
         found = sql.LOOKS_LIKE_SQL.search(text)
         if found is not None:
-            text = sql.scrub(text, self._is_secret, self.mask, found.start())
-            if "[parameters: " in text and sql.names_sensitive(
-                text[: text.index("[parameters: ")], self._is_secret
-            ):
+            text = sql.scrub(text, self.is_secret, self.mask, found.start())
+            before = text.partition("[parameters: ")[0]
+            if before != text and sql.names_sensitive(before, self.is_secret):
                 text = _PARAMETERS.sub(lambda match: match[1] + self.mask + match[3], text)
         return self._pairs.scrub(text)
 
@@ -277,12 +287,12 @@ class Redactor:
     def _scrub_statement(self, text: str) -> str:
         if not _SQL_START.match(text):
             redis = _REDIS_AUTH.match(text)
-            return f"{redis[1]} {self.mask}" if redis and self._builtin else self._scrub(text)
+            return f"{redis[1]} {self.mask}" if redis and self.builtin else self._scrub(text)
         text = self._own_values(text)
-        if self._builtin:
+        if self.builtin:
             text = patterns.scrub(text, self.mask)
-        if self._builtin or self.names.has_own:
-            text = sql.scrub(text, self._is_secret, self.mask)
+        if self.builtin or self.names.has_own:
+            text = sql.scrub(text, self.is_secret, self.mask)
             text = self._scrub_literals(text)
         return text
 
@@ -314,162 +324,3 @@ class Redactor:
             parts += (whole[copied : start - offset], self.mask)
             copied = end - offset
         return "".join((*parts, whole[copied:]))
-
-    # --- records -----------------------------------------------------------------------------------
-
-    def record(self, record: AuditRecord, strategies: Mapping[str, str] | None = None) -> AuditRecord:
-        """Give a record without sensitive values; the same object if it holds none.
-
-        ``strategies`` maps the names of fields to strategies; it decides before the rules do.
-        """
-        chosen = strategies or {}
-        if not self._own and self._is_clean(record, chosen):
-            return record
-        replaced: dict[str, Any] = {}
-        for name in _TEXTS:
-            text = getattr(record, name)
-            if text and (redacted := self.text(text)) is not text:
-                replaced[name] = redacted
-        for name, members in _CONTEXT_TEXTS:
-            part = getattr(record, name)
-            found = {
-                member: redacted
-                for member in members
-                if (text := getattr(part, member)) and (redacted := self.text(text)) is not text
-            }
-            if found:
-                replaced[name] = msgspec.structs.replace(part, **found)
-        if record.target is not None and (target := self._target(record.target)) is not record.target:
-            replaced["target"] = target
-        if record.related:
-            _keep_changed(
-                replaced, "related", record.related, [self._target(item) for item in record.related]
-            )
-        if record.changes:
-            changes = [self._change(change, chosen.get(change.field)) for change in record.changes]
-            _keep_changed(replaced, "changes", record.changes, changes)
-        if record.image and (image := self._image(record.image, chosen)) is not record.image:
-            replaced["image"] = image
-        if (
-            record.attributes
-            and (attributes := self._image(record.attributes, chosen)) is not record.attributes
-        ):
-            replaced["attributes"] = attributes
-        if record.bulk is not None and (bulk := self._bulk(record.bulk, chosen)) is not record.bulk:
-            replaced["bulk"] = bulk
-        return msgspec.structs.replace(record, **replaced) if replaced else record
-
-    def _is_clean(self, record: AuditRecord, strategies: Mapping[str, str]) -> bool:
-        """Tell in one go that nothing in a record is sensitive; False is only a doubt.
-
-        Most records are clean, and one look at all texts together costs a fraction of one at each.
-        """
-        target = record.target
-        if (
-            record.bulk is not None
-            or record.related
-            or (target is not None and len(target.id) >= _SECRET_ID_LENGTH)
-        ):
-            return False
-        changes, image, attributes = record.changes, record.image, record.attributes
-        names = [*[change.field for change in changes], *image, *attributes]
-        if not (self._are_clean(names) and strategies.keys().isdisjoint(names)):
-            return False
-        values = [*image.values(), *attributes.values()]
-        for change in changes:
-            values += (change.old, change.new)
-        kinds = set(map(type, values))
-        if not kinds <= _SIMPLE:
-            return False
-        if int in kinds and max([value for value in values if type(value) is int]) >= _SMALLEST_CARD:
-            return False
-        request, actor = record.request, record.actor
-        values += (record.message, record.error, record.reason, record.source.user_agent)
-        values += (request.path, request.route, request.view, request.id)
-        values += (actor.id, actor.name, actor.on_behalf_of)
-        known = self.clean_texts
-        texts = {value for value in values if type(value) is str and value not in known}
-        if self.suspects("\n".join(texts)):
-            return False
-        self.remember_clean((), texts)
-        return True
-
-    def _are_clean(self, names: list[str]) -> bool:
-        if self.clean_names.issuperset(names):
-            return True
-        if any(self.names.decide(name) != "clean" for name in names):
-            return False
-        self.remember_clean(names, ())
-        return True
-
-    def _target(self, target: Target) -> Target:
-        identifier = target.id
-        if len(identifier) < _SECRET_ID_LENGTH:
-            return target
-        # The primary key of `authtoken.Token` and `sessions.Session` is the secret itself.
-        name = target.type.rpartition(".")[2]
-        if (
-            self._builtin
-            and (name == "Session" or self._is_secret(name))
-            and not (identifier.isdecimal() or _UUID.fullmatch(identifier))
-        ):
-            return Target(target.type, str(self.strategies.apply("keep_last:4", identifier)))
-        redacted = self.text(identifier)
-        return target if redacted is identifier else Target(target.type, redacted)
-
-    def _change(self, change: Change, strategy: str | None) -> Change:
-        old = self.field(change.field, change.old, strategy)
-        new = self.field(change.field, change.new, strategy)
-        if old is change.old and new is change.new:
-            return change
-        return Change(change.field, old, new)  # without a type: it told what the original text was
-
-    def _image(self, image: dict[str, Any], strategies: Mapping[str, str]) -> dict[str, Any]:
-        changed: dict[str, Any] | None = None
-        for name, value in image.items():
-            redacted = self.field(name, value, strategies.get(name))
-            if redacted is not value:
-                if changed is None:
-                    changed = dict(image)
-                if isinstance(redacted, UnsetType):
-                    del changed[name]
-                else:
-                    changed[name] = redacted
-        return image if changed is None else changed
-
-    def _bulk(self, bulk: Bulk, strategies: Mapping[str, str]) -> Bulk:
-        columns = [self._column(column, strategies.get(column.field)) for column in bulk.columns]
-        keys = self._items("key", bulk.keys, 0)
-        if keys is bulk.keys and all(new is old for new, old in zip(columns, bulk.columns, strict=True)):
-            return bulk
-        return msgspec.structs.replace(bulk, columns=columns, keys=keys)
-
-    def _column(self, column: Column, strategy: str | None) -> Column:
-        old = self._cells(column.field, column.old, strategy)
-        new = self._cells(column.field, column.new, strategy)
-        if old is column.old and new is column.new:
-            return column
-        return Column(column.field, old, new)
-
-    def _cells(self, name: str, cells: list[Any] | UnsetType, strategy: str | None) -> list[Any] | UnsetType:
-        if not isinstance(cells, list):
-            return cells
-        if strategy == "drop":
-            return UNSET
-        redact: Callable[[Any], Any] = lambda cell: self.field(name, cell, strategy)  # noqa: E731
-        redacted = [redact(cell) for cell in cells]
-        return cells if all(new is old for new, old in zip(redacted, cells, strict=True)) else redacted
-
-
-_SIMPLE: Final = frozenset({str, int, bool, float, type(None), UnsetType})
-_TEXTS: Final = ("message", "error", "reason")
-_CONTEXT_TEXTS: Final = (
-    ("request", ("path", "route", "view", "id")),
-    ("source", ("user_agent",)),
-    ("actor", ("id", "name", "on_behalf_of")),
-)
-
-
-def _keep_changed(replaced: dict[str, Any], name: str, old: list[Any], new: list[Any]) -> None:
-    if any(after is not before for after, before in zip(new, old, strict=True)):
-        replaced[name] = new

@@ -204,7 +204,10 @@ def test_every_part_of_a_record_that_takes_free_values_is_redacted(redactor: Red
         source=Source(user_agent="x token=hunter2"),
         request=Request(path="/reset?token=hunter2", view="v", route="r"),
         target=Target("shop.Order", "token=hunter2-and-more"),
-        related=[Target("authtoken.Token", "hunter2hunter2hunter2hunter2hunt")],
+        related=[
+            Target("shop.Order", "token=hunter2"),
+            Target("authtoken.Token", "hunter2hunter2hunter2hunter2hunt"),
+        ],
         changes=[Change("password", "hunter2", "hunter2"), Change("note", "token=hunter2", "ok")],
         image={"secret": "hunter2", "note": {"api_key": "hunter2"}},
         attributes={"cookie": "hunter2", "list": ["password=hunter2"]},
@@ -214,6 +217,12 @@ def test_every_part_of_a_record_that_takes_free_values_is_redacted(redactor: Red
     )
     assert b"hunter2" not in msgspec.json.encode(redactor.record(seeded))
     assert b"hunter2" in msgspec.json.encode(seeded)
+
+
+@pytest.mark.parametrize("identifier", ["token=hunter2", "pw=hunter2", "token=hunter2-and-much-more"])
+def test_the_id_of_a_target_is_looked_at_however_short(redactor: Redactor, identifier: str) -> None:
+    seeded = record(target=Target("shop.Order", identifier), changes=[Change("status", "a", "b")])
+    assert b"hunter2" not in msgspec.json.encode(redactor.record(seeded))
 
 
 def test_strategies_of_fields_go_before_the_rules(redactor: Redactor) -> None:
