@@ -152,14 +152,14 @@ class TransactionBuffer:
         if intent is None:
             self._fail_and_clear(pendings)
             return
-        try:
-            _undo(pendings, intent.logger)
-        finally:
-            if self.failures:
-                self._settle("failure")
-            else:
-                self._clear()
-                intent.logger.settle(intent.handle, "failure", [])
+        transaction, logger = self.transaction, intent.logger
+        self._clear()
+        _undo(pendings, logger)
+        # Built again: what refused the commit was not known when the intent was written.
+        built = _build(pendings, logger, "failure", transaction) if self.failures else []
+        logger.settle(intent.handle, "failure", [record for record, _ in built])
+        for record, at in built[:MAX_EVENTS]:
+            logger.span_event(record, at)
 
     def _reset(self) -> None:
         if self._marks or self._transaction:

@@ -326,15 +326,20 @@ def select_matching(
 
 
 def _select(query: Any, plans: Sequence[FieldPlan], connection: Any) -> list[Any]:
-    from django.db.models.sql.constants import MULTI
+    from django.core.exceptions import EmptyResultSet
 
     alias = query.get_initial_alias()
     query.select = tuple(plan.field.get_col(alias) for plan in plans)
     query.select_for_update = connection.features.has_select_for_update and not connection.get_autocommit()
     query.select_for_no_key_update = connection.features.has_select_for_no_key_update
-    chunks = query.get_compiler(connection=connection).execute_sql(MULTI)
-    width = len(plans)
-    return [tuple(row[:width]) for chunk in chunks for row in chunk]
+    # Not by execute_sql: nobody reads these rows but the trail.
+    try:
+        sql, params = query.get_compiler(connection=connection).as_sql()
+    except EmptyResultSet:
+        return []
+    with connection.cursor() as cursor:
+        cursor.execute(sql, params)
+        return [tuple(row[: len(plans)]) for row in cursor.fetchall()]
 
 
 def select_rows(
