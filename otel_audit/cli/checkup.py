@@ -16,7 +16,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from otel_audit.config.loader import LoadedConfig, load
+from otel_audit.cli.options import load_declared
+from otel_audit.config.loader import LoadedConfig
 from otel_audit.config.model import AuditConfig, SinkConfig, StoreConfig
 from otel_audit.errors import AuditError, ConfigurationError, StoreError
 
@@ -39,7 +40,7 @@ class Finding(msgspec.Struct, frozen=True, omit_defaults=True):
 def checkup(path: Path | None, timeout: float, zone: datetime.tzinfo | None) -> Iterator[Finding]:
     """Look at everything, from the configuration to the newest record."""
     try:
-        loaded = load(path)
+        loaded = load_declared(path)
     except ConfigurationError as error:
         yield Finding("configuration", "bad", str(error), "correct it; the rest is checked with defaults")
         loaded = LoadedConfig(config=AuditConfig())

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from otel_audit.cli.options import ConfigFile, Json
+from otel_audit.cli.options import ConfigFile, Json, load_declared
 from otel_audit.cli.safe import safe
 from otel_audit.cli.screen import Screen
 from otel_audit.cli.status import EPILOG
-from otel_audit.config.loader import LoadedConfig, load
+from otel_audit.config.loader import LoadedConfig
 from otel_audit.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def show(
     otel-audit config show --changed
     """
     screen = Screen(json=json)
-    loaded = load(config)
+    loaded = load_declared(config)
     rows = [row for row in _rows(loaded) if not changed or row[2] != "default"]
     if screen.json:
         for key, value, origin in rows:

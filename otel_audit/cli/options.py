@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 import typing
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ import typer
 from otel_audit.cli.screen import Screen
 from otel_audit.config.catalog import settings
 from otel_audit.config.checks import address_problems
-from otel_audit.config.loader import load
+from otel_audit.config.loader import LoadedConfig, load
 from otel_audit.config.model import StoreConfig
 from otel_audit.errors import ConfigurationError
 
@@ -55,6 +56,19 @@ Token = Annotated[
 Database = Annotated[str | None, typer.Option(help="Database of the audit tables.", rich_help_panel=_STORE)]
 Utc = Annotated[bool, typer.Option("--utc", help="Read and show times in UTC, not in the local zone.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line, times in UTC.")]
+
+
+def load_declared(path: Path | None) -> LoadedConfig:
+    """Load the configuration with what OpenTelemetry's own file says of our instrumentors.
+
+    Django's setting stays unseen: reading it would run the application's settings.
+    """
+    declared = None
+    if os.environ.get("OTEL_CONFIG_FILE"):
+        from otel_audit.startup import declared_options
+
+        declared = declared_options()
+    return load(path, declarative=declared)
 
 
 def store_config(

@@ -106,6 +106,20 @@ def test_config_show_tells_each_value_and_where_it_came_from(
     assert "enabled" not in changed
 
 
+def test_config_show_knows_what_opentelemetrys_own_file_says(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "otel.yaml"
+    path.write_text(
+        'file_format: "1.0"\ninstrumentation/development:\n  python:\n'
+        "    otel_audit_django:\n      models: [shop.Order]\n"
+    )
+    monkeypatch.setenv("OTEL_CONFIG_FILE", str(path))
+    [row] = map(json.loads, command("config", "show", "--changed", "--json").out.splitlines())
+    assert (row["key"], row["value"]) == ("django.models", ["shop.Order"])
+    assert row["origin"].startswith("OTEL_CONFIG_FILE")
+
+
 def test_config_show_shows_no_secret(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_AUDIT_SINK_TOKEN", "geheim-1")
     monkeypatch.setenv("OTEL_AUDIT_STORE_PASSWORD", "geheim-2")
