@@ -6,6 +6,7 @@ removed before anything can mistake it for ours (facts: opentelemetry, A6).
 
 from __future__ import annotations
 
+import logging
 from typing import Any, Final
 
 from opentelemetry import baggage
@@ -15,9 +16,11 @@ from opentelemetry.propagators import textmap
 from opentelemetry.sdk.trace import SpanProcessor
 from opentelemetry.trace import Span
 
-from otel_audit.context import ContextFields, current_context
+from otel_audit.context import AuditContext, current_context
 from otel_audit.record import ANONYMOUS, UNKNOWN
 from otel_audit.semconv import ACTOR_ID, REQUEST_ID
+
+_logger = logging.getLogger(__name__)
 
 _OURS: Final = ("audit.", "otel_audit.")
 _NOBODY: Final = frozenset({"", ANONYMOUS, UNKNOWN})
@@ -26,10 +29,16 @@ _NOBODY: Final = frozenset({"", ANONYMOUS, UNKNOWN})
 def known() -> dict[str, str]:
     """Give actor and request id of the current work, by attribute name, as far as they are known."""
     context = current_context()
-    return {} if context is None else _values(context.fields())
+    return {} if context is None else _values(context)
 
 
-def _values(fields: ContextFields) -> dict[str, str]:
+def _values(context: AuditContext) -> dict[str, str]:
+    try:
+        fields = context.fields()
+    except Exception:
+        # Spans and outgoing calls are the application's: whatever a scope does, they go on.
+        _logger.exception("The current work cannot say who does it")
+        return {}
     values = {}
     if fields.actor.id not in _NOBODY:
         values[ACTOR_ID] = fields.actor.id
@@ -38,10 +47,10 @@ def _values(fields: ContextFields) -> dict[str, str]:
     return values
 
 
-def annotate(span: Span, fields: ContextFields | None = None) -> None:
+def annotate(span: Span, context: AuditContext | None = None) -> None:
     """Put actor and request id on a span that began before they were known, such as the request's own."""
     if span.is_recording():
-        for name, value in (known() if fields is None else _values(fields)).items():
+        for name, value in (known() if context is None else _values(context)).items():
             span.set_attribute(name, value)
 
 

@@ -15,6 +15,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from otel_audit.context import (
+    AuditContext,
     ContextFields,
     context,
     enter_scope,
@@ -150,6 +151,20 @@ def test_spans_outside_a_request_and_of_nobody_name_no_actor() -> None:
 def test_a_span_that_began_before_the_actor_was_known_is_annotated_later() -> None:
     provider = TracerProvider(shutdown_on_exit=False)
     with provider.get_tracer("tests").start_as_current_span("request") as span:
-        annotate(span, Session().fields())
+        annotate(span, AuditContext(Session()))
         assert dict(span.attributes) == {"audit.actor.id": "7", "otel_audit.request.id": "r1"}  # type: ignore[attr-defined]
-    annotate(span, Session().fields())  # has ended: nothing to put it on, and no warning
+    annotate(span, AuditContext(Session()))  # has ended: nothing to put it on, and no warning
+
+
+def test_a_scope_that_fails_harms_neither_spans_nor_calls(caplog: pytest.LogCaptureFixture) -> None:
+    class Broken:
+        def fields(self) -> ContextFields:
+            raise RuntimeError("a bug of ours")
+
+    token = enter_scope(Broken())
+    try:
+        assert attributes() == {}
+        assert injected(propagator()) == {}
+    finally:
+        leave_scope(token)
+    assert "a bug of ours" in caplog.text

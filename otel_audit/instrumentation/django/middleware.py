@@ -21,6 +21,7 @@ from otel_audit.context import AuditContext, current_context, enter_context, lea
 from otel_audit.instrumentation.django.refusal import refusal
 from otel_audit.instrumentation.django.scope import RequestScope, ScopeSettings
 from otel_audit.pipeline.logger import AuditLogger
+from otel_audit.propagation import annotate
 from otel_audit.record import Target
 from otel_audit.redaction.redactor import Redactor
 
@@ -66,6 +67,7 @@ class RequestCapture:
 
     def finish(self, context: AuditContext, request: HttpRequest, response: HttpResponseBase) -> None:
         """Record a refusal; let the body of a streaming response run in the request's context."""
+        annotate(get_current_span(), context)  # the request's own span began before anyone was known
         if isinstance(response, StreamingHttpResponse) and not isinstance(response, FileResponse):
             body = AuditContext(context.scope, context.overrides, get_current_span())
             content: Any = response.streaming_content
