@@ -6,6 +6,7 @@ import contextlib
 import gzip
 import http.server
 import socket
+import ssl
 import threading
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -113,6 +114,10 @@ class Sink:
             if reply.kept if reply.kept is not None else reply.status == 200:
                 self.kept.extend(records)
         return reply
+
+    def use_tls(self, context: ssl.SSLContext) -> None:
+        """Speak TLS from now on."""
+        self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
 
     @property
     def records(self) -> list[AuditRecord]:

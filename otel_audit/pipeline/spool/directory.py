@@ -158,20 +158,27 @@ def try_lock(incarnation: Path) -> Lock | None:
             return None
         flags |= os.O_CREAT  # someone removed the lock file; what lies there must still be shipped
     try:
-        descriptor = os.open(incarnation / LOCK, flags, _FILE_MODE)
+        return _flock(incarnation, os.open(incarnation / LOCK, flags, _FILE_MODE))
     except OSError:
         return None
-    return _flock(incarnation, descriptor)
 
 
 def _flock(incarnation: Path, descriptor: int) -> Lock | None:
+    """Lock an open lock file, None if another process holds it.
+
+    Raises:
+        OSError: the file system has no locks, or the file is gone.
+    """
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         # Whoever held it before may have removed it between our open and our flock.
         if os.fstat(descriptor).st_ino == os.stat(incarnation / LOCK).st_ino:
             return Lock(incarnation, descriptor)
-    except OSError:
+    except BlockingIOError:
         pass
+    except BaseException:
+        os.close(descriptor)
+        raise
     os.close(descriptor)
     return None
 
@@ -195,22 +202,17 @@ def create_incarnation(directory: Path) -> Lock:
         path = directory / new_record_id()
         path.mkdir(mode=_MODE)
         try:
-            descriptor = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _FILE_MODE)
+            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            lock = _flock(path, os.open(path / LOCK, flags, _FILE_MODE))
         except FileNotFoundError:  # taken for debris by an adopter
             continue
         except OSError:
+            (path / LOCK).unlink(missing_ok=True)
             _remove_if_empty(path)
             raise
-        lock = _flock(path, descriptor)
         if lock is not None:
             return lock
-        if not path.exists():  # an adopter was faster
-            continue
-        (path / LOCK).unlink(missing_ok=True)
-        _remove_if_empty(path)
-        raise OSError(
-            f"{directory} is on a file system without file locks (flock); put spool.directory elsewhere"
-        )
+        # Someone looked into it just now: leave it to them, it is empty.
     raise OSError(f"no lock to be had in {directory}")
 
 

@@ -56,10 +56,10 @@ def read_status(directory: str | Path) -> SpoolStatus:
     exists = root.is_dir()
     try:
         if exists:
-            layout.prepare(root)
-            streams = [_stream(path) for path in layout.list_incarnations(root)]
+            streams = [_stream(path) for path in layout.list_incarnations(root) if path.exists()]
             damaged = [path.name for path in layout.list_kept(root, layout.DAMAGED)]
             quarantined = [path.name for path in layout.list_kept(root, layout.QUARANTINE)]
+            layout.prepare(root)
     except Exception as problem:  # the one who asks wants an answer, whatever lies there
         error = str(problem)
     return SpoolStatus(
