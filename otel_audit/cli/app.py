@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import os
 import sys
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -32,7 +34,11 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+def _help(command: Callable[..., None]) -> str:
+    r"""Take the help from a docstring; ``\b`` above a paragraph keeps its lines as they are."""
+    return (inspect.getdoc(command) or "").replace("\\b\n", "\b\n")
+
+
 def _root(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
@@ -54,6 +60,7 @@ def _root(
     """
 
 
+app.callback(help=_help(_root))(_root)
 for name, command, panel in (
     ("init", configure.init, "Set up"),
     ("serve", serve.serve, "Set up"),
@@ -65,9 +72,19 @@ for name, command, panel in (
     ("trace", lookup.trace, "Ask"),
     ("migrate", serve.migrate, "Operate"),
 ):
-    app.command(name, rich_help_panel=panel, epilog=EPILOG)(command)
-app.add_typer(configure.config, name="config", rich_help_panel="Operate")
-app.add_typer(spool.spool, name="spool", rich_help_panel="Operate")
+    app.command(name, help=_help(command), rich_help_panel=panel, epilog=EPILOG)(command)
+for group, about, members in (
+    ("config", "The configuration of this project.", {"show": configure.show}),
+    (
+        "spool",
+        "Records that wait on this machine for the sink.",
+        {"status": spool.status, "drain": spool.drain},
+    ),
+):
+    commands = typer.Typer(name=group, help=about, no_args_is_help=True, rich_markup_mode="rich")
+    for verb, member in members.items():
+        commands.command(verb, help=_help(member), epilog=EPILOG)(member)
+    app.add_typer(commands, rich_help_panel="Operate")
 
 
 def run() -> None:

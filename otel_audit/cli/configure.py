@@ -13,7 +13,6 @@ import typer
 from otel_audit.cli.options import ConfigFile, Json, load_declared
 from otel_audit.cli.safe import safe
 from otel_audit.cli.screen import Screen
-from otel_audit.cli.status import EPILOG
 from otel_audit.config.loader import LoadedConfig
 from otel_audit.errors import ConfigurationError
 
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
     from otel_audit.cli.detection import DjangoProject
 
 _SAYS_NOTHING = ("config", "conf", "settings", "project", "core")
-
-config = typer.Typer(no_args_is_help=True, help="The configuration of this project.", rich_markup_mode="rich")
 
 
 def init(
@@ -119,7 +116,6 @@ def _installed(module: str) -> bool:
         return False
 
 
-@config.command("show", epilog=EPILOG)
 def show(
     config: ConfigFile = None,
     changed: Annotated[bool, typer.Option("--changed", help="Only what differs from the default.")] = False,

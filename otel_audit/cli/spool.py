@@ -11,15 +11,12 @@ import typer
 from otel_audit.cli.options import ConfigFile, Json, Utc
 from otel_audit.cli.safe import safe
 from otel_audit.cli.screen import Screen
-from otel_audit.cli.status import EPILOG, Status
+from otel_audit.cli.status import Status
 from otel_audit.config.loader import load
 
 if TYPE_CHECKING:
     from otel_audit.pipeline.spool.status import SpoolStatus
 
-spool = typer.Typer(
-    no_args_is_help=True, help="Records that wait on this machine for the sink.", rich_markup_mode="rich"
-)
 Directory = Annotated[
     Path | None,
     typer.Argument(
@@ -28,7 +25,6 @@ Directory = Annotated[
 ]
 
 
-@spool.command("status", epilog=EPILOG)
 def status(
     directory: Directory = None, json: Json = False, utc: Utc = False, config: ConfigFile = None
 ) -> None:
@@ -96,7 +92,6 @@ def _print(state: SpoolStatus, screen: Screen) -> None:
         screen.remark(f"otel-audit: {state.error}")
 
 
-@spool.command("drain", epilog=EPILOG)
 def drain(
     directory: Directory = None,
     timeout: Annotated[

@@ -151,6 +151,7 @@ def test_help_teaches_and_documents_exit_statuses(command: Command, arguments: l
     done = command(*arguments, "--help", width=100)
     assert done.status == 0
     assert "Exit status: 0 done; 1 nothing found" in done.out
+    assert "\\b" not in done.out
     assert "Traceback" not in done.out
 
 
