@@ -73,14 +73,15 @@ for name, command, panel in (
     ("migrate", serve.migrate, "Operate"),
 ):
     app.command(name, help=_help(command), rich_help_panel=panel, epilog=EPILOG)(command)
-for group, about, members in (
+_GROUPS: tuple[tuple[str, str, dict[str, Callable[..., None]]], ...] = (
     ("config", "The configuration of this project.", {"show": configure.show}),
     (
         "spool",
         "Records that wait on this machine for the sink.",
         {"status": spool.status, "drain": spool.drain},
     ),
-):
+)
+for group, about, members in _GROUPS:
     commands = typer.Typer(name=group, help=about, no_args_is_help=True, rich_markup_mode="rich")
     for verb, member in members.items():
         commands.command(verb, help=_help(member), epilog=EPILOG)(member)
