@@ -152,7 +152,7 @@ class ReadCapture:
     def _concerned(self, query: Any) -> bool:
         """Say quickly whether a query may show anything of a sensitive model."""
         tables = self._sensitive_tables()
-        if not tables:
+        if not tables or query.model is None:  # Q.check() evaluates a condition on values
             return False
         if query.annotations or query.combinator or isinstance(query, AggregateQuery):
             return True
