@@ -23,7 +23,7 @@ from typing import Any, Final, Literal, TypeAlias
 import msgspec
 from msgspec import UNSET, UnsetType
 
-Portable: TypeAlias = "None | bool | int | float | str | list[Portable] | dict[str, Portable]"
+Portable: TypeAlias = "bool | int | float | str | list[Portable] | dict[str, Portable] | None"
 ActorType: TypeAlias = Literal["user", "service", "system", "unknown"]
 Outcome: TypeAlias = Literal["success", "failure", "unknown"]
 Completeness: TypeAlias = Literal["full", "ids", "count", "statement"]
@@ -292,7 +292,7 @@ def _converter(value: Any) -> tuple[Callable[[Any], Any], str]:
 def _opaque(value: Any) -> str:
     try:
         return _text(str(value))
-    except Exception:  # a user's __str__ may do anything; the record must still be made
+    except Exception:  # noqa: BLE001 - a user's __str__ may do anything; the record must still be made
         return f"<{type(value).__qualname__}>"
 
 
