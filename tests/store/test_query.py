@@ -334,6 +334,11 @@ def test_a_token_is_asked_for_and_taken(tmp_path: Path) -> None:
             contextlib.closing(AuditStore(server.clickhouse)) as store,
         ):
             store.query()
-        config = StoreConfig(url=server.clickhouse, token="secret-token-of-the-test")
-        with AuditStore(config) as store:
-            assert len(store.query()) == 0
+        token = "secret-token-of-the-test"
+        for config in (
+            StoreConfig(url=server.clickhouse, token=token),
+            StoreConfig(url=server.clickhouse, user="default", password=token),
+            StoreConfig(url=server.clickhouse.replace("//", f"//default:{token}@")),
+        ):
+            with AuditStore(config) as store:
+                assert len(store.query()) == 0
