@@ -1,4 +1,4 @@
-"""All streams that this process ships: its own and those of processes that died. One round after the other."""
+"""All streams that this process ships, its own and those of processes that died, in rounds."""
 
 from __future__ import annotations
 

@@ -1,9 +1,10 @@
-"""Ship what dead processes left in a spool directory, now, without an application: `otel-audit spool drain`."""
+"""Ship what dead processes left in a spool directory, without an application: `otel-audit spool drain`."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from otel_audit.config.model import AuditConfig
 from otel_audit.errors import SpoolError
 from otel_audit.pipeline.delivery import Delivery
 from otel_audit.pipeline.health import Health
-from otel_audit.pipeline.provider import identify
+from otel_audit.pipeline.identity import identify
 from otel_audit.pipeline.spool import directory as layout
 from otel_audit.pipeline.spool.frames import encode_record
 from otel_audit.pipeline.spool.status import SpoolStatus, read_status
@@ -74,10 +75,8 @@ def drain(
     spool = SpoolWriter(config.spool, root, partial(identify, Redactor(config.redaction)), health)
 
     def tell(record: AuditRecord) -> None:
-        try:
+        with suppress(SpoolError):  # said in the log and in the result already
             spool.append([encode_record(record)])
-        except SpoolError:  # said in the log and in the result already
-            pass
 
     delivery = Delivery(root, config.sink, health, tell, spool)
     try:

@@ -28,7 +28,7 @@ def parse_endpoint(config: SinkConfig) -> SplitResult:
         )
     if config.ca_file and not os.access(config.ca_file, os.R_OK):
         raise ConfigurationError(
-            f"sink.ca_file is {config.ca_file!r}, which cannot be read; write the path of a PEM file, or leave it "
-            f"empty for the system's certificates"
+            f"sink.ca_file is {config.ca_file!r}, which cannot be read; write the path of a PEM file, or "
+            f"leave it empty for the system's certificates"
         )
     return url

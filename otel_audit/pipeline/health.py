@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
+from contextlib import suppress
 from typing import Final
 
 _log = logging.getLogger("otel_audit")
@@ -30,10 +31,8 @@ class Throttle:
         self._seen[key] = (now, 0)
         if held_back:
             message += f" ({held_back} more like this since the last such line)"
-        try:
+        with suppress(Exception):  # a user's log handler may do anything; the record comes first
             _log.log(level, message, *args, exc_info=exc_info)
-        except Exception:  # a user's log handler may do anything; the record comes first
-            pass
 
     def forget(self, key: str) -> None:
         """Let the next line with ``key`` through: what it reported is over."""

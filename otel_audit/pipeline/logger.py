@@ -11,6 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -202,7 +203,7 @@ class AuditLogger:
     def _enrich(self, hook: Hook, record: AuditRecord) -> AuditRecord:
         try:
             return hook(record)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - a hook is the application's, the record is ours
             self.health.log(
                 logging.ERROR, "hook", "hook %r failed (%r); records go on without it", hook, error
             )
@@ -211,7 +212,7 @@ class AuditLogger:
     def _redact(self, record: AuditRecord, strategies: Mapping[str, str] | None) -> AuditRecord:
         try:
             return self._redactor.record(record, strategies)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever it was, no value may pass
             # What could not be redacted must not be kept: only names and counts are left.
             self.health.log(
                 logging.ERROR,
@@ -304,10 +305,10 @@ class AuditLogger:
                 raise
 
     def span_event(self, record: AuditRecord, at: Moment) -> None:
-        """Add the event of a record to the span of ``at`` if it is recording, otherwise to the current one."""
+        """Add the event of a record to the span of ``at`` while that records, else to the current one."""
         try:
             add_span_event(record, at, self._content)
-        except Exception as error:  # a foreign Span may do anything; the record is safe already
+        except Exception as error:  # noqa: BLE001 - a foreign Span may do anything; the record is safe
             self.health.log(logging.WARNING, "span event", "span event not added: %r", error)
 
     def failed(self, what: str, error: BaseException, *, may_raise: bool = True) -> None:
@@ -326,18 +327,16 @@ class AuditLogger:
     def _encode(self, records: Sequence[AuditRecord]) -> list[bytes]:
         try:
             return [encode_record(record) for record in records]
-        except Exception:
+        except Exception:  # noqa: BLE001 - an encoder meets any type, and its methods
             return [payload for record in records for payload in self._encode_repaired(record)]
 
     def _encode_repaired(self, record: AuditRecord) -> list[bytes]:
-        """Encode a record with whatever cannot be represented turned into text (lone surrogates, foreign types)."""
-        try:
+        """Encode a record, with lone surrogates and foreign types turned into text."""
+        with suppress(Exception):
             return [encode_record(record)]
-        except Exception:
-            pass
         try:
             return [encode_record(repaired(record))]
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - an encoder meets any type, and its methods
             self.failed(f"{record.event_name!r} cannot be represented", error)
             return []
 
@@ -369,7 +368,7 @@ class AuditLogger:
             self.keep(records)
 
     def begin_in_child(self) -> None:
-        """Forget what a fork inherited: the parent settles its own transactions and tells of its own losses."""
+        """Forget what a fork inherited: the parent settles its transactions and tells of its losses."""
         self._mutex = threading.RLock()
         self._unwritten = {}
         self._last_unwritten = 0

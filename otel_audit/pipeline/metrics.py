@@ -1,4 +1,4 @@
-"""The pipeline's own metrics, read from its counters when they are collected: no cost where records are made."""
+"""The pipeline's own metrics, read from its counters when collected: no cost where records are made."""
 
 from __future__ import annotations
 

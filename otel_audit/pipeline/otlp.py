@@ -47,7 +47,7 @@ def _sized(data: bytes) -> bytes:
     return (_SHORT[length] if length < 4096 else _varint(length)) + data
 
 
-def _any_value(value: str | int | bool | float) -> bytes:
+def _any_value(value: str | bool | float) -> bytes:
     kind = value.__class__
     if kind is str:
         return b"\x0a" + _sized(value.encode())  # type: ignore[union-attr]
@@ -63,7 +63,7 @@ def _key(name: str) -> bytes:
     return b"\x0a" + _sized(name.encode()) + b"\x12"
 
 
-def _key_value(name: str, value: str | int | bool | float) -> bytes:
+def _key_value(name: str, value: str | bool | float) -> bytes:
     return _sized(_key(name) + _sized(_any_value(value)))
 
 
@@ -83,7 +83,7 @@ def log_record(record: AuditRecord) -> bytes:
     return b"".join(parts)
 
 
-def export_request(resource: Mapping[str, str | int | bool | float], log_records: Iterable[bytes]) -> bytes:
+def export_request(resource: Mapping[str, str | bool | float], log_records: Iterable[bytes]) -> bytes:
     """Encode an ``ExportLogsServiceRequest`` of one resource from encoded log records."""
     attributes = b"".join(b"\x0a" + _key_value(name, value) for name, value in resource.items())
     scope = b"\x0a" + _sized(SCOPE.encode()) + b"\x12" + _sized(__version__.encode())

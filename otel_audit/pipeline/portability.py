@@ -56,7 +56,7 @@ def _weigh_plain(values: list[Any]) -> int:
         numbers = [value for value in values if type(value) is int]
         if max(numbers) >= 2**64 or min(numbers) < -(2**63):
             return -1
-    if float in kinds and not all([math.isfinite(value) for value in values if type(value) is float]):
+    if float in kinds and not all(math.isfinite(value) for value in values if type(value) is float):
         return -1
     text = "".join([value for value in values if type(value) is str])
     if not text.isascii():

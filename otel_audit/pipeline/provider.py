@@ -1,4 +1,4 @@
-"""The audit pipeline of this process: one at a time, its own provider, untouched by the application's settings.
+"""The audit pipeline of this process: its own provider, untouched by the application's settings.
 
 Nothing is opened and no thread runs before the first record, and a forked child begins anew with its own
 spool, so it may be started before or after a server forks.
@@ -7,27 +7,20 @@ spool, so it may be started before or after a server forks.
 from __future__ import annotations
 
 import atexit
-import json
 import logging
-import socket
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from opentelemetry import trace
-from opentelemetry.sdk.resources import Resource
-
 from otel_audit.config.model import AuditConfig
 from otel_audit.errors import SpoolError
-from otel_audit.pipeline import metrics
+from otel_audit.pipeline import identity, metrics
 from otel_audit.pipeline.health import Health
 from otel_audit.pipeline.logger import AuditLogger, Hook, Redacts
 from otel_audit.pipeline.spool import directory as layout
-from otel_audit.pipeline.spool.frames import Identity
 from otel_audit.pipeline.spool.status import SpoolStatus, read_status
 from otel_audit.pipeline.spool.writer import SpoolWriter
-from otel_audit.version import __version__
 
 if TYPE_CHECKING:
     from otel_audit.pipeline.sender import Sender
@@ -65,7 +58,7 @@ class AuditPipeline:
         self.spool = SpoolWriter(
             config.spool,
             self.directory,
-            partial(identify, redactor),
+            partial(identity.identify, redactor),
             self.health,
             self._written,
             self._forked,
@@ -87,11 +80,12 @@ class AuditPipeline:
             self.sender.begin_in_child()
 
     def prepare(self) -> None:
-        """Check that the spool can be written.
+        """Check that the spool can be written, and do what a forked child could not do safely.
 
         Raises:
             SpoolError: it cannot, and ``on_error`` is ``fail_closed``; otherwise it is logged.
         """
+        identity.get_ready()
         try:
             layout.prepare(self.directory)
         except SpoolError as error:
@@ -105,7 +99,7 @@ class AuditPipeline:
         return self.sender is not None and self.sender.flush(timeout)
 
     def shutdown(self, timeout: float | None = None) -> None:
-        """End the stream, wait up to ``timeout`` (default ``sink.shutdown_timeout``), leave the rest in the spool."""
+        """End the stream, wait up to ``timeout`` (default ``sink.shutdown_timeout``), leave the rest."""
         self.spool.close()
         if self.sender is not None:
             self.sender.stop(self.config.sink.shutdown_timeout if timeout is None else timeout)
@@ -114,28 +108,6 @@ class AuditPipeline:
     def status(self) -> SpoolStatus:
         """Read the state of the spool directory."""
         return read_status(self.directory)
-
-
-def identify(redactor: Redacts) -> Identity:
-    """Say who this process is: the application's own Resource if it has one, else the environment's.
-
-    A Resource may hold secrets, too: the command line of the process, OTEL_RESOURCE_ATTRIBUTES.
-    """
-    resource = getattr(trace.get_tracer_provider(), "resource", None)
-    if not isinstance(resource, Resource):
-        resource = Resource.create()
-    host = socket.gethostname()
-    attributes: dict[str, str | int | bool | float] = {"host.name": host}
-    try:
-        described = redactor.mapping(resource.attributes)
-    except Exception as error:  # noqa: BLE001 - a record is worth more than a description of its process
-        _log.error("The resource could not be redacted and is left out: %r", error)
-        described = {}
-    for name, value in described.items():
-        attributes[str(name)] = (
-            value if isinstance(value, (str, int, bool, float)) else json.dumps(value, default=str)
-        )
-    return Identity(incarnation="", host=host, version=__version__, resource=attributes)
 
 
 _current: AuditPipeline | None = None
@@ -150,7 +122,7 @@ def start(
     Raises:
         SpoolError: the spool cannot be written and ``on_error`` is ``fail_closed``.
     """
-    global _current, _registered
+    global _current, _registered  # noqa: PLW0603 - one pipeline a process is what this module is for
     pipeline = AuditPipeline(config, redactor=redactor, hooks=hooks, ship=ship)
     pipeline.prepare()
     stop()

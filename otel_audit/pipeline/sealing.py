@@ -54,7 +54,7 @@ class Sealer:
         self._reason = reason
 
     def seal(self, content: Content) -> Iterator[Sealed]:
-        """Yield the sealed records ``content`` stands for: a stream's first is preceded by its start record."""
+        """Yield the sealed records ``content`` stands for; before a stream's first, its start record."""
         if isinstance(content, StreamEnd):
             yield from self._end(content)
             return

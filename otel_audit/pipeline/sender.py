@@ -32,7 +32,7 @@ _log = logging.getLogger("otel_audit")
 
 
 class _ImportGuard:
-    """Keeps forks and the thread's imports apart: a child forked in between has half-imported modules for ever."""
+    """Keeps forks and the thread's imports apart: a child forked meanwhile has half of a module for ever."""
 
     def __init__(self) -> None:
         self._begin_in_child()

@@ -32,7 +32,7 @@ from otel_audit.record import AuditRecord
 _log = logging.getLogger("otel_audit")
 
 PATIENCE: Final = 5
-"""Attempts with the whole batch before answers that may pass (``partial_success``, 5xx) are searched for a cause."""
+"""Attempts with the whole batch before a record is suspected of an answer that may pass (503)."""
 _NEIGHBOURS: Final = 8
 """Records behind a refused one that are tried, to see whether the sink takes any."""
 
@@ -133,7 +133,7 @@ class Shipper:
         return state
 
     def _begin(self) -> None:
-        """Read and seal from the cursor on; what was sealed before and not acknowledged is sealed the same again."""
+        """Read and seal from the cursor on; what was sealed and not acknowledged is sealed the same again."""
         if self._reader is not None:
             self._reader.close()
         state = self._state
@@ -269,7 +269,7 @@ class Shipper:
         return Progress.FAILED
 
     def _try_neighbours(self) -> None:
-        """Send records behind a refused one, each alone, until one is taken; they are sent in order again later."""
+        """Send records behind a refused one, each alone, until one is taken; later they come again."""
         for position in range(1, min(len(self._waiting), _NEIGHBOURS + 1)):
             answer = self._post([self._waiting[position]])
             if answer.verdict is Verdict.ACCEPTED or not answer.reached:

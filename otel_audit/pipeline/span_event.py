@@ -14,7 +14,7 @@ from otel_audit.record import AuditRecord
 Content: TypeAlias = Literal["summary", "full", "none"]
 
 MAX_EVENTS: Final = 64
-"""Events one emit or one transaction adds: a span keeps its newest 128, and the application's own count too."""
+"""Most events of one emit or transaction: a span keeps its newest 128, the application's own included."""
 
 
 def add_span_event(record: AuditRecord, at: Moment, content: Content) -> None:

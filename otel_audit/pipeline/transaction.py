@@ -200,7 +200,7 @@ class TransactionBuffer:
         _undo(pendings, logger)
         if not pendings or logger is None or not self.failures:
             return
-        # Nothing unrecorded was committed: not even fail_closed may put an error over the one that rolled back.
+        # Nothing was committed unrecorded: not even fail_closed may hide the error that rolled back.
         built = _build(pendings, logger, "failure", self.transaction, may_raise=False)
         if built:
             logger.keep([record for record, _ in built], may_raise=False)
@@ -278,7 +278,7 @@ def _build(
         try:
             at = pending.moment
             built.extend((record, at) for record in pending.build(logger, outcome, transaction))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - an instrumentor's change may fail in any way
             logger.failed(f"a captured change ({type(pending).__name__})", error, may_raise=may_raise)
     return built
 
@@ -287,6 +287,6 @@ def _undo(pendings: list[Pending], logger: AuditLogger | None) -> None:
     for pending in reversed(pendings):
         try:
             pending.undo()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - the others must be taken back all the same
             if logger is not None:
                 logger.failed(f"taking back {type(pending).__name__}", error, may_raise=False)

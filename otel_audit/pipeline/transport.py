@@ -231,7 +231,7 @@ def _text_of(content: bytes, headers: http.client.HTTPMessage) -> str:
 
 
 def _status_message(content: bytes) -> str:
-    """Read ``google.rpc.Status`` (1: code, 2: message), which OTLP errors carry, without its generated code."""
+    """Read the message of the ``google.rpc.Status`` (1: code, 2: message) that OTLP errors carry."""
     index = 0
     if content[:1] == b"\x08":
         index = _skip_varint(content, 1)

@@ -1,4 +1,4 @@
-"""What the pipeline's tests share: configurations, pipelines that end with the test, scripts in processes of their own."""
+"""What the pipeline's tests share: configurations, records, scripts in processes of their own."""
 
 from __future__ import annotations
 

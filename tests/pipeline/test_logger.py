@@ -28,9 +28,11 @@ Make = Callable[..., AuditPipeline]
 def test_a_record_has_the_context_of_its_moment(pipeline: AuditPipeline) -> None:
     """Not that of the time it is made at: a transaction makes its records at the commit."""
     tracer = TracerProvider().get_tracer("test")
-    with context(actor=Actor("7", "user"), reason="because", tenant="t1", ticket=12):
-        with tracer.start_as_current_span("write") as span:
-            at = moment()
+    with (
+        context(actor=Actor("7", "user"), reason="because", tenant="t1", ticket=12),
+        tracer.start_as_current_span("write") as span,
+    ):
+        at = moment()
     with context(actor="8"):
         record = make_record(pipeline, at=at, attributes={"own": 1})
     assert record.actor == Actor("7", "user")

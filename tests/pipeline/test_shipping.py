@@ -1,4 +1,4 @@
-"""Every record reaches the sink, whatever it answers; what it refuses for good is set aside in plain sight."""
+"""Every record reaches the sink, whatever it answers; what it refuses is set aside in plain sight."""
 
 from __future__ import annotations
 
@@ -442,7 +442,8 @@ def test_the_same_spool_is_sealed_the_same_by_whoever_ships_it(
         out = run_script(
             """
             from otel_audit.pipeline.drain import drain
-            found = drain(sys.argv[1], audit_config(Path(sys.argv[1]), sys.argv[2], sink_batch_records=10), timeout=0)
+            config = audit_config(Path(sys.argv[1]), sys.argv[2], sink_batch_records=10)
+            found = drain(sys.argv[1], config, timeout=0)
             print(found.remaining)
             """,
             spool_directory,

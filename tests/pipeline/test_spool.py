@@ -22,7 +22,10 @@ def incarnation(pipeline: AuditPipeline) -> Path:
     return pipeline.spool.lock.path
 
 
-def read(path: Path, place: Place = Place()) -> list[Item]:
+BEGIN = Place()
+
+
+def read(path: Path, place: Place = BEGIN) -> list[Item]:
     reader = StreamReader(path, place)
     try:
         return list(reader.items())

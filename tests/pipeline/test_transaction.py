@@ -78,9 +78,14 @@ def test_intents_of_a_transaction_are_one_write(
     pipeline.logger.emit(*Write("first").build(pipeline.logger, "success", ""))  # opens the segment
     writes: list[int] = []
     real = os.write
+
+    def count(descriptor: int, data: bytes) -> int:
+        writes.append(len(data))
+        return real(descriptor, data)
+
     monkeypatch.setattr(
         "otel_audit.pipeline.spool.writer.os.write",
-        lambda descriptor, data: writes.append(len(data)) or real(descriptor, data),  # type: ignore[func-returns-value]
+        count,
     )
     for number in range(200):
         buffer.add(Write(str(number)))

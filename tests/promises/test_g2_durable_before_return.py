@@ -23,7 +23,6 @@ from tests.pipeline.spooling import (
     wait_until,
 )
 
-
 LOOP = """
 pipeline = provider.start(audit_config(Path(sys.argv[1]), sys.argv[2], **eval(sys.argv[3])))
 out = os.open(sys.argv[4], os.O_WRONLY | os.O_CREAT)
@@ -143,7 +142,7 @@ def test_twenty_threads_lose_nothing_and_keep_each_one_s_order(tmp_path: Path) -
 
 
 def test_fsync_always_is_on_the_disk_when_emit_returns(tmp_path: Path) -> None:
-    """Each write is followed by a flush of the segment before emit returns; new files by one of their directory."""
+    """Each write is followed by a flush of its segment before emit returns, a new file by its directory's."""
     out = run_script(
         """
         calls = []
@@ -287,7 +286,7 @@ def test_emit_in_a_signal_handler_does_not_hang(tmp_path: Path) -> None:
     run_script(
         """
         pipeline = provider.start(audit_config(Path(sys.argv[1])))
-        pipeline.logger.emit(make_record(pipeline, 0))  # imports; Python 3.11 itself breaks if these are interrupted
+        pipeline.logger.emit(make_record(pipeline, 0))  # Python 3.11 breaks if its imports are interrupted
         signal.signal(signal.SIGALRM, lambda *_: pipeline.logger.emit(make_record(pipeline, 5000)))
         signal.setitimer(signal.ITIMER_REAL, 0.001, 0.0005)
         for number in range(1, 1000):

@@ -125,7 +125,7 @@ class CursorFile:
             os.close(descriptor)
 
     def _make(self, data: bytes) -> None:
-        """Make the file, both slots allocated and ``data`` in its own, and put it in place of the one before."""
+        """Make the file, both slots allocated and ``data`` in its own, in place of the one before."""
         slot = _SMALLEST_SLOT
         while slot < 2 * len(data):
             slot *= 2

@@ -17,6 +17,7 @@ import fcntl
 import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -92,14 +93,12 @@ def prepare(directory: Path) -> None:
         os.close(os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY, _FILE_MODE))
     except OSError as error:
         raise SpoolError(
-            f"spool directory {directory} cannot be written ({error.strerror}): make it writable for the user "
-            f"this process runs as, or set spool.directory"
+            f"spool directory {directory} cannot be written ({error.strerror}): make it writable for the "
+            f"user this process runs as, or set spool.directory"
         ) from error
     finally:
-        try:
+        with suppress(OSError):
             probe.unlink(missing_ok=True)
-        except OSError:
-            pass
 
 
 class Lock:
@@ -131,10 +130,8 @@ class Lock:
         """Remove the emptied incarnation, then give the lock back."""
         for name in (CURSOR, NEW_CURSOR, LOCK):
             (self.path / name).unlink(missing_ok=True)
-        try:
+        with suppress(OSError):  # something of the user's lies in there: leave it
             self.path.rmdir()
-        except OSError:  # something of the user's lies in there: leave it
-            pass
         self.release()
 
 
@@ -185,10 +182,8 @@ def _flock(incarnation: Path, descriptor: int) -> Lock | None:
 
 def _remove_if_empty(incarnation: Path) -> None:
     """Remove what a process left that died between making its directory and its lock."""
-    try:
+    with suppress(OSError):
         incarnation.rmdir()
-    except OSError:
-        pass
 
 
 def create_incarnation(directory: Path) -> Lock:

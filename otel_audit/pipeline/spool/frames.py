@@ -32,7 +32,7 @@ END: Final = 6
 _KINDS: Final = frozenset({HEADER, RECORD, INTENT, REPLACEMENT, MARKER, END})
 
 CHUNK_BYTES: Final = 256 * 1024
-"""Records of one transaction are cut into frames of about this size: less memory, less lost to one flipped bit."""
+"""Records of one transaction are cut into frames of about this size: a flipped bit costs no more."""
 
 OUTCOMES: Final[tuple[Outcome, ...]] = ("success", "failure", "unknown")
 _MARKER: Final = struct.Struct("<QBB")
@@ -48,7 +48,7 @@ decode_records = msgspec.msgpack.Decoder(list[AuditRecord]).decode
 
 
 class Identity(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Whose records a segment holds; the first frame of every segment, so that one damaged segment costs no more.
+    """Whose records a segment holds; the first frame of every segment, should another one be damaged.
 
     ``created`` is when the process began to spool (nanoseconds), ``previous`` maps a log to the tip
     (stream id, last number, last record id) of the stream before, where one is known. ``before`` is the size
@@ -124,7 +124,7 @@ def split_intent(payload: bytes) -> tuple[int, memoryview]:
 
 
 def marker(handle: int, outcome: Outcome, *, replaced: bool) -> bytes:
-    """Make the MARKER frame that settles an intent; ``replaced``: the REPLACEMENT frames count, not the intent's."""
+    """Make the MARKER frame that settles an intent; ``replaced``: by what the REPLACEMENT frames hold."""
     return frame(MARKER, _MARKER.pack(handle, OUTCOMES.index(outcome), replaced))
 
 
@@ -145,7 +145,7 @@ def split_end(payload: bytes) -> int:
 
 
 def read_pieces(descriptor: int, offset: int, limit: int) -> Iterator[Piece]:
-    """Yield the frames of an open file from ``offset`` (a frame's begin) up to ``limit``, and the gaps between.
+    """Yield the frames of an open file from ``offset``, a frame's begin, up to ``limit``, and the gaps.
 
     Reads forward in windows, never the whole file. After damage it goes on at the next frame whose
     checksum fits; one gap is yielded for all bytes skipped. Bytes a file promised and does not have

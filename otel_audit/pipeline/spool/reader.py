@@ -246,7 +246,7 @@ class StreamReader:
         low = self._low(self._at)
         orphans = sorted(self._open.values(), key=lambda intent: intent.start)
         for ordinal, intent in enumerate(orphans):
-            # Low stays at the first of them until all are done, so that ordinals mean the same when read again.
+            # Low stays at the first of them until all are done: ordinals must mean the same when read again.
             records = self._records(intent.chunks, "unknown")
             self._at = (segment, ordinal + 1)
             if ordinal + 1 == len(orphans):

@@ -60,7 +60,7 @@ def read_status(directory: str | Path) -> SpoolStatus:
             damaged = [path.name for path in layout.list_kept(root, layout.DAMAGED)]
             quarantined = [path.name for path in layout.list_kept(root, layout.QUARANTINE)]
             layout.prepare(root)
-    except Exception as problem:  # the one who asks wants an answer, whatever lies there
+    except Exception as problem:  # noqa: BLE001 - the one who asks wants an answer, whatever lies there
         error = str(problem)
     return SpoolStatus(
         directory=str(root),

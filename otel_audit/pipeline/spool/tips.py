@@ -1,4 +1,4 @@
-"""Where finished streams ended: kept in the spool directory until the next stream's start record has named it.
+"""Where finished streams ended: kept in the spool until the next stream's start record has named it.
 
 A stream that vanishes as a whole leaves no other trace, so each start record says which stream came before.
 """
@@ -29,7 +29,7 @@ class Tips(msgspec.Struct, frozen=True):
 
 
 def leave(directory: Path, incarnation: str, service: str, streams: Mapping[str, Tip]) -> None:
-    """Keep the tips of a finished incarnation. A failure is logged: the proof gets weaker, no record is lost."""
+    """Keep the tips of a finished incarnation. A failure is logged: it weakens the proof, loses no record."""
     if not streams:
         return
     place = directory / layout.TIPS

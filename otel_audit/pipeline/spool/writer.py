@@ -12,6 +12,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -71,7 +72,7 @@ class SpoolWriter:
         _writers.add(self)
 
     def _begin(self) -> None:
-        """Begin a new incarnation, at creation and in a forked child; its files are made at the first write."""
+        """Begin a new incarnation, here or in a forked child; its files are made at the first write."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
         self._pid = _getpid()
@@ -157,10 +158,8 @@ class SpoolWriter:
     def write_deferred(self) -> None:
         """Write markers that had to wait; quiet if there is still no room."""
         if self._deferred and not self._closed:
-            try:
+            with suppress(SpoolError):
                 self._write(b"", wait=False)
-            except SpoolError:
-                pass
 
     @property
     def open_intents(self) -> int:
@@ -187,10 +186,8 @@ class SpoolWriter:
             if self._closed:
                 return
             if self._number and not self.open_intents:
-                try:
+                with suppress(SpoolError):  # an end is good to have; without one the stream counts as open
                     self._write(frames.end(time.time_ns()), wait=False)
-                except SpoolError:  # an end is good to have; without one the stream counts as open
-                    pass
             self._closed = True
             self._close_segment()
 
@@ -259,7 +256,8 @@ class SpoolWriter:
         self._close_segment()
         if self.lock is None:
             self._begin_incarnation()
-        assert self.lock is not None and self._identity is not None
+        assert self.lock is not None
+        assert self._identity is not None
         number = self._number + 1
         identity = msgspec.structs.replace(self._identity, segment=number, before=self._before)
         header = frames.frame(frames.HEADER, frames.encode_identity(identity))
@@ -318,8 +316,8 @@ class SpoolWriter:
         free = self._max_bytes - layout.spooled_bytes(self.directory)
         if size > free:
             raise OSError(
-                f"its segments hold {self._max_bytes - free} of at most {self._max_bytes} bytes (spool.max_bytes); "
-                f"the sink must take some first"
+                f"its segments hold {self._max_bytes - free} of at most {self._max_bytes} bytes "
+                f"(spool.max_bytes); the sink must take some first"
             )
         self._room = min(free, max(size, _SMALLEST_ALLOWANCE, min(self._segment_bytes, free // 8)))
 

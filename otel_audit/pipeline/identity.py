@@ -1,0 +1,60 @@
+"""Who this process is: what the header of its segments and its OTLP Resource say."""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import os
+import socket
+import uuid
+from typing import Final
+
+from opentelemetry import trace
+from opentelemetry.sdk.resources import SERVICE_INSTANCE_ID, Resource
+
+from otel_audit.pipeline.logger import Redacts
+from otel_audit.pipeline.spool.frames import Identity
+from otel_audit.version import __version__
+
+_log: Final = logging.getLogger(__name__)
+
+
+def identify(redactor: Redacts) -> Identity:
+    """Say who this process is: the application's own Resource if it has one, else the environment's.
+
+    A Resource may hold secrets, too: the command line of the process, OTEL_RESOURCE_ATTRIBUTES.
+    """
+    own = _application_resource()
+    resource = _environment_resource()[0] if own is None else own
+    host = socket.gethostname()
+    attributes: dict[str, str | int | bool | float] = {"host.name": host}
+    try:
+        described = redactor.mapping(resource.attributes)
+    except Exception as error:  # noqa: BLE001 - a record is worth more than a description of its process
+        _log.error("The resource could not be redacted and is left out: %r", error)
+        described = {}
+    for name, value in described.items():
+        attributes[str(name)] = (
+            value if isinstance(value, (str, int, bool, float)) else json.dumps(value, default=str)
+        )
+    if own is None and _environment_resource()[1] != os.getpid():
+        attributes[SERVICE_INSTANCE_ID] = str(uuid.uuid4())
+    return Identity(incarnation="", host=host, version=__version__, resource=attributes)
+
+
+def get_ready() -> None:
+    """Do now what must not be done in a forked child: detecting a Resource starts threads and imports."""
+    if _application_resource() is None:
+        _environment_resource()
+
+
+def _application_resource() -> Resource | None:
+    resource = getattr(trace.get_tracer_provider(), "resource", None)
+    return resource if isinstance(resource, Resource) else None
+
+
+@functools.cache
+def _environment_resource() -> tuple[Resource, int]:
+    """Give the Resource of the environment, and the process it was detected in."""
+    return Resource.create(), os.getpid()
