@@ -201,6 +201,34 @@ def test_an_account_that_deletes_itself_is_still_who_did_it(
     assert audit.one(event_name="user.logout").actor.id == key
 
 
+def test_writes_keep_the_actor_of_their_moment_when_they_commit_later(
+    instrumented: Instrumented, client: Client, signed_in: Client, alice: Any
+) -> None:
+    key = str(alice.pk)
+    with instrumented(models=["clinic.*", "auth.User"]) as audit:
+        client.get("/signing-up-for-real/")
+        before, after = audit.find(event_name="clinic.ward.create")
+        login = audit.one(event_name="auth.user.update")
+        assert before.actor == ANONYMOUS
+        assert after.actor == login.actor == user(alice), "last_login is alice's doing"
+        audit.clear()
+
+        signed_in.get("/leaving-for-real/")
+        assert audit.one(event_name="clinic.ward.create").actor.id == key
+        deleted = audit.one(event_name="auth.user.delete")
+        assert (deleted.actor.id, str(deleted.target)) == (key, f"auth.User/{key}")
+
+
+def test_a_token_that_deletes_its_own_account_is_who_did_it(
+    instrumented: Instrumented, client: Client, alice: Any
+) -> None:
+    key = str(alice.pk)
+    with instrumented(models=["auth.User"]) as audit:
+        client.delete("/api/", headers={"Authorization": "Token alice"})
+        deleted = audit.one(event_name="auth.user.delete")
+    assert (deleted.actor.id, str(deleted.target)) == (key, f"auth.User/{key}")
+
+
 # --- from where ----------------------------------------------------------------------------------
 
 

@@ -14,6 +14,7 @@ from django.contrib.auth.models import User
 from django.contrib.auth.views import LoginView, LogoutView
 from django.core.exceptions import PermissionDenied
 from django.core.management import call_command
+from django.db import transaction
 from django.http import FileResponse, HttpRequest, HttpResponse, StreamingHttpResponse
 from django.urls import path
 from django.views import View
@@ -24,7 +25,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from otel_audit.pipeline import provider
-from tests.instrumentation.django.clinic.models import Patient
+from tests.instrumentation.django.clinic.models import Patient, Ward
 
 
 def record(event: str = "clinic.note") -> None:
@@ -91,6 +92,27 @@ def leaving(request: HttpRequest) -> HttpResponse:
     logger = pipeline.logger
     for name, at in (("before", before), ("deleted", deleted), ("gone", gone)):
         logger.emit(logger.record(f"clinic.{name}", "EXECUTE", at=at))
+    return HttpResponse("ok")
+
+
+@transaction.atomic
+def signing_up_for_real(request: HttpRequest) -> HttpResponse:
+    """Write before and after the login; all of it commits at the end, when the visitor is somebody."""
+    Ward.objects.create(name="before")
+    user = authenticate(request, username="alice", password="correct horse")
+    assert user is not None
+    login(request, user)
+    Ward.objects.create(name="after")
+    return HttpResponse("ok")
+
+
+@transaction.atomic
+def leaving_for_real(request: HttpRequest) -> HttpResponse:
+    """Delete one's own account and log out; the commit comes when nobody is left."""
+    user = request.user
+    Ward.objects.create(name="before")
+    user.delete()
+    logout(request)
     return HttpResponse("ok")
 
 
@@ -200,6 +222,11 @@ class Api(APIView):
         record()
         return Response({})
 
+    @transaction.atomic
+    def delete(self, request: Any) -> Response:
+        request.user.delete()
+        return Response({})
+
 
 urlpatterns = [
     path("noop/", noop),
@@ -210,6 +237,8 @@ urlpatterns = [
     path("visited/", visited),
     path("signing-up/", signing_up),
     path("leaving/", leaving),
+    path("signing-up-for-real/", signing_up_for_real),
+    path("leaving-for-real/", leaving_for_real),
     path("broken/", broken),
     path("forbidden/", forbidden),
     path("unauthorized/", unauthorized),
