@@ -27,7 +27,7 @@ from otel_audit.server import bodies, framing, gate, native
 from otel_audit.server.access import Access, bearer
 from otel_audit.server.bodies import Malformed, TooLarge
 from otel_audit.server.commit import Backlog, Busy
-from otel_audit.server.engine import Connection, Engine, EngineError
+from otel_audit.server.engine import Connection, Engine, EngineError, quoted
 from otel_audit.server.gate import Denied, ReadGate
 from otel_audit.server.receiver import read_body
 from otel_audit.store import schema
@@ -297,7 +297,7 @@ class QueryPort:
                 self._exists(connection, *created)
                 return empty
             if current != "default":
-                connection.query(f"USE {_quoted(current)}")
+                connection.query(f"USE {quoted(current)}")
             return self._read(connection, call, sql)
 
     def _read(self, connection: Connection, call: _Call, sql: str) -> _Result:
@@ -337,13 +337,13 @@ class QueryPort:
             if insert.format != "Native" and not data.strip():
                 data = b""
             if data:
-                connection.insert(insert.sql, insert.format, [data])
+                connection.insert(insert.table, insert.columns, insert.format, [data])
         return _Result(b"", call.format, {})
 
     def _exists(self, connection: Connection, database: str, table: str) -> None:
-        rows = connection.rows(f"EXISTS DATABASE {_quoted(database)}")
+        rows = connection.rows(f"EXISTS DATABASE {quoted(database)}")
         if table and rows[0][0]:
-            rows = connection.rows(f"EXISTS TABLE {_quoted(database)}.{_quoted(table)}")
+            rows = connection.rows(f"EXISTS TABLE {quoted(database)}.{quoted(table)}")
         if not rows[0][0]:
             raise Denied(
                 f"{database}{'.' if table else ''}{table} does not exist and is not created by clients: they "
@@ -368,10 +368,6 @@ class QueryPort:
 
 
 _LITERAL: Final = str.maketrans({"\\": "\\\\", "'": "\\'"})
-
-
-def _quoted(name: str) -> str:
-    return "`" + name.replace("\\", "\\\\").replace("`", "\\`") + "`"
 
 
 def _empty_block(connection: Connection, sql: str, parameters: dict[str, str]) -> bytes:

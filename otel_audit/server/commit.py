@@ -64,7 +64,7 @@ class Committer:
 
     def __init__(self, engine: Engine, database: str, table: str) -> None:
         self._engine = engine
-        self._into = f"INSERT INTO {database}.{table}"
+        self._table = f"{database}.{table}"
         self._waiting: deque[tuple[Rows, Future[None]]] = deque()
         self._rows = 0
         self._wake = threading.Condition()
@@ -128,7 +128,7 @@ class Committer:
     def _write(self, connection: Connection, group: list[tuple[Rows, Future[None]]]) -> None:
         columns = group[0][0].columns
         try:
-            connection.insert(f"{self._into} ({columns})", "Native", [rows.block for rows, _ in group])
+            connection.insert(self._table, columns, "Native", [rows.block for rows, _ in group])
         except Exception as error:  # noqa: BLE001 - whatever it is, the senders must hear of it
             if len(group) > 1:  # one request must not fail for another's rows
                 _logger.warning(

@@ -75,6 +75,8 @@ _INSERT_ROWS: Final = re.compile(
     r"(?:FORMAT\s+(?P<format>\w+)[ \t;]*(?:\r?\n|\Z|(?=[ \t]))|(?P<values>VALUES\b))",
     re.IGNORECASE | re.DOTALL,
 )
+_COLUMN: Final = re.compile(rf"{_IDENTIFIER}(?:\.{_IDENTIFIER})?")
+_PART: Final = re.compile(_IDENTIFIER)
 _CREATE: Final = re.compile(
     rf"\A{_SPACE}*CREATE\s+(?:(?P<schema>DATABASE)|TABLE|(?:MATERIALIZED\s+)?VIEW)\s+IF\s+NOT\s+EXISTS\s+{_NAME}",
     re.IGNORECASE | re.DOTALL,
@@ -136,9 +138,10 @@ class Denied(StoreError):
 
 
 class Insert(NamedTuple):
-    """An INSERT that carries its rows: the statement without FORMAT, the format, where its rows begin."""
+    """An INSERT that carries its rows: into what, in which format, where the rows begin."""
 
-    sql: str
+    table: str
+    columns: tuple[str, ...]
     format: str
     data_at: int
 
@@ -172,7 +175,11 @@ def parse_insert(text: str, database: str, current: str) -> Insert | None:
         raise Denied(
             f"input format {found['format']} is not accepted; send one of {', '.join(_FORMATS.values())}"
         )
-    return Insert(f"INSERT INTO {where}.{table} {found['columns'] or ''}".strip(), name, found.end())
+    columns = tuple(
+        ".".join(_bare(part.group()) for part in _PART.finditer(column.group()))
+        for column in _COLUMN.finditer(found["columns"] or "")
+    )
+    return Insert(f"{where}.{table}", columns, name, found.end())
 
 
 def created_name(sql: str, current: str) -> tuple[str, str] | None:

@@ -32,7 +32,7 @@ class Rows(NamedTuple):
     """Rows for one table: the names of the columns, the rows encoded, and what was noticed on the way."""
 
     table: str
-    columns: str
+    columns: tuple[str, ...]
     block: bytes
     size: int
     notices: tuple[str, ...] = ()
@@ -245,7 +245,7 @@ def _is_uuid(value: bytes) -> bool:
 
 
 def _rows(table: str, size: int, columns: tuple[Column, ...], notices: tuple[str, ...] = ()) -> Rows:
-    names = ", ".join(f"`{column.name}`" for column in columns)
+    names = tuple(column.name for column in columns)
     return Rows(table, names, native.block(size, columns) if size else b"", size, notices)
 
 

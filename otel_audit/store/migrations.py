@@ -87,7 +87,9 @@ def _view(execute: Execute, database: str, view: schema.View, applied: str | Non
     checksum = hashlib.sha256(select.encode()).hexdigest()
     if checksum == applied:
         return False
-    if applied is None:
+    if view.target is None:
+        execute(f"CREATE OR REPLACE VIEW {database}.{view.name} AS {select}")
+    elif applied is None:
         execute(
             f"CREATE MATERIALIZED VIEW IF NOT EXISTS {database}.{view.name} "
             f"TO {database}.{view.target} AS {select}"
