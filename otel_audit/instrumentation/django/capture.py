@@ -119,10 +119,11 @@ class Statement:
         self.immediate = self.transactions.immediate(self.connection, self.state)
         # A TestCase never commits; its statements are settled like committed ones, without an intent.
         self.autocommit = self.immediate and not self.connection.in_atomic_block
-        self.place = capture.place(self.connection)
+        if self.state.place is None:
+            self.state.place = capture.place(self.connection)
+        self.place: Place = self.state.place
         self._intent: CapturedWrite | None = None
         self._handle: Any = None
-        self._executed = 0
 
     def run(self, execute: Callable[[], Any], intent: Callable[[], CapturedWrite] | None = None) -> Any:
         """Run the application's statement, in autocommit with the intent of it on disk before.
@@ -138,14 +139,13 @@ class Statement:
                 self.capture.faults.report("intend", error)
         thread = self.capture.thread
         thread.runs += 1
-        self._executed = thread.executed
+        executed = thread.executed
         try:
             result = execute()
         except BaseException as error:
             try:
-                self._failed(error, self._intended(intent))
-            except Exception as fault:
-                # The application's own exception is on its way; ours must not take its place.
+                self.failed(error, self._intended(intent), executed)
+            except Exception as fault:  # of making the intent; the application's own exception is on its way
                 self.capture.faults.note("failed statement", fault)
             raise
         if not self.autocommit and self.connection.vendor == "sqlite":
@@ -202,30 +202,41 @@ class Statement:
         except Exception as error:
             self.capture.faults.report("settle", error, lost=len(writes))
 
-    def _failed(self, error: BaseException, intent: CapturedWrite) -> None:
-        """Note that the statement raised: nothing was written, unless its answer was lost."""
+    def failed(self, error: BaseException, intent: CapturedWrite, executed: int) -> None:
+        """Note that the statement raised: nothing was written, unless its answer was lost.
+
+        ``executed`` is the thread's count of statements before it.
+        """
         from django.db import Error, InterfaceError, OperationalError
 
         intent.error = type(error).__qualname__
-        sent = self.capture.thread.executed != self._executed
+        sent = self.capture.thread.executed != executed
         lost = isinstance(error, OperationalError | InterfaceError) and not _connected(self.connection)
         refused = isinstance(error, Error) and not lost
-        buffer = self.state.buffer
-        if self.autocommit:
-            handle, self._handle = self._handle, None
-            if refused:
-                buffer.settle_now(handle, intent, "failure")
+        try:
+            if self.autocommit:
+                self._failed_in_autocommit(intent, sent=sent, refused=refused)
+            elif refused and sent:
+                logger = self.capture.logger()
+                if logger is not None and self.capture.config.failures:
+                    transaction = self.state.buffer.transaction
+                    logger.emit(*intent.build(logger, "failure", transaction), at=intent.moment)
             elif sent:
-                buffer.settle_now(handle, intent, "unknown")
-            else:  # it could not even be compiled
-                buffer.settle_now(handle, NoWrite(self.plan, self.verb, self.place), "failure")
-        elif refused and sent:
-            logger = self.capture.logger()
-            if logger is not None and self.capture.config.failures:
-                logger.emit(*intent.build(logger, "failure", buffer.transaction), at=intent.moment)
+                # Something after the statement raised; what was written shares the fate of the transaction.
+                self.transactions.add(self.state, intent)
+        except Exception as fault:
+            # The application's own exception is on its way; ours must not take its place.
+            self.capture.faults.note("failed statement", fault)
+
+    def _failed_in_autocommit(self, intent: CapturedWrite, *, sent: bool, refused: bool) -> None:
+        handle, self._handle = self._handle, None
+        buffer = self.state.buffer
+        if refused:
+            buffer.settle_now(handle, intent, "failure")
         elif sent:
-            # Something after the statement raised; what was written shares the fate of the transaction.
-            self.transactions.add(self.state, intent)
+            buffer.settle_now(handle, intent, "unknown")
+        else:  # it could not even be compiled
+            buffer.settle_now(handle, NoWrite(self.plan, self.verb, self.place), "failure")
 
 
 def _connected(connection: Any) -> bool:

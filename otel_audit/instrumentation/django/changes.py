@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import decimal
+import uuid
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias
 
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 
 Verb: TypeAlias = Literal["create", "update", "delete"]
 _ACTIONS: Final[dict[Verb, str]] = {"create": "CREATE", "update": "UPDATE", "delete": "DELETE"}
+_AS_IT_IS: Final = frozenset({type(None), bool, int, float, str, decimal.Decimal, uuid.UUID})
 _MAX_ROWS: Final = 1000
 _MAX_BYTES: Final = 1024 * 1024
 
@@ -112,7 +115,7 @@ class CapturedWrite:
             outcome=outcome,
             error=error,
             database=self.place.database(self.plan, transaction),
-            strategies=self.plan.strategies,
+            strategies=self.plan.strategies or None,
             **values,
         )
 
@@ -141,11 +144,16 @@ class RowWrite(CapturedWrite):
         place: Place,
         key: Any,
         changed: Sequence[tuple[FieldPlan, Any, Any]],
-        written: Sequence[tuple[FieldPlan, Any]] = (),
+        written: Iterable[tuple[FieldPlan, Any]] = (),
         old_values: OldValues | None = None,
         at: Moment | None = None,
     ) -> None:
-        super().__init__(plan, verb, place, at)
+        self.plan = plan
+        self.verb = verb
+        self.place = place
+        self.moment = at or moment()
+        self.error = ""
+        self.origin = None
         self.key = key
         self.changed = changed
         self.written = written
@@ -169,7 +177,11 @@ class RowWrite(CapturedWrite):
                 transaction,
                 target=Target(self.plan.label, key_text(self.key)),
                 changes=[Change(plan.name, thaw(old), thaw(new)) for plan, old, new in self.changed],
-                image={plan.name: thaw(value) for plan, value in self.written if value is not UNSET},
+                image={
+                    plan.name: value if value.__class__ in _AS_IT_IS else thaw(value)
+                    for plan, value in self.written
+                    if value is not UNSET
+                },
                 old_values=self.old_values,
             )
         ]

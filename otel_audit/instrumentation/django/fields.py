@@ -237,6 +237,8 @@ def _quantised(field: Any, rounding: str) -> Callable[[Any], Any]:
 
 def _instant(field: Any) -> Callable[[Any], Any]:
     def convert(value: Any) -> Any:
+        if value.__class__ is datetime.datetime and value.tzinfo is not None:
+            return value
         from django.conf import settings
         from django.utils import timezone
 
@@ -284,9 +286,11 @@ class ModelPlan:
         self.by_attname = {plan.attname: plan for plan in self.fields}
         self.keys = [self.by_attname[field.attname] for field in meta.pk_fields]
         self.row: list[str] = [field.attname for field in meta.concrete_fields]
-        self.mutable = [
-            position for position, field in enumerate(meta.concrete_fields) if FieldPlan(field).mutable
-        ]
+        self.mutable = {
+            field.attname: position
+            for position, field in enumerate(meta.concrete_fields)
+            if FieldPlan(field).mutable
+        }
         hidden = {plan.name: "mask" for plan in self.fields if plan.hidden}
         self.strategies = hidden | dict(settings.strategies)
 

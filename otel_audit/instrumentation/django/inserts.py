@@ -14,7 +14,7 @@ from msgspec import UNSET
 
 from otel_audit.instrumentation.django.capture import Capture, Statement
 from otel_audit.instrumentation.django.changes import BulkWrite, CapturedWrite, Rows, RowWrite
-from otel_audit.instrumentation.django.fields import FieldPlan, ModelPlan, freeze
+from otel_audit.instrumentation.django.fields import ATOMS, FieldPlan, ModelPlan, freeze
 from otel_audit.instrumentation.django.old_values import STATE_KEY, Loaded
 from otel_audit.instrumentation.django.statements import columns_of, converted, select_rows, take_write_lock
 
@@ -63,9 +63,11 @@ def values_of(plan: ModelPlan, instance: Any, returned: dict[str, Any]) -> dict[
             values[name] = freeze(returned[name])
             continue
         value = state.get(name, UNSET)
-        if value is UNSET or hasattr(value, "resolve_expression"):
-            continue
-        values[name] = field.normal(freeze(value))
+        if value.__class__ not in ATOMS:
+            if value is UNSET or hasattr(value, "resolve_expression"):
+                continue
+            value = freeze(value)
+        values[name] = field.normal(value)
     return values
 
 
@@ -114,7 +116,7 @@ def _note_many(
             columns[field] = [row[position] for row in result]
         else:
             columns[field] = [
-                UNSET if hasattr(value, "resolve_expression") else field.normal(freeze(value))
+                field.normal(value) if value.__class__ in ATOMS else _frozen(field, value)
                 for value in [state.get(field.attname, UNSET) for state in states]
             ]
     mark = capture.transactions.mark(statement.connection)
@@ -140,6 +142,12 @@ def _note_many(
             BulkWrite(plan, "create", statement.place, len(raw), Rows(plan.keys, raw), new=others),
         )
     )
+
+
+def _frozen(field: FieldPlan, value: Any) -> Any:
+    if value is UNSET or hasattr(value, "resolve_expression"):
+        return UNSET
+    return field.normal(freeze(value))
 
 
 def _uncomparable(values: Iterable[Any]) -> set[Any]:

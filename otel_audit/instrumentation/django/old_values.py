@@ -12,7 +12,9 @@ import threading
 from itertools import count
 from typing import Any, Final
 
-from otel_audit.instrumentation.django.fields import ModelPlan, freeze
+import msgspec
+
+from otel_audit.instrumentation.django.fields import ModelPlan
 
 STATE_KEY: Final = "_otel_audit"
 """Where a :class:`Loaded` stands in ``instance._state``."""
@@ -48,20 +50,17 @@ class ThreadState(threading.local):
         self.suppressed = 0
 
 
-class Loaded:
+class Loaded(msgspec.Struct, gc=False, eq=False):
     """The values an instance was loaded or written with.
 
     ``values`` is the row in the order of ``names`` until :meth:`by_name` makes it a dict. A pickle of an
     instance carries ``False`` in its place, so that it can be read without this package.
     """
 
-    __slots__ = ("epoch", "names", "seq", "values")
-
-    def __init__(self, names: Any, values: Any, epoch: Epoch, seq: int) -> None:
-        self.names = names
-        self.values = values
-        self.epoch = epoch
-        self.seq = seq
+    names: Any
+    values: Any
+    epoch: Epoch
+    seq: int
 
     def by_name(self) -> dict[str, Any]:
         """Give the values by attname; the dict must not be changed."""
@@ -167,16 +166,3 @@ def _after(seq: int, write: tuple[int, Mark] | None, identity: object) -> bool:
         return True
     written, mark = write
     return seq >= written and (mark.owner is identity or mark.committed <= seq)
-
-
-def frozen_row(plan: ModelPlan, names: Any, values: Any) -> Any:
-    """Give a loaded row with its mutable values encoded; the row itself if it has none."""
-    row = list(values)
-    if len(row) == len(plan.row):
-        positions: Any = plan.mutable
-    else:
-        mutable = {plan.row[position] for position in plan.mutable}
-        positions = [position for position, name in enumerate(names) if name in mutable]
-    for position in positions:
-        row[position] = freeze(row[position])
-    return row

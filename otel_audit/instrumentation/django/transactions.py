@@ -35,10 +35,11 @@ class ConnectionState:
     """What capture knows of one connection.
 
     ``pending`` counts the writes of the open transaction, ``raw`` says that it was begun by a statement of
-    the application, ``error`` names what is rolling it back, ``locked`` that SQLite's write lock is held.
+    the application, ``error`` names what is rolling it back, ``locked`` that SQLite's write lock is held;
+    ``place`` is where its writes go.
     """
 
-    __slots__ = ("buffer", "error", "locked", "mark", "pending", "pid", "raw")
+    __slots__ = ("buffer", "error", "locked", "mark", "pending", "pid", "place", "raw")
 
     def __init__(self, buffer: TransactionBuffer, owner: object) -> None:
         self.buffer = buffer
@@ -47,6 +48,7 @@ class ConnectionState:
         self.raw = False
         self.locked = False
         self.error = ""
+        self.place: Any = None
         self.pid = os.getpid()
 
 

@@ -116,11 +116,14 @@ def save(capture: Capture, update: Update, instance: Any, key: Any) -> Any:
         plan, "update", statement.place, key, changed, written, "as_loaded" if believed else None
     )
     result = statement.run(update.run, lambda: write)
+    # Only where nothing may be asked (`off`) does a save get here that seems to change nothing.
+    nothing = believed and not assigned.expressions and all(field.automatic for field, _, _ in changed)
     try:
         if not result:
             statement.done()
             return result
-        _note_save(capture, statement, instance, key, written, row, assigned.expressions, write)
+        note = None if nothing else write
+        _note_save(capture, statement, instance, key, written, row, assigned.expressions, note)
     except Exception as error:
         statement.recover(error, 1)
     return result

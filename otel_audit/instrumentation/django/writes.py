@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from otel_audit.config.model import AuditConfig
 from otel_audit.instrumentation.django import deletes, inserts, updates
 from otel_audit.instrumentation.django.capture import Capture, guarded, suppressing
+from otel_audit.instrumentation.django.fields import ATOMS, freeze
 from otel_audit.instrumentation.django.models import ModelPolicy
-from otel_audit.instrumentation.django.old_values import STATE_KEY, Loaded, frozen_row
+from otel_audit.instrumentation.django.old_values import STATE_KEY, Loaded
+from otel_audit.instrumentation.django.saves import save_quickly
 
 if TYPE_CHECKING:
     from otel_audit.pipeline.provider import AuditPipeline
@@ -69,6 +71,11 @@ class WriteCapture:
             def plain() -> Any:
                 return original(compiler, result_type)
 
+            saving = thread.saving
+            if saving is not None and saving[2] is plan.model:
+                result = save_quickly(capture, plan, compiler, saving, plain)
+                if result is not NotImplemented:
+                    return result
             return guarded(
                 capture,
                 plan,
@@ -227,7 +234,6 @@ class WriteCapture:
             return
         capture, thread = self.capture, self.capture.thread
         freshness = capture.freshness
-        mutable = _has_mutable(capture, model)
 
         def from_db(cls: Any, db: Any, field_names: Any, values: Any) -> Any:
             if previous is _ABSENT:
@@ -236,7 +242,8 @@ class WriteCapture:
             else:
                 instance = previous.__get__(None, cls)(db, field_names, values)
             try:
-                row = frozen_row(capture.plan(cls), field_names, values) if mutable() else values
+                plan = capture.plan(cls)
+                row = _frozen(plan.mutable, len(plan.row), field_names, values) if plan.mutable else values
                 loaded = Loaded(field_names, row, thread.epoch, freshness.now)
                 instance._state.__dict__[STATE_KEY] = loaded
                 if thread.loaded is not None:
@@ -250,16 +257,18 @@ class WriteCapture:
         self._hooked.append((model, previous))
 
 
-def _has_mutable(capture: Capture, model: Any) -> Callable[[], bool]:
-    """Say, once the apps are ready, whether a row of ``model`` can have mutable values."""
-    known: list[bool] = []
-
-    def mutable() -> bool:
-        if not known:
-            known.append(bool(capture.plan(model).mutable) or bool(model.__subclasses__()))
-        return known[0]
-
-    return mutable
+def _frozen(mutable: dict[str, int], width: int, names: Any, values: Any) -> Any:
+    """Give a loaded row with its mutable values encoded; the row itself if it has none."""
+    row: list[Any] | None = None
+    positions: Any = mutable.values()
+    if len(values) != width:
+        positions = [names.index(name) for name in mutable if name in names]
+    for position in positions:
+        value = values[position]
+        if value.__class__ not in ATOMS:
+            row = list(values) if row is None else row
+            row[position] = freeze(value)
+    return values if row is None else row
 
 
 def _refreshed(instance: Any, loaded: list[Loaded] | None) -> None:
