@@ -11,7 +11,7 @@ import uuid
 from typing import Final
 
 from opentelemetry import trace
-from opentelemetry.sdk.resources import SERVICE_INSTANCE_ID, Resource
+from opentelemetry.sdk.resources import SERVICE_INSTANCE_ID, SERVICE_NAME, Resource
 
 from otel_audit.pipeline.logger import Redacts
 from otel_audit.pipeline.spool.frames import Identity
@@ -57,4 +57,8 @@ def _application_resource() -> Resource | None:
 @functools.cache
 def _environment_resource() -> tuple[Resource, int]:
     """Give the Resource of the environment, and the process it was detected in."""
-    return Resource.create(), os.getpid()
+    try:
+        return Resource.create(), os.getpid()
+    except Exception as error:  # noqa: BLE001 - a detector is foreign code; the records need a name at least
+        _log.error("The resource could not be detected: %r", error)
+        return Resource({SERVICE_NAME: os.environ.get("OTEL_SERVICE_NAME", "unknown_service")}), os.getpid()

@@ -47,15 +47,14 @@ def _sized(data: bytes) -> bytes:
     return (_SHORT[length] if length < 4096 else _varint(length)) + data
 
 
-def _any_value(value: str | bool | float) -> bytes:
-    kind = value.__class__
-    if kind is str:
-        return b"\x0a" + _sized(value.encode())  # type: ignore[union-attr]
-    if kind is bool:
+def _any_value(value: str | int | bool | float) -> bytes:  # noqa: PYI041 - an int is no float on the wire
+    if isinstance(value, str):
+        return b"\x0a" + _sized(value.encode())
+    if isinstance(value, bool):
         return b"\x10\x01" if value else b"\x10\x00"
-    if kind is float:
+    if isinstance(value, float):
         return b"\x21" + struct.pack("<d", value)
-    return b"\x18" + _varint(int(value) & 0xFFFF_FFFF_FFFF_FFFF)
+    return b"\x18" + _varint(value & 0xFFFF_FFFF_FFFF_FFFF)
 
 
 @lru_cache(maxsize=4096)
@@ -63,8 +62,13 @@ def _key(name: str) -> bytes:
     return b"\x0a" + _sized(name.encode()) + b"\x12"
 
 
-def _key_value(name: str, value: str | bool | float) -> bytes:
+def _key_value(name: str, value: str | int | bool | float) -> bytes:  # noqa: PYI041
     return _sized(_key(name) + _sized(_any_value(value)))
+
+
+# Most attributes are short texts: their lengths fit into one byte each, what surrounds them into a table.
+_SHORT_HEADS: Final = tuple(_ATTRIBUTE + _varint(length) for length in range(128))
+_SHORT_TEXTS: Final = tuple(bytes((length + 2, 0x0A, length)) for length in range(126))
 
 
 def log_record(record: AuditRecord) -> bytes:
@@ -73,6 +77,13 @@ def log_record(record: AuditRecord) -> bytes:
     if record.message:
         parts += (_BODY, _sized(_any_value(record.message)))
     for name, value in semconv.to_attributes(record).items():
+        if isinstance(value, str):
+            key, data = _key(name), value.encode()
+            length = len(data)
+            whole = len(key) + length + 3
+            if whole < 128:
+                parts += (_SHORT_HEADS[whole], key, _SHORT_TEXTS[length], data)
+                continue
         parts += (_ATTRIBUTE, _key_value(name, value))
     if record.trace_id:
         parts += (_TRACE_ID, bytes.fromhex(record.trace_id))

@@ -303,6 +303,27 @@ def test_records_wait_for_a_sink_that_is_down(
     assert max(len(batch.resource_logs[0].scope_logs[0].log_records) for batch in sink.requests) <= 512
 
 
+def test_memory_stays_flat_while_the_sink_is_down(spool_directory: Path) -> None:
+    """Records wait on disk: forty thousand of them, 30 MB, cost the process next to nothing."""
+    out = run_script(
+        """
+        import resource
+        pipeline = provider.start(audit_config(Path(sys.argv[1]), sys.argv[2], sink_max_backoff=0.01))
+        emit = lambda number: pipeline.logger.emit(make_record(pipeline, number, message="x" * 500))
+        for number in range(2000): emit(number)
+        while pipeline.health.failures < 3: time.sleep(0.01)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        for number in range(40000): emit(number)
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+        os._exit(0)
+        """,
+        spool_directory,
+        NOWHERE,
+    )
+    assert int(out) < 8 * 1024  # KiB
+    assert layout.spooled_bytes(spool_directory) > 30_000_000
+
+
 def test_an_exit_does_not_wait_long_for_a_sink_that_is_not_there(spool_directory: Path) -> None:
     """A short command must not hang: one look, then the records wait for the next process."""
     out = run_script(

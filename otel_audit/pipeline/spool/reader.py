@@ -258,7 +258,7 @@ class StreamReader:
 
     def _low(self, at: tuple[int, int]) -> tuple[int, int]:
         """Where a reader must begin to know the intents that are open now."""
-        return min((intent.start for intent in self._open.values()), default=at)
+        return min([intent.start for intent in self._open.values()]) if self._open else at
 
     def _after(self) -> Place:
         at = self._at
