@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from django import VERSION
 
 from otel_audit.config.model import AuditConfig
 from otel_audit.instrumentation.django import deletes, inserts, updates
@@ -235,12 +238,12 @@ class WriteCapture:
         capture, thread = self.capture, self.capture.thread
         freshness = capture.freshness
 
-        def from_db(cls: Any, db: Any, field_names: Any, values: Any) -> Any:
+        def from_db(cls: Any, db: Any, field_names: Any, values: Any, **options: Any) -> Any:
             if previous is _ABSENT:
                 inherited: Any = super(model, cls)
-                instance = inherited.from_db(db, field_names, values)
+                instance = inherited.from_db(db, field_names, values, **options)
             else:
-                instance = previous.__get__(None, cls)(db, field_names, values)
+                instance = previous.__get__(None, cls)(db, field_names, values, **options)
             try:
                 plan = capture.plan(cls)
                 row = _frozen(plan.mutable, len(plan.row), field_names, values) if plan.mutable else values
@@ -252,9 +255,26 @@ class WriteCapture:
                 capture.faults.note("from_db", error)
             return instance
 
-        from_db.otel_audit = True  # type: ignore[attr-defined]
-        model.from_db = classmethod(from_db)
+        # Django 6.1 looks whether a model takes the fetch mode, and warns its author if it does not.
+        hook: Callable[..., Any] = from_db
+        if VERSION >= (6, 1) and not _takes_options(model.from_db):
+            hook = _without_options(from_db)
+        hook.otel_audit = True  # type: ignore[attr-defined]
+        model.from_db = classmethod(hook)
         self._hooked.append((model, previous))
+
+
+def _takes_options(from_db: Any) -> bool:
+    kinds = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD)
+    parameters = inspect.signature(from_db).parameters
+    return "fetch_mode" in parameters or any(found.kind in kinds for found in parameters.values())
+
+
+def _without_options(from_db: Callable[..., Any]) -> Callable[..., Any]:
+    def plain(cls: Any, db: Any, field_names: Any, values: Any) -> Any:
+        return from_db(cls, db, field_names, values)
+
+    return plain
 
 
 def _frozen(mutable: dict[str, int], width: int, names: Any, values: Any) -> Any:
