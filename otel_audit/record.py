@@ -106,7 +106,8 @@ class Bulk(msgspec.Struct, frozen=True, omit_defaults=True):
     """The rows of a bulk record, column by column.
 
     ``count`` rows were affected; ``keys`` and each column's arrays have one entry a row, in the same
-    order, and are empty where ``AuditRecord.completeness`` is ``count`` or ``statement``.
+    order, and are empty where ``AuditRecord.completeness`` is ``count`` or ``statement``. A read that showed
+    more objects than a record lists says ``count`` and has the keys of the first.
     ``part`` of ``parts`` (from 1) where a statement touched more rows than one record may carry;
     the parts share ``id``.
     """

@@ -60,7 +60,13 @@ class DjangoConfig(_Section, frozen=True):
         Literal["as_loaded", "exact", "off"],
         Meta(description="Default of `django.model.<pattern>.old_values`."),
     ] = "as_loaded"
-    auth_events: Annotated[bool, Meta(description="Record logins, logouts and failed logins.")] = True
+    auth_events: Annotated[
+        bool,
+        Meta(
+            description="Record logins, logouts, failed logins and refused requests (401, 403, redirects to "
+            "the login)."
+        ),
+    ] = True
     failures: Annotated[bool, Meta(description="Record changes that were rolled back, as `failure`.")] = True
     max_bulk_rows: Annotated[
         int,
