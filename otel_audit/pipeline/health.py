@@ -34,10 +34,6 @@ class Throttle:
         with suppress(Exception):  # a user's log handler may do anything; the record comes first
             _log.log(level, message, *args, exc_info=exc_info)
 
-    def forget(self, key: str) -> None:
-        """Let the next line with ``key`` through: what it reported is over."""
-        self._seen.pop(key, None)
-
 
 class Health:
     """Counters since the process began (a fork begins anew), and the last trouble of spool and sink."""
@@ -92,8 +88,7 @@ class Health:
         if self.sink_error:
             self.sink_error = ""
             self.sink_error_since = 0
-            self.log.forget("sink")
-            _log.info("the audit sink accepts records again")
+            self.log(logging.INFO, "sink again", "the audit sink accepts records again")
 
     def spool_failed(self, reason: str) -> None:
         """Remember why the spool cannot be written."""
@@ -102,5 +97,4 @@ class Health:
     def spool_recovered(self) -> None:
         """Remember that the spool was written again."""
         self.spool_error = ""
-        self.log.forget("spool")
-        _log.warning("the audit spool can be written again")
+        self.log(logging.WARNING, "spool again", "the audit spool can be written again")

@@ -202,7 +202,9 @@ class AuditLogger:
 
     def _enrich(self, hook: Hook, record: AuditRecord) -> AuditRecord:
         try:
-            return hook(record)
+            enriched = hook(record)
+            check_types(enriched)
+            return enriched
         except Exception as error:  # noqa: BLE001 - a hook is the application's, the record is ours
             self.health.log(
                 logging.ERROR, "hook", "hook %r failed (%r); records go on without it", hook, error

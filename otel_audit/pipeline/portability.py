@@ -6,13 +6,25 @@ Most records hold plain values only; that is seen in one look at all of them tog
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import msgspec
 
 from otel_audit.errors import InvalidRecord
-from otel_audit.record import AuditRecord, Bulk, Change, Column, portable, portable_type
+from otel_audit.record import (
+    ActorType,
+    AuditRecord,
+    Bulk,
+    Change,
+    Column,
+    Completeness,
+    OldValues,
+    Outcome,
+    portable,
+    portable_type,
+)
 
 UNWEIGHED: Final = 1 << 62
 """Weight of values that were not weighed: above every limit."""
@@ -20,7 +32,11 @@ UNWEIGHED: Final = 1 << 62
 _ATOMS: Final = frozenset({type(None), bool, msgspec.UnsetType})
 _PLAIN: Final = _ATOMS | {int, str, float}
 _TEXTS: Final = frozenset({str})
-_OUTCOMES: Final = frozenset({"success", "failure", "unknown"})
+_OUTCOMES: Final = frozenset(get_args(Outcome))
+_ACTOR_TYPES: Final = frozenset(get_args(ActorType))
+_COMPLETENESS: Final = frozenset(get_args(Completeness))
+_OLD_VALUES: Final = frozenset((None, *get_args(OldValues)))
+_astuple = msgspec.structs.astuple
 
 
 def portable_parts(
@@ -115,44 +131,63 @@ def check_types(record: AuditRecord) -> None:
     Raises:
         InvalidRecord: a part is of the wrong type, or empty where it may not be.
     """
-    actor, target = record.actor, record.target
+    actor, target, bulk = record.actor, record.target, record.bulk
     texts = [change.field for change in record.changes]
-    texts += (
-        record.id,
-        record.log,
-        record.message,
-        record.error,
-        record.event_type,
-        record.reason,
-        record.tenant,
-        record.system,
-        record.code,
-        actor.id,
-        actor.name,
-        actor.on_behalf_of,
-    )
+    names = len(texts)
+    texts += _TEXTS_OF(record)
+    texts += _astuple(actor)
+    texts += _astuple(record.source)
+    texts += _astuple(record.request)
+    texts += _astuple(record.database)
     texts += record.fields
-    if target is not None:
-        texts += (target.id, target.type)
-    complete = actor.id and record.log and (target is None or target.type)
-    if not complete or not _TEXTS.issuperset(map(type, texts)) or "" in texts[: len(record.changes)]:
+    for named in record.related if target is None else [target, *record.related]:
+        texts += _astuple(named)
+    if bulk is not None:
+        texts += bulk.keys
+        texts += [column.field for column in bulk.columns]
+    complete = actor.id and record.log and (target is None or target.type) and "" not in texts[:names]
+    if not complete or not _TEXTS.issuperset(map(type, texts)):
         raise _wrong(record)
-    if record.outcome not in _OUTCOMES:
-        raise InvalidRecord(f"outcome is {record.outcome!r}; write 'success', 'failure' or 'unknown'")
+    if (
+        record.outcome not in _OUTCOMES
+        or actor.type not in _ACTOR_TYPES
+        or record.completeness not in _COMPLETENESS
+        or record.old_values not in _OLD_VALUES
+    ):
+        raise _wrong_choice(record)
+
+
+_TEXT_FIELDS: Final = ("id", "log", "message", "error", "event_type", "reason", "tenant", "system", "code")
+_TEXTS_OF: Final = operator.attrgetter(*_TEXT_FIELDS)
 
 
 def _wrong(record: AuditRecord) -> InvalidRecord:
-    parts: dict[str, Any] = {
-        name: getattr(record, name)
-        for name in ("id", "log", "message", "error", "event_type", "reason", "tenant", "system", "code")
-    }
-    parts |= {f"actor.{name}": getattr(record.actor, name) for name in ("id", "name", "on_behalf_of")}
-    if record.target is not None:
-        parts |= {"target.type": record.target.type, "target.id": record.target.id}
+    parts: dict[str, Any] = {name: getattr(record, name) for name in _TEXT_FIELDS}
+    for group in ("actor", "target", "source", "request", "database"):
+        part = getattr(record, group)
+        if part is not None:
+            parts |= {f"{group}.{name}": value for name, value in msgspec.structs.asdict(part).items()}
     for name, value in parts.items():
         if type(value) is not str or (not value and name in ("actor.id", "log", "target.type")):
             return InvalidRecord(f"{record.event_name}: {name} is {value!r}; write text, not empty")
     for change in record.changes:
         if type(change.field) is not str or not change.field:
             return InvalidRecord(f"{record.event_name}: a change's field is {change.field!r}; write its name")
-    return InvalidRecord(f"{record.event_name}: fields are {record.fields!r}; write a list of names")
+    return InvalidRecord(
+        f"{record.event_name}: fields are {record.fields!r}, related are {record.related!r}, bulk keys are "
+        f"{record.bulk.keys[:10] if record.bulk else []!r}; write lists of text"
+    )
+
+
+def _wrong_choice(record: AuditRecord) -> InvalidRecord:
+    for name, value, valid in (
+        ("outcome", record.outcome, _OUTCOMES),
+        ("actor.type", record.actor.type, _ACTOR_TYPES),
+        ("completeness", record.completeness, _COMPLETENESS),
+    ):
+        if value not in valid:
+            choices = ", ".join(map(repr, sorted(valid)))
+            return InvalidRecord(f"{record.event_name}: {name} is {value!r}; write one of {choices}")
+    return InvalidRecord(
+        f"{record.event_name}: old_values is {record.old_values!r}; write 'as_loaded', 'exact' or None"
+    )

@@ -19,7 +19,7 @@ from otel_audit.context import context, moment
 from otel_audit.errors import AuditError, InvalidRecord
 from otel_audit.pipeline import limits
 from otel_audit.pipeline.provider import AuditPipeline
-from otel_audit.record import Actor, AuditRecord, Bulk, Change, Column, Target
+from otel_audit.record import Actor, AuditRecord, Bulk, Change, Column, Database, Target
 from tests.pipeline.spooling import audit_config, make_record, spooled_records
 
 Make = Callable[..., AuditPipeline]
@@ -111,6 +111,12 @@ def test_what_was_kept_is_what_was_made(pipeline: AuditPipeline, spool_directory
         ({"changes": [Change("", 1, 2)]}, "field"),
         ({"changes": [Change(3, 1, 2)]}, "field"),  # type: ignore[arg-type]
         ({"fields": [1]}, "fields"),
+        ({"actor": Actor("7", "robot")}, "actor.type"),  # type: ignore[arg-type]
+        ({"completeness": "half"}, "completeness"),
+        ({"old_values": "guessed"}, "old_values"),
+        ({"database": Database(table=b"t")}, "database.table"),  # type: ignore[arg-type]
+        ({"related": [Target("shop.Order", 3)]}, "related"),  # type: ignore[arg-type]
+        ({"changes": [], "bulk": Bulk(1, [7])}, "bulk keys"),  # type: ignore[list-item]
     ],
 )
 def test_a_part_that_could_not_be_read_again_is_refused(
@@ -156,7 +162,11 @@ def test_hooks_enrich_and_a_broken_one_costs_nothing(
     def broken(record: AuditRecord) -> AuditRecord:
         raise RuntimeError("hook")
 
-    pipeline = AuditPipeline(audit_config(spool_directory), hooks=[broken, add], ship=False)
+    def unreadable(record: AuditRecord) -> AuditRecord:
+        return msgspec.structs.replace(record, message=7)
+
+    hooks = [broken, unreadable, add]
+    pipeline = AuditPipeline(audit_config(spool_directory), hooks=hooks, ship=False)
     record = make_record(pipeline)
     assert record.attributes["a"] == 1
     assert "hunter2" not in str(record)

@@ -86,6 +86,7 @@ class SpoolWriter:
         self._before = 0
         self._written_total = 0
         self._synced_total = 0
+        self._unsynced_total = 0
         self._room = 0
         self._no_wait_before = 0.0
         self._handle = 0
@@ -306,10 +307,20 @@ class SpoolWriter:
         if descriptor >= 0:
             self._before, self._offset = self._offset, 0
             self.committed = (self._number + 1, 0)
-            if self._fsync:
-                _sync(descriptor)
-                self._synced_total = self._written_total
-            os.close(descriptor)
+            try:
+                if self._fsync:
+                    self._sync_closing(descriptor)
+            finally:
+                os.close(descriptor)
+
+    def _sync_closing(self, descriptor: int) -> None:
+        try:
+            _sync(descriptor)
+            self._synced_total = self._written_total
+        except OSError:
+            # Nobody can flush these bytes any more: those who wait for them must not be told all is well.
+            self._unsynced_total = self._written_total
+            raise
 
     def _find_room(self, size: int) -> None:
         """Measure the directory anew and allow some more bytes before the next measuring."""
@@ -347,8 +358,10 @@ class SpoolWriter:
     def _flush(self, total: int) -> None:
         """Flush to the disk; threads that wrote meanwhile are served by one flush."""
         with self._sync_mutex:
-            if self._synced_total >= total:
+            if self._synced_total >= total > self._unsynced_total:
                 return
+            if total <= self._unsynced_total:
+                raise SpoolError(f"spool directory {self.directory}: flushing to the disk failed")
             with self._mutex:
                 descriptor, reached = self._descriptor, self._written_total
                 # Closed segments are flushed when they are closed; only the open one is left.
