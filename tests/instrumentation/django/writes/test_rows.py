@@ -278,15 +278,20 @@ def test_database_defaults_and_generated_columns_are_read_back(audit: CapturedAu
     assert datetime.datetime.fromisoformat(seen.new) == Stock.objects.get().seen
 
 
-def test_pre_save_is_called_as_often_as_without_us(audit: CapturedAudit) -> None:
-    CountingField.calls = 0
-    vault = Vault.objects.create()
-    vault.counter = 5
-    vault.save()
-    vault.save()
-    Vault.objects.bulk_create([Vault(), Vault()])
-    Vault.objects.bulk_create([Vault(pk=vault.pk)], ignore_conflicts=True)
-    assert CountingField.calls == 6
+def test_pre_save_is_called_as_often_as_without_us(vendor: str) -> None:
+    def calls() -> int:
+        CountingField.calls = 0
+        vault = Vault.objects.create()
+        vault.counter = 5
+        vault.save()
+        vault.save()
+        Vault.objects.bulk_create([Vault(), Vault()])
+        Vault.objects.bulk_create([Vault(pk=vault.pk)], ignore_conflicts=True)
+        return CountingField.calls
+
+    plain = calls()
+    with auditing():
+        assert calls() == plain
 
 
 def test_fields_that_encrypt_are_masked(audit: CapturedAudit) -> None:
