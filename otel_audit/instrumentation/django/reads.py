@@ -56,7 +56,7 @@ class ReadCapture:
         self._logger = logger
         self._place = place
         self._tables: frozenset[str] | None = None
-        self._internal = _Depth()
+        self._internal = _Internal()
 
     @staticmethod
     def wanted(config: DjangoConfig) -> bool:
@@ -78,19 +78,18 @@ class ReadCapture:
 
         @functools.wraps(original)
         def execute_sql(compiler: Any, result_type: Any = MULTI, *args: Any, **kwargs: Any) -> Any:
-            if self._internal.value or isinstance(compiler, _WRITES) or compiler.query.explain_info:
+            if self._internal.depth or isinstance(compiler, _WRITES) or compiler.query.explain_info:
                 return original(compiler, result_type, *args, **kwargs)
             if result_type == SINGLE:
-                at = moment()
                 row = original(compiler, result_type, *args, **kwargs)
                 logger = self._logger()
                 if logger is not None and self._concerned(compiler.query):
-                    self._answered(logger, compiler, row, at)
+                    with self._internal:
+                        self._answered(logger, compiler, row)
                 return row
             if result_type != MULTI:
                 return original(compiler, result_type, *args, **kwargs)
             appended = self._append_keys(compiler)
-            at = moment()
             try:
                 result = original(compiler, result_type, *args, **kwargs)
             finally:
@@ -98,7 +97,8 @@ class ReadCapture:
                     del compiler.pre_sql_setup
             logger = self._logger()
             if logger is not None and (appended or self._concerned(compiler.query)):
-                return self._fetched(logger, compiler, appended, result, at)
+                with self._internal:
+                    return self._fetched(logger, compiler, appended, result)
             return result
 
         return execute_sql
@@ -111,7 +111,7 @@ class ReadCapture:
             rows: Iterator[Any] = original(iterable)
             queryset = iterable.queryset
             logger = self._logger()
-            if logger is None or self._internal.value or not self._is_sensitive(queryset.model):
+            if logger is None or self._internal.depth or not self._is_sensitive(queryset.model):
                 return rows
             return self._raw_rows(logger, queryset, rows)
 
@@ -122,11 +122,8 @@ class ReadCapture:
 
         @functools.wraps(original)
         def not_a_read(*args: Any, **kwargs: Any) -> Any:
-            self._internal.value += 1
-            try:
+            with self._internal:
                 return original(*args, **kwargs)
-            finally:
-                self._internal.value -= 1
 
         return not_a_read
 
@@ -196,8 +193,9 @@ class ReadCapture:
 
     # --- recording ---------------------------------------------------------------------------
 
-    def _answered(self, logger: AuditLogger, compiler: Any, row: Any, at: Moment) -> None:
+    def _answered(self, logger: AuditLogger, compiler: Any, row: Any) -> None:
         """Record a count, an exists or an aggregate."""
+        at = moment()
         try:
             kind = kind_of(compiler.query)
             count = None
@@ -223,10 +221,9 @@ class ReadCapture:
         if records:
             logger.emit(*records, at=at)
 
-    def _fetched(
-        self, logger: AuditLogger, compiler: Any, appended: Sequence[Any], result: Any, at: Moment
-    ) -> Any:
+    def _fetched(self, logger: AuditLogger, compiler: Any, appended: Sequence[Any], result: Any) -> Any:
         """Record rows that are there; of those still to come, see to it that they will be."""
+        at = moment()
         try:
             tallies = [
                 Tally(reading, compiler, self._max_keys)
@@ -257,10 +254,8 @@ class ReadCapture:
         width: int | None,
         at: Moment,
     ) -> Iterator[Any]:
-        begun = [
-            self._record(logger, tally.reading, at, connection, completeness="statement") for tally in tallies
-        ]
-        intent = logger.intend(begun)
+        with self._internal:
+            intent = self._begin(logger, tallies, connection, at)
         try:
             for chunk in chunks:
                 _count(logger, tallies, chunk)
@@ -269,10 +264,28 @@ class ReadCapture:
             close = getattr(chunks, "close", None)
             if close is not None:
                 close()
-            records = self._records(logger, tallies, connection, at)
-            logger.settle(intent, "success", records)
-            for record in records:
-                logger.span_event(record, at)
+            with self._internal:
+                records = self._records(logger, tallies, connection, at)
+                if intent is None:
+                    logger.emit(*records, at=at)
+                else:
+                    logger.settle(intent, "success", records)
+                    for record in records:
+                        logger.span_event(record, at)
+
+    def _begin(
+        self, logger: AuditLogger, tallies: Iterable[Tally], connection: Any, at: Moment
+    ) -> int | None:
+        """Put on disk that rows are about to be read, before the first is."""
+        try:
+            begun = [
+                self._record(logger, tally.reading, at, connection, completeness="statement")
+                for tally in tallies
+            ]
+        except Exception as error:
+            logger.failed("a read of sensitive data that has begun", error)
+            return None
+        return logger.intend(begun)
 
     def _raw_rows(self, logger: AuditLogger, queryset: Any, rows: Iterator[Any]) -> Iterator[Any]:
         at = moment()
@@ -282,8 +295,7 @@ class ReadCapture:
         try:
             for instance in rows:
                 if not count:
-                    columns = [queryset.model_fields.get(column) for column in queryset.columns]
-                    fields = tuple(field.name for field in columns if field is not None)
+                    fields = _raw_fields(logger, queryset)
                 count += 1
                 if len(keys) < self._max_keys:
                     keys[key_text(instance.pk)] = None
@@ -309,14 +321,15 @@ class ReadCapture:
         reading = Reading(queryset.model._meta.concrete_model, fields)
         complete = count <= self._max_keys
         connection = connections[queryset.db]
-        try:
-            record = self._objects(
-                logger, reading, at, connection, list(keys), len(keys) if complete else count, complete
-            )
-        except Exception as error:
-            logger.failed("a read of sensitive data", error)
-        else:
-            logger.emit(record, at=at)
+        with self._internal:
+            try:
+                record = self._objects(
+                    logger, reading, at, connection, list(keys), len(keys) if complete else count, complete
+                )
+            except Exception as error:
+                logger.failed("a read of sensitive data", error)
+            else:
+                logger.emit(record, at=at)
 
     def _records(
         self, logger: AuditLogger, tallies: Iterable[Tally], connection: Any, at: Moment
@@ -382,8 +395,25 @@ def _count(logger: AuditLogger, tallies: Iterable[Tally], chunk: Any) -> None:
             logger.failed("a read of sensitive data is recorded without its objects", error)
 
 
-class _Depth(threading.local):
-    value = 0
+def _raw_fields(logger: AuditLogger, queryset: Any) -> tuple[str, ...]:
+    try:
+        columns = [queryset.model_fields.get(column) for column in queryset.columns]
+    except Exception as error:
+        logger.failed("a read of sensitive data is recorded without its fields", error)
+        return ()
+    return tuple(field.name for field in columns if field is not None)
+
+
+class _Internal(threading.local):
+    """A block whose queries are nobody's reads: Django's own errands, and what our own work may ask for."""
+
+    depth = 0
+
+    def __enter__(self) -> None:
+        self.depth += 1
+
+    def __exit__(self, *exception: object) -> None:
+        self.depth -= 1
 
 
 def _narrowed(chunks: Iterable[Any], width: int) -> Iterator[Any]:

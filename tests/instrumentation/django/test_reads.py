@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -490,3 +491,58 @@ def test_django_is_as_it_was_afterwards(instrumented: Instrumented) -> None:
     with instrumented(reads=["clinic.*"]):
         assert [dict(vars(item)) for item in classes] != before
     assert [dict(vars(item)) for item in classes] == before
+
+
+def test_a_reader_that_is_killed_leaves_what_it_had_begun(
+    instrumented: Instrumented, patients: list[Patient]
+) -> None:
+    """The intent is on disk before the first row: whoever adopts the spool ships it as ``unknown``."""
+    with instrumented(reads=["clinic.Patient"]) as audit:
+        rows = Patient.objects.order_by("pk").iterator(chunk_size=1)
+        next(rows)
+        content = b"".join(
+            path.read_bytes() for path in Path(audit.pipeline.directory).rglob("*") if path.is_file()
+        )
+        assert b"clinic.patient.read" in content
+        assert seen(audit) == []
+        rows.close()  # type: ignore[attr-defined]
+
+
+def test_a_hook_that_reads_is_not_recorded_for_ever(
+    reads: CapturedAudit, ann: Patient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hooks run while a record is made; what they ask for is our doing, not the application's."""
+
+    def with_balance(record: AuditRecord) -> AuditRecord:
+        Patient.objects.count()
+        Patient.objects.get(pk=ann.pk)
+        return record
+
+    monkeypatch.setattr(reads.pipeline.logger, "_hooks", (with_balance,))
+    list(Patient.objects.all())
+    Patient.objects.count()
+    assert len(seen(reads)) == 2
+
+
+@pytest.mark.parametrize("broken", ["row_readings", "aggregate_readings", "missing_keys", "Tally"])
+def test_a_fault_of_ours_costs_the_record_only(
+    reads: CapturedAudit, ann: Patient, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    from otel_audit.instrumentation.django import reads as module
+
+    def fail(*args: Any, **kwargs: Any) -> Any:
+        raise RuntimeError("our fault")
+
+    def ask() -> list[Any]:
+        return [
+            [patient.name for patient in Patient.objects.order_by("pk")],
+            list(Patient.objects.order_by("pk").values_list("email")),
+            [*Patient.objects.order_by("pk").values("card").iterator()],
+            Patient.objects.count(),
+            Patient.objects.filter(name="Ann").exists(),
+        ]
+
+    expected = ask()
+    monkeypatch.setattr(module, broken, fail)
+    assert ask() == expected
+    assert reads.pipeline.health.refused > 0
