@@ -22,7 +22,6 @@ from django.db.models.sql.compiler import SQLDeleteCompiler, SQLInsertCompiler, 
 from django.db.models.sql.constants import MULTI, SINGLE
 
 from otel_audit.config.model import DjangoConfig
-from otel_audit.context import Moment, moment
 from otel_audit.instrumentation.django.changes import Place
 from otel_audit.instrumentation.django.fields import key_text
 from otel_audit.instrumentation.django.models import ModelPolicy
@@ -33,9 +32,8 @@ from otel_audit.instrumentation.django.read_plan import (
     missing_keys,
     row_readings,
 )
-from otel_audit.instrumentation.django.read_tally import Tally
+from otel_audit.instrumentation.django.read_records import ReadRecords, Tally, key_readers
 from otel_audit.pipeline.logger import AuditLogger
-from otel_audit.record import AuditRecord, Bulk, Completeness, Database, Target
 
 _WRITES: Final = (SQLInsertCompiler, SQLUpdateCompiler, SQLDeleteCompiler)
 _DISPATCH_UID: Final = "otel_audit"
@@ -195,38 +193,21 @@ class ReadCapture:
 
     def _answered(self, logger: AuditLogger, compiler: Any, row: Any) -> None:
         """Record a count, an exists or an aggregate."""
-        at = moment()
+        records = ReadRecords(logger, self._place(compiler.connection))
+        kind = kind_of(compiler.query)
         try:
-            kind = kind_of(compiler.query)
-            count = None
-            if kind == "count":
-                count = int(row[0]) if row else 0
-            elif kind == "exists":
-                count = 1 if row else 0
-            records = [
-                self._record(
-                    logger,
-                    reading,
-                    at,
-                    compiler.connection,
-                    bulk=None if count is None else Bulk(count),
-                    completeness="statement" if count is None else "count",
-                    attributes={"query": kind},
-                )
-                for reading in aggregate_readings(compiler.query, kind, self._is_sensitive)
-            ]
+            readings = aggregate_readings(compiler.query, kind, self._is_sensitive)
         except Exception as error:
             logger.failed("a read of sensitive data", error)
-            return
-        if records:
-            logger.emit(*records, at=at)
+        else:
+            records.keep_answer(readings, kind, row)
 
     def _fetched(self, logger: AuditLogger, compiler: Any, appended: Sequence[Any], result: Any) -> Any:
         """Record rows that are there; of those still to come, see to it that they will be."""
-        at = moment()
+        records = ReadRecords(logger, self._place(compiler.connection))
         try:
             tallies = [
-                Tally(reading, compiler, self._max_keys)
+                Tally(reading, key_readers(compiler, reading.keys), self._max_keys)
                 for reading in row_readings(compiler, self._is_sensitive, appended)
             ]
         except Exception as error:
@@ -237,162 +218,52 @@ class ReadCapture:
             return result if width is None else _narrowed(result, width)
         if isinstance(result, list):
             for chunk in result:
-                _count(logger, tallies, chunk)
-            records = self._records(logger, tallies, compiler.connection, at)
-            logger.emit(*records, at=at)
+                records.count(tallies, chunk)
+            records.keep(tallies)
             return result if width is None else list(_narrowed(result, width))
         if type(result) is type(iter([])):  # an empty result that the database was not asked for
             return result
-        return self._pieces(logger, tallies, compiler.connection, result, width, at)
+        return self._pieces(records, tallies, result, width)
 
     def _pieces(
-        self,
-        logger: AuditLogger,
-        tallies: list[Tally],
-        connection: Any,
-        chunks: Any,
-        width: int | None,
-        at: Moment,
+        self, records: ReadRecords, tallies: list[Tally], chunks: Any, width: int | None
     ) -> Iterator[Any]:
         with self._internal:
-            intent = self._begin(logger, tallies, connection, at)
+            intent = records.begin(tallies)
         try:
             for chunk in chunks:
-                _count(logger, tallies, chunk)
+                records.count(tallies, chunk)
                 yield chunk if width is None else [row[:width] for row in chunk]
         finally:
             close = getattr(chunks, "close", None)
             if close is not None:
                 close()
             with self._internal:
-                records = self._records(logger, tallies, connection, at)
-                if intent is None:
-                    logger.emit(*records, at=at)
-                else:
-                    logger.settle(intent, "success", records)
-                    for record in records:
-                        logger.span_event(record, at)
-
-    def _begin(
-        self, logger: AuditLogger, tallies: Iterable[Tally], connection: Any, at: Moment
-    ) -> int | None:
-        """Put on disk that rows are about to be read, before the first is."""
-        try:
-            begun = [
-                self._record(logger, tally.reading, at, connection, completeness="statement")
-                for tally in tallies
-            ]
-        except Exception as error:
-            logger.failed("a read of sensitive data that has begun", error)
-            return None
-        return logger.intend(begun)
+                records.keep(tallies, intent)
 
     def _raw_rows(self, logger: AuditLogger, queryset: Any, rows: Iterator[Any]) -> Iterator[Any]:
-        at = moment()
-        keys: dict[str, None] = {}
-        count = 0
-        fields: tuple[str, ...] = ()
+        with self._internal:
+            records = ReadRecords(logger, self._place(connections[queryset.db]))
+        reading = Reading(queryset.model._meta.concrete_model, (), every_row=True)
+        tally = Tally(reading, [lambda instance: key_text(instance.pk)], self._max_keys)
         try:
             for instance in rows:
-                if not count:
-                    fields = _raw_fields(logger, queryset)
-                count += 1
-                if len(keys) < self._max_keys:
-                    keys[key_text(instance.pk)] = None
+                if not tally.count:
+                    tally.reading = reading._replace(fields=_raw_fields(logger, queryset))
+                records.count([tally], [instance])
                 yield instance
         except Exception:
-            if count:
-                self._raw_read(logger, queryset, fields, keys, count, at)
+            if tally.count:
+                self._keep_raw(records, tally)
             raise
         except GeneratorExit:
-            self._raw_read(logger, queryset, fields, keys, count, at)
+            self._keep_raw(records, tally)
             raise
-        self._raw_read(logger, queryset, fields, keys, count, at)
+        self._keep_raw(records, tally)
 
-    def _raw_read(
-        self,
-        logger: AuditLogger,
-        queryset: Any,
-        fields: tuple[str, ...],
-        keys: dict[str, None],
-        count: int,
-        at: Moment,
-    ) -> None:
-        reading = Reading(queryset.model._meta.concrete_model, fields)
-        complete = count <= self._max_keys
-        connection = connections[queryset.db]
+    def _keep_raw(self, records: ReadRecords, tally: Tally) -> None:
         with self._internal:
-            try:
-                record = self._objects(
-                    logger, reading, at, connection, list(keys), len(keys) if complete else count, complete
-                )
-            except Exception as error:
-                logger.failed("a read of sensitive data", error)
-            else:
-                logger.emit(record, at=at)
-
-    def _records(
-        self, logger: AuditLogger, tallies: Iterable[Tally], connection: Any, at: Moment
-    ) -> list[AuditRecord]:
-        records = []
-        for tally in tallies:
-            try:
-                records.append(
-                    self._objects(
-                        logger, tally.reading, at, connection, list(tally.keys), tally.count, tally.complete
-                    )
-                )
-            except Exception as error:
-                logger.failed("a read of sensitive data", error)
-        return records
-
-    def _objects(
-        self,
-        logger: AuditLogger,
-        reading: Reading,
-        at: Moment,
-        connection: Any,
-        keys: list[str],
-        count: int,
-        complete: bool,
-    ) -> AuditRecord:
-        if complete and count == 1:
-            return self._record(logger, reading, at, connection, key=keys[0])
-        completeness: Completeness = "full" if complete else "count"
-        return self._record(
-            logger, reading, at, connection, bulk=Bulk(count, keys), completeness=completeness
-        )
-
-    def _record(
-        self,
-        logger: AuditLogger,
-        reading: Reading,
-        at: Moment,
-        connection: Any,
-        *,
-        key: str = "",
-        **values: Any,
-    ) -> AuditRecord:
-        meta = reading.model._meta
-        place = self._place(connection)
-        return logger.record(
-            f"{meta.label_lower}.read",
-            "READ",
-            at=at,
-            target=Target(meta.label, key),
-            fields=reading.fields,
-            database=Database(place.system, place.namespace, meta.db_table),
-            **values,
-        )
-
-
-def _count(logger: AuditLogger, tallies: Iterable[Tally], chunk: Any) -> None:
-    for tally in tallies:
-        try:
-            tally.add(chunk)
-        except Exception as error:
-            tally.lose_keys()
-            logger.failed("a read of sensitive data is recorded without its objects", error)
+            records.keep([tally])
 
 
 def _raw_fields(logger: AuditLogger, queryset: Any) -> tuple[str, ...]:

@@ -524,7 +524,9 @@ def test_a_hook_that_reads_is_not_recorded_for_ever(
     assert len(seen(reads)) == 2
 
 
-@pytest.mark.parametrize("broken", ["row_readings", "aggregate_readings", "missing_keys", "Tally"])
+@pytest.mark.parametrize(
+    "broken", ["row_readings", "aggregate_readings", "missing_keys", "Tally", "key_readers"]
+)
 def test_a_fault_of_ours_costs_the_record_only(
     reads: CapturedAudit, ann: Patient, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
