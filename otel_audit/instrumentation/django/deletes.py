@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from django.db.models import deletion
+
 from otel_audit.instrumentation.django.capture import Capture, Statement
-from otel_audit.instrumentation.django.changes import BulkWrite
+from otel_audit.instrumentation.django.changes import BulkWrite, CapturedWrite, Verb
 from otel_audit.instrumentation.django.fields import ModelPlan
 from otel_audit.instrumentation.django.statements import (
     Returned,
@@ -98,8 +100,37 @@ def _note(capture: Capture, statement: Statement, returned: Returned, more: int 
         completeness=returned.completeness,
         old_values="exact" if old else None,
     )
-    extra = [BulkWrite(plan, "delete", statement.place, more)] if more > 0 else []
-    statement.done(write, *extra)
+    extra: list[CapturedWrite] = [BulkWrite(plan, "delete", statement.place, more)] if more > 0 else []
+    statement.done(write, *extra, *left_to_the_database(capture, statement))
+
+
+def left_to_the_database(capture: Capture, statement: Statement) -> list[CapturedWrite]:
+    """Say which audited tables the database itself may have changed rows of (Django 6.1's ``DB_CASCADE``).
+
+    No statement of the ORM tells which rows, or whether there were any.
+    """
+    on_delete: Any = getattr(deletion, "DatabaseOnDelete", None)
+    if on_delete is None:
+        return []
+    found: dict[tuple[str, Verb], CapturedWrite] = {}
+    waiting = [statement.plan]
+    while waiting:
+        plan = waiting.pop()
+        for relation in plan.model._meta.related_objects:
+            how: Any = relation.on_delete
+            if not isinstance(how, on_delete):
+                continue
+            child = capture.plan(relation.related_model, statement.connection.vendor)
+            verb: Verb = "delete" if how.operation == "CASCADE" else "update"
+            if (child.label, verb) in found or not child.audited:
+                continue
+            found[child.label, verb] = CapturedWrite(child, verb, statement.place)
+            capture.freshness.wrote_many(
+                statement.connection.alias, child, None, capture.transactions.mark(statement.connection)
+            )
+            if verb == "delete":
+                waiting.append(child)
+    return list(found.values())
 
 
 def keys_of(plan: ModelPlan, rows: Any) -> list[Any] | None:

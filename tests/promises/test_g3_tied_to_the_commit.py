@@ -1,0 +1,209 @@
+"""G3: ``success`` means committed, rolled back is ``failure``, a crash between the two is ``unknown``.
+
+Nothing committed goes unrecorded, nothing unwritten is claimed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.db import DatabaseError, connection, transaction
+
+from otel_audit.record import AuditRecord
+from tests.instrumentation.django.warehouse.databases import (  # noqa: F401
+    audit,
+    auditing,
+    default_database,
+    mariadb_warehouse,
+    postgresql_warehouse,
+    sqlite_warehouse,
+    vendor,
+)
+from tests.instrumentation.django.warehouse.models import Supplier
+from tests.pipeline.spooling import spooled_records, start_script, wait_until
+
+WRITER = """
+import json, random, uuid, django
+from django.conf import settings
+spool, out, database = sys.argv[1:]
+settings.configure(
+    DATABASES={"default": json.loads(database)}, INSTALLED_APPS=["tests.instrumentation.django.warehouse"],
+    USE_TZ=True, DEFAULT_AUTO_FIELD="django.db.models.BigAutoField",
+)
+django.setup()
+from otel_audit.config.model import AuditConfig, DjangoConfig, SpoolConfig
+from otel_audit.instrumentation.django import DjangoAuditInstrumentor
+from tests.instrumentation.django.warehouse.models import Supplier
+config = AuditConfig(django=DjangoConfig(models=["warehouse.*"]), spool=SpoolConfig(directory=spool))
+provider.start(config)
+DjangoAuditInstrumentor().instrument(config=config)
+from django.db import transaction
+
+def thread():
+    while True:
+        name = str(uuid.uuid4())
+        way = random.randrange(4)
+        try:
+            if way == 0:
+                Supplier.objects.create(name=name)
+            elif way == 1:
+                with transaction.atomic():
+                    supplier = Supplier.objects.create(name=name)
+                    supplier.name = name + "+"
+                    supplier.save()
+            elif way == 2:
+                with transaction.atomic():
+                    Supplier.objects.bulk_create([Supplier(name=name), Supplier(name=name + "b")])
+            else:
+                with transaction.atomic():
+                    Supplier.objects.create(name=name)
+                    raise KeyError
+        except KeyError:
+            pass
+        Path(out).touch()
+
+threads = [threading.Thread(target=thread, daemon=True) for _ in range(2)]
+for one in threads:
+    one.start()
+for one in threads:
+    one.join()
+"""
+
+
+def claims(records: list[AuditRecord]) -> dict[tuple[str, str], str]:
+    """(key, name written) to outcome."""
+    found: dict[tuple[str, str], str] = {}
+    for record in records:
+        if not record.event_name.startswith("warehouse.supplier"):
+            continue
+        assert record.target is not None
+        if record.bulk is not None:
+            (column,) = record.bulk.columns
+            written = zip(record.bulk.keys, column.new, strict=True)  # type: ignore[arg-type]
+        else:
+            written = zip([record.target.id], [change.new for change in record.changes], strict=True)
+        for key, name in written:
+            found[key, name] = record.outcome
+    return found
+
+
+def test_killed_at_any_moment_every_commit_is_found_and_none_is_invented(
+    request: pytest.FixtureRequest,
+    vendor: str,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    database = request.getfixturevalue(f"{'mariadb' if vendor == 'mysql' else vendor}_warehouse")
+    if vendor == "sqlite":
+        database = database | {"OPTIONS": {"timeout": 30}}
+    connection.close()
+    for attempt in range(4):
+        before = set(Supplier.objects.values_list("pk", flat=True))
+        connection.close()
+        spool, out = tmp_path / f"spool{attempt}", tmp_path / f"out{attempt}"
+        process = start_script(WRITER, spool, out, json.dumps(database))
+        wait_until(lambda: out.exists() or process.poll() is not None, "a first write", 60)  # noqa: B023
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(random.uniform(0.05, 0.6))
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+        rows = {
+            (str(key), name) for key, name in Supplier.objects.values_list("pk", "name") if key not in before
+        }
+        told = claims(spooled_records(spool))
+        assert rows
+        unknown_statements = [
+            record
+            for record in spooled_records(spool)
+            if record.outcome == "unknown" and record.target is not None and not record.target.id
+        ]
+        missing = {row for row in rows if told.get(row) not in ("success", "unknown")}
+        # In autocommit the key of a row does not exist before the statement: its intent has the values.
+        without_key = {record.changes[0].new for record in unknown_statements if record.changes}
+        assert {name for _, name in missing} <= without_key
+        # What succeeded is there, or was overwritten by a later success for the same key.
+        latest = {key: name for (key, name), outcome in told.items() if outcome == "success"}
+        there = {key for key, _ in rows}
+        assert set(latest) <= there
+        # By name: SQLite gives the key of a row that was rolled back to the next one.
+        failed = {name for (_, name), outcome in told.items() if outcome == "failure"}
+        assert not failed & {name for _, name in rows}
+
+
+def test_random_transactions_agree_with_the_database(audit: Any) -> None:  # noqa: F811
+    """Nested, released and undone savepoints, errors swallowed at any level, in random order."""
+    chance = random.Random(7)
+    names = iter(range(10**6))
+
+    def block(depth: int) -> None:
+        for _ in range(chance.randint(1, 3)):
+            Supplier.objects.create(name=f"n{next(names)}")
+            if depth and chance.random() < 0.6:
+                try:
+                    with transaction.atomic(savepoint=chance.random() < 0.8):
+                        block(depth - 1)
+                        if chance.random() < 0.4:
+                            raise KeyError
+                except (KeyError, DatabaseError):
+                    pass
+
+    for _ in range(40):
+        try:
+            with transaction.atomic(durable=chance.random() < 0.2):
+                block(3)
+                if chance.random() < 0.2:
+                    raise KeyError
+        except (KeyError, DatabaseError):
+            pass
+    told = {name: outcome for (_, name), outcome in claims(audit.records).items()}
+    there = set(Supplier.objects.values_list("name", flat=True))
+    assert {name for name, outcome in told.items() if outcome == "success"} == there
+    assert len(told) > len(there) > 20
+    assert set(told.values()) == {"success", "failure"}
+
+
+def test_threads_have_transactions_of_their_own(audit: Any) -> None:  # noqa: F811
+    if connection.vendor == "sqlite":
+        pytest.skip("SQLite has one writer at a time; the processes above cover it")
+    barrier = threading.Barrier(8)
+
+    def work(number: int) -> None:
+        try:
+            barrier.wait()
+            for step in range(10):
+                try:
+                    with transaction.atomic():
+                        Supplier.objects.create(name=f"{number}-{step}")
+                        if step % 2:
+                            raise KeyError
+                except KeyError:
+                    pass
+        finally:
+            connection.close()
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    told = {name: outcome for (_, name), outcome in claims(audit.records).items()}
+    assert told == {
+        f"{number}-{step}": "failure" if step % 2 else "success" for number in range(8) for step in range(10)
+    }
+
+
+def test_nothing_in_a_transaction_is_claimed_before_it_ends(audit: Any) -> None:  # noqa: F811
+    with pytest.raises(KeyError), transaction.atomic():
+        for number in range(50):
+            Supplier.objects.create(name=str(number))
+        assert len(audit) == 0
+        raise KeyError
+    assert {record.outcome for record in audit} == {"failure"}
+    assert len(audit) == 50
