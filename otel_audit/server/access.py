@@ -23,7 +23,7 @@ class Access:
             return True
         found = False
         for candidate in candidates:
-            found |= hmac.compare_digest((candidate or "").encode(), self._token)
+            found |= hmac.compare_digest((candidate or "").encode("utf-8", "surrogateescape"), self._token)
         return found
 
 
@@ -40,12 +40,17 @@ def bearer(authorization: str | None) -> str | None:
     return None
 
 
-def check_host(host: str, token: str) -> None:
-    """Refuse to listen on anything but loopback without a token.
+def check_access(host: str, token: str) -> None:
+    """Refuse to listen on anything but loopback without a token, and a token that headers cannot carry.
 
     Raises:
-        ConfigurationError: the address is public and there is no token.
+        ConfigurationError: the address is public and there is no token, or the token is not plain ASCII.
     """
+    if not (token.isascii() and token.isprintable() and token == token.strip()):
+        raise ConfigurationError(
+            "server.token has characters that HTTP headers cannot carry: use letters, digits and punctuation "
+            "(`openssl rand -hex 32` makes a good one)"
+        )
     if token or host == "localhost":
         return
     try:

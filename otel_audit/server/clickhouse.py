@@ -134,14 +134,22 @@ class QueryPort:
     """Runs the statements that come in on the query port."""
 
     def __init__(
-        self, engine: Engine, database: str, *, access: Access, backlog: Backlog, limit: int, max_result: int
+        self,
+        engine: Engine,
+        database: str,
+        *,
+        access: Access,
+        backlog: Backlog,
+        limit: int,
+        memory_bytes: int,
     ) -> None:
         self._engine = engine
         self._database = database
         self._access = access
         self._backlog = backlog
         self._limit = limit
-        self._max_result = max_result
+        self._max_memory = memory_bytes // 2
+        self._max_result = memory_bytes // 8
         self._sessions: OrderedDict[str, _Session] = OrderedDict()
         self._threads = ThreadPoolExecutor(16, thread_name_prefix="query")
         with engine.connection() as connection:
@@ -308,6 +316,7 @@ class QueryPort:
         for name, value in settings.items():
             connection.query(f"SET {name} = '{value.translate(_LITERAL)}'")
         connection.query(f"SET max_result_bytes = {self._max_result}, result_overflow_mode = 'throw'")
+        connection.query(f"SET max_memory_usage = {self._max_memory}")
         self._gate.check(connection, sql)
         # Read-only, the engine says of every setting that it cannot be changed, and drivers believe it.
         if not _SETTINGS_LIST.match(sql):

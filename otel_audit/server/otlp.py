@@ -43,6 +43,8 @@ def checked(body: bytes, signal: str, content_type: str = PROTOBUF) -> bytes:
         return body
     try:
         data = json.loads(body)
+        if not isinstance(data, dict):
+            raise ValueError(f"expected an object, found {type(data).__name__}")
         _ids_to_base64(data)
         json_format.ParseDict(data, message, ignore_unknown_fields=True)
     except RecursionError as error:

@@ -24,6 +24,9 @@ from otel_audit.server.rows import Rows, log_rows, span_rows
 
 _logger: Final = logging.getLogger(__name__)
 _READ_TIMEOUT: Final = 60.0
+_DRAINED: Final = 16 * 1024 * 1024
+"""How much of a body that is too large is read nevertheless: a sender cut off in the middle of sending sees a
+broken connection, and tries again, where it should see the answer."""
 _INLINE: Final = 16 * 1024
 """Bodies up to this size are decoded where they are; a thread would cost more than it saves."""
 
@@ -160,15 +163,21 @@ async def read_body(request: Request, limit: int) -> bytes:
         TimeoutError: it does not arrive in time.
     """
     announced = request.headers.get("content-length", "")
-    if announced.isdigit() and int(announced) > limit:
+    if announced.isdigit() and int(announced) > limit + _DRAINED:
         raise TooLarge(f"the body has {announced} bytes, the limit is {limit}")
-    chunks, size = [], 0
+    chunks: list[bytes] = []
+    size = 0
     async with asyncio.timeout(_READ_TIMEOUT):
         async for chunk in request.stream():
             size += len(chunk)
-            if size > limit:
-                raise TooLarge(f"the body is larger than {limit} bytes")
-            chunks.append(chunk)
+            if size <= limit:
+                chunks.append(chunk)
+            elif size > limit + _DRAINED:
+                break
+            else:
+                chunks.clear()
+    if size > limit:
+        raise TooLarge(f"the body is larger than {limit} bytes")
     return b"".join(chunks)
 
 

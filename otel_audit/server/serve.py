@@ -16,7 +16,7 @@ import uvicorn
 
 from otel_audit.config.model import AuditConfig, ServerConfig
 from otel_audit.errors import StoreError
-from otel_audit.server.access import Access, check_host
+from otel_audit.server.access import Access, check_access
 from otel_audit.server.clickhouse import QueryPort
 from otel_audit.server.commit import Backlog, Committer
 from otel_audit.server.datadir import DataDirectory
@@ -61,7 +61,7 @@ class Server:
 
     def __init__(self, config: AuditConfig) -> None:
         options = config.server
-        check_host(options.host, options.token)
+        check_access(options.host, options.token)
         self._database = config.store.database
         with contextlib.ExitStack() as undo:
             sockets = [
@@ -102,7 +102,7 @@ class Server:
             access=access,
             backlog=backlog,
             limit=limit,
-            max_result=options.memory_bytes // 8,
+            memory_bytes=options.memory_bytes,
         )
         apps = (receiver(self._intake, self._ready), self._queries.app())
         self._listeners = [(_listener(app), sock) for app, sock in zip(apps, sockets, strict=True)]

@@ -46,7 +46,7 @@ def migrate(execute: Execute, database: str = "otel") -> list[str]:
             f"database {database!r} has schema version {version}, this is otel-audit {__version__}, which "
             f"knows {CURRENT}; install the newer otel-audit that wrote it"
         )
-    execute(_JOURNAL.replace("{db}", database))
+    execute(_JOURNAL.replace("{db}", database).strip())
     applied = []
     for number, (name, statements) in enumerate(schema.TABLES[version:], start=version + 1):
         for statement in statements:

@@ -27,7 +27,7 @@ WRITABLE: Final = (LANDING, LOGS, TRACES, TRACE_TIMES)
 
 
 class View(NamedTuple):
-    """A view: its name, the table it fills (none: it is only asked), its SELECT with `{db}` for a database."""
+    """A view: its name, the table it fills (none: it is only asked), its SELECT; `{db}` is a database."""
 
     name: str
     target: str | None

@@ -237,8 +237,9 @@ def test_a_thousand_rows_of_one_statement_are_a_thousand_objects(server: Serving
     many = bulk(Bulk(1000, keys, columns, id="b-1", part=2, parts=3))
     send(server, many)
     (counted,) = store.query(
-        "SELECT count() AS n, countIf(changes.old = arrayMap(i -> concat(target_id, '-old-', toString(i)), "
-        "range(5)) AND changes.new = arrayMap(i -> concat(target_id, '-new-', toString(i)), range(5))) AS right "
+        "SELECT count() AS n, "
+        "countIf(changes.old = arrayMap(i -> concat(target_id, '-old-', toString(i)), range(5)) "
+        "AND changes.new = arrayMap(i -> concat(target_id, '-new-', toString(i)), range(5))) AS right "
         "FROM otel.audit_trail WHERE record_id = {id:UUID} AND ordinal > 0",
         {"id": many.id},
     )

@@ -1,0 +1,245 @@
+"""What the query port refuses: attacks on files, the network, the tables and other people's settings."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from otel_audit.server.gate import Denied, allowed_settings, parse_insert, parse_set, parse_use
+from tests.trail import Serving
+
+
+@pytest.fixture
+def port(server: Serving) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=server.clickhouse, timeout=30) as client:
+        yield client
+
+
+@pytest.fixture
+def secret(tmp_path: Path) -> tuple[str, str]:
+    """A file of the server's user, and what it says."""
+    path = tmp_path / "secret.txt"
+    text = str(uuid.uuid4())
+    path.write_text(text)
+    return str(path), text
+
+
+READS = (
+    "SELECT * FROM file('{path}', 'LineAsString')",
+    "SELECT file('{path}')",
+    "SELECT file ('{path}')",
+    "SELECT /* x */ `file`('{path}')",
+    "SELECT `fi\\x6ce`('{path}')",
+    "SELECT \"file\"('{path}')",
+    "SELECT arrayMap(file, ['{path}'])",
+    "SELECT * APPLY(file) FROM (SELECT '{path}')",
+    "SELECT COLUMNS('x') APPLY file FROM (SELECT '{path}' AS x)",
+    "SELECT * APPLY(x -> file(x)) FROM (SELECT '{path}')",
+    "WITH 'a' AS f SELECT arrayMap(x -> file(x), ['{path}'])",
+    "DESCRIBE TABLE file('{path}')",
+    "DESC file('{path}', 'CSVWithNames')",
+    "EXPLAIN SELECT * FROM file('{path}')",
+    "EXPLAIN ESTIMATE SELECT * FROM file('{path}')",
+    "SELECT 1 UNION ALL SELECT length(file('{path}'))",
+    "SELECT (SELECT file('{path}'))",
+    "SELECT * FROM eval('SELECT file(''{path}'')')",
+    "SELECT * FROM loop(file('{path}'))",
+    "SELECT * FROM fileCluster('default', '{path}', 'LineAsString')",
+    "SELECT * FROM view(SELECT file('{path}'))",
+    "SELECT 1 WHERE EXISTS (SELECT file('{path}'))",
+    "SELECT 1 ORDER BY file('{path}')",
+    "SELECT count() OVER (PARTITION BY file('{path}'))",
+    "SELECT 1 FORMAT TSV SETTINGS x = 1; SELECT file('{path}')",
+    "SELECT * FROM filesystem('{path}')",
+    "SELECT * FROM sqlite('{path}', 'x')",
+    "INSERT INTO otel.otel_logs (Body) SELECT file('{path}')",
+    "INSERT INTO otel.otel_logs (Body) VALUES (file('{path}'))",
+    "INSERT INTO otel.otel_logs (Body) VALUES ((SELECT file('{path}')))",
+    "INSERT INTO otel.otel_logs (Body) FORMAT Values ('a'), (concat('x', file('{path}')))",
+    "INSERT INTO otel.otel_logs (Body) FROM INFILE '{path}' FORMAT LineAsString",
+)
+
+
+@pytest.mark.parametrize("attack", READS)
+def test_no_statement_reads_a_file(port: httpx.Client, secret: tuple[str, str], attack: str) -> None:
+    """Refused as access denied or never run, and the file's text is nowhere in the answer or the store."""
+    path, text = secret
+    answer = port.post("/", content=attack.replace("{path}", path))
+    assert answer.status_code >= 400, answer.text
+    assert text not in answer.text
+    kept = port.post("/", content=f"SELECT count() FROM otel.otel_logs WHERE position(Body, '{text}') > 0")
+    assert kept.text == "0\n"
+
+
+def test_what_follows_values_is_not_run(port: httpx.Client, secret: tuple[str, str]) -> None:
+    """Rows end at a semicolon; nothing after it is a statement."""
+    path, text = secret
+    answer = port.post("/", content=f"INSERT INTO otel.otel_logs (Body) VALUES ('a'); SELECT file('{path}')")
+    assert text not in answer.text
+    port.post("/", content="INSERT INTO otel.otel_logs (Body) VALUES ('a');\n\nDROP TABLE otel.otel_logs")
+    assert port.post("/", content="EXISTS TABLE otel.otel_logs").text == "1\n"
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        "SELECT * FROM url('{url}', 'LineAsString')",
+        "SELECT * FROM url('{url}', 'LineAsString', 'a String')",
+        "DESCRIBE TABLE url('{url}')",
+        "DESCRIBE TABLE s3('{url}/b/c')",
+        "SELECT * FROM remote('127.0.0.1:1', system.one)",
+        "SELECT * FROM cluster('default', system.one)",
+        "SELECT * FROM mysql('127.0.0.1:1', 'a', 'b', 'c', 'd')",
+        "SELECT * FROM postgresql('127.0.0.1:1', 'a', 'b', 'c', 'd')",
+        "SELECT * FROM executable('id', 'TSV', 'a String')",
+        "SELECT * FROM Python(config)",
+        "SELECT * FROM python('x')",
+        "SELECT aiGenerate('x')",
+        "INSERT INTO FUNCTION url('{url}', 'TSV', 'a String') VALUES ('x')",
+        "INSERT INTO TABLE FUNCTION file('/tmp/never.tsv') VALUES (1)",
+    ],
+)
+def test_no_statement_reaches_out(port: httpx.Client, server: Serving, attack: str) -> None:
+    """Neither the network nor another program nor the memory of this one."""
+    answer = port.post("/", content=attack.replace("{url}", server.http + "/health"))
+    assert answer.status_code >= 400
+    assert answer.headers["X-ClickHouse-Exception-Code"] in ("497", "46", "47"), answer.text
+    assert "ok" not in answer.text.split("DB::Exception")[0]
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        "DROP TABLE otel.audit_events",
+        "DROP VIEW otel.audit_events_mv",
+        "DETACH TABLE otel.audit_events",
+        "TRUNCATE TABLE otel.audit_events",
+        "DELETE FROM otel.audit_events WHERE 1",
+        "ALTER TABLE otel.audit_events DELETE WHERE 1",
+        "ALTER TABLE otel.audit_events UPDATE actor_id = 'x' WHERE 1",
+        "ALTER TABLE otel.audit_events DROP PARTITION tuple()",
+        "ALTER TABLE otel.audit_events_mv MODIFY QUERY SELECT 1",
+        "RENAME TABLE otel.audit_events TO otel.gone",
+        "EXCHANGE TABLES otel.audit_events AND otel.otel_logs",
+        "OPTIMIZE TABLE otel.audit_events FINAL",
+        "CREATE OR REPLACE TABLE otel.audit_events (a String) ENGINE = Memory",
+        "CREATE TABLE otel.x (a String) ENGINE = Memory",
+        "CREATE TABLE IF NOT EXISTS otel.x (a String) ENGINE = URL('http://127.0.0.1:1/')",
+        "CREATE FUNCTION f AS (x) -> x",
+        "CREATE TEMPORARY TABLE x (a String)",
+        "INSERT INTO otel.audit_events (actor_id) VALUES ('x')",
+        "INSERT INTO otel.otel_audit_migrations (name) VALUES ('x')",
+        "INSERT INTO system.one VALUES (1)",
+        "INSERT INTO `otel`.`audit_events` (actor_id) FORMAT JSONEachRow {}",
+        "SYSTEM STOP MERGES",
+        "SYSTEM SHUTDOWN",
+        "KILL QUERY WHERE 1",
+        "BACKUP DATABASE otel TO Disk('a', 'b')",
+        "GRANT ALL ON *.* TO default",
+        "SELECT 1 INTO OUTFILE '/tmp/otel-audit-never'",
+        "SELECT 1; DROP TABLE otel.audit_events",
+        "SELECT 1;; SELECT 2",
+        "ATTACH TABLE otel.y (a String) ENGINE = File(TSV)",
+        "SELECT 1 SETTINGS readonly = 0",
+        "SELECT 1 SETTINGS max_memory_usage = 0",
+    ],
+)
+def test_no_statement_changes_what_is_recorded(port: httpx.Client, attack: str) -> None:
+    """Not the rows, not the tables, not the server."""
+    before = port.post(
+        "/", content="SELECT name, create_table_query FROM system.tables WHERE database = 'otel'"
+    )
+    answer = port.post("/", content=attack)
+    assert answer.status_code in (400, 403), answer.text
+    assert answer.headers["X-ClickHouse-Exception-Code"] in ("497", "62", "164"), answer.text
+    after = port.post(
+        "/", content="SELECT name, create_table_query FROM system.tables WHERE database = 'otel'"
+    )
+    assert after.text == before.text
+    assert not Path("/tmp/otel-audit-never").exists()
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT 'file(x)', 'it''s \\' file(1)' AS a",
+        "WITH t AS (SELECT number FROM numbers(3)) SELECT sum(number) FROM t",
+        "SELECT * FROM otel.audit_events WHERE has(changes.field, 'file') LIMIT 1",
+        "SELECT format('{}-{}', 'a', 'b'), values FROM (SELECT 1 AS values)",
+        "SHOW TABLES FROM otel",
+        "SHOW CREATE TABLE otel.audit_events",
+        "DESCRIBE TABLE otel.audit_events",
+        "EXPLAIN SELECT 1",
+        "EXISTS TABLE otel.audit_log",
+        "SELECT name, value FROM system.settings LIMIT 1",
+        "SELECT 1 -- file(",
+        "SELECT 1 /* url( */",
+        "SELECT '日本', 'url(''http://x'')'",
+        "SELECT redis.1 FROM (SELECT tuple(1) AS redis)",
+        "SELECT 1;",
+        "(SELECT 1) UNION ALL (SELECT 2)",
+    ],
+)
+def test_honest_questions_pass(port: httpx.Client, sql: str) -> None:
+    """Words in texts and comments are no calls."""
+    answer = port.post("/", content=sql)
+    assert answer.status_code == 200, answer.text
+
+
+def test_a_verdict_is_remembered_for_the_text_it_was_given_for(
+    port: httpx.Client, secret: tuple[str, str]
+) -> None:
+    """Asking an honest question first does not let another through."""
+    path, text = secret
+    assert port.post("/", content="SELECT 'x'").status_code == 200
+    for _ in range(2):
+        answer = port.post("/", content=f"SELECT file('{path}')")
+        assert answer.status_code == 403
+        assert text not in answer.text
+
+
+def test_settings_that_widen_what_may_be_done_are_ignored() -> None:
+    """Whatever is not on the list: limits of memory, files, other dialects."""
+    given = {
+        "readonly": "0",
+        "dialect": "prql",
+        "max_memory_usage": "0",
+        "input_format_values_interpret_expressions": "1",
+        "allow_introspection_functions": "1",
+        "format_schema": "/etc/passwd",
+        "max_block_size": "10",
+        "output_format_json_quote_64bit_integers": "0",
+    }
+    assert allowed_settings(given.items()) == {
+        "max_block_size": "10",
+        "output_format_json_quote_64bit_integers": "0",
+    }
+
+
+def test_inserts_are_taken_apart() -> None:
+    """Table, columns, format and the first byte of the rows."""
+    text = 'INSERT INTO `otel`.audit_log (`Timestamp`, "Body", Events.Name) FORMAT Native\n\x01\x02'
+    insert = parse_insert(text, "otel", "default")
+    assert insert is not None
+    assert (insert.table, insert.columns) == ("otel.audit_log", ("Timestamp", "Body", "Events.Name"))
+    assert (insert.format, text[insert.data_at :]) == ("Native", "\x01\x02")
+    values = parse_insert("insert into otel_logs values ('a')", "otel", "otel")
+    assert values is not None
+    assert (values.format, values.columns) == ("Values", ())
+    assert parse_insert("SELECT 1", "otel", "otel") is None
+    for bad in ("INSERT INTO otel_logs SELECT 1", "INSERT INTO otel_logs (a) FORMAT CapnProto x"):
+        with pytest.raises(Denied):
+            parse_insert(bad, "otel", "otel")
+
+
+def test_set_and_use_are_taken_apart() -> None:
+    """And nothing that only begins like them."""
+    assert parse_set("SET max_threads = 4;") == ("max_threads", "4")
+    assert parse_set("set a = 'it is'") == ("a", "it is")
+    assert parse_set("SET a = 1, b = 2") is None
+    assert parse_use("USE `otel`") == "otel"
+    assert parse_use("USE otel; DROP TABLE x") is None
