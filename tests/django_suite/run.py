@@ -49,7 +49,8 @@ SUBSET = [
 
 _COUNTS = re.compile(r"AssertionError: \d+ != \d+ : \d+ queries executed, \d+ expected")
 _TEXT = re.compile(
-    r"AssertionError: .*(RETURNING|__otel_audit|FOR (NO KEY )?UPDATE|DELETE FROM .* WHERE 0)", re.S
+    r"AssertionError: .*(RETURNING|__otel_audit|FOR (NO KEY )?UPDATE|DELETE FROM .* WHERE 0)|sql\.count\(",
+    re.S,
 )
 
 

@@ -18,12 +18,16 @@ from django.test.utils import CaptureQueriesContext
 from otel_audit.config.model import AuditConfig
 from otel_audit.errors import AuditError, SpoolError
 from otel_audit.instrumentation.django import (
+    assignments,
     capture,
     changes,
+    columns,
     deletes,
     fields,
     inserts,
     old_values,
+    quick_saves,
+    saves,
     statements,
     updates,
 )
@@ -110,9 +114,23 @@ def test_same_answers_and_same_exceptions(expected: list[Any]) -> None:
         assert behaviour() == expected
 
 
+PARTS = (
+    assignments,
+    capture,
+    changes,
+    columns,
+    deletes,
+    fields,
+    inserts,
+    old_values,
+    quick_saves,
+    saves,
+    statements,
+    updates,
+)
 OURS = [
     (module, name)
-    for module in (capture, changes, deletes, fields, inserts, old_values, statements, updates)
+    for module in PARTS
     for name, member in vars(module).items()
     if inspect.isfunction(member)
     and member.__module__ == module.__name__
@@ -127,7 +145,6 @@ OURS = [
         "insert",
         "delete",
         "_related",
-        "_connected",
         "_forbidden",
         "_returning_all",
         "columns_of",
@@ -141,7 +158,9 @@ OURS = [
         "_save_joined",
         "_save_asking",
         "_select_first",
-        "_returning",
+        "returning_rows",
+        "reraise_database_error",
+        "save_quickly",
         "converted",
     }
 ]
@@ -158,7 +177,7 @@ def test_a_failure_of_ours_changes_nothing_for_the_application(
     def broken(*args: Any, **kwargs: Any) -> Any:
         raise RuntimeError(f"{name} is broken")
 
-    for other in (capture, changes, deletes, fields, inserts, old_values, statements, updates):
+    for other in PARTS:
         if vars(other).get(name) is vars(module)[name]:
             monkeypatch.setattr(other, name, broken)
     with auditing():

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from otel_audit.config.model import AuditConfig
 from otel_audit.errors import AuditError
 from otel_audit.instrumentation.django.changes import BulkWrite, CapturedWrite, NoWrite, Place, Verb
+from otel_audit.instrumentation.django.driver import connected
 from otel_audit.instrumentation.django.faults import Faults
 from otel_audit.instrumentation.django.fields import NOT_AUDITED, ModelPlan
 from otel_audit.instrumentation.django.models import ModelPolicy
@@ -152,6 +153,12 @@ class Statement:
             self.state.locked = True
         return result
 
+    def take_write_lock(self) -> None:
+        """Take SQLite's write lock inside a transaction that has not taken it yet."""
+        if self.connection.vendor == "sqlite" and not self.autocommit and not self.state.locked:
+            take_write_lock(self.connection, self.plan.table)
+            self.state.locked = True
+
     def _intended(self, intent: Callable[[], CapturedWrite] | None) -> CapturedWrite:
         if self._intent is None:
             self._intent = intent() if intent else CapturedWrite(self.plan, self.verb, self.place)
@@ -211,7 +218,7 @@ class Statement:
 
         intent.error = type(error).__qualname__
         sent = self.capture.thread.executed != executed
-        lost = isinstance(error, OperationalError | InterfaceError) and not _connected(self.connection)
+        lost = isinstance(error, OperationalError | InterfaceError) and not connected(self.connection)
         refused = isinstance(error, Error) and not lost
         try:
             if self.autocommit:
@@ -237,22 +244,6 @@ class Statement:
             buffer.settle_now(handle, intent, "unknown")
         else:  # it could not even be compiled
             buffer.settle_now(handle, NoWrite(self.plan, self.verb, self.place), "failure")
-
-
-def _connected(connection: Any) -> bool:
-    """Say whether the driver still holds a connection; asks no server."""
-    driver = connection.connection
-    closed = getattr(driver, "closed", None)
-    if driver is None:
-        return False
-    if closed is not None:
-        return not closed
-    if connection.vendor == "mysql":
-        try:
-            driver.ping()
-        except Exception:
-            return False
-    return True
 
 
 def guarded(
@@ -286,6 +277,17 @@ def guarded(
     result = statement.run(plain)
     statement.recover(fault, len(result) if isinstance(result, list) else result)
     return result
+
+
+def reraise_database_error(error: Exception, statement: Statement) -> None:
+    """Let a database error of our own statement reach the application inside a transaction.
+
+    The transaction is aborted by it, and an application that retries on deadlocks must see it.
+    """
+    from django.db import Error
+
+    if isinstance(error, Error) and not statement.autocommit:
+        raise error
 
 
 def suppressing(thread: ThreadState) -> Callable[[_F], _F]:

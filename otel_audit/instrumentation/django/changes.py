@@ -7,12 +7,12 @@ import uuid
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias
 
-import msgspec
 from msgspec import UNSET
 
 from otel_audit.config.model import DjangoConfig
 from otel_audit.context import Moment, moment
-from otel_audit.instrumentation.django.fields import FieldPlan, ModelPlan, freeze, key_text, same, thaw
+from otel_audit.instrumentation.django.columns import change, changed_only, column_type, shown, split
+from otel_audit.instrumentation.django.fields import FieldPlan, ModelPlan, key_text, thaw
 from otel_audit.instrumentation.django.old_values import STATE_KEY, Loaded
 from otel_audit.record import (
     AuditRecord,
@@ -23,11 +23,8 @@ from otel_audit.record import (
     Database,
     OldValues,
     Outcome,
-    Portable,
     Target,
     new_record_id,
-    portable,
-    portable_type,
 )
 
 if TYPE_CHECKING:
@@ -256,21 +253,21 @@ class BulkWrite(CapturedWrite):
             return self._parts(logger, outcome, transaction, [key_text(key) for key in keys], [])
         columns = self._columns(rows, width)
         if self.verb == "update":
-            keys, columns = _changed_only(keys, columns)
+            keys, columns = changed_only(keys, columns)
         if not keys:
             return []
         if len(keys) == 1:
             return [self._single(logger, outcome, transaction, keys[0], columns)]
-        shown = [
+        told = [
             Column(
                 plan.name,
-                UNSET if old is None else [_shown(value) for value in old],
-                UNSET if new is None else [_shown(value) for value in new],
-                _column_type(old, new),
+                UNSET if old is None else [shown(value) for value in old],
+                UNSET if new is None else [shown(value) for value in new],
+                column_type(old, new),
             )
             for plan, old, new in columns
         ]
-        return self._parts(logger, outcome, transaction, [key_text(key) for key in keys], shown)
+        return self._parts(logger, outcome, transaction, [key_text(key) for key in keys], told)
 
     def _columns(
         self, rows: list[Any], width: int
@@ -298,7 +295,7 @@ class BulkWrite(CapturedWrite):
             transaction,
             target=Target(self.plan.label, key_text(key)),
             changes=[
-                _change(plan, UNSET if old is None else old[0], UNSET if new is None else new[0])
+                change(plan, UNSET if old is None else old[0], UNSET if new is None else new[0])
                 for plan, old, new in columns
             ],
             completeness=self.completeness,
@@ -310,7 +307,7 @@ class BulkWrite(CapturedWrite):
     ) -> list[AuditRecord]:
         slices: list[tuple[list[str], list[Column]]] = []
         for start in range(0, len(keys), _MAX_ROWS):
-            _split(keys, columns, start, min(start + _MAX_ROWS, len(keys)), slices)
+            split(keys, columns, start, min(start + _MAX_ROWS, len(keys)), slices)
         bulk = new_record_id()
         return [
             self._part(
@@ -333,74 +330,3 @@ class BulkWrite(CapturedWrite):
             completeness=self.completeness,
             old_values=self.old_values,
         )
-
-
-def _shown(value: Any) -> Portable:
-    return portable(thaw(freeze(value)))
-
-
-def _change(plan: FieldPlan, old: Any, new: Any) -> Change:
-    return Change(
-        plan.name,
-        old if old is UNSET else thaw(freeze(old)),
-        new if new is UNSET else thaw(freeze(new)),
-    )
-
-
-def _column_type(*columns: list[Any] | None) -> str:
-    for column in columns:
-        for value in column or ():
-            if value is not None:
-                return portable_type(thaw(freeze(value)))
-    return ""
-
-
-def _changed_only(
-    keys: list[Any], columns: list[tuple[FieldPlan, list[Any] | None, list[Any] | None]]
-) -> tuple[list[Any], list[tuple[FieldPlan, list[Any] | None, list[Any] | None]]]:
-    """Leave out rows and columns in which nothing differs; a value not known counts as different."""
-    differs: list[list[bool]] = []
-    for plan, old, new in columns:
-        if old is None or new is None:
-            differs.append([True] * len(keys))
-            continue
-        differs.append([not _equal(plan, before, after) for before, after in zip(old, new, strict=True)])
-    kept = [index for index in range(len(keys)) if any(column[index] for column in differs)]
-    if len(kept) == len(keys) and all(any(column) for column in differs):
-        return keys, columns
-    return [keys[index] for index in kept], [
-        (plan, old and [old[index] for index in kept], new and [new[index] for index in kept])
-        for (plan, old, new), column in zip(columns, differs, strict=True)
-        if any(column)
-    ]
-
-
-def _equal(plan: FieldPlan, old: Any, new: Any) -> bool:
-    old, new = freeze(old), freeze(new)
-    return same(old, new) or same(old, plan.normal(new))
-
-
-def _split(
-    keys: list[str],
-    columns: list[Column],
-    start: int,
-    stop: int,
-    slices: list[tuple[list[str], list[Column]]],
-) -> None:
-    """Cut rows ``start`` to ``stop`` into pieces of at most 1 MiB, by halves."""
-    some = keys[start:stop]
-    part = [
-        Column(
-            column.field,
-            column.old[start:stop] if column.old is not UNSET else UNSET,
-            column.new[start:stop] if column.new is not UNSET else UNSET,
-            column.type,
-        )
-        for column in columns
-    ]
-    if stop - start > 1 and len(msgspec.json.encode((some, part))) > _MAX_BYTES:
-        middle = (start + stop) // 2
-        _split(keys, columns, start, middle, slices)
-        _split(keys, columns, middle, stop, slices)
-    else:
-        slices.append((some, part))

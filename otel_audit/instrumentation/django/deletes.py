@@ -15,7 +15,6 @@ from otel_audit.instrumentation.django.statements import (
     delete_returning,
     matching_query,
     select_matching,
-    take_write_lock,
 )
 
 _FORBIDDEN = (1142, 1143)
@@ -65,8 +64,7 @@ def _select_first(capture: Capture, plan: ModelPlan, compiler: Any, run: Callabl
         with transaction.atomic(using=connection.alias):
             return _select_first(capture, plan, compiler, run)
     statement = Statement(capture, compiler, plan, "delete")
-    if connection.vendor == "sqlite" and not statement.state.locked:
-        take_write_lock(connection, plan.table)
+    statement.take_write_lock()
     others = [field for field in plan.fields if field not in plan.keys]
     matching = matching_query(compiler.query, plan)
     found = select_matching(matching, plan, others, compiler, capture.config)

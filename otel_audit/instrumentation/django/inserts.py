@@ -16,7 +16,7 @@ from otel_audit.instrumentation.django.capture import Capture, Statement
 from otel_audit.instrumentation.django.changes import BulkWrite, CapturedWrite, Rows, RowWrite
 from otel_audit.instrumentation.django.fields import ATOMS, FieldPlan, ModelPlan, freeze
 from otel_audit.instrumentation.django.old_values import STATE_KEY, Loaded
-from otel_audit.instrumentation.django.statements import columns_of, converted, select_rows, take_write_lock
+from otel_audit.instrumentation.django.statements import columns_of, converted, select_rows
 
 _OBJECTS_PER_QUERY = 200
 _INSERTED = "__otel_audit_inserted"
@@ -272,10 +272,8 @@ def _note_upsert(
 
 def _rows_in_the_way(capture: Capture, statement: Statement, compiler: Any) -> dict[Any, tuple[Any, ...]]:
     """Read, locked, the rows an upsert will change: key to the values of the other fields."""
-    connection, plan = compiler.connection, statement.plan
-    if connection.vendor == "sqlite" and not statement.autocommit and not statement.state.locked:
-        take_write_lock(connection, plan.table)
-        statement.state.locked = True
+    plan = statement.plan
+    statement.take_write_lock()
     others = [field for field in plan.fields if field not in plan.keys]
     width = len(plan.keys)
     found: dict[Any, tuple[Any, ...]] = {}

@@ -1,130 +1,224 @@
-"""The common save: an instance loaded or written here, plain values, something changed, in a transaction.
+"""The save of one instance, in all its cases.
 
-The short way through what :mod:`.updates` does for every case; it notices early that a save is anything else
-and leaves it alone.
+What the instance was loaded with is believed by the rules of :mod:`.old_values`; in doubt the row is asked,
+by the UPDATE itself where the database can, by a SELECT before it elsewhere.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 from msgspec import UNSET
 
-from otel_audit.errors import AuditError
-from otel_audit.instrumentation.django.capture import Capture, Statement
+from otel_audit.instrumentation.django.assignments import (
+    Assignment,
+    Update,
+    assignment,
+    difference,
+    returning_rows,
+)
+from otel_audit.instrumentation.django.capture import Capture, Statement, reraise_database_error
 from otel_audit.instrumentation.django.changes import RowWrite
-from otel_audit.instrumentation.django.fields import ATOMS, FieldPlan, ModelPlan, freeze, same
+from otel_audit.instrumentation.django.fields import FieldPlan, freeze
 from otel_audit.instrumentation.django.old_values import STATE_KEY, Loaded
+from otel_audit.instrumentation.django.statements import joined_update, update_returning
+from otel_audit.record import OldValues
 
 
-class _Image:
-    """All values a save wrote, put together only when the record is made."""
+def save(capture: Capture, update: Update, instance: Any, key: Any) -> Any:
+    """Run the UPDATE of one instance being saved and note what it changed."""
+    plan, compiler = update.plan, update.compiler
+    connection = compiler.connection
+    thread, alias = capture.thread, connection.alias
+    state = instance._state
+    if key.__class__ is not int and len(plan.keys) == 1:
+        key = plan.keys[0].normal(freeze(key))
+    assigned = assignment(plan, compiler.query)
+    loaded: Loaded | None = state.__dict__.get(STATE_KEY) or None
+    row: dict[str, Any] = {}
+    believed = (
+        loaded is not None
+        and plan.old_values != "exact"
+        and state.db == alias
+        and capture.freshness.current(alias, plan, key, loaded, thread)
+    )
+    if believed and loaded is not None:
+        row = loaded.by_name()
+        if plan.key_of(row) != key:
+            believed, row = False, {}
+    changed, written = difference(assigned.values, row)
+    doubtful = (
+        not believed
+        or bool(assigned.expressions)
+        or not any(not plan.automatic and old is not UNSET for plan, old, _ in changed)
+        or any(old is UNSET for _, old, _ in changed)
+    )
+    if doubtful and plan.old_values != "off" and (assigned.values or assigned.expressions):
+        abilities = capture.abilities(connection, plan)
+        if abilities.joined_update:
+            result = _save_joined(capture, update, instance, key, assigned, row)
+            if result is not NotImplemented:
+                return result
+        elif abilities.select and not (state.adding and not assigned.expressions):
+            return _save_asking(capture, update, instance, key, assigned, row)
 
-    __slots__ = ("_assignments", "_plan", "_row")
-
-    def __init__(self, plan: ModelPlan, assignments: Sequence[Any], row: dict[str, Any]) -> None:
-        self._plan = plan
-        self._assignments = assignments
-        self._row = row
-
-    def __iter__(self) -> Iterator[tuple[FieldPlan, Any]]:
-        by_attname, row = self._plan.by_attname, self._row
-        for field, _, _ in self._assignments:
-            yield by_attname[field.attname], row[field.attname]
-
-
-class _Save(NamedTuple):
-    changed: list[tuple[FieldPlan, Any, Any]]
-    row: dict[str, Any]
-    loaded: Loaded
-
-
-def save_quickly(
-    capture: Capture, plan: ModelPlan, compiler: Any, saving: tuple[Any, Any, Any], run: Callable[[], Any]
-) -> Any:
-    """Run the UPDATE of a common save and note it; ``NotImplemented`` if it is not one, and nothing ran."""
+    statement = Statement(capture, compiler, plan, "update")
+    write = RowWrite(
+        plan, "update", statement.place, key, changed, written, "as_loaded" if believed else None
+    )
+    result = statement.run(update.run, lambda: write)
+    # Only where nothing may be asked (`off`) does a save get here that seems to change nothing.
+    nothing = believed and not assigned.expressions and all(field.automatic for field, _, _ in changed)
     try:
-        prepared = _prepare(capture, plan, compiler, saving)
-    except Exception:  # whatever it is, the long way says so
-        prepared = None
-    if prepared is None:
-        return NotImplemented
-    instance, key, _ = saving
-    connection, thread = compiler.connection, capture.thread
-    state = capture.transactions.state(connection)
-    if state.place is None:
-        state.place = capture.place(connection)
-    changed, row, loaded = prepared
-    image = _Image(plan, compiler.query.values, row)
-    write = RowWrite(plan, "update", state.place, key, changed, image, "as_loaded")
-    write.origin = state
-    thread.saving = None
-    thread.runs += 1
-    executed = thread.executed
-    try:
-        result = run()
-    except BaseException as error:
-        Statement(capture, compiler, plan, "update").failed(error, write, executed)
-        raise
-    try:
-        if result:
-            seq = capture.freshness.wrote(connection.alias, plan, key, state.mark)
-            model_state = instance._state
-            model_state.__dict__[STATE_KEY] = Loaded(None, row, thread.epoch, seq)
-            write.state, write.previous = model_state, loaded
-            state.locked = True
-            capture.transactions.add(state, write)
-    except AuditError:
-        raise
+        if not result:
+            statement.done()
+            return result
+        note = None if nothing else write
+        _note_save(capture, statement, instance, key, written, row, assigned.expressions, note)
     except Exception as error:
-        Statement(capture, compiler, plan, "update").recover(error, 1)
+        statement.recover(error, 1)
     return result
 
 
-def _prepare(capture: Capture, plan: ModelPlan, compiler: Any, saving: tuple[Any, Any, Any]) -> _Save | None:
-    """Compare what is written with what was loaded; ``None`` unless everything is plain and certain."""
-    instance, key, _ = saving
+def _save_joined(
+    capture: Capture, update: Update, instance: Any, key: Any, assigned: Assignment, row: dict[str, Any]
+) -> Any:
+    """Save by one rewritten UPDATE that returns the old values and those of expressions."""
+    from django.core.exceptions import EmptyResultSet
+
+    plan, compiler = update.plan, update.compiler
+    try:
+        sql, params = compiler.as_sql()
+    except EmptyResultSet:
+        return update.run()
+    old = assigned.fields
+    new = list(dict.fromkeys([*assigned.expressions, *update.returning]))
+    rewritten = joined_update(compiler, plan, old, new, sql, params)
+    if rewritten is None:
+        return NotImplemented
+    statement = Statement(capture, compiler, plan, "update")
+
+    def intent() -> RowWrite:
+        return RowWrite(plan, "update", statement.place, key, *difference(assigned.values, {}))
+
+    returned = statement.run(
+        lambda: update_returning(compiler, plan, capture.config, rewritten, old, new), intent
+    )
+    rows = returning_rows(update, new, returned, len(plan.keys) + len(old))
+    try:
+        if not returned.count or returned.rows is None:
+            statement.done()
+        else:
+            width = len(plan.keys)
+            first = returned.rows.rows()[0]
+            before = dict(zip((field.attname for field in old), first[width : width + len(old)], strict=True))
+            after = dict(zip(new, (freeze(value) for value in first[width + len(old) :]), strict=True))
+            _note_asked(capture, statement, instance, key, assigned, row, before, after, "exact")
+    except Exception as error:
+        statement.recover(error, returned.count)
+    return update.result(returned.count, rows)
+
+
+def _save_asking(
+    capture: Capture, update: Update, instance: Any, key: Any, assigned: Assignment, row: dict[str, Any]
+) -> Any:
+    """Save with a SELECT of the row before, locked inside a transaction."""
+    from django.db import transaction
+
+    plan, compiler = update.plan, update.compiler
     connection = compiler.connection
-    blocks = connection.atomic_blocks
-    if not connection.in_atomic_block or (blocks and blocks[-1]._from_testcase):
-        return None
-    state = instance._state
-    loaded = state.__dict__.get(STATE_KEY)
-    alias = connection.alias
-    if (
-        loaded.__class__ is not Loaded
-        or state.db != alias
-        or plan.old_values == "exact"
-        or key.__class__ not in ATOMS
-        or not capture.freshness.current(alias, plan, key, loaded, capture.thread)
-    ):
-        return None
-    row = loaded.by_name()
-    if row.get(plan.keys[0].attname, UNSET) != key or len(plan.keys) != 1:
-        return None
-    changed: list[tuple[FieldPlan, Any, Any]] = []
-    significant = False
-    for field, _, value in compiler.query.values:
-        attname = field.attname
-        old = row[attname]
-        if old is value:
-            continue
-        if value.__class__ not in ATOMS:
-            if hasattr(value, "resolve_expression") or hasattr(value, "prepare_database_save"):
-                return None
-            value = freeze(value)
-        if same(old, value):
-            continue
-        target = plan.by_attname[attname]
-        new = target.normal(value)
-        if new is not value and same(old, new):
-            continue
-        changed.append((target, old, new))
-        significant = significant or not target.automatic
-    if not significant:
-        return None
-    after = row.copy()
-    for target, _, new in changed:
-        after[target.attname] = new
-    return _Save(changed, after, loaded)
+    autocommit = not connection.in_atomic_block and connection.get_autocommit()
+    if autocommit and plan.old_values == "exact":
+        with transaction.atomic(using=connection.alias):
+            return _save_asking(capture, update, instance, key, assigned, row)
+    statement = Statement(capture, compiler, plan, "update")
+    certain: OldValues = "as_loaded" if statement.autocommit else "exact"
+    statement.take_write_lock()
+    found = capture.tables.select_row(compiler, plan, key, assigned.fields, lock=not statement.autocommit)
+    before = {} if found is None else {field.attname: value for field, value in found.items()}
+    changed, written = difference(assigned.values, before)
+    intent = RowWrite(plan, "update", statement.place, key, changed, written, certain)
+    result = statement.run(update.run, lambda: intent)
+    try:
+        if not result:
+            statement.done()
+            return result
+        after: dict[FieldPlan, Any] = {}
+        if assigned.expressions:
+            now = capture.tables.select_row(compiler, plan, key, assigned.expressions, lock=False)
+            after = {field: freeze(value) for field, value in (now or {}).items()}
+        _note_asked(capture, statement, instance, key, assigned, row, before, after, certain)
+    except Exception as error:
+        reraise_database_error(error, statement)
+        statement.recover(error, 1)
+    return result
+
+
+def _note_asked(
+    capture: Capture,
+    statement: Statement,
+    instance: Any,
+    key: Any,
+    assigned: Assignment,
+    row: dict[str, Any],
+    before: dict[str, Any],
+    after: dict[FieldPlan, Any],
+    certain: OldValues,
+) -> None:
+    """Note a save whose old values came from the row.
+
+    ``row`` is what the instance had loaded if that was believed. Otherwise columns nobody asked for may be as
+    stale as those that were: then only what was written is known.
+    """
+    values = [
+        *assigned.values,
+        *((field, after[field]) for field in assigned.expressions if field in after),
+    ]
+    changed, written = difference(values, before)
+    unknown = [field for field in assigned.expressions if field not in after]
+    changed += [(field, freeze(before.get(field.attname, UNSET)), UNSET) for field in unknown]
+    write = None
+    if any(not field.automatic for field, _, _ in changed):
+        write = RowWrite(
+            statement.plan,
+            "update",
+            statement.place,
+            key,
+            changed,
+            written,
+            certain if before else None,
+        )
+    _note_save(capture, statement, instance, key, written, row, unknown, write)
+
+
+def _note_save(
+    capture: Capture,
+    statement: Statement,
+    instance: Any,
+    key: Any,
+    written: Sequence[tuple[FieldPlan, Any]],
+    row: dict[str, Any],
+    unknown: Sequence[FieldPlan],
+    write: RowWrite | None,
+) -> None:
+    """Hold the write and make what was written what the instance has loaded."""
+    plan, state = statement.plan, instance._state
+    alias = statement.connection.alias
+    mark = capture.transactions.mark(statement.connection)
+    seq = capture.freshness.wrote(alias, plan, key, mark)
+    values = {**row}
+    parts = (key,) if len(plan.keys) == 1 else key
+    for field, part in zip(plan.keys, parts, strict=True):
+        values[field.attname] = part
+    for field, value in written:
+        values[field.attname] = value
+    for field in unknown:
+        values.pop(field.attname, None)
+    previous = state.__dict__.get(STATE_KEY) or None
+    state.__dict__[STATE_KEY] = Loaded(None, values, capture.thread.epoch, seq)
+    if write is None:
+        statement.done()
+        return
+    write.state, write.previous = state, previous
+    statement.done(write)

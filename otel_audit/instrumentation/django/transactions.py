@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from otel_audit.errors import AuditError
+from otel_audit.instrumentation.django.driver import answered, transaction_aborted, transaction_open
 from otel_audit.instrumentation.django.old_values import COMMITTED, Epoch, Freshness, Mark, ThreadState
 from otel_audit.pipeline.transaction import Pending, TransactionBuffer
 
@@ -145,7 +146,7 @@ class Transactions:
         name = type(error).__qualname__
         if transaction_open(connection):
             return  # SQLite keeps it: it may be committed again or rolled back
-        if isinstance(error, IntegrityError) or (isinstance(error, Error) and _answered(connection)):
+        if isinstance(error, IntegrityError) or (isinstance(error, Error) and answered(connection)):
             self._ended(connection, "rolled_back", name)
         else:
             self._ended(connection, "unknown", name)
@@ -397,42 +398,3 @@ def _chained(words: list[str]) -> bool:
 def _only_testcase_blocks(connection: Any) -> bool:
     blocks = connection.atomic_blocks
     return bool(blocks) and blocks[-1]._from_testcase and all(block._from_testcase for block in blocks)
-
-
-def transaction_open(connection: Any) -> bool | None:
-    """Ask the driver, not the server, whether a transaction is open; ``None``: it cannot tell."""
-    driver = connection.connection
-    try:
-        if connection.vendor == "sqlite":
-            return bool(driver.in_transaction)
-        if connection.vendor == "postgresql":
-            status = driver.info.transaction_status.name
-            if status in ("INTRANS", "INERROR", "ACTIVE"):
-                return not driver.closed
-            return False if status == "IDLE" else None
-    except Exception:  # another driver, or no connection
-        return None
-    return None
-
-
-def transaction_aborted(connection: Any) -> bool:
-    """Ask the driver whether an error has doomed the transaction (PostgreSQL)."""
-    if connection.vendor != "postgresql":
-        return False
-    try:
-        return bool(connection.connection.info.transaction_status.name == "INERROR")
-    except Exception:  # another driver
-        return False
-
-
-def _answered(connection: Any) -> bool:
-    """Say whether the server still answers, so that an error at COMMIT was its answer."""
-    driver = connection.connection
-    try:
-        if connection.vendor == "postgresql":
-            return not driver.closed and driver.info.transaction_status.name != "UNKNOWN"
-        if connection.vendor == "sqlite":
-            return False  # an I/O error: SQLite may have rolled back or not
-        return bool(connection.is_usable())
-    except Exception:
-        return False

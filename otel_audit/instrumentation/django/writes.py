@@ -15,7 +15,7 @@ from otel_audit.instrumentation.django.capture import Capture, guarded, suppress
 from otel_audit.instrumentation.django.fields import ATOMS, freeze
 from otel_audit.instrumentation.django.models import ModelPolicy
 from otel_audit.instrumentation.django.old_values import STATE_KEY, Loaded
-from otel_audit.instrumentation.django.saves import save_quickly
+from otel_audit.instrumentation.django.quick_saves import save_quickly
 
 if TYPE_CHECKING:
     from otel_audit.pipeline.provider import AuditPipeline

@@ -1,0 +1,84 @@
+"""The columns of a bulk record: pure functions from rows' values to what the record carries."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+from msgspec import UNSET
+
+from otel_audit.instrumentation.django.fields import FieldPlan, freeze, same, thaw
+from otel_audit.record import Change, Column, Portable, portable, portable_type
+
+_MAX_BYTES: Final = 1024 * 1024
+
+
+def shown(value: Any) -> Portable:
+    return portable(thaw(freeze(value)))
+
+
+def change(plan: FieldPlan, old: Any, new: Any) -> Change:
+    return Change(
+        plan.name,
+        old if old is UNSET else thaw(freeze(old)),
+        new if new is UNSET else thaw(freeze(new)),
+    )
+
+
+def column_type(*columns: list[Any] | None) -> str:
+    for column in columns:
+        for value in column or ():
+            if value is not None:
+                return portable_type(thaw(freeze(value)))
+    return ""
+
+
+def changed_only(
+    keys: list[Any], columns: list[tuple[FieldPlan, list[Any] | None, list[Any] | None]]
+) -> tuple[list[Any], list[tuple[FieldPlan, list[Any] | None, list[Any] | None]]]:
+    """Leave out rows and columns in which nothing differs; a value not known counts as different."""
+    differs: list[list[bool]] = []
+    for plan, old, new in columns:
+        if old is None or new is None:
+            differs.append([True] * len(keys))
+            continue
+        differs.append([not _equal(plan, before, after) for before, after in zip(old, new, strict=True)])
+    kept = [index for index in range(len(keys)) if any(column[index] for column in differs)]
+    if len(kept) == len(keys) and all(any(column) for column in differs):
+        return keys, columns
+    return [keys[index] for index in kept], [
+        (plan, old and [old[index] for index in kept], new and [new[index] for index in kept])
+        for (plan, old, new), column in zip(columns, differs, strict=True)
+        if any(column)
+    ]
+
+
+def _equal(plan: FieldPlan, old: Any, new: Any) -> bool:
+    old, new = freeze(old), freeze(new)
+    return same(old, new) or same(old, plan.normal(new))
+
+
+def split(
+    keys: list[str],
+    columns: list[Column],
+    start: int,
+    stop: int,
+    slices: list[tuple[list[str], list[Column]]],
+) -> None:
+    """Cut rows ``start`` to ``stop`` into pieces of at most 1 MiB, by halves."""
+    some = keys[start:stop]
+    part = [
+        Column(
+            column.field,
+            column.old[start:stop] if column.old is not UNSET else UNSET,
+            column.new[start:stop] if column.new is not UNSET else UNSET,
+            column.type,
+        )
+        for column in columns
+    ]
+    if stop - start > 1 and len(msgspec.json.encode((some, part))) > _MAX_BYTES:
+        middle = (start + stop) // 2
+        split(keys, columns, start, middle, slices)
+        split(keys, columns, middle, stop, slices)
+    else:
+        slices.append((some, part))

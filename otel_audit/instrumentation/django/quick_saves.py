@@ -1,0 +1,130 @@
+"""The common save: an instance loaded or written here, plain values, something changed, in a transaction.
+
+The short way through what :mod:`.saves` does for every case; it notices early that a save is anything else
+and leaves it alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from msgspec import UNSET
+
+from otel_audit.errors import AuditError
+from otel_audit.instrumentation.django.capture import Capture, Statement
+from otel_audit.instrumentation.django.changes import RowWrite
+from otel_audit.instrumentation.django.fields import ATOMS, FieldPlan, ModelPlan, freeze, same
+from otel_audit.instrumentation.django.old_values import STATE_KEY, Loaded
+
+
+class _Image:
+    """All values a save wrote, put together only when the record is made."""
+
+    __slots__ = ("_assignments", "_plan", "_row")
+
+    def __init__(self, plan: ModelPlan, assignments: Sequence[Any], row: dict[str, Any]) -> None:
+        self._plan = plan
+        self._assignments = assignments
+        self._row = row
+
+    def __iter__(self) -> Iterator[tuple[FieldPlan, Any]]:
+        by_attname, row = self._plan.by_attname, self._row
+        for field, _, _ in self._assignments:
+            yield by_attname[field.attname], row[field.attname]
+
+
+class _Save(NamedTuple):
+    changed: list[tuple[FieldPlan, Any, Any]]
+    row: dict[str, Any]
+    loaded: Loaded
+
+
+def save_quickly(
+    capture: Capture, plan: ModelPlan, compiler: Any, saving: tuple[Any, Any, Any], run: Callable[[], Any]
+) -> Any:
+    """Run the UPDATE of a common save and note it; ``NotImplemented`` if it is not one, and nothing ran."""
+    try:
+        prepared = _prepare(capture, plan, compiler, saving)
+    except Exception:  # whatever it is, the long way says so
+        prepared = None
+    if prepared is None:
+        return NotImplemented
+    instance, key, _ = saving
+    connection, thread = compiler.connection, capture.thread
+    state = capture.transactions.state(connection)
+    if state.place is None:
+        state.place = capture.place(connection)
+    changed, row, loaded = prepared
+    image = _Image(plan, compiler.query.values, row)
+    write = RowWrite(plan, "update", state.place, key, changed, image, "as_loaded")
+    write.origin = state
+    thread.saving = None
+    thread.runs += 1
+    executed = thread.executed
+    try:
+        result = run()
+    except BaseException as error:
+        Statement(capture, compiler, plan, "update").failed(error, write, executed)
+        raise
+    try:
+        if result:
+            seq = capture.freshness.wrote(connection.alias, plan, key, state.mark)
+            model_state = instance._state
+            model_state.__dict__[STATE_KEY] = Loaded(None, row, thread.epoch, seq)
+            write.state, write.previous = model_state, loaded
+            state.locked = True
+            capture.transactions.add(state, write)
+    except AuditError:
+        raise
+    except Exception as error:
+        Statement(capture, compiler, plan, "update").recover(error, 1)
+    return result
+
+
+def _prepare(capture: Capture, plan: ModelPlan, compiler: Any, saving: tuple[Any, Any, Any]) -> _Save | None:
+    """Compare what is written with what was loaded; ``None`` unless everything is plain and certain."""
+    instance, key, _ = saving
+    connection = compiler.connection
+    blocks = connection.atomic_blocks
+    if not connection.in_atomic_block or (blocks and blocks[-1]._from_testcase):
+        return None
+    state = instance._state
+    loaded = state.__dict__.get(STATE_KEY)
+    alias = connection.alias
+    if (
+        loaded.__class__ is not Loaded
+        or state.db != alias
+        or plan.old_values == "exact"
+        or key.__class__ not in ATOMS
+        or not capture.freshness.current(alias, plan, key, loaded, capture.thread)
+    ):
+        return None
+    row = loaded.by_name()
+    if row.get(plan.keys[0].attname, UNSET) != key or len(plan.keys) != 1:
+        return None
+    changed: list[tuple[FieldPlan, Any, Any]] = []
+    significant = False
+    for field, _, value in compiler.query.values:
+        attname = field.attname
+        old = row[attname]
+        if old is value:
+            continue
+        if value.__class__ not in ATOMS:
+            if hasattr(value, "resolve_expression") or hasattr(value, "prepare_database_save"):
+                return None
+            value = freeze(value)
+        if same(old, value):
+            continue
+        target = plan.by_attname[attname]
+        new = target.normal(value)
+        if new is not value and same(old, new):
+            continue
+        changed.append((target, old, new))
+        significant = significant or not target.automatic
+    if not significant:
+        return None
+    after = row.copy()
+    for target, _, new in changed:
+        after[target.attname] = new
+    return _Save(changed, after, loaded)
