@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+from pathlib import Path
 from typing import Any
 
 import pytest
-from django.db import DatabaseError, IntegrityError, connection, transaction
+from django.db import DatabaseError, IntegrityError, OperationalError, connection, transaction
 from django.db.transaction import TransactionManagementError
 
 from otel_audit.testing import CapturedAudit
-from tests.instrumentation.django.warehouse.databases import auditing
+from tests.instrumentation.django.warehouse.databases import auditing, create_tables, default_database
 from tests.instrumentation.django.warehouse.models import Item, Kiosk, Pallet, Stock, Supplier
 
 
@@ -428,3 +430,66 @@ class TestInsideTestCase:
             kinds = [record.event_name for record in audit if record.outcome == "success"]
             assert kinds.count("warehouse.kiosk.delete") == 1
             assert kinds.count("warehouse.pallet.delete") == 1
+
+
+def test_an_autocommit_statement_whose_answer_was_lost_is_unknown(postgres: str) -> None:
+    """The row is there; nobody could tell the application."""
+
+    def executed_and_lost(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+        execute(sql, params, many, context)
+        connection.connection.close()
+        raise OperationalError("server closed the connection unexpectedly")
+
+    with auditing() as audit:
+        supplier("before")
+        with pytest.raises(OperationalError), connection.execute_wrapper(executed_and_lost):
+            supplier("lost")
+        connection.close()
+        assert stored() == {"before", "lost"}
+        assert outcomes(audit) == {"before": "success", "lost": "unknown"}
+
+
+def test_an_exception_after_the_statement_does_not_hide_it(audit: CapturedAudit) -> None:
+    """Whatever raises behind the database's back, a converter for example, the row was written."""
+
+    def executed_and_raised(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+        execute(sql, params, many, context)
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError), connection.execute_wrapper(executed_and_raised):
+        supplier("autocommit")
+    wrapped = connection.execute_wrapper(executed_and_raised)
+    with pytest.raises(ZeroDivisionError), transaction.atomic(), wrapped:
+        supplier("atomic")
+    assert stored() == {"autocommit"}
+    assert outcomes(audit) == {"autocommit": "unknown", "atomic": "failure"}
+
+
+def test_the_async_orm_is_recorded_like_the_other(audit: CapturedAudit) -> None:
+    async def work() -> None:
+        await asyncio.gather(*(Supplier.objects.acreate(name=str(number)) for number in range(20)))
+        one = await Supplier.objects.aget(name="7")
+        one.name = "changed"
+        await one.asave()
+        await Supplier.objects.filter(name="8").aupdate(name="changed as well")
+        await Supplier.objects.filter(name="9").adelete()
+
+    from asgiref.sync import async_to_sync
+
+    async_to_sync(work)()
+    assert len(audit.find(action="CREATE", outcome="success")) == 20
+    assert len(audit.find(action="UPDATE", outcome="success")) == 2
+    assert len(audit.find(action="DELETE", outcome="success")) == 1
+
+
+def test_nothing_is_recorded_inside_migrate(tmp_path: Path) -> None:
+    """Permissions and content types are made by migrate, by nobody."""
+    settings = {"ENGINE": "django.db.backends.sqlite3", "NAME": str(tmp_path / "fresh.sqlite3")}
+    with default_database(settings), auditing(models=["*"]) as audit:
+        create_tables()
+        from django.contrib.auth.models import Permission
+
+        assert Permission.objects.exists()
+        assert len(audit) == 0
+        Permission.objects.all().delete()
+        assert audit.find(event_name="auth.permission.delete")
