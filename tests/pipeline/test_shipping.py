@@ -314,7 +314,7 @@ def test_memory_stays_flat_while_the_sink_is_down(spool_directory: Path) -> None
         while pipeline.health.failures < 3: time.sleep(0.01)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         for number in range(40000): emit(number)
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before, flush=True)
         os._exit(0)
         """,
         spool_directory,
