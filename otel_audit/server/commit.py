@@ -114,20 +114,22 @@ class Committer:
             # One request may span more partitions than the engine's default of 100 days or months allows.
             connection.query("SET max_partitions_per_insert_block = 0")
             senders = 0
-            while group := self._next(least, senders):
+            while (group := self._next(least, senders)) is not None:
                 self._write(connection, group)
                 # Those just answered and those who came meanwhile: so many may send at once.
                 senders = len(group) + len(self._waiting)
 
-    def _next(self, least: int, senders: int) -> list[tuple[Rows, Future[None]]]:
+    def _next(self, least: int, senders: int) -> list[tuple[Rows, Future[None]]] | None:
+        """Wait for the next group; None when the server is stopping and nothing is left."""
         with self._wake:
-            while self._rows < least and not self._closed:
-                self._wake.wait()
-            until = time.monotonic() + _LINGER
-            while len(self._waiting) < senders and self._rows < _FEW_ROWS and not self._closed:
-                left = until - time.monotonic()
-                if left <= 0 or not self._wake.wait(left):
-                    break
+            while True:
+                while self._rows < least and not self._closed:
+                    self._wake.wait()
+                self._linger(senders)
+                if self._waiting or self._closed:
+                    break  # otherwise the other thread has taken all in the meantime
+            if not self._waiting:
+                return None
             group: list[tuple[Rows, Future[None]]] = []
             count = size = 0
             while self._waiting and (not group or (count < _GROUP_ROWS and size < _GROUP_BYTES)):
@@ -137,6 +139,13 @@ class Committer:
                 size += len(rows.block)
             self._rows -= count
             return group
+
+    def _linger(self, senders: int) -> None:
+        until = time.monotonic() + _LINGER
+        while len(self._waiting) < senders and self._rows < _FEW_ROWS and not self._closed:
+            left = until - time.monotonic()
+            if left <= 0 or not self._wake.wait(left):
+                return
 
     def _write(self, connection: Connection, group: list[tuple[Rows, Future[None]]]) -> None:
         columns = group[0][0].columns

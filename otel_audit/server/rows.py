@@ -38,7 +38,7 @@ class Rows(NamedTuple):
     notices: tuple[str, ...] = ()
 
 
-class _Maps:
+class Maps:
     """A column of maps from text to text, being built."""
 
     __slots__ = ("keys", "offsets", "values")
@@ -166,7 +166,7 @@ def log_rows(body: bytes) -> Rows:
     scope_names: list[bytes] = []
     scope_versions: list[bytes] = []
     names: list[bytes] = []
-    resources, scopes, attributes = _Maps(), _Maps(), _Maps()
+    resources, scopes, attributes = Maps(), Maps(), Maps()
     for resource_logs in wire.Logs.FromString(body).resource_logs:
         resource = _resource(resource_logs.resource)
         resource_url = prefixed(resource_logs.schema_url)
@@ -223,7 +223,7 @@ def _body(encoded: bytes) -> bytes:
 _RECORD_ID_KEY: Final = text(RECORD_ID)
 
 
-def _invalid_ids(attributes: _Maps) -> tuple[str, ...]:
+def _invalid_ids(attributes: Maps) -> tuple[str, ...]:
     found = [
         value[1:]
         for key, value in zip(attributes.keys, attributes.values, strict=True)
@@ -264,7 +264,7 @@ def span_rows(body: bytes) -> Rows:
     durations: list[int] = []
     codes: list[bytes] = []
     messages: list[bytes] = []
-    resources, attributes = _Maps(), _Maps()
+    resources, attributes = Maps(), Maps()
     events, links = _Events(), _Links()
     for resource_spans in wire.Traces.FromString(body).resource_spans:
         resource = _resource(resource_spans.resource)
@@ -326,7 +326,7 @@ class _Events:
         self.offsets: list[int] = []
         self.times: list[int] = []
         self.names: list[bytes] = []
-        self.attributes = _Maps()
+        self.attributes = Maps()
 
     def add(self, events: Iterable[Any]) -> None:
         for event in events:
@@ -352,7 +352,7 @@ class _Links:
         self.trace_ids: list[bytes] = []
         self.span_ids: list[bytes] = []
         self.states: list[bytes] = []
-        self.attributes = _Maps()
+        self.attributes = Maps()
 
     def add(self, links: Iterable[Any]) -> None:
         for link in links:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -125,6 +126,26 @@ def test_what_was_accepted_is_written_before_it_closes(engine: FakeEngine) -> No
     assert not committer.alive
     with pytest.raises(Busy):
         committer.submit(rows(b"late"))
+
+
+def test_both_threads_stay_at_work_whoever_takes_the_rows(engine: FakeEngine, committer: Committer) -> None:
+    """While one waits a moment for more senders, the other may take all that waits: neither ends by that."""
+    futures = []
+    for _ in range(30):
+        engine.gate.clear()
+        futures.append(committer.submit(rows(b"running")))
+        assert engine.writing.acquire(timeout=10)
+        futures += [committer.submit(rows(b"few")), committer.submit(rows(b"few"))]
+        engine.gate.set()
+        futures[-3].result(10)
+        time.sleep(0.002)  # the first thread waits for its three senders
+        futures.append(committer.submit(rows(b"many", 5000)))
+        for future in futures[-3:]:
+            future.result(10)
+        while engine.writing.acquire(timeout=0.01):
+            pass
+    assert committer.alive
+    assert sum(len(group) for group in engine.groups) == len(futures)
 
 
 def test_nothing_to_write_needs_no_insert(engine: FakeEngine, committer: Committer) -> None:

@@ -28,7 +28,7 @@ from otel_audit.record import (
 )
 from otel_audit.semconv import RECORD_ID, from_attributes, to_attributes
 from otel_audit.store.client import StoreClient
-from otel_audit.store.schema import _TEXT, attribute
+from otel_audit.store.schema import TEXT_COLUMNS, attribute
 from tests.server import otlp_messages
 from tests.test_semconv import records
 from tests.trail import Serving, land, record, serving
@@ -130,7 +130,7 @@ def test_each_part_of_a_record_people_ask_for_has_its_column(server: Serving, st
     """Every column that is one attribute holds that part of the record."""
     send(server, FULL)
     (row,) = rows(store, FULL.id)
-    for column, path in _TEXT.items():
+    for column, path in TEXT_COLUMNS.items():
         group, _, member = path.partition(".")
         value = getattr(FULL, group)
         assert row[column] == (getattr(value, member) if member else value), column
