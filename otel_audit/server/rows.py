@@ -6,8 +6,9 @@ columns joined at the end.
 
 from __future__ import annotations
 
-import uuid
+import re
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope, KeyValue
@@ -26,6 +27,8 @@ _SPAN_KINDS: Final = ("Unspecified", "Internal", "Server", "Client", "Producer",
 _STATUS: Final = ("Unset", "Ok", "Error")
 _KEY, _VALUE, _STRING = 0x0A, 0x12, 0x0A
 """Protobuf tags: of an attribute's key and value, of a text within the value."""
+_HEADS: Final = {size: bytes([_VALUE, size - 2, _STRING, size - 4]) for size in range(4, 130)}
+"""How the value of an attribute begins that is a text and ends the attribute, by its encoded size."""
 
 
 class Rows(NamedTuple):
@@ -50,28 +53,17 @@ class Maps:
 
     def add(self, attributes: Iterable[bytes]) -> None:
         """Append the map of one row, given as encoded ``KeyValue`` messages."""
-        add_key, add_value = self.keys.append, self.values.append
+        add_key, add_value, heads = self.keys.append, self.values.append, _HEADS.get
         for pair in attributes:
             # Nearly always: a key shorter than 128 bytes, then a value that is one text. What comes after the
             # tag of each is its length and its bytes, which is what the block wants too. All lengths are
             # checked: a block that disagrees with itself would fail together with everyone else's rows.
-            try:
+            if len(pair) > 1:
                 end = pair[1] + 2
-                size = pair[end + 1]
-                if (
-                    size < 128
-                    and pair[0] == _KEY
-                    and end < 130
-                    and pair[end] == _VALUE
-                    and pair[end + 2] == _STRING
-                    and pair[end + 3] + 2 == size
-                    and len(pair) == end + 2 + size
-                ):
+                if pair[end : end + 4] == heads(len(pair) - end) and pair[0] == _KEY and end < 130:
                     add_key(pair[1:end])
                     add_value(pair[end + 3 :])
                     continue
-            except IndexError:
-                pass
             key, value = _longer(pair) or _any(pair)
             add_key(key)
             add_value(value)
@@ -221,27 +213,23 @@ def _body(encoded: bytes) -> bytes:
 
 
 _RECORD_ID_KEY: Final = text(RECORD_ID)
+_UUID: Final = re.compile(rb"\x24[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|\x20[0-9a-fA-F]{32}")
+"""A UUID as text, after its length: what the views take for one."""
 
 
 def _invalid_ids(attributes: Maps) -> tuple[str, ...]:
-    found = [
-        value[1:]
-        for key, value in zip(attributes.keys, attributes.values, strict=True)
-        if key == _RECORD_ID_KEY and not (len(value) == 37 and _is_uuid(value[1:]))
-    ]
-    return tuple(
-        f"{RECORD_ID} {value[:80].decode('utf-8', 'replace')!r} is no UUID; kept as an ordinary log, "
-        "not as an audit record"
-        for value in found
-    )
-
-
-def _is_uuid(value: bytes) -> bool:
-    try:
-        uuid.UUID(value.decode("ascii"))
-    except ValueError:
-        return False
-    return True
+    notices = []
+    keys, at = attributes.keys, -1
+    with suppress(ValueError):  # no more of them
+        while True:
+            at = keys.index(_RECORD_ID_KEY, at + 1)
+            value = attributes.values[at]
+            if not _UUID.fullmatch(value):
+                shown = value[1:81].decode("utf-8", "replace")
+                notices.append(
+                    f"{RECORD_ID} {shown!r} is no UUID; kept as an ordinary log, not as an audit record"
+                )
+    return tuple(notices)
 
 
 def _rows(table: str, size: int, columns: tuple[Column, ...], notices: tuple[str, ...] = ()) -> Rows:

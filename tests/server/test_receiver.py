@@ -7,6 +7,7 @@ import json
 import time
 import uuid
 import zlib
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -465,10 +466,13 @@ def test_a_token_is_wanted_on_every_port(tmp_path_factory: pytest.TempPathFactor
             assert told.text == "1\n", accepted
 
 
-def test_an_id_in_capitals_is_an_id(otlp: httpx.Client, store: StoreClient) -> None:
+@pytest.mark.parametrize("written", [str.upper, lambda plain: plain.replace("-", "")])
+def test_an_id_written_another_way_is_an_id(
+    otlp: httpx.Client, store: StoreClient, written: Callable[[str], str]
+) -> None:
     """No warning, and found by its usual form."""
     plain = new_record_id()
-    sent = record("a.b", "READ", at=NOW, id=plain.upper())
+    sent = record("a.b", "READ", at=NOW, id=written(plain))
     answer = otlp.post("/v1/audit", content=audit([sent]).SerializeToString(), headers=PROTOBUF)
     assert answer.content == b""
     assert store.rows("SELECT 1 FROM otel.audit_events WHERE record_id = {id:UUID}", {"id": plain}) == [[1]]
