@@ -12,7 +12,7 @@ from msgspec import UNSET
 from otel_audit.config.model import DjangoConfig
 from otel_audit.context import Moment, moment
 from otel_audit.instrumentation.django.columns import change, changed_only, column_type, shown, split
-from otel_audit.instrumentation.django.fields import FieldPlan, ModelPlan, key_text, thaw
+from otel_audit.instrumentation.django.fields import FieldPlan, ModelPlan, key_text, key_texts, thaw
 from otel_audit.instrumentation.django.old_values import STATE_KEY, Loaded
 from otel_audit.record import (
     AuditRecord,
@@ -250,7 +250,7 @@ class BulkWrite(CapturedWrite):
         width = len(self.plan.keys)
         keys = [row[0] if width == 1 else tuple(row[:width]) for row in rows]
         if self.completeness == "ids":
-            return self._parts(logger, outcome, transaction, [key_text(key) for key in keys], [])
+            return self._parts(logger, outcome, transaction, key_texts(keys), [])
         columns = self._columns(rows, width)
         if self.verb == "update":
             keys, columns = changed_only(keys, columns)
@@ -261,13 +261,13 @@ class BulkWrite(CapturedWrite):
         told = [
             Column(
                 plan.name,
-                UNSET if old is None else [shown(value) for value in old],
-                UNSET if new is None else [shown(value) for value in new],
+                UNSET if old is None else shown(old),
+                UNSET if new is None else shown(new),
                 column_type(old, new),
             )
             for plan, old, new in columns
         ]
-        return self._parts(logger, outcome, transaction, [key_text(key) for key in keys], told)
+        return self._parts(logger, outcome, transaction, key_texts(keys), told)
 
     def _columns(
         self, rows: list[Any], width: int

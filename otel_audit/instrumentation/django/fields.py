@@ -320,4 +320,6 @@ def key_text(key: Any) -> str:
 
 def key_texts(keys: Sequence[Any]) -> list[str]:
     """Write many keys."""
+    if all(key.__class__ is int for key in keys):
+        return list(map(str, keys))
     return [key_text(key) for key in keys]

@@ -142,8 +142,15 @@ class Freshness:
         if keys is None or len(keys) > _MAX_RECENT // 4:
             self._table(alias, plan).floor = (self.tick(), mark)
             return
-        for key in keys:
-            self.wrote(alias, plan, key, mark)
+        seq = self.tick()
+        table = self._table(alias, plan)
+        if len(table.keys) + len(keys) > _MAX_RECENT:
+            table.keys = {}
+            table.floor = (seq, mark)
+        try:
+            table.keys.update(dict.fromkeys(keys, (seq, mark)))
+        except TypeError:  # keys that cannot be hashed
+            table.floor = (seq, mark)
 
     def current(self, alias: str, plan: ModelPlan, key: Any, loaded: Loaded, thread: ThreadState) -> bool:
         """Say whether ``loaded`` is younger than every write known to its row."""
