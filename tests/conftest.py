@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 
 import pytest
 
 from tests import services
+
+# Where tests run in the background, SIGINT is ignored, and every process they start would inherit that: none
+# could be ended by Ctrl-C as a user would.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -55,7 +55,8 @@ def test_what_works_is_told_in_one_screen_with_status_zero(command: Command, tmp
         *(f"{tmp_path}/otel-audit.toml", "otel_audit_django: active", "shop.settings", "accepts records"),
         *("instrumentation-asgi", "does not exist yet: nothing was recorded here", "2026-11-23 14:00:30 UTC"),
     ):
-        assert part in re.sub(r"\s+", " ", shown), part
+        # Lines break where the length of the path demands, within it too.
+        assert re.sub(r"\s", "", part) in re.sub(r"\s", "", shown), part
 
 
 @pytest.mark.usefixtures("healthy")
