@@ -5,9 +5,12 @@ Most records hold plain values only; that is seen in one look at all of them tog
 
 from __future__ import annotations
 
+import datetime
+import decimal
 import math
 import operator
-from collections.abc import Mapping, Sequence
+import uuid
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, get_args
 
 import msgspec
@@ -31,6 +34,15 @@ UNWEIGHED: Final = 1 << 62
 
 _ATOMS: Final = frozenset({type(None), bool, msgspec.UnsetType})
 _PLAIN: Final = _ATOMS | {int, str, float}
+_SCALARS: Final[dict[type, Callable[[Any], str]]] = {
+    decimal.Decimal: str,
+    datetime.datetime: datetime.datetime.isoformat,
+    datetime.date: datetime.date.isoformat,
+    datetime.time: datetime.time.isoformat,
+    uuid.UUID: str,
+}
+"""What :func:`portable` does to the types most rows have, without a call for each value."""
+_PLAIN_OR_SCALAR: Final = _PLAIN | _SCALARS.keys()
 _TEXTS: Final = frozenset({str})
 _OUTCOMES: Final = frozenset(get_args(Outcome))
 _ACTOR_TYPES: Final = frozenset(get_args(ActorType))
@@ -48,13 +60,21 @@ def portable_parts(
     """
     image = image or {}
     attributes = attributes or {}
-    values = [change.new for change in changes]
-    values += [change.old for change in changes]
-    values += image.values()
-    values += attributes.values()
-    weight = _weigh_plain(values)
-    if weight >= 0 and _TEXTS.issuperset(map(type, attributes)):
-        return list(changes), dict(image), dict(attributes), weight
+    kinds = {type(change.new) for change in changes}
+    kinds.update([type(change.old) for change in changes], map(type, image.values()))
+    kinds.update(map(type, attributes.values()))
+    if _TEXTS.issuperset(map(type, attributes)) and kinds <= _PLAIN_OR_SCALAR:
+        plain_changes, plain_image, plain_attributes = list(changes), dict(image), dict(attributes)
+        if not kinds <= _PLAIN:
+            plain_changes = [_scalar_change(change) for change in changes]
+            plain_image, plain_attributes = _scalars(image), _scalars(attributes)
+        values = [change.new for change in plain_changes]
+        values += [change.old for change in plain_changes]
+        values += plain_image.values()
+        values += plain_attributes.values()
+        weight = _weigh_plain(values, kinds)
+        if weight >= 0:
+            return plain_changes, plain_image, plain_attributes, weight
     return (
         [_portable_change(change) for change in changes],
         {name: _portable_value(value) for name, value in image.items()},
@@ -63,11 +83,27 @@ def portable_parts(
     )
 
 
-def _weigh_plain(values: list[Any]) -> int:
-    """Give about how many bytes values are that are portable as they stand, -1 if one of them is not."""
-    kinds = set(map(type, values))
-    if not kinds <= _PLAIN:
-        return -1
+def _scalars(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: _SCALARS[kind](value) if (kind := value.__class__) in _SCALARS else value
+        for name, value in values.items()
+    }
+
+
+def _scalar_change(change: Change) -> Change:
+    old, new = change.old, change.new
+    if new.__class__ not in _SCALARS and old.__class__ not in _SCALARS:
+        return change
+    return Change(
+        change.field,
+        _SCALARS[old.__class__](old) if old.__class__ in _SCALARS else old,
+        _SCALARS[new.__class__](new) if new.__class__ in _SCALARS else new,
+        change.type or _kind(new) or _kind(old),
+    )
+
+
+def _weigh_plain(values: list[Any], kinds: set[type]) -> int:
+    """Give about how many bytes plain values are; -1 if one of them is not portable as it stands."""
     if int in kinds:
         numbers = [value for value in values if type(value) is int]
         if max(numbers) >= 2**64 or min(numbers) < -(2**63):
