@@ -10,12 +10,9 @@ from __future__ import annotations
 import datetime
 import decimal
 import enum
-import ipaddress
 import math
 import os
-import pathlib
 import time
-import uuid
 from base64 import b64encode
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Literal, TypeAlias
@@ -268,13 +265,16 @@ _CONVERTERS: Final[dict[type, tuple[Callable[[Any], Any], str]]] = {
     datetime.date: (_isoformat, "date"),
     datetime.time: (_isoformat, "time"),
     datetime.timedelta: (_duration, "duration"),
-    uuid.UUID: (str, "uuid"),
     bytes: (_base64, "bytes"),
     bytearray: (_base64, "bytes"),
     memoryview: (_base64, "bytes"),
-    ipaddress.IPv4Address: (str, "ip"),
-    ipaddress.IPv6Address: (str, "ip"),
 }
+_NAMED_CONVERTERS: Final[dict[tuple[str, str], tuple[Callable[[Any], Any], str]]] = {
+    ("uuid", "UUID"): (str, "uuid"),
+    ("ipaddress", "IPv4Address"): (str, "ip"),
+    ("ipaddress", "IPv6Address"): (str, "ip"),
+}
+"""Types known by module and name: importing theirs would cost a start more than all of this module."""
 _ATOMS: Final = frozenset({type(None), bool})
 
 
@@ -282,8 +282,13 @@ def _converter(value: Any) -> tuple[Callable[[Any], Any], str]:
     """Find the converter of a subclass or of a foreign type; never raises, never trusts ``__str__``."""
     if isinstance(value, enum.Enum):
         return lambda item: portable(item.value), portable_type(value.value)
-    if isinstance(value, pathlib.PurePath):
-        return lambda item: _text(str(item)), ""
+    if isinstance(value, os.PathLike):
+        return lambda item: portable(os.fspath(item)), ""
+    for base in type(value).__mro__:
+        named = _NAMED_CONVERTERS.get((base.__module__, base.__name__))
+        if named is not None:
+            _CONVERTERS[base] = named
+            return named
     for kind, found in _CONVERTERS.items():
         if isinstance(value, kind):
             return found

@@ -42,8 +42,9 @@ class SpanRedactor:
         Everything else is kept: ids, times, scope, kind, limits and the counts of what was dropped.
         """
         attributes = self._attributes(span.attributes)
-        events = self._events(span.events) if span.events else None
-        links = self._links(span.links) if span.links else None
+        # `events` and `links` copy what they give; nearly every span has neither.
+        events = self._events(span.events) if span._events else None
+        links = self._links(span.links) if span._links else None
         name = self._redactor.text(span.name)
         description = span.status.description
         status_text = self._redactor.text(description) if description else description
