@@ -201,7 +201,9 @@ class Statement:
         handle, self._handle = self._handle, None
         first, *others = writes or (NoWrite(self.plan, self.verb, self.place),)
         try:
-            self.state.buffer.settle_now(handle, first, "success")
+            # What is on disk already as it turned out need not be made and written once more.
+            settled = None if first is self._intent and handle is not None else first
+            self.state.buffer.settle_now(handle, settled, "success")
             for write in others:
                 self.state.buffer.settle_now(None, write, "success")
         except AuditError:
