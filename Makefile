@@ -65,6 +65,9 @@ bench: $(VENV)/.bench ## Measure, print figures beside goals, write benchmarks/r
 docs: $(VENV)/.demo ## Write docs/configuration.md from the configuration model
 	$(PYTHON) -m otel_audit.config.reference > docs/configuration.md
 
+collector: ## Build the Collector distribution of collector/manifest.yaml (its configuration is to come)
+	@scripts/collector
+
 lock: $(VENV)/.test ## Write constraints.txt anew (ARGS=--upgrade: to the newest versions)
 	scripts/venv $(NEWEST) "$$(scripts/python newest)"
 	$(PYTHON) scripts/lock.py $(ARGS) $(PYTHON) $(NEWEST)/bin/python
