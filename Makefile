@@ -42,7 +42,7 @@ install: $(VENV)/.demo $(VENV)/.lint $(VENV)/.test ## Install everything for wor
 
 # --- what one does with it ---------------------------------------------------------------------------
 
-.PHONY: demo test lint format bench docs lock clean
+.PHONY: demo test lint format bench docs collector lock clean
 demo: $(VENV)/.demo ## Run the example shop, drive it, show its audit trail (DEMO_ONCE=1: then end)
 	$(PYTHON) examples/shop/demo.py $(if $(filter-out 0,$(DEMO_ONCE)),--once)
 
