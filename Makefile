@@ -62,8 +62,9 @@ format: $(VENV)/.lint ## Rewrite the code in the project's style
 bench: $(VENV)/.bench ## Measure, print figures beside goals, write benchmarks/results/*.json (ARGS='save spans')
 	$(PYTHON) -m benchmarks $(ARGS)
 
-docs: $(VENV)/.demo ## Write docs/configuration.md from the configuration model
+docs: $(VENV)/.demo ## Write what the code knows: docs/configuration.md, the redaction in collector/config.yaml
 	$(PYTHON) -m otel_audit.config.reference > docs/configuration.md
+	$(PYTHON) -m otel_audit.redaction.collector collector/config.yaml
 
 collector: ## Build the Collector distribution of collector/manifest.yaml (its configuration is to come)
 	@scripts/collector
