@@ -10,7 +10,7 @@ REQUIREMENTS := pyproject.toml constraints.txt scripts/venv scripts/python
 
 .PHONY: help
 help: ## List the targets
-	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 # --- what a target needs -----------------------------------------------------------------------------
 
@@ -42,9 +42,12 @@ install: $(VENV)/.demo $(VENV)/.lint $(VENV)/.test ## Install everything for wor
 
 # --- what one does with it ---------------------------------------------------------------------------
 
-.PHONY: demo test lint format bench docs collector lock clean
+.PHONY: demo demo-collector test lint format bench docs collector lock clean
 demo: $(VENV)/.demo ## Run the example shop, drive it, show its audit trail (DEMO_ONCE=1: then end)
 	$(PYTHON) examples/shop/demo.py $(if $(filter-out 0,$(DEMO_ONCE)),--once)
+
+demo-collector: $(VENV)/.demo ## The same, with the Collector between the shop and the store
+	$(PYTHON) examples/shop/demo.py --collector "$$(scripts/collector)" $(if $(filter-out 0,$(DEMO_ONCE)),--once)
 
 test: $(VENV)/.test ## Run all tests, on the oldest and on the newest Python here (ARGS='-k …')
 	@scripts/test $(ARGS)
@@ -66,7 +69,7 @@ docs: $(VENV)/.demo ## Write what the code knows: docs/configuration.md, the red
 	$(PYTHON) -m otel_audit.config.reference > docs/configuration.md
 	$(PYTHON) -m otel_audit.redaction.collector collector/config.yaml
 
-collector: ## Build the Collector distribution of collector/manifest.yaml (its configuration is to come)
+collector: ## Build the Collector distribution of collector/manifest.yaml, print where it is
 	@scripts/collector
 
 lock: $(VENV)/.test ## Write constraints.txt anew (ARGS=--upgrade: to the newest versions)

@@ -1,7 +1,8 @@
 """Run the shop under otel-audit, act one afternoon in it over HTTP, and read the trail.
 
 ``make demo`` runs this. ``make demo DEMO_ONCE=1`` passes ``--once``: it then ends by itself, with exit status
-1 if anything that must be on record is not. Everything is started as a user would start it, and everything
+1 if anything that must be on record is not. ``make demo-collector`` passes ``--collector``, which puts the
+Collector between the shop and the store. Everything is started as a user would start it, and everything
 printed about the trail is printed by the ``otel-audit`` command.
 """
 
@@ -24,7 +25,7 @@ import httpx
 from rich.console import Console
 from rich.markup import escape
 from rich.rule import Rule
-from tour import expectations, story
+from tour import expectations, relay, story
 from tour.processes import SHOP, DemoFailed, Processes, command, free_port, listening
 
 PEOPLE = {"ana": "magenta", "ben": "cyan", "mia": "green", "stranger": "red"}
@@ -43,9 +44,9 @@ class Ports:
         self.clickhouse = free_port(8123, taken)
 
 
-def environment(ports: Ports, state: Path) -> dict[str, str]:
+def environment(ports: Ports, state: Path, collector: relay.Relay | None = None) -> dict[str, str]:
     """Give all that is set for the demo; in a project of one's own the defaults do."""
-    return {
+    direct = {
         "DJANGO_SETTINGS_MODULE": "shop.settings",
         "SHOP_DATABASE": f"sqlite://{state / 'shop.sqlite3'}",
         "OTEL_SERVICE_NAME": "shop",
@@ -65,13 +66,17 @@ def environment(ports: Ports, state: Path) -> dict[str, str]:
         # The visitors of the demo come through a reverse proxy, which they play themselves.
         "OTEL_AUDIT_CONTEXT_TRUSTED_PROXIES": "1",
     }
+    return direct if collector is None else direct | collector.environment(direct["OTEL_AUDIT_STORE_URL"])
 
 
-def start(processes: Processes, ports: Ports) -> None:
-    """Start the store and the shop, as their users would."""
+def start(processes: Processes, ports: Ports, collector: relay.Relay | None = None) -> None:
+    """Start the store, the Collector if there is one, and the shop, as their users would."""
     python, instrument = sys.executable, command("opentelemetry-instrument")
     typed("otel-audit serve")
     serve = processes.spawn("serve", [command("otel-audit"), "serve"])
+    if collector is not None:
+        typed("otelcol-audit --config config.yaml")
+        processes.start("otelcol-audit", collector.arguments, collector.healthy)
     typed("python manage.py migrate")
     processes.run("migrate", [python, "manage.py", "migrate", "--verbosity=0"])
     typed("opentelemetry-instrument python manage.py seed")
@@ -112,6 +117,13 @@ class Trail:
             raise DemoFailed(f"otel-audit query {shlex.join(arguments)} found nothing.")
         return found[0]
 
+    def wait_for_spans(self, trace_id: str) -> None:
+        """Wait until the spans of a trace are there, too: they go another way, and need not arrive at all."""
+        deadline = time.monotonic() + PATIENCE
+        asked = [command("otel-audit"), "trace", "--json", trace_id]
+        while '"charge the card"' not in self._processes.capture(asked) and time.monotonic() < deadline:
+            time.sleep(0.2)
+
     def show(self, title: str, *arguments: str) -> None:
         """Show a command and what it prints, as it prints it."""
         console.print()
@@ -141,9 +153,25 @@ def tell(trail: Trail, numbers: story.Numbers, since: str) -> None:
     moved = trail.newest("--target", order, "--field", "address", "--action", "UPDATE")
     trail.show("One record in full: the new address", "show", moved["id"])
     bought = trail.newest("--target", order, "--action", "CREATE")
+    trail.wait_for_spans(bought["trace_id"])
     trail.show("One trace: the checkout of that order", "trace", bought["trace_id"])
     trail.show("The history of that order", "history", order)
     trail.show("The history of a price, the sale included", "history", expectations.ASSAM)
+
+
+def tell_of_the_way(collector: relay.Relay) -> list[str]:
+    """Show what the Collector says of the records that went through it; give what is wrong with that."""
+    console.print()
+    console.print(
+        Rule("[bold]The way through the Collector, by its own metrics[/]", style="dim", align="left")
+    )
+    console.print(f"[dim]$[/] [bold]curl {collector.metrics_address}[/]\n")
+    deadline = time.monotonic() + PATIENCE
+    while (counts := collector.counts()).problems() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    for what, count in counts._asdict().items():
+        console.print(f"  {what:>10}  {count}")
+    return counts.problems()
 
 
 def go_on(ports: Ports) -> None:
@@ -168,21 +196,24 @@ def go_on(ports: Ports) -> None:
         console.print(f"    {shown} {arguments}")
 
 
-def play(once: bool) -> int:
+def play(once: bool, collector_binary: str | None = None) -> int:
     """Run the whole demo; give the exit status."""
     began = time.monotonic()
     state = Path(tempfile.mkdtemp(prefix="otel-audit-demo-"))
     ports = Ports()
+    collector = None if collector_binary is None else relay.Relay(collector_binary, state)
     try:
-        with Processes(environment(ports, state), state) as processes:
+        with Processes(environment(ports, state, collector), state) as processes:
             console.print("[bold]Kettle & Leaf[/], a tea shop, under otel-audit", end="")
             console.print(f"   [dim]shop :{ports.shop}, OTLP :{ports.http}, store :{ports.clickhouse}[/]\n")
-            start(processes, ports)
+            start(processes, ports, collector)
             trail = Trail(processes)
             since = f"{datetime.now().astimezone():%H:%M:%S}"
             numbers = story.act(f"http://127.0.0.1:{ports.shop}", told)
             missing = wait_for_the_trail(trail, numbers)
             tell(trail, numbers, since)
+            if collector is not None:
+                missing += tell_of_the_way(collector)
             for what in missing:
                 console.print(f"\n[red]Missing from the trail:[/] {what}")
             if not missing:
@@ -206,6 +237,7 @@ def main() -> int:
     """Run the demo; clean up however it ends."""
     parser = argparse.ArgumentParser(description="Run the example shop and show its audit trail.")
     parser.add_argument("--once", action="store_true", help="end by itself; status 1 if a record is missing")
+    parser.add_argument("--collector", metavar="BINARY", help="put this otelcol-audit before the store")
     options = parser.parse_args()
 
     def end(_signal: int, _frame: FrameType | None) -> NoReturn:
@@ -213,7 +245,7 @@ def main() -> int:
 
     signal.signal(signal.SIGTERM, end)
     try:
-        return play(options.once)
+        return play(options.once, options.collector)
     except KeyboardInterrupt:
         console.print("\nThe shop is closed.")
         return 0
