@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from otel_audit.record import AuditRecord, new_record_id
 from otel_audit.semconv import to_attributes
 from otel_audit.store.client import StoreClient
-from otel_audit.store.schema import LANDING, TRACES
+from otel_audit.store.schema import TRACES, landing
 
 COMMAND = (sys.executable, "-c", "from otel_audit.cli import main; main()")
 START_SECONDS = 60
@@ -81,14 +81,14 @@ def record(event_name: str, action: str, *, at: int, **values: Any) -> AuditReco
 
 
 def land(client: StoreClient, records: Iterable[AuditRecord], *, service: str = "shop") -> None:
-    """Insert records as a Collector's exporter does: every attribute as text."""
-    rows = []
+    """Insert records as a Collector does: routed by their log, every attribute as text."""
+    rows: dict[str, list[dict[str, Any]]] = {}
     for each in records:
         attributes = {
             name: str(value).lower() if isinstance(value, bool) else str(value)
             for name, value in to_attributes(each).items()
         }
-        rows.append(
+        rows.setdefault(landing(each.log), []).append(
             {
                 "Timestamp": f"{each.timestamp // 10**9}.{each.timestamp % 10**9:09d}",
                 "TraceId": each.trace_id,
@@ -100,7 +100,8 @@ def land(client: StoreClient, records: Iterable[AuditRecord], *, service: str = 
                 "EventName": each.event_name,
             }
         )
-    client.insert(LANDING, rows)
+    for table, landed in rows.items():
+        client.insert(table, landed)
 
 
 def land_span(client: StoreClient, **values: Any) -> None:

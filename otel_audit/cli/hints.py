@@ -1,11 +1,13 @@
-"""Why nothing was found: words of the question that occur nowhere in the trail."""
+"""Why nothing was found: words of the question that occur nowhere in the trail, or records in another log."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
+import msgspec
+
 from otel_audit.config.nearest import nearest
-from otel_audit.store.filters import Filters
+from otel_audit.store.filters import EVERY_LOG, Filters
 from otel_audit.store.query import AuditStore, Vocabulary
 
 
@@ -17,7 +19,7 @@ def unknown_words(store: AuditStore, filters: Filters) -> Iterator[str]:
     kind = filters.target.partition("/")[0] if filters.target else None
     known_type = kind if kind and "*" not in kind else None
     if known_type:
-        types = store.vocabulary("target")
+        types = store.vocabulary("target", log=filters.log)
         if known_type not in types:
             yield _sentence("target", known_type, types)
             known_type = None
@@ -25,20 +27,27 @@ def unknown_words(store: AuditStore, filters: Filters) -> Iterator[str]:
     asked: list[tuple[Vocabulary, str | None]] = [
         ("field", field),
         ("actor", filters.actor),
-        ("log", filters.log),
         ("tenant", filters.tenant),
     ]
+    if isinstance(filters.log, str):
+        asked += [("log", each.strip(" !")) for each in filters.log.split(",") if each != EVERY_LOG]
     if isinstance(filters.action, str):
         asked += [("action", each.strip().upper()) for each in filters.action.split(",")]
     for name, word in asked:
         if word:
-            words = store.vocabulary(name, target=known_type if name == "field" else None)
-            if word not in words and not (name == "actor" and _is_actor(store, word)):
+            words = store.vocabulary(name, target=known_type if name == "field" else None, log=filters.log)
+            if word not in words and not (
+                name == "actor" and store.query(actor=word, log=filters.log, limit=1)
+            ):
                 yield _sentence(name, word, words, known_type if name == "field" else None)
 
 
-def _is_actor(store: AuditStore, name: str) -> bool:
-    return bool(store.query(actor=name, limit=1))
+def other_logs(store: AuditStore, filters: Filters) -> Iterator[str]:
+    """Say so if the question has an answer in a log that was not asked."""
+    if filters.log is None:
+        found = store.find(msgspec.structs.replace(filters, log=EVERY_LOG), limit=1).entries
+        if found:
+            yield f"The log {found[0].log!r} has an answer: --log {found[0].log}, or --log '*' for all logs."
 
 
 def _sentence(name: str, word: str, words: list[str], kind: str | None = None) -> str:

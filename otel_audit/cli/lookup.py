@@ -77,6 +77,9 @@ def history(
     target: Annotated[str, typer.Argument(metavar="TYPE/ID", help="One object: shop.Order/7.")],
     since: Annotated[str | None, typer.Option("--since", "-s", help="From: 15m, yesterday …")] = None,
     until: Annotated[str | None, typer.Option("--until", "-u", help="To, in the same words.")] = None,
+    log: Annotated[
+        str | None, typer.Option(help="Kinds of record, as for query. Default: all but page views.")
+    ] = None,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=10_000, help="Newest records.")] = 100,
     cursor: Annotated[str | None, typer.Option(help="Go further back, behind the page before.")] = None,
 ) -> None:
@@ -85,15 +88,16 @@ def history(
     \b
     otel-audit history shop.Order/7
     otel-audit history shop.Order/7 --since yesterday --json
+    otel-audit history shop.Order/7 --log '*'            who looked at it, too
     """
     from otel_audit.cli.hints import unknown_words
     from otel_audit.cli.tables import print_entries
-    from otel_audit.store.filters import Filters
+    from otel_audit.store.filters import HISTORY_LOGS, Filters
 
-    page = store.history(target, since=since, until=until, limit=limit, cursor=cursor)
+    page = store.history(target, since=since, until=until, log=log, limit=limit, cursor=cursor)
     if not page.entries:
         screen.remark(f"Nothing is recorded about {target}.")
-        for hint in unknown_words(store, Filters(target=target)):
+        for hint in unknown_words(store, Filters(target=target, log=log or HISTORY_LOGS)):
             screen.remark(hint)
         raise typer.Exit(Status.NOTHING)
     print_entries(screen, page.entries[::-1])

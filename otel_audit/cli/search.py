@@ -62,7 +62,14 @@ Words = Annotated[
     str | None,
     typer.Option("--text", help="Words in the message or in old and new values.", rich_help_panel=_WHAT),
 ]
-Log = Annotated[str | None, typer.Option(help="Kind of record: audit, activity …", rich_help_panel=_WHAT)]
+Log = Annotated[
+    str | None,
+    typer.Option(
+        help="Kind of record: activity, pageview …, several with commas; '*' for all, '!pageview' for all "
+        "but that. Default: audit.",
+        rich_help_panel=_WHAT,
+    ),
+]
 Tenant = Annotated[str | None, typer.Option(help="Tenant.", rich_help_panel=_WHAT)]
 
 
@@ -99,6 +106,7 @@ def query(
     otel-audit query -a alice --action DELETE --since monday
     otel-audit query --field status=paid --since "2 hours ago"
     otel-audit query --outcome failure --until yesterday
+    otel-audit query --log activity,pageview --actor alice   not changes: what she did and saw
     otel-audit query --text "alice@example.com" --json | jq .actor
     """
     from otel_audit.cli.tables import print_entries
@@ -134,12 +142,13 @@ def query(
 
 
 def _nothing(store: AuditStore, screen: Screen, filters: Filters, *, paged: bool) -> None:
-    """Say that nothing was found, and which word of the question the trail does not know."""
-    from otel_audit.cli.hints import unknown_words
+    """Say that nothing was found, and in which log to look or which word the trail does not know."""
+    from otel_audit.cli.hints import other_logs, unknown_words
 
     screen.remark("No more records." if paged else "Nothing found.")
     if not paged:
-        for hint in unknown_words(store, filters):
+        hints = list(other_logs(store, filters)) or list(unknown_words(store, filters))
+        for hint in hints:
             screen.remark(hint)
     raise typer.Exit(Status.NOTHING)
 

@@ -17,11 +17,14 @@ import msgspec
 from otel_audit.errors import QueryError
 from otel_audit.record import Outcome
 from otel_audit.store.entries import COLUMNS
-from otel_audit.store.schema import EVENTS
+from otel_audit.store.schema import DEFAULT_LOG, LOGS, OTHER_LOG, events
 from otel_audit.store.times import TimeLike, parse_time
 
 MAX_LIMIT: Final = 10_000
 OUTCOMES: Final[tuple[str, ...]] = typing.get_args(Outcome)
+EVERY_LOG: Final = "*"
+HISTORY_LOGS: Final = ",".join(f"!{log.name}" for log in LOGS if not log.in_history) or EVERY_LOG
+"""The logs that tell what happened to an object."""
 
 _TOKEN: Final = re.compile(r"[0-9a-z\x80-\U0010ffff]+")  # as the index splits: other ASCII separates
 _TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
@@ -40,7 +43,8 @@ class Filters(msgspec.Struct, frozen=True, kw_only=True):
         request_id: of the request.
         since, until: the first moment that counts, and the first that no longer does.
         text: words in the message or in old and new values; all of them, without case.
-        log: the kind of record, ``audit`` for most.
+        log: the kind of record; ``audit`` if none is given. One or several, ``*`` for all, ``!pageview`` for
+            all but that.
         tenant: of the record.
     """
 
@@ -54,7 +58,7 @@ class Filters(msgspec.Struct, frozen=True, kw_only=True):
     since: TimeLike | None = None
     until: TimeLike | None = None
     text: str | None = None
-    log: str | None = None
+    log: str | Sequence[str] | None = None
     tenant: str | None = None
 
 
@@ -118,11 +122,40 @@ def select(
         moment = "fromUnixTimestamp64Nano({Int64}, 'UTC')"
         where.add(f"timestamp <= {moment}", timestamp)  # what the primary key can use
         where.add(f"(timestamp, record_id) < ({moment}, {{UUID}})", timestamp, record_id)
-    return Statement(
-        f"SELECT {COLUMNS} FROM {database}.{EVENTS} WHERE {where} "
-        f"ORDER BY timestamp DESC, record_id DESC, ordinal DESC LIMIT {int(rows)}",
-        where.parameters,
-    )
+    # Each table is read in its own order up to the limit; over a union of them the engine would sort all.
+    each = [
+        f"SELECT {COLUMNS} FROM {database}.{table} WHERE {where} "
+        f"ORDER BY timestamp DESC, record_id DESC, ordinal DESC LIMIT {int(rows)}"
+        for table in tables(filters.log)
+    ]
+    sql = each[0] if len(each) == 1 else f"{union(each)} ORDER BY at DESC, toUUID(id) DESC, ordinal DESC"
+    return Statement(sql if len(each) == 1 else f"{sql} LIMIT {int(rows)}", where.parameters)
+
+
+def union(selects: Sequence[str]) -> str:
+    """Give one SELECT over several that may each have their own order and limit."""
+    return f"SELECT * FROM ({' UNION ALL '.join(f'({each})' for each in selects)})"
+
+
+def tables(log: str | Sequence[str] | None) -> tuple[str, ...]:
+    """Name the tables that can hold records of the logs meant, the likeliest first.
+
+    A record that was sent to the landing table of another log is kept with the logs that have no table.
+    """
+    names, excluded = _logs(log)
+    found = dict.fromkeys(map(events, names)) if names else dict.fromkeys(events(each.name) for each in LOGS)
+    for name in excluded:
+        if events(name) != events(OTHER_LOG):
+            found.pop(events(name), None)
+    return (*(found | {events(OTHER_LOG): None}),)
+
+
+def _logs(log: str | Sequence[str] | None) -> tuple[list[str], list[str]]:
+    """Take the logs meant apart: those named (none: all), and those excluded."""
+    given = [DEFAULT_LOG] if log is None else _several("log", log)
+    named = [name for name in given if name != EVERY_LOG and not name.startswith("!")]
+    excluded = [_filled("log", name[1:].strip()) for name in given if name.startswith("!")]
+    return ([] if EVERY_LOG in given else named), excluded
 
 
 def conditions(
@@ -132,7 +165,7 @@ def conditions(
     now: int | None = None,
     zone: datetime.tzinfo | None = None,
 ) -> Conditions:
-    """Turn filters into conditions on ``audit_events``."""
+    """Turn filters into conditions on the tables of records."""
     where = Conditions()
     rows = False  # may a row of a bulk record answer, and not only the record itself?
     _times(where, filters, now, zone)
@@ -161,14 +194,23 @@ def conditions(
     for column, value in (
         ("trace_id", None if filters.trace_id is None else trace_id(filters.trace_id)),
         ("request_id", filters.request_id),
-        ("log", filters.log),
         ("tenant", filters.tenant),
     ):
         if value is not None:
             where.add(f"{column} = {{String}}", value)
+    log_conditions(where, filters.log)
     if not rows:
         where.add("ordinal = 0")
     return where
+
+
+def log_conditions(where: Conditions, log: str | Sequence[str] | None) -> None:
+    """Add the conditions on the log."""
+    names, excluded = _logs(log)
+    if names:
+        where.add("log IN {Array(String)}", names)
+    if excluded:
+        where.add("log NOT IN {Array(String)}", excluded)
 
 
 def _times(where: Conditions, filters: Filters, now: int | None, zone: datetime.tzinfo | None) -> None:

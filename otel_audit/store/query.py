@@ -15,8 +15,20 @@ from otel_audit.record import AuditRecord
 from otel_audit.semconv import from_attributes
 from otel_audit.store.client import StoreClient
 from otel_audit.store.entries import COLUMNS, AuditEntry, entry
-from otel_audit.store.filters import MAX_LIMIT, Conditions, Filters, select, trace_id, write_cursor
-from otel_audit.store.schema import EVENTS, TRACES
+from otel_audit.store.filters import (
+    EVERY_LOG,
+    HISTORY_LOGS,
+    MAX_LIMIT,
+    Conditions,
+    Filters,
+    log_conditions,
+    select,
+    tables,
+    trace_id,
+    union,
+    write_cursor,
+)
+from otel_audit.store.schema import TRACES
 from otel_audit.store.times import TimeLike, parse_time
 from otel_audit.store.traces import SPAN_COLUMNS, Trace, span, tree
 
@@ -83,7 +95,7 @@ class AuditStore:
         since: TimeLike | None = None,
         until: TimeLike | None = None,
         text: str | None = None,
-        log: str | None = None,
+        log: str | Sequence[str] | None = None,
         tenant: str | None = None,
         limit: int = 50,
         cursor: str | None = None,
@@ -159,12 +171,14 @@ class AuditStore:
         *,
         since: TimeLike | None = None,
         until: TimeLike | None = None,
+        log: str | Sequence[str] | None = None,
         limit: int = 100,
         cursor: str | None = None,
     ) -> Page:
         """Tell what happened to one object, newest first: ``history("shop.Order/7")``.
 
-        Rows of bulk records, reads, failures and records that name it as a related object are in it.
+        Rows of bulk records, reads, failures and records that name it as a related object are in it, of all
+        logs but page views, unless ``log`` says which.
 
         Raises:
             QueryError: ``target`` names no single object.
@@ -174,22 +188,25 @@ class AuditStore:
             raise QueryError(
                 f"history is about one object; write its type and id, such as shop.Order/7, not {target!r}"
             )
-        filters = Filters(target=target, since=since, until=until)
+        filters = Filters(target=target, since=since, until=until, log=HISTORY_LOGS if log is None else log)
         return self.find(filters, limit=limit, cursor=cursor, related=True)
 
     def trace(self, id: str) -> Trace:  # noqa: A002 - the word for it
-        """Give the spans and records of one trace as a tree; empty (and false) if the store has neither."""
+        """Give the spans of one trace and its records of every log, as a tree.
+
+        Empty (and false) if the store has neither.
+        """
         number = trace_id(id)
         spans = self._client.query(
             f"SELECT {SPAN_COLUMNS} FROM {self._database}.{TRACES} WHERE TraceId = {{id:String}} "
             f"ORDER BY Timestamp LIMIT 1 BY SpanId LIMIT {_MAX_SPANS}",
             {"id": number},
         )
-        page = self.find(Filters(trace_id=number), limit=MAX_LIMIT)
+        page = self.find(Filters(trace_id=number, log=EVERY_LOG), limit=MAX_LIMIT)
         return tree(number, map(span, spans), page)
 
     def get(self, record_id: str) -> AuditRecord | None:
-        """Rebuild one record as it was signed; ``None`` if the store does not have it.
+        """Rebuild one record as it was signed, whatever its log; ``None`` if the store does not have it.
 
         Raises:
             QueryError: ``record_id`` is no record id.
@@ -200,12 +217,12 @@ class AuditStore:
 
     def stored(self, record_id: str) -> StoredRecord | None:
         """Do what :meth:`get` does, with the resource that sent the record."""
-        sql = (
+        each = [
             "SELECT toUnixTimestamp64Nano(timestamp) AS at, attributes, trace_id, span_id, message, resource "
-            f"FROM {self._database}.{EVENTS} "
-            "WHERE record_id = {id:UUID} AND ordinal = 0 LIMIT 1"
-        )
-        rows = self._client.query(sql, {"id": _record_id(record_id)})
+            f"FROM {self._database}.{table} WHERE record_id = {{id:UUID}} AND ordinal = 0 LIMIT 1"
+            for table in tables(EVERY_LOG)
+        ]
+        rows = self._client.query(f"{union(each)} LIMIT 1", {"id": _record_id(record_id)})
         if not rows:
             return None
         row = rows[0]
@@ -221,7 +238,7 @@ class AuditStore:
     def with_fragment(
         self, fragment: str, *, since: TimeLike | None = None, limit: int = 10
     ) -> list[AuditEntry]:
-        """Find records by a piece of their id, at least six characters, newest first.
+        """Find records of every log by a piece of their id, at least six characters, newest first.
 
         Raises:
             QueryError: ``fragment`` is no piece of a record id.
@@ -237,33 +254,51 @@ class AuditStore:
             moment = parse_time(since, zone=self._zone)
             where.add("timestamp >= fromUnixTimestamp64Nano({Int64}, 'UTC')", moment)
         where.add("position(toString(record_id), {String}) > 0", text)
-        sql = (
-            f"SELECT {COLUMNS} FROM {self._database}.{EVENTS} WHERE {where} "
+        each = [
+            f"SELECT {COLUMNS} FROM {self._database}.{table} WHERE {where} "
             f"ORDER BY timestamp DESC, record_id DESC LIMIT {2 * int(limit)}"
-        )
-        found = {each.id: each for each in map(entry, self._client.query(sql, where.parameters))}
+            for table in tables(EVERY_LOG)
+        ]
+        sql = f"{union(each)} ORDER BY at DESC, toUUID(id) DESC"
+        found = {row.id: row for row in map(entry, self._client.query(sql, where.parameters))}
         return list(found.values())[:limit]
 
-    def vocabulary(self, kind: Vocabulary, *, target: str | None = None, limit: int = 100) -> list[str]:
+    def vocabulary(
+        self,
+        kind: Vocabulary,
+        *,
+        target: str | None = None,
+        log: str | Sequence[str] | None = None,
+        limit: int = 100,
+    ) -> list[str]:
         """List what occurs in the trail, most frequent first: fields, actions, types of targets.
 
         Args:
             target: count only records of this type of target.
+            log: count only records of these logs; ``audit`` if none is given.
         """
         where = Conditions()
         where.add("ordinal = 0")
         if target:
             where.add("target_type = {String}", target.partition("/")[0])
+        if kind == "log":
+            log = EVERY_LOG
+        log_conditions(where, log)
+        each = [
+            f"SELECT {_VOCABULARY_SQL[kind]} AS word, count() AS times FROM {self._database}.{table} "
+            f"WHERE {where} GROUP BY word"
+            for table in tables(log)
+        ]
         rows = self._client.query(
-            f"SELECT {_VOCABULARY_SQL[kind]} AS word FROM {self._database}.{EVENTS} "
-            f"WHERE {where} GROUP BY word HAVING word != '' ORDER BY count() DESC, word LIMIT {int(limit)}",
+            f"SELECT word, sum(times) AS times FROM ({union(each)}) GROUP BY word HAVING word != '' "
+            f"ORDER BY times DESC, word LIMIT {int(limit)}",
             where.parameters,
         )
         return [str(row["word"]) for row in rows]
 
     def newest(self) -> AuditEntry | None:
-        """Give the newest record, ``None`` if there is none."""
-        page = self.find(Filters(), limit=1)
+        """Give the newest record of any log, ``None`` if there is none."""
+        page = self.find(Filters(log=EVERY_LOG), limit=1)
         return page.entries[0] if page.entries else None
 
     def close(self) -> None:

@@ -1,9 +1,14 @@
-"""The tables of the store, for the embedded engine and for a ClickHouse server alike (26.2 or newer).
+"""The names of the store's tables, and the views behind them: embedded engine, or ClickHouse 26.2 or newer.
 
 Records land in ``audit_log``, which has the columns of the Collector's ClickHouse exporter and keeps nothing;
 one view turns each into rows of ``audit_events``: the record itself at ordinal 0, complete, so that it can be
 rebuilt byte for byte, and one row a target for the rows of a bulk record, from ordinal 1. Nothing is stored
 twice, and no crash can leave a record in the one and not in the other.
+
+Each log, that is kind of record, has such a pair: so it can be kept for a time of its own, and many page
+views slow no question about changes. A record is stored by the log it names (:func:`landing`). One that was
+sent to the landing table of another log goes on from there to ``other_log``, and ``other_events`` keeps it; a
+question about a log reads both, so it is found.
 
 Which attribute fills which column is derived from :mod:`otel_audit.semconv`; no name is written here.
 """
@@ -14,15 +19,56 @@ from typing import Final, NamedTuple
 
 from otel_audit.semconv import RECORD_ID, SCHEMA_VERSION, SCHEMAS
 
-LANDING: Final = "audit_log"
-EVENTS: Final = "audit_events"
-TRAIL: Final = "audit_trail"
-LOGS: Final = "otel_logs"
+
+class Log(NamedTuple):
+    """A kind of record: its name, and whether its records tell what happened to an object."""
+
+    name: str
+    in_history: bool = True
+
+
+DEFAULT_LOG: Final = "audit"
+OTHER_LOG: Final = "other"
+
+LOGS: Final = (
+    Log(DEFAULT_LOG),
+    Log("activity"),
+    Log("pageview", in_history=False),  # to look at an order does nothing to it, and happens a thousandfold
+    Log(OTHER_LOG),
+)
+"""The logs with tables of their own; the last one takes all that have none.
+
+To add one, add an entry here and a block in ``collector/config.yaml``; the next migration makes its tables.
+"""
+
+
+def landing(log: str) -> str:
+    """Name the table that records of a log are inserted into.
+
+    >>> landing("activity"), landing(""), landing("billing")
+    ('activity_log', 'audit_log', 'other_log')
+    """
+    return f"{_own(log)}_log"
+
+
+def events(log: str) -> str:
+    """Name the table that keeps the records of a log."""
+    return f"{_own(log)}_events"
+
+
+def _own(log: str) -> str:
+    log = log or DEFAULT_LOG
+    return log if any(log == each.name for each in LOGS) else OTHER_LOG
+
+
+LANDING: Final = landing(DEFAULT_LOG)
+EVENTS: Final = events(DEFAULT_LOG)
+LOGS_TABLE: Final = "otel_logs"
 TRACES: Final = "otel_traces"
 TRACE_TIMES: Final = "otel_traces_trace_id_ts"
 MIGRATIONS: Final = "otel_audit_migrations"
 
-WRITABLE: Final = (LANDING, LOGS, TRACES, TRACE_TIMES)
+WRITABLE: Final = (*(landing(log.name) for log in LOGS), LOGS_TABLE, TRACES, TRACE_TIMES)
 """Tables a client may insert into; the others are filled by views."""
 
 
@@ -76,159 +122,12 @@ TEXT_COLUMNS: Final = {
 
 _EMPTY_MAP: Final = "CAST(map(), 'Map(LowCardinality(String), String)')"
 _VALID: Final = f"toUUIDOrNull(LogAttributes['{RECORD_ID}']) IS NOT NULL"
+_LOG: Final = f"if({attribute('log')} = '', '{DEFAULT_LOG}', {attribute('log')})"
 _LOG_COLUMNS: Final = (
     "Timestamp, TraceId, SpanId, TraceFlags, SeverityText, SeverityNumber, ServiceName, Body, "
     "ResourceSchemaUrl, ResourceAttributes, ScopeSchemaUrl, ScopeName, ScopeVersion, ScopeAttributes, "
     "LogAttributes, EventName"
 )
-_LOG_COLUMN_TYPES: Final = """
-  Timestamp DateTime64(9) CODEC(Delta(8), ZSTD(1)),
-  TraceId String CODEC(ZSTD(1)),
-  SpanId String CODEC(ZSTD(1)),
-  TraceFlags UInt8,
-  SeverityText LowCardinality(String) CODEC(ZSTD(1)),
-  SeverityNumber UInt8,
-  ServiceName LowCardinality(String) CODEC(ZSTD(1)),
-  Body String CODEC(ZSTD(1)),
-  ResourceSchemaUrl LowCardinality(String) CODEC(ZSTD(1)),
-  ResourceAttributes Map(LowCardinality(String), String) CODEC(ZSTD(1)),
-  ScopeSchemaUrl LowCardinality(String) CODEC(ZSTD(1)),
-  ScopeName String CODEC(ZSTD(1)),
-  ScopeVersion LowCardinality(String) CODEC(ZSTD(1)),
-  ScopeAttributes Map(LowCardinality(String), String) CODEC(ZSTD(1)),
-  LogAttributes Map(LowCardinality(String), String) CODEC(ZSTD(1)),
-  EventName String CODEC(ZSTD(1))"""
-
-_EVENTS_TABLE: Final = f"""
-CREATE TABLE IF NOT EXISTS {{db}}.{EVENTS} (
-  timestamp DateTime64(9, 'UTC') CODEC(Delta(8), ZSTD(1)),
-  record_id UUID CODEC(ZSTD(1)),
-  ordinal UInt32 CODEC(T64, ZSTD(1)),
-  log LowCardinality(String),
-  event_name LowCardinality(String),
-  actor_id String CODEC(ZSTD(1)),
-  actor_type LowCardinality(String),
-  actor_name String CODEC(ZSTD(1)),
-  on_behalf_of String CODEC(ZSTD(1)),
-  action LowCardinality(String),
-  outcome LowCardinality(String),
-  target_type LowCardinality(String),
-  target_id String CODEC(ZSTD(1)),
-  source_ip String CODEC(ZSTD(1)),
-  session String CODEC(ZSTD(1)),
-  request_id String CODEC(ZSTD(1)),
-  method LowCardinality(String),
-  route LowCardinality(String),
-  service LowCardinality(String),
-  tenant LowCardinality(String),
-  system LowCardinality(String),
-  event_type LowCardinality(String),
-  reason String CODEC(ZSTD(1)),
-  error String CODEC(ZSTD(1)),
-  transaction String CODEC(ZSTD(1)),
-  completeness LowCardinality(String),
-  old_values LowCardinality(String),
-  truncated Bool,
-  row_count UInt64 CODEC(T64, ZSTD(1)),
-  stream LowCardinality(String),
-  sequence UInt64 CODEC(DoubleDelta, ZSTD(1)),
-  schema_version LowCardinality(String),
-  trace_id String CODEC(ZSTD(1)),
-  span_id String CODEC(ZSTD(1)),
-  message String CODEC(ZSTD(1)),
-  related Array(String) CODEC(ZSTD(1)),
-  changes Nested(
-    field LowCardinality(String),
-    old String,
-    new String,
-    type LowCardinality(String),
-    known LowCardinality(String)
-  ) CODEC(ZSTD(1)),
-  attributes Map(LowCardinality(String), String) CODEC(ZSTD(1)),
-  resource Map(LowCardinality(String), String) CODEC(ZSTD(1)),
-  target String ALIAS if(target_id = '', target_type, concat(target_type, '/', target_id)),
-  change_items Array(String) ALIAS arrayMap((f, v) -> concat(f, '=', v), changes.field, changes.new),
-  search_text String ALIAS lower(concat(message, ' ', arrayStringConcat(changes.new, ' '), ' ',
-    arrayStringConcat(changes.old, ' '))),
-  INDEX ix_target target TYPE text(tokenizer = 'array'),
-  INDEX ix_actor actor_id TYPE text(tokenizer = 'array'),
-  INDEX ix_actor_name actor_name TYPE text(tokenizer = 'array'),
-  INDEX ix_trace trace_id TYPE text(tokenizer = 'array'),
-  INDEX ix_request request_id TYPE text(tokenizer = 'array'),
-  INDEX ix_related related TYPE text(tokenizer = 'array'),
-  INDEX ix_field changes.field TYPE text(tokenizer = 'array'),
-  INDEX ix_items change_items TYPE text(tokenizer = 'array'),
-  INDEX ix_text search_text TYPE text(tokenizer = 'splitByNonAlpha'),
-  INDEX ix_record record_id TYPE bloom_filter(0.001) GRANULARITY 4
-) ENGINE = ReplacingMergeTree
-PARTITION BY toYYYYMM(timestamp)
-ORDER BY (timestamp, record_id, ordinal)
-SETTINGS index_granularity = 2048, non_replicated_deduplication_window = 1000"""
-
-_TRACES_TABLE: Final = f"""
-CREATE TABLE IF NOT EXISTS {{db}}.{TRACES} (
-  Timestamp DateTime64(9) CODEC(Delta(8), ZSTD(1)),
-  TraceId String CODEC(ZSTD(1)),
-  SpanId String CODEC(ZSTD(1)),
-  ParentSpanId String CODEC(ZSTD(1)),
-  TraceState String CODEC(ZSTD(1)),
-  SpanName LowCardinality(String) CODEC(ZSTD(1)),
-  SpanKind LowCardinality(String) CODEC(ZSTD(1)),
-  ServiceName LowCardinality(String) CODEC(ZSTD(1)),
-  ResourceAttributes Map(LowCardinality(String), String) CODEC(ZSTD(1)),
-  ScopeName String CODEC(ZSTD(1)),
-  ScopeVersion String CODEC(ZSTD(1)),
-  SpanAttributes Map(LowCardinality(String), String) CODEC(ZSTD(1)),
-  Duration UInt64 CODEC(ZSTD(1)),
-  StatusCode LowCardinality(String) CODEC(ZSTD(1)),
-  StatusMessage String CODEC(ZSTD(1)),
-  Events Nested(
-    Timestamp DateTime64(9),
-    Name LowCardinality(String),
-    Attributes Map(LowCardinality(String), String)
-  ) CODEC(ZSTD(1)),
-  Links Nested(
-    TraceId String,
-    SpanId String,
-    TraceState String,
-    Attributes Map(LowCardinality(String), String)
-  ) CODEC(ZSTD(1)),
-  INDEX idx_trace_id TraceId TYPE bloom_filter(0.001) GRANULARITY 1,
-  INDEX idx_duration Duration TYPE minmax GRANULARITY 1
-) ENGINE = MergeTree
-PARTITION BY toDate(Timestamp)
-ORDER BY (ServiceName, SpanName, toDateTime(Timestamp))
-SETTINGS index_granularity = 8192, ttl_only_drop_parts = 1, non_replicated_deduplication_window = 1000"""
-
-TABLES: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
-    (
-        "tables",
-        (
-            f"CREATE TABLE IF NOT EXISTS {{db}}.{LANDING} ({_LOG_COLUMN_TYPES}\n) ENGINE = Null",
-            f"""
-CREATE TABLE IF NOT EXISTS {{db}}.{LOGS} ({_LOG_COLUMN_TYPES},
-  INDEX idx_trace_id TraceId TYPE bloom_filter(0.001) GRANULARITY 1,
-  INDEX idx_body Body TYPE tokenbf_v1(32768, 3, 0) GRANULARITY 8
-) ENGINE = MergeTree
-PARTITION BY toDate(Timestamp)
-ORDER BY (toStartOfFiveMinutes(Timestamp), ServiceName, Timestamp)
-SETTINGS index_granularity = 8192, ttl_only_drop_parts = 1""",
-            _TRACES_TABLE,
-            f"""
-CREATE TABLE IF NOT EXISTS {{db}}.{TRACE_TIMES} (
-  TraceId String CODEC(ZSTD(1)),
-  Start DateTime CODEC(Delta, ZSTD(1)),
-  End DateTime CODEC(Delta, ZSTD(1)),
-  INDEX idx_trace_id TraceId TYPE bloom_filter(0.01) GRANULARITY 1
-) ENGINE = MergeTree
-PARTITION BY toDate(Start)
-ORDER BY (TraceId, Start)
-SETTINGS index_granularity = 8192, ttl_only_drop_parts = 1""",
-            _EVENTS_TABLE,
-        ),
-    ),
-)
-"""Named steps in the order they were released; a released step never changes, a new one is added."""
 
 
 def _known(value: str) -> str:
@@ -236,15 +135,17 @@ def _known(value: str) -> str:
     return f"if(isNull({value}), 'n', concat('v', assumeNotNull({value})))"
 
 
-def _record_rows() -> str:
-    """Give the SELECT from the landing table to ``audit_events``.
+def _record_rows(log: Log) -> str:
+    """Give the SELECT from the landing table of a log to the table that keeps its records.
 
     A bulk record's columns are turned into rows by sorting the flattened cells by row number: a lambda that
     captured the columns would copy all of them for every row, which is quadratic (one record of 1000 rows
     and 75 kB took 0.8 s that way, 1 ms this way). For the same reason the record's own attributes travel as
     the first element of a joined array instead of being copied to every row.
     """
-    columns = ",\n    ".join(f"{attribute(path)} AS {name}" for name, path in TEXT_COLUMNS.items())
+    columns = ",\n    ".join(
+        f"{_LOG if path == 'log' else attribute(path)} AS {name}" for name, path in TEXT_COLUMNS.items()
+    )
     bulk = attribute("bulk")
     cells = {
         side: f"arrayFlatten(arrayMap(c -> arrayResize(arrayMap(v -> {_known('v')}, c), n, '-'), "
@@ -309,20 +210,38 @@ FROM (
     {filled.format(f"arrayPushFront({rows['new']}, {own['new']})")} AS new_,
     arrayPushFront(arrayMap(k -> {_EMPTY_MAP}, keys), LogAttributes) AS attributes_,
     arrayPushFront(arrayMap(k -> {_EMPTY_MAP}, keys), ResourceAttributes) AS resource_
-  FROM {{db}}.{LANDING}
-  WHERE {_VALID}
+  FROM {{db}}.{landing(log.name)}
+  WHERE {_is_kept(log)}
 )
 ARRAY JOIN range(length(keys_)) AS ordinal, keys_ AS key, old_ AS old, new_ AS new,
   attributes_ AS own_attributes, resource_ AS own_resource"""
 
 
+def _is_kept(log: Log) -> str:
+    """Give the condition on the rows of a log's landing table that its own table keeps."""
+    return _VALID if log.name == OTHER_LOG else f"{_VALID} AND {_LOG} = '{log.name}'"
+
+
+def _strays(log: Log) -> View:
+    """Give the view for what was sent to the wrong landing table; one without a valid id is no record."""
+    name = landing(log.name)
+    target = LOGS_TABLE if log.name == OTHER_LOG else landing(OTHER_LOG)
+    return View(
+        f"{name}_strays_mv",
+        target,
+        f"\nSELECT {_LOG_COLUMNS} FROM {{db}}.{name} WHERE NOT ({_is_kept(log)})",
+    )
+
+
+def _trail(log: Log) -> View:
+    # Every row seen once, whatever was sent twice and is not merged yet: for dashboards and people. It costs
+    # two to three times as much as the table, from whose sorted rows our own queries take each record once.
+    return View(f"{log.name}_trail", None, f"\nSELECT *, target FROM {{db}}.{events(log.name)} FINAL")
+
+
 VIEWS: Final[tuple[View, ...]] = (
-    View(f"{EVENTS}_mv", EVENTS, _record_rows()),
-    View(
-        f"{LANDING}_others_mv",
-        LOGS,
-        f"\nSELECT {_LOG_COLUMNS} FROM {{db}}.{LANDING} WHERE NOT ({_VALID})",
-    ),
+    *(_strays(log) for log in reversed(LOGS)),
+    *(View(f"{events(log.name)}_mv", events(log.name), _record_rows(log)) for log in LOGS),
     View(
         f"{TRACE_TIMES}_mv",
         TRACE_TIMES,
@@ -330,8 +249,9 @@ VIEWS: Final[tuple[View, ...]] = (
 SELECT TraceId, min(Timestamp) AS Start, max(Timestamp) AS End
 FROM {{db}}.{TRACES} WHERE TraceId != '' GROUP BY TraceId""",
     ),
-    # Every row seen once, whatever was sent twice and is not merged yet: for dashboards and people. It costs
-    # two to three times as much as the table, from whose sorted rows our own queries take each record once.
-    View(TRAIL, None, f"\nSELECT *, target FROM {{db}}.{EVENTS} FINAL"),
+    *(_trail(log) for log in LOGS),
 )
-"""All views. A record without a valid id is no audit record: it is kept as an ordinary log."""
+"""All views, in the order they are made: what a view no longer keeps must have its new place already."""
+
+RETIRED_VIEWS: Final = (f"{LANDING}_others_mv",)
+"""Views of former versions, dropped when those that replace them are there."""

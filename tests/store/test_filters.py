@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -37,8 +39,7 @@ def test_every_placeholder_has_its_parameter() -> None:
         actor=HOSTILE, target=f"shop.Order/{HOSTILE}", text="two words", since="1h", until="now"
     )
     sql, parameters = select("otel", filters, rows=10, cursor=write_cursor(5, ID), related=True)
-    assert all(f"{{{name}:" in sql for name in parameters)
-    assert sql.count("{p") == len(parameters)
+    assert set(re.findall(r"\{(p\d+):", sql)) == parameters.keys()
 
 
 def test_rows_of_bulk_records_answer_only_where_they_can_differ_from_their_record() -> None:

@@ -14,7 +14,8 @@ import pytest
 from otel_audit.errors import StoreError
 from otel_audit.store import schema
 from otel_audit.store.client import StoreClient
-from otel_audit.store.migrations import CURRENT, current_version, migrate
+from otel_audit.store.migrations import migrate, read_state
+from otel_audit.store.tables import CURRENT, STEPS
 from tests.trail import serving
 
 ENGINE = """
@@ -22,7 +23,7 @@ import json, sys
 from pathlib import Path
 from otel_audit.server.engine import Engine
 from otel_audit.store import schema
-from otel_audit.store.migrations import migrate, current_version
+from otel_audit.store.migrations import migrate
 
 class Crash(Exception):
     pass
@@ -86,7 +87,7 @@ def test_a_crash_after_any_statement_is_finished_by_the_next_run(tmp_path: Path)
         "    result['same'].append(shape(connection, name) == whole and again == [])\n"
         "    connection.query(f'DROP DATABASE {name} SYNC')\n",
     )
-    assert result["tables"] == 5 + len(schema.VIEWS) + 1
+    assert result["tables"] == 3 + 2 * len(schema.LOGS) + len(schema.VIEWS) + 1
     assert result["statements"] > 15
     assert all(result["same"]), result
 
@@ -97,11 +98,11 @@ def test_a_view_that_changed_is_altered_in_place(tmp_path: Path) -> None:
         tmp_path,
         "seen = []\n"
         "migrate(connection.rows)\n"
-        "old = schema.VIEWS[0]\n"
+        "number, old = next((n, v) for n, v in enumerate(schema.VIEWS) if v.name == 'audit_events_mv')\n"
         "select = old.select.replace('Body AS message', \"concat('new ', Body) AS message\")\n"
         "changed = old._replace(select=select)\n"
         "assert changed != old\n"
-        "schema.VIEWS = (changed, *schema.VIEWS[1:])\n"
+        "schema.VIEWS = (*schema.VIEWS[:number], changed, *schema.VIEWS[number + 1:])\n"
         "result['applied'] = migrate(lambda sql: seen.append(sql) or connection.rows(sql))\n"
         "result['again'] = migrate(connection.rows)\n"
         "result['dropped'] = [sql for sql in seen if 'DROP' in sql.upper()]\n"
@@ -147,9 +148,13 @@ def test_the_same_steps_run_over_http(tmp_path: Path) -> None:
     with serving(tmp_path) as running:
         client = StoreClient(running.clickhouse)
         assert migrate(client.rows) == []
-        assert current_version(client.rows) == CURRENT
+        assert read_state(client.rows).version == CURRENT
         versions = client.rows("SELECT DISTINCT name FROM otel.otel_audit_migrations ORDER BY name")
-    assert {row[0] for row in versions} == {"tables", *(view.name for view in schema.VIEWS)}
+    assert {row[0] for row in versions} == {
+        *(step.name for step in STEPS),
+        *(log.name for log in schema.LOGS),
+        *(view.name for view in schema.VIEWS),
+    }
 
 
 def test_an_empty_database_is_given_each_statement_in_order() -> None:
@@ -161,9 +166,12 @@ def test_an_empty_database_is_given_each_statement_in_order() -> None:
         return []
 
     applied = migrate(execute, "trail")
-    assert applied == ["tables", *(view.name for view in schema.VIEWS)]
+    assert applied == [*(step.name for step in STEPS), *(view.name for view in schema.VIEWS)]
     assert not [sql for sql in given if "{db}" in sql]
-    assert given[0] == "CREATE DATABASE IF NOT EXISTS trail"
+    assert given[:2] == [
+        "SELECT name FROM system.tables WHERE database = 'trail'",
+        "CREATE DATABASE IF NOT EXISTS trail",
+    ]
     created = [sql for sql in given if sql.startswith("CREATE TABLE")]
     assert "trail.otel_audit_migrations" in created[0]
     assert all(" trail." in sql for sql in created)
@@ -173,12 +181,12 @@ def test_a_journal_without_tables_is_version_0() -> None:
     """A run that stopped after its first statements."""
 
     def execute(sql: str) -> Sequence[Sequence[Any]]:
-        return [[schema.MIGRATIONS]] if "system.tables" in sql else [[0]]
+        return [[schema.MIGRATIONS]] if "system.tables" in sql else []
 
-    assert current_version(execute) == 0
+    assert read_state(execute).version == 0
 
     def foreign(sql: str) -> Sequence[Sequence[Any]]:
         return [[schema.EVENTS]]
 
     with pytest.raises(StoreError, match="not a store of otel-audit"):
-        current_version(foreign)
+        read_state(foreign)

@@ -102,7 +102,16 @@ STRANGE = record(
     log="activity",
     attributes={"ticket": 42},
 )
-ALL = [CREATED, PAID, PRICED, READ, REFUSED, STRANGE]
+VIEWED = record(
+    "shop.page.view",
+    "READ",
+    at=at(7),
+    actor=BEN,
+    target=Target("shop.Order", "7"),
+    trace_id=TRACE,
+    log="pageview",
+)
+ALL = [CREATED, PAID, PRICED, READ, REFUSED, STRANGE, VIEWED]
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +137,8 @@ def ids(records: list[AuditRecord]) -> list[str]:
 @pytest.mark.parametrize(
     ("question", "answer"),
     [
-        ({}, [STRANGE, REFUSED, READ, PRICED, PAID, CREATED]),
+        ({}, [REFUSED, READ, PRICED, PAID, CREATED]),
+        ({"log": "*"}, [VIEWED, STRANGE, REFUSED, READ, PRICED, PAID, CREATED]),
         ({"actor": "ana"}, [REFUSED, PAID, CREATED]),
         ({"actor": "2"}, [REFUSED, PAID, CREATED]),
         ({"actor": "nobody"}, []),
@@ -153,15 +163,23 @@ def ids(records: list[AuditRecord]) -> list[str]:
         ({"text": "ana@example.com"}, [PRICED]),
         ({"text": "example.ana"}, []),
         ({"log": "activity"}, [STRANGE]),
-        ({"tenant": "acme"}, [STRANGE]),
+        ({"log": "audit"}, [REFUSED, READ, PRICED, PAID, CREATED]),
+        ({"log": ["pageview", "activity"]}, [VIEWED, STRANGE]),
+        ({"log": "pageview, activity"}, [VIEWED, STRANGE]),
+        ({"log": "!audit, !pageview"}, [STRANGE]),
+        ({"log": "other"}, []),
+        ({"log": "*", "trace_id": TRACE}, [VIEWED, PAID, CREATED]),
+        ({"log": "*", "tenant": "acme"}, [STRANGE]),
+        ({"tenant": "acme"}, []),
         ({"since": at(3), "until": at(5)}, [READ, PRICED]),
         ({"since": "2 hours ago", "action": "CREATE"}, [CREATED]),
         ({"until": "2 hours ago"}, []),
         ({"actor": "ana", "outcome": "success", "field": "status"}, [PAID, CREATED]),
-        ({"actor": HOSTILE}, [STRANGE]),
-        ({"target": f"shop.Note/{HOSTILE}"}, [STRANGE]),
-        ({"field": HOSTILE}, [STRANGE]),
-        ({"request_id": HOSTILE}, [STRANGE]),
+        ({"log": "activity", "actor": HOSTILE}, [STRANGE]),
+        ({"log": "*", "target": f"shop.Note/{HOSTILE}"}, [STRANGE]),
+        ({"log": "*", "field": HOSTILE}, [STRANGE]),
+        ({"log": "*", "request_id": HOSTILE}, [STRANGE]),
+        ({"log": HOSTILE}, []),
         ({"request_id": "' OR 1 = 1 --"}, []),
     ],
     # Without the values: the times are of this run, and the workers of one run must agree on the names.
@@ -258,6 +276,8 @@ def test_bulk_records_of_which_many_rows_match_are_one_entry_each(client: StoreC
 def test_history_tells_of_changes_and_of_records_that_name_the_object_as_related(store: AuditStore) -> None:
     assert [entry.id for entry in store.history("shop.Order/7")] == ids([READ, PAID, CREATED])
     assert [entry.id for entry in store.history("shop.Product/3")] == ids([PRICED])
+    assert [entry.id for entry in store.history(f"shop.Note/{HOSTILE}")] == ids([STRANGE])
+    assert [entry.id for entry in store.history("shop.Order/7", log="pageview")] == ids([VIEWED])
     page = store.history("shop.Order/7", limit=2)
     assert [entry.id for entry in store.history("shop.Order/7", cursor=page.cursor)] == ids([CREATED])
     for target in ("shop.Order", "shop.*/7", "/7", "shop.Order/"):
@@ -282,7 +302,7 @@ def test_a_trace_holds_spans_and_records_also_those_whose_span_is_missing(client
         )
     with AuditStore(client.config) as store:
         trace = store.trace(f"00-{TRACE}-00f067aa0ba902b7-01")
-        assert (trace.spans, trace.entries) == (1, 2)
+        assert (trace.spans, trace.entries) == (1, 3)
         first, homeless = trace.roots
         assert first.span is not None
         assert (first.span.name, first.span.duration, first.span.start) == (
@@ -291,18 +311,21 @@ def test_a_trace_holds_spans_and_records_also_those_whose_span_is_missing(client
             start,
         )
         assert [entry.id for entry in first.entries] == [CREATED.id]
-        assert [entry.id for entry in homeless.entries] == [PAID.id]
+        assert [entry.id for entry in homeless.entries] == [PAID.id, VIEWED.id]
         assert not store.trace("0" * 31 + "1")
 
 
 def test_shortened_ids_and_the_vocabulary_of_the_trail(store: AuditStore) -> None:
     assert [entry.id for entry in store.with_fragment(READ.id[-8:])] == [READ.id]
+    assert [entry.id for entry in store.with_fragment(VIEWED.id[-8:])] == [VIEWED.id]
     assert store.with_fragment(READ.id[-8:], since=READ.timestamp + 1) == []
     with pytest.raises(QueryError, match="last 6"):
         store.with_fragment("abc")
     assert {"status", "price", "number"} <= set(store.vocabulary("field"))
     assert store.vocabulary("field", target="shop.Product/1") == ["price"]
     assert {"ana", "ben"} <= set(store.vocabulary("actor"))
+    assert store.vocabulary("actor", log="pageview") == ["ben"]
+    assert {"audit", "activity", "pageview"} <= set(store.vocabulary("log"))
 
 
 def test_a_tail_gives_each_record_once_also_one_that_arrives_late(client: StoreClient) -> None:

@@ -28,7 +28,7 @@ from otel_audit.record import (
 )
 from otel_audit.semconv import RECORD_ID, from_attributes, to_attributes
 from otel_audit.store.client import StoreClient
-from otel_audit.store.schema import TEXT_COLUMNS, attribute
+from otel_audit.store.schema import LOGS, TEXT_COLUMNS, attribute
 from tests.server import otlp_messages
 from tests.test_semconv import records
 from tests.trail import Serving, land, record, serving
@@ -64,8 +64,9 @@ def send(server: Serving, *sent: AuditRecord) -> None:
 
 def rows(store: StoreClient, record_id: str) -> list[dict[str, Any]]:
     """Give the rows of a record in their order."""
+    each = " UNION ALL ".join(f"SELECT * FROM otel.{log.name}_trail" for log in LOGS)
     return store.query(
-        "SELECT *, target, toUnixTimestamp64Nano(timestamp) AS time FROM otel.audit_trail "
+        f"SELECT *, toUnixTimestamp64Nano(timestamp) AS time FROM ({each}) "
         "WHERE record_id = {id:UUID} ORDER BY ordinal",
         {"id": record_id},
     )
@@ -310,7 +311,7 @@ def test_a_record_from_a_collector_is_the_same_as_one_from_our_sender(
 
 def test_a_record_sent_again_is_seen_once(server: Serving, store: StoreClient) -> None:
     """Alone, in another batch and through the Collector: each row is there once, at once and for good."""
-    again = msgspec.structs.replace(FULL, id=new_record_id(NOW))
+    again = msgspec.structs.replace(FULL, id=new_record_id(NOW), log="audit")
     many = bulk(Bulk(2, ["1", "2"], [Column("a", [1, 2], [3, 4])]))
     send(server, again, many)
     send(server, again)

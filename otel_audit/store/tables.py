@@ -1,0 +1,213 @@
+"""The tables that keep something, step by step as they were released, for one server and for a cluster.
+
+A released step never changes, a new one is added. A table whose name holds ``{log}`` stands for one of each
+log of :data:`otel_audit.store.schema.LOGS`; a log that is added later is given all steps from the first.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from otel_audit.store.schema import DEFAULT_LOG, LOGS_TABLE, TRACE_TIMES, TRACES
+
+_LOG_COLUMNS: Final = """
+  Timestamp DateTime64(9) CODEC(Delta(8), ZSTD(1)),
+  TraceId String CODEC(ZSTD(1)),
+  SpanId String CODEC(ZSTD(1)),
+  TraceFlags UInt8,
+  SeverityText LowCardinality(String) CODEC(ZSTD(1)),
+  SeverityNumber UInt8,
+  ServiceName LowCardinality(String) CODEC(ZSTD(1)),
+  Body String CODEC(ZSTD(1)),
+  ResourceSchemaUrl LowCardinality(String) CODEC(ZSTD(1)),
+  ResourceAttributes Map(LowCardinality(String), String) CODEC(ZSTD(1)),
+  ScopeSchemaUrl LowCardinality(String) CODEC(ZSTD(1)),
+  ScopeName String CODEC(ZSTD(1)),
+  ScopeVersion LowCardinality(String) CODEC(ZSTD(1)),
+  ScopeAttributes Map(LowCardinality(String), String) CODEC(ZSTD(1)),
+  LogAttributes Map(LowCardinality(String), String) CODEC(ZSTD(1)),
+  EventName String CODEC(ZSTD(1))"""
+
+
+class Table(NamedTuple):
+    """A table: its columns and indexes, its engine, how its rows lie on disk, and on which shard.
+
+    ``shard_by`` is the expression that chooses a cluster's shard; a table without one keeps nothing.
+    """
+
+    name: str
+    columns: str
+    engine: str
+    keys: str = ""
+    settings: str = ""
+    shard_by: str = ""
+
+    @property
+    def each_log(self) -> bool:
+        """Whether there is one for each log."""
+        return "{log}" in self.name
+
+    def of(self, log: str) -> Table:
+        """Give the table of one log."""
+        return self._replace(name=self.name.replace("{log}", log))
+
+
+class Step(NamedTuple):
+    """A released step: its name, and the tables it brings."""
+
+    name: str
+    tables: tuple[Table, ...]
+
+
+_LANDING: Final = Table("{log}_log", _LOG_COLUMNS, "Null")
+
+_EVENTS: Final = Table(
+    "{log}_events",
+    """
+  timestamp DateTime64(9, 'UTC') CODEC(Delta(8), ZSTD(1)),
+  record_id UUID CODEC(ZSTD(1)),
+  ordinal UInt32 CODEC(T64, ZSTD(1)),
+  log LowCardinality(String),
+  event_name LowCardinality(String),
+  actor_id String CODEC(ZSTD(1)),
+  actor_type LowCardinality(String),
+  actor_name String CODEC(ZSTD(1)),
+  on_behalf_of String CODEC(ZSTD(1)),
+  action LowCardinality(String),
+  outcome LowCardinality(String),
+  target_type LowCardinality(String),
+  target_id String CODEC(ZSTD(1)),
+  source_ip String CODEC(ZSTD(1)),
+  session String CODEC(ZSTD(1)),
+  request_id String CODEC(ZSTD(1)),
+  method LowCardinality(String),
+  route LowCardinality(String),
+  service LowCardinality(String),
+  tenant LowCardinality(String),
+  system LowCardinality(String),
+  event_type LowCardinality(String),
+  reason String CODEC(ZSTD(1)),
+  error String CODEC(ZSTD(1)),
+  transaction String CODEC(ZSTD(1)),
+  completeness LowCardinality(String),
+  old_values LowCardinality(String),
+  truncated Bool,
+  row_count UInt64 CODEC(T64, ZSTD(1)),
+  stream LowCardinality(String),
+  sequence UInt64 CODEC(DoubleDelta, ZSTD(1)),
+  schema_version LowCardinality(String),
+  trace_id String CODEC(ZSTD(1)),
+  span_id String CODEC(ZSTD(1)),
+  message String CODEC(ZSTD(1)),
+  related Array(String) CODEC(ZSTD(1)),
+  changes Nested(
+    field LowCardinality(String),
+    old String,
+    new String,
+    type LowCardinality(String),
+    known LowCardinality(String)
+  ) CODEC(ZSTD(1)),
+  attributes Map(LowCardinality(String), String) CODEC(ZSTD(1)),
+  resource Map(LowCardinality(String), String) CODEC(ZSTD(1)),
+  target String ALIAS if(target_id = '', target_type, concat(target_type, '/', target_id)),
+  change_items Array(String) ALIAS arrayMap((f, v) -> concat(f, '=', v), changes.field, changes.new),
+  search_text String ALIAS lower(concat(message, ' ', arrayStringConcat(changes.new, ' '), ' ',
+    arrayStringConcat(changes.old, ' '))),
+  INDEX ix_target target TYPE text(tokenizer = 'array'),
+  INDEX ix_actor actor_id TYPE text(tokenizer = 'array'),
+  INDEX ix_actor_name actor_name TYPE text(tokenizer = 'array'),
+  INDEX ix_trace trace_id TYPE text(tokenizer = 'array'),
+  INDEX ix_request request_id TYPE text(tokenizer = 'array'),
+  INDEX ix_related related TYPE text(tokenizer = 'array'),
+  INDEX ix_field changes.field TYPE text(tokenizer = 'array'),
+  INDEX ix_items change_items TYPE text(tokenizer = 'array'),
+  INDEX ix_text search_text TYPE text(tokenizer = 'splitByNonAlpha'),
+  INDEX ix_record record_id TYPE bloom_filter(0.001) GRANULARITY 4""",
+    "ReplacingMergeTree",
+    "PARTITION BY toYYYYMM(timestamp)\nORDER BY (timestamp, record_id, ordinal)",
+    "index_granularity = 2048, non_replicated_deduplication_window = 1000",
+    # A resend must meet the first sending on one shard, or the two would never be merged; so must the rows of
+    # a bulk record; and a stream's chain is proved without asking another shard. Of other senders' records,
+    # which have no stream, each goes its own way.
+    "cityHash64(if(stream = '', toString(record_id), toString(stream)))",
+)
+
+_LOGS: Final = Table(
+    LOGS_TABLE,
+    f"""{_LOG_COLUMNS},
+  INDEX idx_trace_id TraceId TYPE bloom_filter(0.001) GRANULARITY 1,
+  INDEX idx_body Body TYPE tokenbf_v1(32768, 3, 0) GRANULARITY 8""",
+    "MergeTree",
+    "PARTITION BY toDate(Timestamp)\nORDER BY (toStartOfFiveMinutes(Timestamp), ServiceName, Timestamp)",
+    "index_granularity = 8192, ttl_only_drop_parts = 1",
+    "cityHash64(ServiceName, Timestamp)",
+)
+
+_TRACES: Final = Table(
+    TRACES,
+    """
+  Timestamp DateTime64(9) CODEC(Delta(8), ZSTD(1)),
+  TraceId String CODEC(ZSTD(1)),
+  SpanId String CODEC(ZSTD(1)),
+  ParentSpanId String CODEC(ZSTD(1)),
+  TraceState String CODEC(ZSTD(1)),
+  SpanName LowCardinality(String) CODEC(ZSTD(1)),
+  SpanKind LowCardinality(String) CODEC(ZSTD(1)),
+  ServiceName LowCardinality(String) CODEC(ZSTD(1)),
+  ResourceAttributes Map(LowCardinality(String), String) CODEC(ZSTD(1)),
+  ScopeName String CODEC(ZSTD(1)),
+  ScopeVersion String CODEC(ZSTD(1)),
+  SpanAttributes Map(LowCardinality(String), String) CODEC(ZSTD(1)),
+  Duration UInt64 CODEC(ZSTD(1)),
+  StatusCode LowCardinality(String) CODEC(ZSTD(1)),
+  StatusMessage String CODEC(ZSTD(1)),
+  Events Nested(
+    Timestamp DateTime64(9),
+    Name LowCardinality(String),
+    Attributes Map(LowCardinality(String), String)
+  ) CODEC(ZSTD(1)),
+  Links Nested(
+    TraceId String,
+    SpanId String,
+    TraceState String,
+    Attributes Map(LowCardinality(String), String)
+  ) CODEC(ZSTD(1)),
+  INDEX idx_trace_id TraceId TYPE bloom_filter(0.001) GRANULARITY 1,
+  INDEX idx_duration Duration TYPE minmax GRANULARITY 1""",
+    "MergeTree",
+    "PARTITION BY toDate(Timestamp)\nORDER BY (ServiceName, SpanName, toDateTime(Timestamp))",
+    "index_granularity = 8192, ttl_only_drop_parts = 1, non_replicated_deduplication_window = 1000",
+    "cityHash64(TraceId)",
+)
+
+_TRACE_TIMES: Final = Table(
+    TRACE_TIMES,
+    """
+  TraceId String CODEC(ZSTD(1)),
+  Start DateTime CODEC(Delta, ZSTD(1)),
+  End DateTime CODEC(Delta, ZSTD(1)),
+  INDEX idx_trace_id TraceId TYPE bloom_filter(0.01) GRANULARITY 1""",
+    "MergeTree",
+    "PARTITION BY toDate(Start)\nORDER BY (TraceId, Start)",
+    "index_granularity = 8192, ttl_only_drop_parts = 1",
+    "cityHash64(TraceId)",
+)
+
+STEPS: Final[tuple[Step, ...]] = (
+    Step("tables", (_LANDING.of(DEFAULT_LOG), _LOGS, _TRACES, _TRACE_TIMES, _EVENTS.of(DEFAULT_LOG))),
+    Step("logs", (_LANDING, _EVENTS)),
+)
+"""In the order they were released."""
+
+CURRENT: Final = len(STEPS)
+"""The schema version of a database that has them all."""
+
+
+def create(table: Table, database: str) -> str:
+    """Give the statement that creates a table where it is missing."""
+    parts = [
+        f"CREATE TABLE IF NOT EXISTS {database}.{table.name} ({table.columns}\n) ENGINE = {table.engine}",
+        table.keys,
+        f"SETTINGS {table.settings}" if table.settings else "",
+    ]
+    return "\n".join(filter(None, parts))
