@@ -30,10 +30,28 @@ class ServiceUnavailable(Exception):
 
 
 def free_port() -> int:
-    """Return a TCP port of 127.0.0.1 that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a TCP port of 127.0.0.1 that was free a moment ago.
+
+    None of those the system gives to outgoing connections: a server that is stopped and started again must
+    find its port free.
+    """
+    while True:
+        port = secrets.choice(range(10_000, _lowest_ephemeral_port()))
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        return port
+
+
+def _lowest_ephemeral_port() -> int:
+    """Read where the ports of outgoing connections begin; Linux says so, elsewhere they begin higher."""
+    try:
+        lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    except OSError:
+        lowest = 32_768
+    return lowest if lowest > 11_000 else 65_536
 
 
 def wait_until(ready: Callable[[], object], timeout: float, what: str) -> None:

@@ -278,7 +278,8 @@ def sink(config: SinkConfig, timeout: float) -> Finding:
             "sink",
             "bad",
             f"{where} answers {status}: {given}",
-            "set OTEL_AUDIT_SINK_TOKEN to the server's OTEL_AUDIT_SERVER_TOKEN, for the application too",
+            "set OTEL_AUDIT_SINK_TOKEN (sink.token) to the OTEL_AUDIT_SERVER_TOKEN of `otel-audit serve`, or "
+            "to the OTELCOL_AUDIT_TOKEN of the Collector, for the application too; records wait in the spool",
         )
     if status in (404, 405):
         return Finding(

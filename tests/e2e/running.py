@@ -141,6 +141,7 @@ class Store:
         self.http_port, self.grpc_port, self.clickhouse_port = free_port(), free_port(), free_port()
         self.sink = f"http://127.0.0.1:{self.http_port}"
         self.url = f"http://127.0.0.1:{self.clickhouse_port}"
+        self.arguments = [command("otel-audit"), "serve"]
         self.process: Process | None = None
 
     @property
@@ -156,9 +157,7 @@ class Store:
 
     def start(self) -> None:
         """Start it and wait until it takes records and answers queries."""
-        self.process = Process(
-            [command("otel-audit"), "serve"], self.environment, self.directory / "serve.log"
-        )
+        self.process = Process(self.arguments, self.environment, self.directory / "serve.log", cwd=ROOT)
         client = StoreClient(self.url)
 
         def ready() -> bool:

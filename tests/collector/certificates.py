@@ -1,0 +1,36 @@
+"""A certificate authority for tests, and a certificate of it for 127.0.0.1, made by openssl."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+from typing import NamedTuple
+
+_CURVE = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2")
+
+
+class Certificates(NamedTuple):
+    """PEM files."""
+
+    authority: Path
+    certificate: Path
+    key: Path
+
+
+def make(directory: Path) -> Certificates:
+    """Make them in ``directory``."""
+    assert shutil.which("openssl"), "openssl makes the certificates: install Debian's package openssl"
+    authority, authority_key = directory / "ca.pem", directory / "ca.key"
+    certificate, key, request = directory / "server.pem", directory / "server.key", directory / "server.csr"
+    names = directory / "names.cnf"
+    names.write_text("subjectAltName=IP:127.0.0.1\nbasicConstraints=CA:FALSE\n")
+    for command in (
+        ("req", "-x509", *_CURVE, "-subj", "/CN=authority", "-keyout", authority_key, "-out", authority),
+        ("req", *_CURVE, "-subj", "/CN=collector", "-keyout", key, "-out", request),
+        ("x509", "-req", "-in", request, "-CA", authority, "-CAkey", authority_key, "-CAcreateserial")
+        + ("-days", "2", "-extfile", names, "-out", certificate),
+    ):
+        done = subprocess.run(["openssl", *command], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    return Certificates(authority, certificate, key)
