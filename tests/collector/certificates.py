@@ -25,11 +25,11 @@ def make(directory: Path) -> Certificates:
     certificate, key, request = directory / "server.pem", directory / "server.key", directory / "server.csr"
     names = directory / "names.cnf"
     names.write_text("subjectAltName=IP:127.0.0.1\nbasicConstraints=CA:FALSE\n")
+    signed_by = ("-CA", authority, "-CAkey", authority_key, "-CAcreateserial")
     for command in (
         ("req", "-x509", *_CURVE, "-subj", "/CN=authority", "-keyout", authority_key, "-out", authority),
         ("req", *_CURVE, "-subj", "/CN=collector", "-keyout", key, "-out", request),
-        ("x509", "-req", "-in", request, "-CA", authority, "-CAkey", authority_key, "-CAcreateserial")
-        + ("-days", "2", "-extfile", names, "-out", certificate),
+        ("x509", "-req", "-days", "2", "-in", request, "-extfile", names, "-out", certificate, *signed_by),
     ):
         done = subprocess.run(["openssl", *command], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr

@@ -305,7 +305,8 @@ class Trail:
         """Give the streams whose numbers are not 1, 2, 3 … without a gap, each once."""
         return self._store.query(
             "SELECT stream, count() AS records, uniqExact(sequence) AS numbers, max(sequence) AS last "
-            f"FROM otel.{table} FINAL WHERE ordinal = 0 GROUP BY stream HAVING NOT (records = numbers AND records = last)"
+            f"FROM otel.{table} FINAL WHERE ordinal = 0 GROUP BY stream "
+            "HAVING NOT (records = numbers AND records = last)"
         )
 
 

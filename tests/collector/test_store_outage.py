@@ -41,7 +41,7 @@ def test_nothing_is_lost_while_the_store_is_down_for_a_minute(tmp_path: Path) ->
 def test_a_store_that_is_down_when_the_collector_starts_costs_the_event_name_only_where_nobody_looks(
     tmp_path: Path,
 ) -> None:
-    """The exporter then leaves ``EventName`` empty for the rest of its life: the trail is whole all the same."""
+    """The exporter then leaves ``EventName`` empty for the rest of its life; the trail is whole."""
     with site(tmp_path) as (store, collector, application, trail):
         collector.start()
         application.start(rate=100)
