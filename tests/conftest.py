@@ -1,9 +1,13 @@
-"""What every test may ask for: private database servers, started once a process and only when asked for."""
+"""What every test may ask for: private database servers, started once a process and only when asked for.
+
+And in which order tests run.
+"""
 
 from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +16,18 @@ from tests import services
 # Where tests run in the background, SIGINT is ignored, and every process they start would inherit that: none
 # could be ended by Ctrl-C as a user would.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+_COLLECTOR = Path(__file__).parent / "collector"
+_BUILD_SECONDS = 1200
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the Collector's tests last: they wait for its binary, which scripts/test may still be building."""
+    for item in items:
+        if _COLLECTOR in item.path.parents:
+            item.add_marker(pytest.mark.timeout(_BUILD_SECONDS))
+    items.sort(key=lambda item: _COLLECTOR in item.path.parents)
 
 
 @pytest.fixture(scope="session")

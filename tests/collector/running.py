@@ -34,18 +34,22 @@ outage would show."""
 
 
 @cache
-def binary() -> str:
-    """Build the Collector, if it is not built, and give its path.
-
-    It cannot be built: the test fails with what the script says.
-    """
-    done = subprocess.run(
+def _build() -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
         [ROOT / "scripts" / "collector"],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         check=False,
     )
+
+
+def binary() -> str:
+    """Build the Collector, if it is not built, and give its path.
+
+    It cannot be built: the test fails with what the script says.
+    """
+    done = _build()
     assert done.returncode == 0, f"`make collector` does not work here:\n{done.stderr}"
     return done.stdout.strip()
 
