@@ -23,7 +23,7 @@ from rich.table import Table
 
 from benchmarks.figures import Figure
 
-NAMES = ("importing", "emit", "spans", "save", "request", "ingest", "answer")
+NAMES = ("importing", "emit", "spans", "save", "request", "ingest", "answer", "collector")
 RESULTS = Path(__file__).parent / "results"
 _TIMEOUT = 900
 _COLOURS = {"met": "green", "missed": "red", "": "dim"}

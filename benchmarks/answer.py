@@ -17,7 +17,7 @@ _GOAL = 1.0
 _PATIENCE = 30
 
 
-def measure(otlp: str, store_url: str) -> Iterator[Figure]:
+def measure(otlp: str, store_url: str, goal: float = _GOAL) -> Iterator[Figure]:
     import django
 
     django.setup()
@@ -51,14 +51,14 @@ def measure(otlp: str, store_url: str) -> Iterator[Figure]:
         finally:
             DjangoAuditInstrumentor().uninstrument()
             otel_audit.shutdown()
-    note = f"{len(waits)} transactions, one after the other, through `otel-audit serve`"
-    yield Figure(name="commit → answer, p95", value=quantile(waits, 0.95), unit="s", goal=_GOAL, note=note)
+    note = f"{len(waits)} transactions, one after the other"
+    yield Figure(name="commit → answer, p95", value=quantile(waits, 0.95), unit="s", goal=goal, note=note)
     yield Figure(name="commit → answer, p50", value=quantile(waits, 0.5), unit="s")
 
 
 if __name__ == "__main__":
     if sys.argv[1:]:
-        report(measure(*sys.argv[1:]))
+        report(measure(sys.argv[1], sys.argv[2], float(sys.argv[3]) if sys.argv[3:] else _GOAL))
     else:
         with serve() as addresses, entries("sqlite") as [entry]:
             subprocess.run(

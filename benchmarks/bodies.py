@@ -29,7 +29,7 @@ class Bodies:
         scope = resource.scope_logs.add()
         now = time.time_ns()
         for number in range(size):
-            record = _record(f"{self._common.decode()}{number:012x}", now + number, number)
+            record = sample(f"{self._common.decode()}{number:012x}", now + number, number)
             log = scope.log_records.add(
                 time_unix_nano=record.timestamp,
                 observed_time_unix_nano=record.observed_timestamp,
@@ -44,7 +44,8 @@ class Bodies:
         return gzip.compress(body, 1) if compress else body
 
 
-def _record(record_id: str, now: int, number: int) -> AuditRecord:
+def sample(record_id: str, now: int, number: int) -> AuditRecord:
+    """Make a record as an order that is paid leaves it."""
     return AuditRecord(
         id=record_id,
         timestamp=now,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,5 +26,7 @@ def configuration(models: list[str] | None = None, endpoint: str | None = None) 
         yield AuditConfig(
             django=DjangoConfig(models=models or []),
             spool=SpoolConfig(directory=str(path / "spool")),
-            sink=SinkConfig(endpoint=endpoint or f"{address}/v1/audit"),
+            sink=SinkConfig(
+                endpoint=endpoint or f"{address}/v1/audit", token=os.environ.get("OTEL_AUDIT_SINK_TOKEN", "")
+            ),
         )

@@ -264,11 +264,12 @@ class Trail:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def ids(self, table: str = "audit_events") -> Counter[str]:
+    def ids(self, table: str = "audit_events", event_name: str = "") -> Counter[str]:
         """Count how often each record is seen; 1 is right."""
+        named = f" AND event_name = '{event_name}'" if event_name else ""
         rows = self._store.query(
             f"SELECT toString(record_id) AS id, count() AS times FROM otel.{table} FINAL "
-            "WHERE ordinal = 0 GROUP BY record_id"
+            f"WHERE ordinal = 0{named} GROUP BY record_id"
         )
         return Counter({row["id"]: int(row["times"]) for row in rows})
 
