@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from otel_audit.cli import configure, doctor, lookup, search, serve, spool
+from otel_audit.cli import configure, doctor, lookup, search, serve, spool, store
 from otel_audit.cli.safe import safe_lines
 from otel_audit.cli.status import EPILOG, Status, status_of
 from otel_audit.errors import AuditError
@@ -70,7 +70,6 @@ for name, command, panel in (
     ("show", lookup.show, "Ask"),
     ("history", lookup.history, "Ask"),
     ("trace", lookup.trace, "Ask"),
-    ("migrate", serve.migrate, "Operate"),
 ):
     app.command(name, help=_help(command), rich_help_panel=panel, epilog=EPILOG)(command)
 _GROUPS: tuple[tuple[str, str, dict[str, Callable[..., None]]], ...] = (
@@ -79,6 +78,11 @@ _GROUPS: tuple[tuple[str, str, dict[str, Callable[..., None]]], ...] = (
         "spool",
         "Records that wait on this machine for the sink.",
         {"status": spool.status, "drain": spool.drain},
+    ),
+    (
+        "store",
+        "The tables of a store: make them, bring them up to date, look after them.",
+        {"init": store.init, "migrate": store.migrate, "status": store.status, "roles": store.roles},
     ),
 )
 for group, about, members in _GROUPS:

@@ -337,7 +337,7 @@ def store(config: StoreConfig, timeout: float, zone: datetime.tzinfo | None) -> 
                 "store",
                 "bad",
                 f"{_without_credentials(config.url)} answers, but {config.database!r} has no audit tables",
-                "set store.database to the right one, or create the tables with `otel-audit migrate`",
+                "set store.database to the right one, or create the tables with `otel-audit store init`",
             )
         else:
             yield Finding(

@@ -1,4 +1,4 @@
-"""``serve``: the store for a laptop or one machine; ``migrate``: the tables on a ClickHouse server."""
+"""``serve``: the store for a laptop or one machine."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from otel_audit.cli.options import ConfigFile, Database, Password, Token, Url, User, store_config
+from otel_audit.cli.options import ConfigFile
 from otel_audit.config.loader import load
 from otel_audit.config.model import ServerConfig
 
@@ -71,23 +71,3 @@ def serve(
         name: value for name, value in given.items() if value is not None
     }
     run(msgspec.structs.replace(loaded, server=msgspec.convert(server, ServerConfig)))
-
-
-def migrate(
-    url: Url = None,
-    user: User = None,
-    password: Password = None,
-    token: Token = None,
-    database: Database = None,
-    config: ConfigFile = None,
-) -> None:
-    """Create or update the audit tables of a ClickHouse server; what is there already stays as it is.
-
-    `otel-audit serve` does this for its own store by itself.
-    """
-    from otel_audit.store.client import StoreClient
-    from otel_audit.store.migrations import migrate as apply
-
-    client = StoreClient(store_config(config, url, user, password, token, database))
-    applied = apply(client.rows, client.config.database)
-    typer.echo(f"Applied: {', '.join(applied)}" if applied else "Nothing to do: the tables are up to date.")

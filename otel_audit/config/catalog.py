@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from otel_audit.config.model import AuditConfig, Strategy
+from otel_audit.config.model import Age, AuditConfig, Strategy
 
 ENVIRONMENT_PREFIX = "OTEL_AUDIT_"
 
@@ -156,6 +156,8 @@ def _expected(hint: Any) -> str:
         return "a number" + _bounds(hint)
     if hint == Strategy:
         return "one of drop, mask, hmac, keep, keep_last, keep_last:N"
+    if hint == Age:
+        return "an age such as 90d, 18mo or 7y, or forever"
     if typing.get_origin(hint) is typing.Annotated:
         for meta in typing.get_args(hint)[1:]:
             if getattr(meta, "pattern", None):

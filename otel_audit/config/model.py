@@ -18,6 +18,8 @@ Seconds: TypeAlias = Annotated[float, Meta(ge=0)]
 Bytes: TypeAlias = Annotated[int, Meta(ge=0)]
 Strategy: TypeAlias = Annotated[str, Meta(pattern=r"^(drop|mask|hmac|keep_last(:\d+)?|keep)$")]
 """``drop``, ``mask``, ``keep_last`` or ``keep_last:N``, ``hmac``; ``keep`` exempts a name from the rules."""
+Age: TypeAlias = Annotated[str, Meta(pattern=r"^([1-9]\d{0,5}(h|d|w|mo|y)|forever)$")]
+"""``90d``, ``18mo``, ``7y`` …, or ``forever``."""
 
 
 class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -230,6 +232,24 @@ class StoreConfig(_Section, frozen=True):
         ),
     ] = ""
     timeout: Annotated[Seconds, Meta(description="Of one query.")] = 30.0
+    cluster: Annotated[
+        str, Meta(description="Cluster the tables are made on (`otel-audit store`); empty: one server.")
+    ] = ""
+    retention: Annotated[
+        dict[str, Age],
+        Meta(
+            description="Log (`activity`, `pageview`, …, also `traces`, and `logs` for ordinary ones) to the "
+            "age at which it is deleted; what is not named is kept. Applied by `otel-audit store migrate`, "
+            "and by `otel-audit serve` at its start."
+        ),
+    ] = {}
+    cold_after: Annotated[
+        dict[str, Age],
+        Meta(description="Log to the age at which it moves to the volume `cold` of the storage policy."),
+    ] = {}
+    storage_policy: Annotated[
+        str, Meta(description="Storage policy of the tables, as the ClickHouse server names it.")
+    ] = ""
 
 
 class ServerConfig(_Section, frozen=True):

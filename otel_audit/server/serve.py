@@ -25,6 +25,7 @@ from otel_audit.server.grpc_receiver import grpc_server
 from otel_audit.server.receiver import Intake, receiver
 from otel_audit.store import schema
 from otel_audit.store.migrations import migrate
+from otel_audit.store.retention import Retention
 
 _logger: Final = logging.getLogger(__name__)
 _STOP_SECONDS: Final = 30
@@ -75,7 +76,8 @@ class Server:
             self._engine = Engine(directory.engine, memory_bytes=options.memory_bytes, fsync=options.fsync)
             undo.callback(self._engine.close)
             with self._engine.connection() as connection:
-                for name in migrate(connection.rows, self._database):
+                retention = Retention.configured(config.store)
+                for name in migrate(connection.rows, self._database, retention):
                     _logger.info("database %s: applied %s", self._database, name)
             self._logs = Committer(self._engine, self._database, schema.LANDING)
             undo.callback(self._logs.close)

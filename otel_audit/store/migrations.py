@@ -1,50 +1,51 @@
 """Bring a database to the current schema: each step once, in order, whatever was done before.
 
-The same steps run against the embedded engine and a ClickHouse server; ``execute`` is all they need. First
-the state of the database is read, then what is missing is planned, then the plan is run: so the plan can be
-shown instead. A step is a list of statements that may be run again after a crash in the middle. Views are not
-steps: they follow the code (:mod:`otel_audit.semconv` names the attributes they read), and are altered in
-place when it has changed. In place, because the landing tables keep nothing: between dropping a view and
-creating it, records would be lost.
+The same steps run against the embedded engine, a ClickHouse server and a cluster; ``execute`` is all they
+need. First the state of the database is read, then what is missing is planned, then the plan is run: so the
+plan can be shown instead. A step is a list of statements that may be run again after a crash in the middle.
+Views are not steps: they follow the code (:mod:`otel_audit.semconv` names the attributes they read), and are
+altered in place when it has changed. In place, because the landing tables keep nothing: between dropping a
+view and creating it, records would be lost.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
 from otel_audit.errors import StoreError
 from otel_audit.store import schema, tables
-from otel_audit.store.tables import CURRENT
+from otel_audit.store.layout import Layout
+from otel_audit.store.retention import NOTHING, Retention
+from otel_audit.store.tables import CURRENT, JOURNAL
 from otel_audit.version import __version__
 
 Execute = Callable[[str], Sequence[Sequence[Any]]]
 """Run one statement; give the rows of a SELECT, each a sequence of values."""
 
-_JOURNAL: Final = tables.Table(
-    schema.MIGRATIONS,
-    """
-  kind LowCardinality(String),
-  name String,
-  version UInt32,
-  checksum String,
-  applied_at DateTime64(3, 'UTC') DEFAULT now64(3),
-  applied_by String""",
-    "MergeTree",
-    "ORDER BY (kind, name, applied_at)",
-)
-
 
 class State(msgspec.Struct, frozen=True):
-    """What a database has: tables and views, the version of its steps and of each log, its views' texts."""
+    """What a database has.
 
-    found: frozenset[str] = frozenset()
+    ``hosts`` has the tables and views of each host, by its name; the only one of a single server has none.
+    ``definitions`` are the statements that made what only some hosts of a cluster have. From the journal: the
+    version of the steps, that of each log, the checksum of each view, and how long the logs are kept.
+    """
+
+    hosts: dict[str, frozenset[str]] = {}
+    definitions: dict[str, str] = {}
     version: int = 0
     logs: dict[str, int] = {}
     views: dict[str, str] = {}
+    retention: Retention = NOTHING
+
+    @property
+    def found(self) -> frozenset[str]:
+        """What every host has."""
+        return frozenset.intersection(*self.hosts.values()) if self.hosts else frozenset()
 
 
 class Change(msgspec.Struct, frozen=True):
@@ -54,114 +55,211 @@ class Change(msgspec.Struct, frozen=True):
     statements: tuple[str, ...]
 
 
-def migrate(execute: Execute, database: str = "otel") -> list[str]:
-    """Apply what is missing; give the names of what was applied, empty if all was there.
+def migrate(execute: Execute, layout: Layout | str = "otel", retention: Retention = NOTHING) -> list[str]:
+    """Apply what is missing; give the names of what was applied, none if all was there.
+
+    Args:
+        layout: the database, or the database and its cluster.
+        retention: how long logs are kept; a log it does not name stays as it is.
 
     Raises:
         StoreError: the database was written by a newer otel-audit, or has tables that are not ours.
     """
-    state = read_state(execute, database)
-    for statement in foundation(database):
-        execute(statement)
-    changes = plan(state, database)
+    layout = Layout(layout) if isinstance(layout, str) else layout
+    changes = plan(read_state(execute, layout), layout, retention)
     for change in changes:
         for statement in change.statements:
             execute(statement)
-    return [change.name for change in changes]
+    return [change.name for change in changes if change.name]
 
 
-def read_state(execute: Execute, database: str = "otel") -> State:
+def read_state(execute: Execute, layout: Layout) -> State:
     """Read what a database has.
 
     Raises:
         StoreError: it was written by a newer otel-audit, or has a table of one of our names, but no record of
-            our migrations.
+            our migrations; or there is no such cluster.
     """
-    found = frozenset(
-        str(row[0]) for row in execute(f"SELECT name FROM system.tables WHERE database = '{database}'")
-    )
+    hosts = _hosts(execute, layout)
+    found = frozenset[str]().union(*hosts.values())
     if schema.MIGRATIONS not in found:
         if schema.EVENTS in found:
             raise StoreError(
-                f"database {database!r} has a table {schema.EVENTS}, but no {schema.MIGRATIONS}: it is not a "
-                "store of otel-audit; set `database` in [store] to another name"
+                f"database {layout.database!r} has a table {schema.EVENTS}, but no {schema.MIGRATIONS}: it "
+                "is not a store of otel-audit; set `database` in [store] to another name"
             )
-        return State(found)
-    version, logs, views = 0, {}, {}
+        return State(hosts)
+    _check_layout(execute, layout, hosts)
+    version = 0
+    noted: dict[str, dict[str, str]] = {}
+    logs: dict[str, int] = {}
     for kind, name, number, checksum in execute(
-        f"SELECT kind, name, max(version), argMax(checksum, applied_at) FROM {database}.{schema.MIGRATIONS} "
-        "GROUP BY kind, name"
+        "SELECT kind, name, max(version), argMax(checksum, applied_at) "
+        f"FROM {layout.name(schema.MIGRATIONS)} GROUP BY kind, name"
     ):
         if kind == "tables":
             version = max(version, int(number))
         elif kind == "log":
             logs[str(name)] = int(number)
-        elif kind == "view":
-            views[str(name)] = str(checksum)
+        else:
+            noted.setdefault(str(kind), {})[str(name)] = str(checksum)
     if version > CURRENT:
         raise StoreError(
-            f"database {database!r} has schema version {version}, this is otel-audit {__version__}, which "
-            f"knows {CURRENT}; install the newer otel-audit that wrote it"
+            f"database {layout.database!r} has schema version {version}, this is otel-audit {__version__}, "
+            f"which knows {CURRENT}; install the newer otel-audit that wrote it"
         )
-    return State(found, version, logs, views)
+    definitions = _definitions(execute, layout, hosts)
+    return State(hosts, definitions, version, logs, noted.get("view", {}), Retention.noted(noted))
 
 
-def foundation(database: str = "otel") -> tuple[str, ...]:
-    """Give the statements that come before all others: the database, and the journal of what was applied."""
-    return f"CREATE DATABASE IF NOT EXISTS {database}", tables.create(_JOURNAL, database)
+def _check_layout(execute: Execute, layout: Layout, hosts: dict[str, frozenset[str]]) -> None:
+    """Refuse a database of the other layout, and a host that cannot tell the state of the cluster yet."""
+    found = frozenset[str]().union(*hosts.values())
+    local = Layout(layout.database, "any").stored(schema.EVENTS)
+    if not layout.cluster:
+        if local in found:
+            raise StoreError(
+                f"database {layout.database!r} is on a cluster; name it: --cluster, or `cluster` in [store]"
+            )
+        return
+    if schema.EVENTS in found and local not in found:
+        raise StoreError(
+            f"database {layout.database!r} is that of a single server: it has {schema.EVENTS}, but no "
+            f"{local}. Choose another `database` for the cluster, and copy the records"
+        )
+    asked = str(execute("SELECT hostName()")[0][0])
+    if schema.MIGRATIONS not in hosts.get(asked, frozenset()):
+        knowing = [host for host, names in hosts.items() if schema.MIGRATIONS in names]
+        raise StoreError(
+            f"host {asked} has no tables yet and cannot say what the cluster has; give the --url of one that "
+            f"does, such as {knowing[0]}: it makes them on all"
+        )
 
 
-def plan(state: State, database: str = "otel") -> list[Change]:
-    """Say what brings a database from its state to the current one."""
-    return [
-        *_steps(state, database),
-        *(change for view in schema.VIEWS if (change := _view(state, database, view))),
-        *_retired(state, database),
+def _hosts(execute: Execute, layout: Layout) -> dict[str, frozenset[str]]:
+    condition = f"WHERE database = '{layout.database}'"
+    if not layout.cluster:
+        rows = execute(f"SELECT name FROM system.tables {condition}")
+        return {"": frozenset(str(row[0]) for row in rows)}
+    known = [str(row[0]) for row in execute("SELECT DISTINCT cluster FROM system.clusters ORDER BY cluster")]
+    if layout.cluster not in known:
+        raise StoreError(
+            f"the server knows no cluster {layout.cluster!r}; it knows {', '.join(known) or 'none'}"
+        )
+    # A host without any of our tables has a row as well: of system.one.
+    return {
+        str(host): frozenset(str(name) for name in names if name)
+        for host, names in execute(
+            "SELECT host, groupUniqArray(name) FROM ("
+            f"SELECT hostName() AS host, '' AS name FROM clusterAllReplicas('{layout.cluster}', system.one) "
+            "UNION ALL SELECT hostName() AS host, name FROM "
+            f"clusterAllReplicas('{layout.cluster}', system.tables) {condition}) GROUP BY host ORDER BY host"
+        )
+    }
+
+
+def _definitions(execute: Execute, layout: Layout, hosts: dict[str, frozenset[str]]) -> dict[str, str]:
+    """Give how this host made what another one lacks."""
+    some = sorted(frozenset[str]().union(*hosts.values()) - frozenset.intersection(*hosts.values()))
+    if not some:
+        return {}
+    listed = ", ".join(f"'{name}'" for name in some)
+    return {
+        str(name): str(statement)
+        for name, statement in execute(
+            "SELECT name, create_table_query FROM system.tables "
+            f"WHERE database = '{layout.database}' AND name IN ({listed})"
+        )
+    }
+
+
+def plan(state: State, layout: Layout, retention: Retention = NOTHING) -> list[Change]:
+    """Say what brings a database from its state to the current one; the change without a name prepares it."""
+    changes = [
+        *_steps(state, layout),
+        *(change for view in schema.VIEWS if (change := _view(state, layout, view))),
+        *_retired(state, layout),
+        *_retention(state, layout, retention),
     ]
+    return [Change("", foundation(layout)), *changes] if changes else []
 
 
-def _steps(state: State, database: str) -> Iterator[Change]:
-    for number, (name, made) in enumerate(tables.STEPS, start=1):
-        statements = []
+def foundation(layout: Layout) -> tuple[str, ...]:
+    """Give the statements that come before all others: the database, and the journal of what was applied."""
+    return f"CREATE DATABASE IF NOT EXISTS {layout.database}{layout.on_cluster}", *layout.create(JOURNAL)
+
+
+def expected(layout: Layout) -> frozenset[str]:
+    """Name every table and view a current database has, on each of its hosts."""
+    names = {name for _, _, table in _tables() for name in layout.names(table)}
+    return frozenset(names | {view.name for view in schema.VIEWS} | {JOURNAL.name})
+
+
+def _tables() -> Iterator[tuple[int, str, tables.Table]]:
+    """Give the tables of each step, by number and log; the log is empty for a table they share."""
+    for number, step in enumerate(tables.STEPS, start=1):
+        for table in step.tables:
+            if table.each_log:
+                yield from ((number, log.name, table.of(log.name)) for log in schema.LOGS)
+            else:
+                yield number, "", table
+
+
+def _steps(state: State, layout: Layout) -> Iterator[Change]:
+    made = set(state.found)
+    for number, step in enumerate(tables.STEPS, start=1):
+        statements: list[str] = []
+        behind: list[str] = []
+        restored: list[str] = []
+        for _, log, table in (each for each in _tables() if each[0] == number):
+            for name, statement in zip(layout.names(table), layout.create(table), strict=True):
+                if name not in made:
+                    statements.append(layout.as_elsewhere(name, state.definitions.get(name, "")) or statement)
+                    made.add(name)
+                    restored.append(name)
+            if log and state.logs.get(log, 0) < number and log not in behind:
+                behind.append(log)
+        notes = [_note(layout, "log", log, number) for log in behind]
         if number > state.version:
-            statements += [tables.create(table, database) for table in made if not table.each_log]
-            statements.append(_note(database, "tables", name, number))
-        behind = [log.name for log in schema.LOGS if state.logs.get(log.name, 0) < number]
-        for log in behind:
-            own = [tables.create(table.of(log), database) for table in made if table.each_log]
-            if own:
-                statements += [*own, _note(database, "log", log, number)]
-        if statements:
-            # A log that was added after the step was released is named; otherwise the step says it all.
-            yield Change(name if number > state.version else f"{name}: {', '.join(behind)}", (*statements,))
+            yield Change(step.name, (*statements, *notes, _note(layout, "tables", step.name, number)))
+        elif behind:
+            yield Change(f"{step.name}: {', '.join(behind)}", (*statements, *notes))
+        elif statements:
+            yield Change(f"missing tables: {', '.join(restored)}", (*statements,))
 
 
-def _view(state: State, database: str, view: schema.View) -> Change | None:
-    select = view.select.replace("{db}", database).strip()
-    checksum = hashlib.sha256(select.encode()).hexdigest()
-    applied = state.views.get(view.name)
-    if checksum == applied:
+def _view(state: State, layout: Layout, view: schema.View) -> Change | None:
+    checksum = hashlib.sha256(layout.select(view).encode()).hexdigest()
+    missing = view.name not in state.found
+    outdated = view.name in state.views and state.views[view.name] != checksum
+    if not missing and state.views.get(view.name) == checksum:
         return None
-    if view.target is None:
-        statement = f"CREATE OR REPLACE VIEW {database}.{view.name} AS {select}"
-    elif applied is None:
-        statement = (
-            f"CREATE MATERIALIZED VIEW IF NOT EXISTS {database}.{view.name} "
-            f"TO {database}.{view.target} AS {select}"
-        )
-    else:
-        statement = f"ALTER TABLE {database}.{view.name} MODIFY QUERY {select}"
-    return Change(view.name, (statement, _note(database, "view", view.name, 0, checksum)))
+    # Made and not noted, by a run that stopped between the two: then only the note is missing.
+    note = _note(layout, "view", view.name, 0, checksum)
+    return Change(view.name, (*layout.view(view, missing=missing, outdated=outdated), note))
 
 
-def _retired(state: State, database: str) -> Iterator[Change]:
+def _retired(state: State, layout: Layout) -> Iterator[Change]:
     for name in schema.RETIRED_VIEWS:
-        if name in state.found:
-            yield Change(f"{name} dropped", (f"DROP VIEW IF EXISTS {database}.{name}",))
+        if any(name in found for found in state.hosts.values()):
+            yield Change(f"{name} dropped", (f"DROP VIEW IF EXISTS {layout.name(name)}{layout.on_cluster}",))
 
 
-def _note(database: str, kind: str, name: str, version: int, checksum: str = "") -> str:
+def _retention(state: State, layout: Layout, wanted: Retention) -> Iterator[Change]:
+    after = state.retention.overlaid(wanted)
+    there = frozenset[str]().union(*state.hosts.values())
+    statements = after.statements(state.retention, layout, there)
+    notes = [
+        _note(layout, kind, name, 0, value)
+        for kind, name, value in after.notes()
+        if (kind, name, value) not in set(state.retention.notes())
+    ]
+    if statements or notes:
+        yield Change(f"retention: {wanted}", (*statements, *notes))
+
+
+def _note(layout: Layout, kind: str, name: str, version: int, checksum: str = "") -> str:
     return (
-        f"INSERT INTO {database}.{schema.MIGRATIONS} (kind, name, version, checksum, applied_by) "
+        f"INSERT INTO {layout.name(schema.MIGRATIONS)} (kind, name, version, checksum, applied_by) "
         f"VALUES ('{kind}', '{name}', {version}, '{checksum}', 'otel-audit {__version__}')"
     )

@@ -73,7 +73,11 @@ WRITABLE: Final = (*(landing(log.name) for log in LOGS), LOGS_TABLE, TRACES, TRA
 
 
 class View(NamedTuple):
-    """A view: its name, the table it fills (none: it is only asked), its SELECT; `{db}` is a database."""
+    """A view: its name, the table it fills (none: it is only asked), its SELECT.
+
+    ``{db}`` is the database; ``{stored}`` ends the name of a table where its rows lie: on a cluster each host
+    has a part of them, in a table of its own.
+    """
 
     name: str
     target: str | None
@@ -244,10 +248,10 @@ VIEWS: Final[tuple[View, ...]] = (
     *(View(f"{events(log.name)}_mv", events(log.name), _record_rows(log)) for log in LOGS),
     View(
         f"{TRACE_TIMES}_mv",
-        TRACE_TIMES,
+        f"{TRACE_TIMES}{{stored}}",
         f"""
 SELECT TraceId, min(Timestamp) AS Start, max(Timestamp) AS End
-FROM {{db}}.{TRACES} WHERE TraceId != '' GROUP BY TraceId""",
+FROM {{db}}.{TRACES}{{stored}} WHERE TraceId != '' GROUP BY TraceId""",
     ),
     *(_trail(log) for log in LOGS),
 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from otel_audit.store.schema import DEFAULT_LOG, LOGS_TABLE, TRACE_TIMES, TRACES
+from otel_audit.store.schema import DEFAULT_LOG, LOGS_TABLE, MIGRATIONS, TRACE_TIMES, TRACES
 
 _LOG_COLUMNS: Final = """
   Timestamp DateTime64(9) CODEC(Delta(8), ZSTD(1)),
@@ -32,7 +32,8 @@ _LOG_COLUMNS: Final = """
 class Table(NamedTuple):
     """A table: its columns and indexes, its engine, how its rows lie on disk, and on which shard.
 
-    ``shard_by`` is the expression that chooses a cluster's shard; a table without one keeps nothing.
+    ``shard_by`` is the expression that chooses a cluster's shard. A table without one keeps nothing (engine
+    ``Null``), or the same rows on every host.
     """
 
     name: str
@@ -41,6 +42,11 @@ class Table(NamedTuple):
     keys: str = ""
     settings: str = ""
     shard_by: str = ""
+
+    @property
+    def keeps_rows(self) -> bool:
+        """Whether what is inserted stays there."""
+        return self.engine != "Null"
 
     @property
     def each_log(self) -> bool:
@@ -193,6 +199,20 @@ _TRACE_TIMES: Final = Table(
     "cityHash64(TraceId)",
 )
 
+JOURNAL: Final = Table(
+    MIGRATIONS,
+    """
+  kind LowCardinality(String),
+  name String,
+  version UInt32,
+  checksum String,
+  applied_at DateTime64(3, 'UTC') DEFAULT now64(3),
+  applied_by String""",
+    "MergeTree",
+    "ORDER BY (kind, name, applied_at)",
+)
+"""What was applied, when and by which version; it comes before all steps."""
+
 STEPS: Final[tuple[Step, ...]] = (
     Step("tables", (_LANDING.of(DEFAULT_LOG), _LOGS, _TRACES, _TRACE_TIMES, _EVENTS.of(DEFAULT_LOG))),
     Step("logs", (_LANDING, _EVENTS)),
@@ -201,13 +221,3 @@ STEPS: Final[tuple[Step, ...]] = (
 
 CURRENT: Final = len(STEPS)
 """The schema version of a database that has them all."""
-
-
-def create(table: Table, database: str) -> str:
-    """Give the statement that creates a table where it is missing."""
-    parts = [
-        f"CREATE TABLE IF NOT EXISTS {database}.{table.name} ({table.columns}\n) ENGINE = {table.engine}",
-        table.keys,
-        f"SETTINGS {table.settings}" if table.settings else "",
-    ]
-    return "\n".join(filter(None, parts))

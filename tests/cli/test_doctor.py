@@ -73,7 +73,7 @@ def test_what_works_is_told_in_one_screen_with_status_zero(command: Command, tmp
             "otel-audit serve",
         ),
         ({"OTEL_AUDIT_STORE_URL": "http://127.0.0.1:1"}, "store", "http://127.0.0.1:1", ""),
-        ({"OTEL_AUDIT_STORE_DATABASE": "elsewhere"}, "store", "no audit tables", "otel-audit migrate"),
+        ({"OTEL_AUDIT_STORE_DATABASE": "elsewhere"}, "store", "no audit tables", "otel-audit store init"),
         ({"OTEL_AUDIT_SPOOL_DIRECTORY": "/proc/nowhere"}, "spool", "", ""),
     ],
 )

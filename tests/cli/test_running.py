@@ -149,7 +149,7 @@ def test_drain_says_that_the_sink_is_not_there_and_keeps_everything(command: Com
 
 
 def test_migrate_finds_nothing_to_do_on_a_store_that_is_up_to_date(command: Command, empty: Serving) -> None:
-    done = command("migrate", "--url", empty.clickhouse)
+    done = command("store", "migrate", "--url", empty.clickhouse)
     assert (done.status, done.out.strip()) == (0, "Nothing to do: the tables are up to date.")
 
 

@@ -145,7 +145,8 @@ def test_config_errors_name_file_and_line(command: Command, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     "arguments",
     [[], ["config", "show"], ["spool", "status"], ["spool", "drain"],
-     ["init"], ["serve"], ["doctor"], ["query"], ["tail"], ["show"], ["history"], ["trace"], ["migrate"]],
+     ["init"], ["serve"], ["doctor"], ["query"], ["tail"], ["show"], ["history"], ["trace"],
+     ["store", "init"], ["store", "migrate"], ["store", "status"], ["store", "roles"]],
 )  # fmt: skip
 def test_help_teaches_and_documents_exit_statuses(command: Command, arguments: list[str]) -> None:
     done = command(*arguments, "--help", width=100)

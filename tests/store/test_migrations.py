@@ -14,6 +14,7 @@ import pytest
 from otel_audit.errors import StoreError
 from otel_audit.store import schema
 from otel_audit.store.client import StoreClient
+from otel_audit.store.layout import Layout
 from otel_audit.store.migrations import migrate, read_state
 from otel_audit.store.tables import CURRENT, STEPS
 from tests.trail import serving
@@ -148,7 +149,7 @@ def test_the_same_steps_run_over_http(tmp_path: Path) -> None:
     with serving(tmp_path) as running:
         client = StoreClient(running.clickhouse)
         assert migrate(client.rows) == []
-        assert read_state(client.rows).version == CURRENT
+        assert read_state(client.rows, Layout()).version == CURRENT
         versions = client.rows("SELECT DISTINCT name FROM otel.otel_audit_migrations ORDER BY name")
     assert {row[0] for row in versions} == {
         *(step.name for step in STEPS),
@@ -183,10 +184,10 @@ def test_a_journal_without_tables_is_version_0() -> None:
     def execute(sql: str) -> Sequence[Sequence[Any]]:
         return [[schema.MIGRATIONS]] if "system.tables" in sql else []
 
-    assert read_state(execute).version == 0
+    assert read_state(execute, Layout()).version == 0
 
     def foreign(sql: str) -> Sequence[Sequence[Any]]:
         return [[schema.EVENTS]]
 
     with pytest.raises(StoreError, match="not a store of otel-audit"):
-        read_state(foreign)
+        read_state(foreign, Layout())

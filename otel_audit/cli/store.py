@@ -1,0 +1,332 @@
+"""``store init``, ``migrate``, ``status`` and ``roles``: the tables of a store, on a server or a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+import typer
+
+from otel_audit.cli.options import (
+    ConfigFile,
+    Database,
+    Json,
+    Password,
+    Token,
+    Url,
+    User,
+    Utc,
+    store_config,
+)
+from otel_audit.cli.safe import safe
+from otel_audit.cli.screen import Screen
+from otel_audit.cli.spool import size
+from otel_audit.cli.status import Status
+from otel_audit.errors import StoreError
+
+if TYPE_CHECKING:
+    from otel_audit.config.model import StoreConfig
+    from otel_audit.store.client import StoreClient
+    from otel_audit.store.layout import Layout
+    from otel_audit.store.migrations import Change
+    from otel_audit.store.retention import Retention
+    from otel_audit.store.status import StoreStatus
+
+_TABLES = "Tables"
+_WAIT = 600.0
+"""Seconds a statement may take: all hosts of a cluster run it, a new retention goes over all there is."""
+_ACCESS_DENIED = 497
+
+Cluster = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", help="Cluster of the ClickHouse servers, as they name it.", rich_help_panel=_TABLES
+    ),
+]
+Keep = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--retention",
+        metavar="LOG=AGE",
+        help="Delete what is older: activity=90d, traces=2w; several times. 'forever' takes it back.",
+        rich_help_panel=_TABLES,
+    ),
+]
+Cold = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--cold",
+        metavar="LOG=AGE",
+        help="Move what is older to the volume 'cold' of the storage policy.",
+        rich_help_panel=_TABLES,
+    ),
+]
+Policy = Annotated[
+    str | None,
+    typer.Option(
+        "--storage-policy",
+        metavar="NAME",
+        help="Storage policy, as the server names it.",
+        rich_help_panel=_TABLES,
+    ),
+]
+Tenants = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--tenant",
+        metavar="NAME",
+        help="A role for this tenant's people, who see its records only; several times.",
+        rich_help_panel=_TABLES,
+    ),
+]
+
+
+def init(
+    with_roles: Annotated[
+        bool, typer.Option("--roles", help="Make the roles too, of `store roles`.", rich_help_panel=_TABLES)
+    ] = False,
+    print_only: Annotated[
+        bool, typer.Option("--print", help="Print the SQL, connect to nothing.", rich_help_panel=_TABLES)
+    ] = False,
+    cluster: Cluster = None,
+    retention: Keep = None,
+    cold: Cold = None,
+    storage_policy: Policy = None,
+    tenant: Tenants = None,
+    url: Url = None,
+    user: User = None,
+    password: Password = None,
+    token: Token = None,
+    database: Database = None,
+    config: ConfigFile = None,
+) -> None:
+    r"""Make the database and the tables of a new store, on a ClickHouse server or a cluster.
+
+    `otel-audit serve` does this for its own store by itself.
+
+    \b
+    otel-audit store init --url http://clickhouse:8123 --user admin
+    otel-audit store init --cluster main --retention pageview=90d --roles
+    otel-audit store init --cluster main --print > tables.sql
+    """
+    from otel_audit.store.migrations import State, plan, read_state
+    from otel_audit.store.tables import CURRENT
+
+    settings = store_config(config, url, user, password, token, database)
+    layout = _layout(settings, cluster)
+    kept = _retention(settings, retention, cold, storage_policy)
+    changes = plan(State(), layout, kept)
+    if with_roles or tenant:
+        changes.append(_roles(layout, tenant))
+    if print_only:
+        _print_sql(changes)
+        return
+    client = _client(settings)
+    state = read_state(client.rows, layout)
+    if 0 < state.version < CURRENT:
+        raise StoreError(
+            f"there is a store in database {layout.database!r} already, of schema version {state.version}; "
+            f"`otel-audit store migrate` brings it to {CURRENT}"
+        )
+    changes = plan(state, layout, kept)
+    if with_roles or tenant:
+        changes.append(_roles(layout, tenant))
+    _apply(client, changes, nothing="Nothing to do: the store is there and up to date.")
+
+
+def migrate(
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Print the SQL that would be run, and run nothing.", rich_help_panel=_TABLES
+        ),
+    ] = False,
+    cluster: Cluster = None,
+    retention: Keep = None,
+    cold: Cold = None,
+    storage_policy: Policy = None,
+    url: Url = None,
+    user: User = None,
+    password: Password = None,
+    token: Token = None,
+    database: Database = None,
+    config: ConfigFile = None,
+) -> None:
+    r"""Bring the tables of a store up to date: make what is missing, also on hosts that came later.
+
+    What is there already stays. Retention that is not named stays as it is.
+
+    \b
+    otel-audit store migrate --url http://clickhouse:8123
+    otel-audit store migrate --dry-run
+    otel-audit store migrate --retention pageview=30d --retention traces=2w
+    otel-audit store migrate --retention pageview=forever
+    """
+    from otel_audit.store.migrations import plan, read_state
+
+    settings = store_config(config, url, user, password, token, database)
+    layout = _layout(settings, cluster)
+    kept = _retention(settings, retention, cold, storage_policy)
+    client = _client(settings)
+    changes = plan(read_state(client.rows, layout), layout, kept)
+    if dry_run:
+        _print_sql(changes)
+        return
+    _apply(client, changes, nothing="Nothing to do: the tables are up to date.")
+
+
+def status(
+    cluster: Cluster = None,
+    json: Json = False,
+    utc: Utc = False,
+    url: Url = None,
+    user: User = None,
+    password: Password = None,
+    token: Token = None,
+    database: Database = None,
+    config: ConfigFile = None,
+) -> None:
+    """Show how a store is: version, what is missing, and each table's rows, size, parts, oldest and newest.
+
+    Exits with 1 if something is missing or not up to date, or a replica takes no writes.
+    """
+    from otel_audit.store.status import read_status
+
+    screen = Screen(utc=utc, json=json)
+    settings = store_config(config, url, user, password, token, database)
+    layout = _layout(settings, cluster)
+    found = read_status(_client(settings).rows, layout)
+    if screen.json:
+        screen.object(found)
+    else:
+        _print_status(found, screen)
+    if not found.complete:
+        raise typer.Exit(Status.NOTHING)
+
+
+def roles(
+    tenant: Tenants = None,
+    cluster: Cluster = None,
+    database: Database = None,
+    config: ConfigFile = None,
+) -> None:
+    r"""Print the SQL of the roles: writer, reader, migrator, and one for each tenant with its row policies.
+
+    It connects to nothing: review it, and have the administrator run it.
+
+    \b
+    otel-audit store roles | clickhouse-client
+    otel-audit store roles --cluster main --tenant acme --tenant globex
+    """
+    settings = store_config(config, None, None, None, None, database)
+    _print_sql([_roles(_layout(settings, cluster), tenant)])
+
+
+def _layout(settings: StoreConfig, cluster: str | None) -> Layout:
+    from otel_audit.store.layout import Layout
+
+    return Layout(settings.database, settings.cluster if cluster is None else cluster)
+
+
+def _retention(
+    settings: StoreConfig, delete: list[str] | None, cold: list[str] | None, policy: str | None
+) -> Retention:
+    from otel_audit.store.retention import Retention, pairs
+
+    return Retention.parse(
+        settings.retention | pairs("--retention", delete or ()),
+        settings.cold_after | pairs("--cold", cold or ()),
+        settings.storage_policy if policy is None else policy,
+    )
+
+
+def _roles(layout: Layout, tenants: list[str] | None) -> Change:
+    from otel_audit.store.migrations import Change
+    from otel_audit.store.roles import roles as statements
+
+    return Change("roles", tuple(statements(layout, tenants or ())))
+
+
+def _client(settings: StoreConfig) -> StoreClient:
+    from otel_audit.store.client import StoreClient
+
+    timeout = settings.timeout and max(settings.timeout, _WAIT)
+    return StoreClient(msgspec.structs.replace(settings, timeout=timeout))
+
+
+def _apply(client: StoreClient, changes: Iterable[Change], *, nothing: str) -> None:
+    applied = 0
+    for change in changes:
+        for statement in change.statements:
+            _run(client.rows, statement)
+        if change.name:
+            typer.echo(f"Applied: {change.name}")
+            applied += 1
+    if not applied:
+        typer.echo(nothing)
+
+
+def _run(execute: Callable[[str], object], statement: str) -> None:
+    from otel_audit.store.client import RefusedQuery
+
+    try:
+        execute(statement)
+    except RefusedQuery as error:
+        if error.code != _ACCESS_DENIED:
+            raise
+        raise StoreError(
+            f"{error}\nThe store does not let this user do that. `otel-audit serve` looks after its own "
+            "tables when it starts: put [store.retention] into its configuration, and restart it. On a "
+            "ClickHouse server the user needs the role otel_migrator, see `otel-audit store roles`"
+        ) from None
+
+
+def _print_sql(changes: Iterable[Change]) -> None:
+    for change in changes:
+        if change.name:
+            typer.echo(f"-- {change.name}")
+        for statement in change.statements:
+            typer.echo(f"{statement};\n")
+
+
+def _print_status(found: StoreStatus, screen: Screen) -> None:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    from otel_audit.store.times import format_time
+
+    place = f"database {safe(found.database)}" + (f", cluster {safe(found.cluster)}" if found.cluster else "")
+    screen.line(f"{place}: schema version {found.version} of {found.current}")
+    if found.tables:
+        table = Table(
+            box=box.ASCII if screen.ascii_only else box.SIMPLE_HEAD, show_edge=False, pad_edge=False
+        )
+        names = ["host"] if found.cluster else []
+        for name in (*names, "table", "rows", "bytes", "parts", "oldest", "newest", "retention"):
+            table.add_column(name, justify="right" if name in ("rows", "bytes", "parts") else "left")
+        for each in found.tables:
+            table.add_row(
+                *([Text(safe(each.host))] if found.cluster else []),
+                Text(each.name),
+                Text(f"{each.rows:,}"),
+                Text(size(each.bytes)),
+                Text(str(each.parts)),
+                *(
+                    Text(format_time(at, zone=screen.zone)[:19] if at else "-")
+                    for at in (each.oldest, each.newest)
+                ),
+                Text(each.retention or "-"),
+            )
+        screen.print(table)
+    for stuck in found.stuck:
+        screen.line(f"takes no writes: {safe(stuck.name)} on {safe(stuck.host)}")
+    for behind in found.replicas:
+        if behind.delay:
+            screen.line(f"behind by {behind.delay} s: {safe(behind.name)} on {safe(behind.host)}")
+    for host, missing in found.missing.items():
+        on = f" on {safe(host)}" if host else ""
+        screen.line(f"missing{on}: {', '.join(map(safe, missing))}")
+    if found.pending:
+        screen.line(f"to apply, by `otel-audit store migrate`: {', '.join(map(safe, found.pending))}")
