@@ -82,7 +82,7 @@ class DjangoConfig(_Section, frozen=True):
         Meta(ge=0, description="Above this number of rows it is recorded by count only."),
     ] = 100_000
     max_read_ids: Annotated[
-        int, Meta(ge=0, description="Object ids a read record lists; it always has the count.")
+        int, Meta(ge=0, le=1_000, description="Object ids a read record lists; it always has the count.")
     ] = 1_000
     model: Annotated[
         dict[str, ModelConfig],

@@ -11,7 +11,7 @@ from msgspec import UNSET
 
 from otel_audit.config.model import DjangoConfig
 from otel_audit.context import Moment, moment
-from otel_audit.instrumentation.django.columns import change, changed_only, column_type, shown, split
+from otel_audit.instrumentation.django.columns import change, changed_only, column_type, halves, shown, split
 from otel_audit.instrumentation.django.fields import FieldPlan, ModelPlan, key_text, key_texts, thaw
 from otel_audit.instrumentation.django.old_values import STATE_KEY, Loaded
 from otel_audit.record import (
@@ -36,7 +36,6 @@ Verb: TypeAlias = Literal["create", "update", "delete"]
 _ACTIONS: Final[dict[Verb, str]] = {"create": "CREATE", "update": "UPDATE", "delete": "DELETE"}
 _AS_IT_IS: Final = frozenset({type(None), bool, int, float, str, decimal.Decimal, uuid.UUID})
 _MAX_ROWS: Final = 1000
-_MAX_BYTES: Final = 1024 * 1024
 
 
 class Place(NamedTuple):
@@ -309,12 +308,28 @@ class BulkWrite(CapturedWrite):
         for start in range(0, len(keys), _MAX_ROWS):
             split(keys, columns, start, min(start + _MAX_ROWS, len(keys)), slices)
         bulk = new_record_id()
-        return [
-            self._part(
-                logger, outcome, transaction, Bulk(len(some), some, part_columns, bulk, number, len(slices))
-            )
-            for number, (some, part_columns) in enumerate(slices, 1)
-        ]
+        while True:
+            records = [
+                self._part(
+                    logger,
+                    outcome,
+                    transaction,
+                    Bulk(len(some), some, part_columns, bulk, number, len(slices)),
+                )
+                for number, (some, part_columns) in enumerate(slices, 1)
+            ]
+            # Rows that fit by themselves may not fit together with what the record says around them.
+            whole = [
+                not (_lost_values(record) and len(some) > 1)
+                for record, (some, _) in zip(records, slices, strict=True)
+            ]
+            if all(whole):
+                return records
+            slices = [
+                half
+                for piece, fits in zip(slices, whole, strict=True)
+                for half in ([piece] if fits else halves(*piece))
+            ]
 
     def _names(self) -> list[str]:
         return [plan.name for plan in dict.fromkeys([*self.new, *(plan for plan, _ in self.constant)])]
@@ -330,3 +345,8 @@ class BulkWrite(CapturedWrite):
             completeness=self.completeness,
             old_values=self.old_values,
         )
+
+
+def _lost_values(record: AuditRecord) -> bool:
+    """Whether a part was made without its values because it was too large."""
+    return record.truncated and record.bulk is not None and bool(record.bulk.keys) and not record.bulk.columns

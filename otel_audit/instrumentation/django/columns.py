@@ -78,7 +78,22 @@ def split(
     slices: list[tuple[list[str], list[Column]]],
 ) -> None:
     """Cut rows ``start`` to ``stop`` into pieces of at most 1 MiB, by halves."""
-    some = keys[start:stop]
+    some, part = _rows(keys, columns, start, stop)
+    if stop - start > 1 and len(msgspec.json.encode((some, part))) > _MAX_BYTES:
+        middle = (start + stop) // 2
+        split(keys, columns, start, middle, slices)
+        split(keys, columns, middle, stop, slices)
+    else:
+        slices.append((some, part))
+
+
+def halves(keys: list[str], columns: list[Column]) -> list[tuple[list[str], list[Column]]]:
+    """Cut rows in two."""
+    middle = len(keys) // 2
+    return [_rows(keys, columns, 0, middle), _rows(keys, columns, middle, len(keys))]
+
+
+def _rows(keys: list[str], columns: list[Column], start: int, stop: int) -> tuple[list[str], list[Column]]:
     part = [
         Column(
             column.field,
@@ -88,9 +103,4 @@ def split(
         )
         for column in columns
     ]
-    if stop - start > 1 and len(msgspec.json.encode((some, part))) > _MAX_BYTES:
-        middle = (start + stop) // 2
-        split(keys, columns, start, middle, slices)
-        split(keys, columns, middle, stop, slices)
-    else:
-        slices.append((some, part))
+    return keys[start:stop], part

@@ -337,6 +337,21 @@ def test_large_rows_come_in_parts_of_a_mebibyte(audit: CapturedAudit) -> None:
     assert all(len(json.dumps(msgspec.to_builtins(record))) < 1_400_000 for record in audit)
 
 
+def test_rows_that_only_just_fit_a_mebibyte_keep_their_values_beside_the_rest_of_their_record(
+    audit: CapturedAudit,
+) -> None:
+    """The rows and what is said around them are one record: where both are too much, there are more parts."""
+    for size in range(523_700, 524_300, 50):
+        audit.clear()
+        Item.objects.bulk_create([Item(name=str(n), facts="x" * size) for n in range(2)])
+        assert {record.completeness for record in audit} == {"full"}, size
+        assert not any(record.truncated for record in audit), size
+        parts = [bulk(record) for record in audit]
+        assert [(part.part, part.parts) for part in parts] == [(n + 1, len(parts)) for n in range(len(parts))]
+        assert sum(len(column(record, "facts").new) for record in audit) == 2  # type: ignore[arg-type]
+        assert max(len(msgspec.msgpack.encode(record)) for record in audit) <= 1024 * 1024
+
+
 @pytest.mark.parametrize(("rows", "completeness"), [(10, "full"), (20, "ids"), (40, "count")])
 def test_more_rows_than_configured_are_recorded_by_less(vendor: str, rows: int, completeness: str) -> None:
     with auditing(max_bulk_rows=15, max_bulk_ids=30) as audit:
