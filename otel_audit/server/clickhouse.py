@@ -335,7 +335,7 @@ class QueryPort:
 
     def _insert(self, call: _Call, insert: gate.Insert, whole: bytes) -> _Result:
         with self._engine.connection() as connection:
-            connection.query("SET max_partitions_per_insert_block = 0")
+            connection.prepare_inserts()
             # In VALUES an expression would be run, with whatever it calls.
             connection.query("SET input_format_values_interpret_expressions = 0")
             connection.query("SET input_format_values_deduce_templates_of_expressions = 0")

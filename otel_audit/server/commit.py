@@ -111,8 +111,7 @@ class Committer:
 
     def _run(self, least: int) -> None:
         with self._engine.connection() as connection:
-            # One request may span more partitions than the engine's default of 100 days or months allows.
-            connection.query("SET max_partitions_per_insert_block = 0")
+            connection.prepare_inserts()
             senders = 0
             while (group := self._next(least, senders)) is not None:
                 self._write(connection, group)
