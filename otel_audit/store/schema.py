@@ -175,8 +175,8 @@ SELECT timestamp, record_id, ordinal, {", ".join(TEXT_COLUMNS)},
 FROM (
   WITH
     JSONExtract({attribute("changes")}, 'Array(Map(String, Nullable(String)))') AS listed,
-    JSONExtract({attribute("bulk")}, 'Tuple(count UInt64, keys Array(String), columns Array(Tuple(field String,
-      old Array(Nullable(String)), new Array(Nullable(String)), type String)))') AS bulk,
+    JSONExtract({attribute("bulk")}, 'Tuple(count UInt64, keys Array(String), columns Array(Tuple(
+      field String, old Array(Nullable(String)), new Array(Nullable(String)), type String)))') AS bulk,
     bulk.keys AS keys, bulk.columns AS columns, length(keys) AS n, length(columns) AS width,
     range(n * width) AS cell_numbers
   SELECT
@@ -197,7 +197,8 @@ FROM (
       notEmpty(listed), arrayMap(c -> ifNull(c['field'], ''), listed),
       width > 0, tupleElement(columns, 'field'),
       JSONExtract({attribute("fields")}, 'Array(String)')) AS fields,
-    if(notEmpty(listed), arrayMap(c -> ifNull(c['type'], ''), listed), tupleElement(columns, 'type')) AS types,
+    if(notEmpty(listed),
+      arrayMap(c -> ifNull(c['type'], ''), listed), tupleElement(columns, 'type')) AS types,
     arrayPushFront(keys, {attribute("target.id")}) AS keys_,
     arrayPushFront(
       arrayResize(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import typer.rich_utils  # noqa: F401 - it looks once, when imported, whether colours are forced
 
 from otel_audit.cli.app import run
 from otel_audit.store.client import StoreClient
