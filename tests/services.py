@@ -6,6 +6,7 @@ suites run at once. Both servers refuse to run as root: started by root, they ru
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pwd
 import secrets
@@ -30,19 +31,38 @@ class ServiceUnavailable(Exception):
 
 
 def free_port() -> int:
-    """Return a TCP port of 127.0.0.1 that was free a moment ago.
+    """Return a TCP port of 127.0.0.1 that was free a moment ago, and that no other test is given.
 
-    None of those the system gives to outgoing connections: a server that is stopped and started again must
-    find its port free.
+    None of those the system gives to outgoing connections either: a server that is stopped and started again
+    must find its port free.
     """
     while True:
         port = secrets.choice(range(10_000, _lowest_ephemeral_port()))
+        if not _reserved(port):
+            continue
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError:
                 continue
         return port
+
+
+_reservations: list[int] = []
+
+
+def _reserved(port: int) -> bool:
+    """Reserve a port among all test processes of this user for as long as this one lives."""
+    directory = Path(tempfile.gettempdir()) / f"otel-audit-test-ports-{os.getuid()}"
+    directory.mkdir(mode=0o700, exist_ok=True)
+    file = os.open(directory / str(port), os.O_CREAT | os.O_RDWR, 0o600)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(file)
+        return False
+    _reservations.append(file)
+    return True
 
 
 def _lowest_ephemeral_port() -> int:

@@ -31,6 +31,21 @@ def test_each_database_is_empty_and_separate(name: str, request: pytest.FixtureR
             assert rows == [(1,)]
 
 
+def test_no_two_processes_are_given_the_same_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also while nobody listens there: a server may be stopped and started again in the middle of a test."""
+    script = "from tests.services import free_port\nprint(free_port(), flush=True)\ninput()"
+    with subprocess.Popen(
+        [sys.executable, "-c", script], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdin is not None
+        assert other.stdout is not None
+        taken = int(other.stdout.readline())
+        offers = iter([taken, taken + 1])
+        monkeypatch.setattr(services.secrets, "choice", lambda _: next(offers))
+        assert services.free_port() == taken + 1
+        other.stdin.write("\n")
+
+
 def test_a_missing_server_fails_and_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody should read of a skipped test where a server was promised."""
     monkeypatch.setattr(shutil, "which", lambda *args, **kwargs: None)
