@@ -13,7 +13,22 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from otel_audit.record import AuditRecord, new_record_id
+import msgspec
+from hypothesis import strategies as st
+
+from otel_audit.record import (
+    Actor,
+    AuditRecord,
+    Bulk,
+    Change,
+    Column,
+    Database,
+    Request,
+    Sequence,
+    Source,
+    Target,
+    new_record_id,
+)
 from otel_audit.semconv import to_attributes
 from otel_audit.store.client import StoreClient
 from otel_audit.store.schema import TRACES, landing
@@ -74,20 +89,113 @@ def serving(directory: Path, *options: str, **variables: str) -> Iterator[Servin
         process.communicate(timeout=START_SECONDS)
 
 
+text = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
+long_text = st.builds(lambda part, times: part * times, text, st.sampled_from([1, 30, 3000]))
+named = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12)
+numbers = st.integers(0, 2**63 - 1)
+values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | text,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(text, inner, max_size=3),
+    max_leaves=5,
+)
+known_or_not = values | st.just(msgspec.UNSET)
+arrays = st.lists(values, max_size=4) | st.just(msgspec.UNSET)
+records = st.builds(
+    AuditRecord,
+    id=named,
+    timestamp=numbers,
+    observed_timestamp=numbers,
+    event_name=named,
+    action=named,
+    outcome=st.sampled_from(["success", "failure", "unknown"]),
+    log=named,
+    actor=st.builds(
+        Actor,
+        id=named,
+        type=st.sampled_from(["user", "service", "system", "unknown"]),
+        name=text,
+        on_behalf_of=text,
+    ),
+    target=st.none() | st.builds(Target, type=named, id=text),
+    source=st.builds(Source, id=text, type=text, user_agent=long_text, session=text),
+    request=st.builds(Request, id=text, method=text, route=text, path=text, view=text),
+    database=st.builds(Database, system=text, namespace=text, table=text, transaction=text),
+    changes=st.lists(
+        st.builds(Change, field=named, old=known_or_not, new=known_or_not, type=text), max_size=3
+    ),
+    image=st.dictionaries(text, values, max_size=3),
+    bulk=st.none()
+    | st.builds(
+        Bulk,
+        count=numbers,
+        keys=st.lists(text, max_size=3),
+        columns=st.lists(st.builds(Column, field=named, old=arrays, new=arrays, type=text), max_size=2),
+        id=text,
+        part=st.integers(1, 9),
+        parts=st.integers(1, 9),
+    ),
+    fields=st.lists(text, max_size=3),
+    completeness=st.sampled_from(["full", "ids", "count", "statement"]),
+    old_values=st.sampled_from([None, "as_loaded", "exact"]),
+    message=text,
+    reason=text,
+    tenant=text,
+    system=text,
+    event_type=text,
+    error=text,
+    code=text,
+    related=st.lists(st.builds(Target, type=named, id=text), max_size=2),
+    attributes=st.dictionaries(text, values, max_size=3),
+    truncated=st.booleans(),
+    trace_id=text,
+    span_id=text,
+    sequence=st.none()
+    | st.builds(
+        Sequence,
+        stream=named,
+        number=st.integers(1, 2**63 - 1),
+        previous_hash=text,
+        previous_record=text,
+        end=st.booleans(),
+    ),
+)
+"""Any record there may be."""
+
+
+def sent(record: AuditRecord) -> AuditRecord:
+    """Give a record the id, time and trace of one that is really sent."""
+    return msgspec.structs.replace(
+        record,
+        id=new_record_id(),
+        timestamp=max(record.timestamp, 1),  # 0 is how OTLP says that there is none
+        observed_timestamp=max(record.observed_timestamp, 1),
+        trace_id="ab" * 16,
+        span_id="cd" * 8,
+    )
+
+
 def record(event_name: str, action: str, *, at: int, **values: Any) -> AuditRecord:
     """Make a record whose id fits its time."""
     values.setdefault("id", new_record_id(at))
     return AuditRecord(timestamp=at, observed_timestamp=at, event_name=event_name, action=action, **values)
 
 
+def exported(record: AuditRecord) -> dict[str, str]:
+    """Give the attributes of a record as the Collector's ClickHouse exporter writes them: all text."""
+    return {
+        name: str(value).lower() if isinstance(value, bool) else str(value)
+        for name, value in to_attributes(record).items()
+    }
+
+
 def land(client: StoreClient, records: Iterable[AuditRecord], *, service: str = "shop") -> None:
     """Insert records as a Collector does: routed by their log, every attribute as text."""
     rows: dict[str, list[dict[str, Any]]] = {}
     for each in records:
-        attributes = {
-            name: str(value).lower() if isinstance(value, bool) else str(value)
-            for name, value in to_attributes(each).items()
-        }
         rows.setdefault(landing(each.log), []).append(
             {
                 "Timestamp": f"{each.timestamp // 10**9}.{each.timestamp % 10**9:09d}",
@@ -95,7 +203,7 @@ def land(client: StoreClient, records: Iterable[AuditRecord], *, service: str = 
                 "SpanId": each.span_id,
                 "ServiceName": service,
                 "Body": each.message,
-                "LogAttributes": attributes,
+                "LogAttributes": exported(each),
                 "ResourceAttributes": {"service.name": service, "host.name": "web-1"},
                 "EventName": each.event_name,
             }

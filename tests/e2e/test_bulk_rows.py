@@ -8,10 +8,10 @@ from collections.abc import Iterator
 import pytest
 
 from otel_audit.record import AuditRecord, Bulk, Column, Target, new_record_id
-from otel_audit.semconv import to_attributes
 from otel_audit.store.client import StoreClient
 from otel_audit.store.query import AuditStore
 from tests.e2e.running import Store, running_store
+from tests.trail import exported
 
 TIME = 1_790_000_000_000_000_000
 
@@ -54,10 +54,7 @@ def test_each_target_has_its_own_values(store: Store, count: int, width: int) ->
         [
             {
                 "Timestamp": f"{moment:%Y-%m-%d %H:%M:%S.%f}",
-                "LogAttributes": {
-                    name: str(value).lower() if isinstance(value, bool) else str(value)
-                    for name, value in to_attributes(record).items()
-                },
+                "LogAttributes": exported(record),
             }
         ],
     )

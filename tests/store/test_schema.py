@@ -30,8 +30,7 @@ from otel_audit.semconv import RECORD_ID, from_attributes, to_attributes
 from otel_audit.store.client import StoreClient
 from otel_audit.store.schema import LOGS, TEXT_COLUMNS, attribute
 from tests.server import otlp_messages
-from tests.test_semconv import records
-from tests.trail import Serving, land, record, serving
+from tests.trail import Serving, land, record, records, sent, serving
 
 NOW = 1_790_000_000_123_456_789
 HOSTILE = 'it\'s \\ "quoted" {x:String}\n\t\0 ü 日本 \U0001f600'
@@ -50,9 +49,9 @@ def store(server: Serving) -> Iterator[StoreClient]:
     client.close()
 
 
-def send(server: Serving, *sent: AuditRecord) -> None:
+def send(server: Serving, *made: AuditRecord) -> None:
     """Send records as our sender does."""
-    body = otlp_messages.audit(sent).SerializeToString()
+    body = otlp_messages.audit(made).SerializeToString()
     answer = httpx.post(
         f"{server.http}/v1/audit",
         content=body,
@@ -170,16 +169,7 @@ def test_any_record_is_rebuilt_from_text(
     server: Serving, store: StoreClient, made: list[AuditRecord]
 ) -> None:
     """What the store keeps gives the very record that was sent, and the very attributes."""
-    made = [
-        msgspec.structs.replace(
-            one,
-            id=new_record_id(),
-            timestamp=max(one.timestamp, 1),  # 0 is how OTLP says that there is none
-            trace_id="ab" * 16,
-            span_id="cd" * 8,
-        )
-        for one in made
-    ]
+    made = list(map(sent, made))
     send(server, *made)
     for one in made:
         row = rows(store, one.id)[0]
