@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +13,7 @@ from otel_audit.record import Target, new_record_id
 from otel_audit.store.client import StoreClient
 from otel_audit.store.filters import tables
 from otel_audit.store.query import AuditStore
-from otel_audit.store.schema import LOGS, events, landing
+from otel_audit.store.schema import LOGS, LOGS_TABLE, OTHER_LOG, events, landing
 from tests.store.test_migrations import in_engine
 from tests.trail import land, record, serving
 
@@ -108,6 +110,18 @@ def test_pages_over_several_logs_hold_every_record_once_newest_first(client: Sto
             if cursor is None:
                 break
     assert found == [each.id for each in reversed(made)]
+
+
+def test_the_collector_routes_every_log_to_its_landing_table() -> None:
+    """A log without its block would be taken for another one; a block without its log has no table."""
+    text = (Path(__file__).parents[2] / "collector" / "config.yaml").read_text("utf-8")
+    tables_written = re.findall(r"^ +logs_table_name: (\w+)$", text, re.MULTILINE)
+    assert set(tables_written) - {LOGS_TABLE} == {landing(log.name) for log in LOGS}
+    named = [log.name for log in LOGS if log.name != OTHER_LOG]
+    own = r"^ +log_conditions: \['log\.attributes\[\"otel_audit\.log\"\] != \"(\w+)\"'\]$"
+    assert re.findall(own, text, re.MULTILINE) == named
+    others = r"^ +- log\.attributes\[\"otel_audit\.log\"\] == \"(\w+)\"$"
+    assert re.findall(others, text, re.MULTILINE) == named
 
 
 def test_a_question_reads_only_the_tables_that_can_answer() -> None:
