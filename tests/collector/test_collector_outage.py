@@ -35,7 +35,7 @@ def test_the_spool_holds_while_the_collector_is_stopped_for_a_minute(tmp_path: P
 
 def test_a_full_queue_pushes_back_and_the_spool_waits(tmp_path: Path) -> None:
     """A sender is kept waiting, gives up, and comes again; nothing is dropped to make room."""
-    capacity = 5000  # no less: the least batch must fit
+    capacity = 10_000  # no less: the least batch must fit
     with site(
         tmp_path,
         environment={"OTELCOL_QUEUE_RECORDS": str(capacity)},

@@ -76,7 +76,7 @@ def test_a_collector_stopped_and_started_while_the_store_is_down_has_kept_what_i
     tmp_path: Path,
 ) -> None:
     """SIGTERM, as an update of the Collector sends it: also where its queue is full and senders wait."""
-    environment = {"OTELCOL_QUEUE_RECORDS": "5000"}
+    environment = {"OTELCOL_QUEUE_RECORDS": "10000"}
     with site(tmp_path, environment=environment, application={"OTEL_AUDIT_SINK_TIMEOUT": "2"}) as (
         store,
         collector,
