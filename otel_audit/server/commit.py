@@ -16,7 +16,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from otel_audit.errors import StoreError
-from otel_audit.server.rows import Rows
+from otel_audit.server.engine import EngineError
+from otel_audit.server.rows import Rows, log_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,17 +66,17 @@ class Backlog:
 
 
 class Committer:
-    """Two threads that write rows to one table, the second one only when many wait."""
+    """Two threads that write rows, each group to one table; the second one only when many wait."""
 
-    def __init__(self, engine: Engine, database: str, table: str) -> None:
+    def __init__(self, engine: Engine, database: str, name: str) -> None:
         self._engine = engine
-        self._table = f"{database}.{table}"
+        self._database = database
         self._waiting: deque[tuple[Rows, Future[None]]] = deque()
         self._rows = 0
         self._wake = threading.Condition()
         self._closed = False
         self._threads = [
-            threading.Thread(target=self._run, args=(least,), name=f"commit-{table}-{least}", daemon=True)
+            threading.Thread(target=self._run, args=(least,), name=f"commit-{name}-{least}", daemon=True)
             for least in (1, _SPARE_ROWS)
         ]
         for thread in self._threads:
@@ -130,12 +131,17 @@ class Committer:
             if not self._waiting:
                 return None
             group: list[tuple[Rows, Future[None]]] = []
+            others: list[tuple[Rows, Future[None]]] = []
             count = size = 0
             while self._waiting and (not group or (count < _GROUP_ROWS and size < _GROUP_BYTES)):
                 rows, future = self._waiting.popleft()
+                if group and (rows.table, rows.select) != (group[0][0].table, group[0][0].select):
+                    others.append((rows, future))
+                    continue
                 group.append((rows, future))
                 count += rows.size
                 size += len(rows.block)
+            self._waiting.extendleft(reversed(others))
             self._rows -= count
             return group
 
@@ -147,9 +153,8 @@ class Committer:
                 return
 
     def _write(self, connection: Connection, group: list[tuple[Rows, Future[None]]]) -> None:
-        columns = group[0][0].columns
         try:
-            connection.insert(self._table, columns, "Native", [rows.block for rows, _ in group])
+            self._insert(connection, [rows for rows, _ in group])
         except Exception as error:  # noqa: BLE001 - whatever it is, the senders must hear of it
             if len(group) > 1:  # one request must not fail for another's rows
                 _logger.warning(
@@ -165,3 +170,19 @@ class Committer:
             return
         for _, future in group:
             future.set_result(None)
+
+    def _insert(self, connection: Connection, group: list[Rows]) -> None:
+        first = group[0]
+        table = f"{self._database}.{first.table}"
+        blocks = [rows.block for rows in group]
+        if not first.select:
+            connection.insert(table, first.columns, "Native", blocks)
+            return
+        try:
+            connection.insert_selected(table, first.columns, first.select, blocks)
+        except EngineError:
+            if len(group) > 1:
+                raise
+            # The engine finds it other than it looked, or cannot read it: its rows are made the long way.
+            for rows in log_rows(first.block):
+                self._insert(connection, [rows])

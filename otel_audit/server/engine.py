@@ -125,6 +125,19 @@ class Connection:
             self.query(f"INSERT INTO {table} ({listed}) SELECT {listed} FROM {source}")
         self._sync()
 
+    def insert_selected(
+        self, table: str, columns: Sequence[str], select: str, chunks: Sequence[bytes]
+    ) -> None:
+        """Insert what ``select`` makes of the file ``{path}``, which has the chunks one after the other.
+
+        Raises:
+            EngineError: as for :meth:`insert`.
+        """
+        with _readable(chunks) as path:
+            listed = ", ".join(map(quoted, columns))
+            self.query(f"INSERT INTO {table} ({listed}) {select.replace('{path}', path)}")
+        self._sync()
+
     def classify(self, sql: str) -> tuple[str, int]:
         """Say what a text would do, without running it, and how many statements it has.
 

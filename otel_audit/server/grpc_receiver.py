@@ -58,8 +58,9 @@ def _export(intake: Intake, signal: str) -> Callable[[bytes, Any], bytes]:
             )
         try:
             with intake.backlog.hold(len(body)):
-                rows = intake.rows(signal, body)
-                intake.committer(signal).submit(rows).result()
+                parts = intake.rows(signal, body)
+                for written in intake.submit(signal, parts):
+                    written.result()
         except Malformed as error:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         except TooLarge as error:
@@ -68,8 +69,7 @@ def _export(intake: Intake, signal: str) -> Callable[[bytes, Any], bytes]:
             seconds = 1 if isinstance(error, Busy) else 5
             context.set_trailing_metadata((("grpc-status-details-bin", _retry_info(str(error), seconds)),))
             context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
-        note(rows)
-        answer: bytes = otlp.response(signal, rows.notices).SerializeToString()
+        answer: bytes = otlp.response(signal, note(parts)).SerializeToString()
         return answer
 
     return export

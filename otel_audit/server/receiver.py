@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any, Final
 
 from google.protobuf import json_format
@@ -15,7 +16,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from otel_audit.errors import StoreError
-from otel_audit.server import native, otlp
+from otel_audit.server import direct, native, otlp
 from otel_audit.server.access import Access, bearer
 from otel_audit.server.bodies import Malformed, TooLarge, decompress
 from otel_audit.server.commit import Backlog, Busy, Committer
@@ -29,6 +30,8 @@ _DRAINED: Final = 16 * 1024 * 1024
 broken connection, and tries again, where it should see the answer."""
 _INLINE: Final = 16 * 1024
 """Bodies up to this size are decoded where they are; a thread would cost more than it saves."""
+_DIRECT: Final = 16 * 1024
+"""From this size on the engine is asked to make the rows: for few rows its preparations cost more."""
 
 _INVALID_ARGUMENT, _UNAUTHENTICATED, _UNAVAILABLE, _EXHAUSTED = 3, 16, 14, 8
 
@@ -42,23 +45,31 @@ class Intake:
         self.backlog = backlog
         self.access = access
         self.limit = limit
-        self._signals: dict[str, tuple[Callable[[bytes], Rows], Committer]] = {
+        self._signals: dict[str, tuple[Callable[[bytes], list[Rows]], Committer]] = {
             "logs": (log_rows, logs),
             "traces": (span_rows, spans),
         }
 
-    def rows(self, signal: str, body: bytes, content_type: str = PROTOBUF, encoding: str = "") -> Rows:
-        """Decode a request body to rows.
+    def rows(self, signal: str, body: bytes, content_type: str = PROTOBUF, encoding: str = "") -> list[Rows]:
+        """Decode a request body to rows, those for each table apart.
 
         Raises:
             Malformed, TooLarge: what is wrong with the body.
         """
-        message = otlp.checked(decompress(body, encoding, self.limit), signal, content_type)
-        return self._signals[signal][0](message)
+        body = decompress(body, encoding, self.limit)
+        if (
+            signal == "logs"
+            and content_type == PROTOBUF
+            and len(body) >= _DIRECT
+            and (made := direct.rows(body)) is not None
+        ):
+            return [made]
+        return self._signals[signal][0](otlp.checked(body, signal, content_type))
 
-    def committer(self, signal: str) -> Committer:
-        """Give the committer of ``signal``."""
-        return self._signals[signal][1]
+    def submit(self, signal: str, parts: list[Rows]) -> list[Future[None]]:
+        """Queue the rows of a request to be written; see :meth:`Committer.submit`."""
+        committer = self._signals[signal][1]
+        return [committer.submit(rows) for rows in parts]
 
     @property
     def alive(self) -> bool:
@@ -66,10 +77,13 @@ class Intake:
         return all(committer.alive for _, committer in self._signals.values())
 
 
-def note(rows: Rows) -> None:
-    """Say on the log what was noticed about accepted rows."""
-    if rows.notices:
-        _logger.warning("%d of %d records: %s", len(rows.notices), rows.size, rows.notices[0])
+def note(parts: list[Rows]) -> tuple[str, ...]:
+    """Say on the log what was noticed about accepted rows; give it."""
+    notices = tuple(notice for rows in parts for notice in rows.notices)
+    if notices:
+        size = sum(rows.size for rows in parts)
+        _logger.warning("%d of %d records: %s", len(notices), size, notices[0])
+    return notices
 
 
 class _Refused(Exception):
@@ -94,11 +108,10 @@ def receiver(intake: Intake, ready: Callable[[], None]) -> Starlette:
                         _INVALID_ARGUMENT,
                         f"Content-Type {content_type!r} is not spoken here; send {PROTOBUF} or {JSON}",
                     )
-                rows = await _accept(intake, signal, request, kind)
+                parts = await _accept(intake, signal, request, kind)
             except _Refused as refused:
                 return _refusal(refused, kind)
-            note(rows)
-            message = otlp.response(signal, rows.notices)
+            message = otlp.response(signal, note(parts))
             if kind == JSON:
                 return Response(json_format.MessageToJson(message, indent=None), media_type=JSON)
             return Response(message.SerializeToString(), media_type=PROTOBUF)
@@ -126,7 +139,7 @@ def receiver(intake: Intake, ready: Callable[[], None]) -> Starlette:
     )
 
 
-async def _accept(intake: Intake, signal: str, request: Request, kind: str) -> Rows:
+async def _accept(intake: Intake, signal: str, request: Request, kind: str) -> list[Rows]:
     if not intake.access.allows([bearer(request.headers.get("authorization"))]):
         raise _Refused(401, _UNAUTHENTICATED, "a bearer token is wanted: Authorization: Bearer <token>")
     encoding = request.headers.get("content-encoding", "").strip().lower()
@@ -135,11 +148,12 @@ async def _accept(intake: Intake, signal: str, request: Request, kind: str) -> R
         # Compressed bodies count for what they may become: telemetry shrinks to about a tenth.
         with intake.backlog.hold(len(body) * (10 if encoding else 1)):
             if len(body) <= _INLINE:
-                rows = intake.rows(signal, body, kind, encoding)
+                parts = intake.rows(signal, body, kind, encoding)
             else:
-                rows = await asyncio.to_thread(intake.rows, signal, body, kind, encoding)
+                parts = await asyncio.to_thread(intake.rows, signal, body, kind, encoding)
             del body
-            await asyncio.wrap_future(intake.committer(signal).submit(rows))
+            for written in intake.submit(signal, parts):
+                await asyncio.wrap_future(written)
     except Malformed as error:
         raise _Refused(400, _INVALID_ARGUMENT, str(error)) from None
     except TooLarge as error:
@@ -152,7 +166,7 @@ async def _accept(intake: Intake, signal: str, request: Request, kind: str) -> R
         raise _Refused(503, _UNAVAILABLE, str(error), retry_after=1) from None
     except StoreError as error:
         raise _Refused(503, _UNAVAILABLE, f"the store did not take it: {error}", retry_after=5) from None
-    return rows
+    return parts
 
 
 async def read_body(request: Request, limit: int) -> bytes:

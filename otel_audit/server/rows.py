@@ -32,13 +32,17 @@ _HEADS: Final = {size: bytes([_VALUE, size - 2, _STRING, size - 4]) for size in 
 
 
 class Rows(NamedTuple):
-    """Rows for one table: the names of the columns, the rows encoded, and what was noticed on the way."""
+    """Rows for one table: the names of the columns, the rows encoded, and what was noticed on the way.
+
+    The rows are a block of the Native format, or what ``select`` makes rows of.
+    """
 
     table: str
     columns: tuple[str, ...]
     block: bytes
     size: int
     notices: tuple[str, ...] = ()
+    select: str = ""
 
 
 class Maps:
@@ -139,12 +143,50 @@ def _time(nanoseconds: int) -> int:
     return nanoseconds if nanoseconds <= _MAX_TIME else _MAX_TIME
 
 
-def log_rows(body: bytes) -> Rows:
-    """Give the rows of an ``ExportLogsServiceRequest`` for the landing table.
+class _Scoped(NamedTuple):
+    """Log records of one scope, as far as they are for one table."""
 
-    The views behind it tell audit records from ordinary logs. A record whose id is no UUID is kept as an
+    resource: _Origin
+    resource_url: bytes
+    scope: _Origin
+    scope_url: bytes
+    records: list[Any]
+
+
+def log_rows(body: bytes) -> list[Rows]:
+    """Give the rows of an ``ExportLogsServiceRequest``, for each landing table its records are for.
+
+    The views behind them tell audit records from ordinary logs. A record whose id is no UUID is kept as an
     ordinary log; this is noted.
     """
+    tables: dict[str, list[_Scoped]] = {}
+    for resource_logs in wire.Logs.FromString(body).resource_logs:
+        resource = _resource(resource_logs.resource)
+        resource_url = prefixed(resource_logs.schema_url)
+        for scope_logs in resource_logs.scope_logs:
+            scope = _scope(scope_logs.scope)
+            scope_url = prefixed(scope_logs.schema_url)
+            by_table: dict[str, list[Any]] = {}
+            for record in scope_logs.log_records:
+                by_table.setdefault(_landing(record.attributes), []).append(record)
+            for table, records in by_table.items():
+                tables.setdefault(table, []).append(
+                    _Scoped(resource, resource_url, scope, scope_url, records)
+                )
+    return [_log_rows(table, scoped) for table, scoped in tables.items()]
+
+
+_LOG: Final = tuple(
+    bytes([_KEY, len(name), *name.encode(), _VALUE]) for name in schema.attribute_names("log")
+)
+
+
+def _landing(attributes: Iterable[bytes]) -> str:
+    found = next((pair for pair in attributes if pair.startswith(_LOG)), None)
+    return schema.landing(value_text(KeyValue.FromString(found).value) if found else "")
+
+
+def _log_rows(table: str, groups: list[_Scoped]) -> Rows:
     times: list[int] = []
     trace_ids: list[bytes] = []
     span_ids: list[bytes] = []
@@ -159,32 +201,27 @@ def log_rows(body: bytes) -> Rows:
     scope_versions: list[bytes] = []
     names: list[bytes] = []
     resources, scopes, attributes = Maps(), Maps(), Maps()
-    for resource_logs in wire.Logs.FromString(body).resource_logs:
-        resource = _resource(resource_logs.resource)
-        resource_url = prefixed(resource_logs.schema_url)
-        for scope_logs in resource_logs.scope_logs:
-            scope = _scope(scope_logs.scope)
-            records = scope_logs.log_records
-            for record in records:
-                times.append(_time(record.time or record.observed_time))
-                trace_ids.append(text(record.trace_id.hex()))
-                span_ids.append(text(record.span_id.hex()))
-                flags.append(record.flags & 255)
-                severities.append(prefixed(record.severity_text))
-                numbers.append(min(max(record.severity_number, 0), 255))
-                bodies.append(_body(record.body))
-                names.append(prefixed(record.event_name))
-                attributes.add(record.attributes)
-                resources.repeat(resource.keys, resource.values)
-                scopes.repeat(scope.keys, scope.values)
-            count = len(records)
-            services += [resource.name] * count
-            resource_urls += [resource_url] * count
-            scope_urls += [prefixed(scope_logs.schema_url)] * count
-            scope_names += [scope.name] * count
-            scope_versions += [scope.version] * count
+    for resource, resource_url, scope, scope_url, records in groups:
+        for record in records:
+            times.append(_time(record.time or record.observed_time))
+            trace_ids.append(text(record.trace_id.hex()))
+            span_ids.append(text(record.span_id.hex()))
+            flags.append(record.flags & 255)
+            severities.append(prefixed(record.severity_text))
+            numbers.append(min(max(record.severity_number, 0), 255))
+            bodies.append(_body(record.body))
+            names.append(prefixed(record.event_name))
+            attributes.add(record.attributes)
+            resources.repeat(resource.keys, resource.values)
+            scopes.repeat(scope.keys, scope.values)
+        count = len(records)
+        services += [resource.name] * count
+        resource_urls += [resource_url] * count
+        scope_urls += [scope_url] * count
+        scope_names += [scope.name] * count
+        scope_versions += [scope.version] * count
     return _rows(
-        schema.LANDING,
+        table,
         len(times),
         (
             Column("Timestamp", "DateTime64(9)", native.int64s(times)),
@@ -237,7 +274,7 @@ def _rows(table: str, size: int, columns: tuple[Column, ...], notices: tuple[str
     return Rows(table, names, native.block(size, columns) if size else b"", size, notices)
 
 
-def span_rows(body: bytes) -> Rows:
+def span_rows(body: bytes) -> list[Rows]:
     """Give the rows of an ``ExportTraceServiceRequest`` for the trace table."""
     times: list[int] = []
     trace_ids: list[bytes] = []
@@ -278,29 +315,31 @@ def span_rows(body: bytes) -> Rows:
             services += [resource.name] * len(spans)
             scope_names += [scope.name] * len(spans)
             scope_versions += [scope.version] * len(spans)
-    return _rows(
-        schema.TRACES,
-        len(times),
-        (
-            Column("Timestamp", "DateTime64(9)", native.int64s(times)),
-            Column("TraceId", "String", b"".join(trace_ids)),
-            Column("SpanId", "String", b"".join(span_ids)),
-            Column("ParentSpanId", "String", b"".join(parents)),
-            Column("TraceState", "String", b"".join(states)),
-            Column("SpanName", "String", b"".join(names)),
-            Column("SpanKind", "String", b"".join(kinds)),
-            Column("ServiceName", "String", b"".join(services)),
-            Column("ResourceAttributes", _MAP, resources.data()),
-            Column("ScopeName", "String", b"".join(scope_names)),
-            Column("ScopeVersion", "String", b"".join(scope_versions)),
-            Column("SpanAttributes", _MAP, attributes.data()),
-            Column("Duration", "UInt64", native.uint64s(durations)),
-            Column("StatusCode", "String", b"".join(codes)),
-            Column("StatusMessage", "String", b"".join(messages)),
-            *events.columns(),
-            *links.columns(),
-        ),
-    )
+    return [
+        _rows(
+            schema.TRACES,
+            len(times),
+            (
+                Column("Timestamp", "DateTime64(9)", native.int64s(times)),
+                Column("TraceId", "String", b"".join(trace_ids)),
+                Column("SpanId", "String", b"".join(span_ids)),
+                Column("ParentSpanId", "String", b"".join(parents)),
+                Column("TraceState", "String", b"".join(states)),
+                Column("SpanName", "String", b"".join(names)),
+                Column("SpanKind", "String", b"".join(kinds)),
+                Column("ServiceName", "String", b"".join(services)),
+                Column("ResourceAttributes", _MAP, resources.data()),
+                Column("ScopeName", "String", b"".join(scope_names)),
+                Column("ScopeVersion", "String", b"".join(scope_versions)),
+                Column("SpanAttributes", _MAP, attributes.data()),
+                Column("Duration", "UInt64", native.uint64s(durations)),
+                Column("StatusCode", "String", b"".join(codes)),
+                Column("StatusMessage", "String", b"".join(messages)),
+                *events.columns(),
+                *links.columns(),
+            ),
+        )
+    ]
 
 
 def _named(names: tuple[str, ...], number: int) -> str:

@@ -48,15 +48,16 @@ def landing(log: str) -> str:
     >>> landing("activity"), landing(""), landing("billing")
     ('activity_log', 'audit_log', 'other_log')
     """
-    return f"{_own(log)}_log"
+    return f"{own(log)}_log"
 
 
 def events(log: str) -> str:
     """Name the table that keeps the records of a log."""
-    return f"{_own(log)}_events"
+    return f"{own(log)}_events"
 
 
-def _own(log: str) -> str:
+def own(log: str) -> str:
+    """Name the log whose tables keep the records of ``log``."""
     log = log or DEFAULT_LOG
     return log if any(log == each.name for each in LOGS) else OTHER_LOG
 
@@ -84,14 +85,19 @@ class View(NamedTuple):
     select: str
 
 
-def attribute(path: str) -> str:
-    """Give the SQL of the attribute that holds ``path`` of a record, as text, under every schema version."""
+def attribute_names(path: str) -> list[str]:
+    """Give the names of the attribute that holds ``path`` of a record, under every schema version."""
     names = dict.fromkeys(
         field.name for schema in SCHEMAS.values() for field in schema.fields if field.path == path
     )
     if not names:
         raise KeyError(f"{path!r} is no part of a record")
-    found = [f"LogAttributes['{name}']" for name in names]
+    return list(names)
+
+
+def attribute(path: str) -> str:
+    """Give the SQL of the attribute that holds ``path`` of a record, as text, under every schema version."""
+    found = [f"LogAttributes['{name}']" for name in attribute_names(path)]
     if len(found) == 1:
         return found[0]
     return f"coalesce({', '.join(f'nullIf({name}, {chr(39) * 2})' for name in found)}, '')"
@@ -124,6 +130,14 @@ TEXT_COLUMNS: Final = {
 }
 """Columns that are one text attribute, and the part of the record it holds."""
 
+RECORD_COLUMNS: Final = (
+    *("timestamp", "record_id", "ordinal", *TEXT_COLUMNS, "service", "target_id", "truncated", "row_count"),
+    *("sequence", "schema_version", "trace_id", "span_id", "message", "related"),
+    *(f"changes.{part}" for part in ("field", "old", "new", "type", "known")),
+    *("attributes", "resource"),
+)
+"""The columns :func:`record_rows` gives, in their order."""
+
 _VALID: Final = f"toUUIDOrNull(LogAttributes['{RECORD_ID}']) IS NOT NULL"
 _LOG: Final = f"if({attribute('log')} = '', '{DEFAULT_LOG}', {attribute('log')})"
 _LOG_COLUMNS: Final = (
@@ -138,8 +152,10 @@ def _marked(value: str) -> str:
     return f"ifNull(concat('v', {value}), 'n')"
 
 
-def _record_rows(log: Log) -> str:
-    """Give the SELECT from the landing table of a log to the table that keeps its records.
+def record_rows(log: Log, source: str, *, sure: bool = False) -> str:
+    """Give the SELECT from ``source``, rows as they land, to the table that keeps the records of a log.
+
+    Rows that are no records of this log are left out; if there should be none (``sure``), it fails instead.
 
     A bulk record's columns are turned into rows by sorting the flattened cells by row number: a lambda that
     captured the columns would copy all of them for every row, which is quadratic (one record of 1000 rows
@@ -211,8 +227,8 @@ FROM (
       arrayMap(c -> ({own}), listed)) AS pairs_,
     arrayResize([LogAttributes], n + 1) AS attributes_,
     arrayResize([ResourceAttributes], n + 1) AS resource_
-  FROM {{db}}.{landing(log.name)}
-  WHERE {_is_kept(log)}
+  FROM {source}
+  WHERE {f"throwIf(NOT ({_is_kept(log)})) = 0" if sure else _is_kept(log)}
 )
 ARRAY JOIN range(length(keys_)) AS ordinal, keys_ AS key, pairs_ AS pairs,
   attributes_ AS own_attributes, resource_ AS own_resource"""
@@ -242,7 +258,10 @@ def _trail(log: Log) -> View:
 
 VIEWS: Final[tuple[View, ...]] = (
     *(_strays(log) for log in reversed(LOGS)),
-    *(View(f"{events(log.name)}_mv", events(log.name), _record_rows(log)) for log in LOGS),
+    *(
+        View(f"{events(log.name)}_mv", events(log.name), record_rows(log, f"{{db}}.{landing(log.name)}"))
+        for log in LOGS
+    ),
     View(
         f"{TRACE_TIMES}_mv",
         f"{TRACE_TIMES}{{stored}}",
