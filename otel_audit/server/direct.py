@@ -73,7 +73,7 @@ _VALID_ID: Final = re.compile(
     + rb"(?:\x26\x0a\x24[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|\x22\x0a\x20[0-9a-fA-F]{32})"
 )
 _LOG: Final = re.compile(
-    b"(?:" + b"|".join(_key(name.decode()) for name in _LOG_NAMES) + rb").\x0a([\x00-\x20])(.{32})",
+    b"(?:" + b"|".join(_key(name.decode()) for name in _LOG_NAMES) + rb").\x0a([\x00-\x20])(.{0,32})",
     re.DOTALL,
 )
 
