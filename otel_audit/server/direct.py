@@ -48,7 +48,8 @@ def rows(body: bytes) -> Rows | None:
     if logs is None or len(logs) > 1:
         return None
     log = schema.own(next(iter(logs), ""))
-    return Rows(schema.events(log), schema.RECORD_COLUMNS, body, size, select=_SELECTS[log])
+    bulk = any(name in body for name in _BULK_NAMES)
+    return Rows(schema.events(log), schema.RECORD_COLUMNS, body, size, select=_SELECTS[log, bulk])
 
 
 def _logs(body: bytes, size: int) -> set[str] | None:
@@ -68,6 +69,7 @@ def _key(name: str) -> bytes:
 
 
 _LOG_NAMES: Final = [name.encode() for name in schema.attribute_names("log")]
+_BULK_NAMES: Final = [name.encode() for name in schema.attribute_names("bulk")]
 _VALID_ID: Final = re.compile(
     _key(RECORD_ID)
     + rb"(?:\x26\x0a\x24[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|\x22\x0a\x20[0-9a-fA-F]{32})"
@@ -113,5 +115,9 @@ _SETTINGS: Final = f"""
 SETTINGS format_schema_source = 'string', format_schema = '{wire.PLAIN_PROTO}',
   format_schema_message_name = 'PlainLogs',
   query_plan_enable_optimizations = 0, optimize_functions_to_subcolumns = 0"""
-_SELECTS: Final = {log.name: schema.record_rows(log, _LANDED, sure=True) + _SETTINGS for log in schema.LOGS}
-"""For each log, the rows of its table from the requests in the file ``path``."""
+_SELECTS: Final = {
+    (log.name, bulk): schema.record_rows(log, _LANDED, sure=True, bulk=bulk) + _SETTINGS
+    for log in schema.LOGS
+    for bulk in (False, True)
+}
+"""The rows of the table of a log from requests in the file ``path``, by whether there are bulk records."""

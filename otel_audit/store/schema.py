@@ -152,10 +152,62 @@ def _marked(value: str) -> str:
     return f"ifNull(concat('v', {value}), 'n')"
 
 
-def record_rows(log: Log, source: str, *, sure: bool = False) -> str:
+class _Shape(NamedTuple):
+    """The parts of the SELECT of records that differ with whether a record may have rows of its own."""
+
+    names: str
+    total: str
+    fields: str
+    types: str
+    rows: str
+    join: str
+
+
+_SINGLE: Final = _Shape(
+    names="",
+    total="0",
+    fields="",
+    types="emptyArrayString()",
+    rows="0 AS ordinal, own_key AS key, own_pairs AS pairs, "
+    "LogAttributes AS own_attributes, ResourceAttributes AS own_resource",
+    join="",
+)
+_CELLS: Final = ", ".join(
+    f"arrayResize(arrayMap(v -> {_marked('v')}, c.{side}), n, '-')" for side in ("old", "new")
+)
+_BULK: Final = _Shape(
+    names=f""",
+    JSONExtract({attribute("bulk")}, 'Tuple(count UInt64, keys Array(String), columns Array(Tuple(
+      field String, old Array(Nullable(String)), new Array(Nullable(String)), type String)))') AS bulk,
+    bulk.keys AS keys, bulk.columns AS columns, length(keys) AS n, length(columns) AS width,
+    range(n * width) AS cell_numbers""",
+    total="bulk.count",
+    fields="""
+      width > 0, tupleElement(columns, 'field'),""",
+    types="tupleElement(columns, 'type')",
+    rows=f"""arrayPushFront(keys, own_key) AS keys_,
+    arrayPushFront(
+      arrayResize(
+        arraySplit((v, i) -> i % width = 0,
+          arraySort((v, i) -> i % n * width + intDiv(i, n),
+            arrayFlatten(arrayMap(c -> arrayZip({_CELLS}), columns)),
+            cell_numbers),
+          cell_numbers),
+        n),
+      own_pairs) AS pairs_,
+    arrayResize([LogAttributes], n + 1) AS attributes_,
+    arrayResize([ResourceAttributes], n + 1) AS resource_""",
+    join="""
+ARRAY JOIN range(length(keys_)) AS ordinal, keys_ AS key, pairs_ AS pairs,
+  attributes_ AS own_attributes, resource_ AS own_resource""",
+)
+
+
+def record_rows(log: Log, source: str, *, sure: bool = False, bulk: bool = True) -> str:
     """Give the SELECT from ``source``, rows as they land, to the table that keeps the records of a log.
 
     Rows that are no records of this log are left out; if there should be none (``sure``), it fails instead.
+    Where no record can have rows of its own (``bulk`` is false), there is less to analyse.
 
     A bulk record's columns are turned into rows by sorting the flattened cells by row number: a lambda that
     captured the columns would copy all of them for every row, which is quadratic (one record of 1000 rows
@@ -172,9 +224,7 @@ def record_rows(log: Log, source: str, *, sure: bool = False) -> str:
         f"if(mapContains(c, '{side}'), {_marked(f'c[{chr(39)}{side}{chr(39)}]')}, '-')"
         for side in ("old", "new")
     )
-    cells = ", ".join(
-        f"arrayResize(arrayMap(v -> {_marked('v')}, c.{side}), n, '-')" for side in ("old", "new")
-    )
+    shape = _BULK if bulk else _SINGLE
     # However little the parts of a broken record fit each other, the arrays of a row must have one length:
     # the engine would refuse it, and everything in its batch, for ever.
     filled = "arrayResize(pairs, length(fields), ('-', '-'))"
@@ -191,17 +241,15 @@ SELECT timestamp, record_id, ordinal, {", ".join(TEXT_COLUMNS)},
 FROM (
   WITH
     JSONExtract({attribute("changes")}, 'Array(Map(String, Nullable(String)))') AS listed,
-    JSONExtract({attribute("bulk")}, 'Tuple(count UInt64, keys Array(String), columns Array(Tuple(
-      field String, old Array(Nullable(String)), new Array(Nullable(String)), type String)))') AS bulk,
-    bulk.keys AS keys, bulk.columns AS columns, length(keys) AS n, length(columns) AS width,
-    range(n * width) AS cell_numbers
+    arrayMap(c -> ({own}), listed) AS own_pairs,
+    {attribute("target.id")} AS own_key{shape.names}
   SELECT
     Timestamp AS timestamp,
     toUUIDOrZero(LogAttributes['{RECORD_ID}']) AS record_id,
     {columns},
     ServiceName AS service,
     {attribute("truncated")} = 'true' AS truncated,
-    bulk.count AS row_count,
+    {shape.total} AS row_count,
     toUInt64OrZero({attribute("sequence.number")}) AS sequence,
     LogAttributes['{SCHEMA_VERSION}'] AS schema_version,
     TraceId AS trace_id,
@@ -210,28 +258,13 @@ FROM (
     arrayMap(r -> if(r.id = '', r.type, concat(r.type, '/', r.id)),
       JSONExtract({attribute("related")}, 'Array(Tuple(type String, id String))')) AS related,
     multiIf(
-      notEmpty(listed), arrayMap(c -> ifNull(c['field'], ''), listed),
-      width > 0, tupleElement(columns, 'field'),
+      notEmpty(listed), arrayMap(c -> ifNull(c['field'], ''), listed),{shape.fields}
       JSONExtract({attribute("fields")}, 'Array(String)')) AS fields,
-    if(notEmpty(listed),
-      arrayMap(c -> ifNull(c['type'], ''), listed), tupleElement(columns, 'type')) AS types,
-    arrayPushFront(keys, {attribute("target.id")}) AS keys_,
-    arrayPushFront(
-      arrayResize(
-        arraySplit((v, i) -> i % width = 0,
-          arraySort((v, i) -> i % n * width + intDiv(i, n),
-            arrayFlatten(arrayMap(c -> arrayZip({cells}), columns)),
-            cell_numbers),
-          cell_numbers),
-        n),
-      arrayMap(c -> ({own}), listed)) AS pairs_,
-    arrayResize([LogAttributes], n + 1) AS attributes_,
-    arrayResize([ResourceAttributes], n + 1) AS resource_
+    if(notEmpty(listed), arrayMap(c -> ifNull(c['type'], ''), listed), {shape.types}) AS types,
+    {shape.rows}
   FROM {source}
   WHERE {f"throwIf(NOT ({_is_kept(log)})) = 0" if sure else _is_kept(log)}
-)
-ARRAY JOIN range(length(keys_)) AS ordinal, keys_ AS key, pairs_ AS pairs,
-  attributes_ AS own_attributes, resource_ AS own_resource"""
+){shape.join}"""
 
 
 def _is_kept(log: Log) -> str:

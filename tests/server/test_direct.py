@@ -44,7 +44,8 @@ def kept(store: StoreClient, table: str, ids: list[str]) -> list[dict[str, Any]]
     """Give the rows a table has of some records, ordered, without the record's own id."""
     return store.query(
         "SELECT * EXCEPT (record_id, message, attributes), "
-        f"mapFilter((k, v) -> k != '{RECORD_ID}', attributes) AS others FROM otel.{table} WHERE has(splitByChar(',', {{ids:String}}), toString(record_id)) "
+        f"mapFilter((k, v) -> k != '{RECORD_ID}', attributes) AS others "
+        f"FROM otel.{table} WHERE has(splitByChar(',', {{ids:String}}), toString(record_id)) "
         "ORDER BY timestamp, ordinal",
         {"ids": ",".join(ids)},
     )
