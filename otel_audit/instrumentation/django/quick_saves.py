@@ -1,4 +1,4 @@
-"""The common save: an instance loaded or written here, plain values, something changed, in a transaction.
+"""The common save: an instance loaded or written here, plain values, something changed.
 
 The short way through what :mod:`.saves` does for every case; it notices early that a save is anything else
 and leaves it alone.
@@ -15,7 +15,8 @@ from otel_audit.errors import AuditError
 from otel_audit.instrumentation.django.capture import Capture, Statement
 from otel_audit.instrumentation.django.changes import RowWrite
 from otel_audit.instrumentation.django.fields import ATOMS, FieldPlan, ModelPlan, freeze, same
-from otel_audit.instrumentation.django.old_values import STATE_KEY, Loaded
+from otel_audit.instrumentation.django.old_values import COMMITTED, STATE_KEY, Loaded
+from otel_audit.instrumentation.django.transactions import ConnectionState
 
 
 class _Image:
@@ -35,9 +36,13 @@ class _Image:
 
 
 class _Save(NamedTuple):
-    changed: list[tuple[FieldPlan, Any, Any]]
+    """A save about to run; ``statement`` is None inside a transaction, where nothing is written ahead yet."""
+
+    write: RowWrite
     row: dict[str, Any]
     loaded: Loaded
+    state: ConnectionState
+    statement: Statement | None
 
 
 def save_quickly(
@@ -50,36 +55,46 @@ def save_quickly(
         prepared = None
     if prepared is None:
         return NotImplemented
-    instance, key, _ = saving
+    write, row, loaded, state, statement = prepared
     connection, thread = compiler.connection, capture.thread
-    state = capture.transactions.state(connection)
-    if state.place is None:
-        state.place = capture.place(connection)
-    changed, row, loaded = prepared
-    image = _Image(plan, compiler.query.values, row)
-    write = RowWrite(plan, "update", state.place, key, changed, image, "as_loaded")
-    write.origin = state
     thread.saving = None
-    thread.runs += 1
-    executed = thread.executed
-    try:
-        result = run()
-    except BaseException as error:
-        Statement(capture, compiler, plan, "update").failed(error, write, executed)
-        raise
+    if statement is None:
+        result = _run_in_transaction(capture, compiler, plan, write, run)
+    else:
+        result = statement.run(run, lambda: write)
     try:
         if result:
-            seq = capture.freshness.wrote(connection.alias, plan, key, state.mark)
-            model_state = instance._state
-            model_state.__dict__[STATE_KEY] = Loaded(None, row, thread.epoch, seq)
-            write.state, write.previous = model_state, loaded
-            state.locked = True
-            capture.transactions.add(state, write)
+            mark = COMMITTED if statement is not None and statement.immediate else state.mark
+            seq = capture.freshness.wrote(connection.alias, plan, write.key, mark)
+            write.state, write.previous = saving[0]._state, loaded
+            write.state.__dict__[STATE_KEY] = Loaded(None, row, thread.epoch, seq)
+            if statement is not None:
+                statement.done(write)
+            else:
+                write.origin = state
+                state.locked = True
+                capture.transactions.add(state, write)
+        elif statement is not None:
+            statement.done()
     except AuditError:
         raise
     except Exception as error:
-        Statement(capture, compiler, plan, "update").recover(error, 1)
+        (statement or Statement(capture, compiler, plan, "update")).recover(error, 1)
     return result
+
+
+def _run_in_transaction(
+    capture: Capture, compiler: Any, plan: ModelPlan, write: RowWrite, run: Callable[[], Any]
+) -> Any:
+    """Run the UPDATE; the intent of it is written with the others of its transaction."""
+    thread = capture.thread
+    thread.runs += 1
+    executed = thread.executed
+    try:
+        return run()
+    except BaseException as error:
+        Statement(capture, compiler, plan, "update").failed(error, write, executed)
+        raise
 
 
 def _prepare(capture: Capture, plan: ModelPlan, compiler: Any, saving: tuple[Any, Any, Any]) -> _Save | None:
@@ -87,7 +102,7 @@ def _prepare(capture: Capture, plan: ModelPlan, compiler: Any, saving: tuple[Any
     instance, key, _ = saving
     connection = compiler.connection
     blocks = connection.atomic_blocks
-    if not connection.in_atomic_block or (blocks and blocks[-1]._from_testcase):
+    if blocks and blocks[-1]._from_testcase:
         return None
     state = instance._state
     loaded = state.__dict__.get(STATE_KEY)
@@ -127,4 +142,10 @@ def _prepare(capture: Capture, plan: ModelPlan, compiler: Any, saving: tuple[Any
     after = row.copy()
     for target, _, new in changed:
         after[target.attname] = new
-    return _Save(changed, after, loaded)
+    connection_state = capture.transactions.state(connection)
+    if connection_state.place is None:
+        connection_state.place = capture.place(connection)
+    image = _Image(plan, compiler.query.values, after)
+    write = RowWrite(plan, "update", connection_state.place, key, changed, image, "as_loaded")
+    statement = None if connection.in_atomic_block else Statement(capture, compiler, plan, "update")
+    return _Save(write, after, loaded, connection_state, statement)

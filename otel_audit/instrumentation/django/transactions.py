@@ -29,6 +29,8 @@ _CANDIDATES: Final = frozenset(
     for a in (first, first.upper())
     for b in (second, second.upper())
 )
+_ORDINARY: Final = frozenset({"SE", "IN", "UP", "DE"})
+"""How the statements of the ORM begin."""
 _MYSQL_COMMITS: Final = frozenset({"CREATE", "ALTER", "DROP", "TRUNCATE", "RENAME", "LOCK"})
 
 
@@ -82,7 +84,9 @@ class Transactions:
         """Say whether a statement commits by itself now."""
         if connection.in_atomic_block:
             return _only_testcase_blocks(connection)
-        return bool(connection.get_autocommit()) and not state.raw
+        if connection.connection is None:  # asking opens it, and may find it is not in autocommit
+            connection.ensure_connection()
+        return bool(connection.autocommit) and not state.raw
 
     def mark(self, connection: Any) -> Mark:
         """Give the mark under which a write of ``connection`` is noted as recent."""
@@ -312,6 +316,8 @@ class Transactions:
             if thread.internal or sql.__class__ is not str:
                 return original(cursor, sql, *args)
             start = sql[:2]
+            if start in _ORDINARY:
+                return original(cursor, sql, *args)
             if start not in _CANDIDATES:
                 if start[:1].isalpha():
                     return original(cursor, sql, *args)
