@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
-from typing import Any, Final, NamedTuple, Protocol, cast
+from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
 from opentelemetry.trace import INVALID_SPAN, Span, get_current_span
@@ -48,6 +48,10 @@ class NoticingScope(Protocol):
         """Take down who acts now, at next to no cost; nothing is decided that is not known yet."""
         ...
 
+    def who(self) -> tuple[Actor, str]:
+        """Say who acts now, and the id of the request."""
+        ...
+
     def fields(self, noticed: object = None) -> ContextFields:
         """Say what is known now of the moment that ``noticed`` was taken in (None: of this one)."""
         ...
@@ -71,11 +75,18 @@ class AuditContext:
         self.overrides = overrides
         self.span = span
         # Not isinstance(): a check against a protocol costs more than the rest of a request's scope.
-        self._noticing = cast(NoticingScope, scope) if hasattr(scope, "notice") else None
+        self._noticing: NoticingScope | None = scope if hasattr(scope, "notice") else None  # type: ignore[assignment]
 
     def notice(self) -> object:
         """Take down who acts now; give it to :meth:`fields` later."""
         return None if self._noticing is None else self._noticing.notice()
+
+    def who(self) -> tuple[Actor, str]:
+        """Say who acts now, and the id of the request: all that a span is told."""
+        if self._noticing is not None and not self.overrides:
+            return self._noticing.who()
+        fields = self.fields()
+        return fields.actor, fields.request.id
 
     def fields(self, noticed: object = None) -> ContextFields:
         """Resolve scope and overrides to values."""

@@ -34,23 +34,23 @@ def known() -> dict[str, str]:
 
 def _values(context: AuditContext) -> dict[str, str]:
     try:
-        fields = context.fields()
+        actor, request = context.who()
     except Exception:
         # Spans and outgoing calls are the application's: whatever a scope does, they go on.
         _logger.exception("The current work cannot say who does it")
         return {}
     values = {}
-    if fields.actor.id not in _NOBODY:
-        values[ACTOR_ID] = fields.actor.id
-    if fields.request.id:
-        values[REQUEST_ID] = fields.request.id
+    if actor.id not in _NOBODY:
+        values[ACTOR_ID] = actor.id
+    if request:
+        values[REQUEST_ID] = request
     return values
 
 
-def annotate(span: Span, context: AuditContext | None = None) -> None:
+def annotate(span: Span, context: AuditContext) -> None:
     """Put actor and request id on a span that began before they were known, such as the request's own."""
     if span.is_recording():
-        for name, value in (known() if context is None else _values(context)).items():
+        for name, value in _values(context).items():
             span.set_attribute(name, value)
 
 
@@ -59,7 +59,9 @@ class ActorSpanProcessor(SpanProcessor):
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         """Annotate a started span."""
-        annotate(span)
+        context = current_context()
+        if context is not None:
+            annotate(span, context)
 
 
 class AuditPropagator(textmap.TextMapPropagator):

@@ -17,6 +17,7 @@ from __future__ import annotations
 import logging
 from typing import Any, Final
 
+from django.conf import settings
 from django.http import HttpRequest
 from django.utils.functional import LazyObject, empty
 
@@ -31,27 +32,25 @@ _SESSION_USER_ID: Final = "_auth_user_id"
 _SIGNED_COOKIES: Final = "django.contrib.sessions.backends.signed_cookies"
 
 
-def request_actor(request: HttpRequest, session_cookie: str) -> Actor:
+def request_actor(request: HttpRequest) -> Actor:
     """Say who makes ``request``, as far as that is known by now; never raises."""
     try:
         user = evaluated_user(request)
         if user is not None:
             return user_actor(user) or _session_actor(request) or UNKNOWN_ACTOR
-        return _session_actor(request) or (
-            UNKNOWN_ACTOR if _unread_session(request, session_cookie) else ANONYMOUS_ACTOR
-        )
+        return _session_actor(request) or (UNKNOWN_ACTOR if _unread_session(request) else ANONYMOUS_ACTOR)
     except Exception:  # user models, proxies and session backends of others may do anything
         _logger.debug("cannot say who makes the request", exc_info=True)
         return UNKNOWN_ACTOR
 
 
-def actor_before_login(request: HttpRequest, session_cookie: str) -> Actor:
+def actor_before_login(request: HttpRequest) -> Actor:
     """Say who made ``request`` up to the login that has just replaced its user."""
     for name in ("_cached_user", "_acached_user"):  # what request.user was, if anybody asked
         user = unwrapped(request.__dict__.get(name))
         if user is not None:
             return user_actor(user) or UNKNOWN_ACTOR
-    return UNKNOWN_ACTOR if request.COOKIES.get(session_cookie) else ANONYMOUS_ACTOR
+    return UNKNOWN_ACTOR if request.COOKIES.get(settings.SESSION_COOKIE_NAME) else ANONYMOUS_ACTOR
 
 
 def evaluated_user(request: HttpRequest) -> Any:
@@ -86,7 +85,8 @@ def user_actor(user: Any) -> Actor | None:
         key = getattr(user, "id", None)
     if key is None:
         return None
-    return Actor(id=str(portable(key)), type="user", name=user_name(user))
+    text = str(key) if key.__class__ is int else str(portable(key))
+    return Actor(id=text, type="user", name=user_name(user))
 
 
 def user_name(user: Any) -> str:
@@ -100,18 +100,18 @@ def user_name(user: Any) -> str:
     return "" if name is None else str(portable(name))
 
 
-def session_key(request: HttpRequest, session_cookie: str) -> str:
+def session_key(request: HttpRequest) -> str:
     """Give the key of the session ``request`` belongs to, ``""`` if none."""
     session = request.__dict__.get("session")
     if session is None:
-        return request.COOKIES.get(session_cookie) or ""
+        return request.COOKIES.get(settings.SESSION_COOKIE_NAME) or ""
     return getattr(session, "session_key", None) or ""
 
 
-def _unread_session(request: HttpRequest, session_cookie: str) -> bool:
+def _unread_session(request: HttpRequest) -> bool:
     session = request.__dict__.get("session")
     loaded = "_session_cache" in getattr(session, "__dict__", ())
-    return not loaded and bool(session_key(request, session_cookie))
+    return not loaded and bool(session_key(request))
 
 
 def _session_actor(request: HttpRequest) -> Actor | None:

@@ -18,7 +18,7 @@ from opentelemetry.trace import get_current_span
 
 from otel_audit.config.model import AuditConfig
 from otel_audit.context import AuditContext, current_context, enter_context, leave_scope
-from otel_audit.instrumentation.django.refusal import refusal
+from otel_audit.instrumentation.django.refusal import REFUSING, refusal
 from otel_audit.instrumentation.django.scope import RequestScope, ScopeSettings
 from otel_audit.pipeline.logger import AuditLogger
 from otel_audit.propagation import annotate
@@ -73,7 +73,7 @@ class RequestCapture:
             content: Any = response.streaming_content
             stream = _stream_async if response.is_async else _stream
             response.streaming_content = stream(content, body)
-        if self._record_refusals:
+        if self._record_refusals and response.status_code in REFUSING:
             self._refused(request, response)
 
     def _refused(self, request: HttpRequest, response: HttpResponseBase) -> None:

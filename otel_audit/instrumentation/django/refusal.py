@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Final
 from urllib.parse import parse_qsl, urlsplit
 
 from django.contrib.auth import REDIRECT_FIELD_NAME
@@ -9,6 +10,10 @@ from django.http import HttpRequest, HttpResponseBase
 from django.shortcuts import resolve_url
 
 LOGIN_REQUIRED = "login_required"
+_DENIED: Final = frozenset({401, 403})
+_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+REFUSING: Final = _DENIED | _REDIRECTS
+"""The only statuses a refusal can have."""
 
 
 def refusal(request: HttpRequest, response: HttpResponseBase, login_url: object) -> str | None:
@@ -18,9 +23,9 @@ def refusal(request: HttpRequest, response: HttpResponseBase, login_url: object)
     middleware and the admin all add the address asked for. So a logout that ends at the login page is none.
     """
     status = response.status_code
-    if status in (401, 403):
+    if status in _DENIED:
         return str(status)
-    if status not in (301, 302, 303, 307, 308):
+    if status not in _REDIRECTS:
         return None
     location = urlsplit(response.headers.get("Location", ""))
     if not location.query:

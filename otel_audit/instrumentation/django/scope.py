@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from django.conf import settings
 from django.http import HttpRequest
+from django.utils.functional import SimpleLazyObject
 
 from otel_audit.config.model import AuditConfig
 from otel_audit.context import ContextFields
@@ -17,6 +16,7 @@ from otel_audit.instrumentation.django.actor import (
     evaluated_user,
     request_actor,
     session_key,
+    unwrapped,
 )
 from otel_audit.instrumentation.django.source import (
     client_address,
@@ -24,7 +24,9 @@ from otel_audit.instrumentation.django.source import (
     session_hash,
     user_agent,
 )
-from otel_audit.record import Actor, Request, Source
+from otel_audit.record import Actor, Request, Source, new_record_id
+
+_NOTHING: Final = ContextFields()
 
 
 class ScopeSettings(NamedTuple):
@@ -65,10 +67,11 @@ class RequestScope:
         "_key",
         "_phase",
         "_phases",
-        "_session_cookie",
         "_settings",
         "_user",
         "_user_actor",
+        "_user_shown",
+        "_user_values",
         "id",
         "request",
     )
@@ -76,28 +79,40 @@ class RequestScope:
     def __init__(self, request: HttpRequest, settings_: ScopeSettings) -> None:
         self.request = request
         self._settings = settings_
-        self._session_cookie: str = settings.SESSION_COOKIE_NAME
         header = settings_.request_id_header
         forwarded = forwarded_request_id(request.META.get(header, "")) if header else ""
-        self.id = forwarded or str(uuid.uuid4())
+        self.id = forwarded or new_record_id()
         self._phase = 0
         self._phases: list[Actor] = []
         self._address: tuple[str, str] | None = None
         self._key: tuple[Any, ...] | None = None
-        self._answer = ContextFields()
+        self._answer = _NOTHING
         self._user: Any = None
         self._user_actor = ANONYMOUS_ACTOR
+        self._user_shown: Any = None
+        self._user_values: dict[str, Any] = {}
 
     @property
     def actor(self) -> Actor:
         """Who acts now, as far as that is known. A user once seen keeps its id if its account is deleted."""
+        shown = self.request.__dict__.get("user")
+        if shown is not None and shown is self._user_shown and self._user_values["_wrapped"] is self._user:
+            return (
+                self._user_actor
+            )  # asked at every write and span: the same lazy object, evaluated as before
         user = evaluated_user(self.request)
         if user is not None and user is self._user:
             return self._user_actor
-        actor = request_actor(self.request, self._session_cookie)
+        actor = request_actor(self.request)
         if user is not None and actor.type == "user":
             self._user, self._user_actor = user, actor
+            if type(shown) is SimpleLazyObject and unwrapped(shown) is user:
+                self._user_shown, self._user_values = shown, object.__getattribute__(shown, "__dict__")
         return actor
+
+    def who(self) -> tuple[Actor, str]:
+        """Say who acts now and the id of the request, and nothing else."""
+        return self.actor, self.id
 
     def notice(self) -> object:
         """Take down the user if there is one; an anonymous visitor may yet be authenticated, so the phase."""
@@ -106,7 +121,7 @@ class RequestScope:
 
     def logged_in(self) -> None:
         """Begin a new phase: the request's user has just been replaced."""
-        self._end_phase(actor_before_login(self.request, self._session_cookie))
+        self._end_phase(actor_before_login(self.request))
 
     def logged_out(self, actor: Actor) -> None:
         """Begin a new phase: up to now it was ``actor``."""
@@ -125,7 +140,7 @@ class RequestScope:
         else:
             actor = self.actor
         request = self.request
-        session = session_key(request, self._session_cookie)
+        session = session_key(request)
         key = (actor, request.resolver_match, session)
         if key != self._key:
             self._answer = ContextFields(actor=actor, source=self._source(session), request=self._request())
