@@ -178,35 +178,41 @@ class AuditRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
 _RANDOM_BYTES: Final = 10
 _RANDOM_AT_ONCE: Final = 256
-_random: Final[list[int]] = []
+_random: Final[list[str]] = []
 # What the parent has not used yet must not be used by a forked child as well.
 os.register_at_fork(after_in_child=_random.clear)
 
 
-def _draw() -> int:
-    """Give 80 random bits, fetched from the system some hundred at a time. Any thread may call."""
-    try:
-        return _random.pop()
-    except IndexError:
-        raw = os.urandom(_RANDOM_BYTES * _RANDOM_AT_ONCE)
-        _random.extend(
-            int.from_bytes(raw[start : start + _RANDOM_BYTES], "big")
-            for start in range(_RANDOM_BYTES, len(raw), _RANDOM_BYTES)
-        )
-        return int.from_bytes(raw[:_RANDOM_BYTES], "big")
+def _draw() -> str:
+    """Give the random part of an id, fetched from the system some hundred at a time. Any thread may call."""
+    raw = os.urandom(_RANDOM_BYTES * _RANDOM_AT_ONCE)
+    parts = [
+        _random_part(int.from_bytes(raw[start : start + _RANDOM_BYTES], "big"))
+        for start in range(0, len(raw), _RANDOM_BYTES)
+    ]
+    part = parts.pop()
+    _random.extend(parts)
+    return part
 
 
 def new_record_id(timestamp: int | None = None) -> str:
     """Make a UUIDv7 (RFC 9562, section 5.7) for ``timestamp`` in nanoseconds, default now."""
     milliseconds = (time.time_ns() if timestamp is None else timestamp) // 1_000_000
-    return uuid7(milliseconds, _draw())
+    try:
+        random = _random.pop()
+    except IndexError:
+        random = _draw()
+    return f"{milliseconds >> 16 & 0xFFFF_FFFF:08x}-{milliseconds & 0xFFFF:04x}-{random}"
 
 
 def uuid7(milliseconds: int, random: int) -> str:
     """Put milliseconds since the epoch and 80 random bits, of which 74 are used, into a UUIDv7."""
+    return f"{milliseconds >> 16 & 0xFFFF_FFFF:08x}-{milliseconds & 0xFFFF:04x}-{_random_part(random)}"
+
+
+def _random_part(random: int) -> str:
     return (
-        f"{milliseconds >> 16 & 0xFFFF_FFFF:08x}-{milliseconds & 0xFFFF:04x}-{0x7000 | random >> 68:04x}-"
-        f"{0x8000 | random >> 48 & 0x3FFF:04x}-{random & 0xFFFF_FFFF_FFFF:012x}"
+        f"{0x7000 | random >> 68:04x}-{0x8000 | random >> 48 & 0x3FFF:04x}-{random & 0xFFFF_FFFF_FFFF:012x}"
     )
 
 

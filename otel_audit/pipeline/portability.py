@@ -58,23 +58,19 @@ def portable_parts(
 
     The weight is ``UNWEIGHED`` if a value had to be converted.
     """
-    image = image or {}
-    attributes = attributes or {}
-    kinds = {type(change.new) for change in changes}
-    kinds.update([type(change.old) for change in changes], map(type, image.values()))
-    kinds.update(map(type, attributes.values()))
-    if _TEXTS.issuperset(map(type, attributes)) and kinds <= _PLAIN_OR_SCALAR:
-        plain_changes, plain_image, plain_attributes = list(changes), dict(image), dict(attributes)
-        if not kinds <= _PLAIN:
-            plain_changes = [_scalar_change(change) for change in changes]
-            plain_image, plain_attributes = _scalars(image), _scalars(attributes)
-        values = [change.new for change in plain_changes]
-        values += [change.old for change in plain_changes]
-        values += plain_image.values()
-        values += plain_attributes.values()
-        weight = _weigh_plain(values, kinds)
-        if weight >= 0:
-            return plain_changes, plain_image, plain_attributes, weight
+    image, attributes = dict(image or ()), dict(attributes or ())
+    changes = list(changes)
+    if not attributes or _TEXTS.issuperset(map(type, attributes)):
+        values = _values(changes, image, attributes)
+        kinds = set(map(type, values))
+        if kinds <= _PLAIN_OR_SCALAR:
+            if not kinds <= _PLAIN:
+                changes = [_scalar_change(change) for change in changes]
+                image, attributes = _scalars(image), _scalars(attributes)
+                values = _values(changes, image, attributes)
+            weight = _weigh_plain(values, kinds)
+            if weight >= 0:
+                return changes, image, attributes, weight
     return (
         [_portable_change(change) for change in changes],
         {name: _portable_value(value) for name, value in image.items()},
@@ -83,7 +79,14 @@ def portable_parts(
     )
 
 
-def _scalars(values: Mapping[str, Any]) -> dict[str, Any]:
+def _values(changes: list[Change], image: dict[str, Any], attributes: dict[str, Any]) -> list[Any]:
+    values = [*image.values(), *attributes.values()]
+    for change in changes:
+        values += (change.old, change.new)
+    return values
+
+
+def _scalars(values: dict[str, Any]) -> dict[str, Any]:
     return {
         name: _SCALARS[kind](value) if (kind := value.__class__) in _SCALARS else value
         for name, value in values.items()

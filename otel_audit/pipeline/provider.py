@@ -60,7 +60,6 @@ class AuditPipeline:
             self.directory,
             partial(identity.identify, redactor),
             self.health,
-            self._written,
             self._forked,
         )
         self.sender: Sender | None = None
@@ -68,11 +67,8 @@ class AuditPipeline:
             from otel_audit.pipeline.sender import Sender
 
             self.sender = Sender(config.sink, self.spool, self.health)
+            self.spool.written = self.sender.wake
         self.logger = AuditLogger(config, redactor, self.spool, self.health, hooks)
-
-    def _written(self) -> None:
-        if self.sender is not None:
-            self.sender.wake()
 
     def _forked(self) -> None:
         self.logger.begin_in_child()

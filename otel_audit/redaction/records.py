@@ -87,7 +87,7 @@ class RecordRedactor:
             return False
         changes, image, attributes = record.changes, record.image, record.attributes
         names = [*[change.field for change in changes], *image, *attributes]
-        if not (self._are_clean(names) and strategies.keys().isdisjoint(names)):
+        if not self._are_clean(names) or (strategies and not strategies.keys().isdisjoint(names)):
             return False
         values = [*image.values(), *attributes.values()]
         for change in changes:

@@ -32,10 +32,12 @@ _SESSION_USER_ID: Final = "_auth_user_id"
 _SIGNED_COOKIES: Final = "django.contrib.sessions.backends.signed_cookies"
 
 
-def request_actor(request: HttpRequest) -> Actor:
-    """Say who makes ``request``, as far as that is known by now; never raises."""
+def request_actor(request: HttpRequest, user: Any) -> Actor:
+    """Say who makes ``request``, as far as that is known by now; never raises.
+
+    ``user`` is what :func:`evaluated_user` gives.
+    """
     try:
-        user = evaluated_user(request)
         if user is not None:
             return user_actor(user) or _session_actor(request) or UNKNOWN_ACTOR
         return _session_actor(request) or (UNKNOWN_ACTOR if _unread_session(request) else ANONYMOUS_ACTOR)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import decimal
-import uuid
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias
 
@@ -12,7 +10,7 @@ from msgspec import UNSET
 from otel_audit.config.model import DjangoConfig
 from otel_audit.context import Moment, moment
 from otel_audit.instrumentation.django.columns import change, changed_only, column_type, halves, shown, split
-from otel_audit.instrumentation.django.fields import FieldPlan, ModelPlan, key_text, key_texts, thaw
+from otel_audit.instrumentation.django.fields import TOLD, FieldPlan, ModelPlan, key_text, key_texts
 from otel_audit.instrumentation.django.old_values import STATE_KEY, Loaded
 from otel_audit.record import (
     AuditRecord,
@@ -34,7 +32,6 @@ if TYPE_CHECKING:
 
 Verb: TypeAlias = Literal["create", "update", "delete"]
 _ACTIONS: Final[dict[Verb, str]] = {"create": "CREATE", "update": "UPDATE", "delete": "DELETE"}
-_AS_IT_IS: Final = frozenset({type(None), bool, int, float, str, decimal.Decimal, uuid.UUID})
 _MAX_ROWS: Final = 1000
 
 
@@ -166,21 +163,33 @@ class RowWrite(CapturedWrite):
         return [plan.name for plan, _, _ in self.changed]
 
     def _records(self, logger: AuditLogger, outcome: Outcome, transaction: str) -> list[AuditRecord]:
+        told = TOLD
         return [
             self._record(
                 logger,
                 outcome,
                 transaction,
                 target=Target(self.plan.label, key_text(self.key)),
-                changes=[Change(plan.name, thaw(old), thaw(new)) for plan, old, new in self.changed],
+                changes=[_change(plan.name, old, new) for plan, old, new in self.changed],
                 image={
-                    plan.name: value if value.__class__ in _AS_IT_IS else thaw(value)
+                    plan.name: told[value.__class__][0](value) if value.__class__ in told else value
                     for plan, value in self.written
                     if value is not UNSET
                 },
                 old_values=self.old_values,
             )
         ]
+
+
+def _change(name: str, old: Any, new: Any) -> Change:
+    kind = ""
+    if old.__class__ in TOLD:
+        convert, kind = TOLD[old.__class__]
+        old = convert(old)
+    if new.__class__ in TOLD:
+        convert, kind = TOLD[new.__class__]
+        new = convert(new)
+    return Change(name, old, new, kind)
 
 
 class Rows:

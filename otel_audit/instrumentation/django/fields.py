@@ -140,6 +140,24 @@ def thaw(value: Any) -> Any:
     return value
 
 
+def _instant_text(value: datetime.datetime) -> str:
+    return (value if value.tzinfo is None else value.astimezone(datetime.UTC)).isoformat()
+
+
+TOLD: Final[dict[type, tuple[Callable[[Any], Any], str]]] = {
+    Encoded: (msgspec.json.decode, ""),
+    decimal.Decimal: (str, "decimal"),
+    datetime.datetime: (_instant_text, "datetime"),
+    datetime.date: (datetime.date.isoformat, "date"),
+    datetime.time: (datetime.time.isoformat, "time"),
+    uuid.UUID: (str, "uuid"),
+}
+"""What a record carries for the frozen values most rows have, and the name of their type; others as they are.
+
+What these make is portable already: nobody has to convert it once more.
+"""
+
+
 def same(old: Any, new: Any) -> bool:
     """Say whether two frozen values are equal; a comparison that raises means they are not."""
     if old is new:

@@ -16,7 +16,6 @@ from otel_audit.instrumentation.django.actor import (
     evaluated_user,
     request_actor,
     session_key,
-    unwrapped,
 )
 from otel_audit.instrumentation.django.source import (
     client_address,
@@ -96,17 +95,21 @@ class RequestScope:
     def actor(self) -> Actor:
         """Who acts now, as far as that is known. A user once seen keeps its id if its account is deleted."""
         shown = self.request.__dict__.get("user")
-        if shown is not None and shown is self._user_shown and self._user_values["_wrapped"] is self._user:
+        if (
+            shown is not None
+            and shown is self._user_shown
+            and self._user_values.get("_wrapped") is self._user
+        ):
             return (
                 self._user_actor
             )  # asked at every write and span: the same lazy object, evaluated as before
         user = evaluated_user(self.request)
         if user is not None and user is self._user:
             return self._user_actor
-        actor = request_actor(self.request)
+        actor = request_actor(self.request, user)
         if user is not None and actor.type == "user":
             self._user, self._user_actor = user, actor
-            if type(shown) is SimpleLazyObject and unwrapped(shown) is user:
+            if type(shown) is SimpleLazyObject:
                 self._user_shown, self._user_values = shown, object.__getattribute__(shown, "__dict__")
         return actor
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple, TypeAlias
 
 import msgspec
@@ -35,6 +35,7 @@ CHUNK_BYTES: Final = 256 * 1024
 """Records of one transaction are cut into frames of about this size: a flipped bit costs no more."""
 
 OUTCOMES: Final[tuple[Outcome, ...]] = ("success", "failure", "unknown")
+_OUTCOME_NUMBERS: Final = {outcome: number for number, outcome in enumerate(OUTCOMES)}
 _MARKER: Final = struct.Struct("<QBB")
 _HANDLE: Final = struct.Struct("<Q")
 _TIME: Final = struct.Struct("<Q")
@@ -95,8 +96,10 @@ def frame(kind: int, payload: bytes) -> bytes:
     return _pack_prefix(MAGIC, length, _crc32(payload, length << 3 ^ kind), kind) + payload
 
 
-def intent(kind: int, handle: int, payloads: list[bytes]) -> list[bytes]:
+def intent(kind: int, handle: int, payloads: Sequence[bytes]) -> list[bytes]:
     """Put encoded records into INTENT or REPLACEMENT frames of about ``CHUNK_BYTES`` each."""
+    if len(payloads) == 1:
+        return [_intent_frame(kind, handle, payloads)]
     frames: list[bytes] = []
     chunk: list[bytes] = []
     size = 0
@@ -111,7 +114,7 @@ def intent(kind: int, handle: int, payloads: list[bytes]) -> list[bytes]:
     return frames
 
 
-def _intent_frame(kind: int, handle: int, payloads: list[bytes]) -> bytes:
+def _intent_frame(kind: int, handle: int, payloads: Sequence[bytes]) -> bytes:
     # The payload after the handle is one msgpack array, written by hand from records already encoded.
     count = len(payloads)
     head = bytes((0x90 | count,)) if count < 16 else b"\xdd" + count.to_bytes(4, "big")
@@ -125,7 +128,7 @@ def split_intent(payload: bytes) -> tuple[int, memoryview]:
 
 def marker(handle: int, outcome: Outcome, *, replaced: bool) -> bytes:
     """Make the MARKER frame that settles an intent; ``replaced``: by what the REPLACEMENT frames hold."""
-    return frame(MARKER, _MARKER.pack(handle, OUTCOMES.index(outcome), replaced))
+    return frame(MARKER, _MARKER.pack(handle, _OUTCOME_NUMBERS[outcome], replaced))
 
 
 def split_marker(payload: bytes) -> tuple[int, Outcome, bool]:

@@ -37,6 +37,10 @@ _sync = getattr(os, "fdatasync", os.fsync)
 _getpid = os.getpid
 
 
+def _nobody_waits() -> None:
+    """Stand in for whoever wants to know of writes."""
+
+
 class SpoolWriter:
     """Appends batches to the segments of this process's incarnation; any thread may call.
 
@@ -45,7 +49,6 @@ class SpoolWriter:
         directory: the spool directory.
         identify: gives what a segment's header says about this process; called at the first write.
         health: counters to keep.
-        written: called after each write, outside the lock.
         forked: called in a forked child, after it has begun an incarnation of its own.
     """
 
@@ -55,13 +58,13 @@ class SpoolWriter:
         directory: Path,
         identify: Callable[[], frames.Identity],
         health: Health,
-        written: Callable[[], None] = lambda: None,
         forked: Callable[[], None] = lambda: None,
     ) -> None:
         self.directory = directory
         self.health = health
         self._identify = identify
-        self._written = written
+        self.written: Callable[[], None] = _nobody_waits
+        """Called after each write, outside the lock."""
         self._forked = forked
         self._segment_bytes = max(4096, min(config.segment_bytes, config.max_bytes // 8))
         self._max_bytes = config.max_bytes
@@ -127,7 +130,8 @@ class SpoolWriter:
             handle = self._handle
             self._open[handle] = len(payloads)
         try:
-            self._write(b"".join(frames.intent(frames.INTENT, handle, list(payloads))))
+            chunks = frames.intent(frames.INTENT, handle, payloads)
+            self._write(chunks[0] if len(chunks) == 1 else b"".join(chunks))
         except BaseException:
             self._open.pop(handle, None)
             raise
@@ -147,7 +151,7 @@ class SpoolWriter:
         data = frames.marker(handle, outcome, replaced=payloads is not None)
         if payloads is not None:
             count = len(payloads)
-            data = b"".join([*frames.intent(frames.REPLACEMENT, handle, list(payloads)), data])
+            data = b"".join([*frames.intent(frames.REPLACEMENT, handle, payloads), data])
         self.health.emitted += count
         try:
             self._write(data)
@@ -213,7 +217,7 @@ class SpoolWriter:
             self.health.spool_recovered()
         if self._fsync:
             self._flush(total)
-        self._written()
+        self.written()
 
     def _write_once(self, data: bytes) -> int:
         """Write a batch now, the lock held; gives the bytes written by this process so far."""
@@ -338,7 +342,7 @@ class SpoolWriter:
         deadline = now + self._block_timeout if wait and now >= self._no_wait_before else now
         while time.monotonic() < deadline:
             self.rotate_if_full(error)
-            self._written()  # wakes the sender, which makes room
+            self.written()  # wakes the sender, which makes room
             time.sleep(_RETRY_PAUSE)
             try:
                 with self._mutex:
