@@ -177,14 +177,15 @@ class AuditRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
 
 _RANDOM_BYTES: Final = 10
-_RANDOM_AT_ONCE: Final = 256
+_RANDOM_AT_ONCE: Final = 32
+"""Few: a signal handler that emits while this is going on finds none and draws as well, within itself."""
 _random: Final[list[str]] = []
 # What the parent has not used yet must not be used by a forked child as well.
 os.register_at_fork(after_in_child=_random.clear)
 
 
 def _draw() -> str:
-    """Give the random part of an id, fetched from the system some hundred at a time. Any thread may call."""
+    """Give the random part of an id, fetched from the system some at a time. Any thread may call."""
     raw = os.urandom(_RANDOM_BYTES * _RANDOM_AT_ONCE)
     parts = [
         _random_part(int.from_bytes(raw[start : start + _RANDOM_BYTES], "big"))
