@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from typing import Any, Final, NamedTuple, Protocol
@@ -18,6 +18,7 @@ from typing import Any, Final, NamedTuple, Protocol
 import msgspec
 from opentelemetry.trace import INVALID_SPAN, Span, get_current_span
 
+from otel_audit.location import application_function
 from otel_audit.record import Actor, Request, Source, portable
 
 
@@ -144,21 +145,32 @@ class Moment(NamedTuple):
     context: AuditContext | None
     span: Span
     noticed: object = None
+    code: str = ""
 
     def fields(self) -> ContextFields:
         """Resolve the context of this moment."""
         return process_scope.fields() if self.context is None else self.context.fields(self.noticed)
 
 
+_locate: Callable[[], str] | None = None
+
+
+def locate_code(enabled: bool) -> None:
+    """Make moments say which function of the application they were taken in, or no longer."""
+    global _locate  # noqa: PLW0603 - as the pipeline, one a process
+    _locate = application_function if enabled else None
+
+
 def moment() -> Moment:
     """Take the present moment; nothing is resolved yet."""
     context = _current.get()
     span = get_current_span()
+    code = "" if _locate is None else _locate()
     if context is None:
-        return Moment(time.time_ns(), None, span)
+        return Moment(time.time_ns(), None, span, None, code)
     if span is INVALID_SPAN and context.span is not None:
         span = context.span
-    return Moment(time.time_ns(), context, span, context.notice())
+    return Moment(time.time_ns(), context, span, context.notice(), code)
 
 
 def current_context() -> AuditContext | None:

@@ -114,7 +114,11 @@ class ContextConfig(_Section, frozen=True):
         ),
     ] = True
     code_location: Annotated[
-        bool, Meta(description="Record the application function that made a change.")
+        bool,
+        Meta(
+            description="Record the application function a record was made in (`code.function.name`): the "
+            "nearest on the stack that is no library's."
+        ),
     ] = False
 
 

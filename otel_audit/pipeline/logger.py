@@ -176,7 +176,7 @@ class AuditLogger:
             system=context.system or self._system,
             event_type=event_type,
             error=error,
-            code=code,
+            code=code or at.code,
             related=list(related),
             attributes=attributes,
             trace_id=f"{trace_id:032x}" if trace_id else "",

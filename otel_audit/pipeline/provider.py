@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from otel_audit.config.model import AuditConfig
+from otel_audit.context import locate_code
 from otel_audit.errors import SpoolError
 from otel_audit.pipeline import identity, metrics
 from otel_audit.pipeline.health import Health
@@ -123,6 +124,7 @@ def start(
     pipeline.prepare()
     stop()
     _current = pipeline
+    locate_code(config.context.code_location)
     if not _registered:
         _registered = True
         atexit.register(stop)
@@ -150,4 +152,5 @@ def stop() -> None:
     """Stop the pipeline: flush up to ``sink.shutdown_timeout``; what is left waits in the spool."""
     pipeline = replace(None)
     if pipeline is not None:
+        locate_code(False)
         pipeline.shutdown()

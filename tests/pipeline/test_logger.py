@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import decimal
+import functools
 import logging
 import time
 import uuid
@@ -15,9 +16,10 @@ import msgspec
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
 
-from otel_audit.context import context, moment
+from otel_audit.config.model import ContextConfig
+from otel_audit.context import Moment, context, moment
 from otel_audit.errors import AuditError, InvalidRecord
-from otel_audit.pipeline import limits
+from otel_audit.pipeline import limits, provider
 from otel_audit.pipeline.provider import AuditPipeline
 from otel_audit.record import Actor, AuditRecord, Bulk, Change, Column, Database, Target
 from tests.pipeline.spooling import audit_config, make_record, spooled_records
@@ -41,6 +43,28 @@ def test_a_record_has_the_context_of_its_moment(pipeline: AuditPipeline) -> None
     assert record.timestamp == at.time
     assert record.trace_id == f"{span.get_span_context().trace_id:032x}"
     assert record.span_id == f"{span.get_span_context().span_id:016x}"
+
+
+def test_a_record_names_the_function_of_the_application_if_asked_to(spool_directory: Path) -> None:
+    """That of its moment, past everything of ours and of libraries; unless asked, none."""
+
+    class Desk:
+        def refund(self) -> Moment:
+            # Through the standard library, whose frames are nobody's answer.
+            return functools.reduce(lambda _, __: moment(), [1, 2])  # type: ignore[arg-type, return-value]
+
+    try:
+        pipeline = provider.start(
+            audit_config(spool_directory, context=ContextConfig(code_location=True)), ship=False
+        )
+        code = make_record(pipeline, at=Desk().refund()).code
+        assert code.startswith(f"{__name__}.test_a_record_names_the_function")
+        assert "Desk.refund" in code
+
+        pipeline = provider.start(audit_config(spool_directory), ship=False)
+        assert make_record(pipeline, at=Desk().refund()).code == ""
+    finally:
+        provider.stop()
 
 
 def test_configured_tenant_and_system_stand_where_the_context_has_none(
