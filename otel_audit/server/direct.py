@@ -110,10 +110,12 @@ _LANDED: Final = f"""(
     )
     ARRAY JOIN logs AS log
   )"""
+_FORMAT: Final = "plain_logs.proto"
+FORMATS: Final = {_FORMAT: wire.PLAIN_PROTO}
+"""The description the engine needs of such requests, by the name of its file."""
 # There is nothing to optimise, and to find that out takes as long as some thousand rows.
 _SETTINGS: Final = f"""
-SETTINGS format_schema_source = 'string', format_schema = '{wire.PLAIN_PROTO}',
-  format_schema_message_name = 'PlainLogs',
+SETTINGS format_schema = '{{formats}}/{_FORMAT}', format_schema_message_name = 'PlainLogs',
   query_plan_enable_optimizations = 0, optimize_functions_to_subcolumns = 0"""
 _SELECTS: Final = {
     (log.name, bulk): schema.record_rows(log, _LANDED, sure=True, bulk=bulk) + _SETTINGS

@@ -61,9 +61,10 @@ class EngineError(StoreError):
 class Connection:
     """One connection to the engine, for one thread at a time."""
 
-    def __init__(self, raw: Any, sync: Callable[[], None]) -> None:
+    def __init__(self, raw: Any, sync: Callable[[], None], formats: Path) -> None:
         self._raw = raw
         self._sync = sync
+        self._formats = formats
 
     def query(
         self, sql: str, output_format: str = "TabSeparated", parameters: Mapping[str, str] | None = None
@@ -130,12 +131,16 @@ class Connection:
     ) -> None:
         """Insert what ``select`` makes of the file ``{path}``, which has the chunks one after the other.
 
+        In it ``{formats}`` is the directory of descriptions the engine was given.
+
         Raises:
             EngineError: as for :meth:`insert`.
         """
         with _readable(chunks) as path:
             listed = ", ".join(map(quoted, columns))
-            self.query(f"INSERT INTO {table} ({listed}) {select.replace('{path}', path)}")
+            formats = str(self._formats).translate(_IN_LITERAL)
+            statement = select.replace("{path}", path).replace("{formats}", formats)
+            self.query(f"INSERT INTO {table} ({listed}) {statement}")
         self._sync()
 
     def classify(self, sql: str) -> tuple[str, int]:
@@ -160,9 +165,20 @@ class Answer(msgspec.Struct):
 
 
 class Engine:
-    """The engine over one directory. The first connection stays open: with the last one the engine stops."""
+    """The engine over one directory. The first connection stays open: with the last one the engine stops.
 
-    def __init__(self, path: Path, *, memory_bytes: int, fsync: bool) -> None:
+    Args:
+        path: the directory; its parent must be ours, too.
+        memory_bytes: how much it may use.
+        fsync: whether an insert returns only when it is on the disk.
+        formats: descriptions of formats by the name of their file, for ``{formats}`` in
+            :meth:`Connection.insert_selected`. A description within a statement would do as well, but the
+            engine leaves a copy of each where the process happens to run.
+    """
+
+    def __init__(
+        self, path: Path, *, memory_bytes: int, fsync: bool, formats: Mapping[str, str] | None = None
+    ) -> None:
         raise_open_files()
         try:
             from chdb import _chdb
@@ -174,6 +190,10 @@ class Engine:
         self._connect: Callable[[str], Any] = getattr(_chdb, "connect")  # noqa: B009 - its stub lacks it
         path.mkdir(parents=True, exist_ok=True)
         self._path = path
+        self._formats = path.parent / "formats"
+        self._formats.mkdir(exist_ok=True)
+        for name, description in (formats or {}).items():
+            (self._formats / name).write_text(description, encoding="utf-8")
         self._disk = _Disk(path) if fsync else None
         self._options = path.parent / "engine.xml"
         self._options.write_text(
@@ -194,7 +214,8 @@ class Engine:
             connection.close()
 
     def _open(self, address: str) -> Connection:
-        return Connection(self._connect(address), self._disk.sync if self._disk else _nothing)
+        sync = self._disk.sync if self._disk else _nothing
+        return Connection(self._connect(address), sync, self._formats)
 
     def close(self) -> None:
         """Stop the engine; all other connections must be closed."""

@@ -16,6 +16,7 @@ import uvicorn
 
 from otel_audit.config.model import AuditConfig, ServerConfig
 from otel_audit.errors import StoreError
+from otel_audit.server import direct
 from otel_audit.server.access import Access, check_access
 from otel_audit.server.clickhouse import QueryPort
 from otel_audit.server.commit import Backlog, Committer
@@ -73,7 +74,12 @@ class Server:
             ]
             directory = DataDirectory.acquire(options.data)
             undo.callback(directory.release)
-            self._engine = Engine(directory.engine, memory_bytes=options.memory_bytes, fsync=options.fsync)
+            self._engine = Engine(
+                directory.engine,
+                memory_bytes=options.memory_bytes,
+                fsync=options.fsync,
+                formats=direct.FORMATS,
+            )
             undo.callback(self._engine.close)
             with self._engine.connection() as connection:
                 retention = Retention.configured(config.store)

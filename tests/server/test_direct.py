@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -49,6 +50,15 @@ def kept(store: StoreClient, table: str, ids: list[str]) -> list[dict[str, Any]]
         "ORDER BY timestamp, ordinal",
         {"ids": ",".join(ids)},
     )
+
+
+def test_nothing_is_written_where_the_server_happens_to_run(tmp_path: Path) -> None:
+    """The engine keeps a copy of a description within a statement; a container's root may be read-only."""
+    body = logs([entry(note="where")]).SerializeToString()
+    assert direct.rows(body) is not None
+    with serving(tmp_path) as server:
+        assert httpx.post(f"{server.http}/v1/audit", content=body, headers=PROTOBUF).status_code == 200
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
 def test_both_ways_give_the_same_rows(client: tuple[httpx.Client, StoreClient]) -> None:
