@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import random
 import signal
@@ -55,7 +56,9 @@ def test_every_emit_that_returned_is_found_after_kill_9(tmp_path: Path, settings
         assert set(returned) <= set(found)
         # One more may be there: written, and killed before it could say so.
         assert len(found) <= len(returned) + 1
-        assert not [item for item in spooled(directory) if isinstance(item, Damage)]
+        # So may a part of one: a write is cut short at the end of a page, where the kernel looks for signals.
+        for item in spooled(directory):
+            assert not isinstance(item, Damage) or (item.offset + item.length) % mmap.PAGESIZE == 0, item
 
 
 def test_every_emit_that_returned_arrives_once_after_kill_9_under_delivery(tmp_path: Path) -> None:
