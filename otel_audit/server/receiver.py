@@ -30,8 +30,6 @@ _DRAINED: Final = 16 * 1024 * 1024
 broken connection, and tries again, where it should see the answer."""
 _INLINE: Final = 16 * 1024
 """Bodies up to this size are decoded where they are; a thread would cost more than it saves."""
-_DIRECT: Final = 16 * 1024
-"""From this size on the engine is asked to make the rows: for few rows its preparations cost more."""
 
 _INVALID_ARGUMENT, _UNAUTHENTICATED, _UNAVAILABLE, _EXHAUSTED = 3, 16, 14, 8
 
@@ -57,12 +55,7 @@ class Intake:
             Malformed, TooLarge: what is wrong with the body.
         """
         body = decompress(body, encoding, self.limit)
-        if (
-            signal == "logs"
-            and content_type == PROTOBUF
-            and len(body) >= _DIRECT
-            and (made := direct.rows(body)) is not None
-        ):
+        if signal == "logs" and content_type == PROTOBUF and (made := direct.rows(body)) is not None:
             return [made]
         return self._signals[signal][0](otlp.checked(body, signal, content_type))
 
