@@ -16,13 +16,13 @@ from otel_audit.instrumentation.django.assignments import (
     Update,
     assignment,
     difference,
-    returning_rows,
 )
 from otel_audit.instrumentation.django.capture import Capture, Statement, reraise_database_error
 from otel_audit.instrumentation.django.changes import RowWrite
 from otel_audit.instrumentation.django.fields import FieldPlan, freeze
+from otel_audit.instrumentation.django.joined import run_joined
 from otel_audit.instrumentation.django.old_values import STATE_KEY, Loaded
-from otel_audit.instrumentation.django.statements import joined_update, update_returning
+from otel_audit.instrumentation.django.statements import Returned
 from otel_audit.record import OldValues
 
 
@@ -85,39 +85,22 @@ def _save_joined(
     capture: Capture, update: Update, instance: Any, key: Any, assigned: Assignment, row: dict[str, Any]
 ) -> Any:
     """Save by one rewritten UPDATE that returns the old values and those of expressions."""
-    from django.core.exceptions import EmptyResultSet
+    plan = update.plan
 
-    plan, compiler = update.plan, update.compiler
-    try:
-        sql, params = compiler.as_sql()
-    except EmptyResultSet:
-        return update.run()
-    old = assigned.fields
-    new = list(dict.fromkeys([*assigned.expressions, *update.returning]))
-    rewritten = joined_update(compiler, plan, old, new, sql, params)
-    if rewritten is None:
-        return NotImplemented
-    statement = Statement(capture, compiler, plan, "update")
-
-    def intent() -> RowWrite:
+    def intent(statement: Statement) -> RowWrite:
         return RowWrite(plan, "update", statement.place, key, *difference(assigned.values, {}))
 
-    returned = statement.run(
-        lambda: update_returning(compiler, plan, capture.config, rewritten, old, new), intent
-    )
-    rows = returning_rows(update, new, returned, len(plan.keys) + len(old))
-    try:
+    def note(statement: Statement, returned: Returned, new: Sequence[FieldPlan]) -> None:
         if not returned.count or returned.rows is None:
             statement.done()
-        else:
-            width = len(plan.keys)
-            first = returned.rows.rows()[0]
-            before = dict(zip((field.attname for field in old), first[width : width + len(old)], strict=True))
-            after = dict(zip(new, (freeze(value) for value in first[width + len(old) :]), strict=True))
-            _note_asked(capture, statement, instance, key, assigned, row, before, after, "exact")
-    except Exception as error:
-        statement.recover(error, returned.count)
-    return update.result(returned.count, rows)
+            return
+        old, width = assigned.fields, len(plan.keys)
+        first = returned.rows.rows()[0]
+        before = dict(zip((field.attname for field in old), first[width : width + len(old)], strict=True))
+        after = dict(zip(new, (freeze(value) for value in first[width + len(old) :]), strict=True))
+        _note_asked(capture, statement, instance, key, assigned, row, before, after, "exact")
+
+    return run_joined(capture, update, assigned, intent, note)
 
 
 def _save_asking(

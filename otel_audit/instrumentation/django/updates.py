@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from otel_audit.instrumentation.django.assignments import Assignment, Update, assignment, returning_rows
+from otel_audit.instrumentation.django.assignments import Assignment, Update, assignment
 from otel_audit.instrumentation.django.capture import Capture, Statement, reraise_database_error
 from otel_audit.instrumentation.django.changes import BulkWrite, CapturedWrite, Rows
 from otel_audit.instrumentation.django.deletes import keys_of
 from otel_audit.instrumentation.django.fields import FieldPlan, ModelPlan
+from otel_audit.instrumentation.django.joined import run_joined
 from otel_audit.instrumentation.django.saves import save
 from otel_audit.instrumentation.django.statements import (
     Returned,
-    joined_update,
     matching_query,
     select_by_keys,
     select_matching,
-    update_returning,
 )
 
 
@@ -30,36 +29,16 @@ def update_rows(capture: Capture, update: Update) -> Any:
     if plan.old_values == "off" or not abilities.select:
         return _update_counting(capture, update, assigned)
     if abilities.joined_update:
-        result = _update_joined(capture, update, assigned)
+        result = run_joined(
+            capture,
+            update,
+            assigned,
+            lambda statement: _intent(statement, assigned),
+            lambda statement, returned, new: _note_rows(capture, statement, assigned, returned, new),
+        )
         if result is not NotImplemented:
             return result
     return _update_selecting(capture, update, assigned)
-
-
-def _update_joined(capture: Capture, update: Update, assigned: Assignment) -> Any:
-    from django.core.exceptions import EmptyResultSet
-
-    plan, compiler = update.plan, update.compiler
-    try:
-        sql, params = compiler.as_sql()
-    except EmptyResultSet:
-        return update.run()
-    old = assigned.fields
-    new = list(dict.fromkeys([*assigned.expressions, *update.returning]))
-    rewritten = joined_update(compiler, plan, old, new, sql, params)
-    if rewritten is None:
-        return NotImplemented
-    statement = Statement(capture, compiler, plan, "update")
-    returned = statement.run(
-        lambda: update_returning(compiler, plan, capture.config, rewritten, old, new),
-        lambda: _intent(statement, assigned),
-    )
-    rows = returning_rows(update, new, returned, len(plan.keys) + len(old))
-    try:
-        _note_rows(capture, statement, assigned, returned, new)
-    except Exception as error:
-        statement.recover(error, returned.count)
-    return update.result(returned.count, rows)
 
 
 def _update_selecting(capture: Capture, update: Update, assigned: Assignment) -> Any:
