@@ -3,6 +3,8 @@
 ARG GO_IMAGE=golang:1.26.8-trixie
 
 FROM ${GO_IMAGE} AS build
+# The module proxy, where it is not the public one.
+ARG GOPROXY
 WORKDIR /src
 COPY scripts/with-go scripts/collector scripts/
 COPY collector/manifest.yaml collector/
