@@ -1,0 +1,142 @@
+"""The Collector's metrics that the dashboards draw, against those the real Collector has."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import httpx
+import pytest
+
+from otel_audit.record import new_record_id
+from tests.collector.dashboards import PROMETHEUS, queries
+from tests.collector.running import Collector, site
+from tests.e2e.running import eventually
+
+AGENT_QUEUE = 20_000
+"""What the agent's queue for ordinary telemetry holds (profiles/agent.yaml)."""
+ADDED_BY_PROMETHEUS = {"instance", "job"}
+
+_SAMPLE = re.compile(r"(\w+)(?:\{(.*)\})? \S+")
+_SELECTED = re.compile(r"\b(otelcol_\w+)")
+_GROUPED = re.compile(r"\bby \(([^)]*)\)")
+_GRAMMAR = re.compile(r"(?:(?:sum|max) by \([a-z_, ]+\) \()(.+)\)")
+_INNER = re.compile(r"otelcol_\w+(?: / otelcol_\w+)?|rate\(otelcol_\w+\[\$__rate_interval\]\)")
+
+
+@pytest.fixture(scope="module")
+def exposed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, set[str]]]:
+    """The metrics of an agent and a gateway, and the labels of each, once everything has happened.
+
+    Many come into being when they first count something. So records, logs and spans pass, the gateway refuses
+    the agent's records for good, and a request does not fit into a queue.
+    """
+    directory = tmp_path_factory.mktemp("metrics")
+    with site(directory) as (store, gateway, _, _):
+        forwarding = {
+            "OTELCOL_GATEWAY_URL": gateway.base,
+            "OTELCOL_GATEWAY_TELEMETRY_URL": gateway.otlp,
+            "OTELCOL_GATEWAY_TOKEN": "wrong",
+        }
+        agent = Collector(directory, "", ["profiles/agent.yaml"], forwarding, "agent")
+        store.start()
+        gateway.start()
+        agent.start()
+        try:
+            assert gateway.post(*logs(record=True)).status_code == 200
+            assert agent.post(*logs(record=True)).status_code == 200
+            assert telemetry(gateway, "logs", logs()).status_code == 200
+            assert telemetry(gateway, "traces", spans()).status_code == 200
+            assert telemetry(agent, "logs", logs(AGENT_QUEUE + 1)).status_code != 200
+            found: dict[str, set[str]] = {}
+
+            def all_there() -> bool:
+                found.update(scrape(gateway))
+                found.update(scrape(agent))
+                return drawn() <= set(found)
+
+            eventually(all_there, f"{drawn()} are exposed", 30)
+            yield found
+        finally:
+            agent.kill()
+
+
+def telemetry(collector: Collector, kind: str, request: tuple[bytes, str]) -> httpx.Response:
+    """Post ordinary telemetry."""
+    body, content_type = request
+    url = f"{collector.otlp}/v1/{kind}"
+    return httpx.post(url, content=body, headers={"Content-Type": content_type}, timeout=60)
+
+
+def scrape(collector: Collector) -> dict[str, set[str]]:
+    """Give the metrics of a Collector by the names a Prometheus reads, with the names of their labels."""
+    text = httpx.get(collector.telemetry, timeout=10).text
+    return {
+        match[1]: set(re.findall(r'(\w+)="', match[2] or ""))
+        for match in map(_SAMPLE.fullmatch, text.splitlines())
+        if match
+    }
+
+
+def logs(count: int = 1, *, record: bool = False) -> tuple[bytes, str]:
+    """Make a request of ordinary logs, or of audit records."""
+    attributes = {"otel_audit.log": "audit"} | ({"audit.record.id": new_record_id()} if record else {})
+    one = {
+        "timeUnixNano": str(time.time_ns()),
+        "body": {"stringValue": "hello"},
+        "attributes": [{"key": key, "value": {"stringValue": value}} for key, value in attributes.items()],
+    }
+    return posted({"resourceLogs": [{"scopeLogs": [{"logRecords": [one] * count}]}]})
+
+
+def spans() -> tuple[bytes, str]:
+    """Make a request of one span."""
+    moment = str(time.time_ns())
+    one = {
+        "traceId": "ab" * 16,
+        "spanId": "cd" * 8,
+        "name": "GET /",
+        "kind": 2,
+        "startTimeUnixNano": moment,
+        "endTimeUnixNano": moment,
+    }
+    return posted({"resourceSpans": [{"scopeSpans": [{"spans": [one]}]}]})
+
+
+def posted(request: Mapping[str, Any]) -> tuple[bytes, str]:
+    """Give the body and the content type of a request."""
+    return json.dumps(request).encode(), "application/json"
+
+
+def drawn() -> set[str]:
+    """Give the names of all metrics that the dashboards draw."""
+    return {name for each in queries(PROMETHEUS) for name in _SELECTED.findall(each.text)}
+
+
+def test_every_metric_drawn_is_one_of_the_collectors(exposed: Mapping[str, set[str]]) -> None:
+    """By the very name: a counter has no `_total` at its end here."""
+    assert len(drawn()) > 10
+    assert drawn() <= set(exposed)
+
+
+def test_metrics_are_grouped_by_labels_they_have(exposed: Mapping[str, set[str]]) -> None:
+    """A label that is not there would make one line of all."""
+    for each in queries(PROMETHEUS):
+        (grouped,) = _GROUPED.findall(each.text)
+        labels = {label.strip() for label in grouped.split(",")}
+        for name in _SELECTED.findall(each.text):
+            assert labels <= exposed[name] | ADDED_BY_PROMETHEUS, each.text
+        targets: list[Any] = each.panel["targets"]
+        (legend,) = (target["legendFormat"] for target in targets if target["expr"] == each.text)
+        assert set(re.findall(r"\{\{(\w+)\}\}", legend)) == labels, each.text
+
+
+def test_expressions_are_of_the_kinds_that_are_known() -> None:
+    """A sum or maximum over rates or gauges: no parser of PromQL is at hand to judge others."""
+    for each in queries(PROMETHEUS):
+        outer = _GRAMMAR.fullmatch(each.text)
+        assert outer, each.text
+        assert _INNER.fullmatch(outer[1]), each.text
