@@ -274,8 +274,12 @@ def test_a_record_that_was_sent_twice_is_told_apart(answers: dict[str, Answer]) 
 
 
 def draws(query: Query, columns: Mapping[str, str]) -> None:
-    """Fail if a panel does not find the columns it needs."""
-    numeric = {name for name, kind in columns.items() if re.match(r"U?Int|Float", kind)}
+    """Fail if a panel does not find the columns it needs, or one of a type Grafana shows as JSON."""
+    plain = re.compile(
+        r"String|LowCardinality\(String\)|U?Int\d+|Nullable\(Int64\)|Float64|DateTime(64)?(\(.*\))?"
+    )
+    assert all(plain.fullmatch(kind) for name, kind in columns.items() if name not in ("tags", "serviceTags"))
+    numeric = {name for name, kind in columns.items() if re.match(r"(?:Nullable\()?(?:U?Int|Float)", kind)}
     if query.kind == "variable":
         assert list(columns.values()) in (["String"], ["LowCardinality(String)"])  # one: both name and value
     elif query.kind == "timeseries":
@@ -413,7 +417,8 @@ def test_links_lead_to_dashboards_and_variables_that_are_there(path: Path) -> No
     assert links
     for title, url in links:
         found = re.fullmatch(
-            r"/d/([\w-]+)\?\$\{__url_time_range\}&var-(\w+)=\$\{__value\.raw:percentencode\}", url
+            r"/d/([\w-]+)\?\$\{__url_time_range\}(?:&var-log=\$\{log:percentencode\})?&var-(\w+)=\$\{__value\.raw:percentencode\}",
+            url,
         )
         assert found, (title, url)
         assert found[2] in {each["name"] for each in boards[found[1]]["templating"]["list"]}, (title, url)
