@@ -10,12 +10,12 @@ import json
 import re
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cache
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import pytest
 
+from tests.collector.deploying import reader
 from tests.e2e.running import ROOT
 
 GRAFANA = ROOT / "collector" / "grafana"
@@ -135,19 +135,6 @@ def _argument(text: str) -> tuple[str, str]:
     raise AssertionError(f"a parenthesis is not closed: {text[:40]}")
 
 
-@cache
-def _reader() -> str:
-    done = subprocess.run(
-        [ROOT / "scripts" / "deployment"],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, f"`scripts/deployment` does not work here:\n{done.stderr}"
-    return done.stdout.strip()
-
-
 def ask(store: str, statements: Sequence[str]) -> list[Answer]:
     """Run statements with the driver of Grafana's data source; one that fails is a failure that names it."""
     asked = {
@@ -158,7 +145,7 @@ def ask(store: str, statements: Sequence[str]) -> list[Answer]:
         "queries": statements,
     }
     done = subprocess.run(
-        [_reader(), "query"],
+        [reader(), "query"],
         input=json.dumps(asked),
         capture_output=True,
         text=True,

@@ -23,7 +23,8 @@ class Refused(Exception):
 
 
 @cache
-def _reader() -> str:
+def reader() -> str:
+    """Build what reads the files, if it is not built, and give its path."""
     done = subprocess.run(
         [ROOT / "scripts" / "deployment"],
         stdin=subprocess.DEVNULL,
@@ -38,7 +39,7 @@ def _reader() -> str:
 def read(kind: str, *arguments: str | Path, environment: Mapping[str, str] | None = None) -> Any:
     """Read one file or directory: ``kubernetes``, ``compose``, ``containerfile``."""
     done = subprocess.run(
-        [_reader(), kind, *map(str, arguments)],
+        [reader(), kind, *map(str, arguments)],
         env={"PATH": os.environ["PATH"], "HOME": "/nonexistent", **(environment or {})},
         stdin=subprocess.DEVNULL,
         capture_output=True,
