@@ -265,6 +265,12 @@ def test_a_record_that_was_sent_twice_is_told_apart(answers: dict[str, Answer]) 
     assert row["records stored"] - row["sent twice, not merged yet"] == 15
 
 
+def test_every_record_is_listed_once(answers: dict[str, Answer]) -> None:
+    """Also the one that was sent twice, and the one that has rows of its own."""
+    listed = [row["record"] for row in answers["trail: Newest records"].rows]
+    assert len(listed) == len(set(listed)) == 11
+
+
 def draws(query: Query, columns: Mapping[str, str]) -> None:
     """Fail if a panel does not find the columns it needs, or one of a type Grafana shows as JSON."""
     plain = re.compile(
