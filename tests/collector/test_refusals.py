@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.collector.running import TOKEN, delivered, site
+from tests.collector.running import TOKEN, Collector, delivered, kill, site
 from tests.e2e.running import eventually
 
 
@@ -98,3 +98,17 @@ def test_garbage_is_refused_and_others_are_unharmed(tmp_path: Path) -> None:
         trail.check(told)
         assert json.loads(whole)["resourceLogs"]
         assert collector.post(whole, "application/json", token=TOKEN).status_code == 200  # the same, whole
+
+
+def test_two_collectors_do_not_share_a_queue(tmp_path: Path) -> None:
+    """The second one ends and says so; the first goes on."""
+    first = Collector(tmp_path, "http://127.0.0.1:1")
+    second = Collector(tmp_path, "http://127.0.0.1:1", environment={"OTELCOL_QUEUE_DIR": str(first.queue)})
+    try:
+        first.start()
+        with pytest.raises(AssertionError, match=r"ended with 1:[\s\S]*timeout"):
+            second.start()
+        assert first.is_healthy()
+    finally:
+        for collector in (first, second):
+            kill(collector)

@@ -92,7 +92,7 @@ def clean_environment() -> dict[str, str]:
     return {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("OTEL_", "DJANGO_", "SHOP_", "PYTEST_", "GUNICORN_"))
+        if not name.startswith(("OTEL_", "OTELCOL_", "DJANGO_", "SHOP_", "PYTEST_", "GUNICORN_"))
     }
 
 

@@ -52,7 +52,7 @@ class Processes:
 
     def __init__(self, environment: Mapping[str, str], logs: Path) -> None:
         # What the user has set for projects of their own must not reach into this one.
-        foreign = ("OTEL_", "DJANGO_", "SHOP_", "GUNICORN_")
+        foreign = ("OTEL_", "OTELCOL_", "DJANGO_", "SHOP_", "GUNICORN_")
         own = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
         self.environment = {**own, **environment}
         self.logs = logs
