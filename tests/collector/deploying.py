@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -69,11 +70,6 @@ def validate(arguments: Sequence[str], files: Mapping[str, Path], environment: M
 def unknown_variables(names: set[str]) -> set[str]:
     """Give those of ``names`` that are ours and that nothing reads."""
     files = [COLLECTOR / "config.yaml", *(COLLECTOR / "profiles").glob("*.yaml")]
-    collector = "".join(path.read_text() for path in files)
-    known = {setting.variable for setting in settings().values()} | {"OTEL_AUDIT_CONFIG"}
-    return {
-        name
-        for name in names
-        if (name.startswith("OTELCOL_") and f"${{env:{name}" not in collector)
-        or (name.startswith("OTEL_AUDIT_") and name not in known)
-    }
+    known = {name for path in files for name in re.findall(r"\$\{env:(\w+)", path.read_text())}
+    known |= {setting.variable for setting in settings().values()} | {"OTEL_AUDIT_CONFIG"}
+    return {name for name in names if name.startswith(("OTELCOL_", "OTEL_AUDIT_"))} - known

@@ -74,6 +74,13 @@ def test_a_secret_that_is_not_set_stops_everything_and_is_named(name: str) -> No
             read("compose", FILE, "embedded", environment=environment)
 
 
+def test_no_secret_has_a_default_anywhere() -> None:
+    """But another one that must be set."""
+    defaults = re.findall(r"\$\{(\w*(?:TOKEN|PASSWORD|SECRET)\w*):?-(.{0,2})", FILE.read_text())
+    assert defaults
+    assert {default for _, default in defaults} == {"${"}
+
+
 def test_the_example_names_what_must_be_set_and_sets_none_of_it() -> None:
     lines = (FILE.parent / ".env.example").read_text().splitlines()
     given = dict(line.split("=", 1) for line in lines if re.match(r"\w+=", line))
