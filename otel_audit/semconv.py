@@ -151,40 +151,74 @@ _JSON_TYPES: Final[dict[str, Any]] = {
     "attributes": dict[str, Any],
 }
 
-_encode_json = msgspec.json.Encoder().encode
+encode_json: Final = msgspec.json.Encoder().encode
+"""Writes a list or mapping of a record as its attribute does."""
 _decode_json: Final[dict[str, Callable[[str], Any]]] = {
     path: msgspec.json.Decoder(kind).decode for path, kind in _JSON_TYPES.items()
 }
 
 
-class _Write(NamedTuple):
-    """How one top-level value of a record becomes attributes: by itself, or member by member."""
+class Attribute(NamedTuple):
+    """One attribute of a record: its name and type, and whether it is there when its value is empty.
+
+    ``repeats``: most records of a process share their value with others.
+    """
 
     name: str
-    json: bool
+    kind: Kind
     always: bool
-    members: tuple[tuple[str, bool], ...]
-    get_members: Callable[[Any], tuple[Any, ...]]
+    repeats: bool
 
 
-def _write_plan(schema: Schema) -> tuple[Callable[[AuditRecord], tuple[Any, ...]], tuple[_Write, ...]]:
-    grouped: dict[str, list[Field]] = {}
+_OPTIONAL: Final = ("target", "sequence")
+_UNIQUE: Final = frozenset(
+    {"id", "request.id", "database.transaction", "target.id", "sequence.previous_hash"}
+    | {"sequence.previous_record"}
+)
+
+
+def _plan(
+    schema: Schema,
+) -> tuple[tuple[Attribute, ...], tuple[tuple[Callable[[Any], tuple[Any, ...]], int], ...]]:
+    """Give the attributes, those of parts a record may lack last, and for each part its getter and size."""
+    parts: dict[str, list[Field]] = {part: [] for part in ("", *_OPTIONAL)}
     for field in schema.fields:
-        grouped.setdefault(field.path.partition(".")[0], []).append(field)
-    writes = []
-    for fields in grouped.values():
-        first, inner = fields[0], [field.path.partition(".")[2] for field in fields]
-        members = tuple((field.name, field.path in _ALWAYS) for field in fields) if inner[0] else ()
-        getter = attrgetter(*inner) if members else _no_members
-        writes.append(_Write(first.name, first.kind == "json", first.path in _ALWAYS, members, getter))
-    return attrgetter(*grouped), tuple(writes)
+        part = field.path.partition(".")[0]
+        parts[part if part in _OPTIONAL else ""].append(field)
+    attributes = tuple(
+        Attribute(
+            field.name,
+            field.kind,
+            field.path in _ALWAYS,
+            field.kind == "text" and field.path not in _UNIQUE,
+        )
+        for fields in parts.values()
+        for field in fields
+    )
+    getters = tuple(
+        (attrgetter(*(field.path.removeprefix(f"{part}.") for field in fields)), len(fields))
+        for part, fields in parts.items()
+    )
+    return attributes, getters
 
 
-def _no_members(_: object) -> tuple[Any, ...]:
-    return ()
+_attributes, ((_common, _), (_target, _target_size), (_sequence, _sequence_size)) = _plan(
+    SCHEMAS[CURRENT_SCHEMA]
+)
+ATTRIBUTES: Final = _attributes
+"""The attributes of the current schema but for the version itself, in the order of :func:`values`."""
+_NO_TARGET: Final = (None,) * _target_size
+_NO_SEQUENCE: Final = (None,) * _sequence_size
 
 
-_top_level, _writes = _write_plan(SCHEMAS[CURRENT_SCHEMA])
+def values(record: AuditRecord) -> tuple[Any, ...]:
+    """Give what the :data:`ATTRIBUTES` of a record are made of, in their order."""
+    target, sequence = record.target, record.sequence
+    return (
+        *_common(record),
+        *(_NO_TARGET if target is None else _target(target)),
+        *(_NO_SEQUENCE if sequence is None else _sequence(sequence)),
+    )
 
 
 def to_attributes(record: AuditRecord) -> Attributes:
@@ -193,14 +227,9 @@ def to_attributes(record: AuditRecord) -> Attributes:
     ``timestamp``, ``trace_id``, ``span_id`` and ``message`` are not among them: OTLP has fields for these.
     """
     attributes: Attributes = {SCHEMA_VERSION: CURRENT_SCHEMA}
-    for value, write in zip(_top_level(record), _writes, strict=True):
-        if write.members:
-            if value is not None:
-                for (name, always), member in zip(write.members, write.get_members(value), strict=True):
-                    if member or always:
-                        attributes[name] = member
-        elif value or write.always:
-            attributes[write.name] = _encode_json(value).decode() if write.json else value
+    for value, attribute in zip(values(record), ATTRIBUTES, strict=True):
+        if value or attribute.always:
+            attributes[attribute.name] = encode_json(value).decode() if attribute.kind == "json" else value
     return attributes
 
 
