@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, Protocol
 
 import msgspec
 from opentelemetry.trace import INVALID_SPAN, Span, get_current_span
@@ -138,7 +138,7 @@ process_scope: Final = ProcessScope()
 _current: ContextVar[AuditContext | None] = ContextVar("otel_audit_context", default=None)
 
 
-class Moment(NamedTuple):
+class Moment(msgspec.Struct, frozen=True, eq=False):
     """When something happened, under which context and span: all a record needs to be made later."""
 
     time: int

@@ -50,8 +50,7 @@ def _values(context: AuditContext) -> dict[str, str]:
 def annotate(span: Span, context: AuditContext) -> None:
     """Put actor and request id on a span that began before they were known, such as the request's own."""
     if span.is_recording():
-        for name, value in _values(context).items():
-            span.set_attribute(name, value)
+        span.set_attributes(_values(context))
 
 
 class ActorSpanProcessor(SpanProcessor):

@@ -315,7 +315,7 @@ def portable(value: Any) -> Portable:
     Decimals, dates, times, UUIDs and addresses become text, bytes base64, durations ISO 8601, sets sorted
     lists, NaN and infinities text; integers beyond 64 bits text. A type not known becomes its ``str()``.
     """
-    kind = value.__class__
+    kind = type(value)
     if kind in _ATOMS:
         return value  # type: ignore[no-any-return]
     found = _CONVERTERS.get(kind) or _converter(value)
@@ -324,7 +324,7 @@ def portable(value: Any) -> Portable:
 
 def portable_type(value: Any) -> str:
     """Name what :func:`portable` turned into text (``decimal``, ``datetime`` …), empty if JSON says it."""
-    kind = value.__class__
+    kind = type(value)
     if kind in _ATOMS:
         return ""
     return (_CONVERTERS.get(kind) or _converter(value))[1]

@@ -54,14 +54,14 @@ def _values_weight(values: Iterable[Any]) -> int:
 
 
 def _value_weight(value: Any) -> int:
-    kind = value.__class__
+    kind = type(value)
     if kind is str:
         return len(value)
     return len(_encode(value)) if kind is list or kind is dict else 8
 
 
 def _cut_text(value: Any, limit: int) -> Any:
-    if value.__class__ is str and len(value) > limit:
+    if type(value) is str and len(value) > limit:
         return value[:limit] + f"… ({len(value)} characters)"
     return value
 

@@ -88,19 +88,19 @@ def _values(changes: list[Change], image: dict[str, Any], attributes: dict[str, 
 
 def _scalars(values: dict[str, Any]) -> dict[str, Any]:
     return {
-        name: _SCALARS[kind](value) if (kind := value.__class__) in _SCALARS else value
+        name: _SCALARS[kind](value) if (kind := type(value)) in _SCALARS else value
         for name, value in values.items()
     }
 
 
 def _scalar_change(change: Change) -> Change:
     old, new = change.old, change.new
-    if new.__class__ not in _SCALARS and old.__class__ not in _SCALARS:
+    if type(new) not in _SCALARS and type(old) not in _SCALARS:
         return change
     return Change(
         change.field,
-        _SCALARS[old.__class__](old) if old.__class__ in _SCALARS else old,
-        _SCALARS[new.__class__](new) if new.__class__ in _SCALARS else new,
+        _SCALARS[type(old)](old) if type(old) in _SCALARS else old,
+        _SCALARS[type(new)](new) if type(new) in _SCALARS else new,
         change.type or _kind(new) or _kind(old),
     )
 
@@ -123,7 +123,7 @@ def _weigh_plain(values: list[Any], kinds: set[type]) -> int:
 
 
 def _portable_value(value: Any) -> Any:
-    return value if value.__class__ in _ATOMS else portable(value)
+    return value if type(value) in _ATOMS else portable(value)
 
 
 def _portable_change(change: Change) -> Change:
@@ -134,7 +134,7 @@ def _portable_change(change: Change) -> Change:
 
 def _kind(value: Any) -> str:
     # A value that is not known (UNSET) has no type.
-    return "" if value.__class__ in _ATOMS else portable_type(value)
+    return "" if type(value) in _ATOMS else portable_type(value)
 
 
 def portable_bulk(bulk: Bulk) -> Bulk:

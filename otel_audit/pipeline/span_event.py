@@ -35,7 +35,7 @@ def add_span_event(record: AuditRecord, at: Moment, content: Content) -> None:
         span.add_event(record.event_name, semconv.to_attributes(record), timestamp=record.timestamp)
         return
     attributes = _summary(record)
-    if span.__class__.__module__ == _SDK and _add_directly(span, record, attributes):
+    if type(span).__module__ == _SDK and _add_directly(span, record, attributes):
         return
     span.add_event(record.event_name, attributes, timestamp=record.timestamp)
 

@@ -120,7 +120,7 @@ class TransactionBuffer:
         """
         if not self._pendings or self._pid != os.getpid():
             return
-        self._intent = self._intend(self._pendings)
+        self._intent = self._intend(self._pendings, self.transaction)
 
     def committed(self) -> None:
         """The database has committed."""
@@ -183,11 +183,11 @@ class TransactionBuffer:
         for record, at in intent.events:
             intent.logger.span_event(_with_outcome(record, outcome), at)
 
-    def _intend(self, pendings: list[Pending]) -> _Intent | None:
+    def _intend(self, pendings: list[Pending], transaction: str) -> _Intent | None:
         logger = self._find_logger()
         if logger is None:
             return None
-        built = _build(pendings, logger, "success", self.transaction)
+        built = _build(pendings, logger, "success", transaction)
         if not built:
             return None
         handle = logger.intend([record for record, _ in built])
@@ -215,12 +215,7 @@ class TransactionBuffer:
         Raises:
             AuditError: it cannot be kept and ``on_error`` is ``fail_closed``.
         """
-        transaction = self._transaction
-        self._transaction = ""
-        try:
-            return self._intend([pending])
-        finally:
-            self._transaction = transaction
+        return self._intend([pending], new_record_id())
 
     def settle_now(self, intent: _Intent | None, pending: Pending | None, outcome: Outcome) -> None:
         """Say how a statement that commits by itself ended.

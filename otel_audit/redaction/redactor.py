@@ -90,7 +90,7 @@ class Redactor:
 
     def attribute(self, name: str, value: Any) -> Any:
         """Give what a span attribute may carry: the type stays, a sequence stays a sequence."""
-        if value.__class__ is bytes:
+        if type(value) is bytes:
             text = value.decode("latin-1")
             redacted = self.field(name, text)
             return (
@@ -171,14 +171,14 @@ class Redactor:
 
     def _masked(self, decision: str, value: Any) -> Any:
         # That there is no password, or that a flag is set, is worth knowing and nobody's secret.
-        if value is None or value == "" or value.__class__ is bool:
+        if value is None or value == "" or type(value) is bool:
             return value
         if decision == "secret_text" and isinstance(value, (int, float)):
             return value
         return self.mask
 
     def _value(self, name: str, value: Any, depth: int) -> Any:
-        kind = value.__class__
+        kind = type(value)
         if kind is str:
             return self.text(value)
         if kind is int:
@@ -224,7 +224,7 @@ class Redactor:
         changed: list[Any] | None = None
         before: Any = None
         for index, item in enumerate(items):
-            if before.__class__ is str and item.__class__ is str and self._is_option(before):
+            if type(before) is str and type(item) is str and self._is_option(before):
                 redacted = item if item.startswith("-") else self.mask
             else:
                 redacted = self._value(name, item, depth + 1)

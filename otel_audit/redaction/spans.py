@@ -89,7 +89,7 @@ class SpanRedactor:
                 name in names
                 and (
                     value in texts
-                    if (kind := value.__class__) is str
+                    if (kind := type(value)) is str
                     else (kind is int and value < _CARD_SIZED) or kind is bool
                 )
             )

@@ -87,7 +87,7 @@ def user_actor(user: Any) -> Actor | None:
         key = getattr(user, "id", None)
     if key is None:
         return None
-    text = str(key) if key.__class__ is int else str(portable(key))
+    text = str(key) if type(key) is int else str(portable(key))
     return Actor(id=text, type="user", name=user_name(user))
 
 

@@ -42,7 +42,7 @@ def assignment(plan: ModelPlan, query: Any) -> Assignment:
     expressions: list[FieldPlan] = []
     for field, _, value in query.values:
         target = plan.by_attname[field.attname]
-        if value.__class__ not in ATOMS:
+        if type(value) not in ATOMS:
             if hasattr(value, "resolve_expression"):
                 expressions.append(target)
                 continue

@@ -181,7 +181,7 @@ class Statement:
         """Note the statement with its row count only: ``error`` is a fault of ours after it ran."""
         self.capture.faults.report(self.verb, error)
         write = CapturedWrite(self.plan, self.verb, self.place)
-        if count.__class__ is int:
+        if type(count) is int:
             write = (
                 BulkWrite(self.plan, self.verb, self.place, count)
                 if count

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
+import msgspec
 from msgspec import UNSET
 
 from otel_audit.config.model import DjangoConfig
@@ -35,7 +36,7 @@ _ACTIONS: Final[dict[Verb, str]] = {"create": "CREATE", "update": "UPDATE", "del
 _MAX_ROWS: Final = 1000
 
 
-class Place(NamedTuple):
+class Place(msgspec.Struct, frozen=True, eq=False):
     """Where a write went, and how its records are limited."""
 
     system: str
@@ -172,7 +173,7 @@ class RowWrite(CapturedWrite):
                 target=Target(self.plan.label, key_text(self.key)),
                 changes=[_change(plan.name, old, new) for plan, old, new in self.changed],
                 image={
-                    plan.name: told[value.__class__][0](value) if value.__class__ in told else value
+                    plan.name: told[type(value)][0](value) if type(value) in told else value
                     for plan, value in self.written
                     if value is not UNSET
                 },
@@ -183,11 +184,11 @@ class RowWrite(CapturedWrite):
 
 def _change(name: str, old: Any, new: Any) -> Change:
     kind = ""
-    if old.__class__ in TOLD:
-        convert, kind = TOLD[old.__class__]
+    if type(old) in TOLD:
+        convert, kind = TOLD[type(old)]
         old = convert(old)
-    if new.__class__ in TOLD:
-        convert, kind = TOLD[new.__class__]
+    if type(new) in TOLD:
+        convert, kind = TOLD[type(new)]
         new = convert(new)
     return Change(name, old, new, kind)
 

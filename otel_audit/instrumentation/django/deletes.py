@@ -38,7 +38,7 @@ def delete(capture: Capture, plan: ModelPlan, compiler: Any, run: Callable[[], A
     )
     if plan.old_values == "off" or not abilities.select:
         count = statement.run(run)
-        _note(capture, statement, Returned(None, count if count.__class__ is int else 0, "count"))
+        _note(capture, statement, Returned(None, count if type(count) is int else 0, "count"))
         return count
     if not returns:
         return _select_first(capture, plan, compiler, run)
@@ -70,7 +70,7 @@ def _select_first(capture: Capture, plan: ModelPlan, compiler: Any, run: Callabl
     found = select_matching(matching, plan, others, compiler, capture.config)
     result = statement.run(run)
     try:
-        count = result if result.__class__ is int else getattr(result, "rowcount", found.count)
+        count = result if type(result) is int else getattr(result, "rowcount", found.count)
         if found.rows is None:
             found = Returned(None, count, "count")
         _note(capture, statement, found, more=count - found.count)

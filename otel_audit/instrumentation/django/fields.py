@@ -115,7 +115,7 @@ def _encode(value: Any) -> Encoded:
 
 def freeze(value: Any) -> Any:
     """Make a value that nobody can change afterwards; never evaluates a model's ``__str__``."""
-    kind = value.__class__
+    kind = type(value)
     if kind in ATOMS or kind is Encoded:
         return value
     if kind is memoryview or kind is bytearray:
@@ -127,12 +127,12 @@ def freeze(value: Any) -> Any:
     if hasattr(value, "storage") and hasattr(value, "name"):  # a FieldFile
         return freeze(value.name)
     plain = portable(value)
-    return plain if plain.__class__ in ATOMS else _encode(plain)
+    return plain if type(plain) in ATOMS else _encode(plain)
 
 
 def thaw(value: Any) -> Any:
     """Give what a record carries for a frozen value; aware datetimes become UTC."""
-    kind = value.__class__
+    kind = type(value)
     if kind is Encoded:
         return msgspec.json.decode(value)
     if kind is datetime.datetime and value.tzinfo is not None:
@@ -165,7 +165,7 @@ def same(old: Any, new: Any) -> bool:
     try:
         if old == new:
             return True
-        if old.__class__ is Encoded and new.__class__ is Encoded:
+        if type(old) is Encoded and type(new) is Encoded:
             return bool(msgspec.json.decode(old) == msgspec.json.decode(new))
     except Exception:  # a signalling NaN, a foreign __eq__
         return False
@@ -208,7 +208,7 @@ class FieldPlan:
 
     def normal(self, value: Any) -> Any:
         """Give a frozen value as the database will hold it; as it is where that cannot be told."""
-        if value is None or value.__class__ is self._canonical or value.__class__ is Encoded:
+        if value is None or type(value) is self._canonical or type(value) is Encoded:
             return value
         try:
             return freeze(self._convert(value))
@@ -255,7 +255,7 @@ def _quantised(field: Any, rounding: str) -> Callable[[Any], Any]:
 
 def _instant(field: Any) -> Callable[[Any], Any]:
     def convert(value: Any) -> Any:
-        if value.__class__ is datetime.datetime and value.tzinfo is not None:
+        if type(value) is datetime.datetime and value.tzinfo is not None:
             return value
         from django.conf import settings
         from django.utils import timezone
@@ -331,13 +331,13 @@ def key_text(key: Any) -> str:
         return ""
     if isinstance(key, tuple | list):
         return msgspec.json.encode([portable(freeze(part)) for part in key]).decode()
-    if key.__class__ is int or key.__class__ is str:
+    if type(key) is int or type(key) is str:
         return str(key)
     return str(portable(freeze(key)))
 
 
 def key_texts(keys: Sequence[Any]) -> list[str]:
     """Write many keys."""
-    if all(key.__class__ is int for key in keys):
+    if all(type(key) is int for key in keys):
         return list(map(str, keys))
     return [key_text(key) for key in keys]

@@ -63,7 +63,7 @@ def values_of(plan: ModelPlan, instance: Any, returned: dict[str, Any]) -> dict[
             values[name] = freeze(returned[name])
             continue
         value = state.get(name, UNSET)
-        if value.__class__ not in ATOMS:
+        if type(value) not in ATOMS:
             if value is UNSET or hasattr(value, "resolve_expression"):
                 continue
             value = freeze(value)
@@ -116,7 +116,7 @@ def _note_many(
             columns[field] = [row[position] for row in result]
         else:
             columns[field] = [
-                field.normal(value) if value.__class__ in ATOMS else _frozen(field, value)
+                field.normal(value) if type(value) in ATOMS else _frozen(field, value)
                 for value in [state.get(field.attname, UNSET) for state in states]
             ]
     mark = capture.transactions.mark(statement.connection)

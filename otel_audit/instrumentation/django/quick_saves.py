@@ -22,17 +22,16 @@ from otel_audit.instrumentation.django.transactions import ConnectionState
 class _Image:
     """All values a save wrote, put together only when the record is made."""
 
-    __slots__ = ("_assignments", "_plan", "_row")
+    __slots__ = ("_attnames", "_plan", "_row")
 
-    def __init__(self, plan: ModelPlan, assignments: Sequence[Any], row: dict[str, Any]) -> None:
+    def __init__(self, plan: ModelPlan, attnames: Sequence[str], row: dict[str, Any]) -> None:
         self._plan = plan
-        self._assignments = assignments
+        self._attnames = attnames
         self._row = row
 
     def __iter__(self) -> Iterator[tuple[FieldPlan, Any]]:
         by_attname, row = self._plan.by_attname, self._row
-        for field, _, _ in self._assignments:
-            yield by_attname[field.attname], row[field.attname]
+        return iter([(by_attname[attname], row[attname]) for attname in self._attnames])
 
 
 class _Save(NamedTuple):
@@ -108,10 +107,10 @@ def _prepare(capture: Capture, plan: ModelPlan, compiler: Any, saving: tuple[Any
     loaded = state.__dict__.get(STATE_KEY)
     alias = connection.alias
     if (
-        loaded.__class__ is not Loaded
+        type(loaded) is not Loaded
         or state.db != alias
         or plan.old_values == "exact"
-        or key.__class__ not in ATOMS
+        or type(key) not in ATOMS
         or not capture.freshness.current(alias, plan, key, loaded, capture.thread)
     ):
         return None
@@ -120,12 +119,14 @@ def _prepare(capture: Capture, plan: ModelPlan, compiler: Any, saving: tuple[Any
         return None
     changed: list[tuple[FieldPlan, Any, Any]] = []
     significant = False
+    attnames: list[str] = []
     for field, _, value in compiler.query.values:
         attname = field.attname
+        attnames.append(attname)
         old = row[attname]
         if old is value:
             continue
-        if value.__class__ not in ATOMS:
+        if type(value) not in ATOMS:
             if hasattr(value, "resolve_expression") or hasattr(value, "prepare_database_save"):
                 return None
             value = freeze(value)
@@ -145,7 +146,7 @@ def _prepare(capture: Capture, plan: ModelPlan, compiler: Any, saving: tuple[Any
     connection_state = capture.transactions.state(connection)
     if connection_state.place is None:
         connection_state.place = capture.place(connection)
-    image = _Image(plan, compiler.query.values, after)
+    image = _Image(plan, attnames, after)
     write = RowWrite(plan, "update", connection_state.place, key, changed, image, "as_loaded")
     statement = None if connection.in_atomic_block else Statement(capture, compiler, plan, "update")
     return _Save(write, after, loaded, connection_state, statement)

@@ -32,7 +32,7 @@ def save(capture: Capture, update: Update, instance: Any, key: Any) -> Any:
     connection = compiler.connection
     thread, alias = capture.thread, connection.alias
     state = instance._state
-    if key.__class__ is not int and len(plan.keys) == 1:
+    if type(key) is not int and len(plan.keys) == 1:
         key = plan.keys[0].normal(freeze(key))
     assigned = assignment(plan, compiler.query)
     loaded: Loaded | None = state.__dict__.get(STATE_KEY) or None

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
+import msgspec
 from django.http import HttpRequest
 from django.utils.functional import SimpleLazyObject
 
@@ -28,7 +29,7 @@ from otel_audit.record import Actor, Request, Source, new_record_id
 _NOTHING: Final = ContextFields()
 
 
-class ScopeSettings(NamedTuple):
+class ScopeSettings(msgspec.Struct, frozen=True, eq=False):
     """What a request's scope needs of the configuration.
 
     ``redact`` takes the name and the value of a path parameter and gives what may be shown of it.

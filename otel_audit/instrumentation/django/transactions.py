@@ -313,7 +313,7 @@ class Transactions:
         def execute(cursor: Any, sql: Any, *args: Any) -> Any:
             thread = self._thread
             thread.executed += 1
-            if thread.internal or sql.__class__ is not str:
+            if thread.internal or type(sql) is not str:
                 return original(cursor, sql, *args)
             start = sql[:2]
             if start in _ORDINARY:

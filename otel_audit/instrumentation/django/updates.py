@@ -57,7 +57,7 @@ def _update_selecting(capture: Capture, update: Update, assigned: Assignment) ->
     result = statement.run(update.run, lambda: _intent(statement, assigned))
     try:
         returned, known = _with_new_values(compiler, plan, assigned, found)
-        count = result if result.__class__ is int else 0
+        count = result if type(result) is int else 0
         if returned.rows is None:
             returned = Returned(None, count, "count")
         _note_rows(capture, statement, assigned, returned, known, more=count - returned.count)

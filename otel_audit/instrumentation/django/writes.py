@@ -285,7 +285,7 @@ def _frozen(mutable: dict[str, int], width: int, names: Any, values: Any) -> Any
         positions = [names.index(name) for name in mutable if name in names]
     for position in positions:
         value = values[position]
-        if value.__class__ not in ATOMS:
+        if type(value) not in ATOMS:
             row = list(values) if row is None else row
             row[position] = freeze(value)
     return values if row is None else row
