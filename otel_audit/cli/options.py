@@ -6,9 +6,9 @@ import functools
 import inspect
 import os
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import msgspec
 import typer
@@ -19,9 +19,6 @@ from otel_audit.config.checks import address_problems
 from otel_audit.config.loader import LoadedConfig, load
 from otel_audit.config.model import StoreConfig
 from otel_audit.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    pass
 
 _STORE = "Store"
 
@@ -121,7 +118,6 @@ _SCREEN_OPTIONS: dict[str, Any] = {"json": Json, "utc": Utc}
 def reads_store(function: Callable[..., None]) -> Callable[..., None]:
     """Make a command of ``function(store, screen, …)``: adds the options both need, opens and closes them."""
 
-    @functools.wraps(function)
     def command(**options: Any) -> None:
         from otel_audit.store.query import AuditStore
 
@@ -130,16 +126,39 @@ def reads_store(function: Callable[..., None]) -> Callable[..., None]:
         with AuditStore(config, zone=screen.zone) as store:
             function(store, screen, **options)
 
-    hints = typing.get_type_hints(
-        function, {"AuditStore": object, **function.__globals__}, include_extras=True
-    )
+    return _with_options(function, command, 2, {False: _SCREEN_OPTIONS, None: _STORE_OPTIONS})
+
+
+def names_store(function: Callable[..., None]) -> Callable[..., None]:
+    """Make a command of ``function(settings, …)``: adds the options that lay them over the configuration."""
+
+    def command(**options: Any) -> None:
+        settings = store_config(**{name: options.pop(name) for name in _STORE_OPTIONS})
+        function(settings, **options)
+
+    return _with_options(function, command, 1, {None: _STORE_OPTIONS})
+
+
+def _with_options(
+    function: Callable[..., None],
+    command: Callable[..., None],
+    given: int,
+    groups: Mapping[Any, Mapping[str, Any]],
+) -> Callable[..., None]:
+    """Let ``command`` have the options of ``function``, its ``given`` first arguments left out, and more.
+
+    ``groups`` are the options added, by name, under their default.
+    """
+    functools.update_wrapper(command, function)
+    names = {"AuditStore": object, "StoreConfig": StoreConfig, **function.__globals__}
+    hints = typing.get_type_hints(function, names, include_extras=True)
     own = [
         each.replace(annotation=hints[each.name], kind=inspect.Parameter.KEYWORD_ONLY)
-        for each in list(inspect.signature(function).parameters.values())[2:]
+        for each in list(inspect.signature(function).parameters.values())[given:]
     ]
     added = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hint)
-        for options, default in ((_SCREEN_OPTIONS, False), (_STORE_OPTIONS, None))
+        for default, options in groups.items()
         for name, hint in options.items()
     ]
     command.__signature__ = inspect.Signature([*own, *added])  # type: ignore[attr-defined]

@@ -8,17 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 
-from otel_audit.cli.options import (
-    ConfigFile,
-    Database,
-    Json,
-    Password,
-    Token,
-    Url,
-    User,
-    Utc,
-    store_config,
-)
+from otel_audit.cli.options import ConfigFile, Database, Json, Utc, names_store, store_config
 from otel_audit.cli.safe import safe
 from otel_audit.cli.screen import Screen
 from otel_audit.cli.spool import size
@@ -82,7 +72,9 @@ Tenants = Annotated[
 ]
 
 
+@names_store
 def init(
+    settings: StoreConfig,
     with_roles: Annotated[
         bool, typer.Option("--roles", help="Make the roles too, of `store roles`.", rich_help_panel=_TABLES)
     ] = False,
@@ -94,12 +86,6 @@ def init(
     cold: Cold = None,
     storage_policy: Policy = None,
     tenant: Tenants = None,
-    url: Url = None,
-    user: User = None,
-    password: Password = None,
-    token: Token = None,
-    database: Database = None,
-    config: ConfigFile = None,
 ) -> None:
     r"""Make the database and the tables of a new store, on a ClickHouse server or a cluster.
 
@@ -113,7 +99,6 @@ def init(
     from otel_audit.store.migrations import State, plan, read_state
     from otel_audit.store.tables import CURRENT
 
-    settings = store_config(config, url, user, password, token, database)
     layout = _layout(settings, cluster)
     kept = _retention(settings, retention, cold, storage_policy)
     changes = plan(State(), layout, kept)
@@ -135,7 +120,9 @@ def init(
     _apply(client, changes, nothing="Nothing to do: the store is there and up to date.")
 
 
+@names_store
 def migrate(
+    settings: StoreConfig,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -146,12 +133,6 @@ def migrate(
     retention: Keep = None,
     cold: Cold = None,
     storage_policy: Policy = None,
-    url: Url = None,
-    user: User = None,
-    password: Password = None,
-    token: Token = None,
-    database: Database = None,
-    config: ConfigFile = None,
 ) -> None:
     r"""Bring the tables of a store up to date: make what is missing, also on hosts that came later.
 
@@ -165,7 +146,6 @@ def migrate(
     """
     from otel_audit.store.migrations import plan, read_state
 
-    settings = store_config(config, url, user, password, token, database)
     layout = _layout(settings, cluster)
     kept = _retention(settings, retention, cold, storage_policy)
     client = _client(settings)
@@ -176,16 +156,12 @@ def migrate(
     _apply(client, changes, nothing="Nothing to do: the tables are up to date.")
 
 
+@names_store
 def status(
+    settings: StoreConfig,
     cluster: Cluster = None,
     json: Json = False,
     utc: Utc = False,
-    url: Url = None,
-    user: User = None,
-    password: Password = None,
-    token: Token = None,
-    database: Database = None,
-    config: ConfigFile = None,
 ) -> None:
     """Show how a store is: version, what is missing, and each table's rows, size, parts, oldest and newest.
 
@@ -194,7 +170,6 @@ def status(
     from otel_audit.store.status import read_status
 
     screen = Screen(utc=utc, json=json)
-    settings = store_config(config, url, user, password, token, database)
     layout = _layout(settings, cluster)
     found = read_status(_client(settings).rows, layout)
     if screen.json:
