@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace import Event, ReadableSpan, TracerProvider
 from opentelemetry.trace import use_span
 
 from otel_audit import semconv
@@ -42,6 +42,31 @@ def test_the_summary_has_names_and_no_values(pipeline: AuditPipeline) -> None:
         semconv.TARGET_ID: "0",
         semconv.CHANGED_FIELDS: ("status", "total"),
     }
+
+
+def test_an_sdk_with_other_internals_gets_the_same_event(
+    pipeline: AuditPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The short way into the SDK's span is private; the public one says the same."""
+    record = make_record(pipeline, changes=[Change("status", "new", "paid")])
+    with TRACER.start_as_current_span("request") as short:
+        pipeline.logger.emit(record)
+    made: list[str] = []
+
+    def by_keyword_only(*, name: str, attributes: Any, timestamp: int) -> Event:
+        made.append(name)
+        return Event(name, attributes, timestamp)
+
+    monkeypatch.setattr("opentelemetry.sdk.trace.Event", by_keyword_only)
+    with TRACER.start_as_current_span("request") as public:
+        pipeline.logger.emit(record)
+    assert made == [record.event_name]
+    [first], [second] = events(short), events(public)
+    assert (first.name, first.timestamp, dict(first.attributes)) == (
+        second.name,
+        second.timestamp,
+        dict(second.attributes),
+    )
 
 
 def test_full_has_the_record_and_none_nothing(spool_directory: Path, pipelines: Make) -> None:

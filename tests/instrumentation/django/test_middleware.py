@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from django.conf import settings
+from django.contrib.auth.models import User
 from django.core.handlers.wsgi import WSGIHandler, WSGIRequest
 from django.core.management import CommandError, call_command
 from django.db import connection
@@ -70,6 +71,16 @@ def test_a_visitor_without_a_session_is_anonymous(audit: CapturedAudit, client: 
 def test_a_user_the_view_asked_for_is_the_actor(audit: CapturedAudit, signed_in: Client, alice: Any) -> None:
     signed_in.get("/known/")
     assert audit.one(event_name="clinic.note").actor == user(alice)
+
+
+def test_a_user_put_in_place_of_another_is_the_actor_from_there_on(
+    audit: CapturedAudit, signed_in: Client, alice: Any
+) -> None:
+    """Who was seen first is remembered, but not when the request's user is another object."""
+    zoe = User.objects.create_user("zoe")
+    signed_in.get("/impersonating/")
+    assert audit.one(event_name="clinic.self").actor == user(alice)
+    assert audit.one(event_name="clinic.impersonated").actor == user(zoe, "zoe")
 
 
 def test_a_session_loaded_for_something_else_names_the_user(

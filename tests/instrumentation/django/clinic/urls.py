@@ -17,6 +17,7 @@ from django.core.management import call_command
 from django.db import transaction
 from django.http import FileResponse, HttpRequest, HttpResponse, StreamingHttpResponse
 from django.urls import path
+from django.utils.functional import SimpleLazyObject
 from django.views import View
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.exceptions import AuthenticationFailed
@@ -50,6 +51,16 @@ def known(request: HttpRequest) -> HttpResponse:
     response = HttpResponse(f"hello {request.user}")
     record()
     return response
+
+
+def impersonating(request: HttpRequest) -> HttpResponse:
+    """Record as oneself, then with another lazy user in one's place, as packages for support staff do."""
+    str(request.user)
+    record("clinic.self")
+    request.user = SimpleLazyObject(lambda: User.objects.get(username="zoe"))  # type: ignore[assignment]
+    str(request.user)
+    record("clinic.impersonated")
+    return HttpResponse("ok")
 
 
 def visited(request: HttpRequest) -> HttpResponse:
@@ -234,6 +245,7 @@ urlpatterns = [
     path("note/<int:pk>/<slug:token>/", note),
     path("partial/", partial(note, extra=1)),
     path("known/", known),
+    path("impersonating/", impersonating),
     path("visited/", visited),
     path("signing-up/", signing_up),
     path("leaving/", leaving),
