@@ -28,7 +28,7 @@ from tests.e2e.running import Store, command
 
 _SECONDS = float(os.environ.get("BENCH_COLLECTOR_SECONDS", "60"))
 _HEADERS = {"Authorization": f"Bearer {TOKEN}"}
-_SETTINGS = {"GOGC": "200"}  # a third less CPU for some 100 MB more; docs/collector.md
+_SETTINGS = {"GOGC": "200"}  # less CPU for some 100 MB more; docs/collector.md
 _BATCH = 500
 _CLIENTS = 4
 _LOAD_GOAL = 25_000

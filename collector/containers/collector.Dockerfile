@@ -9,6 +9,7 @@ WORKDIR /src
 COPY scripts/with-go scripts/collector scripts/
 COPY collector/manifest.yaml collector/
 COPY collector/patches collector/patches
+COPY collector/router collector/router
 # In one step: the module cache is a gigabyte, and nobody needs it afterwards.
 RUN cp "$(scripts/collector)" /otelcol-audit && rm -rf .cache /go/pkg /root/.cache
 RUN mkdir -p /state/queue /state/mirror && chown -R 10001:10001 /state && chmod -R 0750 /state

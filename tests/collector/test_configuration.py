@@ -104,6 +104,15 @@ def test_every_variable_of_the_files_is_documented_and_no_other() -> None:
     assert documented == used
 
 
+def test_a_router_without_a_place_for_the_rest_is_not_valid(tmp_path: Path) -> None:
+    """A pipeline mistyped, or taken away: records without a log of their own would have nowhere to go."""
+    mistyped = tmp_path / "mistyped.yaml"
+    mistyped.write_text("connectors: {audit_router: {otherwise: logs/othre}}")
+    status, output = validate(["config.yaml", str(mistyped)], {"OTELCOL_AUDIT_TOKEN": TOKEN})
+    assert status != 0
+    assert "logs/othre" in output
+
+
 @pytest.mark.parametrize("configs", COMBINATIONS, ids="+".join)
 def test_audit_is_given_up_nowhere(configs: list[str], tls: dict[str, str]) -> None:
     """Whatever exports audit records queues on disk, blocks instead of dropping, and tries for ever."""
@@ -125,11 +134,12 @@ def test_audit_is_given_up_nowhere(configs: list[str], tls: dict[str, str]) -> N
     assert config["extensions"]["file_storage/queue"]["fsync"] is True
     exporters = set()
     for pipeline in config["service"]["pipelines"].values():
-        if set(pipeline["receivers"]) & {"otlp/audit", "otlp/mirror"}:
-            assert all(name.startswith("filter/") for name in pipeline.get("processors") or [])
+        if set(pipeline["receivers"]) & {"otlp/audit", "otlp/mirror", "audit_router"}:
+            assert not pipeline.get("processors")
             exporters |= set(pipeline["exporters"])
     assert len(exporters) >= (1 if "profiles/agent.yaml" in configs else 4)
-    for name in exporters - {"file/mirror"}:  # which has no queue: there is one in front of it
+    # The file has no queue, there is one in front of it; the router keeps nothing.
+    for name in exporters - {"file/mirror", "audit_router"}:
         queue, retry = (config["exporters"][name][part] for part in ("sending_queue", "retry_on_failure"))
         assert queue["storage"] == "file_storage/queue", name
         assert queue["block_on_overflow"] is True, name

@@ -118,6 +118,7 @@ def test_what_is_copied_is_there_and_not_kept_out(container: dict[str, Any]) -> 
         ("examples/shop/shop/settings.py", False),
         ("otel_audit/config/model.py", False),
         ("collector/patches/exporterhelper.patch", False),
+        ("collector/router/router.go", False),
     ],
 )
 def test_secrets_data_and_environments_stay_out_of_the_context(path: str, out: bool) -> None:
