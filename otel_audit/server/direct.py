@@ -1,4 +1,4 @@
-"""Log requests whose rows the engine makes itself, of the bytes as they came.
+"""Log requests, and the Collector's blocks, whose rows the engine makes itself, of the bytes as they came.
 
 The engine reads protobuf in a fraction of the time our rows take, without holding up other threads. It puts
 the records into their table by the SELECT of the view: one to analyse where there are several otherwise.
@@ -8,12 +8,16 @@ records of one log with valid ids, values that are texts, whole numbers or boole
 shortest form. Our own senders' are. What is not goes the other way, :mod:`otel_audit.server.rows`.
 
 Several requests after each other are one request: protobuf appends what is repeated. So a group is one file.
+
+A block in the columns of a landing table is in the engine's own format. What it is spared is the views: those
+for what does not belong there, and the turning of bulk records into rows where there are none.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Final
+from collections.abc import Collection
+from typing import Final, NamedTuple
 
 from google.protobuf.message import DecodeError
 
@@ -50,6 +54,31 @@ def rows(body: bytes) -> Rows | None:
     log = schema.own(next(iter(logs), ""))
     bulk = any(name in body for name in _BULK_NAMES)
     return Rows(schema.events(log), schema.RECORD_COLUMNS, body, size, select=_SELECTS[log, bulk])
+
+
+class Made(NamedTuple):
+    """What makes rows of a block: their table, and the SELECT from the file ``{path}``."""
+
+    table: str
+    select: str
+
+
+def made(landing: str, columns: Collection[str], data: bytes, at: int) -> Made | None:
+    """Say how the rows of a Native block are made without the views of its landing table, if they can be.
+
+    The SELECT fails on a block with other rows than records of that log; then it is the views' to part.
+
+    Args:
+        landing: the table the block is for.
+        columns: those it has.
+        data: what has the block.
+        at: where in it the block begins.
+    """
+    log = _LANDINGS.get(landing)
+    if log is None or not _NEEDED.issubset(columns):
+        return None
+    bulk = any(data.find(name, at) >= 0 for name in _BULK_NAMES)
+    return Made(schema.events(log), _OF_BLOCKS[log, bulk])
 
 
 def _logs(body: bytes, size: int) -> set[str] | None:
@@ -114,12 +143,31 @@ _FORMAT: Final = "plain_logs.proto"
 FORMATS: Final = {_FORMAT: wire.PLAIN_PROTO}
 """The description the engine needs of such requests, by the name of its file."""
 # There is nothing to optimise, and to find that out takes as long as some thousand rows.
-_SETTINGS: Final = f"""
-SETTINGS format_schema = '{{formats}}/{_FORMAT}', format_schema_message_name = 'PlainLogs',
-  query_plan_enable_optimizations = 0, optimize_functions_to_subcolumns = 0"""
+_PLAIN: Final = "\nSETTINGS query_plan_enable_optimizations = 0, optimize_functions_to_subcolumns = 0"
+_SETTINGS: Final = (
+    f"{_PLAIN},\n  format_schema = '{{formats}}/{_FORMAT}', format_schema_message_name = 'PlainLogs'"
+)
 _SELECTS: Final = {
     (log.name, bulk): schema.record_rows(log, _LANDED, sure=True, bulk=bulk) + _SETTINGS
     for log in schema.LOGS
     for bulk in (False, True)
 }
 """The rows of the table of a log from requests in the file ``path``, by whether there are bulk records."""
+
+_ATTRIBUTES_TYPE: Final = "'Map(LowCardinality(String), String)'"
+_BLOCK: Final = f"""(
+    SELECT Timestamp, TraceId, SpanId, ServiceName, Body,
+      CAST(LogAttributes, {_ATTRIBUTES_TYPE}) AS LogAttributes,
+      CAST(ResourceAttributes, {_ATTRIBUTES_TYPE}) AS ResourceAttributes
+    FROM file('{{path}}', 'Native')
+  )"""
+_NEEDED: Final = frozenset(
+    ("Timestamp", "TraceId", "SpanId", "ServiceName", "Body", "LogAttributes", "ResourceAttributes")
+)
+_LANDINGS: Final = {schema.landing(log.name): log.name for log in schema.LOGS}
+_OF_BLOCKS: Final = {
+    (log.name, bulk): schema.record_rows(log, _BLOCK, sure=True, bulk=bulk) + _PLAIN
+    for log in schema.LOGS
+    for bulk in (False, True)
+}
+"""The same from a block of the columns of a landing table."""

@@ -88,7 +88,9 @@ class Connection:
         for name, value in _INSERTS.items():
             self.query(f"SET {name} = {value}")
 
-    def insert(self, table: str, columns: Sequence[str], input_format: str, chunks: Sequence[bytes]) -> None:
+    def insert(
+        self, table: str, columns: Sequence[str], input_format: str, chunks: Sequence[bytes | memoryview]
+    ) -> None:
         """Insert encoded rows into ``table``, as one part; durable and visible on return.
 
         The rows are read as from a file. The engine has two other ways in, and neither can be trusted: its
@@ -127,7 +129,7 @@ class Connection:
         self._sync()
 
     def insert_selected(
-        self, table: str, columns: Sequence[str], select: str, chunks: Sequence[bytes]
+        self, table: str, columns: Sequence[str], select: str, chunks: Sequence[bytes | memoryview]
     ) -> None:
         """Insert what ``select`` makes of the file ``{path}``, which has the chunks one after the other.
 
@@ -264,7 +266,7 @@ def _nothing() -> None:
 
 
 @contextmanager
-def _readable(chunks: Sequence[bytes]) -> Iterator[str]:
+def _readable(chunks: Sequence[bytes | memoryview]) -> Iterator[str]:
     """Show bytes to the engine as a file; in memory where the system can do that (Linux)."""
     if hasattr(os, "memfd_create"):
         with open(os.memfd_create("rows"), "wb", buffering=0) as file:
@@ -278,7 +280,7 @@ def _readable(chunks: Sequence[bytes]) -> Iterator[str]:
         yield stored.name
 
 
-def _write(file: io.RawIOBase | io.FileIO, chunk: bytes) -> None:
+def _write(file: io.RawIOBase | io.FileIO, chunk: bytes | memoryview) -> None:
     rest = memoryview(chunk)
     while rest:
         rest = rest[file.write(rest) or 0 :]
@@ -304,6 +306,11 @@ def _settings(memory_bytes: int, *, fsync: bool) -> str:
         "fsync_part_directory": flag,
         # Column by column, merging takes half as long for rows that come in the order of time, as they do.
         "vertical_merge_algorithm_min_rows_to_activate": 1,
+        # What was just inserted is merged within seconds: one file for all its columns, not two for each.
+        "min_level_for_wide_part": 1,
+        # Merge ten parts of a size, not five: merges are half the cost of a record. Some fifty parts at most,
+        # as ever: the more there are, the less the engine keeps to this.
+        "merge_selector_base": 10,
     }
     server = {
         "max_server_memory_usage": memory_bytes,

@@ -13,6 +13,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from otel_audit.record import Bulk, Change, Column, Target, new_record_id
 from otel_audit.semconv import RECORD_ID
 from otel_audit.server import direct, native
+from otel_audit.server.rows import Rows, log_rows
 from otel_audit.store.client import StoreClient
 from otel_audit.store.schema import LOGS, events
 from tests.server.otlp_messages import any_value, audit, key_values, logs
@@ -132,6 +133,50 @@ def test_both_ways_give_the_same_rows(client: tuple[httpx.Client, StoreClient]) 
     assert direct.rows(slow) is None
     assert otlp.post("/v1/logs", content=slow, headers=PROTOBUF).status_code == 200
     assert kept(store, "audit_events", list(fresh.values())) == found
+
+    # The same, under other ids again, in a block such as the Collector sends.
+    again_fresh = {each: new_record_id() for each in fresh.values()}
+    for resource in plain.resource_logs:
+        for log in resource.scope_logs[0].log_records:
+            for pair in log.attributes:
+                if pair.key == RECORD_ID:
+                    pair.value.string_value = again_fresh[pair.value.string_value]
+    [rows] = log_rows(plain.SerializeToString())
+    assert direct.made(rows.table, rows.columns, rows.block, 0) is not None
+    insert(store, rows)
+    assert kept(store, "audit_events", list(again_fresh.values())) == found
+
+
+def insert(store: StoreClient, rows: Rows) -> None:
+    """Insert a block over the query port, as the Collector's exporter does."""
+    statement = f"INSERT INTO otel.{rows.table} ({', '.join(rows.columns)}) FORMAT Native"
+    answer = httpx.post(store.config.url, params={"query": statement}, content=rows.block, timeout=30)
+    assert answer.status_code == 200, answer.text
+
+
+def test_a_block_with_strays_is_parted_by_the_views(client: tuple[httpx.Client, StoreClient]) -> None:
+    """Records of another log and what is no record go where they belong, the others into their table."""
+    _, store = client
+    entries = [entry("audit"), entry("activity"), {**entry("audit"), "attributes": {RECORD_ID: "no id"}}]
+    [*parts] = log_rows(logs([entries[0], entries[2]]).SerializeToString())
+    [stray] = log_rows(logs([entries[1]]).SerializeToString())
+    for rows in (*parts, stray._replace(table="audit_log")):
+        assert direct.made(rows.table, rows.columns, rows.block, 0) is not None
+        insert(store, rows)
+    for table, each in (("audit_events", entries[0]), ("other_events", entries[1])):
+        assert len(kept(store, table, [each["attributes"][RECORD_ID]])) == 1
+    lost = store.query(
+        "SELECT count() AS n FROM otel.otel_logs WHERE Body = {body:String}", {"body": entries[2]["body"]}
+    )
+    assert lost == [{"n": 1}]
+
+
+def test_a_block_that_lacks_a_column_goes_through_the_views() -> None:
+    """What a client leaves out has its default in the landing table; the engine would miss it."""
+    [rows] = log_rows(logs([entry()]).SerializeToString())
+    assert direct.made(rows.table, (), rows.block, 0) is None
+    assert direct.made(rows.table, rows.columns[1:], rows.block, 0) is None
+    assert direct.made("otel_logs", rows.columns, rows.block, 0) is None
 
 
 @pytest.mark.parametrize("log", [each.name for each in LOGS])

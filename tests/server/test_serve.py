@@ -140,6 +140,7 @@ def test_the_engine_stays_within_its_memory_and_raises_the_open_files(tmp_path: 
     with serving(tmp_path, OTEL_AUDIT_SERVER_MEMORY_BYTES=str(2**30)) as running:
         client = StoreClient(running.clickhouse)
         changed = client.rows("SELECT name, value FROM system.server_settings WHERE changed")
+        tree = client.rows("SELECT name, value FROM system.merge_tree_settings WHERE changed")
         caches = client.rows(
             "SELECT sum(toUInt64(value)) FROM system.server_settings "
             "WHERE match(name, '^(mark|index_mark|primary_index|text_index_.*)_cache_size$')"
@@ -149,6 +150,9 @@ def test_the_engine_stays_within_its_memory_and_raises_the_open_files(tmp_path: 
     set_to = {str(name): str(value) for name, value in changed}
     assert set_to["max_server_memory_usage"] == str(2**30)
     assert set_to["os_threads_nice_value_merge_mutate"] == "10"
+    assert {("min_level_for_wide_part", "1"), ("merge_selector_base", "10")} <= {
+        (str(name), str(value)) for name, value in tree
+    }
     assert int(caches[0][0]) < 2**29
     if files:
         assert int(re.findall(r"Max open files\s+(\d+)", files)[0]) > 1024
