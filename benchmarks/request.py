@@ -70,13 +70,15 @@ def measure() -> Iterator[Figure]:
 
 def _pair(vendor: str) -> dict[str, list[float]]:
     """Measure one server without and one with audit, round by round."""
-    with entries(vendor, 2) as [first, second], sink() as address, ExitStack() as stack:
-        alone = stack.enter_context(_application(first, address, audit=False))
-        beside = stack.enter_context(_application(second, address, audit=True))
-        modes = {"alone": partial(_median, alone), "beside": partial(_median, beside)}
-        for mode in list(modes.values()) * 5:
-            mode()
-        times = interleaved(modes, _ROUNDS)
+    with entries(vendor, 2) as [first, second], sink() as address:
+        with ExitStack() as stack:
+            alone = stack.enter_context(_application(first, address, audit=False))
+            beside = stack.enter_context(_application(second, address, audit=True))
+            modes = {"alone": partial(_median, alone), "beside": partial(_median, beside)}
+            for mode in list(modes.values()) * 5:
+                mode()
+            times = interleaved(modes, _ROUNDS)
+        # Spans are sent every five seconds, and at the end.
         require_posts(f"{address}/v1/traces")
         require_posts(f"{address}/v1/audit")
         return times

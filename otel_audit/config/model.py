@@ -202,7 +202,7 @@ class SinkConfig(_Section, frozen=True):
         str, Meta(description="CA certificates for https, as a PEM file; empty: the system's.")
     ] = ""
     timeout: Annotated[Seconds, Meta(description="Of one request.")] = 10.0
-    batch_records: Annotated[int, Meta(ge=1, description="Most records in one request.")] = 512
+    batch_records: Annotated[int, Meta(ge=1, description="Most records in one request.")] = 2000
     batch_bytes: Annotated[
         int, Meta(ge=1024, description="Most bytes in one request before compression.")
     ] = 4 * 1024 * 1024

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _logger: Final = logging.getLogger(__name__)
 _GROUP_ROWS: Final = 16_384
 _GROUP_BYTES: Final = 32 * 1024 * 1024
-_FEW_ROWS: Final = 512
+_FEW_ROWS: Final = 4096
 _LINGER: Final = 0.008
 """Seconds a group of few rows waits for the senders of the last one; a fraction of what an insert takes."""
 _SPARE_ROWS: Final = 2_048
