@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from otel_audit.record import Target, new_record_id
 from otel_audit.store.client import StoreClient
@@ -114,14 +114,16 @@ def test_pages_over_several_logs_hold_every_record_once_newest_first(client: Sto
 
 def test_the_collector_routes_every_log_to_its_landing_table() -> None:
     """A log without its block would be taken for another one; a block without its log has no table."""
-    text = (Path(__file__).parents[2] / "collector" / "config.yaml").read_text("utf-8")
-    tables_written = re.findall(r"^ +logs_table_name: (\w+)$", text, re.MULTILINE)
-    assert set(tables_written) - {LOGS_TABLE} == {landing(log.name) for log in LOGS}
-    named = [log.name for log in LOGS if log.name != OTHER_LOG]
-    own = r"^ +log_conditions: \['log\.attributes\[\"otel_audit\.log\"\] != \"(\w+)\"'\]$"
-    assert re.findall(own, text, re.MULTILINE) == named
-    others = r"^ +- log\.attributes\[\"otel_audit\.log\"\] == \"(\w+)\"$"
-    assert re.findall(others, text, re.MULTILINE) == named
+    config = yaml.safe_load((Path(__file__).parents[2] / "collector" / "config.yaml").read_text("utf-8"))
+    written = {
+        name: config["exporters"][exporter]["logs_table_name"]
+        for name, pipeline in config["service"]["pipelines"].items()
+        if pipeline["receivers"] == ["audit_router"]
+        for exporter in pipeline["exporters"]
+    }
+    assert written == {f"logs/{log.name}": landing(log.name) for log in LOGS}
+    assert config["connectors"]["audit_router"]["otherwise"] == f"logs/{OTHER_LOG}"
+    assert LOGS_TABLE not in written.values()
 
 
 def test_a_question_reads_only_the_tables_that_can_answer() -> None:
