@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -184,6 +185,7 @@ def test_status_tells_what_waits_and_whose_it_is(spool_directory: Path, pipeline
     dead = pipelines(audit_config(spool_directory))
     dead.logger.emit(make_record(dead, 1), make_record(dead, 2))
     dead.shutdown(0)
+    time.sleep(0.002)  # streams are listed by the millisecond they began in
     alive = pipelines(audit_config(spool_directory))
     record = make_record(alive, 3)
     alive.logger.emit(record)
