@@ -170,54 +170,50 @@ class Attribute(NamedTuple):
     repeats: bool
 
 
-_OPTIONAL: Final = ("target", "sequence")
 _UNIQUE: Final = frozenset(
-    {"id", "request.id", "database.transaction", "target.id", "sequence.previous_hash"}
-    | {"sequence.previous_record"}
+    {
+        "id",
+        "request.id",
+        "database.transaction",
+        "target.id",
+        "sequence.previous_hash",
+        "sequence.previous_record",
+    }
 )
+_NO_TARGET: Final = Target("")
+_NO_SEQUENCE: Final = Sequence("", 0)
+"""What stands in for a part that a record lacks: empty, so none of its attributes is there."""
 
 
-def _plan(
-    schema: Schema,
-) -> tuple[tuple[Attribute, ...], tuple[tuple[Callable[[Any], tuple[Any, ...]], int], ...]]:
-    """Give the attributes, those of parts a record may lack last, and for each part its getter and size."""
-    parts: dict[str, list[Field]] = {part: [] for part in ("", *_OPTIONAL)}
-    for field in schema.fields:
-        part = field.path.partition(".")[0]
-        parts[part if part in _OPTIONAL else ""].append(field)
-    attributes = tuple(
-        Attribute(
-            field.name,
-            field.kind,
-            field.path in _ALWAYS,
-            field.kind == "text" and field.path not in _UNIQUE,
-        )
-        for fields in parts.values()
-        for field in fields
+def _fields_of(part: str) -> list[Field]:
+    return [field for field in SCHEMAS[CURRENT_SCHEMA].fields if field.path.startswith(f"{part}.")]
+
+
+_TARGET_FIELDS: Final = _fields_of("target")
+_SEQUENCE_FIELDS: Final = _fields_of("sequence")
+_COMMON_FIELDS: Final = [
+    field for field in SCHEMAS[CURRENT_SCHEMA].fields if field not in (*_TARGET_FIELDS, *_SEQUENCE_FIELDS)
+]
+
+ATTRIBUTES: Final = tuple(
+    Attribute(
+        field.name, field.kind, field.path in _ALWAYS, field.kind == "text" and field.path not in _UNIQUE
     )
-    getters = tuple(
-        (attrgetter(*(field.path.removeprefix(f"{part}.") for field in fields)), len(fields))
-        for part, fields in parts.items()
-    )
-    return attributes, getters
-
-
-_attributes, ((_common, _), (_target, _target_size), (_sequence, _sequence_size)) = _plan(
-    SCHEMAS[CURRENT_SCHEMA]
+    for field in (*_COMMON_FIELDS, *_TARGET_FIELDS, *_SEQUENCE_FIELDS)
 )
-ATTRIBUTES: Final = _attributes
 """The attributes of the current schema but for the version itself, in the order of :func:`values`."""
-_NO_TARGET: Final = (None,) * _target_size
-_NO_SEQUENCE: Final = (None,) * _sequence_size
+
+_common = attrgetter(*(field.path for field in _COMMON_FIELDS))
+_target = attrgetter(*(field.path.removeprefix("target.") for field in _TARGET_FIELDS))
+_sequence = attrgetter(*(field.path.removeprefix("sequence.") for field in _SEQUENCE_FIELDS))
 
 
 def values(record: AuditRecord) -> tuple[Any, ...]:
     """Give what the :data:`ATTRIBUTES` of a record are made of, in their order."""
-    target, sequence = record.target, record.sequence
     return (
         *_common(record),
-        *(_NO_TARGET if target is None else _target(target)),
-        *(_NO_SEQUENCE if sequence is None else _sequence(sequence)),
+        *_target(record.target or _NO_TARGET),
+        *_sequence(record.sequence or _NO_SEQUENCE),
     )
 
 

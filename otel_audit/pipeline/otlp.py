@@ -70,23 +70,20 @@ def _key_value(name: str, value: str | int | bool | float) -> bytes:  # noqa: PY
     return _sized(_key(name) + _sized(_any_value(value)))
 
 
-_HEADS: Final = tuple(_ATTRIBUTE + _varint(length) for length in range(4096))
 _MOST_KNOWN: Final = 1024
 _LONGEST_KNOWN: Final = 256
 
 
 def _attribute(key: bytes, value: bytes) -> bytes:
     """Put the key and the ``AnyValue`` of an attribute into its field of a ``LogRecord``."""
-    data = key + _sized(value)
-    length = len(data)
-    return (_HEADS[length] if length < 4096 else _ATTRIBUTE + _varint(length)) + data
+    return _ATTRIBUTE + _sized(key + _sized(value))
 
 
 class _Known(dict[str, bytes]):
     """The field of one text attribute by its value: most records say who, where and how as those before."""
 
-    def __init__(self, name: str) -> None:
-        self._key = _key(name)
+    def __init__(self, key: bytes) -> None:
+        self._key = key
 
     def __missing__(self, value: str) -> bytes:
         data = _attribute(self._key, _any_value(value))
@@ -101,15 +98,13 @@ def _encoder(attribute: semconv.Attribute) -> Callable[[Any], bytes]:
     """Give what writes the field of an attribute from its value in a record."""
     key = _key(attribute.name)
     if attribute.repeats:
-        return _Known(attribute.name).__getitem__
+        return _Known(key).__getitem__
     if attribute.kind == "json":
         return lambda value: _attribute(key, _text(semconv.encode_json(value)))
-    if attribute.kind == "text":
-        return lambda value: _attribute(key, _text(value.encode()))
     return lambda value: _attribute(key, _any_value(value))
 
 
-_VERSION: Final = _ATTRIBUTE + _key_value(semconv.SCHEMA_VERSION, semconv.CURRENT_SCHEMA)
+_VERSION: Final = _attribute(_key(semconv.SCHEMA_VERSION), _any_value(semconv.CURRENT_SCHEMA))
 _ENCODERS: Final = tuple((attribute.always, _encoder(attribute)) for attribute in semconv.ATTRIBUTES)
 
 
