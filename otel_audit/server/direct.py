@@ -147,27 +147,31 @@ _PLAIN: Final = "\nSETTINGS query_plan_enable_optimizations = 0, optimize_functi
 _SETTINGS: Final = (
     f"{_PLAIN},\n  format_schema = '{{formats}}/{_FORMAT}', format_schema_message_name = 'PlainLogs'"
 )
-_SELECTS: Final = {
-    (log.name, bulk): schema.record_rows(log, _LANDED, sure=True, bulk=bulk) + _SETTINGS
-    for log in schema.LOGS
-    for bulk in (False, True)
-}
-"""The rows of the table of a log from requests in the file ``path``, by whether there are bulk records."""
 
-_ATTRIBUTES_TYPE: Final = "'Map(LowCardinality(String), String)'"
+_COLUMNS: Final = ("Timestamp", "TraceId", "SpanId", "ServiceName", "Body")
+_MAPS: Final = ("LogAttributes", "ResourceAttributes")
+_NEEDED: Final = frozenset((*_COLUMNS, *_MAPS))
+_LANDINGS: Final = {schema.landing(log.name): log.name for log in schema.LOGS}
+_CASTS: Final = ",\n      ".join(
+    f"CAST({name}, 'Map(LowCardinality(String), String)') AS {name}" for name in _MAPS
+)
 _BLOCK: Final = f"""(
-    SELECT Timestamp, TraceId, SpanId, ServiceName, Body,
-      CAST(LogAttributes, {_ATTRIBUTES_TYPE}) AS LogAttributes,
-      CAST(ResourceAttributes, {_ATTRIBUTES_TYPE}) AS ResourceAttributes
+    SELECT {", ".join(_COLUMNS)},
+      {_CASTS}
     FROM file('{{path}}', 'Native')
   )"""
-_NEEDED: Final = frozenset(
-    ("Timestamp", "TraceId", "SpanId", "ServiceName", "Body", "LogAttributes", "ResourceAttributes")
-)
-_LANDINGS: Final = {schema.landing(log.name): log.name for log in schema.LOGS}
-_OF_BLOCKS: Final = {
-    (log.name, bulk): schema.record_rows(log, _BLOCK, sure=True, bulk=bulk) + _PLAIN
-    for log in schema.LOGS
-    for bulk in (False, True)
-}
+
+
+def _selects(source: str, settings: str) -> dict[tuple[str, bool], str]:
+    """Give the SELECT of rows from ``source`` by log, and by whether there are bulk records."""
+    return {
+        (log.name, bulk): schema.record_rows(log, source, sure=True, bulk=bulk) + settings
+        for log in schema.LOGS
+        for bulk in (False, True)
+    }
+
+
+_SELECTS: Final = _selects(_LANDED, _SETTINGS)
+"""The rows of the table of a log from requests in the file ``path``."""
+_OF_BLOCKS: Final = _selects(_BLOCK, _PLAIN)
 """The same from a block of the columns of a landing table."""
