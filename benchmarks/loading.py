@@ -17,17 +17,17 @@ from otel_audit.record import Sequence
 _RESOURCE = {"service.name": "bench", "host.name": "web-1", "process.pid": 4711}
 
 
-class Request:
+class Request(Template):
     """One export request of ``size`` sealed records; each call gives it with ids and times of its own."""
 
     def __init__(self, size: int) -> None:
-        self._template = Template()
-        self._template.encoded = otlp.export_request(
+        super().__init__()
+        self.encoded = otlp.export_request(
             _RESOURCE,
             [
                 otlp.log_record(
                     msgspec.structs.replace(
-                        sample(self._template.id(number), self._template.now + number, number),
+                        sample(self.id(number), self.now + number, number),
                         sequence=Sequence(
                             stream="019ab1c2-7d3e-7c10-9a52-000000000000/audit", number=number + 1
                         ),
@@ -36,9 +36,6 @@ class Request:
                 for number in range(size)
             ],
         )
-
-    def __call__(self) -> bytes:
-        return self._template()
 
 
 def post_for(
