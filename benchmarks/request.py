@@ -1,5 +1,7 @@
 """A POST that updates one row: OpenTelemetry's Django instrumentation alone, and with ours beside it.
 
+Twice: a page that does hardly anything but save, and a form of ten fields with its CSRF token.
+
 Two gunicorns of one worker each serve the same project, each with a database of its own; every round sends
 the same requests to both, in random order. This is done with several such pairs: how a process happens to lie
 in memory makes it some per cent faster or slower for as long as it lives.
@@ -17,7 +19,8 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+from urllib.parse import urlencode
 
 from benchmarks.databases import VENDORS, entries, environment
 from benchmarks.figures import Figure, interleaved, ratio, report, spread
@@ -31,6 +34,41 @@ _REQUESTS = 10
 _ROWS = 100
 _GOAL = 1.05
 _BIN = Path(sys.executable).parent
+_CSRF = "c" * 32
+
+
+class _Page(NamedTuple):
+    """A page to post to: its name, its path, the status of success, and the body of the n-th post."""
+
+    name: str
+    path: str
+    status: int
+    body: Callable[[int], str]
+
+
+def _filled_in(number: int) -> str:
+    minutes, seconds = divmod(number % 3600, 60)
+    return urlencode(
+        {
+            "csrfmiddlewaretoken": _CSRF,
+            "name": "an article",
+            "sku": "A-000001",
+            "description": "A thing one can buy. " * 5,
+            "category": "things",
+            "price": f"{number % 1000}.99",
+            "stock": number,
+            "weight": "1.5",
+            "active": "on",
+            "released": "2026-11-23",
+            "updated": f"2026-11-23 12:{minutes:02}:{seconds:02}",
+        }
+    )
+
+
+_PAGES = (
+    _Page("a POST that updates one row", "/articles/{row}/", 200, lambda _: ""),
+    _Page("a form that updates one row", "/forms/{row}/", 302, _filled_in),
+)
 
 _PREPARE = """
 import django
@@ -54,30 +92,37 @@ print(session.session_key)
 
 def measure() -> Iterator[Figure]:
     for vendor in VENDORS:
-        times: dict[str, list[float]] = {"alone": [], "beside": []}
+        times = {page: {"alone": list[float](), "beside": list[float]()} for page in _PAGES}
         for _ in range(_PAIRS):
-            for mode, measured in _pair(vendor).items():
-                times[mode] += measured
-        milliseconds = statistics.median(times["alone"]) * 1e3
-        yield Figure(
-            name=f"POST that updates one row, {vendor}",
-            value=ratio(times["beside"], times["alone"]),
-            unit="x OpenTelemetry alone",
-            goal=_GOAL,
-            note=f"middle half {spread(times['beside'], times['alone'])}; alone {milliseconds:.2f} ms",
-        )
+            for page, measured in _pair(vendor).items():
+                for mode, samples in measured.items():
+                    times[page][mode] += samples
+        for page, measured in times.items():
+            alone, beside = measured["alone"], measured["beside"]
+            yield Figure(
+                name=f"{page.name}, {vendor}",
+                value=ratio(beside, alone),
+                unit="x OpenTelemetry alone",
+                goal=_GOAL,
+                note=f"middle half {spread(beside, alone)}; alone {statistics.median(alone) * 1e3:.2f} ms",
+            )
 
 
-def _pair(vendor: str) -> dict[str, list[float]]:
-    """Measure one server without and one with audit, round by round."""
+def _pair(vendor: str) -> dict[_Page, dict[str, list[float]]]:
+    """Measure one server without and one with audit, page by page and round by round."""
     with entries(vendor, 2) as [first, second], sink() as address:
         with ExitStack() as stack:
             alone = stack.enter_context(_application(first, address, audit=False))
             beside = stack.enter_context(_application(second, address, audit=True))
-            modes = {"alone": partial(_median, alone), "beside": partial(_median, beside)}
-            for mode in list(modes.values()) * 5:
-                mode()
-            times = interleaved(modes, _ROUNDS)
+            times = {}
+            for page in _PAGES:
+                modes = {
+                    "alone": partial(_median, partial(alone, page)),
+                    "beside": partial(_median, partial(beside, page)),
+                }
+                for mode in list(modes.values()) * 5:
+                    mode()
+                times[page] = interleaved(modes, _ROUNDS)
         # Spans are sent every five seconds, and at the end.
         require_posts(f"{address}/v1/traces")
         require_posts(f"{address}/v1/audit")
@@ -94,8 +139,10 @@ def _median(post: Callable[[], None]) -> float:
 
 
 @contextmanager
-def _application(entry: dict[str, Any], sink_address: str, *, audit: bool) -> Iterator[Callable[[], None]]:
-    """Serve the project; give a call that posts once, to the next row."""
+def _application(
+    entry: dict[str, Any], sink_address: str, *, audit: bool
+) -> Iterator[Callable[[_Page], None]]:
+    """Serve the project; give a call that posts once to a page, for the next row."""
     env = environment(entry) | {
         "OTEL_SERVICE_NAME": "bench",
         # Ours is installed as well; both applications shall start the same way.
@@ -148,25 +195,26 @@ class _Client:
     def __init__(self, port: int, session: str) -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
         self._headers = {
-            "Cookie": f"sessionid={session}",
+            "Cookie": f"sessionid={session}; csrftoken={_CSRF}",
             "Content-Type": "application/x-www-form-urlencoded",
         }
-        self._row = 0
+        self._posts = 0
 
     def answers(self) -> bool:
         try:
-            self.post()
+            self.post(_PAGES[0])
         except OSError:
             self._connection.close()
             return False
         return True
 
-    def post(self) -> None:
-        self._row = self._row % _ROWS + 1
-        self._connection.request("POST", f"/articles/{self._row}/", b"", self._headers)
+    def post(self, page: _Page) -> None:
+        path = page.path.format(row=self._posts % _ROWS + 1)
+        self._posts += 1
+        self._connection.request("POST", path, page.body(self._posts), self._headers)
         response = self._connection.getresponse()
         body = response.read()
-        if response.status != 200:
+        if response.status != page.status:
             raise RuntimeError(f"{response.status}: {body[:500]!r}")
 
 
