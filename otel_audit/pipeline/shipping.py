@@ -192,7 +192,10 @@ class Shipper:
     def _report(self, damage: Damage) -> None:
         self._health.damaged += 1
         self._health.damaged_bytes += damage.length
-        _log.error(
+        # One line a minute: the trail has a record of each place.
+        self._health.log(
+            logging.ERROR,
+            "damage",
             "audit spool %s, segment %d, offset %d: %s, %d bytes; the rest is sent, the file is kept in %s",
             self.lock.path.name,
             damage.segment,
@@ -296,8 +299,13 @@ class Shipper:
             self._pause(answer.retry_after)
             return Progress.FAILED
         self._health.quarantined += 1
-        _log.error(
-            "the audit sink refuses record %s for good (%s); it is kept in %s", record.id, answer.reason, path
+        self._health.log(
+            logging.ERROR,
+            "quarantined",
+            "the audit sink refuses record %s for good (%s); it is kept in %s",
+            record.id,
+            answer.reason,
+            path,
         )
         self._suspect = None
         self._acknowledge(1, delivered=False)

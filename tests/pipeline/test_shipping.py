@@ -16,6 +16,7 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from otel_audit.config.model import SinkConfig
 from otel_audit.pipeline.provider import AuditPipeline
 from otel_audit.pipeline.spool import directory as layout
+from otel_audit.pipeline.spool.frames import MAGIC, PREFIX_BYTES
 from otel_audit.pipeline.spool.status import read_status
 from tests.pipeline.otlp_sink import Reply, Sink, partial_success, record_id
 from tests.pipeline.spooling import NOWHERE, audit_config, make_record, run_script, target_ids, wait_until
@@ -431,6 +432,32 @@ def test_damaged_bytes_are_reported_in_the_trail_and_the_file_is_kept(
     kept = spool_directory / "damaged" / f"{name}-00000001.seg"
     assert kept.read_bytes() == bytes(raw)
     assert any("unreadable bytes" in line.message for line in caplog.records)
+
+
+def test_a_segment_full_of_damage_does_not_fill_the_log(
+    spool_directory: Path, pipelines: Make, sink: Sink, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One line says it; every place is counted, and named in the trail."""
+    dead = pipelines(audit_config(spool_directory))
+    emit(dead, *range(40))
+    assert dead.spool.lock is not None
+    name = dead.spool.lock.path.name
+    dead.shutdown(0)
+    segment = layout.segment_path(spool_directory / name, 1)
+    raw = bytearray(segment.read_bytes())
+    for number in range(0, 40, 2):
+        raw[raw.index(MAGIC, len(raw) * number // 40) + PREFIX_BYTES + 8] ^= 0x10
+    segment.write_bytes(raw)
+
+    adopter = AuditPipeline(audit_config(spool_directory, sink.url))
+    emit(adopter, 100)
+    wait_until(lambda: adopter.health.adopted == 1 and not (spool_directory / name).exists(), "adoption")
+    assert adopter.flush(10)
+    assert adopter.health.damaged > 10
+    adopter.shutdown(10)
+    notices = [record for record in sink.records if record.event_name == "audit.spool.damaged"]
+    assert len(notices) == adopter.health.damaged
+    assert len([line for line in caplog.records if "unreadable bytes" in line.message]) == 1
 
 
 def test_a_lost_cursor_begins_another_stream_that_says_why(
