@@ -47,6 +47,20 @@ def has(record: LogRecord, target_id: str) -> bool:
     )
 
 
+def leave_damaged(pipeline: AuditPipeline, records: int, places: int) -> tuple[str, bytes]:
+    """Leave a spool behind with a bit flipped in so many records; gives its name and its segment's bytes."""
+    emit(pipeline, *range(records))
+    assert pipeline.spool.lock is not None
+    path = pipeline.spool.lock.path
+    pipeline.shutdown(0)
+    segment = layout.segment_path(path, 1)
+    raw = bytearray(segment.read_bytes())
+    for place in range(1, places + 1):
+        raw[raw.index(MAGIC, len(raw) * place // (places + 1)) + PREFIX_BYTES + 8] ^= 0x10
+    segment.write_bytes(raw)
+    return path.name, bytes(raw)
+
+
 def answer_in_turn(sink: Sink, *replies: Reply) -> None:
     rest = list(replies)
     sink.respond = lambda records: rest.pop(0) if rest else Reply()
@@ -408,16 +422,7 @@ def test_damaged_bytes_are_reported_in_the_trail_and_the_file_is_kept(
     spool_directory: Path, pipelines: Make, sink: Sink, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The rest is shipped; what was lost is said in the log, in the metrics and where it was lost."""
-    dead = pipelines(audit_config(spool_directory))
-    emit(dead, *range(10))
-    assert dead.spool.lock is not None
-    name = dead.spool.lock.path.name
-    dead.shutdown(0)
-    segment = layout.segment_path(spool_directory / name, 1)
-    raw = bytearray(segment.read_bytes())
-    raw[len(raw) // 2] ^= 0x10
-    segment.write_bytes(raw)
-
+    name, raw = leave_damaged(pipelines(audit_config(spool_directory)), 10, 1)
     adopter = AuditPipeline(audit_config(spool_directory, sink.url))
     emit(adopter, 100)
     wait_until(lambda: adopter.health.adopted == 1 and not (spool_directory / name).exists(), "adoption")
@@ -430,7 +435,7 @@ def test_damaged_bytes_are_reported_in_the_trail_and_the_file_is_kept(
     assert notice.outcome == "failure"
     assert notice.attributes["bytes"] == adopter.health.damaged_bytes
     kept = spool_directory / "damaged" / f"{name}-00000001.seg"
-    assert kept.read_bytes() == bytes(raw)
+    assert kept.read_bytes() == raw
     assert any("unreadable bytes" in line.message for line in caplog.records)
 
 
@@ -438,17 +443,7 @@ def test_a_segment_full_of_damage_does_not_fill_the_log(
     spool_directory: Path, pipelines: Make, sink: Sink, caplog: pytest.LogCaptureFixture
 ) -> None:
     """One line says it; every place is counted, and named in the trail."""
-    dead = pipelines(audit_config(spool_directory))
-    emit(dead, *range(40))
-    assert dead.spool.lock is not None
-    name = dead.spool.lock.path.name
-    dead.shutdown(0)
-    segment = layout.segment_path(spool_directory / name, 1)
-    raw = bytearray(segment.read_bytes())
-    for number in range(0, 40, 2):
-        raw[raw.index(MAGIC, len(raw) * number // 40) + PREFIX_BYTES + 8] ^= 0x10
-    segment.write_bytes(raw)
-
+    name, _ = leave_damaged(pipelines(audit_config(spool_directory)), 40, 20)
     adopter = AuditPipeline(audit_config(spool_directory, sink.url))
     emit(adopter, 100)
     wait_until(lambda: adopter.health.adopted == 1 and not (spool_directory / name).exists(), "adoption")
