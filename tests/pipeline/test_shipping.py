@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 
-from otel_audit.config.model import SinkConfig
+from otel_audit.config.model import AuditConfig, SinkConfig
 from otel_audit.pipeline.provider import AuditPipeline
 from otel_audit.pipeline.spool import directory as layout
 from otel_audit.pipeline.spool.frames import MAGIC, PREFIX_BYTES
@@ -59,6 +59,17 @@ def leave_damaged(pipeline: AuditPipeline, records: int, places: int) -> tuple[s
         raw[raw.index(MAGIC, len(raw) * place // (places + 1)) + PREFIX_BYTES + 8] ^= 0x10
     segment.write_bytes(raw)
     return path.name, bytes(raw)
+
+
+def adopt(config: AuditConfig, name: str) -> AuditPipeline:
+    """Ship a spool that was left behind, and a record of one's own; gives the pipeline, which has ended."""
+    adopter = AuditPipeline(config)
+    emit(adopter, 100)
+    left = Path(config.spool.directory) / name
+    wait_until(lambda: adopter.health.adopted == 1 and not left.exists(), "adoption")
+    assert adopter.flush(10)
+    adopter.shutdown(10)
+    return adopter
 
 
 def answer_in_turn(sink: Sink, *replies: Reply) -> None:
@@ -423,13 +434,9 @@ def test_damaged_bytes_are_reported_in_the_trail_and_the_file_is_kept(
 ) -> None:
     """The rest is shipped; what was lost is said in the log, in the metrics and where it was lost."""
     name, raw = leave_damaged(pipelines(audit_config(spool_directory)), 10, 1)
-    adopter = AuditPipeline(audit_config(spool_directory, sink.url))
-    emit(adopter, 100)
-    wait_until(lambda: adopter.health.adopted == 1 and not (spool_directory / name).exists(), "adoption")
-    assert adopter.flush(10)
+    adopter = adopt(audit_config(spool_directory, sink.url), name)
     assert adopter.health.damaged == 1
     assert adopter.health.damaged_bytes > 100
-    adopter.shutdown(10)
     assert len(target_ids(sink.records)) == 10
     [notice] = [record for record in sink.records if record.event_name == "audit.spool.damaged"]
     assert notice.outcome == "failure"
@@ -444,12 +451,8 @@ def test_a_segment_full_of_damage_does_not_fill_the_log(
 ) -> None:
     """One line says it; every place is counted, and named in the trail."""
     name, _ = leave_damaged(pipelines(audit_config(spool_directory)), 40, 20)
-    adopter = AuditPipeline(audit_config(spool_directory, sink.url))
-    emit(adopter, 100)
-    wait_until(lambda: adopter.health.adopted == 1 and not (spool_directory / name).exists(), "adoption")
-    assert adopter.flush(10)
+    adopter = adopt(audit_config(spool_directory, sink.url), name)
     assert adopter.health.damaged > 10
-    adopter.shutdown(10)
     notices = [record for record in sink.records if record.event_name == "audit.spool.damaged"]
     assert len(notices) == adopter.health.damaged
     assert len([line for line in caplog.records if "unreadable bytes" in line.message]) == 1
