@@ -26,6 +26,7 @@ _SPAN_ID: Final = b"\x52\x08"
 _OBSERVED_TIME: Final = b"\x59"
 _EVENT_NAME: Final = b"\x62"
 _SCOPE_LOG_RECORD: Final = b"\x12"
+_RESOURCE_ATTRIBUTE: Final = b"\x0a"
 
 
 def _varint(value: int) -> bytes:
@@ -66,17 +67,13 @@ def _key(name: str) -> bytes:
     return b"\x0a" + _sized(name.encode()) + b"\x12"
 
 
-def _key_value(name: str, value: str | int | bool | float) -> bytes:  # noqa: PYI041
-    return _sized(_key(name) + _sized(_any_value(value)))
-
-
 _MOST_KNOWN: Final = 1024
 _LONGEST_KNOWN: Final = 256
 
 
-def _attribute(key: bytes, value: bytes) -> bytes:
-    """Put the key and the ``AnyValue`` of an attribute into its field of a ``LogRecord``."""
-    return _ATTRIBUTE + _sized(key + _sized(value))
+def _attribute(key: bytes, value: bytes, field: bytes = _ATTRIBUTE) -> bytes:
+    """Put the key and the ``AnyValue`` of an attribute into its field, by default that of a ``LogRecord``."""
+    return field + _sized(key + _sized(value))
 
 
 class _Known(dict[str, bytes]):
@@ -130,7 +127,9 @@ def log_record(record: AuditRecord) -> bytes:
 
 def export_request(resource: Mapping[str, str | bool | float], log_records: Iterable[bytes]) -> bytes:
     """Encode an ``ExportLogsServiceRequest`` of one resource from encoded log records."""
-    attributes = b"".join(b"\x0a" + _key_value(name, value) for name, value in resource.items())
+    attributes = b"".join(
+        _attribute(_key(name), _any_value(value), _RESOURCE_ATTRIBUTE) for name, value in resource.items()
+    )
     scope = b"\x0a" + _sized(SCOPE.encode()) + b"\x12" + _sized(__version__.encode())
     scope_logs = b"".join(
         (b"\x0a", _sized(scope), *(_SCOPE_LOG_RECORD + _sized(data) for data in log_records))
