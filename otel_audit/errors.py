@@ -16,7 +16,7 @@ class StartupError(AuditError):
 
 
 class InvalidRecord(AuditError):
-    """A record cannot be represented, signed or sent as it is; it was not accepted."""
+    """A record cannot be represented or sent as it is; it was not accepted."""
 
 
 class SpoolError(AuditError):

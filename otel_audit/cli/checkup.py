@@ -182,7 +182,7 @@ def packages() -> Iterator[Finding]:
             "OpenTelemetry",
             "note",
             "no distribution but ours: records are made, spans go nowhere unless something exports them",
-            "pip install opentelemetry-distro opentelemetry-exporter-otlp, or set "
+            "pip install 'otel-audit[agent]', or set "
             "OTEL_PYTHON_DISTRO=otel_audit OTEL_PYTHON_CONFIGURATOR=otel_audit",
         )
     if _version("Django") and not found["opentelemetry-instrumentation-django"]:

@@ -49,7 +49,7 @@ def init(
     values: dict[str, Any] = {}
     introduction = ""
     if project is not None:
-        values["django.models"] = [*(f"{label}.*" for label in project.apps), "auth.User", "!sessions.*"]
+        values["django.models"] = [*project.patterns, "!sessions.*"]
         introduction = f"Written for the Django project of {project.settings or 'manage.py'}."
     try:
         path.write_text(template(values, introduction=introduction), "utf-8")
@@ -68,17 +68,14 @@ def _next_steps(project: DjangoProject | None, directory: Path) -> list[str]:
         lines.append("No Django project was found here; name what is recorded under [django] in the file.")
         command = "python your_program.py"
     else:
-        models = ", ".join([*(f"{safe(label)}.*" for label in project.apps), "auth.User"])
+        models = ", ".join(map(safe, project.patterns))
         lines.append(f"Django: {safe(project.settings or 'settings module not found')}; recorded: {models}")
         module = project.wsgi or "yourproject.wsgi"
         command = f"gunicorn {safe(module)}"
         if project.asgi and not project.wsgi:
             command = f"uvicorn {safe(project.asgi)}:application"
-    wanted = {
-        "opentelemetry.distro": "opentelemetry-distro",
-        "opentelemetry.exporter.otlp": "opentelemetry-exporter-otlp",
-    }
-    missing = [package for module, package in wanted.items() if not _installed(module)]
+    agent = ("opentelemetry.distro", "opentelemetry.exporter.otlp")
+    missing = [] if all(map(_installed, agent)) else ["'otel-audit[agent]'"]
     program = command.split()[0]
     if program != "python" and find_spec(program) is None:
         missing.append(program)
@@ -91,12 +88,13 @@ def _next_steps(project: DjangoProject | None, directory: Path) -> list[str]:
     if project is not None:
         variables += f" DJANGO_SETTINGS_MODULE={safe(project.settings or 'yourproject.settings')}"
     lines += [
-        f"  {variables} \\",
-        f"    opentelemetry-instrument {command}",
+        f"  export {variables}",
+        "  export OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf",
+        f"  opentelemetry-instrument {command}",
         "  otel-audit doctor",
         "  otel-audit query",
         "",
-        "Records wait in .otel-audit/ until the sink has them: keep that out of version control.",
+        "Records wait in .otel-audit/ until the sink has them; a .gitignore there keeps git away.",
     ]
     return lines
 

@@ -25,18 +25,47 @@ _SKIPPED: Final = frozenset(
         "build",
     }
 )
+_NO_MODELS: Final = (
+    *(
+        "Manager",
+        "QuerySet",
+        "Choices",
+        "Enum",
+        "Flag",
+        "Field",
+        "Lookup",
+        "Transform",
+        "Index",
+        "Constraint",
+    ),
+    *("Form", "FormSet", "Serializer", "Block", "Panel", "Admin", "Exception", "Error", "Protocol", "Config"),
+    *("NamedTuple", "TypedDict"),
+)
+"""How the names of classes end that stand in a models file, may have fields, and are no models."""
+_USERS: Final = frozenset({"AbstractUser", "AbstractBaseUser"})
 _DEPTH: Final = 4
 _LARGEST: Final = 1_000_000
 
 
 class DjangoProject(msgspec.Struct, frozen=True):
-    """A Django project: names as Python imports them, ``apps`` the labels of apps with own models."""
+    """A Django project, with names as Python imports them.
+
+    ``apps`` are the labels of apps with models of their own, ``user_model`` is what ``AUTH_USER_MODEL`` says.
+    """
 
     manage: Path | None
     settings: str
     wsgi: str
     asgi: str
     apps: list[str]
+    user_model: str = "auth.User"
+
+    @property
+    def patterns(self) -> list[str]:
+        """The models to record, as patterns of ``[django] models``."""
+        apps = [f"{label}.*" for label in self.apps]
+        user = [] if self.user_model.partition(".")[0] in self.apps else [self.user_model]
+        return [*apps, *user]
 
 
 def find_django(root: Path, environ: Mapping[str, str]) -> DjangoProject | None:
@@ -56,6 +85,7 @@ def find_django(root: Path, environ: Mapping[str, str]) -> DjangoProject | None:
         wsgi=_module(files, base, "wsgi.py"),
         asgi=_module(files, base, "asgi.py"),
         apps=sorted({_label(path) for path in files if _has_models(path)}),
+        user_model=_user_model(files, base, settings),
     )
 
 
@@ -101,17 +131,96 @@ def _module(files: list[Path], base: Path, name: str) -> str:
     return ""
 
 
+def _user_model(files: list[Path], base: Path, settings: str) -> str:
+    """Read ``AUTH_USER_MODEL`` from the settings module, or from a module beside it in a settings package."""
+    module = base.joinpath(*settings.split("."))
+    package = module if (module / "__init__.py") in files else module.parent
+    own = [module.with_suffix(".py"), module / "__init__.py"]
+    beside = [path for path in files if path.parent == package and package.name == "settings"]
+    for path in [*own, *beside]:
+        tree = _parse(path) if path in files else None
+        for node in tree.body if tree else ():
+            value = _assigned(node, "AUTH_USER_MODEL")
+            if isinstance(value, str) and value.count(".") == 1:
+                return value
+    return "auth.User"
+
+
+def _assigned(node: ast.stmt, name: str) -> object:
+    """Return the constant that ``node`` assigns to ``name``, None if it does nothing of the kind."""
+    targets: list[ast.expr] = []
+    if isinstance(node, ast.Assign):
+        targets = node.targets
+    elif isinstance(node, ast.AnnAssign):
+        targets = [node.target]
+    if any(isinstance(target, ast.Name) and target.id == name for target in targets):
+        value = getattr(node, "value", None)
+        return value.value if isinstance(value, ast.Constant) else None
+    return None
+
+
 def _has_models(path: Path) -> bool:
     if path.name != "models.py" and path.parent.name != "models":
         return False
     tree = _parse(path)
-    return any(isinstance(node, ast.ClassDef) and _is_model(node) for node in (tree.body if tree else ()))
+    if tree is None:
+        return False
+    imported = _imported(tree)
+    models: set[str] = set()
+    found = False
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef) and _is_model(node, imported, models):
+            models.add(node.name)
+            found = found or not _is_abstract(node)
+    return found
 
 
-def _is_model(node: ast.ClassDef) -> bool:
-    # ``models.Model``, ``TimeStampedModel``, ``AbstractUser`` …; enumerations and managers are none.
-    names = [base.attr if isinstance(base, ast.Attribute) else getattr(base, "id", "") for base in node.bases]
-    return any(name.endswith("Model") or name in ("AbstractUser", "AbstractBaseUser") for name in names)
+def _imported(tree: ast.Module) -> dict[str, str]:
+    """Map each name that the module imports to where it comes from, as ``wagtail.models.Page``."""
+    names: dict[str, str] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            module = "." * node.level + (node.module or "")
+            names.update({(alias.asname or alias.name): f"{module}.{alias.name}" for alias in node.names})
+        elif isinstance(node, ast.Import):
+            names.update({alias.asname: alias.name for alias in node.names if alias.asname})
+    return names
+
+
+def _is_model(node: ast.ClassDef, imported: Mapping[str, str], models: set[str]) -> bool:
+    """Say whether a class looks like a model; ``models`` are the names of those found above it."""
+    bases = [_origin(base, imported) for base in node.bases]
+    if not bases or any(base.endswith(_NO_MODELS) for base in bases):
+        return False
+    return (
+        any(base in models or base.endswith("Model") or base in _USERS for base in bases)
+        # ``wagtail.models.Page``, ``taggit.models.TaggedItemBase``, ``core.models.Base``
+        or any("models" in base.split(".")[:-1] and not base.endswith("Mixin") for base in bases)
+        or any(map(_is_field, node.body))
+    )
+
+
+def _origin(base: ast.expr, imported: Mapping[str, str]) -> str:
+    name = ast.unparse(base)
+    first, dot, rest = name.partition(".")
+    return imported.get(first, first) + dot + rest
+
+
+def _is_field(node: ast.stmt) -> bool:
+    value = node.value if isinstance(node, ast.Assign | ast.AnnAssign) else None
+    if not isinstance(value, ast.Call):
+        return False
+    name = ast.unparse(value.func).rpartition(".")[2]
+    return name.endswith(("Field", "ForeignKey", "ParentalKey"))
+
+
+def _is_abstract(node: ast.ClassDef) -> bool:
+    return any(
+        _assigned(statement, "abstract") is True
+        for meta in node.body
+        if isinstance(meta, ast.ClassDef) and meta.name == "Meta"
+        for statement in meta.body
+    )
 
 
 def _label(path: Path) -> str:
@@ -121,10 +230,7 @@ def _label(path: Path) -> str:
     for node in ast.walk(tree) if tree else ():
         if isinstance(node, ast.ClassDef):
             for statement in node.body:
-                if (
-                    isinstance(statement, ast.Assign)
-                    and [getattr(each, "id", "") for each in statement.targets] == ["label"]
-                    and isinstance(statement.value, ast.Constant)
-                ):
-                    return str(statement.value.value)
+                label = _assigned(statement, "label")
+                if label is not None:
+                    return str(label)
     return directory.name

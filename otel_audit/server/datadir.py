@@ -11,6 +11,7 @@ import socket
 from pathlib import Path
 from typing import IO, Any, Final
 
+from otel_audit.config.project_directory import make_private_directory
 from otel_audit.errors import StoreError
 from otel_audit.version import __version__
 
@@ -43,7 +44,7 @@ class DataDirectory:
         """
         directory = Path(path).expanduser().absolute()
         try:
-            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_private_directory(directory)
             entries = {entry.name for entry in directory.iterdir()}
         except OSError as error:
             raise _unusable(directory, error) from error

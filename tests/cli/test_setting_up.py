@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -32,11 +33,26 @@ def project(root: Path) -> Path:
         "env311/pyvenv.cfg": "",
         "env311/lib/thing/models.py": "class Thing(models.Model):\n    pass\n",
     }
+    return write(root, files)
+
+
+def write(root: Path, files: dict[str, str]) -> Path:
     for name, text in files.items():
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     return root
+
+
+def variables(text: str) -> set[str]:
+    """Return the names of the variables that commands in ``text`` export."""
+    exports = re.findall(r"^ *export (.*)$", text, re.MULTILINE)
+    return {word.partition("=")[0] for line in exports for word in line.split()}
+
+
+def variables_of_page(name: str) -> set[str]:
+    page = (Path(__file__).parents[2] / name).read_text("utf-8")
+    return variables("".join(re.findall(r"```sh\n(.*?)```", page, re.DOTALL)))
 
 
 def test_init_writes_a_file_that_holds_and_names_the_next_commands(command: Command, tmp_path: Path) -> None:
@@ -49,7 +65,69 @@ def test_init_writes_a_file_that_holds_and_names_the_next_commands(command: Comm
     assert "DJANGO_SETTINGS_MODULE=config.settings" in done.out
     assert f"OTEL_SERVICE_NAME={tmp_path.name}" in done.out
     assert "opentelemetry-instrument gunicorn config.wsgi" in done.out
+    assert variables(done.out) == variables_of_page("README.md") == variables_of_page("docs/quickstart.md")
     assert "otel-audit serve" in done.out
+
+
+def test_init_finds_the_models_and_the_users_of_a_stock_wagtail_project(
+    command: Command, tmp_path: Path
+) -> None:
+    settings = 'import os\nos.environ.setdefault("DJANGO_SETTINGS_MODULE", "mysite.settings.dev")\n'
+    write(
+        tmp_path,
+        {
+            "manage.py": settings,
+            "mysite/settings/__init__.py": "",
+            "mysite/settings/base.py": 'AUTH_USER_MODEL = "people.Person"\n',
+            "mysite/settings/dev.py": "from .base import *\n",
+            "mysite/wsgi.py": settings,
+            "home/models.py": "from wagtail.models import Page\n\n\nclass HomePage(Page):\n    pass\n",
+            "search/views.py": "",
+        },
+    )
+    done = command("init")
+    assert done.status == 0
+    assert load(environ={}).config.django.models == ["home.*", "people.Person", "!sessions.*"]
+    assert "people.Person" in done.out
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("from taggit.models import TaggedItemBase as Base\nclass Tagged(Base):\n    pass\n", True),
+        ("import mptt.models as trees\nclass Branch(trees.MPTTModel):\n    pass\n", True),
+        ("from core.models import Base\nclass Order(Base):\n    pass\n", True),
+        ("from .base import Base\nclass Order(Base):\n    total: int = models.IntegerField()\n", True),
+        ("from django.db import models\nclass A(models.Model):\n    pass\nclass B(A):\n    pass\n", True),
+        ("from django.db import models\nclass Paid(models.TextChoices):\n    YES = 'y'\n", False),
+        ("from django.db import models\nclass Paid(models.Manager):\n    pass\n", False),
+        ("from django import forms\nclass Search(forms.Form):\n    q = forms.CharField()\n", False),
+        ("class Base(models.Model):\n    class Meta:\n        abstract = True\n", False),
+        ("from wagtail.models import Page\ndef pages() -> list[Page]:\n    return []\n", False),
+        ("class Plain:\n    name = CharField()\n", False),
+    ],
+)
+def test_init_tells_models_from_what_else_stands_in_a_models_file(
+    tmp_path: Path, text: str, found: bool
+) -> None:
+    write(tmp_path, {"manage.py": "", "shop/models.py": text})
+    project = find_django(tmp_path, {"DJANGO_SETTINGS_MODULE": "shop.settings"})
+    assert project is not None
+    assert project.apps == (["shop"] if found else [])
+
+
+def test_a_user_model_of_an_app_that_is_recorded_is_not_named_twice(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        {
+            "manage.py": "",
+            "shop/settings.py": 'AUTH_USER_MODEL: str = "shop.Customer"\n',
+            "shop/models.py": "class Customer(AbstractUser):\n    pass\n",
+        },
+    )
+    project = find_django(tmp_path, {"DJANGO_SETTINGS_MODULE": "shop.settings"})
+    assert project is not None
+    assert project.patterns == ["shop.*"]
 
 
 def test_init_does_not_overwrite_what_somebody_wrote(command: Command, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from otel_audit.config.project_directory import make_private_directory
 from otel_audit.errors import SpoolError
 from otel_audit.record import new_record_id
 
@@ -89,7 +90,7 @@ def prepare(directory: Path) -> None:
     """
     probe = directory / f".probe-{os.getpid()}-{new_record_id()[-12:]}"
     try:
-        directory.mkdir(mode=_MODE, parents=True, exist_ok=True)
+        make_private_directory(directory)
         os.close(os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY, _FILE_MODE))
     except OSError as error:
         raise SpoolError(
@@ -193,7 +194,7 @@ def create_incarnation(directory: Path) -> Lock:
         OSError: it cannot be made.
     """
     for _ in range(100):
-        directory.mkdir(mode=_MODE, parents=True, exist_ok=True)
+        make_private_directory(directory)
         path = directory / new_record_id()
         path.mkdir(mode=_MODE)
         try:
