@@ -18,7 +18,7 @@ $(VENV)/.demo: $(REQUIREMENTS)
 	scripts/venv $(VENV) "$$(scripts/python oldest)" demo
 	@touch $@
 
-$(VENV)/.lint: $(REQUIREMENTS)
+$(VENV)/.lint: $(REQUIREMENTS) | packages
 	scripts/venv $(VENV) "$$(scripts/python oldest)" lint
 	@touch $@
 
@@ -52,11 +52,12 @@ demo-collector: $(VENV)/.demo ## The same, with the Collector between the shop a
 test: $(VENV)/.test ## Run all tests, on the oldest and on the newest Python here (ARGS='-k …')
 	@scripts/test $(ARGS)
 
-lint: $(VENV)/.lint ## Style, types and the direction of imports
+lint: $(VENV)/.lint ## Style, types, the direction of imports, links in the documents
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports --no-logo
+	$(PYTHON) scripts/links.py
 
 format: $(VENV)/.lint ## Rewrite the code in the project's style
 	$(VENV)/bin/ruff check --fix-only --exit-zero .

@@ -153,7 +153,7 @@ class PostgreSQLServer(Server):
         rows: list[tuple[Any, ...]] = []
         with psycopg.connect(self.dsn(database or "postgres"), autocommit=True) as connection:
             for statement in statements:
-                cursor = connection.execute(statement)  # type: ignore[arg-type]
+                cursor = connection.execute(statement)
                 rows = cursor.fetchall() if cursor.description else []
         return rows
 

@@ -36,7 +36,7 @@ def test_page_names_every_command() -> None:
     for command in app.registered_commands:
         assert f"`otel-audit {command.name}" in text
     for group in app.registered_groups:
-        assert f"`otel-audit {group.typer_instance.info.name} " in text
+        assert f"`otel-audit {group.typer_instance.info.name} " in text  # type: ignore[union-attr]
 
 
 def test_blocks_of_the_python_page_run_from_top_to_bottom(

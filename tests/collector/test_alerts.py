@@ -85,7 +85,7 @@ def series(tmp_path_factory: pytest.TempPathFactory) -> list[Series]:
                 httpx.post(agent.sink, content=request(2), headers=headers, timeout=1)
             assert agent.post(request(1), "application/json").status_code == 200
             for name in ("send_failed_log_records otlp_http/audit", "sent_log_records otlp_http/mirror"):
-                eventually(lambda name=name: agent.metrics()[f"otelcol_exporter_{name}"] > 0, name, 60)
+                eventually(lambda name=name: agent.metrics()[f"otelcol_exporter_{name}"] > 0, name, 60)  # type: ignore[misc]
             eventually(
                 lambda: agent.metrics()["otelcol_receiver_refused_log_records otlp/audit"] > 0, "refused", 60
             )

@@ -120,7 +120,7 @@ def parts(query: Query) -> list[Any]:
 
 def names(query: Query) -> set[str]:
     """Give the names of the metrics an expression selects."""
-    return {part.name for part in parts(query) if isinstance(part, promql_parser.VectorSelector)}
+    return {part.name for part in parts(query) if isinstance(part, promql_parser.VectorSelector)}  # type: ignore[misc]
 
 
 def drawn() -> set[str]:

@@ -111,7 +111,7 @@ def test_a_collector_killed_while_it_is_busy_loses_nothing(tmp_path: Path) -> No
         application.start(rate=RATE)
         for _ in range(6):
             seen = trail.count()
-            eventually(lambda seen=seen: trail.count() > seen, "records arrive", 60)
+            eventually(lambda seen=seen: trail.count() > seen, "records arrive", 60)  # type: ignore[misc]
             time.sleep(choose.uniform(0, 0.7))
             collector.kill()
             collector.start()

@@ -17,21 +17,21 @@ from tests.redaction import test_names, test_text
 
 SECRET_TEXTS = [
     text
-    for mark in test_text.test_secrets_in_text_are_replaced_and_the_rest_stays.pytestmark
+    for mark in test_text.test_secrets_in_text_are_replaced_and_the_rest_stays.pytestmark  # type: ignore[attr-defined]
     for text, _ in mark.args[1]
     # An encoded name is nothing a regular expression can see; the first line decodes.
     if "%77" not in text and "\\u0061" not in text
 ]
 CLEAN_TEXTS = [
     text
-    for mark in test_text.test_a_text_without_a_secret_is_the_same_object.pytestmark
+    for mark in test_text.test_a_text_without_a_secret_is_the_same_object.pytestmark  # type: ignore[attr-defined]
     for text in mark.args[1]
     # No check digit here: what looks like a card number goes. And `None` is a value like any other.
     if text and "4111111111111112" not in text and "password=None" not in text
 ]
 STATEMENTS = [
     statement
-    for mark in test_text.test_literals_of_sensitive_columns_leave_a_statement.pytestmark
+    for mark in test_text.test_literals_of_sensitive_columns_leave_a_statement.pytestmark  # type: ignore[attr-defined]
     for statement, _ in mark.args[1]
     if not statement.startswith("AUTH ")
 ]

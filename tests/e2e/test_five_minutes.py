@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from tests.e2e.browser import Visitor
-from tests.e2e.running import ROOT, Process, Store, answers, command, eventually, free_port, run
+from tests.e2e.running import ROOT, Process, Store, answers, command, eventually, run
+from tests.services import free_port
 
 
 @pytest.fixture

@@ -87,7 +87,7 @@ def kill_workers(shop: Shop, customers: list[Customer], times: int) -> None:
             continue
         os.kill(choose.choice(workers), signal.SIGKILL)
         answered = sum(customer.done for customer in customers)
-        eventually(lambda seen=answered: sum(c.done for c in customers) > seen, "the shop goes on", 60)
+        eventually(lambda seen=answered: sum(c.done for c in customers) > seen, "the shop goes on", 60)  # type: ignore[misc]
 
 
 @pytest.mark.parametrize(

@@ -290,7 +290,7 @@ def test_metrics_tell_what_the_pipeline_counts(spool_directory: Path, sink: Sink
         data = reader.get_metrics_data()
         assert data is not None
         return {
-            metric.name: point.value
+            metric.name: point.value  # type: ignore[union-attr]
             for resource in data.resource_metrics
             for scope in resource.scope_metrics
             for metric in scope.metrics

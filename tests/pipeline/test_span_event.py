@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from opentelemetry.sdk.trace import Event, ReadableSpan, TracerProvider
@@ -71,7 +71,8 @@ def test_an_sdk_with_other_internals_gets_the_same_event(
 
 def test_full_has_the_record_and_none_nothing(spool_directory: Path, pipelines: Make) -> None:
     """As configured."""
-    for content, expected in (("full", 1), ("none", 0)):
+    contents: list[tuple[Literal["full", "none"], int]] = [("full", 1), ("none", 0)]
+    for content, expected in contents:
         config = audit_config(spool_directory, span_event=SpanEventConfig(content=content))
         pipeline = pipelines(config)
         record = make_record(pipeline)

@@ -81,7 +81,7 @@ def test_a_live_process_s_open_intents_wait(pipeline: AuditPipeline) -> None:
     reader = StreamReader(incarnation(pipeline), Place(), lambda: pipeline.spool.committed)
     assert [type(item.content) for item in reader.items()] == [AuditRecord]
     pipeline.logger.settle(handle, "success")
-    assert [item.content.target.id for item in reader.items() if isinstance(item.content, AuditRecord)] == [
+    assert [item.content.target.id for item in reader.items() if isinstance(item.content, AuditRecord)] == [  # type: ignore[union-attr]
         "1"
     ]
     reader.close()

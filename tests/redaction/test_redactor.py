@@ -99,12 +99,12 @@ def test_without_a_key_a_hash_becomes_a_mask_and_the_check_says_what_is_missing(
 
 
 def test_nested_values_are_walked_by_key(redactor: Redactor) -> None:
-    value = {"a": [{"password": "hunter2", "ok": 1}, "see https://u:hunter2@h/"], "b": {"c": "plain"}}
+    value: Any = {"a": [{"password": "hunter2", "ok": 1}, "see https://u:hunter2@h/"], "b": {"c": "plain"}}
     assert redactor.field("data", value) == {
         "a": [{"password": "[redacted]", "ok": 1}, "see https://[redacted]@h/"],
         "b": {"c": "plain"},
     }
-    assert value["a"][0]["password"] == "hunter2", "the original is untouched"  # type: ignore[index]
+    assert value["a"][0]["password"] == "hunter2", "the original is untouched"
 
 
 def test_what_is_nested_too_deep_to_look_at_is_removed(redactor: Redactor) -> None:
@@ -119,7 +119,7 @@ def test_json_nested_beyond_any_parser_is_still_scanned_as_text(redactor: Redact
 
 
 def test_command_lines_lose_the_value_after_the_option(redactor: Redactor) -> None:
-    arguments = ["mysql", "--password", "hunter2", "--token=hunter2", "--user", "bob"]
+    arguments: Any = ["mysql", "--password", "hunter2", "--token=hunter2", "--user", "bob"]
     assert redactor.field("process.command_args", arguments) == [
         "mysql",
         "--password",

@@ -202,7 +202,7 @@ def test_a_full_server_asks_senders_to_come_back(engine: FakeEngine, committer: 
     assert (busy.status_code, busy.headers["Retry-After"]) == (503, "1")
     assert (unready.status_code, unready.json()["reason"]) == (503, "no")
     assert answers()[0].status_code == 200
-    engine.insert = _no_space  # type: ignore[method-assign]
+    engine.insert = _no_space  # type: ignore[assignment,method-assign]
     full = answers()[0]
     assert (full.status_code, full.headers["Retry-After"]) == (503, "5")
     assert b"no space" in full.content

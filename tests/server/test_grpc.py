@@ -39,14 +39,14 @@ def test_records_and_spans_are_there_when_they_are_acknowledged(
     """Both services, without stubs; gzip as the exporters send it."""
     sent = record("a.b", "READ", at=NOW)
     body = audit([sent]).SerializeToString()
-    answer = channel.unary_unary(LOGS)(body, timeout=30, compression=grpc.Compression.Gzip)
+    answer = channel.unary_unary(LOGS)(body, timeout=30, compression=grpc.Compression.Gzip)  # type: ignore[arg-type]
     assert answer == b""
     assert store.rows(
         "SELECT action FROM otel.audit_events WHERE record_id = {id:UUID}", {"id": sent.id}
     ) == [["READ"]]
     trace_id = uuid.uuid4().hex
     span = traces([{"trace_id": trace_id, "span_id": "ab" * 8}]).SerializeToString()
-    assert channel.unary_unary(TRACES)(span, timeout=30) == b""
+    assert channel.unary_unary(TRACES)(span, timeout=30) == b""  # type: ignore[arg-type]
     assert store.rows(
         "SELECT SpanId FROM otel.otel_traces WHERE TraceId = {id:String}", {"id": trace_id}
     ) == [["ab" * 8]]
@@ -68,7 +68,7 @@ def test_an_invalid_record_id_is_reported(channel: grpc.Channel) -> None:
     """As over HTTP: stored, nothing rejected, a warning."""
     body = audit([record("a.b", "READ", at=NOW, id="nope")]).SerializeToString()
     partial = ExportLogsServiceResponse.FromString(
-        channel.unary_unary(LOGS)(body, timeout=30)
+        channel.unary_unary(LOGS)(body, timeout=30)  # type: ignore[arg-type]
     ).partial_success
     assert partial.rejected_log_records == 0
     assert "'nope' is no UUID" in partial.error_message
@@ -79,7 +79,7 @@ def test_what_is_malformed_is_an_invalid_argument(channel: grpc.Channel, body: b
     """For good: the exporters do not try that again."""
     for method in (LOGS, TRACES):
         with pytest.raises(grpc.RpcError) as refused:
-            channel.unary_unary(method)(body, timeout=30)
+            channel.unary_unary(method)(body, timeout=30)  # type: ignore[arg-type]
         assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
@@ -120,11 +120,11 @@ def test_a_busy_server_says_when_to_come_back() -> None:
     server.start()
     try:
         with grpc.insecure_channel(f"127.0.0.1:{port}") as channel, pytest.raises(grpc.RpcError) as refused:
-            channel.unary_unary(LOGS)(audit([record("a.b", "READ", at=1)]).SerializeToString(), timeout=30)
+            channel.unary_unary(LOGS)(audit([record("a.b", "READ", at=1)]).SerializeToString(), timeout=30)  # type: ignore[arg-type]
     finally:
         stopped: threading.Event = server.stop(0)
         stopped.wait()
     assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
-    details = dict(refused.value.trailing_metadata())["grpc-status-details-bin"]
+    details = dict(refused.value.trailing_metadata())["grpc-status-details-bin"]  # type: ignore[arg-type,index]
     assert details.startswith(b"\x08\x0e\x12\x04full\x1a")
     assert b"type.googleapis.com/google.rpc.RetryInfo\x12\x04\x0a\x02\x08\x01" in details

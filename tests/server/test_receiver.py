@@ -54,7 +54,7 @@ def test_a_record_is_there_when_it_is_acknowledged(
     """In every encoding, at both addresses, at once."""
     sent = record("shop.order.read", "READ", at=NOW, target=Target("shop.Order", "7"))
     body = audit([sent]).SerializeToString()
-    packed = {
+    packed = {  # type: ignore[operator]
         "": bytes,
         "gzip": gzip.compress,
         "deflate": zlib.compress,

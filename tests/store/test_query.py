@@ -267,8 +267,8 @@ def test_bulk_records_of_which_many_rows_match_are_one_entry_each(client: StoreC
     land(client, bulks)
     with AuditStore(client.config) as store:
         for question in ({"text": "afterwards"}, {"field": "state=afterwards"}):
-            first = store.query(**question, limit=4)  # type: ignore[arg-type]
-            second = store.query(**question, limit=4, cursor=first.cursor)  # type: ignore[arg-type]
+            first = store.query(**question, limit=4)
+            second = store.query(**question, limit=4, cursor=first.cursor)
             assert [entry.id for entry in (*first, *second)] == ids(bulks)
             assert second.cursor is None
 

@@ -27,7 +27,7 @@ def parsed(text: str, *, end: bool = False, now: dt.datetime = NOW) -> dt.dateti
 
 
 def berlin(*parts: int) -> dt.datetime:
-    return dt.datetime(*parts, tzinfo=BERLIN)  # type: ignore[arg-type]
+    return dt.datetime(*parts).replace(tzinfo=BERLIN)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

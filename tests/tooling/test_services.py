@@ -41,7 +41,7 @@ def test_no_two_processes_are_given_the_same_port(monkeypatch: pytest.MonkeyPatc
         assert other.stdout is not None
         taken = int(other.stdout.readline())
         offers = iter([taken, taken + 1])
-        monkeypatch.setattr(services.secrets, "choice", lambda _: next(offers))
+        monkeypatch.setattr("tests.services.secrets.choice", lambda _: next(offers))
         assert services.free_port() == taken + 1
         other.stdin.write("\n")
 

@@ -400,7 +400,7 @@ def test_the_body_of_an_async_stream_runs_in_its_request(audit: CapturedAudit) -
 def test_a_file_is_still_sent_as_a_file(audit: CapturedAudit) -> None:
     """By ``wsgi.file_wrapper``: sendfile() instead of reading it."""
     response: Any = WSGIHandler().get_response(
-        WSGIRequest(RequestFactory()._base_environ(PATH_INFO="/file/"))
+        WSGIRequest(RequestFactory()._base_environ(PATH_INFO="/file/"))  # type: ignore[attr-defined]
     )
     assert response.file_to_stream is not None
     response.close()

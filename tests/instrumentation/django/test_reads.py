@@ -263,7 +263,7 @@ def test_a_model_joined_with_itself_is_one_record(reads: CapturedAudit, patients
 
 def test_prefetches_are_queries_of_their_own(reads: CapturedAudit, ann: Patient, bob: Patient) -> None:
     for ward in Ward.objects.prefetch_related(Prefetch("patients", Patient.objects.order_by("pk"))):
-        assert len(ward.patients.all()) == 2
+        assert len(ward.patients.all()) == 2  # type: ignore[attr-defined]
     assert keys(only(reads)) == key(ann, bob)
 
 
@@ -279,7 +279,7 @@ def test_subqueries_show_what_they_select(reads: CapturedAudit, ann: Patient) ->
     Visit.objects.create(patient=ann)
     reads.clear()
     email = Patient.objects.filter(pk=OuterRef("patient")).values("email")[:1]
-    assert Visit.objects.annotate(email=Subquery(email)).get().email == "ann@example.org"
+    assert Visit.objects.annotate(email=Subquery(email)).get().email == "ann@example.org"  # type: ignore[attr-defined]
     record = only(reads)
     assert (str(record.target), record.fields, record.completeness) == ("clinic.Patient", ["email"], "count")
     reads.clear()
@@ -396,7 +396,7 @@ def test_writing_is_not_reading(reads: CapturedAudit, patients: list[Patient]) -
     ann.save()
     Patient.objects.filter(ward__name="north").update(balance=F("balance") + 1)
     Patient.objects.bulk_create([Patient(name="Carol")])
-    Tag.objects.create(name="vip").patient_set.add(ann)
+    Tag.objects.create(name="vip").patient_set.add(ann)  # type: ignore[attr-defined]
     bob.delete()
     assert seen(reads) == []
     Ward.objects.all().delete()

@@ -25,7 +25,7 @@ class Patient(models.Model):
     tags = models.ManyToManyField(Tag)
 
     def __str__(self) -> str:
-        return self.name
+        return f"{self.name}"
 
 
 class PatientOnFile(Patient):

@@ -75,7 +75,7 @@ def sqlite_warehouse(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]
 
 @pytest.fixture(scope="session")
 def postgresql_warehouse(postgresql_server: Any) -> dict[str, Any]:
-    settings = postgresql_server.django(postgresql_server.create_database())
+    settings: dict[str, Any] = postgresql_server.django(postgresql_server.create_database())
     with default_database(settings):
         create_tables()
     return settings
@@ -83,7 +83,7 @@ def postgresql_warehouse(postgresql_server: Any) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def mariadb_warehouse(mariadb_server: Any) -> dict[str, Any]:
-    settings = mariadb_server.django(mariadb_server.create_database())
+    settings: dict[str, Any] = mariadb_server.django(mariadb_server.create_database())
     with default_database(settings):
         create_tables()
     return settings
@@ -116,7 +116,7 @@ def vendor(request: pytest.FixtureRequest) -> Iterator[str]:
 @contextmanager
 def auditing(*, config: AuditConfig | None = None, **django: Any) -> Iterator[CapturedAudit]:
     """Instrument Django for the length of a ``with`` block, through the public face."""
-    options = {"models": MODELS, "auth_events": False} | django
+    options: dict[str, Any] = {"models": MODELS, "auth_events": False} | django
     whole = msgspec.structs.replace(config or AuditConfig(), django=DjangoConfig(**options))
     instrumentor = DjangoAuditInstrumentor()
     with capture_audit(whole) as captured:

@@ -120,7 +120,7 @@ def told(postgres: str) -> Iterator[None]:
     truth.remove_triggers()
 
 
-def in_threads(count: int, work: Callable[[int], None]) -> None:
+def in_threads(count: int, work: Callable[[int], object]) -> None:
     errors: list[BaseException] = []
     barrier = threading.Barrier(count)
 

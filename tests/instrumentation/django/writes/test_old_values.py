@@ -325,7 +325,7 @@ def test_an_override_of_from_db_that_calls_no_super_is_seen(vendor: str) -> None
                 db_table = "warehouse_supplier"
 
             @classmethod
-            def from_db(cls, db: Any, field_names: Any, values: Any) -> Any:
+            def from_db(cls, db: Any, field_names: Any, values: Any) -> Any:  # type: ignore[override]
                 instance = cls(*values)
                 instance._state.adding = False
                 instance._state.db = db

@@ -14,7 +14,7 @@ from django.db import connection, transaction
 from django.db.models import F, OuterRef, Q, Subquery, Value
 from django.db.models.functions import Lower
 from django.test.utils import CaptureQueriesContext
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
 from otel_audit.record import AuditRecord, Bulk, Column
 from otel_audit.testing import CapturedAudit
@@ -42,6 +42,11 @@ def bulk(record: AuditRecord) -> Bulk:
 
 def column(record: AuditRecord, name: str) -> Column:
     return next(column for column in bulk(record).columns if column.field == name)
+
+
+def known(values: list[Any] | UnsetType) -> list[Any]:
+    assert not isinstance(values, UnsetType)
+    return values
 
 
 def items(count: int) -> list[Item]:
@@ -141,8 +146,8 @@ def test_delete_tells_whole_rows_without_a_query_more(audit: CapturedAudit) -> N
         assert Sealed.objects.all().delete()[0] == 3
     assert len(queries) == 1
     record = audit.one()
-    assert sorted(column(record, "base").old) == [0, 1, 2]
-    assert sorted(column(record, "double").old) == [0, 2, 4]
+    assert sorted(known(column(record, "base").old)) == [0, 1, 2]
+    assert sorted(known(column(record, "double").old)) == [0, 2, 4]
     assert all(uuid.UUID(key) for key in bulk(record).keys)
 
 
@@ -177,12 +182,12 @@ def test_many_to_many_rows_say_only_what_was_really_added(audit: CapturedAudit) 
     pallet.items.add(one, two, three)
     added = audit.one()
     assert added.event_name == "warehouse.pallet_items.create"
-    assert sorted(column(added, "item").new) == [two.pk, three.pk]
+    assert sorted(known(column(added, "item").new)) == [two.pk, three.pk]
     audit.clear()
     pallet.items.add(one, two)
     assert len(audit) == 0
     pallet.items.set([one])
-    assert sorted(column(audit.one(), "item").old) == [two.pk, three.pk]
+    assert sorted(column(audit.one(), "item").old) == [two.pk, three.pk]  # type: ignore[arg-type]
 
 
 def test_upserts_are_told_apart(audit: CapturedAudit) -> None:
@@ -348,7 +353,7 @@ def test_rows_that_only_just_fit_a_mebibyte_keep_their_values_beside_the_rest_of
         assert not any(record.truncated for record in audit), size
         parts = [bulk(record) for record in audit]
         assert [(part.part, part.parts) for part in parts] == [(n + 1, len(parts)) for n in range(len(parts))]
-        assert sum(len(column(record, "facts").new) for record in audit) == 2  # type: ignore[arg-type]
+        assert sum(len(known(column(record, "facts").new)) for record in audit) == 2
         assert max(len(msgspec.msgpack.encode(record)) for record in audit) <= 1024 * 1024
 
 

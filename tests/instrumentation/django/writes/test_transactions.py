@@ -409,9 +409,9 @@ class TestInsideTestCase:
 
         Case.setUpClass()
         case = Case()
-        case._pre_setup()
+        case._pre_setup()  # type: ignore[attr-defined]
         yield
-        case._post_teardown()
+        case._post_teardown()  # type: ignore[attr-defined]
         Case.tearDownClass()
 
     def test_what_the_application_would_have_committed_is_success(self) -> None:

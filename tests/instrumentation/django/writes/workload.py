@@ -145,7 +145,7 @@ class Workload:
         return model._base_manager.filter(pk__in=self.random.sample(keys, min(len(keys), 4)))
 
     def _new(self, model: Any) -> Any:
-        values = {
+        values: dict[Any, Callable[[], dict[str, Any]]] = {  # type: ignore[assignment,no-untyped-call]
             Item: lambda: {"name": self._text(), "quantity": 1, "facts": {"n": 1, "list": [1, 2]}},
             Supplier: lambda: {"name": self._text()},
             Pallet: lambda: {"label": self._text()},
@@ -315,7 +315,7 @@ class Workload:
     def step_save_raw(self) -> None:
         instance = self._one(self.random.choice([Item, Kiosk, Stock]))
         for one in serializers.deserialize("json", serializers.serialize("json", [instance])):
-            one.object.name = one.object.note = self._text()
+            one.object.name = one.object.note = self._text()  # type: ignore[attr-defined]
             one.save()
 
     def step_save_in_conflict(self) -> None:
