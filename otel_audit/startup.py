@@ -69,7 +69,7 @@ def startup_error() -> str | None:
 def why_off() -> str | None:
     """Say why nothing is recorded in this process, None if it is."""
     if _state.running is not None:
-        return None
+        return provider.held_because()
     return _state.off_because if _state.error is None else f"audit could not be started: {_state.error}"
 
 
@@ -131,7 +131,7 @@ def _stop() -> None:
         uninstall(running.propagator)
     if running.exporters is not None:
         running.exporters.undo()
-    if provider.current() is running.pipeline:
+    if provider.configured() is running.pipeline:
         provider.stop()
 
 
@@ -292,10 +292,11 @@ def refuses_to_start(config: AuditConfig | None, config_file: str | os.PathLike[
 # --- instrumentors -----------------------------------------------------------------------------
 
 
-def instrument_all() -> None:
-    """Activate each of our instrumentors whose library is installed."""
+def instrument_all() -> list[Any]:
+    """Activate each of our instrumentors whose library is installed, and return them."""
     from importlib.metadata import entry_points
 
+    activated = []
     for entry_point in sorted(entry_points(group=_INSTRUMENTORS), key=lambda found: found.name):
         if entry_point.name.startswith(_PREFIX):
             instrumentor = entry_point.load()()
@@ -304,6 +305,8 @@ def instrument_all() -> None:
             if instrumentor.is_instrumented_by_opentelemetry:
                 instrumentor.uninstrument()
             instrumentor.instrument(skip_dep_check=True)
+            activated.append(instrumentor)
+    return activated
 
 
 def keep_instrumentor(instrumentor: Any) -> None:
@@ -326,10 +329,10 @@ def for_instrumentor(section: str, options: Mapping[str, Any]) -> AuditConfig | 
         ConfigurationError: an option is unknown or has a bad value.
     """
     # OTEL_CONFIG_FILE has instrumentors started before anything else of ours could be.
-    nobody_tried = provider.current() is None and _state.error is None
+    nobody_tried = provider.configured() is None and _state.error is None
     if nobody_tried and (options or os.environ.get("OTEL_CONFIG_FILE")):
         setup(instrument=False)
-    pipeline = provider.current()
+    pipeline = provider.configured()
     if pipeline is None:
         return None
     config = pipeline.config

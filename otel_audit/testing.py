@@ -1,4 +1,4 @@
-"""For tests of applications: what was recorded.
+"""For tests of applications: what was recorded, what was not, and what must never be.
 
 ::
 
@@ -6,15 +6,23 @@
         client.post("/orders/7/", {"status": "paid"})
     record = captured.one(event_name="shop.order.update")
     assert record.changed_fields == ["status"]
+    captured.assert_no_secrets("hunter2")
+    captured.assert_every_write_recorded()
+
+pytest has it as the fixture ``audited`` (:mod:`otel_audit.pytest_plugin`).
 """
 
 from __future__ import annotations
 
+import json
+import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import warnings
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -25,6 +33,9 @@ from otel_audit.pipeline.spool.cursor import Place
 from otel_audit.pipeline.spool.reader import StreamReader
 from otel_audit.record import AuditRecord
 
+if TYPE_CHECKING:
+    from otel_audit.instrumentation.django.watched_writes import Written
+
 
 class CapturedAudit:
     """The records kept since :func:`capture_audit` began, read back from its spool.
@@ -32,8 +43,9 @@ class CapturedAudit:
     A record of a transaction appears when the transaction has ended, in the order of the ends.
     """
 
-    def __init__(self, pipeline: provider.AuditPipeline) -> None:
+    def __init__(self, pipeline: provider.AuditPipeline, writes: Sequence[Written] = ()) -> None:
         self.pipeline = pipeline
+        self._writes = writes
         self._records: list[AuditRecord] = []
         self._reader: StreamReader | None = None
 
@@ -59,8 +71,54 @@ class CapturedAudit:
             seen = "\n".join(
                 f"  {r.event_name} {r.action} {r.target or ''} {r.outcome}" for r in self.records
             )
-            raise AssertionError(f"{len(found)} records match {expected}, recorded were:\n{seen or '  none'}")
+            none = f"  none{'' if is_instrumented() else f': {NOT_INSTRUMENTED}'}"
+            raise AssertionError(f"{len(found)} records match {expected}, recorded were:\n{seen or none}")
         return found[0]
+
+    def assert_no_secrets(self, secret: str, *more: str) -> None:
+        """Check that no record holds one of these texts, in any part.
+
+        Raises:
+            AssertionError: one does; it names the record and the part, and not the secret.
+        """
+        secrets = (secret, *more)
+        for record in self.records:
+            for name, value in msgspec.to_builtins(record).items():
+                text = json.dumps(value, ensure_ascii=False, default=str)
+                for number, secret in enumerate(secrets, 1):
+                    if secret in text or json.dumps(secret, ensure_ascii=False)[1:-1] in text:
+                        raise AssertionError(
+                            f"record {record.id} ({record.event_name} {record.target or ''}): "
+                            f"{name} holds secret {number} of {len(secrets)}"
+                        )
+
+    def unrecorded_writes(self, ignore: Collection[str] = ()) -> list[str]:
+        """Return the writes to tables of Django models that no record tells of, as ``shop.Order: UPDATE …``.
+
+        These are writes to models that ``[django] models`` does not name, and raw SQL. Statements are seen on
+        the connections of the thread that captures, not on those of others.
+
+        Args:
+            ignore: patterns of models to leave out, ``sessions.*``.
+        """
+        told = {
+            record.target.type
+            for record in self.records
+            if record.target is not None and record.completeness == "statement"
+        }
+        return [
+            str(written)
+            for written in self._writes
+            if not (written.captured or written.model in told)
+            and not any(fnmatch(written.model.lower(), pattern.lower()) for pattern in ignore)
+        ]
+
+    def assert_every_write_recorded(self, ignore: Collection[str] = ()) -> None:
+        """Check that :meth:`unrecorded_writes` is empty; AssertionError lists what is not."""
+        found = self.unrecorded_writes(ignore)
+        if found:
+            listed = "\n".join(f"  {each}" for each in found)
+            raise AssertionError(f"{len(found)} writes are not on record:\n{listed}")
 
     def __iter__(self) -> Iterator[AuditRecord]:
         return iter(self.records)
@@ -94,17 +152,55 @@ def _matches(record: AuditRecord, expected: dict[str, Any]) -> bool:
     return True
 
 
+NOT_INSTRUMENTED: Final = (
+    "nothing is instrumented, so changes, logins and requests are not recorded: run the tests under "
+    "opentelemetry-instrument, call otel_audit.setup() before them, or use pytest's fixture `audited`"
+)
+
+
+def is_instrumented() -> bool:
+    """Say whether any of our instrumentors is active in this process."""
+    return any(instrumentor.is_instrumented_by_opentelemetry for instrumentor in _instrumentors())
+
+
+def _instrumentors() -> list[Any]:
+    """Return the instrumentors of ours that were made in this process, active or not."""
+    from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined]
+
+    found, kinds = [], [BaseInstrumentor]
+    while kinds:
+        kind = kinds.pop()
+        kinds += kind.__subclasses__()
+        made = vars(kind).get("_instance")
+        if made is not None and kind.__module__.startswith("otel_audit."):
+            found.append(made)
+    return found
+
+
+def _watched_writes(config: AuditConfig) -> AbstractContextManager[list[Written]]:
+    """Watch Django's writes, where this is a process of Django."""
+    apps = sys.modules.get("django.apps")
+    if apps is None or not apps.apps.models_ready:
+        return nullcontext([])
+    from otel_audit.instrumentation.django.watched_writes import watch
+
+    return watch(config.django)
+
+
 @contextmanager
 def capture_audit(
     config: AuditConfig | None = None, *, redactor: Redacts | None = None
 ) -> Iterator[CapturedAudit]:
     """Record into a spool of its own, through the real logger, and ship nothing.
 
+    Works in Django's test environment, where nothing else is recorded. Warns if nothing was recorded and no
+    library is instrumented.
+
     Args:
         config: default that of the running pipeline, or the defaults.
         redactor: default the configured one.
     """
-    running = provider.current()
+    running = provider.configured()
     if config is None:
         config = running.config if running is not None else AuditConfig()
     with tempfile.TemporaryDirectory(prefix="otel-audit-") as directory:
@@ -115,11 +211,14 @@ def capture_audit(
             ship=False,
             directory=Path(directory),
         )
-        captured = CapturedAudit(pipeline)
         before = provider.replace(pipeline)
         try:
-            yield captured
+            with _watched_writes(config) as writes:
+                captured = CapturedAudit(pipeline, writes)
+                yield captured
         finally:
             provider.replace(before)
             captured._close()
             pipeline.shutdown(0)
+    if not captured and not _instrumentors():
+        warnings.warn(f"capture_audit() recorded nothing: {NOT_INSTRUMENTED}", stacklevel=3)

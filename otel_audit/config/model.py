@@ -299,6 +299,13 @@ class AuditConfig(_Section, frozen=True):
     system: Annotated[
         str, Meta(description="Name of the part of the system, on every record (app, scheduler, …).")
     ] = ""
+    record_tests: Annotated[
+        bool,
+        Meta(
+            description="Record also what tests do: in Django's test environment, and in test databases. By "
+            "default nothing of it is recorded, but by `otel_audit.testing`."
+        ),
+    ] = False
     django: Annotated[DjangoConfig, Meta(description="Django: what is recorded.")] = DjangoConfig()
     context: Annotated[ContextConfig, Meta(description="Who and where from.")] = ContextConfig()
     redaction: Annotated[RedactionConfig, Meta(description="What is sensitive.")] = RedactionConfig()

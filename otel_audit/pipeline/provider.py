@@ -108,6 +108,8 @@ class AuditPipeline:
 
 
 _current: AuditPipeline | None = None
+_held: list[AuditPipeline | None] = []
+_holds: list[str] = []
 _registered = False
 
 
@@ -148,9 +150,42 @@ def replace(pipeline: AuditPipeline | None) -> AuditPipeline | None:
     return before
 
 
+def hold(reason: str) -> None:
+    """Keep the running pipeline back: until :func:`release`, what happens is not recorded.
+
+    Holds nest. A pipeline that is started meanwhile is not held back.
+    """
+    if not _holds:
+        _held.append(replace(None))
+    _holds.append(reason)
+
+
+def release() -> None:
+    """End one :func:`hold`; with the last one the pipeline that was held back goes on."""
+    _holds.pop()
+    if not _holds:
+        held = _held.pop()
+        if _current is None:
+            replace(held)
+        elif held is not None:
+            held.shutdown()
+
+
+def held_because() -> str | None:
+    """Return why the pipeline is held back, None if it is not."""
+    return _holds[-1] if _holds and _current is None else None
+
+
+def configured() -> AuditPipeline | None:
+    """Return the running pipeline, or the one that is held back: for its configuration."""
+    return _current or (_held[-1] if _held else None)
+
+
 def stop() -> None:
     """Stop the pipeline: flush up to ``sink.shutdown_timeout``; what is left waits in the spool."""
     pipeline = replace(None)
+    if pipeline is None and _held:
+        pipeline, _held[-1] = _held[-1], None
     if pipeline is not None:
         locate_code(False)
         pipeline.shutdown()

@@ -46,6 +46,7 @@ class DjangoAuditInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         from otel_audit.instrumentation.django.models import ModelPolicy
         from otel_audit.instrumentation.django.patches import AppliedPatches, table
         from otel_audit.instrumentation.django.reads import ReadCapture
+        from otel_audit.instrumentation.django.test_runs import TestRuns
         from otel_audit.instrumentation.django.writes import WriteCapture
 
         policy = ModelPolicy(config.django)
@@ -58,8 +59,11 @@ class DjangoAuditInstrumentor(BaseInstrumentor):  # type: ignore[misc]
             parts.append(reads)
         if config.django.auth_events:
             parts.append(AuthCapture(capture.logger, requests))
+        tests = None if config.record_tests or pipeline is not None else TestRuns()
+        if tests is not None:
+            parts.append(tests)
         patches = AppliedPatches()
-        patches.apply(table(writes, reads if reads in parts else None, requests))
+        patches.apply(table(writes, reads if reads in parts else None, requests, tests))
         for part in parts:
             part.start()
         self._active = (parts, patches)

@@ -40,7 +40,7 @@ def unregister() -> None:
 def audit_checks(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
     """Run all checks; ``app_configs`` makes no difference."""
     found = list(_settings())
-    pipeline = provider.current()
+    pipeline = provider.configured()
     if pipeline is None:
         return [*found, *_not_running()]
     config = pipeline.config.django

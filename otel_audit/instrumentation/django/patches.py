@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 if TYPE_CHECKING:
     from otel_audit.instrumentation.django.middleware import RequestCapture
     from otel_audit.instrumentation.django.reads import ReadCapture
+    from otel_audit.instrumentation.django.test_runs import TestRuns
     from otel_audit.instrumentation.django.writes import WriteCapture
 
 _ABSENT: Final = object()
@@ -35,13 +36,17 @@ class Patch(NamedTuple):
 
 
 def table(
-    writes: WriteCapture, reads: ReadCapture | None = None, requests: RequestCapture | None = None
+    writes: WriteCapture,
+    reads: ReadCapture | None = None,
+    requests: RequestCapture | None = None,
+    tests: TestRuns | None = None,
 ) -> list[Patch]:
-    """List every patch of the Django instrumentor; ``reads`` is None where none are configured."""
+    """List every patch of the Django instrumentor; what is None is not configured."""
     return [
         *_writes(writes),
         *(_reads(reads) if reads is not None else ()),
         *(_requests(requests) if requests is not None else ()),
+        *(_tests(tests) if tests is not None else ()),
     ]
 
 
@@ -135,6 +140,15 @@ def _requests(requests: RequestCapture) -> list[Patch]:
             in_command_scope,
             "outside a request, the management command is who acts",
         ),
+    ]
+
+
+def _tests(tests: TestRuns) -> list[Patch]:
+    """List what tells of test databases; test environments are wrapped when they are imported."""
+    creation = "django.db.backends.base.creation:BaseDatabaseCreation"
+    return [
+        Patch(f"{creation}.create_test_db", tests.create_test_db, "what is written there is no trail"),
+        Patch(f"{creation}.destroy_test_db", tests.destroy_test_db, "the trail goes on"),
     ]
 
 
