@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from typing import Any, Final
 
 import msgspec
@@ -20,6 +21,8 @@ ACTION_STYLES: Final = {
     "LOGOUT": "blue",
 }
 OUTCOME_STYLES: Final = {"success": "green", "failure": "bold red", "unknown": "bold magenta"}
+_STAMPS: Final = frozenset({"datetime"})
+_STAMP_WITHIN: Final = 2 * 10**9
 _SIGNS: Final = {"success": "✓", "failure": "✗ failure", "unknown": "? unknown"}
 
 
@@ -77,9 +80,20 @@ def change(each: Change, width: int = 40) -> str:
     return f"{name}: {value(each.old, width)} → {value(each.new, width)}"
 
 
-def changes(entry: AuditEntry, width: int = 40, limit: int | None = None) -> list[str]:
-    """Show what changed, one change a line, a created or deleted row on one; else the message."""
-    lines = [change(each, width) for each in entry.changes]
+def changes(
+    entry: AuditEntry, width: int = 40, limit: int | None = None, *, verbose: bool = False
+) -> list[str]:
+    """Show what changed, one change per line, a created or deleted row on one; else the message.
+
+    Fields that were set to the moment of the change, as ``auto_now`` does, are only named unless ``verbose``.
+    """
+    stamps = [] if verbose else [each for each in entry.changes if _is_stamp(each, entry.timestamp)]
+    told = [each for each in entry.changes if each not in stamps]
+    if not told:
+        told, stamps = stamps, []
+    lines = [change(each, width) for each in told]
+    if stamps:
+        lines.append(f"{', '.join(safe(each.field) for each in stamps)} = now")
     if limit is not None and len(lines) > limit:
         lines = [*lines[: limit - 1], f"… {len(lines) - limit + 1} more"]
     if all(UNSET in (each.old, each.new) for each in entry.changes):
@@ -91,6 +105,24 @@ def changes(entry: AuditEntry, width: int = 40, limit: int | None = None) -> lis
     if entry.error:
         lines.append(safe(entry.error))
     return lines
+
+
+def _is_stamp(each: Change, moment: int) -> bool:
+    """Say whether a change sets a point in time to that of the change: its value says nothing new."""
+    if each.type not in _STAMPS or not isinstance(each.new, str):
+        return False
+    try:
+        stamp = datetime.datetime.fromisoformat(each.new)
+    except ValueError:
+        return False
+    if stamp.tzinfo is None:  # in the application's zone, which is not known here
+        return False
+    return abs(stamp.timestamp() * 1e9 - moment) < _STAMP_WITHIN
+
+
+def plural(number: int, noun: str) -> str:
+    """Write a number and its noun: ``1 record``, ``2 records``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def place(entry: AuditEntry) -> str:
