@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 from typing import Any, Final
 
 import msgspec
@@ -10,7 +9,7 @@ from msgspec import UNSET
 
 from otel_audit.cli.safe import safe, shortened
 from otel_audit.record import Actor, Change
-from otel_audit.store.entries import AuditEntry
+from otel_audit.store.entries import AuditEntry, is_stamp
 
 ACTION_STYLES: Final = {
     "CREATE": "green",
@@ -21,8 +20,6 @@ ACTION_STYLES: Final = {
     "LOGOUT": "blue",
 }
 OUTCOME_STYLES: Final = {"success": "green", "failure": "bold red", "unknown": "bold magenta"}
-_STAMPS: Final = frozenset({"datetime"})
-_STAMP_WITHIN: Final = 2 * 10**9
 _SIGNS: Final = {"success": "✓", "failure": "✗ failure", "unknown": "? unknown"}
 
 
@@ -87,7 +84,7 @@ def changes(
 
     Fields that were set to the moment of the change, as ``auto_now`` does, are only named unless ``verbose``.
     """
-    stamps = [] if verbose else [each for each in entry.changes if _is_stamp(each, entry.timestamp)]
+    stamps = [] if verbose else [each for each in entry.changes if is_stamp(each, entry.timestamp)]
     told = [each for each in entry.changes if each not in stamps]
     if not told:
         told, stamps = stamps, []
@@ -105,19 +102,6 @@ def changes(
     if entry.error:
         lines.append(safe(entry.error))
     return lines
-
-
-def _is_stamp(each: Change, moment: int) -> bool:
-    """Say whether a change sets a point in time to that of the change: its value says nothing new."""
-    if each.type not in _STAMPS or not isinstance(each.new, str):
-        return False
-    try:
-        stamp = datetime.datetime.fromisoformat(each.new)
-    except ValueError:
-        return False
-    if stamp.tzinfo is None:  # in the application's zone, which is not known here
-        return False
-    return abs(stamp.timestamp() * 1e9 - moment) < _STAMP_WITHIN
 
 
 def plural(number: int, noun: str) -> str:

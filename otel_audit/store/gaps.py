@@ -7,6 +7,7 @@ called certain only where nothing else explains it:
 - it is neither what the record before set, nor what any record did whose order is not certain: records closer
   together than a minute may have taken effect in another order than their times say (they waited for a lock);
 - it is neither masked, cut nor described, and differs also as what it is: a number, a moment, JSON;
+- it is no field that is set to the time of each save (``auto_now``), which alone makes no record;
 - no record in between leaves open what the field became: rows known by number only, an unknown outcome.
 
 Everything else that does not fit is possible only.
@@ -26,7 +27,7 @@ import msgspec
 from msgspec import UNSET
 
 from otel_audit.record import Change
-from otel_audit.store.entries import AuditEntry
+from otel_audit.store.entries import AuditEntry, is_stamp
 
 APART: Final = 60 * 10**9
 """Nanoseconds between two records after which their order is certain."""
@@ -98,6 +99,8 @@ def _tellings(entry: AuditEntry, fields: Iterable[str]) -> Iterator[tuple[str, _
 def _gaps_of(
     field: str, tellings: Sequence[_Told], open_moments: Sequence[int], masks: Sequence[str]
 ) -> Iterator[Gap]:
+    if any(each.change is not None and is_stamp(each.change, each.entry.timestamp) for each in tellings):
+        return  # a save that changes nothing else makes no record, and sets it all the same
     for number, (last, found) in enumerate(pairwise(tellings), 1):
         change = found.change
         if change is None or change.old is UNSET or found.entry.outcome != "success":

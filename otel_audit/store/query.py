@@ -119,7 +119,9 @@ class AuditStore:
         entries: dict[str, AuditEntry] = {}
         wanted = limit + 1 + _SPARE
         while len(entries) <= limit:
-            sql, parameters = select(self._database, filters, rows=wanted, cursor=cursor, related=related)
+            sql, parameters = select(
+                self._database, filters, rows=wanted, cursor=cursor, related=related, zone=self._zone
+            )
             rows = [entry(row) for row in self._client.query(sql, parameters)]
             for each in rows:
                 entries.setdefault(each.id, each)

@@ -196,7 +196,7 @@ def test_hints_are_about_the_question_that_was_asked(ask: Command) -> None:
     assert "'shopp'" in done.err
     assert "ana" not in done.err
     done = ask("query", "--since", "2026-11-23 10:00", "--until", "2026-11-23 09:00", "--utc")
-    assert "since (2026-11-23T10:00:00.000+00:00) is not before" in done.err
+    assert "since (2026-11-23T10:00:00.000Z) is not before" in done.err
 
 
 @pytest.mark.parametrize("zone", ["UTC+25", "Nowhere/Land", ":", "\x1b[31m"])

@@ -165,3 +165,23 @@ def test_a_delete_tells_of_a_gap_too() -> None:
 
 def test_a_change_of_type_accuses_nobody() -> None:
     assert verdicts(CREATED, entry(6, "UPDATE", street("5", "6", "int"))) == [("street", False)]
+
+
+@pytest.mark.parametrize(
+    ("stamps", "kind"),
+    [
+        (("2026-09-21T14:13:20+00:00", "2026-09-21T16:19:20+02:00", "2026-09-21T14:25:20+00:00"), "datetime"),
+        (("2026-09-21T19:58:20", "2026-09-21T20:04:20.5", "2026-09-21T20:10:20"), "datetime"),
+        (("2026-09-21", "2026-09-22", "2026-09-21"), "date"),
+    ],
+)
+def test_a_field_set_at_each_save_has_no_gaps(stamps: tuple[str, str, str], kind: str) -> None:
+    """A save that changes only such a field makes no record, and sets it all the same."""
+    first, second, third = stamps
+    found = gaps(
+        [
+            entry(0, "CREATE", Change("modified", UNSET, first, kind)),
+            entry(12, "UPDATE", Change("modified", second, third, kind)),
+        ]
+    )
+    assert not found
