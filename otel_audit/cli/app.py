@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
 import io
 import os
@@ -20,7 +21,6 @@ from otel_audit.version import __version__
 app = typer.Typer(
     name="otel-audit",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -69,6 +69,7 @@ for name, command, panel in (
     ("tail", search.tail, "Ask"),
     ("show", lookup.show, "Ask"),
     ("history", lookup.history, "Ask"),
+    ("blame", lookup.blame, "Ask"),
     ("trace", lookup.trace, "Ask"),
 ):
     app.command(name, help=_help(command), rich_help_panel=panel, epilog=EPILOG)(command)
@@ -98,11 +99,30 @@ def run() -> None:
         if isinstance(stream, io.TextIOWrapper):  # a name the terminal cannot show is no reason to stop
             stream.reconfigure(errors="backslashreplace")
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
     except AuditError as error:
         sys.stdout.flush()
         sys.stderr.write(safe_lines(f"otel-audit: {error}") + "\n")
         sys.exit(status_of(error))
     except BrokenPipeError:  # `otel-audit query | head`: the reader has had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         sys.exit(Status.OK)
+    except OSError as error:
+        if not _is_of_output(error):
+            raise
+        _drop_output()
+        sys.stderr.write(f"otel-audit: the output cannot be written: {error.strerror}\n")
+        sys.exit(Status.FAILED)
+
+
+def _is_of_output(error: OSError) -> bool:
+    """Say whether an error is that of a full disk or device under our own output, not of a named file."""
+    return error.filename is None and error.errno in (errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EFBIG)
+
+
+def _drop_output() -> None:
+    """Let what is still buffered go nowhere: the interpreter would fail once more as it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

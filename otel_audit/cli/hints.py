@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
@@ -12,34 +12,47 @@ from otel_audit.store.query import AuditStore, Vocabulary
 
 
 def unknown_words(store: AuditStore, filters: Filters) -> Iterator[str]:
-    """Give a sentence for each name in the filters that no record has, with those that exist."""
+    """Return a sentence for each name in the filters that no record has, with those that exist."""
     if store.newest() is None:
         yield "The trail is empty; `otel-audit doctor` says what is missing."
         return
     kind = filters.target.partition("/")[0] if filters.target else None
     known_type = kind if kind and "*" not in kind else None
-    if known_type:
-        types = store.vocabulary("target", log=filters.log)
-        if known_type not in types:
-            yield _sentence("target", known_type, types)
-            known_type = None
+    if known_type and not _occurs(store, "target", known_type, filters.log, None):
+        yield _sentence("target", known_type, store.vocabulary("target", log=filters.log))
+        known_type = None
     field = filters.field.partition("=")[0].strip() if filters.field else None
     asked: list[tuple[Vocabulary, str | None]] = [
         ("field", field),
         ("actor", filters.actor),
         ("tenant", filters.tenant),
+        ("service", filters.service),
+        ("route", filters.route),
+        ("address", filters.address),
+        ("on_behalf_of", filters.on_behalf_of),
     ]
     if isinstance(filters.log, str):
         asked += [("log", each.strip(" !")) for each in filters.log.split(",") if each != EVERY_LOG]
     if isinstance(filters.action, str):
         asked += [("action", each.strip().upper()) for each in filters.action.split(",")]
     for name, word in asked:
-        if word:
+        if word and not _occurs(store, name, word, filters.log, known_type):
             words = store.vocabulary(name, target=known_type if name == "field" else None, log=filters.log)
-            if word not in words and not (
-                name == "actor" and store.query(actor=word, log=filters.log, limit=1)
-            ):
-                yield _sentence(name, word, words, known_type if name == "field" else None)
+            yield _sentence(name, word, words, known_type if name == "field" else None)
+
+
+def _occurs(
+    store: AuditStore,
+    name: Vocabulary,
+    word: str,
+    log: str | Sequence[str] | None,
+    kind: str | None,
+) -> bool:
+    """Say whether any record has this word: a vocabulary lists only the frequent ones."""
+    if name == "log":
+        return bool(store.query(log=word, limit=1))
+    asked = Filters(log=log, target=kind if name == "field" else None)
+    return bool(store.find(msgspec.structs.replace(asked, **{name: word}), limit=1))
 
 
 def other_logs(store: AuditStore, filters: Filters) -> Iterator[str]:

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from otel_audit.cli.options import reads_store
+from otel_audit.cli.options import lists_entries, reads_store
 from otel_audit.cli.screen import Screen
 from otel_audit.cli.status import Status
 from otel_audit.errors import QueryError
 
 if TYPE_CHECKING:
-    from otel_audit.store.query import AuditStore
+    from otel_audit.store.query import AuditStore, Page
 
 _FULL_ID = 32
 
@@ -70,7 +70,7 @@ def _whole_id(store: AuditStore, screen: Screen, fragment: str, since: str) -> s
     return found[0].id
 
 
-@reads_store
+@lists_entries({})
 def history(
     store: AuditStore,
     screen: Screen,
@@ -84,6 +84,9 @@ def history(
     cursor: Annotated[str | None, typer.Option(help="Go further back, behind the page before.")] = None,
 ) -> None:
     r"""Tell what happened to one object, oldest first: changes, reads, rows of bulk statements, failures.
+
+    A line with ⚠ stands where an old value is not what the change before it had set: somebody wrote past the
+    trail. "Possibly" means that something else may explain it.
 
     \b
     otel-audit history shop.Order/7
@@ -100,9 +103,76 @@ def history(
         for hint in unknown_words(store, Filters(target=target, log=log or HISTORY_LOGS)):
             screen.remark(hint)
         raise typer.Exit(Status.NOTHING)
-    print_entries(screen, page.entries[::-1])
+    notes = _written_outside(store, screen, target, page)
+    print_entries(screen, page.entries[::-1], notes=notes)
     if page.cursor:
         screen.remark(f"There is more before this: --limit, or --cursor {page.cursor}")
+
+
+def _written_outside(store: AuditStore, screen: Screen, target: str, page: Page) -> dict[str, list[str]]:
+    """Say between which records somebody wrote past the trail, by the id of the later one."""
+    from otel_audit.cli.safe import safe
+    from otel_audit.config.loader import load
+    from otel_audit.store.filters import Filters
+    from otel_audit.store.gaps import APART, gaps
+    from otel_audit.store.times import format_time
+
+    notes: dict[str, list[str]] = {}
+    if len(page.entries) < 2:
+        return notes
+    masks = ["[redacted]", load(screen.config_file).config.redaction.replacement]
+    found = gaps(page.entries, masks=masks)
+    if any(gap.certain for gap in found):
+        between = Filters(
+            target=target.partition("/")[0],
+            since=found[0].last.timestamp - APART,
+            until=found[-1].found.timestamp + APART,
+            completeness=("count", "statement"),
+        )
+        found = gaps(page.entries, doubts=store.find(between, limit=1000).entries, masks=masks)
+    sign = "!" if screen.ascii_only else "⚠"
+    for gap in found:
+        first, last = (format_time(each.timestamp, zone=screen.zone) for each in (gap.last, gap.found))
+        if last[:10] == first[:10]:
+            last = last[11:]
+        word = "was" if gap.certain else "was possibly"
+        note = f"{sign} {safe(gap.field)} {word} written outside the trail between {first} and {last}"
+        notes.setdefault(gap.found.id, []).append(note)
+    return notes
+
+
+@reads_store
+def blame(
+    store: AuditStore,
+    screen: Screen,
+    target: Annotated[str, typer.Argument(metavar="TYPE/ID", help="One object: shop.Order/7.")],
+    until: Annotated[str | None, typer.Option("--until", "-u", help="As it was then: yesterday …")] = None,
+) -> None:
+    r"""Show who last set each field of an object, when, and through which view.
+
+    \b
+    otel-audit blame shop.Order/7
+    otel-audit blame shop.Order/7 --until yesterday
+    """
+    from otel_audit.cli.hints import unknown_words
+    from otel_audit.cli.tables import blame_object, blame_table
+    from otel_audit.store.blame import blame as find
+    from otel_audit.store.filters import HISTORY_LOGS, Filters
+
+    found = find(store, target, until=until)
+    if not found:
+        screen.remark(f"No change of {target} is recorded.")
+        for hint in unknown_words(store, Filters(target=target, log=HISTORY_LOGS)):
+            screen.remark(hint)
+        raise typer.Exit(Status.NOTHING)
+    if screen.json:
+        for each in found:
+            screen.object(blame_object(each))
+        return
+    screen.print(blame_table(found, screen))
+    deleted = next((each.entry for each in found if each.entry.action == "DELETE"), None)
+    if deleted is not None:
+        screen.remark(f"{target} was deleted; otel-audit show {deleted.id[-8:]}")
 
 
 @reads_store

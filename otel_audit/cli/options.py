@@ -6,13 +6,14 @@ import functools
 import inspect
 import os
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
 import typer
 
+from otel_audit.cli.filter_options import filters_of
 from otel_audit.cli.screen import Screen
 from otel_audit.config.catalog import settings
 from otel_audit.config.checks import address_problems
@@ -52,7 +53,16 @@ Token = Annotated[
 ]
 Database = Annotated[str | None, typer.Option(help="Database of the audit tables.", rich_help_panel=_STORE)]
 Utc = Annotated[bool, typer.Option("--utc", help="Read and show times in UTC, not in the local zone.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object a line, times in UTC.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object per line, times in UTC.")]
+Csv = Annotated[bool, typer.Option("--csv", help="Comma-separated values with a header, times in UTC.")]
+Verbose = Annotated[
+    bool,
+    typer.Option(
+        "--verbose",
+        "-v",
+        help="Show also what is folded: fields set to the moment of the change, begin and end of streams.",
+    ),
+]
 
 
 def load_declared(path: Path | None) -> LoadedConfig:
@@ -112,21 +122,39 @@ _STORE_OPTIONS: dict[str, Any] = {
     "database": Database,
     "config": ConfigFile,
 }
-_SCREEN_OPTIONS: dict[str, Any] = {"json": Json, "utc": Utc}
 
 
 def reads_store(function: Callable[..., None]) -> Callable[..., None]:
     """Make a command of ``function(store, screen, …)``: adds the options both need, opens and closes them."""
+    return _asking(function, {}, {"json": Json, "utc": Utc})
 
+
+def lists_entries(filters: Mapping[str, Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Make a command of ``function(store, screen, filters, …)``, which lists records.
+
+    ``filters`` are the options of :mod:`otel_audit.cli.filter_options` it has; with none it gets no filters.
+    """
+    return functools.partial(
+        _asking, filters=filters, screens={"json": Json, "csv": Csv, "verbose": Verbose, "utc": Utc}
+    )
+
+
+def _asking(
+    function: Callable[..., None], filters: Mapping[str, Any], screens: Mapping[str, Any]
+) -> Callable[..., None]:
     def command(**options: Any) -> None:
         from otel_audit.store.query import AuditStore
 
-        screen = Screen(**{name: options.pop(name) for name in _SCREEN_OPTIONS})
+        screen = Screen(**{name: options.pop(name) for name in screens})
+        screen.config_file = options["config"]
         config = store_config(**{name: options.pop(name) for name in _STORE_OPTIONS})
+        asked = [filters_of(options)] if filters else []
         with AuditStore(config, zone=screen.zone) as store:
-            function(store, screen, **options)
+            function(store, screen, *asked, **options)
 
-    return _with_options(function, command, 2, {False: _SCREEN_OPTIONS, None: _STORE_OPTIONS})
+    given = 3 if filters else 2
+    groups = [(None, filters), (False, screens), (None, _STORE_OPTIONS)]
+    return _with_options(function, command, given, groups)
 
 
 def names_store(function: Callable[..., None]) -> Callable[..., None]:
@@ -136,21 +164,21 @@ def names_store(function: Callable[..., None]) -> Callable[..., None]:
         settings = store_config(**{name: options.pop(name) for name in _STORE_OPTIONS})
         function(settings, **options)
 
-    return _with_options(function, command, 1, {None: _STORE_OPTIONS})
+    return _with_options(function, command, 1, [(None, _STORE_OPTIONS)])
 
 
 def _with_options(
     function: Callable[..., None],
     command: Callable[..., None],
     given: int,
-    groups: Mapping[Any, Mapping[str, Any]],
+    groups: Sequence[tuple[Any, Mapping[str, Any]]],
 ) -> Callable[..., None]:
     """Let ``command`` have the options of ``function``, its ``given`` first arguments left out, and more.
 
-    ``groups`` are the options added, by name, under their default.
+    ``groups`` are the options added: their default, and the options by name.
     """
     functools.update_wrapper(command, function)
-    names = {"AuditStore": object, "StoreConfig": StoreConfig, **function.__globals__}
+    names = {"AuditStore": object, "Filters": object, "StoreConfig": StoreConfig, **function.__globals__}
     hints = typing.get_type_hints(function, names, include_extras=True)
     own = [
         each.replace(annotation=hints[each.name], kind=inspect.Parameter.KEYWORD_ONLY)
@@ -158,7 +186,7 @@ def _with_options(
     ]
     added = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hint)
-        for default, options in groups.items()
+        for default, options in groups
         for name, hint in options.items()
     ]
     command.__signature__ = inspect.Signature([*own, *added])  # type: ignore[attr-defined]

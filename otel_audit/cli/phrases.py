@@ -9,7 +9,7 @@ from msgspec import UNSET
 
 from otel_audit.cli.safe import safe, shortened
 from otel_audit.record import Actor, Change
-from otel_audit.store.entries import AuditEntry
+from otel_audit.store.entries import AuditEntry, is_stamp
 
 ACTION_STYLES: Final = {
     "CREATE": "green",
@@ -77,9 +77,20 @@ def change(each: Change, width: int = 40) -> str:
     return f"{name}: {value(each.old, width)} → {value(each.new, width)}"
 
 
-def changes(entry: AuditEntry, width: int = 40, limit: int | None = None) -> list[str]:
-    """Show what changed, one change a line, a created or deleted row on one; else the message."""
-    lines = [change(each, width) for each in entry.changes]
+def changes(
+    entry: AuditEntry, width: int = 40, limit: int | None = None, *, verbose: bool = False
+) -> list[str]:
+    """Show what changed, one change per line, a created or deleted row on one; else the message.
+
+    Fields that were set to the moment of the change, as ``auto_now`` does, are only named unless ``verbose``.
+    """
+    stamps = [] if verbose else [each for each in entry.changes if is_stamp(each, entry.timestamp)]
+    told = [each for each in entry.changes if each not in stamps]
+    if not told:
+        told, stamps = stamps, []
+    lines = [change(each, width) for each in told]
+    if stamps:
+        lines.append(f"{', '.join(safe(each.field) for each in stamps)} = now")
     if limit is not None and len(lines) > limit:
         lines = [*lines[: limit - 1], f"… {len(lines) - limit + 1} more"]
     if all(UNSET in (each.old, each.new) for each in entry.changes):
@@ -91,6 +102,11 @@ def changes(entry: AuditEntry, width: int = 40, limit: int | None = None) -> lis
     if entry.error:
         lines.append(safe(entry.error))
     return lines
+
+
+def plural(number: int, noun: str) -> str:
+    """Write a number and its noun: ``1 record``, ``2 records``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def place(entry: AuditEntry) -> str:

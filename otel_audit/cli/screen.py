@@ -5,9 +5,11 @@ from __future__ import annotations
 import datetime
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from otel_audit.cli.safe import safe_json, safe_lines
+from otel_audit.errors import QueryError
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -21,12 +23,23 @@ class Screen:
 
     Args:
         utc: show times in UTC, not in the machine's zone.
-        json: write one JSON object a line; remarks still go to standard error.
+        json: write one JSON object per line; remarks still go to standard error.
+        csv: write comma-separated values; likewise.
+        verbose: leave nothing out of a list.
+
+    ``config_file`` is the one that the command was given.
     """
 
-    def __init__(self, *, utc: bool = False, json: bool = False) -> None:
+    def __init__(
+        self, *, utc: bool = False, json: bool = False, csv: bool = False, verbose: bool = False
+    ) -> None:
+        if json and csv:
+            raise QueryError("--json and --csv exclude each other; choose one")
         self.zone: datetime.tzinfo | None = datetime.UTC if utc else None
         self.json = json
+        self.csv = csv
+        self.verbose = verbose
+        self.config_file: Path | None = None
         self._console: Console | None = None
 
     @property

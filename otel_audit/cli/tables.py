@@ -2,37 +2,74 @@
 
 from __future__ import annotations
 
-import datetime
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
+from msgspec import UNSET
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
 from otel_audit.cli import phrases
+from otel_audit.cli.comma_separated import csv_lines
+from otel_audit.cli.phrases import plural
 from otel_audit.cli.safe import safe
 from otel_audit.cli.screen import Screen
 from otel_audit.store.entries import AuditEntry
 from otel_audit.store.times import format_iso, format_time, zone_name
 
+if TYPE_CHECKING:
+    from otel_audit.store.blame import Blame
+
 _WIDE = 132
 _MIDDLE = 96
 _MOST_CHANGES = 5
+STREAM_EVENTS: Final = frozenset({"audit.stream.start", "audit.stream.end"})
 
 
-def print_entries(screen: Screen, entries: Sequence[AuditEntry], *, header: bool = True) -> None:
-    """Print entries as JSON lines, as a table for a terminal, or as one line each for a pipe."""
-    if screen.json:
-        for each in entries:
+_NO_NOTES: Final[Mapping[str, list[str]]] = {}
+
+
+def print_entries(
+    screen: Screen,
+    entries: Sequence[AuditEntry],
+    *,
+    header: bool = True,
+    notes: Mapping[str, list[str]] = _NO_NOTES,
+) -> None:
+    """Print entries as JSON or CSV lines, as a table for a terminal, or as one line each for a pipe.
+
+    ``notes`` are lines to show above the entry with this id; for JSON and CSV they are remarks.
+    """
+    if screen.json or screen.csv:
+        for each in entries if screen.json else ():
             screen.object(each.to_dict())
-    elif screen.is_terminal:
-        screen.print(entries_table(entries, screen, header=header))
+        for line in csv_lines(entries, header=header) if screen.csv else ():
+            screen.line(line)
+        for each in entries:
+            for note in notes.get(each.id, ()):
+                screen.remark(note)
+        return
+    shown = entries if screen.verbose else [each for each in entries if each.event_name not in STREAM_EVENTS]
+    folded = len(entries) - len(shown)
+    if folded:
+        screen.remark(
+            f"{plural(folded, 'record')} of streams that began or ended not listed; --verbose lists all"
+        )
+    if screen.is_terminal:
+        screen.print(entries_table(shown, screen, header=header, notes=notes))
     else:
-        for line in entry_lines(entries, screen.zone, header=header):
+        for line in entry_lines(shown, screen, header=header, notes=notes):
             screen.line(line)
 
 
-def entries_table(entries: Sequence[AuditEntry], screen: Screen, *, header: bool = True) -> Table:
+def entries_table(
+    entries: Sequence[AuditEntry],
+    screen: Screen,
+    *,
+    header: bool = True,
+    notes: Mapping[str, list[str]] = _NO_NOTES,
+) -> Table:
     """Lay entries out for the width there is: eight columns, or five with two lines each."""
     width = screen.console.width
     wide = width >= _WIDE
@@ -60,6 +97,8 @@ def entries_table(entries: Sequence[AuditEntry], screen: Screen, *, header: bool
         table.add_column("from", overflow="fold")
         table.add_column("id", no_wrap=True, style="dim")
     for each in entries:
+        for note in notes.get(each.id, ()):
+            table.add_row("", "", "", "", Text(note, style="bold yellow"))
         table.add_row(*_cells(each, screen, wide=wide, date=not one_day))
     return table
 
@@ -79,7 +118,7 @@ def _cells(entry: AuditEntry, screen: Screen, *, wide: bool, date: bool) -> list
         style=phrases.OUTCOME_STYLES.get(entry.outcome, ""),
     )
     who = Text(phrases.who(entry.actor), style="italic" if entry.actor.type == "unknown" else "")
-    changes = _changes(entry, width)
+    changes = _changes(entry, width, verbose=screen.verbose)
     time = format_time(entry.timestamp, zone=screen.zone)
     day, clock = time[:10], time[11:]
     what = Text(phrases.what_object(entry), style="bold")
@@ -99,33 +138,78 @@ def _cells(entry: AuditEntry, screen: Screen, *, wide: bool, date: bool) -> list
     return [when, who, action, what, changes]
 
 
-def _changes(entry: AuditEntry, width: int) -> Text:
-    lines = phrases.changes(entry, width, limit=_MOST_CHANGES)
+def _changes(entry: AuditEntry, width: int, *, verbose: bool) -> Text:
+    lines = phrases.changes(entry, width, limit=None if verbose else _MOST_CHANGES, verbose=verbose)
     text = Text("\n".join(lines))
     text.highlight_regex(r" → ", style="dim")
     return text
 
 
 def entry_lines(
-    entries: Iterable[AuditEntry], zone: datetime.tzinfo | None, *, header: bool = True
+    entries: Sequence[AuditEntry],
+    screen: Screen,
+    *,
+    header: bool = True,
+    notes: Mapping[str, list[str]] = _NO_NOTES,
 ) -> Iterable[str]:
-    """Give one line a record, columns aligned, nothing cut: for pipes, files and grep."""
+    """Return one line per record, columns aligned, nothing cut: for pipes, files and grep."""
     rows = [("TIME", "WHO", "ACTION", "OUTCOME", "OBJECT", "FROM", "ID", "CHANGES")] if header else []
     rows += [
         (
-            format_iso(each.timestamp, zone=zone, digits=3),
+            format_iso(each.timestamp, zone=screen.zone, digits=3),
             phrases.who(each.actor),
             safe(each.action),
             safe(each.outcome),
             phrases.what_object(each) or "-",
             phrases.place(each) or "-",
             safe(each.id),
-            "; ".join(phrases.changes(each, width=2000)),
+            "; ".join(phrases.changes(each, width=2000, verbose=screen.verbose)),
         )
         for each in entries
     ]
     widths = [max(len(row[column]) for row in rows) for column in range(7)] if rows else []
-    for row in rows:
+    ids = [*([""] if header else []), *(each.id for each in entries)]
+    for number, row in zip(ids, rows, strict=True):
+        yield from notes.get(number, ())
         yield "  ".join(
             [*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]
         ).rstrip()
+
+
+def blame_table(found: Sequence[Blame], screen: Screen) -> Table:
+    """Lay out who set each field last."""
+    table = Table(
+        box=box.ASCII if screen.ascii_only else box.SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+        show_edge=False,
+        title=_title([each.entry for each in found], screen, ""),
+        title_justify="left",
+        title_style="dim",
+    )
+    for name in ("field", "value", "who", "when", "through", "id"):
+        table.add_column(name, overflow="fold", no_wrap=name in ("when", "id"))
+    for each in found:
+        table.add_row(
+            Text(safe(each.field), style="bold"),
+            Text(phrases.value(each.value)),
+            Text(phrases.who(each.entry.actor)),
+            Text(format_time(each.entry.timestamp, zone=screen.zone)),
+            Text(safe(each.view or each.entry.route or each.code or each.entry.service)),
+            Text(safe(each.entry.id[-8:]), style="dim"),
+        )
+    return table
+
+
+def blame_object(each: Blame) -> dict[str, Any]:
+    """Return one line of JSON: the field, its value if known, and who set it."""
+    value = {} if each.value is UNSET else {"value": each.value}
+    entry = each.entry.to_dict()
+    kept = ("time", "id", "actor", "action", "route", "method", "service", "request_id", "reason", "trace_id")
+    return {
+        "field": each.field,
+        **value,
+        **{name: entry[name] for name in kept if name in entry},
+        "view": each.view,
+        "code": each.code,
+    }

@@ -18,11 +18,12 @@ from typing import Any, Final
 import msgspec
 
 from otel_audit.config.model import StoreConfig
-from otel_audit.errors import StoreError
+from otel_audit.errors import QueryError, StoreError
 
 _ESCAPES: Final = str.maketrans(
     {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r", "\0": "\\0", "\b": "\\b", "\f": "\\f", "'": "\\'"}
 )
+_LONGEST_ADDRESS: Final = 32_768
 _AUTHENTICATION_FAILED: Final = "516"
 _decode = msgspec.json.Decoder().decode
 
@@ -72,6 +73,7 @@ class StoreClient:
         """Run a SELECT; give its rows, each by column name.
 
         Raises:
+            QueryError: the parameters are too long to be sent.
             StoreError: the store cannot be reached.
             RefusedQuery: it refused the statement.
         """
@@ -115,7 +117,13 @@ class StoreClient:
             **options,
             **{f"param_{name}": encode_parameter(value) for name, value in parameters.items()},
         }
-        return self._send(urllib.parse.urlencode(query), sql.encode())
+        address = urllib.parse.urlencode(query)
+        if len(address) > _LONGEST_ADDRESS:  # servers close the connection without a useful word
+            raise QueryError(
+                f"the question is too long: its values take {len(address):,} characters as an address, and a "
+                f"store takes {_LONGEST_ADDRESS:,}; look for a shorter text"
+            )
+        return self._send(address, sql.encode())
 
     def _send(self, query: str, body: bytes) -> bytes:
         for attempt in (1, 2):

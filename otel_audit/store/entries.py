@@ -32,6 +32,10 @@ COLUMNS: Final = ", ".join(
 """What :func:`entry` needs of a row, as a SELECT list."""
 
 
+_STAMP_SECONDS: Final = 2
+_QUARTER: Final = 900
+
+
 class AuditEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One record, or the row of a bulk record that matched (``ordinal`` above 0).
 
@@ -75,6 +79,27 @@ class AuditEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def to_dict(self, zone: datetime.tzinfo | None = datetime.UTC) -> dict[str, Any]:
         """Give the entry as plain data for JSON, ``time`` in ISO 8601 first; empty values are absent."""
         return {"time": format_iso(self.timestamp, zone=zone), **msgspec.to_builtins(self)}
+
+
+def is_stamp(change: Change, moment: int) -> bool:
+    """Say whether a change set a field to the time of the change, as ``auto_now`` does."""
+    if not isinstance(change.new, str) or change.type not in ("datetime", "date", "time"):
+        return False
+    now = datetime.datetime.fromtimestamp(moment / 10**9, datetime.UTC)
+    try:
+        if change.type == "date":
+            return abs(datetime.date.fromisoformat(change.new) - now.date()) <= datetime.timedelta(days=1)
+        if change.type == "time":
+            stamp = datetime.datetime.combine(now.date(), datetime.time.fromisoformat(change.new))
+        else:
+            stamp = datetime.datetime.fromisoformat(change.new)
+    except ValueError:
+        return False
+    if stamp.tzinfo is not None:
+        return abs((stamp - now).total_seconds()) <= _STAMP_SECONDS
+    # In the application's zone, which is not known here: off by quarters of an hour.
+    off = (stamp.replace(tzinfo=datetime.UTC) - now).total_seconds() % _QUARTER
+    return min(off, _QUARTER - off) <= _STAMP_SECONDS
 
 
 def entry(row: Mapping[str, Any]) -> AuditEntry:

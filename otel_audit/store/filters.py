@@ -6,6 +6,7 @@ What a caller gives becomes a server-side parameter, never a part of the SQL.
 from __future__ import annotations
 
 import datetime
+import ipaddress
 import re
 import typing
 from base64 import urlsafe_b64decode, urlsafe_b64encode
@@ -18,7 +19,7 @@ from otel_audit.errors import QueryError
 from otel_audit.record import Outcome
 from otel_audit.store.entries import COLUMNS
 from otel_audit.store.schema import DEFAULT_LOG, LOGS, OTHER_LOG, events
-from otel_audit.store.times import TimeLike, parse_time
+from otel_audit.store.times import TimeLike, format_iso, parse_time
 
 MAX_LIMIT: Final = 10_000
 OUTCOMES: Final[tuple[str, ...]] = typing.get_args(Outcome)
@@ -46,6 +47,13 @@ class Filters(msgspec.Struct, frozen=True, kw_only=True):
         log: the kind of record; ``audit`` if none is given. One or several, ``*`` for all, ``!pageview`` for
             all but that.
         tenant: of the record.
+        service: the ``service.name`` that recorded it; with ``*`` a pattern.
+        address: of the client; an address, or a network such as ``203.0.113.0/24``.
+        session: the hashed session, as records show it.
+        route: of the request, as the framework spells it; with ``*`` a pattern.
+        reason: a part of the reason, without case.
+        on_behalf_of: whom the actor acted for.
+        completeness: ``full``, ``ids``, ``count``, ``statement``; one or several.
     """
 
     actor: str | None = None
@@ -60,6 +68,37 @@ class Filters(msgspec.Struct, frozen=True, kw_only=True):
     text: str | None = None
     log: str | Sequence[str] | None = None
     tenant: str | None = None
+    service: str | None = None
+    address: str | None = None
+    session: str | None = None
+    route: str | None = None
+    reason: str | None = None
+    on_behalf_of: str | None = None
+    completeness: str | Sequence[str] | None = None
+
+
+class FilterOptions(typing.TypedDict, total=False):
+    """The parts of :class:`Filters` as keyword arguments."""
+
+    actor: str | None
+    target: str | None
+    action: str | Sequence[str] | None
+    outcome: str | Sequence[str] | None
+    field: str | None
+    trace_id: str | None
+    request_id: str | None
+    since: TimeLike | None
+    until: TimeLike | None
+    text: str | None
+    log: str | Sequence[str] | None
+    tenant: str | None
+    service: str | None
+    address: str | None
+    session: str | None
+    route: str | None
+    reason: str | None
+    on_behalf_of: str | None
+    completeness: str | Sequence[str] | None
 
 
 class Statement(NamedTuple):
@@ -191,17 +230,34 @@ def conditions(
     if filters.text is not None:
         rows = True
         _text(where, filters.text)
-    for column, value in (
-        ("trace_id", None if filters.trace_id is None else trace_id(filters.trace_id)),
-        ("request_id", filters.request_id),
-        ("tenant", filters.tenant),
-    ):
-        if value is not None:
-            where.add(f"{column} = {{String}}", value)
+    _columns(where, filters)
     log_conditions(where, filters.log)
     if not rows:
         where.add("ordinal = 0")
     return where
+
+
+def _columns(where: Conditions, filters: Filters) -> None:
+    """Add the conditions on single columns of the record itself."""
+    for column, value in (
+        ("trace_id", None if filters.trace_id is None else trace_id(filters.trace_id)),
+        ("request_id", filters.request_id),
+        ("tenant", filters.tenant),
+        ("session", filters.session),
+        ("on_behalf_of", filters.on_behalf_of),
+    ):
+        if value is not None:
+            where.add(f"{column} = {{String}}", value)
+    if filters.completeness is not None:
+        where.add("completeness IN {Array(String)}", _several("completeness", filters.completeness))
+    if filters.service is not None:
+        _pattern(where, "service", filters.service)
+    if filters.route is not None:
+        _pattern(where, "route", filters.route)
+    if filters.address is not None:
+        _address(where, filters.address)
+    if filters.reason is not None:
+        where.add("positionCaseInsensitiveUTF8(reason, {String}) > 0", _filled("reason", filters.reason))
 
 
 def log_conditions(where: Conditions, log: str | Sequence[str] | None) -> None:
@@ -223,7 +279,8 @@ def _times(where: Conditions, filters: Filters, now: int | None, zone: datetime.
         where.add("timestamp < fromUnixTimestamp64Nano({Int64}, 'UTC')", until)
     if since is not None and until is not None and since >= until:
         raise QueryError(
-            f"since ({filters.since}) is not before until ({filters.until}); nothing lies between"
+            f"since ({format_iso(since, zone=zone, digits=3)}) is not before "
+            f"until ({format_iso(until, zone=zone, digits=3)}); nothing lies between"
         )
 
 
@@ -237,8 +294,7 @@ def _target(where: Conditions, target: str, related: bool) -> bool:
             raise QueryError(
                 f"target {target!r} has a pattern and an id; write shop.Order/7, or only 'shop.*'"
             )
-        pattern = re.sub(r"([\\%_])", r"\\\1", kind).replace("*", "%")
-        where.add("target_type LIKE {String}", pattern)
+        _pattern(where, "target_type", kind)
     elif slash:
         if related:
             where.add("(target = {String} OR has(related, {String}))", target, target)
@@ -247,6 +303,36 @@ def _target(where: Conditions, target: str, related: bool) -> bool:
     else:
         where.add("target_type = {String}", kind)
     return bool(slash)
+
+
+def _pattern(where: Conditions, column: str, value: str) -> None:
+    """Add the condition that a column is ``value``, or like it where that has a ``*``."""
+    if "*" in _filled(column, value):
+        where.add(f"{column} LIKE {{String}}", re.sub(r"([\\%_])", r"\\\1", value).replace("*", "%"))
+    else:
+        where.add(f"{column} = {{String}}", value)
+
+
+def _address(where: Conditions, value: str) -> None:
+    """Add the condition on the client's address: itself, or the network it lies in."""
+    text = _filled("address", value).strip()
+    try:
+        network = ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        if "/" in text:
+            raise QueryError(
+                f"address {value!r} is not a network; write 203.0.113.7, 203.0.113.0/24 or 2001:db8::/32"
+            ) from None
+        where.add("source_ip = {String}", text)  # a host name, or what else stands for an address
+        return
+    if network.num_addresses == 1:
+        where.add("source_ip = {String}", str(network.network_address))
+        return
+    valid = "isIPv4String" if network.version == 4 else "isIPv6String"
+    where.add(
+        f"({valid}(source_ip) AND isIPAddressInRange(if({valid}(source_ip), source_ip, '::'), {{String}}))",
+        str(network),
+    )
 
 
 def _text(where: Conditions, text: str) -> None:
@@ -273,7 +359,7 @@ def trace_id(text: str) -> str:
     found = parent.group(1) if parent else lowered.replace("-", "")
     if not re.fullmatch(r"[0-9a-f]{32}", found):
         raise QueryError(
-            f"trace id {text!r} is none; write its 32 hexadecimal digits, or a traceparent header"
+            f"{text!r} is not a trace id; write its 32 hexadecimal digits, or a traceparent header"
         )
     return found
 
@@ -313,4 +399,4 @@ def read_cursor(cursor: str) -> tuple[int, str]:
             raise ValueError(record_id)
         return int(timestamp), record_id
     except ValueError as error:
-        raise QueryError(f"cursor {cursor!r} is none; take it from the page before, unchanged") from error
+        raise QueryError(f"{cursor!r} is not a cursor; take it from the page before, unchanged") from error

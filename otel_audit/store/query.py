@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import re
 from collections.abc import Iterator, Sequence
-from typing import Literal, Self, TypeAlias
+from typing import Literal, Self, TypeAlias, Unpack
 
 import msgspec
 
@@ -20,6 +20,7 @@ from otel_audit.store.filters import (
     HISTORY_LOGS,
     MAX_LIMIT,
     Conditions,
+    FilterOptions,
     Filters,
     log_conditions,
     select,
@@ -32,7 +33,9 @@ from otel_audit.store.schema import TRACES
 from otel_audit.store.times import TimeLike, parse_time
 from otel_audit.store.traces import SPAN_COLUMNS, Trace, span, tree
 
-Vocabulary: TypeAlias = Literal["actor", "action", "target", "field", "log", "tenant"]
+Vocabulary: TypeAlias = Literal[
+    "actor", "action", "target", "field", "log", "tenant", "service", "route", "address", "on_behalf_of"
+]
 
 _MAX_SPANS = 20_000
 _SPARE = 16
@@ -44,6 +47,10 @@ _VOCABULARY_SQL: dict[Vocabulary, str] = {
     "field": "arrayJoin(changes.field)",
     "log": "log",
     "tenant": "tenant",
+    "service": "service",
+    "route": "route",
+    "address": "source_ip",
+    "on_behalf_of": "on_behalf_of",
 }
 
 
@@ -82,49 +89,19 @@ class AuditStore:
         self._database = self._client.config.database
         self._zone = zone
 
-    def query(
-        self,
-        *,
-        actor: str | None = None,
-        target: str | None = None,
-        action: str | Sequence[str] | None = None,
-        outcome: str | Sequence[str] | None = None,
-        field: str | None = None,
-        trace_id: str | None = None,
-        request_id: str | None = None,
-        since: TimeLike | None = None,
-        until: TimeLike | None = None,
-        text: str | None = None,
-        log: str | Sequence[str] | None = None,
-        tenant: str | None = None,
-        limit: int = 50,
-        cursor: str | None = None,
-    ) -> Page:
+    def query(self, *, limit: int = 50, cursor: str | None = None, **filters: Unpack[FilterOptions]) -> Page:
         """Find records, newest first; see :class:`~otel_audit.store.filters.Filters` for what each means.
 
         Args:
             limit: entries on a page, at most 10 000.
             cursor: of the page before.
+            filters: what to look for: ``actor="ana", since="2 hours ago"``.
 
         Raises:
             QueryError: a filter cannot be meant; says what is valid.
             StoreError: the store cannot be reached, or refuses.
         """
-        filters = Filters(
-            actor=actor,
-            target=target,
-            action=action,
-            outcome=outcome,
-            field=field,
-            trace_id=trace_id,
-            request_id=request_id,
-            since=since,
-            until=until,
-            text=text,
-            log=log,
-            tenant=tenant,
-        )
-        return self.find(filters, limit=limit, cursor=cursor)
+        return self.find(Filters(**filters), limit=limit, cursor=cursor)
 
     def find(
         self, filters: Filters, *, limit: int = 50, cursor: str | None = None, related: bool = False
@@ -142,7 +119,9 @@ class AuditStore:
         entries: dict[str, AuditEntry] = {}
         wanted = limit + 1 + _SPARE
         while len(entries) <= limit:
-            sql, parameters = select(self._database, filters, rows=wanted, cursor=cursor, related=related)
+            sql, parameters = select(
+                self._database, filters, rows=wanted, cursor=cursor, related=related, zone=self._zone
+            )
             rows = [entry(row) for row in self._client.query(sql, parameters)]
             for each in rows:
                 entries.setdefault(each.id, each)
@@ -246,7 +225,7 @@ class AuditStore:
         text = fragment.strip().lower()
         if not re.fullmatch(r"[0-9a-f-]{6,36}", text):
             raise QueryError(
-                f"record id {fragment!r} is none; write it in full, or at least its last 6 digits"
+                f"{fragment!r} is not a record id; write it in full, or at least its last 6 digits"
             )
         where = Conditions()
         where.add("ordinal = 0")
@@ -315,5 +294,5 @@ class AuditStore:
 def _record_id(text: str) -> str:
     bare = text.strip().lower().replace("-", "")
     if not re.fullmatch(r"[0-9a-f]{32}", bare):
-        raise QueryError(f"record id {text!r} is none; write it as 8-4-4-4-12 hexadecimal digits")
+        raise QueryError(f"{text!r} is not a record id; write it as 8-4-4-4-12 hexadecimal digits")
     return f"{bare[:8]}-{bare[8:12]}-{bare[12:16]}-{bare[16:20]}-{bare[20:]}"

@@ -16,8 +16,9 @@ from otel_audit.errors import QueryError
 TimeLike: TypeAlias = "str | int | dt.datetime | dt.date | dt.timedelta"
 
 VALID_TIMES: Final = (
-    "15m, 2h, 3d, 1w, '2 hours ago', 'an hour ago', today, yesterday, 'yesterday 14:00', monday, 14:30, "
-    "2026-11-23, '2026-11-23 14:30', 2026-11-23T14:30:00Z, now"
+    "15m, 2h, 3d, 1w, 3mo, '2 hours ago', 'an hour ago', today, yesterday, 'yesterday 14:00', monday, 14:30, "
+    "october, 'october 2025', 'this month', 2026-10, 2026-11-23, '2026-11-23 14:30', "
+    "2026-11-23T14:30:00Z, now"
 )
 """What a message lists when a time is not understood."""
 
@@ -38,7 +39,22 @@ _MONTH_UNITS: Final = {
     **dict.fromkeys(("mo", "month", "months"), 1),
     **dict.fromkeys(("y", "yr", "year", "years"), 12),
 }
-_WEEKDAYS: Final = [name.lower() for name in calendar.day_name]
+# Not calendar's names, which the locale decides.
+_WEEKDAYS: Final = ["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]
+_MONTHS: Final = [
+    "january",
+    "february",
+    "march",
+    "april",
+    "may",
+    "june",
+    "july",
+    "august",
+    "september",
+    "october",
+    "november",
+    "december",
+]
 _AMOUNT: Final = re.compile(r"(\d+(?:\.\d+)?|an?(?= ))\s*([a-z]+)\s*(?:,|and\b)?\s*")
 _CLOCK: Final = re.compile(r"(?:at )?(\d{1,2}):(\d\d)(?::(\d\d)(?:[.,](\d{1,9}))?)?")
 _ISO: Final = re.compile(
@@ -97,6 +113,9 @@ def _parse(text: str, now: int, zone: dt.tzinfo | None, end: bool) -> int:
     clock = _CLOCK.fullmatch(words)
     if clock:
         return _at(local.date(), clock, zone)
+    month = _named_month(words, local.date())
+    if month is not None:
+        return _day(_next_month(month) if end else month, zone, end=False)
     name, _, rest = words.removeprefix("last ").partition(" ")
     day = _named_day(name, local.date(), before=words.startswith("last "))
     if day is not None:
@@ -169,6 +188,27 @@ def _named_day(name: str, today: dt.date, *, before: bool) -> dt.date | None:
     return None
 
 
+def _named_month(words: str, today: dt.date) -> dt.date | None:
+    """Return the first day of a month: ``2026-10``, ``october`` (the latest), ``october 2025``."""
+    if words == "this month":
+        return today.replace(day=1)
+    numbered = re.fullmatch(r"(\d{4})-(\d\d)", words)
+    if numbered:
+        return dt.date(int(numbered[1]), int(numbered[2]), 1)
+    named = re.fullmatch(r"(?:last )?([a-z]+)(?: (\d{4}))?", words)
+    for number, name in enumerate(_MONTHS, 1) if named else ():
+        if named and named[1] in (name, name[:3]):
+            year = int(named[2]) if named[2] else today.year - (number > today.month)
+            if words.startswith("last ") and not named[2] and number == today.month:
+                year -= 1
+            return dt.date(year, number, 1)
+    return None
+
+
+def _next_month(first: dt.date) -> dt.date:
+    return (first + dt.timedelta(days=31)).replace(day=1)
+
+
 def _at(day: dt.date, clock: re.Match[str], zone: dt.tzinfo | None) -> int:
     hour, minute, second, fraction = clock.groups()
     moment = dt.datetime.combine(day, dt.time(int(hour), int(minute), int(second or 0)))
@@ -182,12 +222,12 @@ def _day(day: dt.date, zone: dt.tzinfo | None, end: bool) -> int:
 
 def _local(nanoseconds: int, zone: dt.tzinfo | None) -> dt.datetime:
     moment = dt.datetime(1970, 1, 1, tzinfo=dt.UTC) + dt.timedelta(microseconds=nanoseconds // 1000)
-    return moment.astimezone(zone).replace(tzinfo=None)
+    return _in_zone(moment, zone).replace(tzinfo=None)
 
 
 def _nanoseconds(moment: dt.datetime, zone: dt.tzinfo | None) -> int:
     if moment.tzinfo is None:
-        moment = moment.astimezone() if zone is None else moment.replace(tzinfo=zone)
+        moment = _in_zone(moment, None) if zone is None else moment.replace(tzinfo=zone)
     since = moment - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
     return since // dt.timedelta(microseconds=1) * 1000
 
@@ -227,4 +267,12 @@ def zone_name(nanoseconds: int, *, zone: dt.tzinfo | None = None) -> str:
 
 def _aware(nanoseconds: int, zone: dt.tzinfo | None) -> dt.datetime:
     moment = dt.datetime(1970, 1, 1, tzinfo=dt.UTC) + dt.timedelta(microseconds=nanoseconds // 1000)
-    return moment.astimezone(zone)
+    return _in_zone(moment, zone)
+
+
+def _in_zone(moment: dt.datetime, zone: dt.tzinfo | None) -> dt.datetime:
+    """Bring a time into a zone; where the machine's makes no sense (TZ=UTC+25), into UTC."""
+    try:
+        return moment.astimezone(zone)
+    except ValueError:
+        return moment.astimezone(dt.UTC) if moment.tzinfo else moment.replace(tzinfo=dt.UTC)

@@ -1,0 +1,55 @@
+"""Records as comma-separated values, for spreadsheets: one line per record, changes as JSON in one column."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+import msgspec
+
+from otel_audit.cli.safe import safe, safe_json
+from otel_audit.store.entries import AuditEntry
+from otel_audit.store.times import format_iso
+
+_COLUMNS: Final = (
+    *("time", "actor", "actor_id", "actor_type", "on_behalf_of", "action", "outcome", "target_type"),
+    *("target_id", "rows", "changes", "fields", "source", "method", "route", "service", "tenant", "reason"),
+    *("error", "message", "log", "event_name", "request_id", "trace_id", "id"),
+)
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
+
+
+def csv_lines(entries: Sequence[AuditEntry], *, header: bool) -> Iterator[str]:
+    """Return the lines: RFC 4180 with line feeds, times in UTC, what a terminal would act on escaped.
+
+    A text that a spreadsheet would take for a formula gets an apostrophe in front (OWASP: CSV Injection).
+    """
+    if header:
+        yield ",".join(_COLUMNS)
+    for entry in entries:
+        line = io.StringIO()
+        csv.writer(line, lineterminator="").writerow(map(_cell, _values(entry)))
+        yield line.getvalue()
+
+
+def _values(entry: AuditEntry) -> Iterator[str]:
+    special = {
+        "time": format_iso(entry.timestamp),
+        "actor": entry.actor.name,
+        "actor_id": entry.actor.id,
+        "actor_type": entry.actor.type,
+        "on_behalf_of": entry.actor.on_behalf_of,
+        "target_type": entry.target.type if entry.target else "",
+        "target_id": entry.target.id if entry.target else "",
+        "rows": str(entry.rows) if entry.rows else "",
+        "changes": safe_json(msgspec.to_builtins(entry.changes)) if entry.changes else "",
+        "fields": " ".join(entry.fields),
+    }
+    for name in _COLUMNS:
+        yield special[name] if name in special else getattr(entry, name)
+
+
+def _cell(text: str) -> str:
+    return safe(f"'{text}" if text.startswith(_FORMULA) else text)
