@@ -32,7 +32,7 @@ def _libraries() -> tuple[str, ...]:
     from pathlib import Path
 
     paths = sysconfig.get_paths()
-    libraries = (paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib"))
+    libraries = (paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib", "scripts"))
     return tuple(f"{Path(directory).resolve()}/" for directory in (str(Path(__file__).parent), *libraries))
 
 
@@ -41,7 +41,10 @@ def _is_application(filename: str) -> bool:
 
     if filename.startswith("<"):  # frozen modules, and what was made with exec
         return False
-    path = str(Path(filename).resolve())
+    path = Path(filename).resolve()
+    if path.name == "manage.py" or (not path.suffix and path.parent.name in ("bin", "Scripts")):
+        return False  # it only starts the work: a server's script, another environment's included
+    text = str(path)
     return (
-        not path.startswith(_libraries()) and "/site-packages/" not in path and "/dist-packages/" not in path
+        not text.startswith(_libraries()) and "/site-packages/" not in text and "/dist-packages/" not in text
     )

@@ -16,6 +16,7 @@ from typing import Final
 UNKNOWN_ADDRESS: Final = "unknown"
 _MAX_USER_AGENT: Final = 512
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/+=@~-]{0,127}").fullmatch
+_ZONE: Final = re.compile(r"[A-Za-z0-9._~-]{1,32}").fullmatch  # RFC 6874, without percent encoding
 _BRACKETED: Final = re.compile(r"\[([^\]]+)\](?::\d+)?").fullmatch
 
 
@@ -51,6 +52,8 @@ def _address(text: str) -> tuple[str, str]:
     except ValueError:
         return UNKNOWN_ADDRESS, ""
     if isinstance(address, ipaddress.IPv6Address):
+        if address.scope_id is not None and not _ZONE(address.scope_id):  # Python takes any text for one
+            return UNKNOWN_ADDRESS, ""
         if address.ipv4_mapped is None:
             return str(address), "ipv6"
         address = address.ipv4_mapped  # a dual-stack socket writes IPv4 peers this way
