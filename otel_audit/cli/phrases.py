@@ -23,9 +23,11 @@ OUTCOME_STYLES: Final = {"success": "green", "failure": "bold red", "unknown": "
 _SIGNS: Final = {"success": "✓", "failure": "✗ failure", "unknown": "? unknown"}
 
 
-def who(actor: Actor) -> str:
-    """Name the actor: by name, else id; with whom they act for."""
+def who(actor: Actor, known_as: str = "") -> str:
+    """Name the actor: by name, else id, with the name other records have for it; with whom they act for."""
     name = safe(actor.name or actor.id)
+    if known_as and not actor.name:
+        name = f"{name} [{safe(known_as)}]"
     if actor.type in ("system", "service"):
         name += f" ({actor.type})"
     return f"{name} for {safe(actor.on_behalf_of)}" if actor.on_behalf_of else name

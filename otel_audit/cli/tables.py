@@ -117,7 +117,10 @@ def _cells(entry: AuditEntry, screen: Screen, *, wide: bool, date: bool) -> list
         phrases.outcome(entry.outcome, ascii_only=screen.ascii_only),
         style=phrases.OUTCOME_STYLES.get(entry.outcome, ""),
     )
-    who = Text(phrases.who(entry.actor), style="italic" if entry.actor.type == "unknown" else "")
+    who = Text(
+        phrases.who(entry.actor, entry.actor_known_as),
+        style="italic" if entry.actor.type == "unknown" else "",
+    )
     changes = _changes(entry, width, verbose=screen.verbose)
     time = format_time(entry.timestamp, zone=screen.zone)
     day, clock = time[:10], time[11:]
@@ -157,7 +160,7 @@ def entry_lines(
     rows += [
         (
             format_iso(each.timestamp, zone=screen.zone, digits=3),
-            phrases.who(each.actor),
+            phrases.who(each.actor, each.actor_known_as),
             safe(each.action),
             safe(each.outcome),
             phrases.what_object(each) or "-",
@@ -193,7 +196,7 @@ def blame_table(found: Sequence[Blame], screen: Screen) -> Table:
         table.add_row(
             Text(safe(each.field), style="bold"),
             Text(phrases.value(each.value)),
-            Text(phrases.who(each.entry.actor)),
+            Text(phrases.who(each.entry.actor, each.entry.actor_known_as)),
             Text(format_time(each.entry.timestamp, zone=screen.zone)),
             Text(safe(each.view or each.entry.route or each.code or each.entry.service)),
             Text(safe(each.entry.id[-8:]), style="dim"),

@@ -54,6 +54,7 @@ class Filters(msgspec.Struct, frozen=True, kw_only=True):
         reason: a part of the reason, without case.
         on_behalf_of: whom the actor acted for.
         completeness: ``full``, ``ids``, ``count``, ``statement``; one or several.
+        actor_ids: ids of users that ``actor`` names; :class:`AuditStore` finds them in the trail.
     """
 
     actor: str | None = None
@@ -75,6 +76,7 @@ class Filters(msgspec.Struct, frozen=True, kw_only=True):
     reason: str | None = None
     on_behalf_of: str | None = None
     completeness: str | Sequence[str] | None = None
+    actor_ids: Sequence[str] = ()
 
 
 class FilterOptions(typing.TypedDict, total=False):
@@ -211,7 +213,7 @@ def conditions(
     if filters.target is not None:
         rows = _target(where, filters.target, related)
     if filters.actor is not None:
-        where.add("(actor_id = {String} OR actor_name = {String})", filters.actor, filters.actor)
+        _actor(where, filters.actor, filters.actor_ids)
     if filters.action is not None:
         where.add(
             "action IN {Array(String)}", [action.upper() for action in _several("action", filters.action)]
@@ -303,6 +305,15 @@ def _target(where: Conditions, target: str, related: bool) -> bool:
     else:
         where.add("target_type = {String}", kind)
     return bool(slash)
+
+
+def _actor(where: Conditions, actor: str, ids: Sequence[str]) -> None:
+    """Add the condition on who: by id or name, and by the ids that carry the name where a record has none."""
+    if ids:
+        nameless = "(actor_name = '' AND actor_type = 'user' AND actor_id IN {Array(String)})"
+        where.add(f"(actor_id = {{String}} OR actor_name = {{String}} OR {nameless})", actor, actor, ids)
+    else:
+        where.add("(actor_id = {String} OR actor_name = {String})", actor, actor)
 
 
 def _pattern(where: Conditions, column: str, value: str) -> None:

@@ -29,7 +29,7 @@ from otel_audit.store.filters import (
     union,
     write_cursor,
 )
-from otel_audit.store.schema import TRACES
+from otel_audit.store.schema import EVENTS, TRACES
 from otel_audit.store.times import TimeLike, parse_time
 from otel_audit.store.traces import SPAN_COLUMNS, Trace, span, tree
 
@@ -38,6 +38,8 @@ Vocabulary: TypeAlias = Literal[
 ]
 
 _MAX_SPANS = 20_000
+_MAX_NAMESAKES = 100
+_NAMES_WITHIN = 90 * 86_400 * 10**9
 _SPARE = 16
 """Rows read beyond a page, for records that were sent twice."""
 _VOCABULARY_SQL: dict[Vocabulary, str] = {
@@ -115,7 +117,7 @@ class AuditStore:
             raise QueryError(
                 f"limit is {limit}; write a number from 1 to {MAX_LIMIT}, and page on with the cursor"
             )
-        filters = self._at_fixed_times(filters)
+        filters = self._with_actor_ids(self._at_fixed_times(filters))
         entries: dict[str, AuditEntry] = {}
         wanted = limit + 1 + _SPARE
         while len(entries) <= limit:
@@ -131,9 +133,45 @@ class AuditStore:
             wanted = min(2 * wanted, MAX_LIMIT)
         found = list(entries.values())
         if len(found) <= limit:
-            return Page(found)
+            return Page(self._with_names(found))
         last = found[limit - 1]
-        return Page(found[:limit], write_cursor(last.timestamp, last.id))
+        return Page(self._with_names(found[:limit]), write_cursor(last.timestamp, last.id))
+
+    def _with_actor_ids(self, filters: Filters) -> Filters:
+        """Look up which users carry the name asked for: some of their records have only the id."""
+        if filters.actor is None:
+            return filters
+        rows = self._client.query(
+            f"SELECT DISTINCT actor_id FROM {self._database}.{EVENTS} WHERE actor_name = {{name:String}} "
+            f"AND actor_type = 'user' AND actor_id != {{name:String}} LIMIT {_MAX_NAMESAKES}",
+            {"name": filters.actor},
+        )
+        return msgspec.structs.replace(filters, actor_ids=[str(row["actor_id"]) for row in rows])
+
+    def _with_names(self, entries: list[AuditEntry]) -> list[AuditEntry]:
+        """Give users without a name the one that other records of the same time have for their id."""
+        nameless = {each.actor.id for each in entries if each.actor.type == "user" and not each.actor.name}
+        if not nameless:
+            return entries
+        moments = [each.timestamp for each in entries]
+        moment = "fromUnixTimestamp64Nano({%s:Int64}, 'UTC')"
+        rows = self._client.query(
+            f"SELECT actor_id, argMax(actor_name, timestamp) AS name FROM {self._database}.{EVENTS} "
+            f"WHERE actor_type = 'user' AND actor_name != '' AND actor_id IN {{ids:Array(String)}} "
+            f"AND timestamp BETWEEN {moment % 'since'} AND {moment % 'until'} GROUP BY actor_id",
+            {
+                "ids": sorted(nameless),
+                "since": min(moments) - _NAMES_WITHIN,
+                "until": max(moments) + _NAMES_WITHIN,
+            },
+        )
+        names = {str(row["actor_id"]): str(row["name"]) for row in rows}
+        return [
+            msgspec.structs.replace(each, actor_known_as=names[each.actor.id])
+            if each.actor.type == "user" and not each.actor.name and each.actor.id in names
+            else each
+            for each in entries
+        ]
 
     def _at_fixed_times(self, filters: Filters) -> Filters:
         """Put numbers in the place of words, so that "an hour ago" stays the same over several statements."""

@@ -56,7 +56,15 @@ CELLS = record(
     target=Target("shop.Note", "@SUM(A1)"),
     message='-2, "quoted"\nand a second line',
 )
-RECORDS = [STARTED, CREATED, MOVED, CELLS]
+NAMELESS = record(
+    "shop.cart.update",
+    "UPDATE",
+    at=NOON + 8 * MINUTE,
+    actor=Actor("2", "user"),
+    target=Target("shop.Cart", "1"),
+    changes=[Change("open", "true", "false", "bool")],
+)
+RECORDS = [STARTED, CREATED, MOVED, CELLS, NAMELESS]
 
 
 @pytest.fixture(scope="module")
@@ -78,8 +86,8 @@ def ask(command: Command, support: Serving, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["--service", "shop"], 4),
-        (["--service", "sh*"], 4),
+        (["--service", "shop"], 5),
+        (["--service", "sh*"], 5),
         (["--service", "sh"], 0),
         (["--address", "203.0.113.7"], 1),
         (["--address", "203.0.113.0/24"], 1),
@@ -93,14 +101,26 @@ def ask(command: Command, support: Serving, monkeypatch: pytest.MonkeyPatch) -> 
         (["--route", "customers%"], 0),
         (["--reason", "ticket 4711"], 1),
         (["--on-behalf-of", "7"], 1),
-        (["--since", "2026-11", "--until", "2026-11"], 4),
-        (["--since", "november 2026", "--until", "november 2026"], 4),
+        (["--since", "2026-11", "--until", "2026-11"], 5),
+        (["--since", "november 2026", "--until", "november 2026"], 5),
         (["--until", "2026-10"], 0),
     ],
 )
 def test_records_are_found_by(ask: Command, arguments: list[str], expected: int) -> None:
     done = ask("query", "--json", *arguments)
     assert len(done.out.splitlines()) == expected, done.err
+
+
+def test_a_record_with_only_the_id_of_a_user_is_found_by_name_and_shows_it_marked(ask: Command) -> None:
+    done = ask("query", "--actor", "ana")
+    [nameless] = [line for line in done.out.splitlines() if NAMELESS.id in line]
+    assert " 2 [ana] " in nameless
+    assert "[ana]" not in done.out.replace(nameless, "")
+    [entry] = [
+        json.loads(line) for line in ask("query", "--json", "--target", "shop.Cart/1").out.splitlines()
+    ]
+    assert entry["actor"] == {"id": "2", "type": "user"}
+    assert entry["actor_known_as"] == "ana"
 
 
 def test_a_network_that_is_none_is_refused_with_what_to_write(ask: Command) -> None:
@@ -130,7 +150,7 @@ def test_what_is_rarely_asked_for_is_folded_in_lists_and_nowhere_else(ask: Comma
 def test_csv_is_a_table_that_no_spreadsheet_runs(ask: Command) -> None:
     rows = list(csv.DictReader(io.StringIO(ask("query", "--csv").out)))
     assert [row["id"] for row in rows] == [each.id for each in reversed(RECORDS)]
-    hostile, moved = rows[0], rows[1]
+    hostile, moved = rows[1], rows[2]
     assert hostile["actor_id"] == "'=1+1"
     assert hostile["target_id"] == "'@SUM(A1)"
     assert hostile["message"] == '\'-2, "quoted"\\nand a second line'
