@@ -76,6 +76,7 @@ _STATUS: Final = {
     gate.ACCESS_DENIED: 403,
     164: 403,  # read-only
     516: 403,  # authentication failed
+    gate.UNKNOWN_FORMAT: 400,
     60: 404,  # unknown table
     81: 404,  # unknown database
     46: 404,  # unknown function
@@ -317,12 +318,12 @@ class QueryPort:
             connection.query(f"SET {name} = '{value.translate(_LITERAL)}'")
         connection.query(f"SET max_result_bytes = {self._max_result}, result_overflow_mode = 'throw'")
         connection.query(f"SET max_memory_usage = {self._max_memory}")
+        found = _FORMAT.search(sql)
+        output = gate.output_format(found.group(1) if found else call.format)
         self._gate.check(connection, sql)
         # Read-only, the engine says of every setting that it cannot be changed, and drivers believe it.
         if not _SETTINGS_LIST.match(sql):
             connection.query("SET readonly = 1")
-        found = _FORMAT.search(sql)
-        output = found.group(1) if found else call.format
         answer = connection.query(sql, output, call.parameters)
         body = answer.body
         if not body and output == "Native":

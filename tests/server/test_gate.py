@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import re
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,8 +12,15 @@ from pathlib import Path
 import httpx
 import pytest
 
-from otel_audit.server.gate import Denied, allowed_settings, parse_insert, parse_set, parse_use
-from tests.trail import Serving
+from otel_audit.server.gate import SETTINGS, Denied, allowed_settings, parse_insert, parse_set, parse_use
+from tests.trail import Serving, serving
+
+READ_DESCRIPTIONS = Path(__file__).with_name("settings.json")
+"""Setting to the hash of the description it had when it was read and found harmless."""
+REACHING = re.compile(r"(?<![a-z])(?:path|schema|file|url|subject)s?(?![a-z])", re.IGNORECASE)
+"""Words of settings that write files or call out: ``output_format_schema``, ``…_errors_file_path``, …"""
+READ_NEVERTHELESS: dict[str, str] = {}
+"""Setting to the reason why it is harmless although its name or description has one of those words."""
 
 
 @pytest.fixture
@@ -211,6 +221,10 @@ def test_settings_that_widen_what_may_be_done_are_ignored() -> None:
         "input_format_values_interpret_expressions": "1",
         "allow_introspection_functions": "1",
         "format_schema": "/etc/passwd",
+        "output_format_schema": "/tmp/evil",
+        "input_format_record_errors_file_path": "/tmp/evil",
+        "output_format_avro_confluent_subject": "x",
+        "max_block_size_of_another_name": "1",
         "max_block_size": "10",
         "output_format_json_quote_64bit_integers": "0",
     }
@@ -218,6 +232,100 @@ def test_settings_that_widen_what_may_be_done_are_ignored() -> None:
         "max_block_size": "10",
         "output_format_json_quote_64bit_integers": "0",
     }
+
+
+def test_each_setting_a_client_may_choose_has_been_read(port: httpx.Client) -> None:
+    """None names a file, a schema or an address; a new engine that describes one anew asks for a look."""
+    answer = port.post("/", content="SELECT name, description FROM system.settings FORMAT JSONCompactEachRow")
+    described = dict(json.loads(line) for line in answer.text.splitlines())
+    assert len(described) > 1000
+    assert described.keys() >= SETTINGS
+    reaching = {name for name in SETTINGS if REACHING.search(f"{name.replace('_', ' ')} {described[name]}")}
+    assert reaching == READ_NEVERTHELESS.keys()
+    assert REACHING.search("output_format_schema".replace("_", " "))
+    found = {name: hashlib.sha256(described[name].encode()).hexdigest()[:16] for name in sorted(SETTINGS)}
+    read = json.loads(READ_DESCRIPTIONS.read_text())
+    anew = [f"{name}: {described[name]}" for name in found if found[name] != read.get(name)]
+    assert not anew, "read these, then put their hashes into settings.json:\n" + "\n".join(anew)
+    assert read == found
+
+
+def write_attempts(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield statements and parameters that would write ``path`` if the setting came through."""
+    columns = "SELECT 1 AS `x\nevil`"
+    for setting in ("output_format_schema", "format_schema", "input_format_record_errors_file_path"):
+        for name in ("Protobuf", "ProtobufSingle", "ProtobufList", "CapnProto", "Template", "TSV"):
+            yield f"{columns} FORMAT {name}", {setting: str(path)}
+            yield columns, {setting: str(path), "default_format": name}
+            yield f"{columns} FORMAT {name} SETTINGS {setting} = '{path}'", {}
+            yield f"{columns} SETTINGS {setting} = '{path}' FORMAT {name}", {}
+            yield f"SELECT * FROM ({columns} SETTINGS {setting} = '{path}') FORMAT {name}", {}
+            yield f"({columns} SETTINGS {setting} = '{path}') UNION ALL (SELECT 1) FORMAT {name}", {}
+            yield f"SELECT arrayMap(x -> (SELECT 1 SETTINGS {setting} = '{path}'), [1]) FORMAT {name}", {}
+            yield f"EXPLAIN {columns} FORMAT {name}", {setting: str(path)}
+        yield f"SET {setting} = '{path}'", {"session_id": "writer"}
+        yield f"{columns} FORMAT Protobuf", {"session_id": "writer"}
+        yield (
+            "INSERT INTO otel.otel_logs (Timestamp) FORMAT CSV\nnot a time\n",
+            {setting: str(path), "input_format_allow_errors_num": "9"},
+        )
+        yield (
+            f"INSERT INTO otel.otel_logs (Timestamp) SETTINGS {setting} = '{path}' FORMAT CSV\nnot a time\n",
+            {},
+        )
+
+
+def test_no_setting_writes_a_file(tmp_path: Path) -> None:
+    """By parameter, SET, clause or session, with any format: nothing appears, not even beside the server."""
+    aim = tmp_path / "aim"
+    aim.mkdir()
+    with serving(tmp_path) as running, httpx.Client(base_url=running.clickhouse, timeout=30) as client:
+        before = {path.name for path in tmp_path.iterdir()}
+        for sql, params in write_attempts(aim / "evil"):
+            client.post("/", content=sql, params=params)
+            assert not list(aim.iterdir()), (sql, params)
+        assert {path.name for path in tmp_path.iterdir()} == before
+        assert client.post("/", content="SELECT 1").text == "1\n"
+
+
+@pytest.mark.parametrize("name", ["Protobuf", "CapnProto", "Template", "SQLInsert", "debug", "dataframe", ""])
+@pytest.mark.parametrize(
+    "asked", ["{}", "SELECT 1 FORMAT {} SETTINGS readonly = 1", "SELECT 1 SETTINGS readonly = 1 FORMAT {}"]
+)
+def test_an_answer_in_a_format_that_is_not_listed_is_refused(
+    port: httpx.Client, name: str, asked: str
+) -> None:
+    """Wherever it is named, with the formats there are."""
+    if asked == "{}":
+        answer = port.post("/", content="SELECT 1", params={"default_format": name})
+        assert answer.status_code == (400 if name else 200)
+    else:
+        answer = port.post("/", content=asked.format(name))
+        assert answer.status_code == 400
+    assert not name or "JSONEachRow" in answer.text or answer.headers["X-ClickHouse-Exception-Code"] == "62"
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        "optimize = 0 SELECT 1; DROP TABLE otel.audit_events",
+        "graph=0 SELECT 1; TRUNCATE TABLE otel.audit_events",
+        "graph = 1 SELECT 1 INTO OUTFILE '/tmp/otel-audit-never'",
+        "; DROP TABLE otel.audit_events",
+        "1); DROP TABLE otel.audit_events; --",
+        "') ; DROP TABLE otel.audit_events; --",
+        "SELECT 1\0; DROP TABLE otel.audit_events",
+        "SELECT 1 FROM (SELECT 2) ; ; DROP TABLE otel.audit_events",
+        "SELEC 1; DROP TABLE otel.audit_events",
+        "$$; DROP TABLE otel.audit_events",
+    ],
+)
+def test_what_does_not_parse_is_never_run(port: httpx.Client, attack: str) -> None:
+    """Not in part either: behind a word of ours a text may be two statements that do parse."""
+    answer = port.post("/", content=attack)
+    assert answer.status_code in (400, 403), answer.text
+    assert port.post("/", content="EXISTS TABLE otel.audit_events").text == "1\n"
+    assert not Path("/tmp/otel-audit-never").exists()
 
 
 def test_inserts_are_taken_apart() -> None:
