@@ -35,6 +35,8 @@ from otel_audit.store.schema import TRACES, landing
 
 COMMAND = (sys.executable, "-c", "from otel_audit.cli import main; main()")
 START_SECONDS = 60
+DRIVER = {"Content-Type": "application/octet-stream"}
+"""What a client sends that is no page in a browser: rows without it need a token."""
 
 
 class Serving(NamedTuple):

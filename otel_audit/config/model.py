@@ -276,6 +276,14 @@ class ServerConfig(_Section, frozen=True):
             extra=SECRET,
         ),
     ] = ""
+    hosts: Annotated[
+        list[str],
+        Meta(
+            description="More names by which requests without a token may reach this server (the header "
+            "`Host`). `localhost` and its addresses always do; any other name may be that of a web page "
+            "which points it here."
+        ),
+    ] = []
     fsync: Annotated[bool, Meta(description="Flush to the disk before a request is acknowledged.")] = True
     max_request_bytes: Annotated[Bytes, Meta(description="Largest request body, after decompression.")] = (
         64 * 1024 * 1024

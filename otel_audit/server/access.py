@@ -1,30 +1,67 @@
-"""Who may talk to the server: the bearer token, and which addresses may be listened on without one."""
+"""Who may talk to the server: tokens and what each opens, and which addresses may be listened on without."""
 
 from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import hmac
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Final, Literal, TypeAlias
 
+from otel_audit.config.model import ServerConfig
 from otel_audit.errors import ConfigurationError
+
+Right: TypeAlias = Literal["read", "write", "admin"]
+
+RIGHTS: Final[tuple[Right, ...]] = ("read", "write", "admin")
 
 
 class Access:
-    """Checks the token of a request; without a configured token everyone is let in."""
+    """Knows the token of each right; a right without one is everybody's.
 
-    def __init__(self, token: str) -> None:
-        self._token = token.encode()
+    The token to administer opens the other two as well.
+    """
 
-    def allows(self, candidates: Iterable[str | None]) -> bool:
-        """Say whether one of the presented secrets is the token, in time that does not depend on it."""
-        if not self._token:
-            return True
-        found = False
-        for candidate in candidates:
-            found |= hmac.compare_digest((candidate or "").encode("utf-8", "surrogateescape"), self._token)
-        return found
+    def __init__(self, tokens: Mapping[Right, str]) -> None:
+        self._digests = {right: _digest(token) for right, token in tokens.items() if token}
+
+    def rights(self, presented: Iterable[str]) -> frozenset[Right]:
+        """Return what the presented secrets open, in time that does not depend on the tokens."""
+        given = [_digest(secret) for secret in presented]
+        matched = {
+            right
+            for right, digest in self._digests.items()
+            if sum(hmac.compare_digest(digest, each) for each in given)
+        }
+        return frozenset(RIGHTS if "admin" in matched else matched)
+
+    def open(self, right: Right) -> bool:
+        """Return whether a right needs no token."""
+        return right not in self._digests
+
+    def allows(self, right: Right, presented: Iterable[str]) -> bool:
+        """Return whether these secrets, or none, are enough."""
+        return self.open(right) or right in self.rights(presented)
+
+
+def _digest(secret: str) -> bytes:
+    return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).digest()
+
+
+def presented(headers: Iterable[tuple[str, str]]) -> list[str]:
+    """Return the secrets of a request's headers: those of ``Authorization`` and ``X-ClickHouse-Key``.
+
+    Headers only: addresses are kept in logs and histories.
+    """
+    secrets: list[str] = []
+    for name, value in headers:
+        if name == "authorization" and (secret := bearer(value)):
+            secrets.append(secret)
+        elif name == "x-clickhouse-key" and value:
+            secrets.append(value)
+    return secrets
 
 
 def bearer(authorization: str | None) -> str | None:
@@ -38,6 +75,11 @@ def bearer(authorization: str | None) -> str | None:
         except (binascii.Error, UnicodeDecodeError):
             return None
     return None
+
+
+def configured(options: ServerConfig) -> dict[Right, str]:
+    """Return the token of each right as configured; empty where there is none."""
+    return {"read": options.token, "write": options.token, "admin": options.token}
 
 
 def check_access(host: str, token: str) -> None:

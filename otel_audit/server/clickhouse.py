@@ -18,17 +18,19 @@ from typing import Final
 
 import msgspec
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from otel_audit.errors import StoreError
 from otel_audit.server import bodies, direct, framing, gate, native
-from otel_audit.server.access import Access, bearer
+from otel_audit.server.access import Access, presented
 from otel_audit.server.bodies import Malformed, TooLarge
 from otel_audit.server.commit import Backlog, Busy
 from otel_audit.server.engine import Connection, Engine, EngineError, quoted
 from otel_audit.server.gate import Denied, ReadGate
+from otel_audit.server.origin import from_a_page
 from otel_audit.server.receiver import read_body
 from otel_audit.store import schema
 
@@ -71,11 +73,12 @@ _FORMAT: Final = re.compile(r"\bFORMAT\s+(\w+)\s*;?\s*\Z", re.IGNORECASE)
 _NATIVE_REVISION: Final = 54454
 """From this version on clickhouse-go reads the first answer with block info and serialization flags."""
 
+_AUTHENTICATION_FAILED: Final = 516
 _STATUS: Final = {
     gate.SYNTAX_ERROR: 400,
     gate.ACCESS_DENIED: 403,
     164: 403,  # read-only
-    516: 403,  # authentication failed
+    _AUTHENTICATION_FAILED: 403,
     gate.UNKNOWN_FORMAT: 400,
     60: 404,  # unknown table
     81: 404,  # unknown database
@@ -110,6 +113,13 @@ class _Session(msgspec.Struct):
     used: float = 0.0
 
 
+class _May(msgspec.Struct, frozen=True):
+    """What a request may do: ask, and write (the reason why not; empty if it may)."""
+
+    read: bool
+    no_write: str
+
+
 class _Call(msgspec.Struct):
     """One request, taken apart."""
 
@@ -119,6 +129,7 @@ class _Call(msgspec.Struct):
     sql: str
     body: bytes
     session: _Session
+    may: _May
 
     @property
     def format(self) -> str:
@@ -189,10 +200,10 @@ class QueryPort:
             "X-ClickHouse-Timezone": self._timezone,
         }
         try:
-            self._authorise(request)
+            may = self._may(request)
             body = await read_body(request, self._limit)
             with self._backlog.hold(len(body)):
-                call = await asyncio.to_thread(self._call, request, body)
+                call = await asyncio.to_thread(self._call, request, body, may)
                 loop = asyncio.get_running_loop()
                 result = await loop.run_in_executor(self._threads, self._run, call)
                 wanted = request.headers.get("accept-encoding", "")
@@ -206,14 +217,30 @@ class QueryPort:
         media_type = _CONTENT_TYPES.get(result.format, "text/plain; charset=UTF-8")
         return Response(payload, headers=headers, media_type=media_type)
 
-    def _authorise(self, request: Request) -> None:
-        presented = [
-            bearer(request.headers.get("authorization")),
-            request.headers.get("x-clickhouse-key"),
-            request.query_params.get("password"),
-        ]
-        if not self._access.allows(presented):
-            raise Denied("default: Authentication failed: the token is the password", 516)
+    def no_entry(self, _: Headers, status: int, message: str) -> Response:
+        """Answer a request that is not let in."""
+        headers = {"X-ClickHouse-Exception-Code": str(gate.ACCESS_DENIED)}
+        text = f"Code: {gate.ACCESS_DENIED}. DB::Exception: {message} (version {self._version})\n"
+        return PlainTextResponse(text, status, headers)
+
+    def _may(self, request: Request) -> _May:
+        """Say what a request may do, by its headers; raise if that is nothing."""
+        secrets = presented(request.headers.items())
+        rights = self._access.rights(secrets)
+        read = self._access.allows("read", secrets)
+        why = "" if self._access.allows("write", secrets) else "this token only reads"
+        page = "" if why or rights else from_a_page(request.headers)
+        if not read and (why or page):
+            raise Denied(
+                "default: Authentication failed: missing or invalid token; send it as Authorization: Bearer, "
+                "as X-ClickHouse-Key or as the password of basic authentication, never in the URL"
+                + (f". Rows are taken without one, but {page}" if page else ""),
+                _AUTHENTICATION_FAILED,
+            )
+        why = why or page
+        if not why and request.method != "POST":
+            why = f"rows are not taken by {request.method}; send POST"
+        return _May(read, why)
 
     def _failure(self, error: Exception, headers: dict[str, str]) -> Response:
         code = gate.engine_code(error) if isinstance(error, StoreError) else 1002
@@ -236,7 +263,7 @@ class QueryPort:
 
     # --- taking a request apart ---------------------------------------------------------------
 
-    def _call(self, request: Request, body: bytes) -> _Call:
+    def _call(self, request: Request, body: bytes, may: _May) -> _Call:
         encoding = request.headers.get("content-encoding", "").strip().lower()
         body = bodies.decompress(body, encoding, self._limit)
         given = dict(request.query_params)
@@ -259,7 +286,7 @@ class QueryPort:
         )
         session = self._session(options.get("session_id", ""))
         sql = options.get("query", "")
-        return _Call(options, settings, parameters, sql, body, session)
+        return _Call(options, settings, parameters, sql, body, session, may)
 
     def _session(self, name: str) -> _Session:
         if not name:
@@ -284,6 +311,8 @@ class QueryPort:
         whole = head + call.body
         insert = gate.parse_insert(whole[:262_144].decode("latin-1"), self._database, current)
         if insert is not None:
+            if call.may.no_write:
+                raise Denied(f"no rows are taken with this request: {call.may.no_write}")
             return self._insert(call, insert, whole)
         try:
             sql = whole.decode().strip().rstrip(";")
@@ -300,6 +329,10 @@ class QueryPort:
             return empty
         if _HELLO.match(sql) and "client_protocol_version" in call.options:
             return _Result(self._hello(call), "Native", {})
+        if not call.may.read and not gate.asked_by_writers(sql, self._database, current):
+            raise Denied(
+                "this needs the token to read; without it rows are taken, and their tables described", 497
+            )
         with self._engine.connection() as connection:
             created = gate.created_name(sql, current)
             if created is not None:
@@ -367,10 +400,11 @@ class QueryPort:
         connection.insert(insert.table, insert.columns, "Native", [block])
 
     def _exists(self, connection: Connection, database: str, table: str) -> None:
-        rows = connection.rows(f"EXISTS DATABASE {quoted(database)}")
-        if table and rows[0][0]:
-            rows = connection.rows(f"EXISTS TABLE {quoted(database)}.{quoted(table)}")
-        if not rows[0][0]:
+        # Of other databases nothing is said: in the engine's own a table is a file of the host.
+        there = database == self._database
+        if table and there:
+            there = bool(connection.rows(f"EXISTS TABLE {quoted(database)}.{quoted(table)}")[0][0])
+        if not there:
             raise Denied(
                 f"{database}{'.' if table else ''}{table} does not exist and is not created by clients: they "
                 f"may write {', '.join(schema.WRITABLE)} in {self._database}; in the Collector's clickhouse "

@@ -82,6 +82,8 @@ _CREATE: Final = re.compile(
     rf"\A{_SPACE}*CREATE\s+(?:(?P<schema>DATABASE)|TABLE|(?:MATERIALIZED\s+)?VIEW)\s+IF\s+NOT\s+EXISTS\s+{_NAME}",
     re.IGNORECASE | re.DOTALL,
 )
+_DESCRIBE: Final = re.compile(rf"\A\s*DESC(?:RIBE)?\s+(?:TABLE\s+)?{_NAME}\s*\Z", re.IGNORECASE)
+_ALIVE: Final = re.compile(r"\A\s*SELECT\s+1\s*\Z", re.IGNORECASE)
 _SET: Final = re.compile(
     r"\A\s*SET\s+(?P<name>\w+)\s*=\s*(?:'(?P<text>[^'\\]*)'|(?P<bare>[\w.+-]+))\s*;?\s*\Z", re.IGNORECASE
 )
@@ -335,6 +337,18 @@ def created_name(sql: str, current: str) -> tuple[str, str] | None:
     if found["schema"]:
         return _bare(found["table"]), ""
     return _bare(found["database"] or current), _bare(found["table"])
+
+
+def asked_by_writers(sql: str, database: str, current: str) -> bool:
+    """Return whether a statement is one that the Collector's exporter asks in order to insert."""
+    if _ALIVE.match(sql) or created_name(sql, current) is not None:
+        return True
+    found = _DESCRIBE.match(sql)
+    return (
+        found is not None
+        and _bare(found["database"] or current) == database
+        and _bare(found["table"]) in schema.WRITABLE
+    )
 
 
 def parse_set(sql: str) -> tuple[str, str] | None:

@@ -17,13 +17,14 @@ import uvicorn
 from otel_audit.config.model import AuditConfig, ServerConfig
 from otel_audit.errors import StoreError
 from otel_audit.server import direct
-from otel_audit.server.access import Access, check_access
+from otel_audit.server.access import Access, check_access, configured
 from otel_audit.server.clickhouse import QueryPort
 from otel_audit.server.commit import Backlog, Committer
 from otel_audit.server.datadir import DataDirectory
 from otel_audit.server.engine import Engine
 from otel_audit.server.grpc_receiver import grpc_server
-from otel_audit.server.receiver import Intake, receiver
+from otel_audit.server.origin import Hosts, NoPages
+from otel_audit.server.receiver import Intake, no_entry, receiver
 from otel_audit.store import schema
 from otel_audit.store.migrations import migrate
 from otel_audit.store.retention import Retention
@@ -100,7 +101,7 @@ class Server:
         )
 
     def _assemble(self, options: ServerConfig, sockets: list[socket.socket]) -> None:
-        access = Access(options.token)
+        access = Access(configured(options))
         backlog = Backlog(max(options.memory_bytes // 8, options.max_request_bytes))
         limit = options.max_request_bytes
         self._intake = Intake(self._logs, self._spans, backlog, access, limit)
@@ -112,7 +113,11 @@ class Server:
             limit=limit,
             memory_bytes=options.memory_bytes,
         )
-        apps = (receiver(self._intake, self._ready), self._queries.app())
+        hosts = Hosts(options.host, options.hosts)
+        apps = (
+            NoPages(receiver(self._intake, self._ready), access, ["write"], hosts, no_entry),
+            NoPages(self._queries.app(), access, ["read", "write"], hosts, self._queries.no_entry),
+        )
         self._listeners = [(_listener(app), sock) for app, sock in zip(apps, sockets, strict=True)]
 
     def _ready(self) -> None:

@@ -49,7 +49,7 @@ class StoreClient:
         self._host = parts.hostname
         self._port = parts.port or (443 if self._tls else 8123)
         self._path = parts.path or "/"
-        self._headers = {"Content-Type": "text/plain; charset=utf-8"}
+        self._headers = {"Content-Type": "application/octet-stream"}
         user, password = (
             self.config.user or urllib.parse.unquote(parts.username or ""),
             self.config.password or urllib.parse.unquote(parts.password or ""),

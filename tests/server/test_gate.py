@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from otel_audit.server.gate import SETTINGS, Denied, allowed_settings, parse_insert, parse_set, parse_use
-from tests.trail import Serving, serving
+from tests.trail import DRIVER, Serving, serving
 
 READ_DESCRIPTIONS = Path(__file__).with_name("settings.json")
 """Setting to the hash of the description it had when it was read and found harmless."""
@@ -25,7 +25,7 @@ READ_NEVERTHELESS: dict[str, str] = {}
 
 @pytest.fixture
 def port(server: Serving) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=server.clickhouse, timeout=30) as client:
+    with httpx.Client(base_url=server.clickhouse, headers=DRIVER, timeout=30) as client:
         yield client
 
 
@@ -279,7 +279,10 @@ def test_no_setting_writes_a_file(tmp_path: Path) -> None:
     """By parameter, SET, clause or session, with any format: nothing appears, not even beside the server."""
     aim = tmp_path / "aim"
     aim.mkdir()
-    with serving(tmp_path) as running, httpx.Client(base_url=running.clickhouse, timeout=30) as client:
+    with (
+        serving(tmp_path) as running,
+        httpx.Client(base_url=running.clickhouse, headers=DRIVER, timeout=30) as client,
+    ):
         before = {path.name for path in tmp_path.iterdir()}
         for sql, params in write_attempts(aim / "evil"):
             client.post("/", content=sql, params=params)
