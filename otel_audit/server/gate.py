@@ -12,6 +12,7 @@ The embedded engine has no users and runs with the rights of this process, so th
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable
 from typing import Final, NamedTuple
@@ -63,8 +64,15 @@ _AI: Final = frozenset(
 )
 """Functions that send what they are given to a service."""
 
-_STRING: Final = re.compile(r"'(?:[^'\\]|\\.|'')*'", re.DOTALL)
-_WORD: Final = re.compile(r"[A-Za-z_]\w*")
+_TOKEN: Final = re.compile(
+    r"(?P<text>'(?:[^'\\]|\\.|'')*')"
+    r"|(?P<quoted>`(?:[^`\\]|\\.|``)*`|\"(?:[^\"\\]|\\.|\"\")*\")"
+    r"|\{(?P<parameter>\w+):Identifier\}"
+    r"|(?P<number>[0-9]\w*)"
+    r"|(?P<word>[A-Za-z_]\w*)"
+    r"|(?P<sign>\S)",
+    re.DOTALL,
+)
 _IDENTIFIER: Final = r"(?:[A-Za-z_]\w*|`[^`\\]+`|\"[^\"\\]+\")"
 _NAME: Final = rf"(?:(?P<database>{_IDENTIFIER})\s*\.\s*)?(?P<table>{_IDENTIFIER})"
 _SPACE: Final = r"(?:\s|/\*.*?\*/|--[^\n]*\n)"
@@ -270,7 +278,6 @@ OUTPUT_FORMATS: Final = frozenset(
 """Formats of answers. Those that need a schema (Protobuf, CapnProto) write one beside the running process."""
 
 _SPELLED: Final = {name.lower(): name for name in OUTPUT_FORMATS}
-_FORMAT: Final = re.compile(r"\bFORMAT (\w+)(?: SETTINGS .*)?\s*\Z", re.DOTALL)
 
 
 class Denied(StoreError):
@@ -416,25 +423,54 @@ class ReadGate:
             raise Denied(
                 "only statements that read are accepted here, and INSERTs into the tables for clients"
             )
-        self._check_functions(connection, sql)
+        tokens = _tokens(_normal_form(connection, sql))
+        if written := _written_as(tokens):
+            output_format(written)
+        self._check_names(tokens)
         if len(self._passed) > 4096:
             self._passed.clear()
         self._passed.add(sql)
 
-    def _check_functions(self, connection: Connection, sql: str) -> None:
+    def _check_names(self, tokens: list[Token]) -> None:
         # Every name counts, not only calls: `arrayMap(file, …)` and `* APPLY file` call too.
-        words = _STRING.sub("''", _normal_form(connection, sql))
-        if written := _FORMAT.search(words):
-            output_format(written.group(1))
-        for found in _WORD.finditer(words):
-            word = found.group().lower()
-            called = words[found.end() : found.end() + 1] == "("
-            if (
-                word == "file"
-                or (called and word in self._tables)
-                or (called and word.startswith("ai") and word in _AI)
-            ):
-                raise Denied(f"{found.group()} reaches beyond this store and is not for its clients")
+        for token, following in itertools.pairwise([*tokens, Token("sign", "")]):
+            if token.kind not in ("word", "quoted"):
+                continue
+            name = token.text.lower()
+            called = following == Token("sign", "(")
+            if name == "file" or (called and (name in self._tables or name in _AI)):
+                raise Denied(f"{token.text} reaches beyond this store and is not for its clients")
+
+
+class Token(NamedTuple):
+    """A piece of a statement: its kind (``word``, ``quoted`` for a name in quotes, ``sign``, …), and it."""
+
+    kind: str
+    text: str
+
+
+def _tokens(normal: str) -> list[Token]:
+    """Take a statement in its normal form apart; quoted names come without their quotes.
+
+    Raises:
+        Denied: a quote has no end.
+    """
+    tokens = [Token(str(found.lastgroup), found.group()) for found in _TOKEN.finditer(normal)]
+    if any(token.kind == "sign" and token.text in "'`\"" for token in tokens):
+        raise Denied("this statement cannot be judged", SYNTAX_ERROR)
+    return [
+        Token(kind, re.sub(r"\\(.)", r"\1", text[1:-1], flags=re.DOTALL) if kind == "quoted" else text)
+        for kind, text in tokens
+    ]
+
+
+def _written_as(tokens: list[Token]) -> str:
+    """Return the format named at the end of a statement, or before its SETTINGS; empty if none is."""
+    for at in range(len(tokens) - 2, -1, -1):
+        if tokens[at] == Token("word", "FORMAT") and tokens[at + 1].kind == "word":
+            rest = tokens[at + 2 :]
+            return tokens[at + 1].text if not rest or rest[0] == Token("word", "SETTINGS") else ""
+    return ""
 
 
 def _normal_form(connection: Connection, sql: str) -> str:
