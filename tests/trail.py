@@ -55,8 +55,13 @@ def clean_environment(**variables: str) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def serving(directory: Path, *options: str, **variables: str) -> Iterator[Serving]:
-    """Run ``otel-audit serve`` on free ports over ``directory``; stop it as a user would."""
+def serving(directory: Path, *options: str, makes_token: bool = False, **variables: str) -> Iterator[Serving]:
+    """Run ``otel-audit serve`` on free ports over ``directory``; stop it as a user would.
+
+    It answers without a token, for tests that speak HTTP themselves, unless it has one or ``makes_token``.
+    """
+    if not makes_token and not any(name.endswith("_TOKEN") for name in variables):
+        options = ("--no-token", *options)
     ports = [text for name in ("http", "grpc", "clickhouse") for text in (f"--{name}-port", "0")]
     process = subprocess.Popen(
         [*COMMAND, "serve", "--data", str(directory / "data"), "--no-fsync", *ports, *options],

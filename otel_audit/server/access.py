@@ -79,28 +79,53 @@ def bearer(authorization: str | None) -> str | None:
 
 def configured(options: ServerConfig) -> dict[Right, str]:
     """Return the token of each right as configured; empty where there is none."""
-    return {"read": options.token, "write": options.token, "admin": options.token}
+    return {
+        "read": options.read_token or options.token,
+        "write": options.write_token or options.token,
+        "admin": options.admin_token or options.token,
+    }
 
 
-def check_access(host: str, token: str) -> None:
-    """Refuse to listen on anything but loopback without a token, and a token that headers cannot carry.
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine reaches an address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def check_access(options: ServerConfig) -> None:
+    """Refuse tokens that headers cannot carry, and to be open to other machines.
 
     Raises:
-        ConfigurationError: the address is public and there is no token, or the token is not plain ASCII.
+        ConfigurationError: a token is not plain ASCII, tokens contradict each other, or the address is public
+            and something needs no token.
     """
-    if not (token.isascii() and token.isprintable() and token == token.strip()):
+    for name in ("token", "read_token", "write_token", "admin_token"):
+        token = getattr(options, name)
+        if not (token.isascii() and token.isprintable() and token == token.strip()):
+            raise ConfigurationError(
+                f"server.{name} has characters that HTTP headers cannot carry: use letters, digits and "
+                "punctuation (`openssl rand -hex 32` makes a good one)"
+            )
+    tokens = configured(options)
+    if options.no_token and tokens["read"]:
         raise ConfigurationError(
-            "server.token has characters that HTTP headers cannot carry: use letters, digits and punctuation "
-            "(`openssl rand -hex 32` makes a good one)"
+            "server.no_token says that everybody may ask, but there is a token for it "
+            f"(server.{'read_token' if options.read_token else 'token'}): remove one of them"
         )
-    if token or host == "localhost":
+    if is_loopback(options.host):
         return
-    try:
-        if ipaddress.ip_address(host).is_loopback:
-            return
-    except ValueError:
-        pass
-    raise ConfigurationError(
-        f"server.host is {host!r}, which others can reach, but there is no token: "
-        "set OTEL_AUDIT_SERVER_TOKEN (or `token` in [server]), or listen on 127.0.0.1"
-    )
+    if not tokens["write"]:
+        raise ConfigurationError(
+            f"server.host is {options.host!r}, which others can reach, but there is no token"
+            f"{' to write' if tokens['read'] else ''}: "
+            f"set OTEL_AUDIT_SERVER_{'WRITE_' if tokens['read'] else ''}TOKEN "
+            f"(or `{'write_' if tokens['read'] else ''}token` in [server]), or listen on 127.0.0.1"
+        )
+    if options.no_token:
+        raise ConfigurationError(
+            f"server.host is {options.host!r}, which others can reach: server.no_token is for loopback"
+        )

@@ -114,10 +114,15 @@ class _Session(msgspec.Struct):
 
 
 class _May(msgspec.Struct, frozen=True):
-    """What a request may do: ask, and write (the reason why not; empty if it may)."""
+    """What a request may do: ask, write (why not; empty if it may), see whether we are there.
+
+    ``known`` if it has a token of ours.
+    """
 
     read: bool
     no_write: str
+    greet: bool
+    known: bool
 
 
 class _Call(msgspec.Struct):
@@ -228,19 +233,16 @@ class QueryPort:
         secrets = presented(request.headers.items())
         rights = self._access.rights(secrets)
         read = self._access.allows("read", secrets)
-        why = "" if self._access.allows("write", secrets) else "this token only reads"
+        why = "" if self._access.allows("write", secrets) else "that takes the token to write"
         page = "" if why or rights else from_a_page(request.headers)
         if not read and (why or page):
-            raise Denied(
-                "default: Authentication failed: missing or invalid token; send it as Authorization: Bearer, "
-                "as X-ClickHouse-Key or as the password of basic authentication, never in the URL"
-                + (f". Rows are taken without one, but {page}" if page else ""),
-                _AUTHENTICATION_FAILED,
-            )
+            raise _unauthenticated(f". Rows are taken without one, but {page}" if page else "")
         why = why or page
         if not why and request.method != "POST":
             why = f"rows are not taken by {request.method}; send POST"
-        return _May(read, why)
+        # clickhouse-go without a password still says who it is.
+        greet = bool(rights) or (not secrets and "authorization" in request.headers)
+        return _May(read, why, greet, bool(rights))
 
     def _failure(self, error: Exception, headers: dict[str, str]) -> Response:
         code = gate.engine_code(error) if isinstance(error, StoreError) else 1002
@@ -329,15 +331,17 @@ class QueryPort:
             return empty
         if _HELLO.match(sql) and "client_protocol_version" in call.options:
             return _Result(self._hello(call), "Native", {})
-        if not call.may.read and not gate.asked_by_writers(sql, self._database, current):
-            raise Denied(
-                "this needs the token to read; without it rows are taken, and their tables described", 497
-            )
+        greets = call.may.greet and gate.is_greeting(sql)
+        if not (call.may.read or greets or gate.asked_by_writers(sql, self._database, current)):
+            if not call.may.known:
+                raise _unauthenticated()
+            raise Denied("this token only writes: it inserts rows, and has their tables described")
         with self._engine.connection() as connection:
             created = gate.created_name(sql, current)
             if created is not None:
                 self._exists(connection, *created)
                 return empty
+            gate.check_database(current, self._database)
             if current != "default":
                 connection.query(f"USE {quoted(current)}")
             return self._read(connection, call, sql)
@@ -353,7 +357,8 @@ class QueryPort:
         connection.query(f"SET max_memory_usage = {self._max_memory}")
         found = _FORMAT.search(sql)
         output = gate.output_format(found.group(1) if found else call.format)
-        self._gate.check(connection, sql)
+        self._gate.check(connection, sql, call.parameters)
+        connection.become_reader()
         # Read-only, the engine says of every setting that it cannot be changed, and drivers believe it.
         if not _SETTINGS_LIST.match(sql):
             connection.query("SET readonly = 1")
@@ -440,6 +445,14 @@ def _empty_block(connection: Connection, sql: str, parameters: dict[str, str]) -
         return b""
     rows = [msgspec.json.decode(line) for line in described.body.split(b"\n") if line]
     return native.block(0, (native.Column(str(row[0]), str(row[1]), b"") for row in rows))
+
+
+def _unauthenticated(more: str = "") -> Denied:
+    return Denied(
+        "default: Authentication failed: missing or invalid token; send it as Authorization: Bearer, as "
+        f"X-ClickHouse-Key or as the password of basic authentication, never in the URL{more}",
+        _AUTHENTICATION_FAILED,
+    )
 
 
 def _encode(body: bytes, options: dict[str, str], accepted: str) -> tuple[bytes, str]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
 from otel_audit.errors import StoreError
@@ -24,6 +24,7 @@ from otel_audit.store import schema
 ACCESS_DENIED: Final = 497
 SYNTAX_ERROR: Final = 62
 UNKNOWN_FORMAT: Final = 73
+UNKNOWN_DATABASE: Final = 81
 
 _HARMLESS: Final = frozenset(
     {
@@ -50,6 +51,78 @@ _HARMLESS: Final = frozenset(
 )
 """Table functions that read nothing but tables of this store, or nothing at all."""
 
+SYSTEM_TABLES: Final = frozenset(
+    {
+        # what the store has, and how it is
+        "columns",
+        "data_skipping_indices",
+        "databases",
+        "events",
+        "merge_tree_settings",
+        "merges",
+        "metrics",
+        "mutations",
+        "parts",
+        "parts_columns",
+        "projections",
+        "replicas",
+        "server_settings",
+        "settings",
+        "tables",
+        # what the engine can do
+        "aggregate_function_combinators",
+        "build_options",
+        "clusters",
+        "codecs",
+        "collations",
+        "data_skipping_index_types",
+        "data_type_families",
+        "database_engines",
+        "dictionaries",
+        "formats",
+        "functions",
+        "keywords",
+        "macros",
+        "table_engines",
+        "table_functions",
+        "time_zones",
+        # numbers
+        "numbers",
+        "numbers_mt",
+        "one",
+        "primes",
+        "zeros",
+        "zeros_mt",
+    }
+)
+"""Tables of ``system`` a question may name: none tells of other questions, of the process or of its disks."""
+
+_SHOWN: Final = frozenset(
+    {
+        "changed",
+        "columns",
+        "create",
+        "databases",
+        "dictionaries",
+        "engines",
+        "extended",
+        "fields",
+        "full",
+        "functions",
+        "index",
+        "indexes",
+        "indices",
+        "keys",
+        "setting",
+        "settings",
+        "tables",
+    }
+)
+"""What may follow SHOW."""
+
+_DATABASES: Final = ("default", "information_schema")
+"""Databases a request may be in beside the store's; nothing in the first can be named."""
+
 _AI: Final = frozenset(
     {
         "aiclassify",
@@ -64,6 +137,7 @@ _AI: Final = frozenset(
 )
 """Functions that send what they are given to a service."""
 
+_PLAIN_NAME: Final = re.compile(r"[\w $:-][\w $:.-]*|")
 _TOKEN: Final = re.compile(
     r"(?P<text>'(?:[^'\\]|\\.|'')*')"
     r"|(?P<quoted>`(?:[^`\\]|\\.|``)*`|\"(?:[^\"\\]|\\.|\"\")*\")"
@@ -288,6 +362,21 @@ class Denied(StoreError):
         self.code = code
 
 
+def readable(database: str) -> tuple[str, ...]:
+    """Return the tables clients may ask, for :class:`otel_audit.server.engine.Engine`."""
+    return (f"{database}.*", *(f"system.{table}" for table in sorted(SYSTEM_TABLES)))
+
+
+def check_database(current: str, database: str) -> None:
+    """Refuse to take names without a database from one that clients do not know.
+
+    Raises:
+        Denied: say so.
+    """
+    if current != database and current.lower() not in _DATABASES:
+        raise Denied(f"Database {current} does not exist here; the store's is {database}", UNKNOWN_DATABASE)
+
+
 class Insert(NamedTuple):
     """An INSERT that carries its rows: into what, in which format, where the rows begin."""
 
@@ -346,9 +435,14 @@ def created_name(sql: str, current: str) -> tuple[str, str] | None:
     return _bare(found["database"] or current), _bare(found["table"])
 
 
+def is_greeting(sql: str) -> bool:
+    """Return whether a statement only asks whether somebody is there."""
+    return _ALIVE.match(sql) is not None
+
+
 def asked_by_writers(sql: str, database: str, current: str) -> bool:
     """Return whether a statement is one that the Collector's exporter asks in order to insert."""
-    if _ALIVE.match(sql) or created_name(sql, current) is not None:
+    if created_name(sql, current) is not None:
         return True
     found = _DESCRIBE.match(sql)
     return (
@@ -403,8 +497,8 @@ class ReadGate:
         self._tables |= {"file", "catboostevaluate"}
         self._passed: set[str] = set()
 
-    def check(self, connection: Connection, sql: str) -> None:
-        """Return if ``sql`` may run.
+    def check(self, connection: Connection, sql: str, parameters: Mapping[str, str] | None = None) -> None:
+        """Return if ``sql`` may run; names in it may come from its parameters.
 
         Raises:
             Denied: it may not; the message says what would be accepted.
@@ -426,12 +520,28 @@ class ReadGate:
         tokens = _tokens(_normal_form(connection, sql))
         if written := _written_as(tokens):
             output_format(written)
-        self._check_names(tokens)
+        self._check_names(_named(tokens, parameters or {}))
+        if any(token.kind == "parameter" for token in tokens):
+            return  # the verdict is on these names, not on the text
         if len(self._passed) > 4096:
             self._passed.clear()
         self._passed.add(sql)
 
     def _check_names(self, tokens: list[Token]) -> None:
+        first, second = [*(token.text.lower() for token in tokens[:2]), "", ""][:2]
+        if first == "show" and second not in _SHOWN:
+            raise Denied(f"SHOW {second.upper()} is not for clients of this store")
+        for database, dot, table in zip(tokens, tokens[1:], tokens[2:], strict=False):
+            if (
+                database.kind in ("word", "quoted")
+                and database.text.lower() == "system"
+                and dot == Token("sign", ".")
+                and table.text not in SYSTEM_TABLES
+            ):
+                raise Denied(
+                    f"system.{table.text} is not for clients of this store; these are: "
+                    f"{', '.join(sorted(SYSTEM_TABLES))}"
+                )
         # Every name counts, not only calls: `arrayMap(file, …)` and `* APPLY file` call too.
         for token, following in itertools.pairwise([*tokens, Token("sign", "")]):
             if token.kind not in ("word", "quoted"):
@@ -462,6 +572,25 @@ def _tokens(normal: str) -> list[Token]:
         Token(kind, re.sub(r"\\(.)", r"\1", text[1:-1], flags=re.DOTALL) if kind == "quoted" else text)
         for kind, text in tokens
     ]
+
+
+def _named(tokens: list[Token], parameters: Mapping[str, str]) -> list[Token]:
+    """Put names that are given as parameters into their places.
+
+    Raises:
+        Denied: one is written in a way that only the engine could read.
+    """
+    named = []
+    for token in tokens:
+        if token.kind == "parameter":
+            name = parameters.get(token.text[1:-1].partition(":")[0], "")
+            if not _PLAIN_NAME.fullmatch(name):
+                raise Denied(
+                    f"{token.text}: give the name of a column or table, of letters, digits and blanks"
+                )
+            token = Token("quoted", name)
+        named.append(token)
+    return named
 
 
 def _written_as(tokens: list[Token]) -> str:

@@ -12,7 +12,15 @@ from pathlib import Path
 import httpx
 import pytest
 
-from otel_audit.server.gate import SETTINGS, Denied, allowed_settings, parse_insert, parse_set, parse_use
+from otel_audit.server.gate import (
+    SETTINGS,
+    SYSTEM_TABLES,
+    Denied,
+    allowed_settings,
+    parse_insert,
+    parse_set,
+    parse_use,
+)
 from tests.trail import DRIVER, Serving, serving
 
 READ_DESCRIPTIONS = Path(__file__).with_name("settings.json")
@@ -342,6 +350,128 @@ def test_what_does_not_parse_is_never_run(port: httpx.Client, attack: str) -> No
     assert answer.status_code in (400, 403), answer.text
     assert port.post("/", content="EXISTS TABLE otel.audit_events").text == "1\n"
     assert not Path("/tmp/otel-audit-never").exists()
+
+
+@pytest.fixture
+def there(tmp_path: Path) -> str:
+    """A file that only its name tells of."""
+    path = tmp_path / "there.csv"
+    path.write_text("a,b\n1,2\n")
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "EXISTS TABLE default.`{path}`",
+        "EXISTS `{path}`",
+        "EXISTS VIEW `{path}`",
+        "EXISTS DICTIONARY default.`{path}`",
+        "DESCRIBE TABLE `{path}`",
+        "DESC default.`{path}`",
+        "SELECT * FROM `{path}`",
+        "SELECT * FROM default.`{path}`",
+        "SELECT 1 IN `{path}`",
+        "SELECT 1 IN default.`{path}`",
+        "SHOW CREATE TABLE `{path}`",
+        "SHOW COLUMNS FROM `{path}`",
+        "SHOW INDEX FROM `{path}` FROM default",
+        "SELECT hasColumnInTable('default', '{path}', 'a')",
+        "SELECT * FROM merge('default', '{path}')",
+        "SELECT count() FROM system.columns WHERE database = 'default' AND table = '{path}'",
+        "SELECT joinGet('default.{path}', 'a', 1)",
+        "SELECT dictGet('default.{path}', 'a', 1)",
+        "EXPLAIN SELECT * FROM `{path}`",
+        "CHECK TABLE `{path}`",
+        "CREATE TABLE IF NOT EXISTS default.`{path}` (a String) ENGINE = Memory",
+        "CREATE TABLE IF NOT EXISTS `{path}` (a String) ENGINE = Memory",
+        "SELECT * FROM {d:Identifier}.{t:Identifier}",
+        "EXISTS TABLE {d:Identifier}.{t:Identifier}",
+        "SELECT * FROM mergeTreeIndex(default, `{path}`)",
+        "INSERT INTO default.`{path}` (a) VALUES (1)",
+    ],
+)
+def test_no_question_tells_whether_a_file_is_there(port: httpx.Client, there: str, question: str) -> None:
+    """In the engine's default database every file of the host is a table."""
+    answers = []
+    for path in (there, there.replace("there", "never")):
+        asked = question.replace("{path}", path)
+        answer = port.post("/", content=asked, params={"param_d": "default", "param_t": path})
+        answers.append((answer.status_code, answer.text.replace(path, "it")))
+    assert answers[0] == answers[1]
+
+
+@pytest.mark.parametrize(
+    "table", ["disks", "processes", "stack_trace", "user_processes", "query_cache", "users"]
+)
+@pytest.mark.parametrize(
+    "question",
+    [
+        "SELECT * FROM system.{table}",
+        "SELECT * FROM `system` . `{table}`",
+        'SELECT * FROM "system"."{table}"',
+        "SELECT * FROM system /* x */ . {table}",
+        "SELECT 1 AS `'`, (SELECT count() FROM system.{table}) AS `b'`",
+        "SELECT count() IN (SELECT 1 FROM system.{table}) FROM otel.audit_events",
+        "SELECT 1 IN system.{table}",
+        "WITH x AS (SELECT * FROM system.{table}) SELECT * FROM x",
+        "DESCRIBE TABLE system.{table}",
+        "SHOW CREATE TABLE system.{table}",
+        "SHOW COLUMNS FROM system.{table}",
+        "SELECT * FROM merge('system', '^{table}$')",
+        "SELECT * FROM merge(system, '^{table}$')",
+        "SELECT * FROM view(SELECT * FROM system.{table})",
+        "SELECT * FROM loop('system', '{table}')",
+        "SELECT * FROM {d:Identifier}.{t:Identifier}",
+        "SELECT * FROM system.{t:Identifier}",
+        "EXPLAIN SELECT * FROM system.{table}",
+        "EXPLAIN ESTIMATE SELECT * FROM system.{table}",
+    ],
+)
+def test_no_question_names_what_tells_of_the_process(port: httpx.Client, question: str, table: str) -> None:
+    """Its disks, its threads, other people's questions: only listed tables of system can be asked."""
+    asked = question.replace("{table}", table)
+    for params in ({"param_d": "system", "param_t": table}, {"param_d": "s\\x79stem", "param_t": table}):
+        answer = port.post("/", content=asked, params=params)
+        if asked.startswith("SHOW COLUMNS") and answer.status_code == 200:
+            assert answer.text == ""
+            continue
+        assert answer.status_code >= 400, answer.text
+        assert answer.headers["X-ClickHouse-Exception-Code"] in ("497", "636", "164", "60", "81"), answer.text
+
+
+def test_nor_is_it_named_from_within_its_database(port: httpx.Client) -> None:
+    """By parameter, header, session or SHOW."""
+    for answer in (
+        port.post("/", content="SELECT * FROM disks", params={"database": "system"}),
+        port.post("/", content="SELECT * FROM disks", headers={"X-ClickHouse-Database": "system"}),
+        port.post("/", content="SHOW PROCESSLIST"),
+        port.post("/", content="SHOW CLUSTERS"),
+        port.post("/", content="SHOW GRANTS"),
+        port.post("/", content="SET ROLE ALL"),
+        port.post("/", content="SET ROLE otel_audit_owner"),
+    ):
+        assert answer.status_code in (403, 404), answer.text
+    session = {"session_id": str(uuid.uuid4())}
+    port.post("/", content="USE system", params=session)
+    assert port.post("/", content="SELECT * FROM disks", params=session).status_code in (403, 404)
+    role = port.post("/", content="SELECT currentRoles(), count() FROM otel.audit_events").text
+    assert role.startswith("['otel_audit_reader']")
+
+
+def test_names_given_as_parameters_are_judged_each_time(port: httpx.Client) -> None:
+    """A verdict on a text whose names come from elsewhere is not kept."""
+    asked = "SELECT count() > 0 FROM {d:Identifier}.{t:Identifier}"
+    for table, status in (("one", 200), ("disks", 403), ("settings", 200), ("stack_trace", 403)):
+        answer = port.post("/", content=asked, params={"param_d": "system", "param_t": table})
+        assert answer.status_code == status, answer.text
+
+
+@pytest.mark.parametrize("name", sorted(SYSTEM_TABLES))
+def test_listed_tables_can_be_asked(port: httpx.Client, name: str) -> None:
+    """As the tools of a ClickHouse do."""
+    answer = port.post("/", content=f"SELECT * FROM system.{name} LIMIT 1")
+    assert answer.status_code == 200, answer.text
 
 
 def test_inserts_are_taken_apart() -> None:
