@@ -37,6 +37,13 @@ class Access:
         }
         return frozenset(RIGHTS if "admin" in matched else matched)
 
+    def named(self, presented: Iterable[str]) -> str:
+        """Return the setting whose token was presented, for a record of who asked; empty if none was."""
+        rights = self.rights(presented)
+        if rights and len(self._digests) == len(RIGHTS) and len(set(self._digests.values())) == 1:
+            return "token"
+        return next((f"{right}_token" for right in ("admin", "read", "write") if right in rights), "")
+
     def open(self, right: Right) -> bool:
         """Return whether a right needs no token."""
         return right not in self._digests

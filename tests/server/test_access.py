@@ -360,3 +360,17 @@ def test_secrets_are_taken_from_headers() -> None:
     assert access.rights(["x", "a"]) == {"read", "write", "admin"}
     assert (access.open("write"), access.open("read")) == (True, False)
     assert not access.allows("read", [""])
+
+
+def test_the_token_that_was_presented_has_a_name() -> None:
+    """That of its setting: who asked can be told without the secret."""
+    parted = Access({"read": "r", "write": "w", "admin": "a"})
+    assert [parted.named([token]) for token in ("r", "w", "a", "x")] == [
+        "read_token",
+        "write_token",
+        "admin_token",
+        "",
+    ]
+    assert Access({"read": "t", "write": "t", "admin": "t"}).named(["t"]) == "token"
+    assert Access({"read": "r"}).named(["r"]) == "read_token"
+    assert Access({}).named(["r"]) == ""
