@@ -31,7 +31,7 @@ def serve() -> Iterator[Addresses]:
     ports = {name: free_port() for name in ("HTTP_PORT", "GRPC_PORT", "CLICKHOUSE_PORT")}
     with directory() as path, (path / "log").open("w") as log:
         process = subprocess.Popen(
-            [Path(sys.executable).parent / "otel-audit", "serve"],
+            [Path(sys.executable).parent / "otel-audit", "serve", "--no-token"],
             cwd=path,
             env=os.environ
             | {f"OTEL_AUDIT_SERVER_{name}": str(port) for name, port in ports.items()}

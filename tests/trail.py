@@ -35,6 +35,8 @@ from otel_audit.store.schema import TRACES, landing
 
 COMMAND = (sys.executable, "-c", "from otel_audit.cli import main; main()")
 START_SECONDS = 60
+DRIVER = {"Content-Type": "application/octet-stream"}
+"""What a client sends that is no page in a browser: rows without it need a token."""
 
 
 class Serving(NamedTuple):
@@ -53,8 +55,13 @@ def clean_environment(**variables: str) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def serving(directory: Path, *options: str, **variables: str) -> Iterator[Serving]:
-    """Run ``otel-audit serve`` on free ports over ``directory``; stop it as a user would."""
+def serving(directory: Path, *options: str, makes_token: bool = False, **variables: str) -> Iterator[Serving]:
+    """Run ``otel-audit serve`` on free ports over ``directory``; stop it as a user would.
+
+    It answers without a token, for tests that speak HTTP themselves, unless it has one or ``makes_token``.
+    """
+    if not makes_token and not any(name.endswith("_TOKEN") for name in variables):
+        options = ("--no-token", *options)
     ports = [text for name in ("http", "grpc", "clickhouse") for text in (f"--{name}-port", "0")]
     process = subprocess.Popen(
         [*COMMAND, "serve", "--data", str(directory / "data"), "--no-fsync", *ports, *options],

@@ -281,6 +281,14 @@ def sink(config: SinkConfig, timeout: float) -> Finding:
             "set OTEL_AUDIT_SINK_TOKEN (sink.token) to the OTEL_AUDIT_SERVER_TOKEN of `otel-audit serve`, or "
             "to the OTELCOL_AUDIT_TOKEN of the Collector, for the application too; records wait in the spool",
         )
+    if status == 421:
+        return Finding(
+            "sink",
+            "bad",
+            f"{where} answers 421: it does not answer to this name without a token",
+            "add the name to `hosts` in [server] there (OTEL_AUDIT_SERVER_HOSTS), or set "
+            "OTEL_AUDIT_SINK_TOKEN; records wait in the spool",
+        )
     if status in (404, 405):
         return Finding(
             "sink",

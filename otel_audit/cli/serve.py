@@ -21,7 +21,9 @@ def serve(
     ] = None,
     host: Annotated[
         str | None,
-        typer.Option(help="Address to listen on; any but loopback needs a token.", show_default=False),
+        typer.Option(
+            help="Address to listen on; any but loopback needs a token to write.", show_default=False
+        ),
     ] = None,
     http_port: Annotated[int | None, typer.Option(help="OTLP over HTTP: 4318.", **_PORT)] = None,
     grpc_port: Annotated[int | None, typer.Option(help="OTLP over gRPC: 4317.", **_PORT)] = None,
@@ -31,11 +33,18 @@ def serve(
     token: Annotated[
         str | None,
         typer.Option(
-            help="Bearer token clients must send; better in OTEL_AUDIT_SERVER_TOKEN: others can see a "
+            help="Bearer token for everything; better in OTEL_AUDIT_SERVER_TOKEN: others can see a "
             "command line.",
             show_default=False,
         ),
     ] = None,
+    no_token: Annotated[
+        bool | None,
+        typer.Option("--no-token", help="Answer every program on this machine.", show_default=False),
+    ] = None,
+    new_token: Annotated[
+        bool, typer.Option("--new-token", help="Make another token to ask; the old one is worth nothing.")
+    ] = False,
     fsync: Annotated[
         bool | None,
         typer.Option(
@@ -49,6 +58,10 @@ def serve(
     r"""Take records and spans over OTLP, keep them, and answer queries, until Ctrl-C.
 
     Options go over the server section of the configuration. Port 0 picks a free one.
+
+    To ask takes a token. The server makes it at its first start and keeps it in the file read-token of the
+    data directory. The commands of the same user find it while the server runs; other clients send it in a
+    header (Authorization: Bearer, or as the password). Programs of this machine may write without one.
 
     \b
     otel-audit serve
@@ -65,9 +78,10 @@ def serve(
         "grpc_port": grpc_port,
         "clickhouse_port": clickhouse_port,
         "token": token,
+        "no_token": no_token,
         "fsync": fsync,
     }
     server = msgspec.to_builtins(loaded.server) | {
         name: value for name, value in given.items() if value is not None
     }
-    run(msgspec.structs.replace(loaded, server=msgspec.convert(server, ServerConfig)))
+    run(msgspec.structs.replace(loaded, server=msgspec.convert(server, ServerConfig)), new_token=new_token)

@@ -260,9 +260,9 @@ class ServerConfig(_Section, frozen=True):
     data: Annotated[
         str, Meta(description="Data directory of the embedded store. Relative to the configuration file.")
     ] = ".otel-audit/store"
-    host: Annotated[str, Meta(description="Address to listen on. Any but loopback needs a token.")] = (
-        "127.0.0.1"
-    )
+    host: Annotated[
+        str, Meta(description="Address to listen on. Any but loopback needs a token to write.")
+    ] = "127.0.0.1"
     http_port: Annotated[int, Meta(ge=0, le=65535, description="OTLP over HTTP.")] = 4318
     grpc_port: Annotated[int, Meta(ge=0, le=65535, description="OTLP over gRPC.")] = 4317
     clickhouse_port: Annotated[
@@ -271,11 +271,45 @@ class ServerConfig(_Section, frozen=True):
     token: Annotated[
         str,
         Meta(
-            description="Bearer token every client must send, if set; better given as "
+            description="Bearer token for everything: to write, to ask and to administer; better given as "
             "OTEL_AUDIT_SERVER_TOKEN.",
             extra=SECRET,
         ),
     ] = ""
+    read_token: Annotated[
+        str,
+        Meta(
+            description="Token to ask, instead of `token`. With neither, the server makes one and keeps it "
+            "in its data directory, in the file `read-token`; the commands of the same user find it.",
+            extra=SECRET,
+        ),
+    ] = ""
+    write_token: Annotated[
+        str,
+        Meta(
+            description="Token to write, by OTLP or as the Collector does, instead of `token`. With neither, "
+            "every program on this machine may write.",
+            extra=SECRET,
+        ),
+    ] = ""
+    admin_token: Annotated[
+        str,
+        Meta(
+            description="Token that opens what the other two open, whatever they are, instead of `token`.",
+            extra=SECRET,
+        ),
+    ] = ""
+    no_token: Annotated[
+        bool, Meta(description="Answer every program on this machine, without a token to ask.")
+    ] = False
+    hosts: Annotated[
+        list[str],
+        Meta(
+            description="More names by which requests without a token may reach this server (the header "
+            "`Host`). `localhost` and its addresses always do; any other name may be that of a web page "
+            "which points it here."
+        ),
+    ] = []
     fsync: Annotated[bool, Meta(description="Flush to the disk before a request is acknowledged.")] = True
     max_request_bytes: Annotated[Bytes, Meta(description="Largest request body, after decompression.")] = (
         64 * 1024 * 1024

@@ -18,26 +18,35 @@ if TYPE_CHECKING:
 __all__ = ["run"]
 
 
-def run(config: AuditConfig, started: Callable[[Endpoints], None] | None = None) -> None:
+def run(
+    config: AuditConfig,
+    started: Callable[[Endpoints], None] | None = None,
+    *,
+    new_token: bool = False,
+) -> None:
     """Serve until SIGTERM or SIGINT; ``config.server`` says where and how.
 
     Args:
         config: the whole configuration; the database's name is ``config.store.database``.
         started: called once, with the addresses, when requests are answered. Ports configured as 0 are picked
-            by the system and known only then. Default: one line an address on standard error.
+            by the system and known only then. Default: a line per address on standard error, and the token
+            to ask if that is a terminal, else the path of its file.
+        new_token: make another token to ask before the start.
 
     Raises:
         ConfigurationError: the extra is not installed, or the address is public and there is no token.
         StoreError: the data directory or a port cannot be used.
     """
     try:
-        from otel_audit.server.serve import serve
+        from otel_audit.server import serve
     except ImportError as error:
         raise ConfigurationError(
             f"`otel-audit serve` needs packages that are not installed ({error}): "
             "pip install 'otel-audit[server]'"
         ) from error
-    serve(config, started or _announce)
+    if new_token:
+        serve.new_token(config.server)
+    serve.serve(config, started or _announce)
 
 
 def _announce(endpoints: Endpoints) -> None:
@@ -47,4 +56,7 @@ def _announce(endpoints: Endpoints) -> None:
         f"  OTLP over gRPC   {endpoints.grpc}\n"
         f"  queries          {endpoints.clickhouse}\n"
     )
+    if endpoints.token:  # logs keep what is printed
+        where = endpoints.token if sys.stderr.isatty() else f"in {endpoints.token_file}"
+        sys.stderr.write(f"  token to ask     {where}\n")
     sys.stderr.flush()

@@ -1,30 +1,74 @@
-"""Who may talk to the server: the bearer token, and which addresses may be listened on without one."""
+"""Who may talk to the server: tokens and what each opens, and which addresses may be listened on without."""
 
 from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import hmac
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Final, Literal, TypeAlias
 
+from otel_audit.config.model import ServerConfig
 from otel_audit.errors import ConfigurationError
+
+Right: TypeAlias = Literal["read", "write", "admin"]
+
+RIGHTS: Final[tuple[Right, ...]] = ("read", "write", "admin")
 
 
 class Access:
-    """Checks the token of a request; without a configured token everyone is let in."""
+    """Knows the token of each right; a right without one is everybody's.
 
-    def __init__(self, token: str) -> None:
-        self._token = token.encode()
+    The token to administer opens the other two as well.
+    """
 
-    def allows(self, candidates: Iterable[str | None]) -> bool:
-        """Say whether one of the presented secrets is the token, in time that does not depend on it."""
-        if not self._token:
-            return True
-        found = False
-        for candidate in candidates:
-            found |= hmac.compare_digest((candidate or "").encode("utf-8", "surrogateescape"), self._token)
-        return found
+    def __init__(self, tokens: Mapping[Right, str]) -> None:
+        self._digests = {right: _digest(token) for right, token in tokens.items() if token}
+
+    def rights(self, presented: Iterable[str]) -> frozenset[Right]:
+        """Return what the presented secrets open, in time that does not depend on the tokens."""
+        given = [_digest(secret) for secret in presented]
+        matched = {
+            right
+            for right, digest in self._digests.items()
+            if sum(hmac.compare_digest(digest, each) for each in given)
+        }
+        return frozenset(RIGHTS if "admin" in matched else matched)
+
+    def named(self, presented: Iterable[str]) -> str:
+        """Return the setting whose token was presented, for a record of who asked; empty if none was."""
+        rights = self.rights(presented)
+        if rights and len(self._digests) == len(RIGHTS) and len(set(self._digests.values())) == 1:
+            return "token"
+        return next((f"{right}_token" for right in ("admin", "read", "write") if right in rights), "")
+
+    def open(self, right: Right) -> bool:
+        """Return whether a right needs no token."""
+        return right not in self._digests
+
+    def allows(self, right: Right, presented: Iterable[str]) -> bool:
+        """Return whether these secrets, or none, are enough."""
+        return self.open(right) or right in self.rights(presented)
+
+
+def _digest(secret: str) -> bytes:
+    return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).digest()
+
+
+def presented(headers: Iterable[tuple[str, str]]) -> list[str]:
+    """Return the secrets of a request's headers: those of ``Authorization`` and ``X-ClickHouse-Key``.
+
+    Headers only: addresses are kept in logs and histories.
+    """
+    secrets: list[str] = []
+    for name, value in headers:
+        if name == "authorization" and (secret := bearer(value)):
+            secrets.append(secret)
+        elif name == "x-clickhouse-key" and value:
+            secrets.append(value)
+    return secrets
 
 
 def bearer(authorization: str | None) -> str | None:
@@ -40,25 +84,55 @@ def bearer(authorization: str | None) -> str | None:
     return None
 
 
-def check_access(host: str, token: str) -> None:
-    """Refuse to listen on anything but loopback without a token, and a token that headers cannot carry.
+def configured(options: ServerConfig) -> dict[Right, str]:
+    """Return the token of each right as configured; empty where there is none."""
+    return {
+        "read": options.read_token or options.token,
+        "write": options.write_token or options.token,
+        "admin": options.admin_token or options.token,
+    }
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine reaches an address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def check_access(options: ServerConfig) -> None:
+    """Refuse tokens that headers cannot carry, and to be open to other machines.
 
     Raises:
-        ConfigurationError: the address is public and there is no token, or the token is not plain ASCII.
+        ConfigurationError: a token is not plain ASCII, tokens contradict each other, or the address is public
+            and something needs no token.
     """
-    if not (token.isascii() and token.isprintable() and token == token.strip()):
+    for name in ("token", "read_token", "write_token", "admin_token"):
+        token = getattr(options, name)
+        if not (token.isascii() and token.isprintable() and token == token.strip()):
+            raise ConfigurationError(
+                f"server.{name} has characters that HTTP headers cannot carry: use letters, digits and "
+                "punctuation (`openssl rand -hex 32` makes a good one)"
+            )
+    tokens = configured(options)
+    if options.no_token and tokens["read"]:
         raise ConfigurationError(
-            "server.token has characters that HTTP headers cannot carry: use letters, digits and punctuation "
-            "(`openssl rand -hex 32` makes a good one)"
+            "server.no_token says that everybody may ask, but there is a token for it "
+            f"(server.{'read_token' if options.read_token else 'token'}): remove one of them"
         )
-    if token or host == "localhost":
+    if is_loopback(options.host):
         return
-    try:
-        if ipaddress.ip_address(host).is_loopback:
-            return
-    except ValueError:
-        pass
-    raise ConfigurationError(
-        f"server.host is {host!r}, which others can reach, but there is no token: "
-        "set OTEL_AUDIT_SERVER_TOKEN (or `token` in [server]), or listen on 127.0.0.1"
-    )
+    if not tokens["write"]:
+        raise ConfigurationError(
+            f"server.host is {options.host!r}, which others can reach, but there is no token"
+            f"{' to write' if tokens['read'] else ''}: "
+            f"set OTEL_AUDIT_SERVER_{'WRITE_' if tokens['read'] else ''}TOKEN "
+            f"(or `{'write_' if tokens['read'] else ''}token` in [server]), or listen on 127.0.0.1"
+        )
+    if options.no_token:
+        raise ConfigurationError(
+            f"server.host is {options.host!r}, which others can reach: server.no_token is for loopback"
+        )

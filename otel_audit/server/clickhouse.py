@@ -18,17 +18,19 @@ from typing import Final
 
 import msgspec
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from otel_audit.errors import StoreError
 from otel_audit.server import bodies, direct, framing, gate, native
-from otel_audit.server.access import Access, bearer
+from otel_audit.server.access import Access, presented
 from otel_audit.server.bodies import Malformed, TooLarge
 from otel_audit.server.commit import Backlog, Busy
 from otel_audit.server.engine import Connection, Engine, EngineError, quoted
 from otel_audit.server.gate import Denied, ReadGate
+from otel_audit.server.origin import from_a_page
 from otel_audit.server.receiver import read_body
 from otel_audit.store import schema
 
@@ -71,11 +73,13 @@ _FORMAT: Final = re.compile(r"\bFORMAT\s+(\w+)\s*;?\s*\Z", re.IGNORECASE)
 _NATIVE_REVISION: Final = 54454
 """From this version on clickhouse-go reads the first answer with block info and serialization flags."""
 
+_AUTHENTICATION_FAILED: Final = 516
 _STATUS: Final = {
     gate.SYNTAX_ERROR: 400,
     gate.ACCESS_DENIED: 403,
     164: 403,  # read-only
-    516: 403,  # authentication failed
+    _AUTHENTICATION_FAILED: 403,
+    gate.UNKNOWN_FORMAT: 400,
     60: 404,  # unknown table
     81: 404,  # unknown database
     46: 404,  # unknown function
@@ -109,6 +113,18 @@ class _Session(msgspec.Struct):
     used: float = 0.0
 
 
+class _May(msgspec.Struct, frozen=True):
+    """What a request may do: ask, write (why not; empty if it may), see whether we are there.
+
+    ``known`` if it has a token of ours.
+    """
+
+    read: bool
+    no_write: str
+    greet: bool
+    known: bool
+
+
 class _Call(msgspec.Struct):
     """One request, taken apart."""
 
@@ -118,6 +134,7 @@ class _Call(msgspec.Struct):
     sql: str
     body: bytes
     session: _Session
+    may: _May
 
     @property
     def format(self) -> str:
@@ -188,10 +205,10 @@ class QueryPort:
             "X-ClickHouse-Timezone": self._timezone,
         }
         try:
-            self._authorise(request)
+            may = self._may(request)
             body = await read_body(request, self._limit)
             with self._backlog.hold(len(body)):
-                call = await asyncio.to_thread(self._call, request, body)
+                call = await asyncio.to_thread(self._call, request, body, may)
                 loop = asyncio.get_running_loop()
                 result = await loop.run_in_executor(self._threads, self._run, call)
                 wanted = request.headers.get("accept-encoding", "")
@@ -205,14 +222,27 @@ class QueryPort:
         media_type = _CONTENT_TYPES.get(result.format, "text/plain; charset=UTF-8")
         return Response(payload, headers=headers, media_type=media_type)
 
-    def _authorise(self, request: Request) -> None:
-        presented = [
-            bearer(request.headers.get("authorization")),
-            request.headers.get("x-clickhouse-key"),
-            request.query_params.get("password"),
-        ]
-        if not self._access.allows(presented):
-            raise Denied("default: Authentication failed: the token is the password", 516)
+    def no_entry(self, _: Headers, status: int, message: str) -> Response:
+        """Answer a request that is not let in."""
+        headers = {"X-ClickHouse-Exception-Code": str(gate.ACCESS_DENIED)}
+        text = f"Code: {gate.ACCESS_DENIED}. DB::Exception: {message} (version {self._version})\n"
+        return PlainTextResponse(text, status, headers)
+
+    def _may(self, request: Request) -> _May:
+        """Say what a request may do, by its headers; raise if that is nothing."""
+        secrets = presented(request.headers.items())
+        rights = self._access.rights(secrets)
+        read = self._access.allows("read", secrets)
+        why = "" if self._access.allows("write", secrets) else "that takes the token to write"
+        page = "" if why or rights else from_a_page(request.headers)
+        if not read and (why or page):
+            raise _unauthenticated(f". Rows are taken without one, but {page}" if page else "")
+        why = why or page
+        if not why and request.method != "POST":
+            why = f"rows are not taken by {request.method}; send POST"
+        # clickhouse-go without a password still says who it is.
+        greet = bool(rights) or (not secrets and "authorization" in request.headers)
+        return _May(read, why, greet, bool(rights))
 
     def _failure(self, error: Exception, headers: dict[str, str]) -> Response:
         code = gate.engine_code(error) if isinstance(error, StoreError) else 1002
@@ -235,7 +265,7 @@ class QueryPort:
 
     # --- taking a request apart ---------------------------------------------------------------
 
-    def _call(self, request: Request, body: bytes) -> _Call:
+    def _call(self, request: Request, body: bytes, may: _May) -> _Call:
         encoding = request.headers.get("content-encoding", "").strip().lower()
         body = bodies.decompress(body, encoding, self._limit)
         given = dict(request.query_params)
@@ -258,7 +288,7 @@ class QueryPort:
         )
         session = self._session(options.get("session_id", ""))
         sql = options.get("query", "")
-        return _Call(options, settings, parameters, sql, body, session)
+        return _Call(options, settings, parameters, sql, body, session, may)
 
     def _session(self, name: str) -> _Session:
         if not name:
@@ -283,6 +313,8 @@ class QueryPort:
         whole = head + call.body
         insert = gate.parse_insert(whole[:262_144].decode("latin-1"), self._database, current)
         if insert is not None:
+            if call.may.no_write:
+                raise Denied(f"no rows are taken with this request: {call.may.no_write}")
             return self._insert(call, insert, whole)
         try:
             sql = whole.decode().strip().rstrip(";")
@@ -299,11 +331,17 @@ class QueryPort:
             return empty
         if _HELLO.match(sql) and "client_protocol_version" in call.options:
             return _Result(self._hello(call), "Native", {})
+        greets = call.may.greet and gate.is_greeting(sql)
+        if not (call.may.read or greets or gate.asked_by_writers(sql, self._database, current)):
+            if not call.may.known:
+                raise _unauthenticated()
+            raise Denied("this token only writes: it inserts rows, and has their tables described")
         with self._engine.connection() as connection:
             created = gate.created_name(sql, current)
             if created is not None:
                 self._exists(connection, *created)
                 return empty
+            gate.check_database(current, self._database)
             if current != "default":
                 connection.query(f"USE {quoted(current)}")
             return self._read(connection, call, sql)
@@ -317,12 +355,13 @@ class QueryPort:
             connection.query(f"SET {name} = '{value.translate(_LITERAL)}'")
         connection.query(f"SET max_result_bytes = {self._max_result}, result_overflow_mode = 'throw'")
         connection.query(f"SET max_memory_usage = {self._max_memory}")
-        self._gate.check(connection, sql)
+        found = _FORMAT.search(sql)
+        output = gate.output_format(found.group(1) if found else call.format)
+        self._gate.check(connection, sql, call.parameters)
+        connection.become_reader()
         # Read-only, the engine says of every setting that it cannot be changed, and drivers believe it.
         if not _SETTINGS_LIST.match(sql):
             connection.query("SET readonly = 1")
-        found = _FORMAT.search(sql)
-        output = found.group(1) if found else call.format
         answer = connection.query(sql, output, call.parameters)
         body = answer.body
         if not body and output == "Native":
@@ -366,10 +405,11 @@ class QueryPort:
         connection.insert(insert.table, insert.columns, "Native", [block])
 
     def _exists(self, connection: Connection, database: str, table: str) -> None:
-        rows = connection.rows(f"EXISTS DATABASE {quoted(database)}")
-        if table and rows[0][0]:
-            rows = connection.rows(f"EXISTS TABLE {quoted(database)}.{quoted(table)}")
-        if not rows[0][0]:
+        # Of other databases nothing is said: in the engine's own a table is a file of the host.
+        there = database == self._database
+        if table and there:
+            there = bool(connection.rows(f"EXISTS TABLE {quoted(database)}.{quoted(table)}")[0][0])
+        if not there:
             raise Denied(
                 f"{database}{'.' if table else ''}{table} does not exist and is not created by clients: they "
                 f"may write {', '.join(schema.WRITABLE)} in {self._database}; in the Collector's clickhouse "
@@ -405,6 +445,14 @@ def _empty_block(connection: Connection, sql: str, parameters: dict[str, str]) -
         return b""
     rows = [msgspec.json.decode(line) for line in described.body.split(b"\n") if line]
     return native.block(0, (native.Column(str(row[0]), str(row[1]), b"") for row in rows))
+
+
+def _unauthenticated(more: str = "") -> Denied:
+    return Denied(
+        "default: Authentication failed: missing or invalid token; send it as Authorization: Bearer, as "
+        f"X-ClickHouse-Key or as the password of basic authentication, never in the URL{more}",
+        _AUTHENTICATION_FAILED,
+    )
 
 
 def _encode(body: bytes, options: dict[str, str], accepted: str) -> tuple[bytes, str]:

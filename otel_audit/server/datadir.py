@@ -7,7 +7,9 @@ import datetime
 import fcntl
 import json
 import os
+import secrets
 import socket
+import stat
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -20,6 +22,8 @@ FORMAT: Final = 1
 
 _MARKER: Final = "otel-audit-store.json"
 _LOCK: Final = "otel-audit-store.lock"
+_TOKEN: Final = "read-token"  # noqa: S105 - the name of a file
+_MOST_TOKEN: Final = 4096
 
 
 class DataDirectory:
@@ -28,6 +32,53 @@ class DataDirectory:
     def __init__(self, path: Path, lock: IO[str]) -> None:
         self.path = path
         self._lock = lock
+
+    @property
+    def token_file(self) -> Path:
+        """Where the token to ask is kept, if there is one."""
+        return self.path / _TOKEN
+
+    def token(self, *, make: bool = False, renew: bool = False) -> str:
+        """Return the token to ask; at first use it is made.
+
+        A directory from before there were tokens has none, and gets one only if told so.
+
+        Args:
+            make: make one also for such a directory.
+            renew: make another one.
+
+        Raises:
+            StoreError: it cannot be read or written, or others can read it.
+        """
+        marker = self.path / _MARKER
+        try:
+            content: dict[str, Any] = json.loads(marker.read_text(encoding="utf-8"))
+            if not renew and (token := self._kept_token()):
+                return token
+            if not (make or renew or content.get("token")):
+                return ""
+            token = secrets.token_hex(32)
+            _write_private(self.token_file, f"{token}\n")
+            _write(marker, content | {"token": True})
+        except OSError as error:
+            raise StoreError(
+                f"the token to ask, {self.token_file}, cannot be used: {error.strerror or error}"
+            ) from error
+        return token
+
+    def _kept_token(self) -> str:
+        try:
+            file = os.open(self.token_file, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return ""
+        with open(file, encoding="ascii", errors="replace") as kept:
+            mode = os.fstat(file).st_mode
+            if not stat.S_ISREG(mode) or mode & 0o077:
+                raise StoreError(
+                    f"others can read {self.token_file}, the token to ask: `otel-audit serve --new-token` "
+                    "makes another one; `chmod 600` is enough if nobody has read it"
+                )
+            return kept.read(_MOST_TOKEN).strip()
 
     @property
     def engine(self) -> Path:
@@ -58,9 +109,8 @@ class DataDirectory:
         try:
             _check(marker)
             if not marker.exists():
-                _write(
-                    marker, {"format": FORMAT, "created_by": f"otel-audit {__version__}", "created": _now()}
-                )
+                made = {"created_by": f"otel-audit {__version__}", "created": _now(), "token": True}
+                _write(marker, {"format": FORMAT} | made)
         except OSError as error:
             lock.close()
             raise _unusable(directory, error) from error
@@ -130,6 +180,16 @@ def _check(marker: Path) -> None:
 def _write(path: Path, content: dict[str, Any]) -> None:
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+def _write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner can read, at no time anybody else."""
+    temporary = path.with_suffix(".tmp")
+    temporary.unlink(missing_ok=True)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    with open(os.open(temporary, flags, 0o600), "w", encoding="ascii") as file:
+        file.write(text)
     temporary.replace(path)
 
 

@@ -12,7 +12,7 @@ import os
 import re
 import resource
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -25,6 +25,8 @@ from otel_audit.errors import StoreError
 _CODE: Final = re.compile(r"Code: (\d+)")
 _IN_LITERAL: Final = str.maketrans({"\\": "\\\\", "'": "\\'"})
 _OPEN_FILES: Final = 65536
+_OWNER: Final = "otel_audit_owner"
+_READER: Final = "otel_audit_reader"
 _INSERTS: Final = {
     # One request may span more partitions than the engine's default of 100 days or months allows.
     "max_partitions_per_insert_block": 0,
@@ -153,6 +155,10 @@ class Connection:
         found = self._raw.classify_query(sql)
         return found["query_class"].name, int(found["statement_count"])
 
+    def become_reader(self) -> None:
+        """Give up, for the rest of this connection, all but what the engine was told is readable."""
+        self.query(f"SET ROLE {_READER}")
+
     def close(self) -> None:
         """Give the connection back to the engine."""
         self._raw.close()
@@ -173,13 +179,21 @@ class Engine:
         path: the directory; its parent must be ours, too.
         memory_bytes: how much it may use.
         fsync: whether an insert returns only when it is on the disk.
+        readable: what :meth:`Connection.become_reader` leaves: tables that can be asked and described, as
+            ``database.table`` or ``database.*``.
         formats: descriptions of formats by the name of their file, for ``{formats}`` in
             :meth:`Connection.insert_selected`. A description within a statement would do as well, but the
             engine leaves a copy of each where the process happens to run.
     """
 
     def __init__(
-        self, path: Path, *, memory_bytes: int, fsync: bool, formats: Mapping[str, str] | None = None
+        self,
+        path: Path,
+        *,
+        memory_bytes: int,
+        fsync: bool,
+        formats: Mapping[str, str] | None = None,
+        readable: Iterable[str] = (),
     ) -> None:
         raise_open_files()
         try:
@@ -197,9 +211,12 @@ class Engine:
         for name, description in (formats or {}).items():
             (self._formats / name).write_text(description, encoding="utf-8")
         self._disk = _Disk(path) if fsync else None
+        users = path.parent / "users.xml"
+        users.write_text(_users(readable), encoding="utf-8")
         self._options = path.parent / "engine.xml"
         self._options.write_text(
-            _settings(memory_bytes, fsync=self._disk is not None and not self._disk.syncs), encoding="utf-8"
+            _settings(memory_bytes, users, fsync=self._disk is not None and not self._disk.syncs),
+            encoding="utf-8",
         )
         try:
             self._first: Connection | None = self._open(f"{path}?config-file={self._options}")
@@ -299,7 +316,7 @@ def raise_open_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def _settings(memory_bytes: int, *, fsync: bool) -> str:
+def _settings(memory_bytes: int, users: Path, *, fsync: bool) -> str:
     flag = int(fsync)
     tree = {
         "fsync_after_insert": flag,
@@ -312,7 +329,8 @@ def _settings(memory_bytes: int, *, fsync: bool) -> str:
         # as ever: the more there are, the less the engine keeps to this.
         "merge_selector_base": 10,
     }
-    server = {
+    server: dict[str, object] = {
+        "users_config": users,
         "max_server_memory_usage": memory_bytes,
         "uncompressed_cache_size": 0,
         # Merges can wait, senders cannot.
@@ -322,3 +340,28 @@ def _settings(memory_bytes: int, *, fsync: bool) -> str:
     lines = [f"  <{name}>{escape(str(value))}</{name}>" for name, value in server.items()]
     lines += ["  <merge_tree>", *(f"    <{n}>{v}</{n}>" for n, v in tree.items()), "  </merge_tree>"]
     return "<clickhouse>\n" + "\n".join(lines) + "\n</clickhouse>\n"
+
+
+def _users(readable: Iterable[str]) -> str:
+    # The engine has one user, which has roles and no rights beside: so a connection can give some of them up.
+    # Table functions ask for CREATE TEMPORARY TABLE, even those that read nothing.
+    reader = ["CREATE TEMPORARY TABLE ON *.*", *(f"SELECT ON {table}" for table in readable)]
+    grants = "".join(f"<query>GRANT {escape(grant)}</query>" for grant in reader)
+    return f"""<clickhouse>
+  <profiles><default/></profiles>
+  <quotas><default/></quotas>
+  <roles>
+    <{_OWNER}><grants><query>GRANT ALL ON *.* WITH GRANT OPTION</query></grants></{_OWNER}>
+    <{_READER}><grants>{grants}</grants></{_READER}>
+  </roles>
+  <users>
+    <default>
+      <password/>
+      <networks><ip>::/0</ip></networks>
+      <profile>default</profile>
+      <quota>default</quota>
+      <grants><query>GRANT {_OWNER}, {_READER}</query></grants>
+    </default>
+  </users>
+</clickhouse>
+"""

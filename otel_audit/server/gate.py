@@ -12,8 +12,9 @@ The embedded engine has no users and runs with the rights of this process, so th
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
 from otel_audit.errors import StoreError
@@ -22,6 +23,8 @@ from otel_audit.store import schema
 
 ACCESS_DENIED: Final = 497
 SYNTAX_ERROR: Final = 62
+UNKNOWN_FORMAT: Final = 73
+UNKNOWN_DATABASE: Final = 81
 
 _HARMLESS: Final = frozenset(
     {
@@ -48,6 +51,78 @@ _HARMLESS: Final = frozenset(
 )
 """Table functions that read nothing but tables of this store, or nothing at all."""
 
+SYSTEM_TABLES: Final = frozenset(
+    {
+        # what the store has, and how it is
+        "columns",
+        "data_skipping_indices",
+        "databases",
+        "events",
+        "merge_tree_settings",
+        "merges",
+        "metrics",
+        "mutations",
+        "parts",
+        "parts_columns",
+        "projections",
+        "replicas",
+        "server_settings",
+        "settings",
+        "tables",
+        # what the engine can do
+        "aggregate_function_combinators",
+        "build_options",
+        "clusters",
+        "codecs",
+        "collations",
+        "data_skipping_index_types",
+        "data_type_families",
+        "database_engines",
+        "dictionaries",
+        "formats",
+        "functions",
+        "keywords",
+        "macros",
+        "table_engines",
+        "table_functions",
+        "time_zones",
+        # numbers
+        "numbers",
+        "numbers_mt",
+        "one",
+        "primes",
+        "zeros",
+        "zeros_mt",
+    }
+)
+"""Tables of ``system`` a question may name: none tells of other questions, of the process or of its disks."""
+
+_SHOWN: Final = frozenset(
+    {
+        "changed",
+        "columns",
+        "create",
+        "databases",
+        "dictionaries",
+        "engines",
+        "extended",
+        "fields",
+        "full",
+        "functions",
+        "index",
+        "indexes",
+        "indices",
+        "keys",
+        "setting",
+        "settings",
+        "tables",
+    }
+)
+"""What may follow SHOW."""
+
+_DATABASES: Final = ("default", "information_schema")
+"""Databases a request may be in beside the store's; nothing in the first can be named."""
+
 _AI: Final = frozenset(
     {
         "aiclassify",
@@ -62,8 +137,16 @@ _AI: Final = frozenset(
 )
 """Functions that send what they are given to a service."""
 
-_STRING: Final = re.compile(r"'(?:[^'\\]|\\.|'')*'", re.DOTALL)
-_WORD: Final = re.compile(r"[A-Za-z_]\w*")
+_PLAIN_NAME: Final = re.compile(r"[\w $:-][\w $:.-]*|")
+_TOKEN: Final = re.compile(
+    r"(?P<text>'(?:[^'\\]|\\.|'')*')"
+    r"|(?P<quoted>`(?:[^`\\]|\\.|``)*`|\"(?:[^\"\\]|\\.|\"\")*\")"
+    r"|\{(?P<parameter>\w+):Identifier\}"
+    r"|(?P<number>[0-9]\w*)"
+    r"|(?P<word>[A-Za-z_]\w*)"
+    r"|(?P<sign>\S)",
+    re.DOTALL,
+)
 _IDENTIFIER: Final = r"(?:[A-Za-z_]\w*|`[^`\\]+`|\"[^\"\\]+\")"
 _NAME: Final = rf"(?:(?P<database>{_IDENTIFIER})\s*\.\s*)?(?P<table>{_IDENTIFIER})"
 _SPACE: Final = r"(?:\s|/\*.*?\*/|--[^\n]*\n)"
@@ -81,6 +164,8 @@ _CREATE: Final = re.compile(
     rf"\A{_SPACE}*CREATE\s+(?:(?P<schema>DATABASE)|TABLE|(?:MATERIALIZED\s+)?VIEW)\s+IF\s+NOT\s+EXISTS\s+{_NAME}",
     re.IGNORECASE | re.DOTALL,
 )
+_DESCRIBE: Final = re.compile(rf"\A\s*DESC(?:RIBE)?\s+(?:TABLE\s+)?{_NAME}\s*\Z", re.IGNORECASE)
+_ALIVE: Final = re.compile(r"\A\s*SELECT\s+1\s*\Z", re.IGNORECASE)
 _SET: Final = re.compile(
     r"\A\s*SET\s+(?P<name>\w+)\s*=\s*(?:'(?P<text>[^'\\]*)'|(?P<bare>[\w.+-]+))\s*;?\s*\Z", re.IGNORECASE
 )
@@ -118,15 +203,155 @@ _FORMATS: Final = {
 }
 """Input formats that are data and nothing else."""
 
-_SETTINGS: Final = re.compile(
-    r"input_format_(?!values)\w+|output_format_\w+|format_(?:csv|tsv|json|binary)\w*|date_time_\w+|session_timezone|join_\w+|"
-    r"max_(?:execution_time|result_rows|result_bytes|rows_to_read|bytes_to_read|block_size|threads)|"
-    r"(?:result|read|timeout)_overflow_mode|extremes|limit|offset|final|use_query_cache|"
-    r"use_skip_indexes\w*|optimize_(?:read_in_order|move_to_prewhere|skip_unused_shards|use_projections)|"
-    r"enable_analyzer|prefer_column_name_to_alias|insert_deduplication_token|insert_deduplicate|"
-    r"distributed_product_mode|union_default_mode|group_by_use_nulls|transform_null_in|any_join_distinct_\w+"
+SETTINGS: Final = frozenset(
+    {
+        # what a question may cost
+        "max_block_size",
+        "max_bytes_to_read",
+        "max_execution_time",
+        "max_result_rows",
+        "max_rows_to_read",
+        "max_threads",
+        "read_overflow_mode",
+        "timeout_overflow_mode",
+        # what it means
+        "any_join_distinct_right_table_keys",
+        "extremes",
+        "final",
+        "group_by_use_nulls",
+        "join_default_strictness",
+        "join_use_nulls",
+        "limit",
+        "offset",
+        "prefer_column_name_to_alias",
+        "session_timezone",
+        "transform_null_in",
+        "union_default_mode",
+        # how it is answered, for those who measure
+        "optimize_move_to_prewhere",
+        "optimize_read_in_order",
+        "optimize_use_projections",
+        "use_skip_indexes",
+        "use_skip_indexes_if_final",
+        # how the answer is written
+        "date_time_output_format",
+        "format_csv_delimiter",
+        "format_csv_null_representation",
+        "format_tsv_null_representation",
+        "output_format_arrow_string_as_string",
+        "output_format_binary_write_json_as_string",
+        "output_format_csv_crlf_end_of_line",
+        "output_format_decimal_trailing_zeros",
+        "output_format_json_array_of_rows",
+        "output_format_json_escape_forward_slashes",
+        "output_format_json_map_as_array_of_tuples",
+        "output_format_json_named_tuples_as_objects",
+        "output_format_json_quote_64bit_floats",
+        "output_format_json_quote_64bit_integers",
+        "output_format_json_quote_decimals",
+        "output_format_json_quote_denormals",
+        "output_format_json_validate_utf8",
+        "output_format_native_write_json_as_string",
+        "output_format_parquet_string_as_string",
+        "output_format_pretty_color",
+        "output_format_pretty_max_rows",
+        "output_format_pretty_max_value_width",
+        "output_format_tsv_crlf_end_of_line",
+        "output_format_write_statistics",
+        # how rows are read
+        "date_time_input_format",
+        "input_format_csv_empty_as_default",
+        "input_format_defaults_for_omitted_fields",
+        "input_format_import_nested_json",
+        "input_format_json_read_bools_as_strings",
+        "input_format_json_read_numbers_as_strings",
+        "input_format_null_as_default",
+        "input_format_skip_unknown_fields",
+        "input_format_tsv_empty_as_default",
+        "input_format_with_names_use_header",
+        "input_format_with_types_use_header",
+        "insert_deduplicate",
+        "insert_deduplication_token",
+    }
 )
-"""Settings a client may choose; others are ignored, as is what belongs to a server of many machines."""
+"""Settings a client may choose, by name; all others are ignored.
+
+Never by pattern: among those that begin with ``output_format_`` is one that writes a file of the client's
+choice. A setting joins when its description has been read; the tests keep the descriptions that were.
+"""
+
+OUTPUT_FORMATS: Final = frozenset(
+    {
+        "Arrow",
+        "ArrowStream",
+        "Avro",
+        "CSV",
+        "CSVWithNames",
+        "CSVWithNamesAndTypes",
+        "JSON",
+        "JSONColumns",
+        "JSONColumnsWithMetadata",
+        "JSONCompact",
+        "JSONCompactColumns",
+        "JSONCompactEachRow",
+        "JSONCompactEachRowWithNames",
+        "JSONCompactEachRowWithNamesAndTypes",
+        "JSONCompactStrings",
+        "JSONCompactStringsEachRow",
+        "JSONCompactStringsEachRowWithNames",
+        "JSONCompactStringsEachRowWithNamesAndTypes",
+        "JSONEachRow",
+        "JSONLines",
+        "JSONObjectEachRow",
+        "JSONStrings",
+        "JSONStringsEachRow",
+        "LineAsString",
+        "Markdown",
+        "MsgPack",
+        "NDJSON",
+        "Native",
+        "Null",
+        "ORC",
+        "Parquet",
+        "Pretty",
+        "PrettyCompact",
+        "PrettyCompactMonoBlock",
+        "PrettyCompactNoEscapes",
+        "PrettyCompactNoEscapesMonoBlock",
+        "PrettyJSONEachRow",
+        "PrettyJSONLines",
+        "PrettyMonoBlock",
+        "PrettyNDJSON",
+        "PrettyNoEscapes",
+        "PrettyNoEscapesMonoBlock",
+        "PrettySpace",
+        "PrettySpaceMonoBlock",
+        "PrettySpaceNoEscapes",
+        "PrettySpaceNoEscapesMonoBlock",
+        "RawBLOB",
+        "RowBinary",
+        "RowBinaryWithNames",
+        "RowBinaryWithNamesAndTypes",
+        "TSV",
+        "TSVRaw",
+        "TSVRawWithNames",
+        "TSVRawWithNamesAndTypes",
+        "TSVWithNames",
+        "TSVWithNamesAndTypes",
+        "TabSeparated",
+        "TabSeparatedRaw",
+        "TabSeparatedRawWithNames",
+        "TabSeparatedRawWithNamesAndTypes",
+        "TabSeparatedWithNames",
+        "TabSeparatedWithNamesAndTypes",
+        "Values",
+        "Vertical",
+        "XML",
+    }
+)
+"""Formats of answers. Those that need a schema (Protobuf, CapnProto) write one beside the running process."""
+
+_SPELLED: Final = {name.lower(): name for name in OUTPUT_FORMATS}
 
 
 class Denied(StoreError):
@@ -135,6 +360,21 @@ class Denied(StoreError):
     def __init__(self, message: str, code: int = ACCESS_DENIED) -> None:
         super().__init__(message)
         self.code = code
+
+
+def readable(database: str) -> tuple[str, ...]:
+    """Return the tables clients may ask, for :class:`otel_audit.server.engine.Engine`."""
+    return (f"{database}.*", *(f"system.{table}" for table in sorted(SYSTEM_TABLES)))
+
+
+def check_database(current: str, database: str) -> None:
+    """Refuse to take names without a database from one that clients do not know.
+
+    Raises:
+        Denied: say so.
+    """
+    if current != database and current.lower() not in _DATABASES:
+        raise Denied(f"Database {current} does not exist here; the store's is {database}", UNKNOWN_DATABASE)
 
 
 class Insert(NamedTuple):
@@ -195,6 +435,23 @@ def created_name(sql: str, current: str) -> tuple[str, str] | None:
     return _bare(found["database"] or current), _bare(found["table"])
 
 
+def is_greeting(sql: str) -> bool:
+    """Return whether a statement only asks whether somebody is there."""
+    return _ALIVE.match(sql) is not None
+
+
+def asked_by_writers(sql: str, database: str, current: str) -> bool:
+    """Return whether a statement is one that the Collector's exporter asks in order to insert."""
+    if created_name(sql, current) is not None:
+        return True
+    found = _DESCRIBE.match(sql)
+    return (
+        found is not None
+        and _bare(found["database"] or current) == database
+        and _bare(found["table"]) in schema.WRITABLE
+    )
+
+
 def parse_set(sql: str) -> tuple[str, str] | None:
     """Give name and value of a ``SET``; None if it is none."""
     found = _SET.match(sql)
@@ -213,7 +470,22 @@ def parse_use(sql: str) -> str | None:
 
 def allowed_settings(settings: Iterable[tuple[str, str]]) -> dict[str, str]:
     """Keep the settings a client may choose."""
-    return {name: value for name, value in settings if _SETTINGS.fullmatch(name)}
+    return {name: value for name, value in settings if name in SETTINGS}
+
+
+def output_format(name: str) -> str:
+    """Return a format of answers as the engine spells it.
+
+    Raises:
+        Denied: there is no such format, or it is not for clients.
+    """
+    spelled = _SPELLED.get(name.lower())
+    if spelled is None:
+        raise Denied(
+            f"answers are not written as {name}; ask for one of {', '.join(sorted(OUTPUT_FORMATS))}",
+            UNKNOWN_FORMAT,
+        )
+    return spelled
 
 
 class ReadGate:
@@ -225,8 +497,8 @@ class ReadGate:
         self._tables |= {"file", "catboostevaluate"}
         self._passed: set[str] = set()
 
-    def check(self, connection: Connection, sql: str) -> None:
-        """Return if ``sql`` may run.
+    def check(self, connection: Connection, sql: str, parameters: Mapping[str, str] | None = None) -> None:
+        """Return if ``sql`` may run; names in it may come from its parameters.
 
         Raises:
             Denied: it may not; the message says what would be accepted.
@@ -236,7 +508,8 @@ class ReadGate:
             return
         kind, count = connection.classify(sql)
         if kind == "UNKNOWN":
-            connection.query(f"EXPLAIN AST {sql}")  # raises the syntax error
+            # Only ever as a value: behind a word of ours the text could be two statements, both of them run.
+            _normal_form(connection, sql)  # raises the syntax error
             raise Denied("this statement cannot be judged", SYNTAX_ERROR)
         if count != 1:
             raise Denied(f"{count} statements in one request; send one at a time", SYNTAX_ERROR)
@@ -244,26 +517,100 @@ class ReadGate:
             raise Denied(
                 "only statements that read are accepted here, and INSERTs into the tables for clients"
             )
-        self._check_functions(connection, sql)
+        tokens = _tokens(_normal_form(connection, sql))
+        if written := _written_as(tokens):
+            output_format(written)
+        self._check_names(_named(tokens, parameters or {}))
+        if any(token.kind == "parameter" for token in tokens):
+            return  # the verdict is on these names, not on the text
         if len(self._passed) > 4096:
             self._passed.clear()
         self._passed.add(sql)
 
-    def _check_functions(self, connection: Connection, sql: str) -> None:
-        # The engine writes the statement in its normal form: no comments, no escapes in names, one kind of
-        # string. Every name in it counts, not only calls: `arrayMap(file, …)` and `* APPLY file` call too.
-        quoted = sql.replace("\\", "\\\\").replace("\t", "\\t").replace("\n", "\\n").replace("\0", "\\0")
-        normal = connection.query("SELECT formatQuerySingleLine({q:String})", "RawBLOB", {"q": quoted}).body
-        words = _STRING.sub("''", normal.decode("utf-8", "replace"))
-        for found in _WORD.finditer(words):
-            word = found.group().lower()
-            called = words[found.end() : found.end() + 1] == "("
+    def _check_names(self, tokens: list[Token]) -> None:
+        first, second = [*(token.text.lower() for token in tokens[:2]), "", ""][:2]
+        if first == "show" and second not in _SHOWN:
+            raise Denied(f"SHOW {second.upper()} is not for clients of this store")
+        for database, dot, table in zip(tokens, tokens[1:], tokens[2:], strict=False):
             if (
-                word == "file"
-                or (called and word in self._tables)
-                or (called and word.startswith("ai") and word in _AI)
+                database.kind in ("word", "quoted")
+                and database.text.lower() == "system"
+                and dot == Token("sign", ".")
+                and table.text not in SYSTEM_TABLES
             ):
-                raise Denied(f"{found.group()} reaches beyond this store and is not for its clients")
+                raise Denied(
+                    f"system.{table.text} is not for clients of this store; these are: "
+                    f"{', '.join(sorted(SYSTEM_TABLES))}"
+                )
+        # Every name counts, not only calls: `arrayMap(file, …)` and `* APPLY file` call too.
+        for token, following in itertools.pairwise([*tokens, Token("sign", "")]):
+            if token.kind not in ("word", "quoted"):
+                continue
+            name = token.text.lower()
+            called = following == Token("sign", "(")
+            if name == "file" or (called and (name in self._tables or name in _AI)):
+                raise Denied(f"{token.text} reaches beyond this store and is not for its clients")
+
+
+class Token(NamedTuple):
+    """A piece of a statement: its kind (``word``, ``quoted`` for a name in quotes, ``sign``, …), and it."""
+
+    kind: str
+    text: str
+
+
+def _tokens(normal: str) -> list[Token]:
+    """Take a statement in its normal form apart; quoted names come without their quotes.
+
+    Raises:
+        Denied: a quote has no end.
+    """
+    tokens = [Token(str(found.lastgroup), found.group()) for found in _TOKEN.finditer(normal)]
+    if any(token.kind == "sign" and token.text in "'`\"" for token in tokens):
+        raise Denied("this statement cannot be judged", SYNTAX_ERROR)
+    return [
+        Token(kind, re.sub(r"\\(.)", r"\1", text[1:-1], flags=re.DOTALL) if kind == "quoted" else text)
+        for kind, text in tokens
+    ]
+
+
+def _named(tokens: list[Token], parameters: Mapping[str, str]) -> list[Token]:
+    """Put names that are given as parameters into their places.
+
+    Raises:
+        Denied: one is written in a way that only the engine could read.
+    """
+    named = []
+    for token in tokens:
+        if token.kind == "parameter":
+            name = parameters.get(token.text[1:-1].partition(":")[0], "")
+            if not _PLAIN_NAME.fullmatch(name):
+                raise Denied(
+                    f"{token.text}: give the name of a column or table, of letters, digits and blanks"
+                )
+            token = Token("quoted", name)
+        named.append(token)
+    return named
+
+
+def _written_as(tokens: list[Token]) -> str:
+    """Return the format named at the end of a statement, or before its SETTINGS; empty if none is."""
+    for at in range(len(tokens) - 2, -1, -1):
+        if tokens[at] == Token("word", "FORMAT") and tokens[at + 1].kind == "word":
+            rest = tokens[at + 2 :]
+            return tokens[at + 1].text if not rest or rest[0] == Token("word", "SETTINGS") else ""
+    return ""
+
+
+def _normal_form(connection: Connection, sql: str) -> str:
+    """Return a statement as the engine writes it: no comments, no escapes in names, one kind of string.
+
+    Raises:
+        EngineError: it does not parse.
+    """
+    quoted = sql.replace("\\", "\\\\").replace("\t", "\\t").replace("\n", "\\n").replace("\0", "\\0")
+    normal = connection.query("SELECT formatQuerySingleLine({q:String})", "RawBLOB", {"q": quoted}).body
+    return normal.decode("utf-8", "replace")
 
 
 def engine_code(error: StoreError) -> int:

@@ -10,9 +10,10 @@ import grpc
 
 from otel_audit.errors import StoreError
 from otel_audit.server import native, otlp
-from otel_audit.server.access import bearer
+from otel_audit.server.access import presented
 from otel_audit.server.bodies import Malformed, TooLarge
 from otel_audit.server.commit import Busy
+from otel_audit.server.origin import mark_of_a_page
 from otel_audit.server.receiver import Intake, note
 
 _METHODS: Final = {
@@ -51,11 +52,16 @@ def grpc_server(intake: Intake, address: str) -> tuple[grpc.Server, int]:
 
 def _export(intake: Intake, signal: str) -> Callable[[bytes, Any], bytes]:
     def export(body: bytes, context: Any) -> bytes:
-        metadata = dict(context.invocation_metadata())
-        if not intake.access.allows([bearer(metadata.get("authorization"))]):
+        metadata = [(str(name), str(value)) for name, value in context.invocation_metadata()]
+        secrets = presented(metadata)
+        if not intake.access.allows("write", secrets):
             context.abort(
-                grpc.StatusCode.UNAUTHENTICATED, "a bearer token is wanted: authorization: Bearer <token>"
+                grpc.StatusCode.UNAUTHENTICATED,
+                "missing or invalid bearer token: send authorization: Bearer <token>",
             )
+        # No page can speak gRPC by itself; a proxy that translates for pages passes on what marks them.
+        if not intake.access.rights(secrets) and (mark := mark_of_a_page(name for name, _ in metadata)):
+            context.abort(grpc.StatusCode.PERMISSION_DENIED, f"not taken without a token: {mark}")
         try:
             with intake.backlog.hold(len(body)):
                 parts = intake.rows(signal, body)

@@ -11,15 +11,17 @@ from typing import Any, Final
 
 from google.protobuf import json_format
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from otel_audit.errors import StoreError
 from otel_audit.server import direct, native, otlp
-from otel_audit.server.access import Access, bearer
+from otel_audit.server.access import Access, presented
 from otel_audit.server.bodies import Malformed, TooLarge, decompress
 from otel_audit.server.commit import Backlog, Busy, Committer
+from otel_audit.server.origin import from_a_page
 from otel_audit.server.otlp import JSON, PROTOBUF
 from otel_audit.server.rows import Rows, log_rows, span_rows
 
@@ -31,7 +33,7 @@ broken connection, and tries again, where it should see the answer."""
 _INLINE: Final = 16 * 1024
 """Bodies up to this size are decoded where they are; a thread would cost more than it saves."""
 
-_INVALID_ARGUMENT, _UNAUTHENTICATED, _UNAVAILABLE, _EXHAUSTED = 3, 16, 14, 8
+_INVALID_ARGUMENT, _DENIED, _UNAUTHENTICATED, _UNAVAILABLE, _EXHAUSTED = 3, 7, 16, 14, 8
 
 
 class Intake:
@@ -133,8 +135,13 @@ def receiver(intake: Intake, ready: Callable[[], None]) -> Starlette:
 
 
 async def _accept(intake: Intake, signal: str, request: Request, kind: str) -> list[Rows]:
-    if not intake.access.allows([bearer(request.headers.get("authorization"))]):
-        raise _Refused(401, _UNAUTHENTICATED, "a bearer token is wanted: Authorization: Bearer <token>")
+    secrets = presented(request.headers.items())
+    if not intake.access.allows("write", secrets):
+        raise _Refused(
+            401, _UNAUTHENTICATED, "missing or invalid bearer token: send Authorization: Bearer <token>"
+        )
+    if not intake.access.rights(secrets) and (reason := from_a_page(request.headers)):
+        raise _Refused(403, _DENIED, f"not taken without a token: {reason}")
     encoding = request.headers.get("content-encoding", "").strip().lower()
     try:
         body = await read_body(request, intake.limit)
@@ -186,6 +193,12 @@ async def read_body(request: Request, limit: int) -> bytes:
     if size > limit:
         raise TooLarge(f"the body is larger than {limit} bytes")
     return b"".join(chunks)
+
+
+def no_entry(headers: Headers, status: int, message: str) -> Response:
+    """Answer a request that is not let in, in the form it asked in."""
+    content_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+    return _refusal(_Refused(status, _DENIED, message), JSON if content_type == JSON else PROTOBUF)
 
 
 def _refusal(refused: _Refused, kind: str) -> Response:

@@ -15,16 +15,19 @@ from typing import Any, Final, NamedTuple
 import uvicorn
 
 from otel_audit.config.model import AuditConfig, ServerConfig
-from otel_audit.errors import StoreError
+from otel_audit.errors import ConfigurationError, StoreError
 from otel_audit.server import direct
-from otel_audit.server.access import Access, check_access
+from otel_audit.server.access import Access, check_access, configured, is_loopback
 from otel_audit.server.clickhouse import QueryPort
 from otel_audit.server.commit import Backlog, Committer
 from otel_audit.server.datadir import DataDirectory
 from otel_audit.server.engine import Engine
+from otel_audit.server.gate import readable
 from otel_audit.server.grpc_receiver import grpc_server
-from otel_audit.server.receiver import Intake, receiver
+from otel_audit.server.origin import Hosts, NoPages
+from otel_audit.server.receiver import Intake, no_entry, receiver
 from otel_audit.store import schema
+from otel_audit.store.local_tokens import Published
 from otel_audit.store.migrations import migrate
 from otel_audit.store.retention import Retention
 
@@ -39,6 +42,9 @@ class Endpoints(NamedTuple):
     grpc: str
     clickhouse: str
     data: Path
+    token: str = ""
+    """The token to ask, if this server has made it; it is kept in ``token_file``."""
+    token_file: Path | None = None
 
 
 class _Listener(uvicorn.Server):
@@ -63,7 +69,7 @@ class Server:
 
     def __init__(self, config: AuditConfig) -> None:
         options = config.server
-        check_access(options.host, options.token)
+        check_access(options)
         self._database = config.store.database
         with contextlib.ExitStack() as undo:
             sockets = [
@@ -74,11 +80,13 @@ class Server:
             ]
             directory = DataDirectory.acquire(options.data)
             undo.callback(directory.release)
+            made = _made_token(options, directory)
             self._engine = Engine(
                 directory.engine,
                 memory_bytes=options.memory_bytes,
                 fsync=options.fsync,
                 formats=direct.FORMATS,
+                readable=readable(self._database),
             )
             undo.callback(self._engine.close)
             with self._engine.connection() as connection:
@@ -89,18 +97,27 @@ class Server:
             undo.callback(self._logs.close)
             self._spans = Committer(self._engine, self._database, schema.TRACES)
             undo.callback(self._spans.close)
-            self._assemble(options, sockets)
+            self._assemble(options, sockets, made)
             undo.callback(self._queries.close)
             self._grpc, grpc_port = _grpc(self._intake, options)
+            if made:
+                port = sockets[1].getsockname()[1]
+                undo.callback(Published(options.host, port, made).close)
             self._undo = undo.pop_all()
         http, clickhouse = (sock.getsockname()[1] for sock in sockets)
         host = f"[{options.host}]" if ":" in options.host else options.host
         self.endpoints = Endpoints(
-            f"http://{host}:{http}", f"{host}:{grpc_port}", f"http://{host}:{clickhouse}", directory.path
+            f"http://{host}:{http}",
+            f"{host}:{grpc_port}",
+            f"http://{host}:{clickhouse}",
+            directory.path,
+            made,
+            directory.token_file if made else None,
         )
 
-    def _assemble(self, options: ServerConfig, sockets: list[socket.socket]) -> None:
-        access = Access(options.token)
+    def _assemble(self, options: ServerConfig, sockets: list[socket.socket], made: str) -> None:
+        tokens = configured(options)
+        access = Access(tokens | {"read": tokens["read"] or made})
         backlog = Backlog(max(options.memory_bytes // 8, options.max_request_bytes))
         limit = options.max_request_bytes
         self._intake = Intake(self._logs, self._spans, backlog, access, limit)
@@ -112,7 +129,11 @@ class Server:
             limit=limit,
             memory_bytes=options.memory_bytes,
         )
-        apps = (receiver(self._intake, self._ready), self._queries.app())
+        hosts = Hosts(options.host, options.hosts)
+        apps = (
+            NoPages(receiver(self._intake, self._ready), access, ["write"], hosts, no_entry),
+            NoPages(self._queries.app(), access, ["read", "write"], hosts, self._queries.no_entry),
+        )
         self._listeners = [(_listener(app), sock) for app, sock in zip(apps, sockets, strict=True)]
 
     def _ready(self) -> None:
@@ -144,6 +165,20 @@ class Server:
         self._undo.close()
 
 
+def new_token(options: ServerConfig) -> None:
+    """Make another token to ask, in the data directory of a server that does not run."""
+    if options.no_token or configured(options)["read"]:
+        raise ConfigurationError(
+            "there is no token to make anew: the configuration has one, or says that there is none (token, "
+            "read_token and no_token in [server])"
+        )
+    directory = DataDirectory.acquire(options.data)
+    try:
+        directory.token(renew=True)
+    finally:
+        directory.release()
+
+
 def serve(config: AuditConfig, started: Callable[[Endpoints], None]) -> None:
     """Run a server until it is told to stop; see :func:`otel_audit.server.run`."""
     server = Server(config)
@@ -151,6 +186,21 @@ def serve(config: AuditConfig, started: Callable[[Endpoints], None]) -> None:
         asyncio.run(server.serve(started))
     finally:
         server.close()
+
+
+def _made_token(options: ServerConfig, directory: DataDirectory) -> str:
+    """Return the token to ask that this server makes itself; empty if it does not."""
+    if options.no_token or configured(options)["read"]:
+        return ""
+    token = directory.token(make=not is_loopback(options.host))
+    if not token:
+        _logger.warning(
+            "every user of this machine can ask this store: its data directory %s is from before there were "
+            "tokens. `otel-audit serve --new-token` makes one, --no-token says that this is meant; a later "
+            "version will make one by itself",
+            directory.path,
+        )
+    return token
 
 
 def _listener(app: Any) -> _Listener:

@@ -19,6 +19,7 @@ import msgspec
 
 from otel_audit.config.model import StoreConfig
 from otel_audit.errors import QueryError, StoreError
+from otel_audit.store.local_tokens import find
 
 _ESCAPES: Final = str.maketrans(
     {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r", "\0": "\\0", "\b": "\\b", "\f": "\\f", "'": "\\'"}
@@ -50,11 +51,12 @@ class StoreClient:
         self._host = parts.hostname
         self._port = parts.port or (443 if self._tls else 8123)
         self._path = parts.path or "/"
-        self._headers = {"Content-Type": "text/plain; charset=utf-8"}
+        self._headers = {"Content-Type": "application/octet-stream"}
         user, password = (
             self.config.user or urllib.parse.unquote(parts.username or ""),
             self.config.password or urllib.parse.unquote(parts.password or ""),
         )
+        self._looks_up = not (self.config.token or user or password) and self._tls is None
         if self.config.token:
             self._headers["Authorization"] = f"Bearer {self.config.token}"
         elif user or password:
@@ -131,8 +133,10 @@ class StoreClient:
             fresh = connection is None or connection.sock is None
             if connection is None:
                 connection = self._connect()
+            if fresh:
+                self._local.headers = self._headers | self._found()
             try:
-                connection.request("POST", f"{self._path}?{query}", body, self._headers)
+                connection.request("POST", f"{self._path}?{query}", body, self._local.headers)
                 response = connection.getresponse()
                 answer = response.read()
             except (OSError, http.client.HTTPException) as error:
@@ -145,6 +149,11 @@ class StoreClient:
         if response.status != 200:
             raise self._refused(response, answer)
         return answer
+
+    def _found(self) -> dict[str, str]:
+        """Look for a server of this user, if no credentials were given: it may have started meanwhile."""
+        token = find(self._host, self._port) if self._looks_up else ""
+        return {"Authorization": f"Bearer {token}"} if token else {}
 
     def _connect(self) -> http.client.HTTPConnection:
         timeout = self.config.timeout or None
@@ -170,15 +179,17 @@ class StoreClient:
         text = answer.decode("utf-8", "replace").strip()
         if response.status in (401, 403) and not response.headers.get("X-ClickHouse-Exception-Code"):
             return StoreError(
-                f"the store at {self._where()} wants a token: "
+                f"the store at {self._where()} requires a token: "
                 "set `token` in [store], or OTEL_AUDIT_STORE_TOKEN"
             )
         code = response.headers.get("X-ClickHouse-Exception-Code", "0")
         if code == _AUTHENTICATION_FAILED:
-            reason = "the credentials are wrong" if "Authorization" in self._headers else "there are none"
+            given = "Authorization" in self._local.headers
             return RefusedQuery(
-                f"the store at {self._where()} wants credentials, {reason}: set `token` in [store] "
-                "(OTEL_AUDIT_STORE_TOKEN), for a ClickHouse server `user` and `password`",
+                f"the store at {self._where()} requires credentials, and "
+                f"{'those that were sent are wrong' if given else 'none were sent'}: set `token` in [store] "
+                "(OTEL_AUDIT_STORE_TOKEN), for a ClickHouse server `user` and `password`. The token of an "
+                "`otel-audit serve` of another user is in the file read-token of its data directory",
                 int(code),
             )
         if code == "0" and response.status == 404:

@@ -114,6 +114,20 @@ def test_why_an_instrumentor_is_inactive_is_told(
     assert reason in found["finding"]
 
 
+def test_a_name_the_sink_does_not_answer_to_is_told(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the two ways out; the store's own token is found all the same."""
+    with serving(tmp_path, makes_token=True) as server:
+        monkeypatch.setenv("OTEL_AUDIT_SINK_ENDPOINT", f"{server.http}/v1/audit")
+        monkeypatch.setenv("OTEL_AUDIT_SINK_HEADERS", "Host=audit.example")
+        monkeypatch.setenv("OTEL_AUDIT_STORE_URL", server.clickhouse)
+        found = findings(command("doctor", "--json"))
+        assert "answers 421" in found["sink"][0]["finding"]
+        assert "OTEL_AUDIT_SERVER_HOSTS" in found["sink"][0]["advice"]
+        assert found["store"][0]["state"] == "ok"
+
+
 def test_a_missing_token_is_told_as_such_for_sink_and_store(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 
+from otel_audit.store.local_tokens import find
 from tests.e2e.browser import Visitor, logged_in, story
 from tests.e2e.recording_proxy import RecordingProxy
 from tests.e2e.running import Shop, Store, eventually, prepared_shop, running_store
@@ -85,7 +87,9 @@ def tree(directory: Path) -> bytes:
 def dump(store: Store) -> bytes:
     """Give every column of every row of the store, uncompressed."""
     tables = ("audit_events", "otel_logs", "otel_traces")
-    with httpx.Client(base_url=store.url, timeout=60) as http:
+    address = urlsplit(store.url)
+    token = {"Authorization": f"Bearer {find(address.hostname or '', address.port or 0)}"}
+    with httpx.Client(base_url=store.url, headers=token, timeout=60) as http:
         answers = [http.post("/", content=f"SELECT * FROM otel.{table} FORMAT TSVRaw") for table in tables]
     assert all(answer.status_code == 200 for answer in answers), [answer.text for answer in answers]
     return b"\n".join(answer.content for answer in answers)

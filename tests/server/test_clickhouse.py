@@ -18,14 +18,14 @@ from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import DatabaseError
 
 from otel_audit.server import framing, native
-from tests.trail import Serving
+from tests.trail import DRIVER, Serving
 
 HOSTILE = 'it\'s \\ "x" {y:String}\n\r\t\0\b ü 日本 ;-- \U0001f600'
 
 
 def host_and_port(server: Serving) -> dict[str, Any]:
     host, _, port = server.clickhouse.removeprefix("http://").partition(":")
-    return {"host": host, "port": int(port)}
+    return {"host": host, "port": int(port), "username": "default"}
 
 
 @pytest.fixture(params=[False, "lz4", "zstd", "gzip"], ids=["plain", "lz4", "zstd", "gzip"])
@@ -38,7 +38,7 @@ def driver(request: pytest.FixtureRequest, server: Serving) -> Iterator[Client]:
 
 @pytest.fixture
 def port(server: Serving) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=server.clickhouse, timeout=30) as client:
+    with httpx.Client(base_url=server.clickhouse, headers=DRIVER, timeout=30) as client:
         yield client
 
 
@@ -118,7 +118,7 @@ def test_errors_carry_the_engine_s_code(driver: Client, port: httpx.Client) -> N
         ("", 62, 400),
         ("SELECT {x:String}", 456, 400),
         ("SELECT throwIf(1)", 395, 500),
-        ("SELECT number FROM numbers(1e12) FORMAT Nope", 73, 500),
+        ("SELECT number FROM numbers(1e12) FORMAT Nope", 73, 400),
     ):
         answer = port.post("/", content=sql or b"\n")
         assert (answer.headers.get("X-ClickHouse-Exception-Code"), answer.status_code) == (
@@ -178,7 +178,7 @@ def test_forms_headers_and_addresses(port: httpx.Client) -> None:
     assert port.get("/").text == "Ok.\n"
     assert port.get("/replicas_status").text == "Ok.\n"
     assert port.get("/", params={"query": "SELECT 1"}).text == "1\n"
-    form = port.post("/", files={"query": (None, "SELECT {a:String}"), "param_a": (None, "ü")})
+    form = httpx.post(port.base_url, files={"query": (None, "SELECT {a:String}"), "param_a": (None, "ü")})
     assert form.text == "ü\n"
     as_json = port.post("/", content="SELECT 1 AS x", headers={"X-ClickHouse-Format": "JSONEachRow"})
     assert as_json.json() == {"x": 1}

@@ -181,7 +181,7 @@ def test_a_full_server_asks_senders_to_come_back(engine: FakeEngine, committer: 
     """503 with Retry-After, for room and for a store that does not take it; then it goes on."""
     body = audit([record("a.b", "READ", at=1)]).SerializeToString() + b"\xf8\x07\x01"  # no plain request
     backlog = Backlog(10)
-    intake = Intake(committer, committer, backlog, Access(""), 10**6)
+    intake = Intake(committer, committer, backlog, Access({}), 10**6)
 
     def not_ready() -> None:
         raise StoreError("no")

@@ -17,7 +17,7 @@ from otel_audit.server.rows import Rows, log_rows
 from otel_audit.store.client import StoreClient
 from otel_audit.store.schema import LOGS, events
 from tests.server.otlp_messages import any_value, audit, key_values, logs
-from tests.trail import record, serving
+from tests.trail import DRIVER, record, serving
 
 PROTOBUF = {"Content-Type": "application/x-protobuf"}
 NOW = 1_790_000_000 * 10**9
@@ -150,7 +150,9 @@ def test_both_ways_give_the_same_rows(client: tuple[httpx.Client, StoreClient]) 
 def insert(store: StoreClient, rows: Rows) -> None:
     """Insert a block over the query port, as the Collector's exporter does."""
     statement = f"INSERT INTO otel.{rows.table} ({', '.join(rows.columns)}) FORMAT Native"
-    answer = httpx.post(store.config.url, params={"query": statement}, content=rows.block, timeout=30)
+    answer = httpx.post(
+        store.config.url, params={"query": statement}, content=rows.block, headers=DRIVER, timeout=30
+    )
     assert answer.status_code == 200, answer.text
 
 

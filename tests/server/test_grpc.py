@@ -115,7 +115,7 @@ class _Full:
 
 def test_a_busy_server_says_when_to_come_back() -> None:
     """Unavailable with the retry info that OTLP wants, so that exporters keep the batch."""
-    intake = Intake(_Full(), _Full(), Backlog(10**6), Access(""), 10**6)  # type: ignore[arg-type]
+    intake = Intake(_Full(), _Full(), Backlog(10**6), Access({}), 10**6)  # type: ignore[arg-type]
     server, port = grpc_server(intake, "127.0.0.1:0")
     server.start()
     try:

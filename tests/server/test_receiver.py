@@ -458,12 +458,14 @@ def test_a_token_is_wanted_on_every_port(tmp_path_factory: pytest.TempPathFactor
             {"headers": right},
             {"headers": {"X-ClickHouse-User": "default", "X-ClickHouse-Key": "s3cret-token!"}},
             {"auth": httpx.BasicAuth("default", "s3cret-token!")},
-            {"params": {"password": "s3cret-token!"}},
         ):
             told = client.post(
                 running.clickhouse, content="SELECT count() FROM otel.audit_events", **accepted
             )
             assert told.text == "1\n", accepted
+        in_url = client.post(running.clickhouse, content="SELECT 1", params={"password": "s3cret-token!"})
+        assert in_url.status_code == 403
+        assert "never in the URL" in in_url.text
 
 
 @pytest.mark.parametrize("written", [str.upper, lambda plain: plain.replace("-", "")])
