@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from otel_audit import forks
 from otel_audit.config.model import AuditConfig
 from otel_audit.context import locate_code
 from otel_audit.errors import SpoolError
@@ -95,11 +96,23 @@ class AuditPipeline:
         """Wait up to ``timeout`` seconds until the sink has all records of this process; True if it has."""
         return self.sender is not None and self.sender.flush(timeout)
 
+    def rest(self, timeout: float | None = None) -> bool:
+        """End the stream; wait up to ``timeout`` (default ``sink.shutdown_timeout``) until the sink has it.
+
+        The next record begins another stream: for ends after which something may still be recorded. Takes no
+        lock.
+        """
+        if self.sender is None or not self.sender.is_running:
+            return False
+        timeout = self.config.sink.shutdown_timeout if timeout is None else timeout
+        return self.sender.rest(timeout)
+
     def shutdown(self, timeout: float | None = None) -> None:
         """End the stream, wait up to ``timeout`` (default ``sink.shutdown_timeout``), leave the rest."""
         self.spool.close()
         if self.sender is not None:
-            self.sender.stop(self.config.sink.shutdown_timeout if timeout is None else timeout)
+            timeout = self.config.sink.shutdown_timeout if timeout is None else timeout
+            self.sender.stop(timeout)
         self.spool.release()
 
     def status(self) -> SpoolStatus:
@@ -138,6 +151,7 @@ def current() -> AuditPipeline | None:
 
 
 def _health() -> Health | None:
+    forks.check()
     return None if _current is None else _current.health
 
 

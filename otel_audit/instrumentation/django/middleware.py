@@ -16,6 +16,7 @@ from django.conf import settings
 from django.http import FileResponse, HttpRequest, HttpResponseBase, StreamingHttpResponse
 from opentelemetry.trace import get_current_span
 
+from otel_audit import forks
 from otel_audit.config.model import AuditConfig
 from otel_audit.context import AuditContext, current_context, enter_context, leave_scope
 from otel_audit.instrumentation.django.refusal import REFUSING, refusal
@@ -26,7 +27,19 @@ from otel_audit.record import Target
 from otel_audit.redaction.redactor import Redactor
 
 _OTEL_MIDDLEWARE: Final = "opentelemetry.instrumentation.django.middleware.otel_middleware._DjangoMiddleware"
-_loading: Final = threading.RLock()
+
+
+class _Loading:
+    """Whose turn it is to change the setting."""
+
+    mutex = threading.RLock()
+
+    @classmethod
+    def begin_in_child(cls) -> None:
+        cls.mutex = threading.RLock()
+
+
+forks.after_in_child(_Loading.begin_in_child)
 
 
 class RequestCapture:
@@ -55,7 +68,7 @@ class RequestCapture:
         def load_middleware(handler: Any, *args: Any, **kwargs: Any) -> None:
             # Django offers no other way in than the setting. It is put back as it was: checks, tests and
             # `diffsettings` see the user's own list.
-            with _loading:
+            with _Loading.mutex:
                 configured = settings.MIDDLEWARE
                 settings.MIDDLEWARE = with_audit_middleware(configured)
                 try:

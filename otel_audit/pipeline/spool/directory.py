@@ -21,6 +21,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from otel_audit import forks
 from otel_audit.errors import SpoolError
 from otel_audit.record import new_record_id
 
@@ -143,7 +144,7 @@ def _forget_locks() -> None:
         lock.forget()
 
 
-os.register_at_fork(after_in_child=_forget_locks)
+forks.after_in_child(_forget_locks)
 
 
 def try_lock(incarnation: Path) -> Lock | None:
@@ -158,6 +159,16 @@ def try_lock(incarnation: Path) -> Lock | None:
         return _flock(incarnation, os.open(incarnation / LOCK, flags, _FILE_MODE))
     except OSError:
         return None
+
+
+def has_dead_streams(directory: Path) -> bool:
+    """Say whether there is a stream whose process is dead and which nobody is shipping."""
+    for path in list_incarnations(directory):
+        lock = try_lock(path)
+        if lock is not None:
+            lock.release()
+            return True
+    return False
 
 
 def _flock(incarnation: Path, descriptor: int) -> Lock | None:
