@@ -17,7 +17,7 @@ from otel_audit import forks
 from otel_audit.config.model import AuditConfig
 from otel_audit.context import locate_code
 from otel_audit.errors import SpoolError
-from otel_audit.pipeline import identity, metrics
+from otel_audit.pipeline import identity, metrics, process_end
 from otel_audit.pipeline.health import Health
 from otel_audit.pipeline.logger import AuditLogger, Hook, Redacts
 from otel_audit.pipeline.spool import directory as layout
@@ -68,7 +68,9 @@ class AuditPipeline:
         if ship:
             from otel_audit.pipeline.sender import Sender
 
-            self.sender = Sender(config.sink, self.spool, self.health)
+            self.sender = Sender(
+                config.sink, self.spool, self.health, partial(process_end.arrange, self.rest)
+            )
             self.spool.written = self.sender.wake
         self.logger = AuditLogger(config, redactor, self.spool, self.health, hooks)
 
@@ -105,14 +107,14 @@ class AuditPipeline:
         if self.sender is None or not self.sender.is_running:
             return False
         timeout = self.config.sink.shutdown_timeout if timeout is None else timeout
-        return self.sender.rest(timeout)
+        return self.sender.rest(timeout, adopt=process_end.has_children())
 
     def shutdown(self, timeout: float | None = None) -> None:
         """End the stream, wait up to ``timeout`` (default ``sink.shutdown_timeout``), leave the rest."""
         self.spool.close()
         if self.sender is not None:
             timeout = self.config.sink.shutdown_timeout if timeout is None else timeout
-            self.sender.stop(timeout)
+            self.sender.stop(timeout, adopt=process_end.has_children())
         self.spool.release()
 
     def status(self) -> SpoolStatus:
@@ -137,6 +139,7 @@ def start(
     pipeline.prepare()
     stop()
     _current = pipeline
+    process_end.handle_signals(_rest)
     locate_code(config.context.code_location)
     if not _registered:
         _registered = True
@@ -155,6 +158,11 @@ def _health() -> Health | None:
     return None if _current is None else _current.health
 
 
+def _rest() -> None:
+    if _current is not None:
+        _current.rest()
+
+
 def replace(pipeline: AuditPipeline | None) -> AuditPipeline | None:
     """Make another pipeline the current one and give the one before, neither started nor stopped."""
     global _current
@@ -166,5 +174,6 @@ def stop() -> None:
     """Stop the pipeline: flush up to ``sink.shutdown_timeout``; what is left waits in the spool."""
     pipeline = replace(None)
     if pipeline is not None:
+        process_end.leave_signals()
         locate_code(False)
         pipeline.shutdown()

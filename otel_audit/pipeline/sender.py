@@ -289,7 +289,7 @@ class Sender:
             self._spool.write_deferred()
             if self._rest == "asked":
                 self._rest = "left"
-                delivery.take_over(self._spool.leave(_PATIENCE))
+                delivery.take_over(self._leave())
                 if self._rest_adopts:
                     delivery.adopt_now()
             pause = delivery.round()
@@ -298,12 +298,22 @@ class Sender:
         except Exception:  # noqa: BLE001 - the thread must outlive whatever happened
             self._health.log(logging.ERROR, "sender", "audit sender: unexpected error", exc_info=True)
             pause = _AFTER_ERROR
-        with self._moved:
+        if self._moved.acquire(timeout=_PATIENCE):  # a signal handler may have interrupted who holds it
             self._moved.notify_all()
+            self._moved.release()
         if self._wake.wait(max(pause, 0)):
             self._awake = False
             if not self._flushing and not self._stopping and not self._rest:
                 time.sleep(self._config.max_delay)  # lets others join the batch
+
+    def _leave(self) -> layout.Lock | None:
+        """End the own stream as soon as no intent is open."""
+        deadline = time.monotonic() + _PATIENCE
+        while (lock := self._spool.leave(_PATIENCE)) is None and self._spool.open_intents:
+            if time.monotonic() >= deadline:
+                break
+            time.sleep(_POLL)
+        return lock
 
     def _tell(self, record: AuditRecord) -> None:
         try:

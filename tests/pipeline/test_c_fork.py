@@ -197,9 +197,13 @@ def test_a_child_gives_up_its_share_of_the_parents_lock(
     """A dead parent's stream can be adopted while a child that records lives on."""
     read, write = os.pipe()
 
+    def live_on() -> None:
+        pipeline.logger.emit(make_record(pipeline, 2))
+        time.sleep(_LONGEST)
+
     def parent() -> None:
         pipeline.logger.emit(make_record(pipeline, 1))
-        child = fork(lambda: (pipeline.logger.emit(make_record(pipeline, 2)), time.sleep(_LONGEST)))
+        child = fork(live_on)
         os.write(write, str(child).encode())
         wait_until(lambda: len(layout.list_incarnations(spool_directory)) == 2, "the child has written")
 

@@ -22,13 +22,13 @@ with transaction.atomic():
         pid = ctypes.PyDLL(None).fork()
         child = pid == 0
         Group.objects.create(name="child" if child else "parent")
-    try:
-        with transaction.atomic():
-            Group.objects.create(name="child undone" if child else "parent undone")
-            raise ZeroDivisionError
-    except ZeroDivisionError:
-        pass
 Group.objects.create(name="child after" if child else "parent after")
+try:
+    with transaction.atomic():
+        Group.objects.create(name="child undone" if child else "parent undone")
+        raise ZeroDivisionError
+except ZeroDivisionError:
+    pass
 if child:
     os._exit(0)
 os.waitpid(pid, 0)

@@ -148,7 +148,7 @@ class SpoolWriter:
             SpoolError: it could not be written yet.
         """
         forks.check()
-        count = self._open.pop(handle, None)
+        count = self._open.get(handle)
         if count is None:  # of the parent, before a fork; the parent settles it
             return
         data = frames.marker(handle, outcome, replaced=payloads is not None)
@@ -162,6 +162,9 @@ class SpoolWriter:
             with self._mutex:
                 self._deferred.append(data)
             raise
+        finally:
+            # Not before: the stream must not end between an intent and its marker.
+            self._open.pop(handle, None)
 
     def write_deferred(self) -> None:
         """Write markers that had to wait; quiet if there is still no room."""
@@ -199,9 +202,10 @@ class SpoolWriter:
         try:
             if self._closed or self.lock is None or self.open_intents:
                 return None
-            with suppress(SpoolError):
-                self._write(frames.end(time.time_ns()), wait=False)
-            self._close_segment()
+            with suppress(SpoolError, OSError):  # told to nobody: the one who tells may be waiting for this
+                self._write_once(frames.end(time.time_ns()))
+            with suppress(OSError):
+                self._close_segment()
             lock, self.lock = self.lock, None
             self._identity = None
             self._created = time.time_ns()
