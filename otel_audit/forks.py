@@ -72,4 +72,5 @@ def _forked() -> None:
     _process.forked = True
 
 
-os.register_at_fork(after_in_child=_begin_in_child, after_in_parent=_forked)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_in_child, after_in_parent=_forked)

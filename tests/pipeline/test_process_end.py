@@ -248,6 +248,21 @@ def test_children_of_multiprocessing_send_what_they_recorded(
     assert layout.list_incarnations(spool_directory) == []
 
 
+def test_children_of_billiard_send_what_they_recorded(
+    tmp_path: Path, spool_directory: Path, sink: Sink
+) -> None:
+    """Celery's own multiprocessing."""
+    script = """
+    import billiard
+    child = billiard.Process(target=work, args=(1,))
+    child.start(); child.join()
+    assert child.exitcode == 0
+    os._exit(0)
+    """
+    run_workers(tmp_path, spool_directory, sink, script)
+    assert delivered_and_ended(sink, spool_directory)
+
+
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_the_parents_end_sends_what_dead_children_left(
     tmp_path: Path, spool_directory: Path, sink: Sink, method: str

@@ -59,6 +59,7 @@ def test_records_arrive_while_uwsgi_serves(site: Site) -> None:
     site.serve(*UWSGI, *MODES["enable-threads"], environment={"SMALL_AT_IMPORT": "1"})
     site.get(times=3)
     site.expect_all_recorded(at_least=5)
+    assert "threads: MainThread\n" in site.log.read_text()
 
 
 def test_without_threads_uwsgi_is_said_to_send_late(site: Site) -> None:
