@@ -94,6 +94,13 @@ class AuditPipeline:
                 raise
             _log.error("%s; audit records are lost until it can", error)
 
+    def get_ready_to_send(self) -> None:
+        """Import now what the first record would have to import: for servers, before they serve."""
+        if self.sender is not None:
+            from otel_audit.pipeline.sender import get_ready
+
+            get_ready()
+
     def flush(self, timeout: float | None = None) -> bool:
         """Wait up to ``timeout`` seconds until the sink has all records of this process; True if it has."""
         return self.sender is not None and self.sender.flush(timeout)

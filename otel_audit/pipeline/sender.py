@@ -55,6 +55,9 @@ class _ImportGuard:
 
     def _hold(self) -> None:
         self._held = self._mutex.acquire(timeout=_LONGEST_IMPORT)
+        if self._held:
+            with suppress(Exception):  # so that not each child has to; whoever sends will hear what is wrong
+                import otel_audit.pipeline.delivery  # noqa: F401
 
     def _let_go(self) -> None:
         if self._held:
@@ -69,6 +72,12 @@ class _ImportGuard:
 
 
 _importing: Final = _ImportGuard()
+
+
+def get_ready() -> None:
+    """Import what sending needs, so that the first record need not: some 100 ms, once a process."""
+    with _importing:
+        import otel_audit.pipeline.delivery  # noqa: F401
 
 
 class _Wake:
@@ -251,8 +260,7 @@ class Sender:
         with self._mutex:
             if self._stopping or self.is_running or uwsgi.will_fork():
                 return
-            with _importing:
-                import otel_audit.pipeline.delivery  # noqa: F401 - not in the thread: see above
+            get_ready()  # not in the thread: see above
             thread = threading.Thread(target=self._run, name="otel-audit-sender", daemon=True)
             try:
                 thread.start()

@@ -55,11 +55,12 @@ def test_every_write_of_every_worker_is_on_record(site: Site, mode: str) -> None
 
 
 def test_records_arrive_while_uwsgi_serves(site: Site) -> None:
-    """Those of the master as well, which has no thread to send them: its workers do."""
+    """Those of the master as well, which has no thread to send them: its workers do. None of them imports."""
     site.serve(*UWSGI, *MODES["enable-threads"], environment={"SMALL_AT_IMPORT": "1"})
     site.get(times=3)
     site.expect_all_recorded(at_least=5)
     assert "threads: MainThread\n" in site.log.read_text()
+    assert "imported: True\n" in site.log.read_text()
 
 
 def test_without_threads_uwsgi_is_said_to_send_late(site: Site) -> None:

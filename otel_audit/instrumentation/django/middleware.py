@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import suppress
 from typing import Any, ClassVar, Final
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
@@ -21,6 +22,7 @@ from otel_audit.config.model import AuditConfig
 from otel_audit.context import AuditContext, current_context, enter_context, leave_scope
 from otel_audit.instrumentation.django.refusal import REFUSING, refusal
 from otel_audit.instrumentation.django.scope import RequestScope, ScopeSettings
+from otel_audit.pipeline import provider
 from otel_audit.pipeline.logger import AuditLogger
 from otel_audit.propagation import annotate
 from otel_audit.record import Target
@@ -40,6 +42,14 @@ class _Loading:
 
 
 forks.after_in_child(_Loading.begin_in_child)
+
+
+def _get_ready_to_send() -> None:
+    """A handler is made where requests will be served; none of them should wait for imports."""
+    pipeline = provider.current()
+    if pipeline is not None:
+        with suppress(Exception):
+            pipeline.get_ready_to_send()
 
 
 class RequestCapture:
@@ -75,6 +85,7 @@ class RequestCapture:
                     original(handler, *args, **kwargs)
                 finally:
                     settings.MIDDLEWARE = configured
+            _get_ready_to_send()
 
         return load_middleware
 

@@ -157,14 +157,12 @@ class SpoolWriter:
             data = b"".join([*frames.intent(frames.REPLACEMENT, handle, payloads), data])
         self.health.emitted += count
         try:
-            self._write(data)
+            self._write(data, settles=handle)
         except SpoolError:
             with self._mutex:
                 self._deferred.append(data)
+                self._open.pop(handle, None)
             raise
-        finally:
-            # Not before: the stream must not end between an intent and its marker.
-            self._open.pop(handle, None)
 
     def write_deferred(self) -> None:
         """Write markers that had to wait; quiet if there is still no room."""
@@ -239,20 +237,23 @@ class SpoolWriter:
 
     # --- writing -----------------------------------------------------------------------------
 
-    def _write(self, data: bytes, *, wait: bool = True) -> None:
+    def _write(self, data: bytes, *, wait: bool = True, settles: int = 0) -> None:
         try:
             with self._mutex:
-                total = self._write_once(data)
+                total = self._write_once(data, settles)
         except OSError as error:
-            total = self._write_patiently(data, error, wait=wait)
+            total = self._write_patiently(data, error, wait=wait, settles=settles)
         if self.health.spool_error:
             self.health.spool_recovered()
         if self._fsync:
             self._flush(total)
         self.written()
 
-    def _write_once(self, data: bytes) -> int:
-        """Write a batch now, the lock held; gives the bytes written by this process so far."""
+    def _write_once(self, data: bytes, settles: int = 0) -> int:
+        """Write a batch now, the lock held; gives the bytes written by this process so far.
+
+        ``settles``: the intent whose marker it is, open until that is written; no stream ends in between.
+        """
         if self._closed:
             raise SpoolError("the audit pipeline is stopped; nothing more can be recorded")
         if self._deferred:
@@ -270,6 +271,7 @@ class SpoolWriter:
         self.committed = (self._number, self._offset)
         if self._deferred:
             self._deferred.clear()
+        self._open.pop(settles, None)
         return self._written_total
 
     def _write_bytes(self, descriptor: int, data: bytes, offset: int) -> None:
@@ -368,7 +370,7 @@ class SpoolWriter:
             )
         self._room = min(free, max(size, _SMALLEST_ALLOWANCE, min(self._segment_bytes, free // 8)))
 
-    def _write_patiently(self, data: bytes, error: OSError, *, wait: bool) -> int:
+    def _write_patiently(self, data: bytes, error: OSError, *, wait: bool, settles: int) -> int:
         """Wait for room, the lock released, and try again until ``block_timeout`` is over."""
         now = time.monotonic()
         deadline = now + self._block_timeout if wait and now >= self._no_wait_before else now
@@ -378,7 +380,7 @@ class SpoolWriter:
             time.sleep(_RETRY_PAUSE)
             try:
                 with self._mutex:
-                    return self._write_once(data)
+                    return self._write_once(data, settles)
             except OSError as again:
                 error = again
         self._no_wait_before = time.monotonic() + _WAIT_AT_MOST_EVERY
