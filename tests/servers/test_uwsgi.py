@@ -71,6 +71,7 @@ def test_without_threads_uwsgi_is_said_to_send_late(site: Site) -> None:
 
 
 @pytest.mark.attack
+@pytest.mark.timeout(1200)
 def test_no_worker_hangs(site: Site) -> None:
     """One of 20 did, when the master had a thread that held the interpreter while uWSGI forked."""
     for _ in range(30):
