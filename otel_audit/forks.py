@@ -7,11 +7,13 @@ files, random numbers that its siblings hold as well. So whoever keeps state of 
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Callable
 from typing import Final
 
+_log: Final = logging.getLogger("otel_audit")
 _getpid = os.getpid
 
 
@@ -63,7 +65,10 @@ def _begin_in_child() -> None:
         _process.forked = False
         try:
             for callback in _callbacks:
-                callback()
+                try:
+                    callback()
+                except Exception:  # noqa: BLE001 - the others must begin anew all the same
+                    _log.exception("otel-audit: a forked child could not begin anew")
         finally:
             _process.pid = pid
 

@@ -232,3 +232,15 @@ def test_callbacks_run_once_for_each_child() -> None:
         os._exit(0 if runs == [os.getpid()] else 1)
     assert status(pid) == 0
     assert forks.has_forked()
+
+
+def test_a_daemon_that_closes_every_file_records(pipeline: AuditPipeline, spool_directory: Path) -> None:
+    """Ours are among them."""
+    pipeline.logger.emit(make_record(pipeline, 1))
+
+    def write() -> None:
+        os.closerange(3, 1024)
+        pipeline.logger.emit(make_record(pipeline, 2))
+
+    in_child(write)
+    assert target_ids(spooled_records(spool_directory)) == ["1", "2"]

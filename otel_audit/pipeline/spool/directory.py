@@ -125,7 +125,8 @@ class Lock:
 
     def forget(self) -> None:
         """Close the inherited file in a forked child; the parent keeps the lock."""
-        self.release()
+        with suppress(OSError):  # who made itself a daemon has closed every file
+            self.release()
 
     def remove(self) -> None:
         """Remove the emptied incarnation, then give the lock back."""

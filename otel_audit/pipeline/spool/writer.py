@@ -78,7 +78,8 @@ class SpoolWriter:
     def _begin(self) -> None:
         """Begin a new incarnation, here or in a forked child; its files are made at the first write."""
         if self._descriptor >= 0:
-            os.close(self._descriptor)
+            with suppress(OSError):  # who made itself a daemon has closed every file
+                os.close(self._descriptor)
         self._created = time.time_ns()
         # Reentrant, because a signal handler or a finalizer may emit while this thread holds it.
         self._mutex = threading.RLock()
