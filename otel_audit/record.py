@@ -20,6 +20,8 @@ from typing import Any, Final, Literal, TypeAlias
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from otel_audit import forks
+
 Portable: TypeAlias = "bool | int | float | str | list[Portable] | dict[str, Portable] | None"
 ActorType: TypeAlias = Literal["user", "service", "system", "unknown"]
 Outcome: TypeAlias = Literal["success", "failure", "unknown"]
@@ -181,7 +183,7 @@ _RANDOM_AT_ONCE: Final = 32
 """Few: a signal handler that emits while this is going on finds none and draws as well, within itself."""
 _random: Final[list[str]] = []
 # What the parent has not used yet must not be used by a forked child as well.
-os.register_at_fork(after_in_child=_random.clear)
+forks.after_in_child(_random.clear)
 
 
 def _draw() -> str:
@@ -198,6 +200,7 @@ def _draw() -> str:
 
 def new_record_id(timestamp: int | None = None) -> str:
     """Make a UUIDv7 (RFC 9562, section 5.7) for ``timestamp`` in nanoseconds, default now."""
+    forks.check()
     milliseconds = (time.time_ns() if timestamp is None else timestamp) // 1_000_000
     try:
         random = _random.pop()

@@ -56,6 +56,8 @@ class Delivery:
         self._spool = spool
         self._transport = Transport(config)
         self._own: Shipper | None = None
+        self._left: list[Shipper] = []
+        self._all_adopted = False
         self._next_adoption = 0.0
 
     def round(self) -> float:
@@ -81,7 +83,30 @@ class Delivery:
 
     def adopt_now(self) -> None:
         """Look for dead processes' streams at the next round."""
+        self._all_adopted = False
         self._next_adoption = 0.0
+
+    def take_over(self, lock: layout.Lock | None) -> None:
+        """Ship a stream of this process that has ended, and remove it then; None: there was none to end."""
+        own, self._own = self._own, None
+        if lock is None:
+            self._own = own
+            self.hurry()
+            return
+        if own is None:
+            own = self._shipper(lock, limit=lambda: (0, 0))
+        own.end()
+        self._left.append(own)
+        self.adopted.append(own)
+
+    def is_done(self, *, adopted: bool) -> bool:
+        """Say whether the sink has all that this process wrote; ``adopted``: and all that dead ones left."""
+        spool = self._spool
+        if spool is not None and spool.lock is not None and not self.has_acknowledged(spool.committed):
+            return False
+        if adopted:
+            return self._all_adopted and not self.adopted
+        return not any(shipper in self.adopted for shipper in self._left)
 
     def abandon(self) -> None:
         """Ignore whatever a request still on its way may answer, and give all locks back."""
@@ -103,7 +128,7 @@ class Delivery:
         """Close files and connection, touching neither locks nor cursors: all a forked child may do."""
         for shipper in self._shippers():
             shipper.close()
-        self._own, self.adopted = None, []
+        self._own, self.adopted, self._left = None, [], []
         self._transport.close()
 
     def _shippers(self) -> list[Shipper]:
@@ -116,6 +141,7 @@ class Delivery:
         progress = shipper.step()
         if progress is Progress.FINISHED:
             self.adopted.remove(shipper)
+            self._left = [left for left in self._left if left is not shipper]
             self.adopt_now()
             return 0.0
         if progress is Progress.FAILED and not shipper.last_answer.reached:
@@ -154,3 +180,4 @@ class Delivery:
                 self._health.adopted += 1
                 _log.info("shipping audit records left by a process that ended: %s", path.name)
                 self.adopted.append(self._shipper(lock))
+        self._all_adopted = True

@@ -16,6 +16,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
+from otel_audit import forks
 from otel_audit.config.model import AuditConfig
 from otel_audit.context import Moment, moment
 from otel_audit.errors import AuditError, InvalidRecord, SpoolError
@@ -249,6 +250,7 @@ class AuditLogger:
         Raises:
             SpoolError: they could not be kept, ``on_error`` is ``fail_closed`` and ``may_raise``.
         """
+        forks.check()
         payloads = self._encode(records)
         if not payloads:
             return True
@@ -274,6 +276,7 @@ class AuditLogger:
         Raises:
             SpoolError: they could not be written and ``on_error`` is ``fail_closed``.
         """
+        forks.check()
         payloads = self._encode(records)
         try:
             return self._spool.intend(payloads)
@@ -295,6 +298,7 @@ class AuditLogger:
             SpoolError: the marker could not be written yet and ``on_error`` is ``fail_closed``. It is written
                 once there is room; if the process dies before, the records say ``unknown``.
         """
+        forks.check()
         if intent < 0:
             self._settle_unwritten(intent, outcome, records)
             return
@@ -372,8 +376,8 @@ class AuditLogger:
     def begin_in_child(self) -> None:
         """Forget what a fork inherited: the parent settles its transactions and tells of its losses."""
         self._mutex = threading.RLock()
+        # Handles go on: the parent's must not be taken for one of our own.
         self._unwritten = {}
-        self._last_unwritten = 0
         self._loss = None
 
 

@@ -13,10 +13,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from otel_audit import forks
 from otel_audit.config.model import AuditConfig
 from otel_audit.context import locate_code
 from otel_audit.errors import SpoolError
-from otel_audit.pipeline import identity, metrics
+from otel_audit.pipeline import identity, metrics, process_end
 from otel_audit.pipeline.health import Health
 from otel_audit.pipeline.logger import AuditLogger, Hook, Redacts
 from otel_audit.pipeline.spool import directory as layout
@@ -67,7 +68,9 @@ class AuditPipeline:
         if ship:
             from otel_audit.pipeline.sender import Sender
 
-            self.sender = Sender(config.sink, self.spool, self.health)
+            self.sender = Sender(
+                config.sink, self.spool, self.health, partial(process_end.arrange, self.rest)
+            )
             self.spool.written = self.sender.wake
         self.logger = AuditLogger(config, redactor, self.spool, self.health, hooks)
 
@@ -91,15 +94,34 @@ class AuditPipeline:
                 raise
             _log.error("%s; audit records are lost until it can", error)
 
+    def get_ready_to_send(self) -> None:
+        """Import now what the first record would have to import: for servers, before they serve."""
+        if self.sender is not None:
+            from otel_audit.pipeline.sender import get_ready
+
+            get_ready()
+
     def flush(self, timeout: float | None = None) -> bool:
         """Wait up to ``timeout`` seconds until the sink has all records of this process; True if it has."""
         return self.sender is not None and self.sender.flush(timeout)
+
+    def rest(self, timeout: float | None = None) -> bool:
+        """End the stream; wait up to ``timeout`` (default ``sink.shutdown_timeout``) until the sink has it.
+
+        The next record begins another stream: for ends after which something may still be recorded. Takes no
+        lock.
+        """
+        if self.sender is None or not self.sender.is_running:
+            return False
+        timeout = self.config.sink.shutdown_timeout if timeout is None else timeout
+        return self.sender.rest(timeout, adopt=process_end.has_children())
 
     def shutdown(self, timeout: float | None = None) -> None:
         """End the stream, wait up to ``timeout`` (default ``sink.shutdown_timeout``), leave the rest."""
         self.spool.close()
         if self.sender is not None:
-            self.sender.stop(self.config.sink.shutdown_timeout if timeout is None else timeout)
+            timeout = self.config.sink.shutdown_timeout if timeout is None else timeout
+            self.sender.stop(timeout, adopt=process_end.has_children())
         self.spool.release()
 
     def status(self) -> SpoolStatus:
@@ -126,6 +148,7 @@ def start(
     pipeline.prepare()
     stop()
     _current = pipeline
+    process_end.handle_signals(_rest)
     locate_code(config.context.code_location)
     if not _registered:
         _registered = True
@@ -140,7 +163,13 @@ def current() -> AuditPipeline | None:
 
 
 def _health() -> Health | None:
+    forks.check()
     return None if _current is None else _current.health
+
+
+def _rest() -> None:
+    if _current is not None:
+        _current.rest()
 
 
 def replace(pipeline: AuditPipeline | None) -> AuditPipeline | None:
@@ -187,5 +216,6 @@ def stop() -> None:
     if pipeline is None and _held:
         pipeline, _held[-1] = _held[-1], None
     if pipeline is not None:
+        process_end.leave_signals()
         locate_code(False)
         pipeline.shutdown()

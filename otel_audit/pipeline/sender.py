@@ -1,7 +1,8 @@
 """The sender: a thread that ships this process's spool, and the spools of processes that died.
 
 The thread is started by the first record a process writes, so a pre-fork server's parent has none. It never
-raises and never gives up; what it cannot deliver stays on disk. HTTP and protobuf are imported by the thread.
+raises and never gives up; what it cannot deliver stays on disk. HTTP and protobuf are imported before it
+starts: a child forked in C while a thread imports would hang at the same import.
 """
 
 from __future__ import annotations
@@ -10,12 +11,17 @@ import logging
 import os
 import threading
 import time
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final, Literal
 
+from otel_audit import forks
 from otel_audit.config.model import SinkConfig
 from otel_audit.errors import ConfigurationError, SpoolError
+from otel_audit.pipeline import uwsgi
 from otel_audit.pipeline.endpoint import parse_endpoint
 from otel_audit.pipeline.health import Health
+from otel_audit.pipeline.spool import directory as layout
 from otel_audit.pipeline.spool.frames import encode_record
 from otel_audit.pipeline.spool.writer import SpoolWriter
 from otel_audit.record import AuditRecord
@@ -27,25 +33,31 @@ _AFTER_ERROR: Final = 5.0
 _JOIN: Final = 0.5
 _LOOK: Final = 0.5
 _LONGEST_IMPORT: Final = 10.0
+_PATIENCE: Final = 0.5
+"""How long ending a stream waits for a write that is going on."""
+_POLL: Final = 0.01
 
 _log = logging.getLogger("otel_audit")
 
 
 class _ImportGuard:
-    """Keeps forks and the thread's imports apart: a child forked meanwhile has half of a module for ever."""
+    """Keeps forks and our imports apart: a child forked meanwhile has half of a module for ever."""
 
     def __init__(self) -> None:
         self._begin_in_child()
-        os.register_at_fork(
-            before=self._hold, after_in_parent=self._let_go, after_in_child=self._begin_in_child
-        )
+        os.register_at_fork(before=self._hold, after_in_parent=self._let_go)
+        forks.after_in_child(self._begin_in_child)
 
     def _begin_in_child(self) -> None:
-        self._mutex = threading.Lock()
+        # Reentrant, because a finalizer may record something in the middle of an import.
+        self._mutex = threading.RLock()
         self._held = False
 
     def _hold(self) -> None:
         self._held = self._mutex.acquire(timeout=_LONGEST_IMPORT)
+        if self._held:
+            with suppress(Exception):  # so that not each child has to; whoever sends will hear what is wrong
+                import otel_audit.pipeline.delivery  # noqa: F401
 
     def _let_go(self) -> None:
         if self._held:
@@ -62,6 +74,29 @@ class _ImportGuard:
 _importing: Final = _ImportGuard()
 
 
+def get_ready() -> None:
+    """Import what sending needs, so that the first record need not: some 100 ms, once a process."""
+    with _importing:
+        import otel_audit.pipeline.delivery  # noqa: F401
+
+
+class _Wake:
+    """An event that a signal handler may set, whatever it interrupted: ``threading.Event`` takes a lock."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def set(self) -> None:
+        """Let the one who waits, or who waits next, go on."""
+        with suppress(RuntimeError):  # it is set already
+            self._lock.release()
+
+    def wait(self, timeout: float) -> bool:
+        """Wait until it is set and take it back; False if ``timeout`` seconds brought nothing."""
+        return self._lock.acquire(timeout=timeout)
+
+
 class Sender:
     """Ships this process's spool and adopted ones, in a thread of its own.
 
@@ -69,13 +104,21 @@ class Sender:
         config: where to and how.
         spool: the writer of this process.
         health: counters to keep.
+        started: called when the thread starts, at the first record of a process.
 
     Raises:
         ConfigurationError: the endpoint is no http(s) address, or the CA file cannot be read.
     """
 
-    def __init__(self, config: SinkConfig, spool: SpoolWriter, health: Health) -> None:
+    def __init__(
+        self,
+        config: SinkConfig,
+        spool: SpoolWriter,
+        health: Health,
+        started: Callable[[], None] = lambda: None,
+    ) -> None:
         parse_endpoint(config)
+        self._started = started
         self._config = config
         self._spool = spool
         self._health = health
@@ -83,14 +126,15 @@ class Sender:
         self._begin()
 
     def _begin(self) -> None:
-        self._pid = os.getpid()
         self._mutex = threading.RLock()
         self._thread: threading.Thread | None = None
-        self._wake = threading.Event()
+        self._wake = _Wake()
         self._moved = threading.Condition()
         self._awake = False
         self._flushing = 0
         self._stopping = False
+        self._rest: Literal["", "asked", "left"] = ""
+        self._rest_adopts = False
 
     def begin_in_child(self) -> None:
         """Forget what a fork inherited: thread, connection and adopted streams stay the parent's."""
@@ -103,6 +147,9 @@ class Sender:
         """Say that something was written. Cheap while the sender knows already."""
         if not self._awake:
             self._awake = True
+            if uwsgi.will_fork():
+                self._leave_to_others()
+                return
             self._ensure_thread()
             self._wake.set()
 
@@ -111,11 +158,52 @@ class Sender:
 
         Does not wait out a pause between two attempts: the first one is made at once.
         """
+        forks.check()
         return self._wait_for(self._spool.committed, timeout, patient=True)
 
-    def stop(self, timeout: float) -> None:
-        """Flush for up to ``timeout`` seconds, no longer than somebody answers, and end the thread."""
-        self._wait_for(self._spool.committed, timeout, patient=False)
+    @property
+    def is_running(self) -> bool:
+        """Whether the thread runs: this process has recorded something."""
+        thread = self._thread
+        return thread is not None and thread.is_alive()
+
+    def rest(self, timeout: float, *, adopt: bool = False) -> bool:
+        """End the stream and wait until the sink has all of it; True if it has.
+
+        The next record begins another stream. Takes no lock, so that a signal handler may call it; where that
+        interrupted a write, the stream goes without its end.
+
+        Args:
+            timeout: seconds to wait; no longer than somebody answers.
+            adopt: wait for the streams of dead processes as well.
+        """
+        deadline = time.monotonic() + timeout
+        unreached = self._unreached
+        self._rest_adopts = adopt
+        self._rest = "asked"
+        self._wake.set()
+        while self._is_resting():
+            if time.monotonic() >= deadline or not self.is_running or self._unreached > unreached:
+                return False
+            time.sleep(_POLL)
+        return True
+
+    def _is_resting(self) -> bool:
+        return self._rest != ""
+
+    def stop(self, timeout: float, *, adopt: bool = False) -> None:
+        """Flush for up to ``timeout`` seconds, no longer than somebody answers, and end the thread.
+
+        Args:
+            timeout: seconds.
+            adopt: ship what dead processes left as well, if there is anything.
+        """
+        forks.check()
+        deadline = time.monotonic() + timeout
+        flushed = self._wait_for(self._spool.committed, timeout, patient=False)
+        if adopt and flushed and layout.has_dead_streams(self._spool.directory):
+            self._ensure_thread()
+            self.rest(deadline - time.monotonic(), adopt=True)
         self._stopping = True
         self._wake.set()
         thread, delivery = self._thread, self._delivery
@@ -139,7 +227,7 @@ class Sender:
             with self._moved:
                 while not self._has_acknowledged(target):
                     rest = _LOOK if deadline is None else deadline - time.monotonic()
-                    if rest <= 0 or not self._is_alive():
+                    if rest <= 0 or not self.is_running:
                         return False
                     if not patient and self._unreached > unreached:
                         return False  # nobody is there: the next process will find the rest
@@ -157,14 +245,22 @@ class Sender:
         delivery = self._delivery
         return 0 if delivery is None else delivery.unreached
 
-    def _is_alive(self) -> bool:
-        thread = self._thread
-        return thread is not None and thread.is_alive()
+    def _leave_to_others(self) -> None:
+        """Let the workers that this process will fork ship what it wrote.
+
+        It must not have a thread: one that holds the interpreter while uWSGI forks would leave the child
+        waiting for it indefinitely.
+        """
+        lock = self._spool.leave()
+        if lock is not None:
+            lock.release()
+        self._awake = False
 
     def _ensure_thread(self) -> None:
         with self._mutex:
-            if self._stopping or self._is_alive():
+            if self._stopping or self.is_running or uwsgi.will_fork():
                 return
+            get_ready()  # not in the thread: see above
             thread = threading.Thread(target=self._run, name="otel-audit-sender", daemon=True)
             try:
                 thread.start()
@@ -172,12 +268,17 @@ class Sender:
                 _log.debug("audit sender not started: %s", error)
                 return
             self._thread = thread
+        if not uwsgi.has_threads():
+            _log.warning(
+                "uWSGI was started without --enable-threads: audit records are sent only while a request is "
+                "being served, and when the worker ends"
+            )
+        self._started()
 
     # --- the thread --------------------------------------------------------------------------
 
     def _run(self) -> None:
-        with _importing:
-            from otel_audit.pipeline.delivery import Delivery
+        from otel_audit.pipeline.delivery import Delivery
 
         try:
             delivery = Delivery(self._spool.directory, self._config, self._health, self._tell, self._spool)
@@ -194,19 +295,33 @@ class Sender:
     def _loop_once(self, delivery: Delivery) -> None:
         try:
             self._spool.write_deferred()
+            if self._rest == "asked":
+                self._rest = "left"
+                delivery.take_over(self._leave())
+                if self._rest_adopts:
+                    delivery.adopt_now()
             pause = delivery.round()
+            if self._rest == "left" and delivery.is_done(adopted=self._rest_adopts):
+                self._rest = ""
         except Exception:  # noqa: BLE001 - the thread must outlive whatever happened
             self._health.log(logging.ERROR, "sender", "audit sender: unexpected error", exc_info=True)
             pause = _AFTER_ERROR
-        with self._moved:
+        if self._moved.acquire(timeout=_PATIENCE):  # a signal handler may have interrupted who holds it
             self._moved.notify_all()
-        if pause > 0:
-            self._wake.wait(pause)
-        if self._wake.is_set():
-            self._wake.clear()
+            self._moved.release()
+        if self._wake.wait(max(pause, 0)):
             self._awake = False
-            if not self._flushing and not self._stopping:
+            if not self._flushing and not self._stopping and not self._rest:
                 time.sleep(self._config.max_delay)  # lets others join the batch
+
+    def _leave(self) -> layout.Lock | None:
+        """End the own stream as soon as no intent is open."""
+        deadline = time.monotonic() + _PATIENCE
+        while (lock := self._spool.leave(_PATIENCE)) is None and self._spool.open_intents:
+            if time.monotonic() >= deadline:
+                break
+            time.sleep(_POLL)
+        return lock
 
     def _tell(self, record: AuditRecord) -> None:
         try:

@@ -102,6 +102,7 @@ class Shipper:
         self._config = config
         self._health = health
         self._limit = limit
+        self._own = limit is not None
         self._tell = tell
         self._mutex = threading.Lock()
         self._abandoned = False
@@ -338,7 +339,7 @@ class Shipper:
                 place = waiting.after or place
                 if waiting.own:
                     self._health.delivered += delivered
-                    self._health.own_delivered += self._limit is not None
+                    self._health.own_delivered += self._own
             self.acknowledged = place.segment, place.offset
             self._move(msgspec.structs.replace(self._state, place=place, streams=streams))
 
@@ -376,7 +377,7 @@ class Shipper:
         with self._mutex:
             if self._abandoned:
                 return Progress.IDLE
-            if self._limit is not None:
+            if self._own:
                 self._health.oldest = 0
             place = self._reader.place
             self.acknowledged = place.segment, place.offset
@@ -407,6 +408,12 @@ class Shipper:
                 self._health.log(logging.WARNING, "remove", "acknowledged segments not removed: %s", error)
                 self.close()
                 self.lock.release()
+
+    def end(self) -> None:
+        """Ship what is left at once and finish: its writer has begun another stream."""
+        self._limit = None
+        self.retry_at = 0.0
+        self._begin()  # what is being read ends where the limit stood
 
     def abandon(self) -> None:
         """Stop here, whatever a request still on its way may answer; the lock is the caller's to release."""

@@ -65,13 +65,20 @@ class TransactionBuffer:
         self._intent: _Intent | None = None
         self._transaction = ""
 
+    def _forget_parent(self) -> None:
+        """After a fork inside a transaction: what is held is the parent's, which tells how it ended."""
+        if self._pid != os.getpid():
+            self._clear()
+
     def __len__(self) -> int:
         """The number of changes held."""
+        self._forget_parent()
         return len(self._pendings)
 
     @property
     def transaction(self) -> str:
         """The id on every record of this transaction, made when it is first asked for."""
+        self._forget_parent()
         if not self._transaction:
             self._transaction = new_record_id()
         return self._transaction
@@ -80,16 +87,17 @@ class TransactionBuffer:
 
     def add(self, pending: Pending) -> None:
         """Hold a change of the open transaction."""
-        if self._pendings and self._pid != os.getpid():  # a fork inside a transaction: it is the parent's
-            self._clear()
+        self._forget_parent()
         self._pendings.append(pending)
 
     def savepoint(self, sid: object) -> None:
         """Remember where a savepoint stands."""
+        self._forget_parent()
         self._marks.append((sid, len(self._pendings)))
 
     def rollback_to(self, sid: object) -> None:
         """Fail what came after a savepoint; the savepoint stays and can be rolled back to again."""
+        self._forget_parent()
         position = self._position(sid)
         if position is None:
             return
@@ -100,6 +108,7 @@ class TransactionBuffer:
 
     def release(self, sid: object) -> None:
         """Forget a savepoint; what came after it belongs to what encloses it."""
+        self._forget_parent()
         position = self._position(sid)
         if position is not None:
             del self._marks[position:]
@@ -118,12 +127,14 @@ class TransactionBuffer:
         Raises:
             AuditError: they cannot be kept and ``on_error`` is ``fail_closed``: the commit must not happen.
         """
-        if not self._pendings or self._pid != os.getpid():
+        self._forget_parent()
+        if not self._pendings:
             return
         self._intent = self._intend(self._pendings, self.transaction)
 
     def committed(self) -> None:
         """The database has committed."""
+        self._forget_parent()
         if not self._pendings:
             self._reset()
             return
@@ -133,6 +144,7 @@ class TransactionBuffer:
 
     def unknown(self) -> None:
         """The answer to COMMIT was lost: nobody knows."""
+        self._forget_parent()
         if not self._pendings:
             self._reset()
             return
@@ -142,12 +154,10 @@ class TransactionBuffer:
 
     def rolled_back(self) -> None:
         """The database has rolled back, or refused to commit."""
+        self._forget_parent()
         pendings, intent = self._pendings, self._intent
         if not pendings:
             self._reset()
-            return
-        if self._pid != os.getpid():
-            self._clear()
             return
         if intent is None:
             self._fail_and_clear(pendings)

@@ -65,6 +65,10 @@ class Process:
         except TimeoutError as error:
             raise AssertionError(f"{error}\n{self.output()}") from error
 
+    def wait(self, timeout: float = START_TIMEOUT) -> int:
+        """Wait until it ends by itself, and return its status."""
+        return self._process.wait(timeout)
+
     def stop(self, how: signal.Signals = signal.SIGTERM, timeout: float = 30) -> int:
         """End it, and return its status; a process that does not end in time is a failure."""
         if self._process.poll() is None:

@@ -314,3 +314,18 @@ def test_metrics_tell_what_the_pipeline_counts(spool_directory: Path, sink: Sink
     assert (found["audit.records.delivered"], found["audit.queue.depth"]) == (5, 0)
     assert found["audit.queue.oldest_age"] == 0
     meters.shutdown()
+
+
+def test_whoever_forks_imports_what_sending_needs_for_its_children(tmp_path: Path) -> None:
+    """Once instead of once a child."""
+    run_script(
+        """
+        pipeline = provider.start(audit_config(Path(sys.argv[1])))
+        assert "otel_audit.pipeline.delivery" not in sys.modules
+        pid = os.fork()
+        if pid == 0:
+            os._exit(0 if "otel_audit.pipeline.delivery" in sys.modules else 1)
+        assert os.waitpid(pid, 0)[1] == 0
+        """,
+        tmp_path,
+    )

@@ -239,7 +239,7 @@ def test_a_token_others_can_read_is_refused(tmp_path: Path) -> None:
     directory.release()
 
 
-TOKENS = {"OTEL_AUDIT_SERVER_WRITE_TOKEN": "w", "OTEL_AUDIT_SERVER_READ_TOKEN": "r"}
+TOKENS: dict[str, Any] = {"OTEL_AUDIT_SERVER_WRITE_TOKEN": "w", "OTEL_AUDIT_SERVER_READ_TOKEN": "r"}
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
+from typing import Any
 
 import grpc
 import pytest
@@ -87,7 +88,10 @@ def test_the_token_and_the_limit_hold_here_too(tmp_path_factory: pytest.TempPath
     """Unauthenticated without it; too large is refused before it is decoded."""
     body = audit([record("a.b", "READ", at=NOW)]).SerializeToString()
     large = logs([{"time": 1, "body": "x" * 300_000}]).SerializeToString()
-    variables = {"OTEL_AUDIT_SERVER_TOKEN": "s3cret", "OTEL_AUDIT_SERVER_MAX_REQUEST_BYTES": "200000"}
+    variables: dict[str, Any] = {
+        "OTEL_AUDIT_SERVER_TOKEN": "s3cret",
+        "OTEL_AUDIT_SERVER_MAX_REQUEST_BYTES": "200000",
+    }
     right = (("authorization", "Bearer s3cret"),)
     with (
         serving(tmp_path_factory.mktemp("grpc"), **variables) as running,

@@ -236,7 +236,11 @@ def test_a_driver_that_writes_as_a_form_does_gives_a_token(
     with serving(tmp_path_factory.mktemp("form"), OTEL_AUDIT_SERVER_TOKEN="s3cret") as running:
         address = urlsplit(running.clickhouse)
         where: dict[str, Any] = {"host": address.hostname, "port": address.port}
-        for credentials in ({"username": "default", "password": "s3cret"}, {"access_token": "s3cret"}):
+        given: list[dict[str, Any]] = [
+            {"username": "default", "password": "s3cret"},
+            {"access_token": "s3cret"},
+        ]
+        for credentials in given:
             driver = clickhouse_connect.get_client(**where, **credentials)
             driver.command("INSERT INTO otel.otel_logs (Body) VALUES", data="('known')")
             driver.close()
@@ -259,7 +263,7 @@ def test_a_page_cannot_speak_grpc(server: Serving) -> None:
         export = channel.unary_unary(LOGS)
         for mark in ("origin", "sec-fetch-site", "referer"):
             with pytest.raises(grpc.RpcError) as refused:
-                export(body, metadata=[(mark, "https://evil.example")], timeout=30)
+                export(body, metadata=((mark, "https://evil.example"),), timeout=30)
             code: Any = refused.value
             assert code.code() is grpc.StatusCode.PERMISSION_DENIED
         assert export(body, timeout=30) == b""

@@ -23,7 +23,7 @@ NOW = time.time_ns()
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoreClient]:
-    variables = {"OTEL_AUDIT_STORE_RETENTION": "pageview=30d"}
+    variables: dict[str, Any] = {"OTEL_AUDIT_STORE_RETENTION": "pageview=30d"}
     with serving(tmp_path_factory.mktemp("status"), **variables) as server:
         client = StoreClient(server.clickhouse)
         yield client

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import suppress
 from typing import Any, ClassVar, Final
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
@@ -16,17 +17,39 @@ from django.conf import settings
 from django.http import FileResponse, HttpRequest, HttpResponseBase, StreamingHttpResponse
 from opentelemetry.trace import get_current_span
 
+from otel_audit import forks
 from otel_audit.config.model import AuditConfig
 from otel_audit.context import AuditContext, current_context, enter_context, leave_scope
 from otel_audit.instrumentation.django.refusal import REFUSING, refusal
 from otel_audit.instrumentation.django.scope import RequestScope, ScopeSettings
+from otel_audit.pipeline import provider
 from otel_audit.pipeline.logger import AuditLogger
 from otel_audit.propagation import annotate
 from otel_audit.record import Target
 from otel_audit.redaction.redactor import Redactor
 
 _OTEL_MIDDLEWARE: Final = "opentelemetry.instrumentation.django.middleware.otel_middleware._DjangoMiddleware"
-_loading: Final = threading.RLock()
+
+
+class _Loading:
+    """Whose turn it is to change the setting."""
+
+    mutex = threading.RLock()
+
+    @classmethod
+    def begin_in_child(cls) -> None:
+        cls.mutex = threading.RLock()
+
+
+forks.after_in_child(_Loading.begin_in_child)
+
+
+def _get_ready_to_send() -> None:
+    """A handler is made where requests will be served; none of them should wait for imports."""
+    pipeline = provider.current()
+    if pipeline is not None:
+        with suppress(Exception):
+            pipeline.get_ready_to_send()
 
 
 class RequestCapture:
@@ -55,13 +78,14 @@ class RequestCapture:
         def load_middleware(handler: Any, *args: Any, **kwargs: Any) -> None:
             # Django offers no other way in than the setting. It is put back as it was: checks, tests and
             # `diffsettings` see the user's own list.
-            with _loading:
+            with _Loading.mutex:
                 configured = settings.MIDDLEWARE
                 settings.MIDDLEWARE = with_audit_middleware(configured)
                 try:
                     original(handler, *args, **kwargs)
                 finally:
                     settings.MIDDLEWARE = configured
+            _get_ready_to_send()
 
         return load_middleware
 

@@ -128,6 +128,7 @@ def _reads(reads: ReadCapture) -> list[Patch]:
 
 def _requests(requests: RequestCapture) -> list[Patch]:
     from otel_audit.instrumentation.django.commands import in_command_scope
+    from otel_audit.instrumentation.django.lifespan import with_lifespan
 
     return [
         Patch(
@@ -139,6 +140,11 @@ def _requests(requests: RequestCapture) -> list[Patch]:
             "django.core.management.base:BaseCommand.execute",
             in_command_scope,
             "outside a request, the management command is who acts",
+        ),
+        Patch(
+            "django.core.handlers.asgi:ASGIHandler.__call__",
+            with_lifespan,
+            "an ASGI server says here that it ends; many end by a signal after that",
         ),
     ]
 

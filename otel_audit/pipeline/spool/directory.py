@@ -21,6 +21,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from otel_audit import forks
 from otel_audit.config.project_directory import make_private_directory
 from otel_audit.errors import SpoolError
 from otel_audit.record import new_record_id
@@ -125,7 +126,8 @@ class Lock:
 
     def forget(self) -> None:
         """Close the inherited file in a forked child; the parent keeps the lock."""
-        self.release()
+        with suppress(OSError):  # who made itself a daemon has closed every file
+            self.release()
 
     def remove(self) -> None:
         """Remove the emptied incarnation, then give the lock back."""
@@ -144,7 +146,7 @@ def _forget_locks() -> None:
         lock.forget()
 
 
-os.register_at_fork(after_in_child=_forget_locks)
+forks.after_in_child(_forget_locks)
 
 
 def try_lock(incarnation: Path) -> Lock | None:
@@ -159,6 +161,16 @@ def try_lock(incarnation: Path) -> Lock | None:
         return _flock(incarnation, os.open(incarnation / LOCK, flags, _FILE_MODE))
     except OSError:
         return None
+
+
+def has_dead_streams(directory: Path) -> bool:
+    """Say whether there is a stream whose process is dead and which nobody is shipping."""
+    for path in list_incarnations(directory):
+        lock = try_lock(path)
+        if lock is not None:
+            lock.release()
+            return True
+    return False
 
 
 def _flock(incarnation: Path, descriptor: int) -> Lock | None:

@@ -18,6 +18,7 @@ from typing import Final
 
 import msgspec
 
+from otel_audit import forks
 from otel_audit.config.model import SpoolConfig
 from otel_audit.errors import SpoolError
 from otel_audit.pipeline.health import Health
@@ -34,7 +35,6 @@ _WAIT_AT_MOST_EVERY: Final = 1.0
 """A spool that stays full blocks the application once a second at most, not at every record."""
 
 _sync = getattr(os, "fdatasync", os.fsync)
-_getpid = os.getpid
 
 
 def _nobody_waits() -> None:
@@ -71,14 +71,15 @@ class SpoolWriter:
         self._block_timeout = config.block_timeout
         self._fsync = config.fsync == "always"
         self._descriptor = -1
+        self._handle = 0
         self._begin()
         _writers.add(self)
 
     def _begin(self) -> None:
         """Begin a new incarnation, here or in a forked child; its files are made at the first write."""
         if self._descriptor >= 0:
-            os.close(self._descriptor)
-        self._pid = _getpid()
+            with suppress(OSError):  # who made itself a daemon has closed every file
+                os.close(self._descriptor)
         self._created = time.time_ns()
         # Reentrant, because a signal handler or a finalizer may emit while this thread holds it.
         self._mutex = threading.RLock()
@@ -92,7 +93,7 @@ class SpoolWriter:
         self._unsynced_total = 0
         self._room = 0
         self._no_wait_before = 0.0
-        self._handle = 0
+        # Handles go on: a child that is asked to settle its parent's must not take it for one of its own.
         self._open: dict[int, int] = {}
         self._deferred: list[bytes] = []
         self._identity: frames.Identity | None = None
@@ -116,6 +117,7 @@ class SpoolWriter:
         Raises:
             SpoolError: they were not written.
         """
+        forks.check()
         self._write(b"".join([frames.frame(frames.RECORD, payload) for payload in payloads]))
         self.health.emitted += len(payloads)
 
@@ -125,6 +127,7 @@ class SpoolWriter:
         Raises:
             SpoolError: they were not written.
         """
+        forks.check()
         with self._mutex:
             self._handle += 1
             handle = self._handle
@@ -145,7 +148,8 @@ class SpoolWriter:
         Raises:
             SpoolError: it could not be written yet.
         """
-        count = self._open.pop(handle, None)
+        forks.check()
+        count = self._open.get(handle)
         if count is None:  # of the parent, before a fork; the parent settles it
             return
         data = frames.marker(handle, outcome, replaced=payloads is not None)
@@ -154,14 +158,16 @@ class SpoolWriter:
             data = b"".join([*frames.intent(frames.REPLACEMENT, handle, payloads), data])
         self.health.emitted += count
         try:
-            self._write(data)
+            self._write(data, settles=handle)
         except SpoolError:
             with self._mutex:
                 self._deferred.append(data)
+                self._open.pop(handle, None)
             raise
 
     def write_deferred(self) -> None:
         """Write markers that had to wait; quiet if there is still no room."""
+        forks.check()
         if self._deferred and not self._closed:
             with suppress(SpoolError):
                 self._write(b"", wait=False)
@@ -178,15 +184,42 @@ class SpoolWriter:
 
     def rotate(self) -> None:
         """Begin a new segment at the next write, so that this one can go once it is acknowledged."""
+        forks.check()
         with self._mutex:
             if self._offset:
                 self._close_segment()
+
+    def leave(self, patience: float = -1) -> layout.Lock | None:
+        """End the stream here, so that it can be shipped and removed; the next write begins another.
+
+        Return the held lock of what was written, the caller's to release; None if there is nothing, an intent
+        is open, or somebody has been writing for ``patience`` seconds (below 0: waits).
+        """
+        forks.check()
+        if not self._mutex.acquire(timeout=patience):
+            return None
+        try:
+            if self._closed or self.lock is None or self.open_intents:
+                return None
+            with suppress(SpoolError, OSError):  # told to nobody: the one who tells may be waiting for this
+                self._write_once(frames.end(time.time_ns()))
+            with suppress(OSError):
+                self._close_segment()
+            lock, self.lock = self.lock, None
+            self._identity = None
+            self._created = time.time_ns()
+            self._number = self._offset = self._before = 0
+            self.committed = (0, 0)
+            return lock
+        finally:
+            self._mutex.release()
 
     def close(self) -> None:
         """Write the end of the stream, if every intent is settled, and refuse later writes.
 
         The lock stays until :meth:`release`: the sender may still be shipping.
         """
+        forks.check()
         with self._mutex:
             if self._closed:
                 return
@@ -205,22 +238,23 @@ class SpoolWriter:
 
     # --- writing -----------------------------------------------------------------------------
 
-    def _write(self, data: bytes, *, wait: bool = True) -> None:
-        if self._pid != _getpid():  # a fork that ran no Python hooks
-            self.begin_in_child()
+    def _write(self, data: bytes, *, wait: bool = True, settles: int = 0) -> None:
         try:
             with self._mutex:
-                total = self._write_once(data)
+                total = self._write_once(data, settles)
         except OSError as error:
-            total = self._write_patiently(data, error, wait=wait)
+            total = self._write_patiently(data, error, wait=wait, settles=settles)
         if self.health.spool_error:
             self.health.spool_recovered()
         if self._fsync:
             self._flush(total)
         self.written()
 
-    def _write_once(self, data: bytes) -> int:
-        """Write a batch now, the lock held; gives the bytes written by this process so far."""
+    def _write_once(self, data: bytes, settles: int = 0) -> int:
+        """Write a batch now, the lock held; gives the bytes written by this process so far.
+
+        ``settles``: the intent whose marker it is, open until that is written; no stream ends in between.
+        """
         if self._closed:
             raise SpoolError("the audit pipeline is stopped; nothing more can be recorded")
         if self._deferred:
@@ -238,6 +272,7 @@ class SpoolWriter:
         self.committed = (self._number, self._offset)
         if self._deferred:
             self._deferred.clear()
+        self._open.pop(settles, None)
         return self._written_total
 
     def _write_bytes(self, descriptor: int, data: bytes, offset: int) -> None:
@@ -299,7 +334,7 @@ class SpoolWriter:
             identity,
             incarnation=lock.path.name,
             created=self._created,
-            pid=_getpid(),
+            pid=os.getpid(),
             previous=previous,
         )
         self.lock = lock
@@ -336,7 +371,7 @@ class SpoolWriter:
             )
         self._room = min(free, max(size, _SMALLEST_ALLOWANCE, min(self._segment_bytes, free // 8)))
 
-    def _write_patiently(self, data: bytes, error: OSError, *, wait: bool) -> int:
+    def _write_patiently(self, data: bytes, error: OSError, *, wait: bool, settles: int) -> int:
         """Wait for room, the lock released, and try again until ``block_timeout`` is over."""
         now = time.monotonic()
         deadline = now + self._block_timeout if wait and now >= self._no_wait_before else now
@@ -346,7 +381,7 @@ class SpoolWriter:
             time.sleep(_RETRY_PAUSE)
             try:
                 with self._mutex:
-                    return self._write_once(data)
+                    return self._write_once(data, settles)
             except OSError as again:
                 error = again
         self._no_wait_before = time.monotonic() + _WAIT_AT_MOST_EVERY
@@ -391,4 +426,4 @@ def _begin_in_child() -> None:
         writer.begin_in_child()
 
 
-os.register_at_fork(after_in_child=_begin_in_child)
+forks.after_in_child(_begin_in_child)

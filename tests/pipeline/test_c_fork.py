@@ -1,0 +1,246 @@
+"""A process forked in C, as uWSGI forks its workers, runs none of Python's fork hooks."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from otel_audit import forks
+from otel_audit.pipeline import sender
+from otel_audit.pipeline.provider import AuditPipeline
+from otel_audit.pipeline.spool import directory as layout
+from otel_audit.record import AuditRecord, new_record_id
+from tests.pipeline.otlp_sink import Sink
+from tests.pipeline.spooling import audit_config, make_record, spooled_records, target_ids, wait_until
+
+_fork = ctypes.PyDLL(None).fork
+"""With the interpreter held, as uWSGI does."""
+_LONGEST = 20
+
+
+def fork(work: Callable[[], object]) -> int:
+    """Run ``work`` in a child forked in C; its exit status is 0 unless that raised."""
+    pid: int = _fork()
+    if pid == 0:
+        status = 1
+        try:
+            work()
+            status = 0
+        finally:
+            os._exit(status)
+    return pid
+
+
+def status(pid: int) -> int:
+    """Wait for a child; one that hangs is killed, and counts as that."""
+    deadline = time.monotonic() + _LONGEST
+    while time.monotonic() < deadline:
+        ended, how = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(how)
+        time.sleep(0.01)
+    os.kill(pid, 9)
+    os.waitpid(pid, 0)
+    raise AssertionError("the child hangs")
+
+
+def in_child(work: Callable[[], object]) -> None:
+    """Run ``work`` in a child forked in C, and expect that it did not raise."""
+    assert status(fork(work)) == 0
+
+
+def kinds(records: list[AuditRecord]) -> list[tuple[str, str]]:
+    """Give target id and outcome of each record of :func:`make_record`."""
+    return sorted((record.target.id, record.outcome) for record in records if record.target)
+
+
+@pytest.mark.parametrize("how", ["emit", "intend"])
+def test_the_first_thing_a_child_writes_is_kept(
+    pipeline: AuditPipeline, spool_directory: Path, how: str
+) -> None:
+    """Whichever way it is written, and in a stream of its own."""
+    pipeline.logger.emit(make_record(pipeline, 1))
+
+    def write() -> None:
+        if how == "emit":
+            pipeline.logger.emit(make_record(pipeline, 2))
+        else:
+            pipeline.logger.settle(pipeline.logger.intend([make_record(pipeline, 2)]), "success")
+
+    in_child(write)
+    pipeline.logger.emit(make_record(pipeline, 3))
+    assert kinds(spooled_records(spool_directory)) == [("1", "success"), ("2", "success"), ("3", "success")]
+    assert len(layout.list_incarnations(spool_directory)) == 2
+
+
+def test_a_child_cannot_settle_what_its_parent_intended(
+    pipeline: AuditPipeline, spool_directory: Path
+) -> None:
+    """And does not take it for an intent of its own."""
+    parents = pipeline.logger.intend([make_record(pipeline, 1)])
+
+    def write() -> None:
+        pipeline.logger.intend([make_record(pipeline, 2)])
+        pipeline.logger.settle(parents, "failure")
+
+    in_child(write)
+    pipeline.logger.settle(parents, "success")
+    assert kinds(spooled_records(spool_directory)) == [("1", "success"), ("2", "unknown")]
+
+
+@pytest.mark.parametrize("held", ["writer", "sender", "logger", "imports"])
+def test_a_lock_held_by_another_thread_does_not_stop_the_child(
+    spool_directory: Path, pipelines: Callable[..., AuditPipeline], held: str
+) -> None:
+    """The thread that would release it exists in the parent only."""
+    pipeline = pipelines(audit_config(spool_directory), ship=True)
+    assert pipeline.sender is not None
+    lock = {
+        "writer": pipeline.spool._mutex,
+        "sender": pipeline.sender._mutex,
+        "logger": pipeline.logger._mutex,
+        "imports": sender._importing._mutex,
+    }[held]
+    release, taken = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with lock:
+            taken.set()
+            release.wait(60)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    taken.wait()
+
+    def write() -> None:
+        pipeline.logger.settle(pipeline.logger.intend([make_record(pipeline, 2)]), "success")
+        pipeline.logger.emit(make_record(pipeline, 3))
+        pipeline.flush(0)
+
+    pid = fork(write)
+    try:
+        assert status(pid) == 0
+    finally:
+        release.set()
+        thread.join()
+
+
+def test_several_threads_may_be_the_first_to_write(pipeline: AuditPipeline, spool_directory: Path) -> None:
+    """None sees half of a process that is beginning anew."""
+    pipeline.logger.emit(make_record(pipeline, 0))
+
+    def write() -> None:
+        together = threading.Barrier(8)
+
+        def one(number: int) -> None:
+            together.wait()
+            pipeline.logger.settle(pipeline.logger.intend([make_record(pipeline, number)]), "success")
+
+        threads = [threading.Thread(target=one, args=(number,)) for number in range(1, 9)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    in_child(write)
+    assert sorted(map(int, target_ids(spooled_records(spool_directory)))) == list(range(9))
+
+
+def test_siblings_make_different_ids() -> None:
+    """Random numbers drawn by the parent are used by none of its children."""
+    new_record_id(0)
+    read, write = os.pipe()
+    for _ in range(2):
+        in_child(lambda: os.write(write, new_record_id(0).encode() + b"\n"))
+    os.close(write)
+    with os.fdopen(read) as lines:
+        first, second = lines.read().split()
+    assert len({first, second, new_record_id(0)}) == 3
+
+
+def test_a_child_that_records_nothing_leaves_the_parent_alone(
+    pipeline: AuditPipeline, spool_directory: Path
+) -> None:
+    """Its exit must not end the parent's stream, nor make one of its own."""
+    pipeline.logger.emit(make_record(pipeline, 1))
+    in_child(pipeline.shutdown)
+    pipeline.logger.emit(make_record(pipeline, 2))
+    assert target_ids(spooled_records(spool_directory)) == ["1", "2"]
+    assert len(layout.list_incarnations(spool_directory)) == 1
+
+
+def test_a_child_sends_with_a_thread_of_its_own(
+    spool_directory: Path, pipelines: Callable[..., AuditPipeline], sink: Sink
+) -> None:
+    """Though the parent's thread, which it believes to be alive, was sending."""
+    pipeline = pipelines(audit_config(spool_directory, sink.url), ship=True)
+    pipeline.logger.emit(make_record(pipeline, 1))
+    assert pipeline.flush(_LONGEST)
+
+    def write() -> None:
+        pipeline.logger.emit(make_record(pipeline, 2))
+        assert pipeline.flush(_LONGEST)
+
+    in_child(write)
+    assert target_ids(sink.records) == ["1", "2"]
+
+
+def test_a_child_gives_up_its_share_of_the_parents_lock(
+    pipeline: AuditPipeline, spool_directory: Path
+) -> None:
+    """A dead parent's stream can be adopted while a child that records lives on."""
+    read, write = os.pipe()
+
+    def live_on() -> None:
+        pipeline.logger.emit(make_record(pipeline, 2))
+        time.sleep(_LONGEST)
+
+    def parent() -> None:
+        pipeline.logger.emit(make_record(pipeline, 1))
+        child = fork(live_on)
+        os.write(write, str(child).encode())
+        wait_until(lambda: len(layout.list_incarnations(spool_directory)) == 2, "the child has written")
+
+    in_child(parent)
+    first, second = layout.list_incarnations(spool_directory)
+    lock = layout.try_lock(first)
+    assert lock is not None
+    lock.release()
+    assert layout.try_lock(second) is None
+    os.kill(int(os.read(read, 20)), 9)
+
+
+def test_callbacks_run_once_for_each_child() -> None:
+    """Whether the hooks of Python ran or somebody had to notice."""
+    runs: list[int] = []
+    forks.after_in_child(lambda: runs.append(os.getpid()))
+
+    def look() -> None:
+        forks.check()
+        forks.check()
+        assert runs == [os.getpid()]
+
+    in_child(look)
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0 if runs == [os.getpid()] else 1)
+    assert status(pid) == 0
+    assert forks.has_forked()
+
+
+def test_a_daemon_that_closes_every_file_records(pipeline: AuditPipeline, spool_directory: Path) -> None:
+    """Ours are among them."""
+    pipeline.logger.emit(make_record(pipeline, 1))
+
+    def write() -> None:
+        os.closerange(3, 1024)
+        pipeline.logger.emit(make_record(pipeline, 2))
+
+    in_child(write)
+    assert target_ids(spooled_records(spool_directory)) == ["1", "2"]

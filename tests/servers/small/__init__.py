@@ -1,0 +1,1 @@
+"""The smallest site that writes: each request creates a row, and what else it is asked to."""

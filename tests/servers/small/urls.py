@@ -1,0 +1,36 @@
+"""``/`` creates a group, and ``/spool/`` has uWSGI's spooler create one."""
+
+from __future__ import annotations
+
+import os
+import uuid
+
+from django.db import connection
+from django.http import HttpRequest, HttpResponse
+from django.urls import path
+
+
+def make_group() -> str:
+    """Create a group; return its name."""
+    from django.contrib.auth.models import Group
+
+    name = f"{os.getpid()}-{uuid.uuid4()}"
+    Group.objects.create(name=name)
+    connection.close()
+    return name
+
+
+def make(request: HttpRequest) -> HttpResponse:
+    """Create a group in this process."""
+    return HttpResponse(make_group())
+
+
+def spool(request: HttpRequest) -> HttpResponse:
+    """Have uWSGI's spooler create a group."""
+    import uwsgi
+
+    uwsgi.spool({b"what": b"group"})
+    return HttpResponse("spooled")
+
+
+urlpatterns = [path("", make), path("spool/", spool)]
