@@ -43,7 +43,7 @@ def record(
         log: the kind of record; collectors route by it.
 
     Returns:
-        The record, None if it could not be made or audit is not running (logged).
+        The record; None if it was not kept, or audit is not running (logged).
 
     Raises:
         AuditError: it could not be made or kept, and ``on_error`` is ``fail_closed``.
@@ -73,8 +73,7 @@ def record(
     except Exception as failure:  # noqa: BLE001 - logged and counted by failed()
         pipeline.logger.failed(event_name, failure)
         return None
-    pipeline.logger.emit(made)
-    return made
+    return made if pipeline.logger.emit(made) else None
 
 
 @cache

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import msgspec
 from msgspec import UNSET
+from msgspec.structs import replace
+from opentelemetry.trace import INVALID_SPAN
 
 from otel_audit.config.model import DjangoConfig
 from otel_audit.context import Moment, moment
 from otel_audit.instrumentation.django.columns import change, changed_only, column_type, halves, shown, split
-from otel_audit.instrumentation.django.fields import TOLD, FieldPlan, ModelPlan, key_text, key_texts
+from otel_audit.instrumentation.django.fields import FieldPlan, ModelPlan
 from otel_audit.instrumentation.django.old_values import STATE_KEY, Loaded
 from otel_audit.record import (
     AuditRecord,
@@ -25,6 +27,7 @@ from otel_audit.record import (
     Target,
     new_record_id,
 )
+from otel_audit.values import RECORDED, key_text, key_texts
 
 if TYPE_CHECKING:
     from otel_audit.instrumentation.django.faults import Faults
@@ -65,16 +68,29 @@ class CapturedWrite:
         self.origin: ConnectionState | None = None
 
     def build(self, logger: AuditLogger, outcome: Outcome, transaction: str) -> Iterable[AuditRecord]:
-        """Make the records; if that fails, one that says at least what was done to which table."""
+        """Make the records; if that fails, one that says at least what was done to which table and row."""
         try:
             return self._records(logger, outcome, transaction)
         except Exception as error:
             self.place.faults.report("build", error)
         try:
-            return CapturedWrite._records(self, logger, outcome, transaction)
+            return [self._least(logger, outcome, transaction)]
         except Exception as error:
             self.place.faults.report("build", error, lost=1)
             return ()
+
+    def _least(self, logger: AuditLogger, outcome: Outcome, transaction: str) -> AuditRecord:
+        """Make a record of what cannot fail again: neither values nor the context the write was made in."""
+        self.moment = Moment(self.moment.time, None, INVALID_SPAN)
+        return self._record(
+            logger,
+            outcome,
+            transaction,
+            target=Target(self.plan.label),
+            fields=self._names(),
+            completeness="statement",
+            truncated=True,
+        )
 
     def undo(self) -> None:
         """Remember what took the write back: the record may be made much later."""
@@ -163,8 +179,16 @@ class RowWrite(CapturedWrite):
     def _names(self) -> list[str]:
         return [plan.name for plan, _, _ in self.changed]
 
+    def _least(self, logger: AuditLogger, outcome: Outcome, transaction: str) -> AuditRecord:
+        least = super()._least(logger, outcome, transaction)
+        try:
+            key = key_text(self.key)
+        except Exception:  # this may be what failed
+            return least
+        return replace(least, target=Target(self.plan.label, key), completeness="ids") if key else least
+
     def _records(self, logger: AuditLogger, outcome: Outcome, transaction: str) -> list[AuditRecord]:
-        told = TOLD
+        recorded = RECORDED
         return [
             self._record(
                 logger,
@@ -173,7 +197,7 @@ class RowWrite(CapturedWrite):
                 target=Target(self.plan.label, key_text(self.key)),
                 changes=[_change(plan.name, old, new) for plan, old, new in self.changed],
                 image={
-                    plan.name: told[type(value)][0](value) if type(value) in told else value
+                    plan.name: recorded[type(value)][0](value) if type(value) in recorded else value
                     for plan, value in self.written
                     if value is not UNSET
                 },
@@ -184,11 +208,11 @@ class RowWrite(CapturedWrite):
 
 def _change(name: str, old: Any, new: Any) -> Change:
     kind = ""
-    if type(old) in TOLD:
-        convert, kind = TOLD[type(old)]
+    if type(old) in RECORDED:
+        convert, kind = RECORDED[type(old)]
         old = convert(old)
-    if type(new) in TOLD:
-        convert, kind = TOLD[type(new)]
+    if type(new) in RECORDED:
+        convert, kind = RECORDED[type(new)]
         new = convert(new)
     return Change(name, old, new, kind)
 
@@ -267,7 +291,7 @@ class BulkWrite(CapturedWrite):
             return []
         if len(keys) == 1:
             return [self._single(logger, outcome, transaction, keys[0], columns)]
-        told = [
+        shown_columns = [
             Column(
                 plan.name,
                 UNSET if old is None else shown(old),
@@ -276,7 +300,7 @@ class BulkWrite(CapturedWrite):
             )
             for plan, old, new in columns
         ]
-        return self._parts(logger, outcome, transaction, key_texts(keys), told)
+        return self._parts(logger, outcome, transaction, key_texts(keys), shown_columns)
 
     def _columns(
         self, rows: list[Any], width: int
@@ -343,6 +367,10 @@ class BulkWrite(CapturedWrite):
 
     def _names(self) -> list[str]:
         return [plan.name for plan in dict.fromkeys([*self.new, *(plan for plan, _ in self.constant)])]
+
+    def _least(self, logger: AuditLogger, outcome: Outcome, transaction: str) -> AuditRecord:
+        least = super()._least(logger, outcome, transaction)
+        return replace(least, bulk=Bulk(self.count, id=new_record_id()), completeness="count")
 
     def _part(self, logger: AuditLogger, outcome: Outcome, transaction: str, bulk: Bulk) -> AuditRecord:
         return self._record(

@@ -8,8 +8,9 @@ from typing import Any, Final
 import msgspec
 from msgspec import UNSET
 
-from otel_audit.instrumentation.django.fields import FieldPlan, freeze, same, thaw
-from otel_audit.record import Change, Column, Portable, portable, portable_type
+from otel_audit.instrumentation.django.fields import FieldPlan
+from otel_audit.record import Change, Column
+from otel_audit.values import Portable, freeze, record_value, same
 
 _MAX_BYTES: Final = 1024 * 1024
 _PLAIN: Final = frozenset({type(None), bool, int, str})
@@ -20,22 +21,25 @@ def shown(values: list[Any]) -> list[Portable]:
     # Looked at by class once: most columns need nothing done to their values.
     if _PLAIN.issuperset(map(type, values)):
         return values
-    return [portable(thaw(freeze(value))) for value in values]
+    return [record_value(freeze(value))[0] for value in values]
 
 
 def change(plan: FieldPlan, old: Any, new: Any) -> Change:
-    return Change(
-        plan.name,
-        old if old is UNSET else thaw(freeze(old)),
-        new if new is UNSET else thaw(freeze(new)),
-    )
+    """Make the change of one row of a bulk statement, of which there was only one."""
+    kind = ""
+    if old is not UNSET:
+        old, kind = record_value(freeze(old))
+    if new is not UNSET:
+        new, new_kind = record_value(freeze(new))
+        kind = new_kind or kind
+    return Change(plan.name, old, new, kind)
 
 
 def column_type(*columns: list[Any] | None) -> str:
     for column in columns:
         for value in column or ():
             if value is not None:
-                return portable_type(thaw(freeze(value)))
+                return record_value(freeze(value))[1]
     return ""
 
 

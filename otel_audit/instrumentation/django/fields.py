@@ -1,45 +1,21 @@
-"""Values by field: what a field's value is compared and recorded as, planned once per model.
-
-A *frozen* value is one nobody can change afterwards: a plain immutable one, or :class:`Encoded`, the JSON of
-a mutable one at the moment it was seen. Frozen values are kept from the write to the end of the transaction;
-:func:`thaw` makes them what a record carries.
-"""
+"""Models by field: what a field's value is compared and recorded as, planned once per model."""
 
 from __future__ import annotations
 
 import datetime
 import decimal
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-import msgspec
 from msgspec import UNSET
 
-from otel_audit.record import portable
+from otel_audit.values import Encoded, freeze
 
 if TYPE_CHECKING:
     from django.db.models import Field, Model
 
     from otel_audit.instrumentation.django.models import ModelSettings
-
-ATOMS: Final = frozenset(
-    {
-        type(None),
-        bool,
-        int,
-        float,
-        str,
-        bytes,
-        decimal.Decimal,
-        datetime.datetime,
-        datetime.date,
-        datetime.time,
-        datetime.timedelta,
-        uuid.UUID,
-    }
-)
-"""Classes whose instances never change and need no conversion to be compared."""
 
 _IMMUTABLE_FIELDS: Final = frozenset(
     {
@@ -98,78 +74,6 @@ _CANONICAL: Final[dict[str, type]] = {
 """The class whose instances a field stores as they are."""
 
 _HIDING_WORDS: Final = ("crypt", "fernet", "secret")
-
-
-class Encoded(bytes):
-    """A mutable value as JSON, made when the value was seen."""
-
-    __slots__ = ()
-
-
-def _encode(value: Any) -> Encoded:
-    try:
-        return Encoded(msgspec.json.encode(value, enc_hook=portable))
-    except Exception:  # keys that are no text, integers beyond 64 bits, lone surrogates
-        return Encoded(msgspec.json.encode(portable(value)))
-
-
-def freeze(value: Any) -> Any:
-    """Make a value that nobody can change afterwards; never evaluates a model's ``__str__``."""
-    kind = type(value)
-    if kind in ATOMS or kind is Encoded:
-        return value
-    if kind is memoryview or kind is bytearray:
-        return bytes(value)
-    if kind is dict or kind is list or kind is tuple:
-        return _encode(value)
-    if hasattr(value, "_meta") and hasattr(value, "pk"):
-        return freeze(value.pk)
-    if hasattr(value, "storage") and hasattr(value, "name"):  # a FieldFile
-        return freeze(value.name)
-    plain = portable(value)
-    return plain if type(plain) in ATOMS else _encode(plain)
-
-
-def thaw(value: Any) -> Any:
-    """Give what a record carries for a frozen value; aware datetimes become UTC."""
-    kind = type(value)
-    if kind is Encoded:
-        return msgspec.json.decode(value)
-    if kind is datetime.datetime and value.tzinfo is not None:
-        return value.astimezone(datetime.UTC)
-    return value
-
-
-def _instant_text(value: datetime.datetime) -> str:
-    return (value if value.tzinfo is None else value.astimezone(datetime.UTC)).isoformat()
-
-
-TOLD: Final[dict[type, tuple[Callable[[Any], Any], str]]] = {
-    Encoded: (msgspec.json.decode, ""),
-    decimal.Decimal: (str, "decimal"),
-    datetime.datetime: (_instant_text, "datetime"),
-    datetime.date: (datetime.date.isoformat, "date"),
-    datetime.time: (datetime.time.isoformat, "time"),
-    uuid.UUID: (str, "uuid"),
-}
-"""What a record carries for the frozen values most rows have, and the name of their type; others as they are.
-
-What these make is portable already: nobody has to convert it once more.
-"""
-
-
-def same(old: Any, new: Any) -> bool:
-    """Say whether two frozen values are equal; a comparison that raises means they are not."""
-    if old is new:
-        return True
-    try:
-        if old == new:
-            return True
-        if type(old) is Encoded and type(new) is Encoded:
-            return bool(msgspec.json.decode(old) == msgspec.json.decode(new))
-    except Exception:  # a signalling NaN, a foreign __eq__
-        return False
-    return False
 
 
 class FieldPlan:
@@ -319,25 +223,13 @@ class ModelPlan:
         key = tuple(values.get(plan.attname, UNSET) for plan in self.keys)
         return UNSET if UNSET in key else key
 
+    def normal_key(self, key: Any) -> Any:
+        """Return a key as the database will hold it: of one row there is one, however it was written."""
+        if len(self.keys) == 1:
+            return self.keys[0].normal(freeze(key))
+        return tuple(plan.normal(freeze(part)) for plan, part in zip(self.keys, key, strict=True))
+
 
 NOT_AUDITED: Final = ModelPlan.__new__(ModelPlan)
 """Stands for a model no plan could be made of."""
 NOT_AUDITED.audited = False
-
-
-def key_text(key: Any) -> str:
-    """Write a key as the id of a target: ``7``; a composite key as compact JSON, ``[7,"de"]``."""
-    if key is UNSET or key is None:
-        return ""
-    if isinstance(key, tuple | list):
-        return msgspec.json.encode([portable(freeze(part)) for part in key]).decode()
-    if type(key) is int or type(key) is str:
-        return str(key)
-    return str(portable(freeze(key)))
-
-
-def key_texts(keys: Sequence[Any]) -> list[str]:
-    """Write many keys."""
-    if all(type(key) is int for key in keys):
-        return list(map(str, keys))
-    return [key_text(key) for key in keys]

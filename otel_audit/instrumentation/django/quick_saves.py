@@ -14,9 +14,10 @@ from msgspec import UNSET
 from otel_audit.errors import AuditError
 from otel_audit.instrumentation.django.capture import Capture, Statement
 from otel_audit.instrumentation.django.changes import RowWrite
-from otel_audit.instrumentation.django.fields import ATOMS, FieldPlan, ModelPlan, freeze, same
+from otel_audit.instrumentation.django.fields import FieldPlan, ModelPlan
 from otel_audit.instrumentation.django.old_values import COMMITTED, STATE_KEY, Loaded
 from otel_audit.instrumentation.django.transactions import ConnectionState
+from otel_audit.values import ATOMS, freeze, same
 
 
 class _Image:

@@ -7,10 +7,10 @@ from typing import Any, TypeAlias
 
 from otel_audit.context import moment
 from otel_audit.instrumentation.django.changes import Place
-from otel_audit.instrumentation.django.fields import key_text
 from otel_audit.instrumentation.django.read_plan import KeyColumns, Reading
 from otel_audit.pipeline.logger import AuditLogger
 from otel_audit.record import AuditRecord, Bulk, Completeness, Database, Target
+from otel_audit.values import key_text
 
 ReadKey: TypeAlias = Callable[[Any], str]
 """Gives the key of the object in a row as text, ``""`` if there is none."""

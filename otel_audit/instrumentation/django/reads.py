@@ -23,7 +23,6 @@ from django.db.models.sql.constants import MULTI, SINGLE
 
 from otel_audit.config.model import DjangoConfig
 from otel_audit.instrumentation.django.changes import Place
-from otel_audit.instrumentation.django.fields import key_text
 from otel_audit.instrumentation.django.models import ModelPolicy
 from otel_audit.instrumentation.django.read_plan import (
     Reading,
@@ -34,6 +33,7 @@ from otel_audit.instrumentation.django.read_plan import (
 )
 from otel_audit.instrumentation.django.read_records import ReadRecords, Tally, key_readers
 from otel_audit.pipeline.logger import AuditLogger
+from otel_audit.values import key_text
 
 _WRITES: Final = (SQLInsertCompiler, SQLUpdateCompiler, SQLDeleteCompiler)
 _DISPATCH_UID: Final = "otel_audit"

@@ -19,11 +19,12 @@ from otel_audit.instrumentation.django.assignments import (
 )
 from otel_audit.instrumentation.django.capture import Capture, Statement, reraise_database_error
 from otel_audit.instrumentation.django.changes import RowWrite
-from otel_audit.instrumentation.django.fields import FieldPlan, freeze
+from otel_audit.instrumentation.django.fields import FieldPlan
 from otel_audit.instrumentation.django.joined import run_joined
 from otel_audit.instrumentation.django.old_values import STATE_KEY, Loaded
 from otel_audit.instrumentation.django.statements import Returned
 from otel_audit.record import OldValues
+from otel_audit.values import freeze, same
 
 
 def save(capture: Capture, update: Update, instance: Any, key: Any) -> Any:
@@ -32,8 +33,8 @@ def save(capture: Capture, update: Update, instance: Any, key: Any) -> Any:
     connection = compiler.connection
     thread, alias = capture.thread, connection.alias
     state = instance._state
-    if type(key) is not int and len(plan.keys) == 1:
-        key = plan.keys[0].normal(freeze(key))
+    if type(key) is not int:
+        key = plan.normal_key(key)
     assigned = assignment(plan, compiler.query)
     loaded: Loaded | None = state.__dict__.get(STATE_KEY) or None
     row: dict[str, Any] = {}
@@ -45,7 +46,7 @@ def save(capture: Capture, update: Update, instance: Any, key: Any) -> Any:
     )
     if believed and loaded is not None:
         row = loaded.by_name()
-        if plan.key_of(row) != key:
+        if not same(plan.key_of(row), key):
             believed, row = False, {}
     changed, written = difference(assigned.values, row)
     doubtful = (

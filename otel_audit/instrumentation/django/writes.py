@@ -12,10 +12,10 @@ from django import VERSION
 from otel_audit.config.model import AuditConfig
 from otel_audit.instrumentation.django import deletes, inserts, updates
 from otel_audit.instrumentation.django.capture import Capture, guarded, suppressing
-from otel_audit.instrumentation.django.fields import ATOMS, freeze
 from otel_audit.instrumentation.django.models import ModelPolicy
 from otel_audit.instrumentation.django.old_values import STATE_KEY, Loaded
 from otel_audit.instrumentation.django.quick_saves import save_quickly
+from otel_audit.values import ATOMS, freeze
 
 if TYPE_CHECKING:
     from otel_audit.pipeline.provider import AuditPipeline
