@@ -21,7 +21,10 @@ from otel_audit.context import ContextFields, Moment, moment
 from otel_audit.errors import AuditError, InvalidRecord, SpoolError
 from otel_audit.pipeline import limits, notices
 from otel_audit.pipeline.health import Health
-from otel_audit.pipeline.portability import (
+from otel_audit.pipeline.span_event import MAX_EVENTS, add_span_event
+from otel_audit.pipeline.spool.frames import encode_record
+from otel_audit.pipeline.spool.writer import SpoolWriter
+from otel_audit.pipeline.validation import (
     UNWEIGHED,
     checked,
     name_of,
@@ -29,9 +32,6 @@ from otel_audit.pipeline.portability import (
     portable_parts,
     repaired,
 )
-from otel_audit.pipeline.span_event import MAX_EVENTS, add_span_event
-from otel_audit.pipeline.spool.frames import encode_record
-from otel_audit.pipeline.spool.writer import SpoolWriter
 from otel_audit.record import (
     UNKNOWN,
     Actor,

@@ -15,6 +15,7 @@ from django.db.models.sql import compiler
 from django.db.transaction import Atomic
 from django.test.utils import CaptureQueriesContext
 
+from otel_audit.capture.transaction_buffer import TransactionBuffer
 from otel_audit.config.model import AuditConfig
 from otel_audit.errors import AuditError, SpoolError
 from otel_audit.instrumentation.django import (
@@ -31,7 +32,6 @@ from otel_audit.instrumentation.django import (
     statements,
     updates,
 )
-from otel_audit.pipeline.transaction import TransactionBuffer
 from otel_audit.testing import CapturedAudit
 from tests.instrumentation.django.warehouse.databases import (  # noqa: F401
     auditing,

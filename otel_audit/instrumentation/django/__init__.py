@@ -41,12 +41,12 @@ class DjangoAuditInstrumentor(BaseInstrumentor):  # type: ignore[misc]
             _logger.info("Django is not audited: switched off by configuration")
             return
 
+        from otel_audit.capture.policy import ModelPolicy
         from otel_audit.instrumentation.django.auth import AuthCapture
         from otel_audit.instrumentation.django.middleware import RequestCapture
-        from otel_audit.instrumentation.django.models import ModelPolicy
         from otel_audit.instrumentation.django.patches import AppliedPatches, table
-        from otel_audit.instrumentation.django.reads import ReadCapture
-        from otel_audit.instrumentation.django.writes import WriteCapture
+        from otel_audit.instrumentation.django.reads.wrappers import ReadCapture
+        from otel_audit.instrumentation.django.writes.wrappers import WriteCapture
 
         policy = ModelPolicy(config.django)
         writes = WriteCapture(policy, config, pipeline)

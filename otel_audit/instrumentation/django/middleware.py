@@ -18,7 +18,7 @@ from opentelemetry.trace import get_current_span
 
 from otel_audit.config.model import AuditConfig
 from otel_audit.context import AuditContext, current_context, enter_context, leave_scope
-from otel_audit.instrumentation.django.refusal import REFUSING, refusal
+from otel_audit.instrumentation.django.denials import REFUSING, refusal
 from otel_audit.instrumentation.django.scope import RequestScope, ScopeSettings
 from otel_audit.pipeline.logger import AuditLogger
 from otel_audit.propagation import annotate

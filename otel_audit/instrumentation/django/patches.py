@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 if TYPE_CHECKING:
     from otel_audit.instrumentation.django.middleware import RequestCapture
-    from otel_audit.instrumentation.django.reads import ReadCapture
-    from otel_audit.instrumentation.django.writes import WriteCapture
+    from otel_audit.instrumentation.django.reads.wrappers import ReadCapture
+    from otel_audit.instrumentation.django.writes.wrappers import WriteCapture
 
 _ABSENT: Final = object()
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from otel_audit.capture.policy import ModelPolicy
 from otel_audit.config.model import DjangoConfig, ModelConfig
-from otel_audit.instrumentation.django.models import ModelPolicy
 from tests.instrumentation.django.warehouse.models import Item, ItemOnSale, Kiosk, Pallet
 
 

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 from msgspec import UNSET
 
-from otel_audit.instrumentation.django.fields import FieldPlan, ModelPlan
-from otel_audit.instrumentation.django.statements import Returned
+from otel_audit.instrumentation.django.plan import FieldPlan, ModelPlan
+from otel_audit.instrumentation.django.writes.sql import Returned
 from otel_audit.values import ATOMS, freeze, same
 
 

@@ -10,18 +10,18 @@ import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from otel_audit.capture.dbapi import connected
+from otel_audit.capture.freshness import Freshness, ThreadState
+from otel_audit.capture.policy import ModelPolicy
+from otel_audit.capture.transaction_buffer import TransactionBuffer
+from otel_audit.capture.writes import BulkWrite, CapturedWrite, NoWrite, Place, Verb
 from otel_audit.config.model import AuditConfig
 from otel_audit.errors import AuditError
-from otel_audit.instrumentation.django.changes import BulkWrite, CapturedWrite, NoWrite, Place, Verb
-from otel_audit.instrumentation.django.driver import connected
-from otel_audit.instrumentation.django.faults import Faults
-from otel_audit.instrumentation.django.fields import NOT_AUDITED, ModelPlan
-from otel_audit.instrumentation.django.models import ModelPolicy
-from otel_audit.instrumentation.django.old_values import Freshness, ThreadState
-from otel_audit.instrumentation.django.statements import Abilities, Tables, take_write_lock
-from otel_audit.instrumentation.django.transactions import Transactions
+from otel_audit.instrumentation.django.connection import Transactions
+from otel_audit.instrumentation.django.plan import NOT_AUDITED, ModelPlan
+from otel_audit.instrumentation.django.writes.sql import Abilities, Tables, take_write_lock
 from otel_audit.pipeline import provider
-from otel_audit.pipeline.transaction import TransactionBuffer
+from otel_audit.pipeline.failures import Faults
 
 if TYPE_CHECKING:
     from otel_audit.pipeline.logger import AuditLogger

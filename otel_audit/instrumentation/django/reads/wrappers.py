@@ -21,17 +21,17 @@ from django.db.models.sql import AggregateQuery
 from django.db.models.sql.compiler import SQLDeleteCompiler, SQLInsertCompiler, SQLUpdateCompiler
 from django.db.models.sql.constants import MULTI, SINGLE
 
+from otel_audit.capture.policy import ModelPolicy
+from otel_audit.capture.reads import ReadRecords, Tally, key_readers
+from otel_audit.capture.writes import Place
 from otel_audit.config.model import DjangoConfig
-from otel_audit.instrumentation.django.changes import Place
-from otel_audit.instrumentation.django.models import ModelPolicy
-from otel_audit.instrumentation.django.read_plan import (
+from otel_audit.instrumentation.django.reads.plan import (
     Reading,
     aggregate_readings,
     kind_of,
     missing_keys,
     row_readings,
 )
-from otel_audit.instrumentation.django.read_records import ReadRecords, Tally, key_readers
 from otel_audit.pipeline.logger import AuditLogger
 from otel_audit.values import key_text
 

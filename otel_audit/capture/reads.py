@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeAlias
 
+from otel_audit.capture.writes import Place
 from otel_audit.context import moment
-from otel_audit.instrumentation.django.changes import Place
-from otel_audit.instrumentation.django.read_plan import KeyColumns, Reading
+from otel_audit.instrumentation.django.reads.plan import KeyColumns, Reading
 from otel_audit.pipeline.logger import AuditLogger
 from otel_audit.record import AuditRecord, Bulk, Completeness, Database, Target
 from otel_audit.values import key_text

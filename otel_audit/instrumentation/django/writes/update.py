@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from otel_audit.instrumentation.django.assignments import Assignment, Update, assignment
-from otel_audit.instrumentation.django.capture import Capture, Statement, reraise_database_error
-from otel_audit.instrumentation.django.changes import BulkWrite, CapturedWrite, Rows
-from otel_audit.instrumentation.django.deletes import keys_of
-from otel_audit.instrumentation.django.fields import FieldPlan, ModelPlan
-from otel_audit.instrumentation.django.joined import run_joined
-from otel_audit.instrumentation.django.saves import save
-from otel_audit.instrumentation.django.statements import (
+from otel_audit.capture.writes import BulkWrite, CapturedWrite, Rows
+from otel_audit.instrumentation.django.plan import FieldPlan, ModelPlan
+from otel_audit.instrumentation.django.writes.delete import keys_of
+from otel_audit.instrumentation.django.writes.joined import run_joined
+from otel_audit.instrumentation.django.writes.save import save
+from otel_audit.instrumentation.django.writes.sql import (
     Returned,
     matching_query,
     select_by_keys,
     select_matching,
 )
+from otel_audit.instrumentation.django.writes.state import Capture, Statement, reraise_database_error
+from otel_audit.instrumentation.django.writes.update_statement import Assignment, Update, assignment
 
 
 def update_rows(capture: Capture, update: Update) -> Any:

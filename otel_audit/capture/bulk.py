@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import UNSET
 
-from otel_audit.instrumentation.django.fields import FieldPlan
+from otel_audit.instrumentation.django.plan import FieldPlan
 from otel_audit.record import Change, Column
 from otel_audit.values import Portable, freeze, record_value, same
 

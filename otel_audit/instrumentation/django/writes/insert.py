@@ -12,11 +12,11 @@ from typing import Any
 
 from msgspec import UNSET
 
-from otel_audit.instrumentation.django.capture import Capture, Statement
-from otel_audit.instrumentation.django.changes import BulkWrite, CapturedWrite, Rows, RowWrite
-from otel_audit.instrumentation.django.fields import FieldPlan, ModelPlan
-from otel_audit.instrumentation.django.old_values import STATE_KEY, Loaded
-from otel_audit.instrumentation.django.statements import columns_of, converted, select_rows
+from otel_audit.capture.freshness import STATE_KEY, Loaded
+from otel_audit.capture.writes import BulkWrite, CapturedWrite, Rows, RowWrite
+from otel_audit.instrumentation.django.plan import FieldPlan, ModelPlan
+from otel_audit.instrumentation.django.writes.sql import columns_of, converted, select_rows
+from otel_audit.instrumentation.django.writes.state import Capture, Statement
 from otel_audit.values import ATOMS, freeze
 
 _OBJECTS_PER_QUERY = 200

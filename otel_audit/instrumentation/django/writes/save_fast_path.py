@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 
 from msgspec import UNSET
 
+from otel_audit.capture.freshness import COMMITTED, STATE_KEY, Loaded
+from otel_audit.capture.writes import RowWrite
 from otel_audit.errors import AuditError
-from otel_audit.instrumentation.django.capture import Capture, Statement
-from otel_audit.instrumentation.django.changes import RowWrite
-from otel_audit.instrumentation.django.fields import FieldPlan, ModelPlan
-from otel_audit.instrumentation.django.old_values import COMMITTED, STATE_KEY, Loaded
-from otel_audit.instrumentation.django.transactions import ConnectionState
+from otel_audit.instrumentation.django.connection import ConnectionState
+from otel_audit.instrumentation.django.plan import FieldPlan, ModelPlan
+from otel_audit.instrumentation.django.writes.state import Capture, Statement
 from otel_audit.values import ATOMS, freeze, same
 
 

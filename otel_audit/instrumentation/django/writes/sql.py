@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
+from otel_audit.capture.writes import Rows
 from otel_audit.config.model import DjangoConfig
-from otel_audit.instrumentation.django.changes import Rows
-from otel_audit.instrumentation.django.fields import FieldPlan, ModelPlan
+from otel_audit.instrumentation.django.plan import FieldPlan, ModelPlan
 from otel_audit.record import Completeness
 
 _CHUNK: Final = 2000

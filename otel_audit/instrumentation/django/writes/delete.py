@@ -7,15 +7,15 @@ from typing import Any
 
 from django.db.models import deletion
 
-from otel_audit.instrumentation.django.capture import Capture, Statement
-from otel_audit.instrumentation.django.changes import BulkWrite, CapturedWrite, Verb
-from otel_audit.instrumentation.django.fields import ModelPlan
-from otel_audit.instrumentation.django.statements import (
+from otel_audit.capture.writes import BulkWrite, CapturedWrite, Verb
+from otel_audit.instrumentation.django.plan import ModelPlan
+from otel_audit.instrumentation.django.writes.sql import (
     Returned,
     delete_returning,
     matching_query,
     select_matching,
 )
+from otel_audit.instrumentation.django.writes.state import Capture, Statement
 
 _FORBIDDEN = (1142, 1143)
 """MariaDB: the role may not SELECT from the table, or one of its columns."""

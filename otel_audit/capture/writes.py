@@ -10,11 +10,11 @@ from msgspec import UNSET
 from msgspec.structs import replace
 from opentelemetry.trace import INVALID_SPAN
 
+from otel_audit.capture.bulk import change, changed_only, column_type, halves, shown, split
+from otel_audit.capture.freshness import STATE_KEY, Loaded
 from otel_audit.config.model import DjangoConfig
 from otel_audit.context import Moment, moment
-from otel_audit.instrumentation.django.columns import change, changed_only, column_type, halves, shown, split
-from otel_audit.instrumentation.django.fields import FieldPlan, ModelPlan
-from otel_audit.instrumentation.django.old_values import STATE_KEY, Loaded
+from otel_audit.instrumentation.django.plan import FieldPlan, ModelPlan
 from otel_audit.record import (
     AuditRecord,
     Bulk,
@@ -30,8 +30,8 @@ from otel_audit.record import (
 from otel_audit.values import RECORDED, key_text, key_texts
 
 if TYPE_CHECKING:
-    from otel_audit.instrumentation.django.faults import Faults
-    from otel_audit.instrumentation.django.transactions import ConnectionState
+    from otel_audit.instrumentation.django.connection import ConnectionState
+    from otel_audit.pipeline.failures import Faults
     from otel_audit.pipeline.logger import AuditLogger
 
 Verb: TypeAlias = Literal["create", "update", "delete"]

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from otel_audit.instrumentation.django.assignments import Assignment, Update, returning_rows
-from otel_audit.instrumentation.django.capture import Capture, Statement
-from otel_audit.instrumentation.django.changes import CapturedWrite
-from otel_audit.instrumentation.django.fields import FieldPlan
-from otel_audit.instrumentation.django.statements import Returned, joined_update, update_returning
+from otel_audit.capture.writes import CapturedWrite
+from otel_audit.instrumentation.django.plan import FieldPlan
+from otel_audit.instrumentation.django.writes.sql import Returned, joined_update, update_returning
+from otel_audit.instrumentation.django.writes.state import Capture, Statement
+from otel_audit.instrumentation.django.writes.update_statement import Assignment, Update, returning_rows
 
 
 def run_joined(

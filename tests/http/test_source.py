@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otel_audit.instrumentation.django.source import (
+from otel_audit.http.source import (
     client_address,
     forwarded_request_id,
     session_hash,

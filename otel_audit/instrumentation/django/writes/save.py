@@ -11,18 +11,18 @@ from typing import Any
 
 from msgspec import UNSET
 
-from otel_audit.instrumentation.django.assignments import (
+from otel_audit.capture.freshness import STATE_KEY, Loaded
+from otel_audit.capture.writes import RowWrite
+from otel_audit.instrumentation.django.plan import FieldPlan
+from otel_audit.instrumentation.django.writes.joined import run_joined
+from otel_audit.instrumentation.django.writes.sql import Returned
+from otel_audit.instrumentation.django.writes.state import Capture, Statement, reraise_database_error
+from otel_audit.instrumentation.django.writes.update_statement import (
     Assignment,
     Update,
     assignment,
     difference,
 )
-from otel_audit.instrumentation.django.capture import Capture, Statement, reraise_database_error
-from otel_audit.instrumentation.django.changes import RowWrite
-from otel_audit.instrumentation.django.fields import FieldPlan
-from otel_audit.instrumentation.django.joined import run_joined
-from otel_audit.instrumentation.django.old_values import STATE_KEY, Loaded
-from otel_audit.instrumentation.django.statements import Returned
 from otel_audit.record import OldValues
 from otel_audit.values import freeze, same
 

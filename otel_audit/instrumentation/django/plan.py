@@ -15,7 +15,7 @@ from otel_audit.values import Encoded, freeze
 if TYPE_CHECKING:
     from django.db.models import Field, Model
 
-    from otel_audit.instrumentation.django.models import ModelSettings
+    from otel_audit.capture.policy import ModelSettings
 
 _IMMUTABLE_FIELDS: Final = frozenset(
     {

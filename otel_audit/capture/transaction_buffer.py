@@ -273,7 +273,7 @@ def _build(
         try:
             at = pending.moment
             built.extend((record, at) for record in pending.build(logger, outcome, transaction))
-        except Exception as error:  # noqa: BLE001 - an instrumentor's change may fail in any way
+        except Exception as error:
             logger.failed(f"a captured change ({type(pending).__name__})", error, may_raise=may_raise)
     return built
 
@@ -282,6 +282,6 @@ def _undo(pendings: list[Pending], logger: AuditLogger | None) -> None:
     for pending in reversed(pendings):
         try:
             pending.undo()
-        except Exception as error:  # noqa: BLE001 - the others must be taken back all the same
+        except Exception as error:
             if logger is not None:
                 logger.failed(f"taking back {type(pending).__name__}", error, may_raise=False)

@@ -11,13 +11,13 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from otel_audit.capture.dbapi import answered, transaction_aborted, transaction_open
+from otel_audit.capture.freshness import COMMITTED, Epoch, Freshness, Mark, ThreadState
+from otel_audit.capture.transaction_buffer import Pending, TransactionBuffer
 from otel_audit.errors import AuditError
-from otel_audit.instrumentation.django.driver import answered, transaction_aborted, transaction_open
-from otel_audit.instrumentation.django.old_values import COMMITTED, Epoch, Freshness, Mark, ThreadState
-from otel_audit.pipeline.transaction import Pending, TransactionBuffer
 
 if TYPE_CHECKING:
-    from otel_audit.instrumentation.django.faults import Faults
+    from otel_audit.pipeline.failures import Faults
 
 _STATE: Final = "_otel_audit"
 _F = TypeVar("_F", bound=Callable[..., Any])

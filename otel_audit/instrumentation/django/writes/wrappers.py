@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from django import VERSION
 
+from otel_audit.capture.freshness import STATE_KEY, Loaded
+from otel_audit.capture.policy import ModelPolicy
 from otel_audit.config.model import AuditConfig
-from otel_audit.instrumentation.django import deletes, inserts, updates
-from otel_audit.instrumentation.django.capture import Capture, guarded, suppressing
-from otel_audit.instrumentation.django.models import ModelPolicy
-from otel_audit.instrumentation.django.old_values import STATE_KEY, Loaded
-from otel_audit.instrumentation.django.quick_saves import save_quickly
+from otel_audit.instrumentation.django.writes import delete, insert, update
+from otel_audit.instrumentation.django.writes.save_fast_path import save_quickly
+from otel_audit.instrumentation.django.writes.state import Capture, guarded, suppressing
 from otel_audit.values import ATOMS, freeze
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class WriteCapture:
                 "create",
                 compiler,
                 lambda: original(compiler, returning_fields),
-                lambda: inserts.insert(
+                lambda: insert.insert(
                     capture, plan, compiler, lambda: original(compiler, returning_fields), returning_fields
                 ),
             )
@@ -85,7 +85,7 @@ class WriteCapture:
                 "update",
                 compiler,
                 plain,
-                lambda: updates.execute(capture, plan, compiler, plain, result_type),
+                lambda: update.execute(capture, plan, compiler, plain, result_type),
             )
 
         return execute_sql  # type: ignore[return-value]
@@ -118,7 +118,7 @@ class WriteCapture:
                 "update",
                 compiler,
                 plain,
-                lambda: updates.execute(
+                lambda: update.execute(
                     capture, plan, compiler, plain, returning_fields=tuple(returning_fields)
                 ),
             )
@@ -148,7 +148,7 @@ class WriteCapture:
                 "delete",
                 compiler,
                 plain,
-                lambda: deletes.delete(capture, plan, compiler, plain, result_type),
+                lambda: delete.delete(capture, plan, compiler, plain, result_type),
             )
 
         return execute_sql

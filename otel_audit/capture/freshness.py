@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
-from otel_audit.instrumentation.django.fields import ModelPlan
+from otel_audit.instrumentation.django.plan import ModelPlan
 
 STATE_KEY: Final = "_otel_audit"
 """Where a :class:`Loaded` stands in ``instance._state``."""
