@@ -1,83 +1,54 @@
-"""What an instance was loaded with, and when that may still be believed to be what the row holds.
+"""What was written lately, and whether values an application has loaded may still be trusted as old values.
 
-``Model.from_db`` hands out the row; keeping it by reference makes it the old value of a later save. It goes
-stale: another instance or a bulk update writes the row, a rollback takes back what the instance took for
-written, the instance gets another key. :class:`Freshness` knows what was written in this process and refuses
-such values; what other processes wrote it cannot know, hence ``as_loaded``.
+They go stale: another object or a bulk statement writes the row, a rollback takes back what was taken for
+written. :class:`Freshness` knows what was written in this process and refuses such values; what other
+processes wrote it cannot know, hence ``as_loaded``.
 """
 
 from __future__ import annotations
 
-import threading
+from collections.abc import Sequence
 from itertools import count
-from typing import Any, Final
-
-import msgspec
-
-from otel_audit.instrumentation.django.plan import ModelPlan
-
-STATE_KEY: Final = "_otel_audit"
-"""Where a :class:`Loaded` stands in ``instance._state``."""
+from typing import Any, Final, Protocol
 
 _MAX_RECENT: Final = 4096
 _NEVER: Final = float("inf")
 
 
 class Epoch:
-    """A span of time of one thread without a rollback."""
+    """A span of time of one reader without a rollback."""
 
     __slots__ = ()
 
 
-class ThreadState(threading.local):
-    """What one thread is doing.
+class Reader(Protocol):
+    """Whoever reads and writes rows through one connection, and sees its own uncommitted writes.
 
-    ``saving`` is the instance whose UPDATE comes next (instance, key,
-    model), ``loaded`` collects what
-    ``refresh_from_db`` loads, ``internal`` counts blocks of Django's own transaction handling, ``suppressed``
-    blocks in which nothing is captured, ``executed`` statements sent,
-    ``runs`` captured ones.
+    ``epoch`` is replaced at every rollback: what was loaded before it is not trusted afterwards.
     """
+
+    epoch: Epoch
+    identity: object
+
+
+class OneConnection:
+    """The reader of a library whose connections are not bound to threads: the connection itself."""
+
+    __slots__ = ("epoch", "identity")
 
     def __init__(self) -> None:
         self.epoch = Epoch()
-        self.identity = object()
-        self.saving: tuple[Any, Any, Any] | None = None
-        self.loaded: list[Loaded] | None = None
-        self.executed = 0
-        self.runs = 0
-        self.internal = 0
-        self.suppressed = 0
+        self.identity: object = self
 
 
-class Loaded(msgspec.Struct, gc=False, eq=False):
-    """The values an instance was loaded or written with.
+class Seen(Protocol):
+    """Values of a row, as they were at a count of writes within an epoch of their reader."""
 
-    ``values`` is the row in the order of ``names`` until :meth:`by_name` makes it a dict. A pickle of an
-    instance carries ``False`` in its place, so that it can be read without this package.
-    """
+    @property
+    def epoch(self) -> Epoch: ...
 
-    names: Any
-    values: Any
-    epoch: Epoch
-    seq: int
-
-    def by_name(self) -> dict[str, Any]:
-        """Give the values by attname; the dict must not be changed."""
-        values: Any = self.values
-        if self.names is not None:
-            values = self.values = dict(zip(self.names, values, strict=True))
-            self.names = None
-        return values  # type: ignore[no-any-return]
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return bool, ()
-
-    def __copy__(self) -> Loaded:
-        return self
-
-    def __deepcopy__(self, memo: Any) -> Loaded:
-        return self
+    @property
+    def seq(self) -> int: ...
 
 
 class Mark:
@@ -112,8 +83,8 @@ class Freshness:
         self.now = 0
         self._tables: dict[tuple[str, str], _Recent] = {}
 
-    def _table(self, alias: str, plan: ModelPlan) -> _Recent:
-        key = (alias, plan.table)
+    def _table(self, database: str, table_name: str) -> _Recent:
+        key = (database, table_name)
         table = self._tables.get(key)
         return self._tables.setdefault(key, _Recent()) if table is None else table
 
@@ -124,10 +95,10 @@ class Freshness:
         self.now = seq = self._count()
         return seq
 
-    def wrote(self, alias: str, plan: ModelPlan, key: Any, mark: Mark) -> int:
+    def wrote(self, database: str, table_name: str, key: Any, mark: Mark) -> int:
         """Note that the row was written; give the count of the write."""
         seq = self.tick()
-        table = self._table(alias, plan)
+        table = self._table(database, table_name)
         if len(table.keys) >= _MAX_RECENT:
             table.keys = {}
             table.floor = (seq, mark)
@@ -137,13 +108,13 @@ class Freshness:
             table.floor = (seq, mark)
         return seq
 
-    def wrote_many(self, alias: str, plan: ModelPlan, keys: list[Any] | None, mark: Mark) -> None:
+    def wrote_many(self, database: str, table_name: str, keys: Sequence[Any] | None, mark: Mark) -> None:
         """Note that these rows, or rows not known, were written."""
         if keys is None or len(keys) > _MAX_RECENT // 4:
-            self._table(alias, plan).floor = (self.tick(), mark)
+            self._table(database, table_name).floor = (self.tick(), mark)
             return
         seq = self.tick()
-        table = self._table(alias, plan)
+        table = self._table(database, table_name)
         if len(table.keys) + len(keys) > _MAX_RECENT:
             table.keys = {}
             table.floor = (seq, mark)
@@ -152,23 +123,23 @@ class Freshness:
         except TypeError:  # keys that cannot be hashed
             table.floor = (seq, mark)
 
-    def current(self, alias: str, plan: ModelPlan, key: Any, loaded: Loaded, thread: ThreadState) -> bool:
-        """Say whether ``loaded`` is younger than every write known to its row."""
-        if loaded.epoch is not thread.epoch:
+    def current(self, database: str, table_name: str, key: Any, seen: Seen, reader: Reader) -> bool:
+        """Say whether ``seen`` is younger than every write known to its row."""
+        if seen.epoch is not reader.epoch:
             return False
-        table = self._tables.get((alias, plan.table))
+        table = self._tables.get((database, table_name))
         if table is None:
             return True
-        seq = loaded.seq
+        seq = seen.seq
         try:
             last = table.keys.get(key)
         except TypeError:
             return False
-        return _after(seq, last, thread.identity) and _after(seq, table.floor, thread.identity)
+        return _after(seq, last, reader.identity) and _after(seq, table.floor, reader.identity)
 
 
 def _after(seq: int, write: tuple[int, Mark] | None, identity: object) -> bool:
-    # A thread sees its own writes at once, those of others when they are committed.
+    # A reader sees its own writes at once, those of others when they are committed.
     if write is None:
         return True
     written, mark = write

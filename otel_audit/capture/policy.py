@@ -1,20 +1,17 @@
-"""Which models are audited, and how: the configured patterns, decided once per model."""
+"""Which tables or models are audited, and how: the configured patterns, decided once per label."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
 from fnmatch import translate
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
-from otel_audit.config.model import DjangoConfig
-
-if TYPE_CHECKING:
-    from django.db.models import Model
+from otel_audit.config.model import CaptureSection
 
 
-class ModelSettings(NamedTuple):
-    """What the configuration says about one model.
+class TableSettings(NamedTuple):
+    """What the configuration says about one table or model.
 
     ``strategies`` maps field names to redaction strategies.
     """
@@ -26,7 +23,7 @@ class ModelSettings(NamedTuple):
 
 
 class _Patterns:
-    """Model patterns; the last one that matches decides, a leading ``!`` says no."""
+    """Patterns over labels; the last one that matches decides, a leading ``!`` says no."""
 
     def __init__(self, patterns: Iterable[str]) -> None:
         self._rules = [
@@ -43,31 +40,33 @@ class _Patterns:
         return None
 
 
-class ModelPolicy:
-    """The settings of every model, by label; a proxy has those of its concrete model."""
+class Policy:
+    """What the configuration says of every table or model, by label."""
 
-    def __init__(self, config: DjangoConfig) -> None:
+    def __init__(self, config: CaptureSection) -> None:
         self.config = config
         self._models = _Patterns(config.models)
         self._reads = _Patterns(config.reads)
         self._single = [(_Patterns([pattern]), settings) for pattern, settings in config.model.items()]
-        self._decided: dict[str, ModelSettings] = {}
+        self._decided: dict[str, TableSettings] = {}
 
-    def settings(self, model: type[Model]) -> ModelSettings:
-        """Give the settings of ``model``.
+    @property
+    def reads(self) -> bool:
+        """Whether the reads of any table are to be recorded."""
+        return bool(self.config.reads) or any(single.reads for single in self.config.model.values())
 
-        The table behind a many-to-many field follows the model that declares the field unless a pattern
-        names it.
-        """
-        meta: Any = model._meta.concrete_model._meta  # type: ignore[union-attr]
-        label: str = meta.label
+    def known(self, label: str) -> TableSettings | None:
+        """Return the settings of ``label`` if they were decided before."""
+        return self._decided.get(label)
+
+    def settings(self, label: str, owner: str | None = None) -> TableSettings:
+        """Return the settings of ``label``; those of ``owner`` hold where no pattern names it itself."""
         decided = self._decided.get(label)
         if decided is None:
-            owner = meta.auto_created._meta.label if meta.auto_created else None
             decided = self._decided[label] = self._decide(label, owner)
         return decided
 
-    def _decide(self, label: str, owner: str | None) -> ModelSettings:
+    def _decide(self, label: str, owner: str | None) -> TableSettings:
         def verdict(patterns: _Patterns) -> bool | None:
             found = patterns.decide(label)
             return patterns.decide(owner) if found is None and owner else found
@@ -81,4 +80,4 @@ class ModelPolicy:
             reads = single.reads if single.reads is not None else reads
             old_values = single.old_values or old_values
             strategies.update(single.fields)
-        return ModelSettings(bool(verdict(self._models)), bool(reads), old_values, strategies)
+        return TableSettings(bool(verdict(self._models)), bool(reads), old_values, strategies)

@@ -1,19 +1,29 @@
-"""Counts the objects a query showed as its rows come in, and makes and keeps the records of it."""
+"""Reads: counts the objects a query returns as its rows come in, and makes and keeps the records of it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
-from otel_audit.capture.writes import Place
 from otel_audit.context import moment
-from otel_audit.instrumentation.django.reads.plan import KeyColumns, Reading
 from otel_audit.pipeline.logger import AuditLogger
 from otel_audit.record import AuditRecord, Bulk, Completeness, Database, Target
-from otel_audit.values import key_text
 
 ReadKey: TypeAlias = Callable[[Any], str]
 """Gives the key of the object in a row as text, ``""`` if there is none."""
+
+
+class Reading(NamedTuple):
+    """One sensitive table in a query, as records name it, and the names of its fields that are displayed.
+
+    ``every_row``: each row is an object of this table; a join may match none, or the same one again.
+    """
+
+    label: str
+    event: str
+    table: str
+    fields: tuple[str, ...] = ()
+    every_row: bool = False
 
 
 class Tally:
@@ -60,11 +70,11 @@ class Tally:
 
 
 class ReadRecords:
-    """The records of one query, made at the moment it was run."""
+    """The records of one query on ``database``, made at the moment it was run."""
 
-    def __init__(self, logger: AuditLogger, place: Place) -> None:
+    def __init__(self, logger: AuditLogger, database: Database) -> None:
         self._logger = logger
-        self._place = place
+        self._database = database
         self._at = moment()
 
     def count(self, tallies: Iterable[Tally], chunk: Sequence[Any]) -> None:
@@ -127,40 +137,12 @@ class ReadRecords:
         return self._record(tally.reading, bulk=Bulk(tally.count, keys), completeness=completeness)
 
     def _record(self, reading: Reading, *, key: str = "", **values: Any) -> AuditRecord:
-        meta = reading.model._meta
         return self._logger.record(
-            f"{meta.label_lower}.read",
+            f"{reading.event}.read",
             "READ",
             at=self._at,
-            target=Target(meta.label, key),
+            target=Target(reading.label, key),
             fields=reading.fields,
-            database=Database(self._place.system, self._place.namespace, meta.db_table),
+            database=Database(self._database.system, self._database.namespace, reading.table),
             **values,
         )
-
-
-def key_readers(compiler: Any, keys: Iterable[KeyColumns]) -> list[ReadKey]:
-    """Make a function for each key that takes it out of a row, as the application knows it."""
-    return [_key_reader(compiler, key) for key in keys]
-
-
-def _key_reader(compiler: Any, key: KeyColumns) -> ReadKey:
-    """Make a function that gives the key of a row as text, ``""`` for an outer join without a match."""
-    converters = [compiler.get_converters([column]).get(0) for column in key.columns]
-    connection = compiler.connection
-    if len(key.positions) == 1 and converters[0] is None:
-        position = key.positions[0]
-        return lambda row: key_text(row[position])
-
-    def read(row: Sequence[Any]) -> str:
-        values = []
-        for position, found in zip(key.positions, converters, strict=True):
-            value = row[position]
-            if value is None:
-                return ""
-            for convert in found[0] if found else ():
-                value = convert(value, found[1], connection)
-            values.append(value)
-        return key_text(values[0] if len(values) == 1 else tuple(values))
-
-    return read

@@ -184,7 +184,7 @@ class TransactionBuffer:
             intent.logger.span_event(_with_outcome(record, outcome), at)
 
     def _intend(self, pendings: list[Pending], transaction: str) -> _Intent | None:
-        logger = self._find_logger()
+        logger = self.logger
         if logger is None:
             return None
         built = _build(pendings, logger, "success", transaction)
@@ -196,7 +196,7 @@ class TransactionBuffer:
 
     def _fail(self, pendings: list[Pending]) -> None:
         """Record changes that the database rolled back before any commit was sent."""
-        logger = self._find_logger()
+        logger = self.logger
         _undo(pendings, logger)
         if not pendings or logger is None or not self.failures:
             return
@@ -225,7 +225,7 @@ class TransactionBuffer:
             pending: what it did, known better now (an INSERT's key); None: what was intended.
             outcome: ``failure`` also takes the pending back.
         """
-        logger = intent.logger if intent is not None else self._find_logger()
+        logger = intent.logger if intent is not None else self.logger
         if logger is None:
             return
         if outcome == "failure" and pending is not None:
@@ -246,7 +246,9 @@ class TransactionBuffer:
         for record, at in events:
             logger.span_event(_with_outcome(record, outcome), at)
 
-    def _find_logger(self) -> AuditLogger | None:
+    @property
+    def logger(self) -> AuditLogger | None:
+        """What keeps the records: the logger given, or the current pipeline's."""
         if self._logger is not None:
             return self._logger
         pipeline = provider.current()

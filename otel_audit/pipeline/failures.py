@@ -10,13 +10,18 @@ from otel_audit.errors import AuditError
 from otel_audit.pipeline.health import Throttle
 
 
-class Faults:
-    """Takes every exception of capture's own making.
+class Failures:
+    """Takes every exception of an instrumentor's own making.
 
     Under ``fail_closed`` it is raised into the application, as :class:`AuditError`.
+
+    Args:
+        library: whose instrumentor it is, as messages name it: ``Django``.
+        fail_closed: ``on_error`` is ``fail_closed``.
     """
 
-    def __init__(self, *, fail_closed: bool) -> None:
+    def __init__(self, library: str, *, fail_closed: bool) -> None:
+        self.library = library
         self.fail_closed = fail_closed
         self.count = 0
         self._log = Throttle()
@@ -41,11 +46,12 @@ class Faults:
         """Log and count ``error``; ``lost`` is the number of writes that go unrecorded because of it."""
         self.count += 1
         self._counter.add(1, {"otel_audit.capture.place": place})
-        consequence = f"{lost} change(s) are not recorded" if lost else "the record says less than asked"
+        consequence = f"{lost} change(s) are not recorded" if lost else "the record is incomplete"
         self._log(
             logging.ERROR,
             place,
-            "capture of Django writes failed in %s: %s: %s; %s",
+            "capture of %s failed in %s: %s: %s; %s",
+            self.library,
             place,
             type(error).__qualname__,
             error,

@@ -41,20 +41,20 @@ class DjangoAuditInstrumentor(BaseInstrumentor):  # type: ignore[misc]
             _logger.info("Django is not audited: switched off by configuration")
             return
 
-        from otel_audit.capture.policy import ModelPolicy
         from otel_audit.instrumentation.django.auth import AuthCapture
         from otel_audit.instrumentation.django.middleware import RequestCapture
         from otel_audit.instrumentation.django.patches import AppliedPatches, table
+        from otel_audit.instrumentation.django.plan import ModelPolicy
         from otel_audit.instrumentation.django.reads.wrappers import ReadCapture
         from otel_audit.instrumentation.django.writes.wrappers import WriteCapture
 
         policy = ModelPolicy(config.django)
         writes = WriteCapture(policy, config, pipeline)
         capture = writes.capture
-        reads = ReadCapture(policy, config.django, capture.logger, capture.place)
+        reads = ReadCapture(policy, config.django, capture.logger, capture.database)
         requests = RequestCapture(config, capture.logger)
         parts: list[Any] = [writes, requests]
-        if ReadCapture.wanted(config.django):
+        if policy.reads:
             parts.append(reads)
         if config.django.auth_events:
             parts.append(AuthCapture(capture.logger, requests))

@@ -1,7 +1,6 @@
-"""Transactions: which captured writes were committed, taken back, or met an unknown end.
+"""Django's connections: one of ours for each, and the wrappers that tell it what happened.
 
-One :class:`ConnectionState` a connection holds the buffer; the wrappers of Django's connection methods tell
-it what happened. Django's public methods are wrapped, because backends override the private ones.
+Django's public methods are wrapped, because backends override the private ones.
 """
 
 from __future__ import annotations
@@ -11,48 +10,76 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from otel_audit.capture.dbapi import answered, transaction_aborted, transaction_open
-from otel_audit.capture.freshness import COMMITTED, Epoch, Freshness, Mark, ThreadState
-from otel_audit.capture.transaction_buffer import Pending, TransactionBuffer
-from otel_audit.errors import AuditError
+from otel_audit.capture import dbapi
+from otel_audit.capture.connection import Connection
+from otel_audit.capture.freshness import Epoch, Freshness
+from otel_audit.capture.transaction_buffer import TransactionBuffer
+from otel_audit.capture.transaction_sql import ORDINARY, effect_of, is_ordinary
 
 if TYPE_CHECKING:
-    from otel_audit.pipeline.failures import Faults
+    from otel_audit.instrumentation.django.loaded import ThreadState
+    from otel_audit.pipeline.failures import Failures
 
 _STATE: Final = "_otel_audit"
 _F = TypeVar("_F", bound=Callable[..., Any])
 
-# The first two letters decide for nearly every statement that there is nothing to look at.
-_CANDIDATES: Final = frozenset(
-    a + b
-    for first, second in ("co", "ro", "sa", "be", "re", "en", "ab", "st", "cr", "al", "dr", "tr", "lo")
-    for a in (first, first.upper())
-    for b in (second, second.upper())
-)
-_ORDINARY: Final = frozenset({"SE", "IN", "UP", "DE"})
-"""How the statements of the ORM begin."""
-_MYSQL_COMMITS: Final = frozenset({"CREATE", "ALTER", "DROP", "TRUNCATE", "RENAME", "LOCK"})
 
+class DjangoConnection(Connection):
+    """A connection of Django's, which knows of atomic blocks and of tests that never commit."""
 
-class ConnectionState:
-    """What capture knows of one connection.
+    __slots__ = ("django",)
 
-    ``pending`` counts the writes of the open transaction, ``raw`` says that it was begun by a statement of
-    the application, ``error`` names what is rolling it back, ``locked`` that SQLite's write lock is held;
-    ``place`` is where its writes go.
-    """
+    def __init__(self, django: Any, buffer: TransactionBuffer, capture: Transactions) -> None:
+        super().__init__(
+            buffer,
+            capture.thread,
+            capture.freshness,
+            capture.failures,
+            name=django.alias,
+            namespace=str(django.settings_dict.get("NAME") or ""),
+        )
+        self.django = django
 
-    __slots__ = ("buffer", "error", "locked", "mark", "pending", "pid", "place", "raw")
+    def identify(self) -> None:
+        """Find out which system it is, which asks MySQL's server once."""
+        system = self.django.vendor
+        if system == "mysql" and self.django.mysql_is_mariadb:
+            system = "mariadb"
+        self.system = system
+        self.dialect = dbapi.dialect(system)
 
-    def __init__(self, buffer: TransactionBuffer, owner: object) -> None:
-        self.buffer = buffer
-        self.mark = Mark(owner)
-        self.pending = 0
-        self.raw = False
-        self.locked = False
-        self.error = ""
-        self.place: Any = None
-        self.pid = os.getpid()
+    def commits_at_once(self) -> tuple[bool, bool]:
+        """In autocommit; also where only a ``TestCase`` stands around, as if it had committed."""
+        django = self.django
+        if django.in_atomic_block:
+            return False, only_testcase_blocks(django)
+        if django.connection is None:  # asking opens it, and may find it is not in autocommit
+            django.ensure_connection()
+        alone = bool(django.autocommit) and not self.raw
+        return alone, alone
+
+    def driver(self) -> Any:
+        """Return the DB-API connection."""
+        return self.django.connection
+
+    def abandon(self) -> None:
+        """Roll back: leaving atomic() would otherwise turn autocommit on again, which commits on SQLite."""
+        django = self.django
+        try:
+            django._rollback()
+            django.needs_rollback = False
+            django.run_on_commit = []
+        except Exception:
+            django.close()
+        self.rolled_back("otel_audit.errors.SpoolError")
+
+    def is_answer(self, error: BaseException) -> bool:
+        """Say whether an exception of COMMIT is the database's answer."""
+        from django.db import Error, IntegrityError
+
+        return isinstance(error, IntegrityError) or (
+            isinstance(error, Error) and dbapi.answered(self.system, self.driver())
+        )
 
 
 class Transactions:
@@ -63,97 +90,22 @@ class Transactions:
         buffer: Callable[[], TransactionBuffer],
         thread: ThreadState,
         freshness: Freshness,
-        faults: Faults,
+        failures: Failures,
     ) -> None:
         self._buffer = buffer
-        self._thread = thread
-        self._freshness = freshness
-        self._faults = faults
+        self.thread = thread
+        self.freshness = freshness
+        self.failures = failures
 
     # --- used by capture -----------------------------------------------------------------------
 
-    def state(self, connection: Any) -> ConnectionState:
-        """Give the state of ``connection``, new in a forked child: the parent settles what it began."""
-        found: ConnectionState | None = connection.__dict__.get(_STATE)
+    def state(self, connection: Any) -> DjangoConnection:
+        """Return ours of a connection, new in a forked child: the parent settles what it began."""
+        found: DjangoConnection | None = connection.__dict__.get(_STATE)
         if found is None or found.pid != os.getpid():
-            found = ConnectionState(self._buffer(), self._thread.identity)
+            found = DjangoConnection(connection, self._buffer(), self)
             connection.__dict__[_STATE] = found
         return found
-
-    def immediate(self, connection: Any, state: ConnectionState) -> bool:
-        """Say whether a statement commits by itself now."""
-        if connection.in_atomic_block:
-            return _only_testcase_blocks(connection)
-        if connection.connection is None:  # asking opens it, and may find it is not in autocommit
-            connection.ensure_connection()
-        return bool(connection.autocommit) and not state.raw
-
-    def mark(self, connection: Any) -> Mark:
-        """Give the mark under which a write of ``connection`` is noted as recent."""
-        state = self.state(connection)
-        return COMMITTED if self.immediate(connection, state) else state.mark
-
-    def add(self, state: ConnectionState, pending: Pending) -> None:
-        """Hold a write until its transaction ends."""
-        state.pending += 1
-        state.buffer.add(pending)
-
-    # --- outcomes ------------------------------------------------------------------------------
-
-    def _begin_commit(self, connection: Any, state: ConnectionState) -> None:
-        """Write the intents. Only under ``fail_closed`` does this raise, after rolling back."""
-        try:
-            state.buffer.before_commit()
-        except AuditError:
-            self._abandon(connection)
-            raise
-        except Exception as error:
-            self._faults.report("before_commit", error)
-
-    def _abandon(self, connection: Any) -> None:
-        # Leaving atomic() would otherwise turn autocommit on again, which commits on SQLite.
-        try:
-            connection._rollback()
-            connection.needs_rollback = False
-            connection.run_on_commit = []
-        except Exception:
-            connection.close()
-        self._ended(connection, "rolled_back", "otel_audit.errors.SpoolError")
-
-    def _ended(self, connection: Any, how: str, error: str = "") -> None:
-        """Settle the transaction: ``how`` is ``committed``, ``rolled_back`` or ``unknown``."""
-        if how != "committed":
-            self._thread.epoch = Epoch()
-        state: ConnectionState | None = connection.__dict__.get(_STATE)
-        if state is None or state.pid != os.getpid():
-            return
-        state.mark.committed = self._freshness.tick() if how == "committed" else 0
-        state.mark = Mark(self._thread.identity)
-        state.raw = state.locked = False
-        if error:
-            state.error = error
-        pending, state.pending = state.pending, 0
-        try:
-            # An empty buffer may still hold savepoint marks.
-            getattr(state.buffer, how)()
-        except AuditError:
-            raise
-        except Exception as fault:
-            self._faults.report(how, fault, lost=pending)
-        finally:
-            state.error = ""
-
-    def _commit_failed(self, connection: Any, state: ConnectionState, error: BaseException) -> None:
-        """Decide what a COMMIT that raised has done."""
-        from django.db import Error, IntegrityError
-
-        name = type(error).__qualname__
-        if transaction_open(connection):
-            return  # SQLite keeps it: it may be committed again or rolled back
-        if isinstance(error, IntegrityError) or (isinstance(error, Error) and answered(connection)):
-            self._ended(connection, "rolled_back", name)
-        else:
-            self._ended(connection, "unknown", name)
 
     # --- wrappers ------------------------------------------------------------------------------
 
@@ -162,29 +114,29 @@ class Transactions:
 
         @functools.wraps(original)
         def commit(connection: Any) -> Any:
-            state: ConnectionState | None = connection.__dict__.get(_STATE)
+            state: DjangoConnection | None = connection.__dict__.get(_STATE)
             if state is None or connection.in_atomic_block:
                 return original(connection)
             if not state.pending:
                 result = original(connection)
-                self._ended(connection, "committed")
+                state.committed()
                 return result
-            if transaction_aborted(connection):
+            if dbapi.transaction_aborted(state.system, connection.connection):
                 # PostgreSQL answers COMMIT of an aborted transaction with ROLLBACK, and no error.
                 result = original(connection)
-                self._ended(connection, "rolled_back")
+                state.rolled_back()
                 return result
-            if transaction_open(connection) is False:
+            if dbapi.transaction_open(state.system, connection.connection) is False:
                 # Ended by a statement nobody saw; whether by COMMIT or ROLLBACK cannot be told.
-                self._ended(connection, "unknown")
+                state.unknown()
                 return original(connection)
-            self._begin_commit(connection, state)
+            state.before_commit()
             try:
                 result = original(connection)
             except BaseException as error:
-                self._commit_failed(connection, state, error)
+                state.failed_commit(error, refused=state.is_answer(error))
                 raise
-            self._ended(connection, "committed")
+            state.committed()
             return result
 
         return commit  # type: ignore[return-value]
@@ -195,7 +147,7 @@ class Transactions:
         @functools.wraps(original)
         def rollback(connection: Any) -> Any:
             result = original(connection)
-            self._ended(connection, "rolled_back")
+            self._rolled_back(connection)
             return result
 
         return rollback  # type: ignore[return-value]
@@ -210,7 +162,7 @@ class Transactions:
                 return original(connection, *args, **kwargs)
             finally:
                 if connected and (connection.connection is None or connection.closed_in_transaction):
-                    self._ended(connection, "rolled_back")
+                    self._rolled_back(connection)
 
         return close  # type: ignore[return-value]
 
@@ -221,7 +173,7 @@ class Transactions:
         def savepoint(connection: Any) -> Any:
             sid = self._internally(original, connection)
             if sid:
-                self._told("savepoint", connection, sid)
+                self.state(connection).savepoint(sid)
             return sid
 
         return savepoint  # type: ignore[return-value]
@@ -232,7 +184,7 @@ class Transactions:
         @functools.wraps(original)
         def savepoint_rollback(connection: Any, sid: Any) -> Any:
             result = self._internally(original, connection, sid)
-            self._rolled_back_to(connection, sid)
+            self.state(connection).rollback_to(sid)
             return result
 
         return savepoint_rollback  # type: ignore[return-value]
@@ -243,15 +195,13 @@ class Transactions:
         @functools.wraps(original)
         def savepoint_commit(connection: Any, sid: Any) -> Any:
             result = self._internally(original, connection, sid)
-            self._told("release", connection, sid)
-            state = connection.__dict__.get(_STATE)
-            if state is not None and state.pending:
-                if connection.vendor == "sqlite" and transaction_open(connection) is False:
-                    # With autocommit off and no BEGIN yet, the savepoint was the transaction.
-                    self._begin_commit(connection, state)
-                    self._ended(connection, "committed")
-                elif _only_testcase_blocks(connection):
-                    self.settle_testcase(connection)
+            state = self.state(connection)
+            state.release(sid)
+            # With autocommit off and no BEGIN yet, SQLite's savepoint was the transaction.
+            if state.pending and (
+                (state.dialect.one_writer and state.is_open() is False) or only_testcase_blocks(connection)
+            ):
+                state.settle()
             return result
 
         return savepoint_commit  # type: ignore[return-value]
@@ -261,23 +211,24 @@ class Transactions:
 
         @functools.wraps(original)
         def set_autocommit(connection: Any, autocommit: bool, *args: Any, **kwargs: Any) -> Any:
-            state: ConnectionState | None = connection.__dict__.get(_STATE)
+            state: DjangoConnection | None = connection.__dict__.get(_STATE)
             commits = autocommit and state is not None and state.pending and not connection.in_atomic_block
             if commits:
                 assert state is not None
-                self._begin_commit(connection, state)
-            self._thread.internal += 1
+                state.before_commit()
+            self.thread.internal += 1
             try:
                 result = original(connection, autocommit, *args, **kwargs)
             except BaseException as error:
-                if commits and not transaction_open(connection):
+                if commits:
                     assert state is not None
-                    self._commit_failed(connection, state, error)
+                    state.failed_commit(error, refused=state.is_answer(error))
                 raise
             finally:
-                self._thread.internal -= 1
+                self.thread.internal -= 1
             if commits:
-                self._ended(connection, "committed")
+                assert state is not None
+                state.committed()
             return result
 
         return set_autocommit  # type: ignore[return-value]
@@ -290,7 +241,7 @@ class Transactions:
             from django.db.transaction import get_connection
 
             connection = get_connection(block.using)
-            state: ConnectionState | None = connection.__dict__.get(_STATE)
+            state: DjangoConnection | None = connection.__dict__.get(_STATE)
             if state is None:
                 return original(block, exc_type, exc_value, traceback)
             if exc_type is not None:
@@ -301,8 +252,8 @@ class Transactions:
                 return original(block, exc_type, exc_value, traceback)
             finally:
                 state.error = ""
-                if state.pending and not connection.needs_rollback and _only_testcase_blocks(connection):
-                    self.settle_testcase(connection)
+                if state.pending and not connection.needs_rollback and only_testcase_blocks(connection):
+                    state.settle()
 
         return leave  # type: ignore[return-value]
 
@@ -311,19 +262,10 @@ class Transactions:
 
         @functools.wraps(original)
         def execute(cursor: Any, sql: Any, *args: Any) -> Any:
-            thread = self._thread
+            thread = self.thread
             thread.executed += 1
-            if thread.internal or type(sql) is not str:
+            if thread.internal or type(sql) is not str or sql[:2] in ORDINARY or is_ordinary(sql):
                 return original(cursor, sql, *args)
-            start = sql[:2]
-            if start in _ORDINARY:
-                return original(cursor, sql, *args)
-            if start not in _CANDIDATES:
-                if start[:1].isalpha():
-                    return original(cursor, sql, *args)
-                sql_words = sql.lstrip()
-                if sql_words[:2] not in _CANDIDATES:
-                    return original(cursor, sql, *args)
             return self._statement(original, cursor, sql, args)
 
         return execute  # type: ignore[return-value]
@@ -332,75 +274,31 @@ class Transactions:
 
     def _statement(self, original: Callable[..., Any], cursor: Any, sql: str, args: Any) -> Any:
         """Run a statement that may end or mark a transaction, and act on it."""
-        connection = cursor.db
-        first, *rest = sql.upper().replace(";", " ").split(None, 4)
-        if first in ("COMMIT", "END") or (first in _MYSQL_COMMITS and connection.vendor == "mysql"):
-            if "PREPARED" in rest or rest[:1] == ["TEMPORARY"]:
-                return original(cursor, sql, *args)
-            return self._commit_by_text(lambda: original(cursor, sql, *args), connection, _chained(rest))
+        effect = effect_of(sql, dbapi.dialect(cursor.db.vendor).implicit_commits)
+        if effect is None:
+            return original(cursor, sql, *args)
+        if effect.kind == "commit":
+            return self.state(cursor.db).commit(lambda: original(cursor, sql, *args), chained=effect.chained)
         result = original(cursor, sql, *args)
-        name = sql.replace(";", " ").split()[-1]
-        if first in ("ROLLBACK", "ABORT") and "TO" in rest:
-            self._rolled_back_to(connection, name)
-        elif first in ("ROLLBACK", "ABORT") and "PREPARED" not in rest:
-            self._ended(connection, "rolled_back")
-            self.state(connection).raw = _chained(rest)
-        elif first == "SAVEPOINT" and rest:
-            self._told("savepoint", connection, name)
-        elif first == "RELEASE":
-            self._told("release", connection, name)
-        elif first == "BEGIN" or (first == "START" and rest[:1] == ["TRANSACTION"]):
-            self.state(connection).raw = True
-        return result
-
-    def _commit_by_text(self, commit: Callable[[], Any], connection: Any, chained: bool) -> Any:
-        if transaction_aborted(connection):
-            result = commit()
-            self._ended(connection, "rolled_back")
-            return result
-        state = self.state(connection)
-        if state.pending:
-            self._begin_commit(connection, state)
-        try:
-            result = commit()
-        except BaseException as error:
-            self._commit_failed(connection, state, error)
-            raise
-        self._ended(connection, "committed")
-        state.raw = chained
+        self.state(cursor.db).apply(effect)
         return result
 
     def _internally(self, original: Callable[..., Any], *args: Any) -> Any:
-        self._thread.internal += 1
+        self.thread.internal += 1
         try:
             return original(*args)
         finally:
-            self._thread.internal -= 1
+            self.thread.internal -= 1
 
-    def _told(self, what: str, connection: Any, sid: str) -> None:
-        try:
-            getattr(self.state(connection).buffer, what)(sid)
-        except AuditError:
-            raise
-        except Exception as error:
-            self._faults.report(what, error)
-
-    def _rolled_back_to(self, connection: Any, sid: str) -> None:
-        self._thread.epoch = Epoch()
-        self._told("rollback_to", connection, sid)
-
-    def settle_testcase(self, connection: Any) -> None:
-        """End the transaction of a ``TestCase`` as if it had committed, which it never does."""
-        state = self.state(connection)
-        self._begin_commit(connection, state)
-        self._ended(connection, "committed")
+    def _rolled_back(self, connection: Any) -> None:
+        state: DjangoConnection | None = connection.__dict__.get(_STATE)
+        if state is None:
+            self.thread.epoch = Epoch()
+        else:
+            state.rolled_back()
 
 
-def _chained(words: list[str]) -> bool:
-    """Say whether ``COMMIT AND CHAIN`` or the like begins the next transaction."""
-    return "CHAIN" in words and "NO" not in words
-
-
-def _only_testcase_blocks(connection: Any) -> bool:
+def only_testcase_blocks(connection: Any) -> bool:
+    """Say whether all atomic blocks around are those of a ``TestCase``, which never commits."""
     blocks = connection.atomic_blocks
     return bool(blocks) and blocks[-1]._from_testcase and all(block._from_testcase for block in blocks)

@@ -8,14 +8,13 @@ import uuid
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from msgspec import UNSET
-
+from otel_audit.capture.dbapi import dialect
+from otel_audit.capture.plan import FieldPlan, TablePlan
+from otel_audit.capture.policy import Policy, TableSettings
 from otel_audit.values import Encoded, freeze
 
 if TYPE_CHECKING:
     from django.db.models import Field, Model
-
-    from otel_audit.capture.policy import ModelSettings
 
 _IMMUTABLE_FIELDS: Final = frozenset(
     {
@@ -76,37 +75,26 @@ _CANONICAL: Final[dict[str, type]] = {
 _HIDING_WORDS: Final = ("crypt", "fernet", "secret")
 
 
-class FieldPlan:
+class ModelFieldPlan(FieldPlan):
     """How one concrete field is read, compared and named in records.
 
     ``hidden``: its class says that it encrypts, so its values are masked unless the configuration says
     otherwise.
     """
 
-    __slots__ = (
-        "_canonical",
-        "_convert",
-        "attname",
-        "automatic",
-        "column",
-        "field",
-        "hidden",
-        "mutable",
-        "name",
-    )
+    __slots__ = ("_canonical", "_convert", "column", "field", "mutable")
 
     def __init__(self, field: Field[Any, Any], rounding: str = decimal.ROUND_HALF_EVEN) -> None:
-        self.field = field
-        self.name = field.name
-        self.attname = field.attname
-        self.column: str = field.column  # type: ignore[assignment]
-        self.mutable = _value_field(field).get_internal_type() not in _IMMUTABLE_FIELDS
-        self.hidden = any(
+        hidden = any(
             word in f"{kind.__module__}.{kind.__qualname__}".lower()
             for kind in type(field).__mro__
             for word in _HIDING_WORDS
         )
-        self.automatic = bool(getattr(field, "auto_now", False))
+        automatic = bool(getattr(field, "auto_now", False))
+        super().__init__(field.name, field.attname, automatic=automatic, hidden=hidden)
+        self.field = field
+        self.column: str = field.column  # type: ignore[assignment]
+        self.mutable = _value_field(field).get_internal_type() not in _IMMUTABLE_FIELDS
         self._convert = _conversion(_value_field(field), rounding)
         self._canonical = _CANONICAL.get(_value_field(field).get_internal_type())
 
@@ -172,62 +160,46 @@ def _instant(field: Any) -> Callable[[Any], Any]:
     return convert
 
 
-class ModelPlan:
+class ModelPlan(TablePlan):
     """What capture needs to know of one concrete model on one kind of database, looked up once.
 
     ``fields`` are the columns of the model's own table, ``row`` the names an instance of it is loaded with
     (parents' included).
     """
 
-    __slots__ = (
-        "audited",
-        "by_attname",
-        "event",
-        "fields",
-        "keys",
-        "label",
-        "model",
-        "mutable",
-        "old_values",
-        "row",
-        "strategies",
-        "table",
-    )
+    __slots__ = ("by_attname", "model", "mutable", "row")
 
-    def __init__(self, model: type[Model], settings: ModelSettings, vendor: str = "") -> None:
+    def __init__(self, model: type[Model], settings: TableSettings, vendor: str = "") -> None:
         meta: Any = model._meta
-        # Databases round decimals half away from zero; SQLite keeps them, and Django rounds what it reads.
-        rounding = decimal.ROUND_HALF_EVEN if vendor == "sqlite" else decimal.ROUND_HALF_UP
+        rounding = dialect(vendor).rounding
+        fields = [ModelFieldPlan(field, rounding) for field in meta.local_concrete_fields]
+        self.by_attname = {plan.attname: plan for plan in fields}
+        keys = [self.by_attname[field.attname] for field in meta.pk_fields]
+        super().__init__(meta.label, meta.db_table, fields, keys, settings)
         self.model = model
-        self.label: str = meta.label
-        self.event: str = meta.label_lower
-        self.table: str = meta.db_table
-        self.audited = settings.audited
-        self.old_values = settings.old_values
-        self.fields = [FieldPlan(field, rounding) for field in meta.local_concrete_fields]
-        self.by_attname = {plan.attname: plan for plan in self.fields}
-        self.keys = [self.by_attname[field.attname] for field in meta.pk_fields]
         self.row: list[str] = [field.attname for field in meta.concrete_fields]
         self.mutable = {
             field.attname: position
             for position, field in enumerate(meta.concrete_fields)
-            if FieldPlan(field).mutable
+            if ModelFieldPlan(field).mutable
         }
-        hidden = {plan.name: "mask" for plan in self.fields if plan.hidden}
-        self.strategies = hidden | dict(settings.strategies)
 
-    def key_of(self, values: dict[str, Any]) -> Any:
-        """Take the key out of values by attname: the value, a tuple of a composite key, or UNSET."""
-        if len(self.keys) == 1:
-            return values.get(self.keys[0].attname, UNSET)
-        key = tuple(values.get(plan.attname, UNSET) for plan in self.keys)
-        return UNSET if UNSET in key else key
 
-    def normal_key(self, key: Any) -> Any:
-        """Return a key as the database will hold it: of one row there is one, however it was written."""
-        if len(self.keys) == 1:
-            return self.keys[0].normal(freeze(key))
-        return tuple(plan.normal(freeze(part)) for plan, part in zip(self.keys, key, strict=True))
+class ModelPolicy(Policy):
+    """The settings of every model; a proxy has those of its concrete model."""
+
+    def of(self, model: type[Model]) -> TableSettings:
+        """Return the settings of ``model``.
+
+        The table behind a many-to-many field follows the model that declares the field unless a pattern
+        names it.
+        """
+        meta: Any = model._meta.concrete_model._meta  # type: ignore[union-attr]
+        label: str = meta.label
+        found = self.known(label)
+        if found is None:
+            found = self.settings(label, meta.auto_created._meta.label if meta.auto_created else None)
+        return found
 
 
 NOT_AUDITED: Final = ModelPlan.__new__(ModelPlan)

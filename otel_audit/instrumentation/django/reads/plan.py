@@ -13,6 +13,9 @@ from django.db.models import Exists, Subquery
 from django.db.models.expressions import Col, ColPairs, Value
 from django.db.models.sql import AggregateQuery, Query
 
+from otel_audit.capture.reads import Reading, ReadKey
+from otel_audit.values import key_text
+
 IsSensitive = Callable[[Any], bool]
 """Says whether reads of a concrete model are recorded."""
 
@@ -26,7 +29,7 @@ class KeyColumns(NamedTuple):
     columns: tuple[Any, ...]
 
 
-class Reading(NamedTuple):
+class ModelReading(NamedTuple):
     """One sensitive model in a query, and the names of its fields that are shown.
 
     ``keys`` is empty where the rows do not say which objects they are from. ``every_row``: each row is an
@@ -38,8 +41,15 @@ class Reading(NamedTuple):
     keys: tuple[KeyColumns, ...] = ()
     every_row: bool = False
 
+    def named(self) -> Reading:
+        """Return it as records name it."""
+        meta = self.model._meta
+        return Reading(meta.label, meta.label_lower, meta.db_table, self.fields, self.every_row)
 
-def row_readings(compiler: Any, is_sensitive: IsSensitive, appended: Sequence[Any] = ()) -> list[Reading]:
+
+def row_readings(
+    compiler: Any, is_sensitive: IsSensitive, appended: Sequence[Any] = ()
+) -> list[ModelReading]:
     """List what the rows of a compiled query show of sensitive models, one entry a model.
 
     Args:
@@ -70,17 +80,17 @@ def row_readings(compiler: Any, is_sensitive: IsSensitive, appended: Sequence[An
     return found
 
 
-def aggregate_readings(query: Query, kind: str, is_sensitive: IsSensitive) -> list[Reading]:
+def aggregate_readings(query: Query, kind: str, is_sensitive: IsSensitive) -> list[ModelReading]:
     """List what a count, exists or aggregate says about sensitive models."""
     counted: Query = query.inner_query if isinstance(query, AggregateQuery) else query
     groups = _Groups(counted, is_sensitive)
     if kind == "aggregate":
         for expression in query.annotation_select.values():
             groups.show_within(expression)
-    found = [Reading(reading.model, reading.fields) for reading in groups.readings()]
+    found = [ModelReading(reading.model, reading.fields) for reading in groups.readings()]
     base = _concrete(counted.model)
     if is_sensitive(base) and all(reading.model is not base for reading in found):
-        found.append(Reading(base, ()))
+        found.append(ModelReading(base, ()))
     if counted.combinator:
         return _combined(counted, found, is_sensitive)
     return found
@@ -196,7 +206,7 @@ class _Groups:
                 columns += [field.get_col(alias) for field in model._meta.pk_fields]
         return columns
 
-    def readings(self) -> list[Reading]:
+    def readings(self) -> list[ModelReading]:
         """Give one reading a model: several aliases of it come together."""
         by_model: dict[Any, list[_Group]] = {}
         for group in self._groups.values():
@@ -207,7 +217,7 @@ class _Groups:
             keys = [group.key() for group in groups]
             known = tuple(key for key in keys if key is not None)
             every_row = len(groups) == 1 and self._base_group in self._groups and model is self._base
-            found.append(Reading(model, fields, known if len(known) == len(keys) else (), every_row))
+            found.append(ModelReading(model, fields, known if len(known) == len(keys) else (), every_row))
         return found
 
     def _group(self, column: Col, alias: Any) -> _Group | None:
@@ -260,7 +270,7 @@ class _Groups:
         return alias
 
 
-def _combined(query: Query, found: Iterable[Reading], is_sensitive: IsSensitive) -> list[Reading]:
+def _combined(query: Query, found: Iterable[ModelReading], is_sensitive: IsSensitive) -> list[ModelReading]:
     """Add the models of the other parts of a union; rows of several models do not say whose key they have."""
     models = {_concrete(part.model) for part in _parts(query)}
     readings = [reading._replace(every_row=False) for reading in found]
@@ -268,7 +278,7 @@ def _combined(query: Query, found: Iterable[Reading], is_sensitive: IsSensitive)
         return readings
     readings = [reading._replace(keys=()) for reading in readings]
     known = {reading.model for reading in readings}
-    readings += [Reading(model, ()) for model in models - known if is_sensitive(model)]
+    readings += [ModelReading(model, ()) for model in models - known if is_sensitive(model)]
     return readings
 
 
@@ -282,3 +292,30 @@ def _parts(query: Query) -> Iterator[Query]:
 
 def _concrete(model: Any) -> Any:
     return model._meta.concrete_model
+
+
+def key_readers(compiler: Any, keys: Iterable[KeyColumns]) -> list[ReadKey]:
+    """Make a function for each key that takes it out of a row, as the application knows it."""
+    return [_key_reader(compiler, key) for key in keys]
+
+
+def _key_reader(compiler: Any, key: KeyColumns) -> ReadKey:
+    """Make a function that gives the key of a row as text, ``""`` for an outer join without a match."""
+    converters = [compiler.get_converters([column]).get(0) for column in key.columns]
+    connection = compiler.connection
+    if len(key.positions) == 1 and converters[0] is None:
+        position = key.positions[0]
+        return lambda row: key_text(row[position])
+
+    def read(row: Sequence[Any]) -> str:
+        values = []
+        for position, found in zip(key.positions, converters, strict=True):
+            value = row[position]
+            if value is None:
+                return ""
+            for convert in found[0] if found else ():
+                value = convert(value, found[1], connection)
+            values.append(value)
+        return key_text(values[0] if len(values) == 1 else tuple(values))
+
+    return read

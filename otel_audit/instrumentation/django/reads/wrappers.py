@@ -21,18 +21,19 @@ from django.db.models.sql import AggregateQuery
 from django.db.models.sql.compiler import SQLDeleteCompiler, SQLInsertCompiler, SQLUpdateCompiler
 from django.db.models.sql.constants import MULTI, SINGLE
 
-from otel_audit.capture.policy import ModelPolicy
-from otel_audit.capture.reads import ReadRecords, Tally, key_readers
-from otel_audit.capture.writes import Place
-from otel_audit.config.model import DjangoConfig
+from otel_audit.capture.reads import ReadRecords, Tally
+from otel_audit.config.model import CaptureSection
+from otel_audit.instrumentation.django.plan import ModelPolicy
 from otel_audit.instrumentation.django.reads.plan import (
-    Reading,
+    ModelReading,
     aggregate_readings,
+    key_readers,
     kind_of,
     missing_keys,
     row_readings,
 )
 from otel_audit.pipeline.logger import AuditLogger
+from otel_audit.record import Database
 from otel_audit.values import key_text
 
 _WRITES: Final = (SQLInsertCompiler, SQLUpdateCompiler, SQLDeleteCompiler)
@@ -45,21 +46,16 @@ class ReadCapture:
     def __init__(
         self,
         policy: ModelPolicy,
-        config: DjangoConfig,
+        config: CaptureSection,
         logger: Callable[[], AuditLogger | None],
-        place: Callable[[Any], Place],
+        database: Callable[[Any], Database],
     ) -> None:
         self._policy = policy
         self._max_keys = config.max_read_ids
         self._logger = logger
-        self._place = place
+        self._database = database
         self._tables: frozenset[str] | None = None
         self._internal = _Internal()
-
-    @staticmethod
-    def wanted(config: DjangoConfig) -> bool:
-        """Say whether any model's reads are to be recorded."""
-        return bool(config.reads) or any(single.reads for single in config.model.values())
 
     def start(self) -> None:
         """Notice models that are defined from now on."""
@@ -142,7 +138,7 @@ class ReadCapture:
     # --- deciding ----------------------------------------------------------------------------
 
     def _is_sensitive(self, model: Any) -> bool:
-        return self._policy.settings(model).reads
+        return self._policy.of(model).reads
 
     def _concerned(self, query: Any) -> bool:
         """Say quickly whether a query may show anything of a sensitive model."""
@@ -193,21 +189,21 @@ class ReadCapture:
 
     def _answered(self, logger: AuditLogger, compiler: Any, row: Any) -> None:
         """Record a count, an exists or an aggregate."""
-        records = ReadRecords(logger, self._place(compiler.connection))
+        records = ReadRecords(logger, self._database(compiler.connection))
         kind = kind_of(compiler.query)
         try:
             readings = aggregate_readings(compiler.query, kind, self._is_sensitive)
         except Exception as error:
             logger.failed("a read of sensitive data", error)
         else:
-            records.keep_answer(readings, kind, row)
+            records.keep_answer([reading.named() for reading in readings], kind, row)
 
     def _fetched(self, logger: AuditLogger, compiler: Any, appended: Sequence[Any], result: Any) -> Any:
         """Record rows that are there; of those still to come, see to it that they will be."""
-        records = ReadRecords(logger, self._place(compiler.connection))
+        records = ReadRecords(logger, self._database(compiler.connection))
         try:
             tallies = [
-                Tally(reading, key_readers(compiler, reading.keys), self._max_keys)
+                Tally(reading.named(), key_readers(compiler, reading.keys), self._max_keys)
                 for reading in row_readings(compiler, self._is_sensitive, appended)
             ]
         except Exception as error:
@@ -243,8 +239,8 @@ class ReadCapture:
 
     def _raw_rows(self, logger: AuditLogger, queryset: Any, rows: Iterator[Any]) -> Iterator[Any]:
         with self._internal:
-            records = ReadRecords(logger, self._place(connections[queryset.db]))
-        reading = Reading(queryset.model._meta.concrete_model, (), every_row=True)
+            records = ReadRecords(logger, self._database(connections[queryset.db]))
+        reading = ModelReading(queryset.model._meta.concrete_model, (), every_row=True).named()
         tally = Tally(reading, [lambda instance: key_text(instance.pk)], self._max_keys)
         try:
             for instance in rows:

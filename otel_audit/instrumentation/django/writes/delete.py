@@ -7,7 +7,9 @@ from typing import Any
 
 from django.db.models import deletion
 
-from otel_audit.capture.writes import BulkWrite, CapturedWrite, Verb
+from otel_audit.capture.bulk import BulkWrite, ReturnedRows
+from otel_audit.capture.plan import MAX_NAMED_KEYS, Verb
+from otel_audit.capture.writes import CapturedWrite
 from otel_audit.instrumentation.django.plan import ModelPlan
 from otel_audit.instrumentation.django.writes.sql import (
     Returned,
@@ -15,7 +17,7 @@ from otel_audit.instrumentation.django.writes.sql import (
     matching_query,
     select_matching,
 )
-from otel_audit.instrumentation.django.writes.state import Capture, Statement
+from otel_audit.instrumentation.django.writes.state import Capture, CompiledStatement, in_transaction
 
 _FORBIDDEN = (1142, 1143)
 """MariaDB: the role may not SELECT from the table, or one of its columns."""
@@ -31,7 +33,7 @@ def delete(capture: Capture, plan: ModelPlan, compiler: Any, run: Callable[[], A
     except EmptyResultSet:
         return run()
     connection = compiler.connection
-    statement = Statement(capture, compiler, plan, "delete")
+    statement = CompiledStatement(capture, compiler, plan, "delete")
     abilities = capture.abilities(connection, plan)
     returns = (
         abilities.returning and sql.startswith("DELETE FROM ") and result_type in (ROW_COUNT, NO_RESULTS)
@@ -41,7 +43,7 @@ def delete(capture: Capture, plan: ModelPlan, compiler: Any, run: Callable[[], A
         _note(capture, statement, Returned(None, count if type(count) is int else 0, "count"))
         return count
     if not returns:
-        return _select_first(capture, plan, compiler, run)
+        return in_transaction(connection, lambda: _select_first(capture, plan, compiler, run))
     try:
         returned = statement.run(lambda: delete_returning(compiler, plan, capture.config, sql, params))
     except Exception as error:
@@ -57,13 +59,7 @@ def delete(capture: Capture, plan: ModelPlan, compiler: Any, run: Callable[[], A
 
 
 def _select_first(capture: Capture, plan: ModelPlan, compiler: Any, run: Callable[[], Any]) -> Any:
-    from django.db import transaction
-
-    connection = compiler.connection
-    if not connection.in_atomic_block and connection.get_autocommit():
-        with transaction.atomic(using=connection.alias):
-            return _select_first(capture, plan, compiler, run)
-    statement = Statement(capture, compiler, plan, "delete")
+    statement = CompiledStatement(capture, compiler, plan, "delete")
     statement.take_write_lock()
     others = [field for field in plan.fields if field not in plan.keys]
     matching = matching_query(compiler.query, plan)
@@ -79,30 +75,29 @@ def _select_first(capture: Capture, plan: ModelPlan, compiler: Any, run: Callabl
     return result
 
 
-def _note(capture: Capture, statement: Statement, returned: Returned, more: int = 0) -> None:
+def _note(capture: Capture, statement: CompiledStatement, returned: Returned, more: int = 0) -> None:
     plan = statement.plan
     if not returned.count:
         statement.done()
         return
-    mark = capture.transactions.mark(statement.connection)
     rows = returned.rows
-    capture.freshness.wrote_many(statement.connection.alias, plan, keys_of(plan, rows), mark)
+    statement.connection.wrote_many(plan, keys_of(plan, rows))
     old = rows.plans[len(plan.keys) :] if rows is not None else []
     write = BulkWrite(
         plan,
         "delete",
-        statement.place,
+        statement.connection,
         returned.count,
         rows,
         old=old,
         completeness=returned.completeness,
         old_values="exact" if old else None,
     )
-    extra: list[CapturedWrite] = [BulkWrite(plan, "delete", statement.place, more)] if more > 0 else []
+    extra: list[CapturedWrite] = [BulkWrite(plan, "delete", statement.connection, more)] if more > 0 else []
     statement.done(write, *extra, *left_to_the_database(capture, statement))
 
 
-def left_to_the_database(capture: Capture, statement: Statement) -> list[CapturedWrite]:
+def left_to_the_database(capture: Capture, statement: CompiledStatement) -> list[CapturedWrite]:
     """Say which audited tables the database itself may have changed rows of (Django 6.1's ``DB_CASCADE``).
 
     No statement of the ORM tells which rows, or whether there were any.
@@ -118,25 +113,20 @@ def left_to_the_database(capture: Capture, statement: Statement) -> list[Capture
             how: Any = relation.on_delete
             if not isinstance(how, on_delete):
                 continue
-            child = capture.plan(relation.related_model, statement.connection.vendor)
+            child = capture.plan(relation.related_model, statement.django.vendor)
             verb: Verb = "delete" if how.operation == "CASCADE" else "update"
             if (child.label, verb) in found or not child.audited:
                 continue
-            found[child.label, verb] = CapturedWrite(child, verb, statement.place)
-            capture.freshness.wrote_many(
-                statement.connection.alias, child, None, capture.transactions.mark(statement.connection)
-            )
+            found[child.label, verb] = CapturedWrite(child, verb, statement.connection)
+            statement.connection.wrote_many(child, None)
             if verb == "delete":
                 waiting.append(child)
     return list(found.values())
 
 
-def keys_of(plan: ModelPlan, rows: Any) -> list[Any] | None:
-    """Give the keys of rows noted as written lately; ``None`` where there are too many to name."""
-    if rows is None or len(rows) > 1000:
-        return None
-    width = len(plan.keys)
-    return [row[0] if width == 1 else tuple(row[:width]) for row in rows.rows()]
+def keys_of(plan: ModelPlan, rows: ReturnedRows | None) -> list[Any] | None:
+    """Return the keys of rows to remember as lately written; ``None`` if they are not known or too many."""
+    return None if rows is None or len(rows) > MAX_NAMED_KEYS else plan.keys_of(rows.rows())
 
 
 def _forbidden(connection: Any, error: Exception) -> bool:

@@ -12,11 +12,13 @@ from typing import Any
 
 from msgspec import UNSET
 
-from otel_audit.capture.freshness import STATE_KEY, Loaded
-from otel_audit.capture.writes import BulkWrite, CapturedWrite, Rows, RowWrite
-from otel_audit.instrumentation.django.plan import FieldPlan, ModelPlan
+from otel_audit.capture.bulk import BulkWrite, ReturnedRows, limited
+from otel_audit.capture.dbapi import dialect
+from otel_audit.capture.writes import CapturedWrite, RowWrite
+from otel_audit.instrumentation.django.loaded import STATE_KEY, Loaded, put_back
+from otel_audit.instrumentation.django.plan import ModelFieldPlan, ModelPlan
 from otel_audit.instrumentation.django.writes.sql import columns_of, converted, select_rows
-from otel_audit.instrumentation.django.writes.state import Capture, Statement
+from otel_audit.instrumentation.django.writes.state import Capture, CompiledStatement
 from otel_audit.values import ATOMS, freeze
 
 _OBJECTS_PER_QUERY = 200
@@ -30,7 +32,7 @@ def insert(
     if compiler.query.on_conflict is not None:
         return _upsert(capture, plan, compiler, run, returning_fields)
     objects = compiler.query.objs
-    statement = Statement(capture, compiler, plan, "create")
+    statement = CompiledStatement(capture, compiler, plan, "create")
     result = statement.run(run, lambda: _intent(statement, objects))
     try:
         returned = list(returning_fields or ()) if result else []
@@ -43,13 +45,13 @@ def insert(
     return result
 
 
-def _intent(statement: Statement, objects: Sequence[Any]) -> CapturedWrite:
+def _intent(statement: CompiledStatement, objects: Sequence[Any]) -> CapturedWrite:
     plan = statement.plan
     if len(objects) == 1:
         values = values_of(plan, objects[0], {})
         key = plan.key_of(values)
-        return RowWrite(plan, "create", statement.place, key, _created(plan, values))
-    rows = BulkWrite(plan, "create", statement.place, len(objects), new=plan.fields)
+        return RowWrite(plan, "create", statement.connection, key, _created(plan, values))
+    rows = BulkWrite(plan, "create", statement.connection, len(objects), new=plan.fields)
     rows.completeness = "statement"
     return rows
 
@@ -72,14 +74,14 @@ def values_of(plan: ModelPlan, instance: Any, returned: dict[str, Any]) -> dict[
     return values
 
 
-def _created(plan: ModelPlan, values: dict[str, Any]) -> list[tuple[FieldPlan, Any, Any]]:
+def _created(plan: ModelPlan, values: dict[str, Any]) -> list[tuple[ModelFieldPlan, Any, Any]]:
     return [
         (field, UNSET, values.get(field.attname, UNSET)) for field in plan.fields if field not in plan.keys
     ]
 
 
 def _note_one(
-    capture: Capture, statement: Statement, instance: Any, returned: list[Any], result: Any
+    capture: Capture, statement: CompiledStatement, instance: Any, returned: list[Any], result: Any
 ) -> None:
     plan = statement.plan
     row = dict(zip((field.attname for field in returned), result[0], strict=False)) if returned else {}
@@ -87,12 +89,11 @@ def _note_one(
     key = plan.key_of(values)
     if key is UNSET:
         raise LookupError(f"the key of a new {plan.label} is not known")
-    alias = statement.connection.alias
-    seq = capture.freshness.wrote(alias, plan, key, capture.transactions.mark(statement.connection))
-    write = RowWrite(plan, "create", statement.place, key, _created(plan, values))
+    seq = statement.connection.wrote(plan, key)
+    write = RowWrite(plan, "create", statement.connection, key, _created(plan, values))
     state = instance._state
-    write.state = state
-    write.previous = previous = state.__dict__.get(STATE_KEY) or None
+    previous = state.__dict__.get(STATE_KEY) or None
+    write.on_undo = (put_back, state, previous)
     # The parts of an inherited model are inserted one table after the other, parents first.
     parent = (
         previous.by_name()
@@ -104,13 +105,13 @@ def _note_one(
 
 
 def _note_many(
-    capture: Capture, statement: Statement, objects: Sequence[Any], returned: list[Any], result: Any
+    capture: Capture, statement: CompiledStatement, objects: Sequence[Any], returned: list[Any], result: Any
 ) -> None:
     plan = statement.plan
     names = [field.attname for field in returned]
     complete = len(result) == len(objects) if returned else False
     states = [instance.__dict__ for instance in objects]
-    columns: dict[FieldPlan, list[Any]] = {}
+    columns: dict[ModelFieldPlan, list[Any]] = {}
     for field in plan.fields:
         if complete and field.attname in names:
             position = names.index(field.attname)
@@ -120,12 +121,10 @@ def _note_many(
                 field.normal(value) if type(value) in ATOMS else _frozen(field, value)
                 for value in [state.get(field.attname, UNSET) for state in states]
             ]
-    mark = capture.transactions.mark(statement.connection)
-    alias = statement.connection.alias
     if any(value is None or value is UNSET for field in plan.keys for value in columns[field]):
         # MySQL tells no keys of several rows.
-        capture.freshness.wrote_many(alias, plan, None, mark)
-        statement.done(BulkWrite(plan, "create", statement.place, len(objects), new=plan.fields))
+        statement.connection.wrote_many(plan, None)
+        statement.done(BulkWrite(plan, "create", statement.connection, len(objects), new=plan.fields))
         return
     others = [
         field
@@ -133,19 +132,18 @@ def _note_many(
         if field not in plan.keys and UNSET not in _uncomparable(columns[field])
     ]
     raw = list(zip(*(columns[field] for field in (*plan.keys, *others)), strict=True))
-    width = len(plan.keys)
-    keys = [row[0] if width == 1 else row[:width] for row in raw] if len(raw) <= 1000 else None
-    capture.freshness.wrote_many(alias, plan, keys, mark)
+    statement.connection.wrote_many(plan, plan.keys_of(raw))
     statement.done(
-        *_limited(
+        _limited(
             capture,
-            statement,
-            BulkWrite(plan, "create", statement.place, len(raw), Rows(plan.keys, raw), new=others),
+            BulkWrite(
+                plan, "create", statement.connection, len(raw), ReturnedRows(plan.keys, raw), new=others
+            ),
         )
     )
 
 
-def _frozen(field: FieldPlan, value: Any) -> Any:
+def _frozen(field: ModelFieldPlan, value: Any) -> Any:
     if value is UNSET or hasattr(value, "resolve_expression"):
         return UNSET
     return field.normal(freeze(value))
@@ -156,18 +154,8 @@ def _uncomparable(values: Iterable[Any]) -> set[Any]:
     return {UNSET} if any(value is UNSET for value in values) else set()
 
 
-def _limited(capture: Capture, statement: Statement, write: BulkWrite) -> list[BulkWrite]:
-    """Keep no more of many rows than may be recorded."""
-    config, rows = capture.config, write.rows
-    if rows is None or len(rows) <= config.max_bulk_rows:
-        return [write]
-    width = len(write.plan.keys)
-    if len(rows) <= config.max_bulk_ids:
-        write.rows = Rows(write.plan.keys, [row[:width] for row in rows.rows()])
-        write.completeness, write.old_values = "ids", None
-    else:
-        write.rows, write.completeness, write.old_values = None, "count", None
-    return [write]
+def _limited(capture: Capture, write: BulkWrite) -> BulkWrite:
+    return limited(write, capture.config.max_bulk_rows, capture.config.max_bulk_ids)
 
 
 # --- with conflicts ------------------------------------------------------------------------------
@@ -181,12 +169,12 @@ def _upsert(
     connection, query = compiler.connection, compiler.query
     ignores = query.on_conflict == OnConflict.IGNORE
     abilities = capture.abilities(connection, plan)
-    statement = Statement(capture, compiler, plan, "create")
+    statement = CompiledStatement(capture, compiler, plan, "create")
     if plan.old_values == "off" or not abilities.returning:
         result = statement.run(run)
         # How many rows were new, changed or left alone cannot be told.
-        capture.freshness.wrote_many(connection.alias, plan, None, capture.transactions.mark(connection))
-        statement.done(CapturedWrite(plan, "create", statement.place))
+        statement.connection.wrote_many(plan, None)
+        statement.done(CapturedWrite(plan, "create", statement.connection))
         return result
     before = {} if ignores else _rows_in_the_way(capture, statement, compiler)
     plans, rows, inserted = statement.run(lambda: _returning_all(compiler, plan))
@@ -200,29 +188,29 @@ def _upsert(
     return [tuple(row[i] for i in positions) for row in rows]
 
 
-def _returning_all(compiler: Any, plan: ModelPlan) -> tuple[list[FieldPlan], list[Any], list[bool]]:
+def _returning_all(compiler: Any, plan: ModelPlan) -> tuple[list[ModelFieldPlan], list[Any], list[bool]]:
     """Run the INSERT and fetch every row it wrote: (fields, rows, whether each is known to be new)."""
     connection = compiler.connection
-    postgresql = connection.vendor == "postgresql"
-    suffix = f" RETURNING *, (xmax = 0) AS {_INSERTED}" if postgresql else " RETURNING *"
+    tells = dialect(connection.vendor).tells_new_rows
+    suffix = f" RETURNING *, (xmax = 0) AS {_INSERTED}" if tells else " RETURNING *"
     compiler.returning_fields = None
     raw: list[Any] = []
     inserted: list[bool] = []
-    plans: list[FieldPlan] = []
+    plans: list[ModelFieldPlan] = []
     with connection.cursor() as cursor:
         for sql, params in compiler.as_sql():
             cursor.execute(f"{sql}{suffix}", params)
             plans, positions = columns_of(cursor, plan)
             for row in cursor.fetchall():
                 raw.append(tuple([row[i] for i in positions]))
-                inserted.append(not postgresql or bool(row[-1]))
+                inserted.append(not tells or bool(row[-1]))
     return plans, [tuple(row) for row in converted(compiler, plans)(raw)] if raw else [], inserted
 
 
 def _note_upsert(
     capture: Capture,
-    statement: Statement,
-    plans: Sequence[FieldPlan],
+    statement: CompiledStatement,
+    plans: Sequence[ModelFieldPlan],
     rows: list[Any],
     inserted: list[bool],
     before: dict[Any, tuple[Any, ...]],
@@ -232,14 +220,9 @@ def _note_upsert(
     plan = statement.plan
     width = len(plan.keys)
     last: dict[Any, tuple[Any, bool]] = {}
-    for row, new in zip(rows, inserted, strict=True):
-        last[row[0] if width == 1 else tuple(row[:width])] = (row, new)
-    capture.freshness.wrote_many(
-        statement.connection.alias,
-        plan,
-        list(last),
-        capture.transactions.mark(statement.connection),
-    )
+    for key, row, new in zip(plan.keys_in(rows), rows, inserted, strict=True):
+        last[key] = (row, new)
+    statement.connection.wrote_many(plan, list(last))
     others = list(plans[width:])
     created, changed, unseen = [], [], []
     for key, (row, new) in last.items():
@@ -250,28 +233,34 @@ def _note_upsert(
         else:
             created.append(row)
     writes: list[BulkWrite] = []
-    place = statement.place
+    connection = statement.connection
     if created:
-        writes.append(BulkWrite(plan, "create", place, len(created), Rows(plan.keys, created), new=others))
+        writes.append(
+            BulkWrite(plan, "create", connection, len(created), ReturnedRows(plan.keys, created), new=others)
+        )
     if changed:
         writes.append(
             BulkWrite(
                 plan,
                 "update",
-                place,
+                connection,
                 len(changed),
-                Rows(plan.keys, changed),
+                ReturnedRows(plan.keys, changed),
                 old=others,
                 new=others,
                 old_values="exact",
             )
         )
     if unseen:
-        writes.append(BulkWrite(plan, "update", place, len(unseen), Rows(plan.keys, unseen), new=others))
-    statement.done(*(limited for write in writes for limited in _limited(capture, statement, write)))
+        writes.append(
+            BulkWrite(plan, "update", connection, len(unseen), ReturnedRows(plan.keys, unseen), new=others)
+        )
+    statement.done(*(_limited(capture, write) for write in writes))
 
 
-def _rows_in_the_way(capture: Capture, statement: Statement, compiler: Any) -> dict[Any, tuple[Any, ...]]:
+def _rows_in_the_way(
+    capture: Capture, statement: CompiledStatement, compiler: Any
+) -> dict[Any, tuple[Any, ...]]:
     """Read, locked, the rows an upsert will change: key to the values of the other fields."""
     plan = statement.plan
     statement.take_write_lock()
@@ -284,8 +273,8 @@ def _rows_in_the_way(capture: Capture, statement: Statement, compiler: Any) -> d
             condition = _matching(fields, objects[start : start + _OBJECTS_PER_QUERY])
             if condition is None:
                 continue
-            for row in select_rows(compiler, plan, condition, others):
-                found[row[0] if width == 1 else tuple(row[:width])] = tuple(row[width:])
+            rows = select_rows(compiler, plan, condition, others)
+            found.update(zip(plan.keys_in(rows), (tuple(row[width:]) for row in rows), strict=True))
     return found
 
 

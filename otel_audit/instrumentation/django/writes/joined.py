@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from otel_audit.capture.writes import CapturedWrite
-from otel_audit.instrumentation.django.plan import FieldPlan
+from otel_audit.instrumentation.django.plan import ModelFieldPlan
 from otel_audit.instrumentation.django.writes.sql import Returned, joined_update, update_returning
-from otel_audit.instrumentation.django.writes.state import Capture, Statement
+from otel_audit.instrumentation.django.writes.state import Capture, CompiledStatement
 from otel_audit.instrumentation.django.writes.update_statement import Assignment, Update, returning_rows
 
 
@@ -16,8 +16,8 @@ def run_joined(
     capture: Capture,
     update: Update,
     assigned: Assignment,
-    intent: Callable[[Statement], CapturedWrite],
-    note: Callable[[Statement, Returned, Sequence[FieldPlan]], None],
+    intent: Callable[[CompiledStatement], CapturedWrite],
+    note: Callable[[CompiledStatement, Returned, Sequence[ModelFieldPlan]], None],
 ) -> Any:
     """Run the UPDATE as one rewritten statement; ``NotImplemented``, with nothing run, if it cannot be.
 
@@ -40,7 +40,7 @@ def run_joined(
     rewritten = joined_update(compiler, plan, old, new, sql, params)
     if rewritten is None:
         return NotImplemented
-    statement = Statement(capture, compiler, plan, "update")
+    statement = CompiledStatement(capture, compiler, plan, "update")
     returned = statement.run(
         lambda: update_returning(compiler, plan, capture.config, rewritten, old, new),
         lambda: intent(statement),

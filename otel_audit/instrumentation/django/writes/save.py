@@ -6,17 +6,23 @@ by the UPDATE itself where the database can, by a SELECT before it elsewhere.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
 from msgspec import UNSET
 
-from otel_audit.capture.freshness import STATE_KEY, Loaded
 from otel_audit.capture.writes import RowWrite
-from otel_audit.instrumentation.django.plan import FieldPlan
+from otel_audit.instrumentation.django.loaded import STATE_KEY, Loaded, put_back
+from otel_audit.instrumentation.django.plan import ModelFieldPlan
 from otel_audit.instrumentation.django.writes.joined import run_joined
 from otel_audit.instrumentation.django.writes.sql import Returned
-from otel_audit.instrumentation.django.writes.state import Capture, Statement, reraise_database_error
+from otel_audit.instrumentation.django.writes.state import (
+    Capture,
+    CompiledStatement,
+    in_transaction,
+    reraise_database_error,
+)
 from otel_audit.instrumentation.django.writes.update_statement import (
     Assignment,
     Update,
@@ -42,7 +48,7 @@ def save(capture: Capture, update: Update, instance: Any, key: Any) -> Any:
         loaded is not None
         and plan.old_values != "exact"
         and state.db == alias
-        and capture.freshness.current(alias, plan, key, loaded, thread)
+        and capture.freshness.current(alias, plan.table, key, loaded, thread)
     )
     if believed and loaded is not None:
         row = loaded.by_name()
@@ -62,11 +68,12 @@ def save(capture: Capture, update: Update, instance: Any, key: Any) -> Any:
             if result is not NotImplemented:
                 return result
         elif abilities.select and not (state.adding and not assigned.expressions):
-            return _save_asking(capture, update, instance, key, assigned, row)
+            ask = functools.partial(_save_asking, capture, update, instance, key, assigned, row)
+            return in_transaction(connection, ask) if plan.old_values == "exact" else ask()
 
-    statement = Statement(capture, compiler, plan, "update")
+    statement = CompiledStatement(capture, compiler, plan, "update")
     write = RowWrite(
-        plan, "update", statement.place, key, changed, written, "as_loaded" if believed else None
+        plan, "update", statement.connection, key, changed, written, "as_loaded" if believed else None
     )
     result = statement.run(update.run, lambda: write)
     # Only where nothing may be asked (`off`) does a save get here that seems to change nothing.
@@ -88,10 +95,10 @@ def _save_joined(
     """Save by one rewritten UPDATE that returns the old values and those of expressions."""
     plan = update.plan
 
-    def intent(statement: Statement) -> RowWrite:
-        return RowWrite(plan, "update", statement.place, key, *difference(assigned.values, {}))
+    def intent(statement: CompiledStatement) -> RowWrite:
+        return RowWrite(plan, "update", statement.connection, key, *difference(assigned.values, {}))
 
-    def note(statement: Statement, returned: Returned, new: Sequence[FieldPlan]) -> None:
+    def note(statement: CompiledStatement, returned: Returned, new: Sequence[ModelFieldPlan]) -> None:
         if not returned.count or returned.rows is None:
             statement.done()
             return
@@ -108,27 +115,20 @@ def _save_asking(
     capture: Capture, update: Update, instance: Any, key: Any, assigned: Assignment, row: dict[str, Any]
 ) -> Any:
     """Save with a SELECT of the row before, locked inside a transaction."""
-    from django.db import transaction
-
     plan, compiler = update.plan, update.compiler
-    connection = compiler.connection
-    autocommit = not connection.in_atomic_block and connection.get_autocommit()
-    if autocommit and plan.old_values == "exact":
-        with transaction.atomic(using=connection.alias):
-            return _save_asking(capture, update, instance, key, assigned, row)
-    statement = Statement(capture, compiler, plan, "update")
+    statement = CompiledStatement(capture, compiler, plan, "update")
     certain: OldValues = "as_loaded" if statement.autocommit else "exact"
     statement.take_write_lock()
     found = capture.tables.select_row(compiler, plan, key, assigned.fields, lock=not statement.autocommit)
     before = {} if found is None else {field.attname: value for field, value in found.items()}
     changed, written = difference(assigned.values, before)
-    intent = RowWrite(plan, "update", statement.place, key, changed, written, certain)
+    intent = RowWrite(plan, "update", statement.connection, key, changed, written, certain)
     result = statement.run(update.run, lambda: intent)
     try:
         if not result:
             statement.done()
             return result
-        after: dict[FieldPlan, Any] = {}
+        after: dict[ModelFieldPlan, Any] = {}
         if assigned.expressions:
             now = capture.tables.select_row(compiler, plan, key, assigned.expressions, lock=False)
             after = {field: freeze(value) for field, value in (now or {}).items()}
@@ -141,13 +141,13 @@ def _save_asking(
 
 def _note_asked(
     capture: Capture,
-    statement: Statement,
+    statement: CompiledStatement,
     instance: Any,
     key: Any,
     assigned: Assignment,
     row: dict[str, Any],
     before: dict[str, Any],
-    after: dict[FieldPlan, Any],
+    after: dict[ModelFieldPlan, Any],
     certain: OldValues,
 ) -> None:
     """Note a save whose old values came from the row.
@@ -167,7 +167,7 @@ def _note_asked(
         write = RowWrite(
             statement.plan,
             "update",
-            statement.place,
+            statement.connection,
             key,
             changed,
             written,
@@ -178,19 +178,17 @@ def _note_asked(
 
 def _note_save(
     capture: Capture,
-    statement: Statement,
+    statement: CompiledStatement,
     instance: Any,
     key: Any,
-    written: Sequence[tuple[FieldPlan, Any]],
+    written: Sequence[tuple[ModelFieldPlan, Any]],
     row: dict[str, Any],
-    unknown: Sequence[FieldPlan],
+    unknown: Sequence[ModelFieldPlan],
     write: RowWrite | None,
 ) -> None:
     """Hold the write and make what was written what the instance has loaded."""
     plan, state = statement.plan, instance._state
-    alias = statement.connection.alias
-    mark = capture.transactions.mark(statement.connection)
-    seq = capture.freshness.wrote(alias, plan, key, mark)
+    seq = statement.connection.wrote(plan, key)
     values = {**row}
     parts = (key,) if len(plan.keys) == 1 else key
     for field, part in zip(plan.keys, parts, strict=True):
@@ -204,5 +202,5 @@ def _note_save(
     if write is None:
         statement.done()
         return
-    write.state, write.previous = state, previous
+    write.on_undo = (put_back, state, previous)
     statement.done(write)

@@ -11,12 +11,13 @@ from typing import Any, NamedTuple
 
 from msgspec import UNSET
 
-from otel_audit.capture.freshness import COMMITTED, STATE_KEY, Loaded
+from otel_audit.capture.freshness import COMMITTED
 from otel_audit.capture.writes import RowWrite
 from otel_audit.errors import AuditError
-from otel_audit.instrumentation.django.connection import ConnectionState
-from otel_audit.instrumentation.django.plan import FieldPlan, ModelPlan
-from otel_audit.instrumentation.django.writes.state import Capture, Statement
+from otel_audit.instrumentation.django.connection import DjangoConnection
+from otel_audit.instrumentation.django.loaded import STATE_KEY, Loaded, Saving, put_back
+from otel_audit.instrumentation.django.plan import ModelFieldPlan, ModelPlan
+from otel_audit.instrumentation.django.writes.state import Capture, CompiledStatement
 from otel_audit.values import ATOMS, freeze, same
 
 
@@ -30,7 +31,7 @@ class _Image:
         self._attnames = attnames
         self._row = row
 
-    def __iter__(self) -> Iterator[tuple[FieldPlan, Any]]:
+    def __iter__(self) -> Iterator[tuple[ModelFieldPlan, Any]]:
         by_attname, row = self._plan.by_attname, self._row
         return iter([(by_attname[attname], row[attname]) for attname in self._attnames])
 
@@ -41,12 +42,12 @@ class _Save(NamedTuple):
     write: RowWrite
     row: dict[str, Any]
     loaded: Loaded
-    state: ConnectionState
-    statement: Statement | None
+    connection: DjangoConnection
+    statement: CompiledStatement | None
 
 
 def save_quickly(
-    capture: Capture, plan: ModelPlan, compiler: Any, saving: tuple[Any, Any, Any], run: Callable[[], Any]
+    capture: Capture, plan: ModelPlan, compiler: Any, saving: Saving, run: Callable[[], Any]
 ) -> Any:
     """Run the UPDATE of a common save and note it; ``NotImplemented`` if it is not one, and nothing ran."""
     try:
@@ -55,8 +56,8 @@ def save_quickly(
         prepared = None
     if prepared is None:
         return NotImplemented
-    write, row, loaded, state, statement = prepared
-    connection, thread = compiler.connection, capture.thread
+    write, row, loaded, connection, statement = prepared
+    thread = capture.thread
     thread.saving = None
     if statement is None:
         result = _run_in_transaction(capture, compiler, plan, write, run)
@@ -64,22 +65,22 @@ def save_quickly(
         result = statement.run(run, lambda: write)
     try:
         if result:
-            mark = COMMITTED if statement is not None and statement.immediate else state.mark
-            seq = capture.freshness.wrote(connection.alias, plan, write.key, mark)
-            write.state, write.previous = saving[0]._state, loaded
-            write.state.__dict__[STATE_KEY] = Loaded(None, row, thread.epoch, seq)
+            mark = COMMITTED if statement is not None and statement.immediate else connection.mark
+            seq = capture.freshness.wrote(connection.name, plan.table, write.key, mark)
+            state = saving.instance._state
+            write.on_undo = (put_back, state, loaded)
+            state.__dict__[STATE_KEY] = Loaded(None, row, thread.epoch, seq)
             if statement is not None:
                 statement.done(write)
             else:
-                write.origin = state
-                state.locked = True
-                capture.transactions.add(state, write)
+                connection.locked = True
+                connection.add(write)
         elif statement is not None:
             statement.done()
     except AuditError:
         raise
     except Exception as error:
-        (statement or Statement(capture, compiler, plan, "update")).recover(error, 1)
+        (statement or CompiledStatement(capture, compiler, plan, "update")).recover(error, 1)
     return result
 
 
@@ -93,11 +94,11 @@ def _run_in_transaction(
     try:
         return run()
     except BaseException as error:
-        Statement(capture, compiler, plan, "update").failed(error, write, executed)
+        CompiledStatement(capture, compiler, plan, "update").raised(error, executed, lambda: write)
         raise
 
 
-def _prepare(capture: Capture, plan: ModelPlan, compiler: Any, saving: tuple[Any, Any, Any]) -> _Save | None:
+def _prepare(capture: Capture, plan: ModelPlan, compiler: Any, saving: Saving) -> _Save | None:
     """Compare what is written with what was loaded; ``None`` unless everything is plain and certain."""
     instance, key, _ = saving
     connection = compiler.connection
@@ -112,13 +113,13 @@ def _prepare(capture: Capture, plan: ModelPlan, compiler: Any, saving: tuple[Any
         or state.db != alias
         or plan.old_values == "exact"
         or type(key) not in ATOMS
-        or not capture.freshness.current(alias, plan, key, loaded, capture.thread)
+        or not capture.freshness.current(alias, plan.table, key, loaded, capture.thread)
     ):
         return None
     row = loaded.by_name()
     if row.get(plan.keys[0].attname, UNSET) != key or len(plan.keys) != 1:
         return None
-    changed: list[tuple[FieldPlan, Any, Any]] = []
+    changed: list[tuple[ModelFieldPlan, Any, Any]] = []
     significant = False
     attnames: list[str] = []
     for field, _, value in compiler.query.values:
@@ -144,10 +145,10 @@ def _prepare(capture: Capture, plan: ModelPlan, compiler: Any, saving: tuple[Any
     after = row.copy()
     for target, _, new in changed:
         after[target.attname] = new
-    connection_state = capture.transactions.state(connection)
-    if connection_state.place is None:
-        connection_state.place = capture.place(connection)
+    ours = capture.transactions.state(connection)
+    if not ours.system:
+        ours.identify()
     image = _Image(plan, attnames, after)
-    write = RowWrite(plan, "update", connection_state.place, key, changed, image, "as_loaded")
-    statement = None if connection.in_atomic_block else Statement(capture, compiler, plan, "update")
-    return _Save(write, after, loaded, connection_state, statement)
+    write = RowWrite(plan, "update", ours, key, changed, image, "as_loaded")
+    statement = None if connection.in_atomic_block else CompiledStatement(capture, compiler, plan, "update")
+    return _Save(write, after, loaded, ours, statement)

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
-from otel_audit.capture.writes import Rows
-from otel_audit.config.model import DjangoConfig
-from otel_audit.instrumentation.django.plan import FieldPlan, ModelPlan
+from otel_audit.capture.bulk import ReturnedRows
+from otel_audit.config.model import CaptureSection
+from otel_audit.instrumentation.django.plan import ModelFieldPlan, ModelPlan
 from otel_audit.record import Completeness
 
 _CHUNK: Final = 2000
@@ -52,8 +52,8 @@ class Tables:
         self._known[connection.alias, table] = Abilities(False, False, False)
 
     def select_row(
-        self, compiler: Any, plan: ModelPlan, key: Any, columns: Sequence[FieldPlan], *, lock: bool
-    ) -> dict[FieldPlan, Any] | None:
+        self, compiler: Any, plan: ModelPlan, key: Any, columns: Sequence[ModelFieldPlan], *, lock: bool
+    ) -> dict[ModelFieldPlan, Any] | None:
         """Read columns of one row by its key, ``None`` if it is not there; ``lock`` holds it."""
         connection = compiler.connection
         cached = (connection.alias, plan.table, tuple(column.column for column in columns), lock)
@@ -99,7 +99,7 @@ def _ask(connection: Any, table: str) -> Abilities:
     return Abilities(returning=False, joined_update=False, select=True)
 
 
-def _key_select(compiler: Any, plan: ModelPlan, columns: Sequence[FieldPlan], *, lock: bool) -> str:
+def _key_select(compiler: Any, plan: ModelPlan, columns: Sequence[ModelFieldPlan], *, lock: bool) -> str:
     connection = compiler.connection
     quote = connection.ops.quote_name
     selected = ", ".join(
@@ -113,7 +113,7 @@ def _key_select(compiler: Any, plan: ModelPlan, columns: Sequence[FieldPlan], *,
     return f"SELECT {selected} FROM {quote(plan.table)} WHERE {where}{suffix}"
 
 
-def converted(compiler: Any, plans: Sequence[FieldPlan]) -> Callable[[list[Any]], Iterable[Any]]:
+def converted(compiler: Any, plans: Sequence[ModelFieldPlan]) -> Callable[[list[Any]], Iterable[Any]]:
     """Give a function from driver rows of these columns to rows of Python's values."""
     table = plans[0].field.model._meta.db_table
     converters = compiler.get_converters([plan.field.get_col(table) for plan in plans])
@@ -122,7 +122,7 @@ def converted(compiler: Any, plans: Sequence[FieldPlan]) -> Callable[[list[Any]]
     return lambda rows: compiler.apply_converters(rows, converters)
 
 
-def fetch(cursor: Any, config: DjangoConfig, width: int) -> tuple[list[Any] | None, int, Completeness]:
+def fetch(cursor: Any, config: CaptureSection, width: int) -> tuple[list[Any] | None, int, Completeness]:
     """Read all rows, keeping whole rows, keys (``width`` first columns) or only their number.
 
     Returns (rows, count, completeness).
@@ -149,12 +149,12 @@ def fetch(cursor: Any, config: DjangoConfig, width: int) -> tuple[list[Any] | No
 class Returned:
     """What a statement of ours gave back."""
 
-    rows: Rows | None
+    rows: ReturnedRows | None
     count: int
     completeness: Completeness
 
 
-def columns_of(cursor: Any, plan: ModelPlan) -> tuple[list[FieldPlan], list[int]]:
+def columns_of(cursor: Any, plan: ModelPlan) -> tuple[list[ModelFieldPlan], list[int]]:
     """Match the columns a cursor returns to the model's, keys first: (plans, positions).
 
     The table may have columns the model does not know, or not yet all it knows.
@@ -165,7 +165,9 @@ def columns_of(cursor: Any, plan: ModelPlan) -> tuple[list[FieldPlan], list[int]
     return found, [positions[field.column] for field in found]
 
 
-def delete_returning(compiler: Any, plan: ModelPlan, config: DjangoConfig, sql: str, params: Any) -> Returned:
+def delete_returning(
+    compiler: Any, plan: ModelPlan, config: CaptureSection, sql: str, params: Any
+) -> Returned:
     """Run a compiled single-table DELETE and return the rows it deleted."""
     connection = compiler.connection
     with connection.cursor() as cursor:
@@ -178,7 +180,7 @@ def delete_returning(compiler: Any, plan: ModelPlan, config: DjangoConfig, sql: 
         return Returned(None, count, "count")
     if completeness == "ids":
         plans = plans[: len(plan.keys)]
-    return Returned(Rows(plans, rows, converted(compiler, plans)), count, completeness)
+    return Returned(ReturnedRows(plans, rows, converted(compiler, plans)), count, completeness)
 
 
 class _Picked:
@@ -203,8 +205,8 @@ class JoinedUpdate(NamedTuple):
 def joined_update(
     compiler: Any,
     plan: ModelPlan,
-    old: Sequence[FieldPlan],
-    new: Sequence[FieldPlan],
+    old: Sequence[ModelFieldPlan],
+    new: Sequence[ModelFieldPlan],
     sql: str,
     params: Sequence[Any],
 ) -> JoinedUpdate | None:
@@ -243,10 +245,10 @@ def joined_update(
 def update_returning(
     compiler: Any,
     plan: ModelPlan,
-    config: DjangoConfig,
+    config: CaptureSection,
     statement: JoinedUpdate,
-    old: Sequence[FieldPlan],
-    new: Sequence[FieldPlan],
+    old: Sequence[ModelFieldPlan],
+    new: Sequence[ModelFieldPlan],
 ) -> Returned:
     """Run a rewritten UPDATE and return key, old and new values of its rows."""
     with compiler.connection.cursor() as cursor:
@@ -255,7 +257,7 @@ def update_returning(
     if rows is None:
         return Returned(None, count, "count")
     plans = list(plan.keys) if completeness == "ids" else [*plan.keys, *old, *new]
-    return Returned(Rows(plans, rows, converted(compiler, plans)), count, completeness)
+    return Returned(ReturnedRows(plans, rows, converted(compiler, plans)), count, completeness)
 
 
 def take_write_lock(connection: Any, table: str, *, visibly: bool = True) -> None:
@@ -305,14 +307,14 @@ def matching_query(query: Any, plan: ModelPlan) -> Any:
 
 
 def select_matching(
-    query: Any, plan: ModelPlan, columns: Sequence[FieldPlan], compiler: Any, config: DjangoConfig
+    query: Any, plan: ModelPlan, columns: Sequence[ModelFieldPlan], compiler: Any, config: CaptureSection
 ) -> Returned:
     """Run a :func:`matching_query`: key columns and ``columns`` of its rows, locked where the database locks.
 
     Reads no more rows than may be recorded; where there are more, reads keys only, or nothing (``count`` 0).
     """
     connection = compiler.connection
-    steps: tuple[tuple[list[FieldPlan], int, Completeness], ...] = (
+    steps: tuple[tuple[list[ModelFieldPlan], int, Completeness], ...] = (
         ([*plan.keys, *columns], config.max_bulk_rows, "full"),
         (list(plan.keys), config.max_bulk_ids, "ids"),
     )
@@ -321,11 +323,11 @@ def select_matching(
         limited.set_limits(high=limit + 1)
         rows = _select(limited, plans, connection)
         if len(rows) <= limit:
-            return Returned(Rows(plans, rows, converted(compiler, plans)), len(rows), completeness)
+            return Returned(ReturnedRows(plans, rows, converted(compiler, plans)), len(rows), completeness)
     return Returned(None, 0, "count")
 
 
-def _select(query: Any, plans: Sequence[FieldPlan], connection: Any) -> list[Any]:
+def _select(query: Any, plans: Sequence[ModelFieldPlan], connection: Any) -> list[Any]:
     from django.core.exceptions import EmptyResultSet
 
     alias = query.get_initial_alias()
@@ -343,7 +345,7 @@ def _select(query: Any, plans: Sequence[FieldPlan], connection: Any) -> list[Any
 
 
 def select_rows(
-    compiler: Any, plan: ModelPlan, condition: Any, columns: Sequence[FieldPlan]
+    compiler: Any, plan: ModelPlan, condition: Any, columns: Sequence[ModelFieldPlan]
 ) -> list[tuple[Any, ...]]:
     """Read key columns and ``columns`` of the rows matching a ``Q``, locked where the database locks rows."""
     from django.db.models.sql.query import Query
@@ -357,7 +359,7 @@ def select_rows(
 
 
 def select_by_keys(
-    compiler: Any, plan: ModelPlan, keys: Sequence[Any], columns: Sequence[FieldPlan]
+    compiler: Any, plan: ModelPlan, keys: Sequence[Any], columns: Sequence[ModelFieldPlan]
 ) -> dict[Any, tuple[Any, ...]]:
     """Read columns of many rows by key: key (as Python's value) to values."""
     from django.db.models import Q
@@ -366,6 +368,6 @@ def select_by_keys(
     found: dict[Any, tuple[Any, ...]] = {}
     for start in range(0, len(keys), _KEYS_PER_QUERY):
         some = Q(pk__in=list(keys[start : start + _KEYS_PER_QUERY]))
-        for row in select_rows(compiler, plan, some, columns):
-            found[row[0] if width == 1 else row[:width]] = row[width:]
+        rows = select_rows(compiler, plan, some, columns)
+        found.update(zip(plan.keys_in(rows), (row[width:] for row in rows), strict=True))
     return found

@@ -1,8 +1,4 @@
-"""Write capture: what the wrappers around Django's compilers share.
-
-A captured statement goes three steps: prepare (ours), run (the application's statement, never guarded),
-record (ours). A fault of ours in the first or last step costs detail, never the statement.
-"""
+"""Write capture: what the wrappers around Django's compilers share."""
 
 from __future__ import annotations
 
@@ -10,18 +6,21 @@ import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from otel_audit.capture.dbapi import connected
-from otel_audit.capture.freshness import Freshness, ThreadState
-from otel_audit.capture.policy import ModelPolicy
+from otel_audit.capture import dbapi
+from otel_audit.capture.freshness import Freshness
+from otel_audit.capture.plan import Verb
+from otel_audit.capture.statement import Statement
 from otel_audit.capture.transaction_buffer import TransactionBuffer
-from otel_audit.capture.writes import BulkWrite, CapturedWrite, NoWrite, Place, Verb
+from otel_audit.capture.writes import CapturedWrite
 from otel_audit.config.model import AuditConfig
 from otel_audit.errors import AuditError
-from otel_audit.instrumentation.django.connection import Transactions
-from otel_audit.instrumentation.django.plan import NOT_AUDITED, ModelPlan
+from otel_audit.instrumentation.django.connection import DjangoConnection, Transactions
+from otel_audit.instrumentation.django.loaded import ThreadState
+from otel_audit.instrumentation.django.plan import NOT_AUDITED, ModelPlan, ModelPolicy
 from otel_audit.instrumentation.django.writes.sql import Abilities, Tables, take_write_lock
 from otel_audit.pipeline import provider
-from otel_audit.pipeline.failures import Faults
+from otel_audit.pipeline.failures import Failures
+from otel_audit.record import Database
 
 if TYPE_CHECKING:
     from otel_audit.pipeline.logger import AuditLogger
@@ -42,11 +41,10 @@ class Capture:
         self._pipeline = pipeline
         self.thread = ThreadState()
         self.freshness = Freshness()
-        self.faults = Faults(fail_closed=config.on_error == "fail_closed")
+        self.failures = Failures("Django", fail_closed=config.on_error == "fail_closed")
         self.tables = Tables()
-        self.transactions = Transactions(self._buffer, self.thread, self.freshness, self.faults)
+        self.transactions = Transactions(self._buffer, self.thread, self.freshness, self.failures)
         self._plans: dict[str, dict[Any, ModelPlan]] = {}
-        self._places: dict[tuple[str, str, str], Place] = {}
 
     def _buffer(self) -> TransactionBuffer:
         logger = None if self._pipeline is None else self._pipeline.logger
@@ -69,9 +67,9 @@ class Capture:
         if found is None:
             concrete = model._meta.concrete_model
             try:
-                found = ModelPlan(concrete, self.policy.settings(concrete), vendor)
+                found = ModelPlan(concrete, self.policy.of(concrete), vendor)
             except Exception as error:
-                self.faults.report(f"model {model.__name__}", error, lost=1)
+                self.failures.report(f"model {model.__name__}", error, lost=1)
                 return NOT_AUDITED
             # Models of migrations and tests are classes made anew each time.
             if len(plans) >= _MAX_PLANS:
@@ -85,7 +83,7 @@ class Capture:
         if known is not None:
             return known
         connection.ensure_connection()
-        if connection.vendor == "sqlite" and not connection.get_autocommit():
+        if dbapi.dialect(connection.vendor).one_writer and not connection.get_autocommit():
             # Asking reads the schema: in a transaction that has not written yet this would be the snapshot
             # that cannot be upgraded afterwards.
             state = self.transactions.state(connection)
@@ -94,37 +92,31 @@ class Capture:
                 state.locked = True
         return self.tables.ask(connection, plan.table)
 
-    def place(self, connection: Any) -> Place:
-        """Say where writes through ``connection`` go."""
-        name = str(connection.settings_dict.get("NAME") or "")
-        key = (connection.alias, connection.vendor, name)
-        found = self._places.get(key)
-        if found is None:
-            system = connection.vendor
-            if system == "mysql" and connection.mysql_is_mariadb:
-                system = "mariadb"
-            found = self._places[key] = Place(system, name, self.config, self.faults)
+    def connection(self, connection: Any) -> DjangoConnection:
+        """Return ours of one of Django's connections, which knows the system it is."""
+        found = self.transactions.state(connection)
+        if not found.system:
+            found.identify()
         return found
 
+    def database(self, connection: Any) -> Database:
+        """Say in records where queries through one of Django's connections go."""
+        found = self.connection(connection)
+        return Database(found.system, found.namespace)
 
-class Statement:
-    """One captured statement, from before it runs until its effect is noted."""
+
+class CompiledStatement(Statement):
+    """The statement of one of Django's compilers."""
+
+    __slots__ = ("capture", "django")
 
     def __init__(self, capture: Capture, compiler: Any, plan: ModelPlan, verb: Verb) -> None:
         self.capture = capture
-        self.connection = compiler.connection
-        self.plan = plan
-        self.verb: Verb = verb
-        self.transactions = capture.transactions
-        self.state = self.transactions.state(self.connection)
-        self.immediate = self.transactions.immediate(self.connection, self.state)
-        # A TestCase never commits; its statements are settled like committed ones, without an intent.
-        self.autocommit = self.immediate and not self.connection.in_atomic_block
-        if self.state.place is None:
-            self.state.place = capture.place(self.connection)
-        self.place: Place = self.state.place
-        self._intent: CapturedWrite | None = None
-        self._handle: Any = None
+        self.django = compiler.connection
+        connection = capture.transactions.state(self.django)
+        if not connection.system:
+            connection.identify()
+        super().__init__(connection, plan, verb)
 
     def run(self, execute: Callable[[], Any], intent: Callable[[], CapturedWrite] | None = None) -> Any:
         """Run the application's statement, in autocommit with the intent of it on disk before.
@@ -132,120 +124,58 @@ class Statement:
         ``intent`` makes what is known of the statement before it runs; default its table.
         """
         if self.autocommit:
-            try:
-                self._handle = self.state.buffer.intend_now(self._intended(intent))
-            except AuditError:
-                raise
-            except Exception as error:
-                self.capture.faults.report("intend", error)
+            self.begin(self._intended(intent))
         thread = self.capture.thread
         thread.runs += 1
         executed = thread.executed
         try:
             result = execute()
         except BaseException as error:
-            try:
-                self.failed(error, self._intended(intent), executed)
-            except Exception as fault:  # of making the intent; the application's own exception is on its way
-                self.capture.faults.note("failed statement", fault)
+            self.raised(error, executed, intent)
             raise
-        if not self.autocommit and self.connection.vendor == "sqlite":
-            self.state.locked = True
+        if not self.autocommit:
+            self.ran()
         return result
+
+    def raised(
+        self, error: BaseException, executed: int, intent: Callable[[], CapturedWrite] | None = None
+    ) -> None:
+        """Note that it raised; ``executed`` is the thread's count of statements before it."""
+        from django.db import Error, InterfaceError, OperationalError
+
+        lost = isinstance(error, OperationalError | InterfaceError) and not dbapi.connected(
+            self.connection.system, self.connection.driver()
+        )
+        self.failed(
+            error,
+            sent=self.capture.thread.executed != executed,
+            refused=isinstance(error, Error) and not lost,
+            intent=self._intended(intent),
+        )
+
+    def _intended(self, intent: Callable[[], CapturedWrite] | None) -> CapturedWrite | None:
+        try:
+            return self._intent or (intent() if intent is not None else None)
+        except Exception as fault:
+            self.capture.failures.note("intend", fault)
+            return None
 
     def take_write_lock(self) -> None:
         """Take SQLite's write lock inside a transaction that has not taken it yet."""
-        if self.connection.vendor == "sqlite" and not self.autocommit and not self.state.locked:
-            take_write_lock(self.connection, self.plan.table)
-            self.state.locked = True
+        ours = self.connection
+        if not self.autocommit and not ours.locked and ours.dialect.one_writer:
+            take_write_lock(self.django, self.plan.table)
+            ours.locked = True
 
-    def _intended(self, intent: Callable[[], CapturedWrite] | None) -> CapturedWrite:
-        if self._intent is None:
-            self._intent = intent() if intent else CapturedWrite(self.plan, self.verb, self.place)
-            self._intent.origin = self.state
-        return self._intent
 
-    def done(self, *writes: CapturedWrite) -> None:
-        """Note what the statement did; nothing if it matched no row."""
-        for write in writes:
-            write.origin = self.state
-        if self.autocommit:
-            self._settle(writes)
-            return
-        for write in writes:
-            self.transactions.add(self.state, write)
-        if self.immediate and writes:
-            self.transactions.settle_testcase(self.connection)
+def in_transaction(connection: Any, run: Callable[[], Any]) -> Any:
+    """Run inside a transaction: one of its own in autocommit, where a lock would hold nothing."""
+    from django.db import transaction
 
-    def recover(self, error: BaseException, count: Any = None) -> None:
-        """Note the statement with its row count only: ``error`` is a fault of ours after it ran."""
-        self.capture.faults.report(self.verb, error)
-        write = CapturedWrite(self.plan, self.verb, self.place)
-        if type(count) is int:
-            write = (
-                BulkWrite(self.plan, self.verb, self.place, count)
-                if count
-                else NoWrite(self.plan, self.verb, self.place)
-            )
-        try:
-            self.capture.freshness.wrote_many(
-                self.connection.alias, self.plan, None, self.transactions.mark(self.connection)
-            )
-            self.done(write)
-        except AuditError:
-            raise
-        except Exception as fault:
-            self.capture.faults.report(f"{self.verb}, again", fault, lost=1)
-
-    def _settle(self, writes: tuple[CapturedWrite, ...]) -> None:
-        handle, self._handle = self._handle, None
-        first, *others = writes or (NoWrite(self.plan, self.verb, self.place),)
-        try:
-            # What is on disk already as it turned out need not be made and written once more.
-            settled = None if first is self._intent and handle is not None else first
-            self.state.buffer.settle_now(handle, settled, "success")
-            for write in others:
-                self.state.buffer.settle_now(None, write, "success")
-        except AuditError:
-            raise
-        except Exception as error:
-            self.capture.faults.report("settle", error, lost=len(writes))
-
-    def failed(self, error: BaseException, intent: CapturedWrite, executed: int) -> None:
-        """Note that the statement raised: nothing was written, unless its answer was lost.
-
-        ``executed`` is the thread's count of statements before it.
-        """
-        from django.db import Error, InterfaceError, OperationalError
-
-        intent.error = type(error).__qualname__
-        sent = self.capture.thread.executed != executed
-        lost = isinstance(error, OperationalError | InterfaceError) and not connected(self.connection)
-        refused = isinstance(error, Error) and not lost
-        try:
-            if self.autocommit:
-                self._failed_in_autocommit(intent, sent=sent, refused=refused)
-            elif refused and sent:
-                logger = self.capture.logger()
-                if logger is not None and self.capture.config.failures:
-                    transaction = self.state.buffer.transaction
-                    logger.emit(*intent.build(logger, "failure", transaction), at=intent.moment)
-            elif sent:
-                # Something after the statement raised; what was written shares the fate of the transaction.
-                self.transactions.add(self.state, intent)
-        except Exception as fault:
-            # The application's own exception is on its way; ours must not take its place.
-            self.capture.faults.note("failed statement", fault)
-
-    def _failed_in_autocommit(self, intent: CapturedWrite, *, sent: bool, refused: bool) -> None:
-        handle, self._handle = self._handle, None
-        buffer = self.state.buffer
-        if refused:
-            buffer.settle_now(handle, intent, "failure")
-        elif sent:
-            buffer.settle_now(handle, intent, "unknown")
-        else:  # it could not even be compiled
-            buffer.settle_now(handle, NoWrite(self.plan, self.verb, self.place), "failure")
+    if connection.in_atomic_block or not connection.get_autocommit():
+        return run()
+    with transaction.atomic(using=connection.alias):
+        return run()
 
 
 def guarded(
@@ -275,13 +205,13 @@ def guarded(
         if isinstance(error, Error) and (connection.in_atomic_block or not connection.autocommit):
             raise
         fault = error
-    statement = Statement(capture, compiler, plan, verb)
+    statement = CompiledStatement(capture, compiler, plan, verb)
     result = statement.run(plain)
     statement.recover(fault, len(result) if isinstance(result, list) else result)
     return result
 
 
-def reraise_database_error(error: Exception, statement: Statement) -> None:
+def reraise_database_error(error: Exception, statement: CompiledStatement) -> None:
     """Let a database error of our own statement reach the application inside a transaction.
 
     The transaction is aborted by it, and an application that retries on deadlocks must see it.

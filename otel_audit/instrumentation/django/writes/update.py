@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from otel_audit.capture.writes import BulkWrite, CapturedWrite, Rows
-from otel_audit.instrumentation.django.plan import FieldPlan, ModelPlan
+from otel_audit.capture.bulk import BulkWrite, ReturnedRows
+from otel_audit.capture.writes import CapturedWrite
+from otel_audit.instrumentation.django.plan import ModelFieldPlan, ModelPlan
 from otel_audit.instrumentation.django.writes.delete import keys_of
 from otel_audit.instrumentation.django.writes.joined import run_joined
 from otel_audit.instrumentation.django.writes.save import save
@@ -16,7 +17,12 @@ from otel_audit.instrumentation.django.writes.sql import (
     select_by_keys,
     select_matching,
 )
-from otel_audit.instrumentation.django.writes.state import Capture, Statement, reraise_database_error
+from otel_audit.instrumentation.django.writes.state import (
+    Capture,
+    CompiledStatement,
+    in_transaction,
+    reraise_database_error,
+)
 from otel_audit.instrumentation.django.writes.update_statement import Assignment, Update, assignment
 
 
@@ -38,18 +44,12 @@ def update_rows(capture: Capture, update: Update) -> Any:
         )
         if result is not NotImplemented:
             return result
-    return _update_selecting(capture, update, assigned)
+    return in_transaction(connection, lambda: _update_selecting(capture, update, assigned))
 
 
 def _update_selecting(capture: Capture, update: Update, assigned: Assignment) -> Any:
-    from django.db import transaction
-
     plan, compiler = update.plan, update.compiler
-    connection = compiler.connection
-    if not connection.in_atomic_block and connection.get_autocommit():
-        with transaction.atomic(using=connection.alias):
-            return _update_selecting(capture, update, assigned)
-    statement = Statement(capture, compiler, plan, "update")
+    statement = CompiledStatement(capture, compiler, plan, "update")
     statement.take_write_lock()
     found = select_matching(
         matching_query(compiler.query, plan), plan, assigned.fields, compiler, capture.config
@@ -69,36 +69,34 @@ def _update_selecting(capture: Capture, update: Update, assigned: Assignment) ->
 
 def _with_new_values(
     compiler: Any, plan: ModelPlan, assigned: Assignment, found: Returned
-) -> tuple[Returned, list[FieldPlan]]:
+) -> tuple[Returned, list[ModelFieldPlan]]:
     """Add what expressions became, read by key: (rows, fields whose new values they hold)."""
     fields = [field for field in assigned.expressions if field not in plan.keys]
     if not fields or found.rows is None or found.completeness != "full" or not found.count:
         return found, []
-    width = len(plan.keys)
     rows = found.rows.rows()
-    keys = [row[0] if width == 1 else tuple(row[:width]) for row in rows]
+    keys = plan.keys_in(rows)
     now = select_by_keys(compiler, plan, keys, fields)
     if any(key not in now for key in keys):  # the statement changed the keys themselves
         return found, []
     merged = [(*row, *now[key]) for row, key in zip(rows, keys, strict=True)]
-    return Returned(Rows([*found.rows.plans, *fields], merged), found.count, "full"), fields
+    return Returned(ReturnedRows([*found.rows.plans, *fields], merged), found.count, "full"), fields
 
 
 def _note_rows(
     capture: Capture,
-    statement: Statement,
+    statement: CompiledStatement,
     assigned: Assignment,
     returned: Returned,
-    new: Sequence[FieldPlan],
+    new: Sequence[ModelFieldPlan],
     more: int = 0,
 ) -> None:
     plan = statement.plan
     if not returned.count and more <= 0:
         statement.done()
         return
-    mark = capture.transactions.mark(statement.connection)
     keys = None if more > 0 else keys_of(plan, returned.rows)
-    capture.freshness.wrote_many(statement.connection.alias, plan, keys, mark)
+    statement.connection.wrote_many(plan, keys)
     full = returned.completeness == "full" and returned.rows is not None
     writes: list[CapturedWrite] = []
     if returned.count:
@@ -106,7 +104,7 @@ def _note_rows(
             BulkWrite(
                 plan,
                 "update",
-                statement.place,
+                statement.connection,
                 returned.count,
                 returned.rows,
                 old=assigned.fields if full else (),
@@ -123,33 +121,32 @@ def _note_rows(
 
 def _update_counting(capture: Capture, update: Update, assigned: Assignment) -> Any:
     """Run the UPDATE as it is; only the number of rows is known."""
-    statement = Statement(capture, update.compiler, update.plan, "update")
+    statement = CompiledStatement(capture, update.compiler, update.plan, "update")
     result = statement.run(update.run, lambda: _intent(statement, assigned))
     count = len(result) if isinstance(result, list) else result
     try:
-        mark = capture.transactions.mark(statement.connection)
-        capture.freshness.wrote_many(statement.connection.alias, update.plan, None, mark)
+        statement.connection.wrote_many(update.plan, None)
         statement.done(*([_count_only(statement, assigned, count)] if count else []))
     except Exception as error:
         statement.recover(error, count)
     return result
 
 
-def _count_only(statement: Statement, assigned: Assignment, count: int) -> CapturedWrite:
+def _count_only(statement: CompiledStatement, assigned: Assignment, count: int) -> CapturedWrite:
     return BulkWrite(
         statement.plan,
         "update",
-        statement.place,
+        statement.connection,
         count,
         new=assigned.expressions,
         constant=assigned.values,
     )
 
 
-def _intent(statement: Statement, assigned: Assignment) -> CapturedWrite:
+def _intent(statement: CompiledStatement, assigned: Assignment) -> CapturedWrite:
     """What is known before the statement runs: the table and the fields."""
     intent = BulkWrite(
-        statement.plan, "update", statement.place, 0, new=assigned.expressions, constant=assigned.values
+        statement.plan, "update", statement.connection, 0, new=assigned.expressions, constant=assigned.values
     )
     intent.completeness = "statement"
     return intent
@@ -176,9 +173,9 @@ def execute(
 
     update = Update(compiler, plan, run, rows_or_empty if returning_fields else row_count, returning)
     saving = capture.thread.saving
-    if saving is not None and saving[2] is plan.model and compiler.query.values:
+    if saving is not None and saving.model is plan.model and compiler.query.values:
         capture.thread.saving = None
-        return save(capture, update, saving[0], saving[1])
+        return save(capture, update, saving.instance, saving.key)
     return update_rows(capture, update)
 
 

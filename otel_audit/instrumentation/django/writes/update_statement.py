@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from msgspec import UNSET
 
-from otel_audit.instrumentation.django.plan import FieldPlan, ModelPlan
+from otel_audit.instrumentation.django.plan import ModelFieldPlan, ModelPlan
 from otel_audit.instrumentation.django.writes.sql import Returned
 from otel_audit.values import ATOMS, freeze, same
 
@@ -23,24 +23,24 @@ class Update(NamedTuple):
     plan: ModelPlan
     run: Callable[[], Any]
     result: Callable[[int, list[Any]], Any]
-    returning: Sequence[FieldPlan] = ()
+    returning: Sequence[ModelFieldPlan] = ()
 
 
 class Assignment(NamedTuple):
     """What an UPDATE sets: values by field, frozen, and the fields set to expressions."""
 
-    values: list[tuple[FieldPlan, Any]]
-    expressions: list[FieldPlan]
+    values: list[tuple[ModelFieldPlan, Any]]
+    expressions: list[ModelFieldPlan]
 
     @property
-    def fields(self) -> list[FieldPlan]:
+    def fields(self) -> list[ModelFieldPlan]:
         return [*(plan for plan, _ in self.values), *self.expressions]
 
 
 def assignment(plan: ModelPlan, query: Any) -> Assignment:
     """Read ``query.values``: what is written, after ``pre_save`` and ``update_fields``."""
-    values: list[tuple[FieldPlan, Any]] = []
-    expressions: list[FieldPlan] = []
+    values: list[tuple[ModelFieldPlan, Any]] = []
+    expressions: list[ModelFieldPlan] = []
     for field, _, value in query.values:
         target = plan.by_attname[field.attname]
         if type(value) not in ATOMS:
@@ -55,11 +55,11 @@ def assignment(plan: ModelPlan, query: Any) -> Assignment:
 
 
 def difference(
-    values: Sequence[tuple[FieldPlan, Any]], row: dict[str, Any]
-) -> tuple[list[tuple[FieldPlan, Any, Any]], list[tuple[FieldPlan, Any]]]:
+    values: Sequence[tuple[ModelFieldPlan, Any]], row: dict[str, Any]
+) -> tuple[list[tuple[ModelFieldPlan, Any, Any]], list[tuple[ModelFieldPlan, Any]]]:
     """Compare values to write with a row: (changed as field, old, new; all as field, value)."""
-    changed: list[tuple[FieldPlan, Any, Any]] = []
-    written: list[tuple[FieldPlan, Any]] = []
+    changed: list[tuple[ModelFieldPlan, Any, Any]] = []
+    written: list[tuple[ModelFieldPlan, Any]] = []
     for plan, value in values:
         old = row.get(plan.attname, UNSET)
         if old is value or (old is not UNSET and same(freeze(old), value)):
@@ -74,7 +74,9 @@ def difference(
     return changed, written
 
 
-def returning_rows(update: Update, new: Sequence[FieldPlan], returned: Returned, start: int) -> list[Any]:
+def returning_rows(
+    update: Update, new: Sequence[ModelFieldPlan], returned: Returned, start: int
+) -> list[Any]:
     """Give the rows the caller asked for; their conversion may raise as it would without us."""
     if not update.returning or returned.rows is None:
         return []

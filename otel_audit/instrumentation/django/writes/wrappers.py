@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from django import VERSION
 
-from otel_audit.capture.freshness import STATE_KEY, Loaded
-from otel_audit.capture.policy import ModelPolicy
 from otel_audit.config.model import AuditConfig
+from otel_audit.instrumentation.django.loaded import STATE_KEY, Loaded, Saving
+from otel_audit.instrumentation.django.plan import ModelPolicy
 from otel_audit.instrumentation.django.writes import delete, insert, update
 from otel_audit.instrumentation.django.writes.save_fast_path import save_quickly
 from otel_audit.instrumentation.django.writes.state import Capture, guarded, suppressing
@@ -75,7 +75,7 @@ class WriteCapture:
                 return original(compiler, result_type)
 
             saving = thread.saving
-            if saving is not None and saving[2] is plan.model:
+            if saving is not None and saving.model is plan.model:
                 result = save_quickly(capture, plan, compiler, saving, plain)
                 if result is not NotImplemented:
                     return result
@@ -166,7 +166,7 @@ class WriteCapture:
             plan = capture.plan(base_qs.model)
             if not plan.audited:
                 return original(instance, base_qs, using, pk_val, *args, **kwargs)
-            outer, thread.saving = thread.saving, (instance, pk_val, plan.model)
+            outer, thread.saving = thread.saving, Saving(instance, pk_val, plan.model)
             try:
                 return original(instance, base_qs, using, pk_val, *args, **kwargs)
             finally:
@@ -189,7 +189,7 @@ class WriteCapture:
             try:
                 _refreshed(instance, loaded)
             except Exception as error:
-                capture.faults.note("refresh_from_db", error)
+                capture.failures.note("refresh_from_db", error)
             return result
 
         return refresh_from_db  # type: ignore[return-value]
@@ -222,7 +222,7 @@ class WriteCapture:
         try:
             self._hook(sender)
         except Exception as error:
-            self.capture.faults.note("class_prepared", error)
+            self.capture.failures.note("class_prepared", error)
 
     def _hook(self, model: Any) -> None:
         """Keep what instances of an audited model are loaded with.
@@ -230,7 +230,7 @@ class WriteCapture:
         Per class, outermost: other models pay nothing, and an override of ``from_db`` that does not call
         ``super()`` is still seen.
         """
-        if not self.capture.policy.settings(model).audited or model.__module__ == "__fake__":
+        if not self.capture.policy.of(model).audited or model.__module__ == "__fake__":
             return
         previous = vars(model).get("from_db", _ABSENT)
         if previous is _ABSENT and getattr(model.from_db.__func__, "otel_audit", False):
@@ -252,7 +252,7 @@ class WriteCapture:
                 if thread.loaded is not None:
                     thread.loaded.append(loaded)
             except Exception as error:
-                capture.faults.note("from_db", error)
+                capture.failures.note("from_db", error)
             return instance
 
         # Django 6.1 looks whether a model takes the fetch mode, and warns its author if it does not.
