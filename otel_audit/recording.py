@@ -54,26 +54,21 @@ def record(
     if pipeline is None:
         _tell_once(event_name)
         return None
-    try:
-        made = pipeline.logger.record(
-            event_name,
-            action,
-            target=target,
-            changes=changes,
-            outcome=outcome,
-            actor=actor,
-            message=message,
-            error=error,
-            related=related,
-            attributes=attributes,
-            fields=fields,
-            log=log,
-            event_type=event_type,
-        )
-    except Exception as failure:  # noqa: BLE001 - logged and counted by failed()
-        pipeline.logger.failed(event_name, failure)
-        return None
-    return made if pipeline.logger.emit(made) else None
+    return pipeline.logger.log(
+        event_name,
+        action,
+        target=target,
+        changes=changes,
+        outcome=outcome,
+        actor=actor,
+        message=message,
+        error=error,
+        related=related,
+        attributes=attributes,
+        fields=fields,
+        log=log,
+        event_type=event_type,
+    )
 
 
 @cache

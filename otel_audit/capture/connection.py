@@ -12,25 +12,23 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from otel_audit.capture import dbapi
-from otel_audit.capture.freshness import COMMITTED, Epoch, Freshness, Mark, Reader
-from otel_audit.capture.transaction_buffer import Pending, TransactionBuffer
+from otel_audit.capture.freshness import COMMITTED, Epoch, Mark, OneConnection, Reader
+from otel_audit.capture.transaction_buffer import Pending
 from otel_audit.capture.transaction_sql import Effect
 from otel_audit.errors import AuditError
 from otel_audit.record import Database, Outcome
 
 if TYPE_CHECKING:
     from otel_audit.capture.plan import TablePlan
-    from otel_audit.pipeline.failures import Failures
+    from otel_audit.capture.state import CaptureState
 
 
 class Connection:
     """What capture knows of one connection.
 
     Args:
-        buffer: holds the writes of its open transaction.
-        reader: whoever sees what this connection has not committed yet.
-        freshness: what was written lately by this process.
-        failures: takes our own exceptions.
+        state: what the connections of one instrumentor share.
+        reader: whoever sees what this connection has not committed yet; default this connection alone.
         name: of its database among those of this process.
         system: ``db.system.name``: ``postgresql``, ``mysql``, ``mariadb``, ``sqlite`` …
         namespace: ``db.namespace``, the name of the database.
@@ -62,24 +60,22 @@ class Connection:
 
     def __init__(
         self,
-        buffer: TransactionBuffer,
-        reader: Reader,
-        freshness: Freshness,
-        failures: Failures,
+        state: CaptureState,
+        reader: Reader | None = None,
         *,
         name: str = "",
         system: str = "",
         namespace: str = "",
     ) -> None:
-        self.buffer = buffer
-        self.reader = reader
-        self.freshness = freshness
-        self.failures = failures
+        self.buffer = state.buffer()
+        self.reader: Reader = reader or OneConnection()
+        self.freshness = state.freshness
+        self.failures = state.failures
         self.name = name
         self.system = system
         self.dialect = dbapi.dialect(system)
         self.namespace = namespace
-        self.mark = Mark(reader.identity)
+        self.mark = Mark(self.reader.identity)
         self.pending = 0
         self.raw = False
         self.locked = False

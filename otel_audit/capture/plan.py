@@ -51,7 +51,7 @@ class TablePlan:
         settings: what the configuration says about it.
     """
 
-    __slots__ = ("audited", "event", "fields", "keys", "label", "old_values", "strategies", "table")
+    __slots__ = ("audited", "event", "fields", "keys", "label", "old_values", "reads", "strategies", "table")
 
     def __init__(
         self,
@@ -67,6 +67,7 @@ class TablePlan:
         self.fields: Sequence[Any] = fields
         self.keys: Sequence[Any] = keys
         self.audited = settings.audited
+        self.reads = settings.reads
         self.old_values = settings.old_values
         hidden = {plan.name: "mask" for plan in fields if plan.hidden}
         self.strategies: Mapping[str, str] = hidden | dict(settings.strategies)

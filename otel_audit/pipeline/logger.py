@@ -45,6 +45,7 @@ from otel_audit.record import (
     Target,
     new_record_id,
 )
+from otel_audit.values import text
 
 _NO_DATABASE: Final = Database()
 _KNOWN_NAMES: Final = 10_000
@@ -265,6 +266,27 @@ class AuditLogger:
             for record in records[:MAX_EVENTS]:
                 self.span_event(record, at)
         return True
+
+    def log(self, event_name: str, action: str, **parts: Any) -> AuditRecord | None:
+        """Record something that has happened and is settled: a login, a denial, the application's own.
+
+        Args:
+            event_name: as for :meth:`record`.
+            action: as for :meth:`record`.
+            parts: what else :meth:`record` takes.
+
+        Returns:
+            The record; None if it could not be made or was not kept, which is logged and counted.
+
+        Raises:
+            AuditError: the same, and ``on_error`` is ``fail_closed``.
+        """
+        try:
+            record = self.record(event_name, action, **parts)
+        except Exception as error:  # noqa: BLE001 - whatever was handed over; failed() says and counts it
+            self.failed(text(event_name) or "a record without a name", error)
+            return None
+        return record if self.emit(record, at=parts.get("at")) else None
 
     def keep(self, records: Sequence[AuditRecord], *, may_raise: bool = True) -> bool:
         """Keep settled records without any span event; what was dropped before is told of first.

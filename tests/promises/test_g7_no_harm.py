@@ -25,7 +25,6 @@ from otel_audit.instrumentation.django import loaded, plan
 from otel_audit.instrumentation.django.writes import (
     delete,
     insert,
-    joined,
     save,
     save_fast_path,
     sql,
@@ -121,7 +120,6 @@ PARTS = (
     delete,
     freshness,
     insert,
-    joined,
     loaded,
     plan,
     save,

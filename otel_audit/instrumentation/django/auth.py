@@ -99,14 +99,7 @@ class AuthCapture:
         if logger is None:
             return
         with self._request_of(request):
-            try:
-                record = logger.record(
-                    event_name, action, outcome=outcome, actor=actor, target=target, error=error
-                )
-            except Exception as fault:
-                logger.failed(event_name, fault)
-            else:
-                logger.emit(record)
+            logger.log(event_name, action, outcome=outcome, actor=actor, target=target, error=error)
 
     def _request_of(self, request: Any) -> AbstractContextManager[None]:
         """Lend the request's scope where the middleware did not see it, as in a thread of the application."""

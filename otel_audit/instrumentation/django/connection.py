@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from otel_audit.capture import dbapi
 from otel_audit.capture.connection import Connection
-from otel_audit.capture.freshness import Epoch, Freshness
-from otel_audit.capture.transaction_buffer import TransactionBuffer
+from otel_audit.capture.freshness import Epoch
 from otel_audit.capture.transaction_sql import ORDINARY, effect_of, is_ordinary
 
 if TYPE_CHECKING:
+    from otel_audit.capture.state import CaptureState
     from otel_audit.instrumentation.django.loaded import ThreadState
-    from otel_audit.pipeline.failures import Failures
 
 _STATE: Final = "_otel_audit"
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -29,12 +28,10 @@ class DjangoConnection(Connection):
 
     __slots__ = ("django",)
 
-    def __init__(self, django: Any, buffer: TransactionBuffer, capture: Transactions) -> None:
+    def __init__(self, django: Any, state: CaptureState, thread: ThreadState) -> None:
         super().__init__(
-            buffer,
-            capture.thread,
-            capture.freshness,
-            capture.failures,
+            state,
+            thread,
             name=django.alias,
             namespace=str(django.settings_dict.get("NAME") or ""),
         )
@@ -85,17 +82,9 @@ class DjangoConnection(Connection):
 class Transactions:
     """The wrappers around Django's transaction handling."""
 
-    def __init__(
-        self,
-        buffer: Callable[[], TransactionBuffer],
-        thread: ThreadState,
-        freshness: Freshness,
-        failures: Failures,
-    ) -> None:
-        self._buffer = buffer
+    def __init__(self, state: CaptureState, thread: ThreadState) -> None:
+        self._shared = state
         self.thread = thread
-        self.freshness = freshness
-        self.failures = failures
 
     # --- used by capture -----------------------------------------------------------------------
 
@@ -103,7 +92,7 @@ class Transactions:
         """Return ours of a connection, new in a forked child: the parent settles what it began."""
         found: DjangoConnection | None = connection.__dict__.get(_STATE)
         if found is None or found.pid != os.getpid():
-            found = DjangoConnection(connection, self._buffer(), self)
+            found = DjangoConnection(connection, self._shared, self.thread)
             connection.__dict__[_STATE] = found
         return found
 

@@ -1,4 +1,4 @@
-"""Which responses are refusals: a pure decision on request and response."""
+"""Which responses deny a request: a pure decision on request and response."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from django.shortcuts import resolve_url
 LOGIN_REQUIRED = "login_required"
 _DENIED: Final = frozenset({401, 403})
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
-REFUSING: Final = _DENIED | _REDIRECTS
-"""The only statuses a refusal can have."""
+DENYING: Final = _DENIED | _REDIRECTS
+"""The only statuses a denial can have."""
 
 
-def refusal(request: HttpRequest, response: HttpResponseBase, login_url: object) -> str | None:
-    """Say why ``response`` refuses ``request``: ``401``, ``403``, ``login_required``; None if it does not.
+def denial(request: HttpRequest, response: HttpResponseBase, login_url: object) -> str | None:
+    """Say why ``response`` denies ``request``: ``401``, ``403``, ``login_required``; None if it does not.
 
     A redirect to the login is one that promises to come back: ``login_required``, Django's mixins and
     middleware and the admin all add the address asked for. So a logout that ends at the login page is none.

@@ -15,7 +15,6 @@ from msgspec import UNSET
 from otel_audit.capture.writes import RowWrite
 from otel_audit.instrumentation.django.loaded import STATE_KEY, Loaded, put_back
 from otel_audit.instrumentation.django.plan import ModelFieldPlan
-from otel_audit.instrumentation.django.writes.joined import run_joined
 from otel_audit.instrumentation.django.writes.sql import Returned
 from otel_audit.instrumentation.django.writes.state import (
     Capture,
@@ -28,6 +27,7 @@ from otel_audit.instrumentation.django.writes.update_statement import (
     Update,
     assignment,
     difference,
+    run_joined,
 )
 from otel_audit.record import OldValues
 from otel_audit.values import freeze, same

@@ -7,10 +7,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from otel_audit.capture import dbapi
-from otel_audit.capture.freshness import Freshness
 from otel_audit.capture.plan import Verb
+from otel_audit.capture.state import CaptureState
 from otel_audit.capture.statement import Statement
-from otel_audit.capture.transaction_buffer import TransactionBuffer
 from otel_audit.capture.writes import CapturedWrite
 from otel_audit.config.model import AuditConfig
 from otel_audit.errors import AuditError
@@ -18,42 +17,27 @@ from otel_audit.instrumentation.django.connection import DjangoConnection, Trans
 from otel_audit.instrumentation.django.loaded import ThreadState
 from otel_audit.instrumentation.django.plan import NOT_AUDITED, ModelPlan, ModelPolicy
 from otel_audit.instrumentation.django.writes.sql import Abilities, Tables, take_write_lock
-from otel_audit.pipeline import provider
-from otel_audit.pipeline.failures import Failures
 from otel_audit.record import Database
 
 if TYPE_CHECKING:
-    from otel_audit.pipeline.logger import AuditLogger
     from otel_audit.pipeline.provider import AuditPipeline
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _MAX_PLANS: Final = 4096
 
 
-class Capture:
+class Capture(CaptureState):
     """The state of write capture in this process, and the plans of the models it has met."""
 
-    def __init__(
-        self, policy: ModelPolicy, config: AuditConfig, pipeline: AuditPipeline | None = None
-    ) -> None:
-        self.policy = policy
-        self.config = config.django
-        self._pipeline = pipeline
+    policy: ModelPolicy
+
+    def __init__(self, config: AuditConfig, pipeline: AuditPipeline | None = None) -> None:
+        super().__init__("Django", config, config.django, pipeline)
+        self.policy = ModelPolicy(config.django)
         self.thread = ThreadState()
-        self.freshness = Freshness()
-        self.failures = Failures("Django", fail_closed=config.on_error == "fail_closed")
         self.tables = Tables()
-        self.transactions = Transactions(self._buffer, self.thread, self.freshness, self.failures)
+        self.transactions = Transactions(self, self.thread)
         self._plans: dict[str, dict[Any, ModelPlan]] = {}
-
-    def _buffer(self) -> TransactionBuffer:
-        logger = None if self._pipeline is None else self._pipeline.logger
-        return TransactionBuffer(logger, failures=self.config.failures)
-
-    def logger(self) -> AuditLogger | None:
-        """Give the logger of the pipeline: the one given, or the current one."""
-        pipeline = self._pipeline or provider.current()
-        return None if pipeline is None else pipeline.logger
 
     def plan(self, model: Any, vendor: str = "") -> ModelPlan:
         """Give the plan of ``model`` on a database of ``vendor``; a proxy has that of its concrete model.

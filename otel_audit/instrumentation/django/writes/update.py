@@ -9,7 +9,6 @@ from otel_audit.capture.bulk import BulkWrite, ReturnedRows
 from otel_audit.capture.writes import CapturedWrite
 from otel_audit.instrumentation.django.plan import ModelFieldPlan, ModelPlan
 from otel_audit.instrumentation.django.writes.delete import keys_of
-from otel_audit.instrumentation.django.writes.joined import run_joined
 from otel_audit.instrumentation.django.writes.save import save
 from otel_audit.instrumentation.django.writes.sql import (
     Returned,
@@ -23,7 +22,12 @@ from otel_audit.instrumentation.django.writes.state import (
     in_transaction,
     reraise_database_error,
 )
-from otel_audit.instrumentation.django.writes.update_statement import Assignment, Update, assignment
+from otel_audit.instrumentation.django.writes.update_statement import (
+    Assignment,
+    Update,
+    assignment,
+    run_joined,
+)
 
 
 def update_rows(capture: Capture, update: Update) -> Any:

@@ -1,4 +1,4 @@
-"""What an UPDATE sets, and how that differs from a row."""
+"""What an UPDATE sets, how that differs from a row, and the UPDATE that returns old values by itself."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from typing import Any, NamedTuple
 
 from msgspec import UNSET
 
+from otel_audit.capture.writes import CapturedWrite
 from otel_audit.instrumentation.django.plan import ModelFieldPlan, ModelPlan
-from otel_audit.instrumentation.django.writes.sql import Returned
+from otel_audit.instrumentation.django.writes.sql import Returned, joined_update, update_returning
+from otel_audit.instrumentation.django.writes.state import Capture, CompiledStatement
 from otel_audit.values import ATOMS, freeze, same
 
 
@@ -82,3 +84,44 @@ def returning_rows(
         return []
     positions = [start + new.index(field) for field in update.returning]
     return [tuple(row[i] for i in positions) for row in returned.rows.rows()]
+
+
+def run_joined(
+    capture: Capture,
+    update: Update,
+    assigned: Assignment,
+    intent: Callable[[CompiledStatement], CapturedWrite],
+    note: Callable[[CompiledStatement, Returned, Sequence[ModelFieldPlan]], None],
+) -> Any:
+    """Run the UPDATE as one rewritten statement; ``NotImplemented``, with nothing run, if it cannot be.
+
+    Args:
+        capture: what captures.
+        update: the UPDATE as Django made it.
+        assigned: what it assigns.
+        intent: gives what is about to be written, for autocommit.
+        note: notes what came back: keys, old values of the assigned fields, then values of the named ones.
+    """
+    from django.core.exceptions import EmptyResultSet
+
+    plan, compiler = update.plan, update.compiler
+    try:
+        sql, params = compiler.as_sql()
+    except EmptyResultSet:
+        return update.run()
+    old = assigned.fields
+    new = list(dict.fromkeys([*assigned.expressions, *update.returning]))
+    rewritten = joined_update(compiler, plan, old, new, sql, params)
+    if rewritten is None:
+        return NotImplemented
+    statement = CompiledStatement(capture, compiler, plan, "update")
+    returned = statement.run(
+        lambda: update_returning(compiler, plan, capture.config, rewritten, old, new),
+        lambda: intent(statement),
+    )
+    rows = returning_rows(update, new, returned, len(plan.keys) + len(old))
+    try:
+        note(statement, returned, new)
+    except Exception as error:
+        statement.recover(error, returned.count)
+    return update.result(returned.count, rows)

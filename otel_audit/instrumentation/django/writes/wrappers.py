@@ -11,7 +11,6 @@ from django import VERSION
 
 from otel_audit.config.model import AuditConfig
 from otel_audit.instrumentation.django.loaded import STATE_KEY, Loaded, Saving
-from otel_audit.instrumentation.django.plan import ModelPolicy
 from otel_audit.instrumentation.django.writes import delete, insert, update
 from otel_audit.instrumentation.django.writes.save_fast_path import save_quickly
 from otel_audit.instrumentation.django.writes.state import Capture, guarded, suppressing
@@ -27,10 +26,8 @@ _ABSENT: Final = object()
 class WriteCapture:
     """Wrappers for the table of patches, and the hooks on the models they need."""
 
-    def __init__(
-        self, policy: ModelPolicy, config: AuditConfig, pipeline: AuditPipeline | None = None
-    ) -> None:
-        self.capture = Capture(policy, config, pipeline)
+    def __init__(self, config: AuditConfig, pipeline: AuditPipeline | None = None) -> None:
+        self.capture = Capture(config, pipeline)
         self.transactions = self.capture.transactions
         self.suppressed = suppressing(self.capture.thread)
         self._hooked: list[tuple[Any, Any]] = []
