@@ -19,11 +19,12 @@ import msgspec
 from opentelemetry.trace import INVALID_SPAN, Span, get_current_span
 
 from otel_audit.location import application_function
-from otel_audit.record import Actor, Request, Source, portable
+from otel_audit.record import UNKNOWN, Actor, Request, Source
+from otel_audit.values import Conversion, text
 
 
 class ContextFields(msgspec.Struct, frozen=True):
-    """What a record takes from its context."""
+    """What a record takes from its context; ``truncated``: a part of it could not be converted."""
 
     actor: Actor = Actor()
     source: Source = Source()
@@ -32,6 +33,14 @@ class ContextFields(msgspec.Struct, frozen=True):
     reason: str = ""
     system: str = ""
     attributes: dict[str, Any] = {}
+    truncated: bool = False
+
+
+def actor_of(value: Any, convert: Conversion) -> Actor:
+    """Make an actor of what a caller names one by: an :class:`Actor`, the id of a user, or a user object."""
+    if isinstance(value, Actor):
+        return convert.texts(value)
+    return Actor(id=convert.text(value), type="user")
 
 
 class Scope(Protocol):
@@ -117,7 +126,7 @@ class ProcessScope:
 
     @name.setter
     def name(self, name: str) -> None:
-        self._fields = ContextFields(actor=Actor(id=name or _process_name(), type="system"))
+        self._fields = ContextFields(actor=Actor(id=text(name or _process_name()), type="system"))
 
     def fields(self) -> ContextFields:
         """Give the ``system`` actor of this process."""
@@ -202,36 +211,43 @@ def leave_scope(token: Token[AuditContext | None]) -> None:
 @contextmanager
 def context(
     *,
-    actor: Actor | str | None = None,
-    on_behalf_of: str | None = None,
-    reason: str | None = None,
-    tenant: str | None = None,
-    system: str | None = None,
+    actor: Actor | Any = None,
+    on_behalf_of: Any = None,
+    reason: Any = None,
+    tenant: Any = None,
+    system: Any = None,
     **attributes: Any,
 ) -> Iterator[None]:
     """Lay values over the current context, as ``with`` block or decorator; blocks nest and merge.
 
+    Ids and texts may be of any type that has a text: a number, a UUID, a member of an enumeration, a lazy
+    translation. They are converted when the block begins; what cannot be converted is left out of the records
+    made inside, and ``truncated`` says so.
+
     Args:
-        actor: an :class:`Actor`, or the id of a user.
+        actor: an :class:`Actor`, the id of a user, or a user object with a primary key.
         on_behalf_of: the id of the user the actor acts for.
         reason: why; stands on every record made inside.
         tenant, system: override the configured ones.
         attributes: anything else, kept on the record as the application's own.
     """
     override: dict[str, Any] = {}
-    if isinstance(actor, str):
-        actor = Actor(id=actor, type="user")
+    convert = Conversion()
     outer = _current.get()
-    if on_behalf_of is not None:
-        base = actor or (outer.fields() if outer else process_scope.fields()).actor
-        actor = msgspec.structs.replace(base, on_behalf_of=on_behalf_of)
     if actor is not None:
-        override["actor"] = actor
+        override["actor"] = _known(actor_of(actor, convert), convert)
+    if on_behalf_of is not None:
+        base = override.get("actor") or (outer.fields() if outer else process_scope.fields()).actor
+        override["actor"] = msgspec.structs.replace(base, on_behalf_of=convert.text(on_behalf_of))
     for name, value in (("reason", reason), ("tenant", tenant), ("system", system)):
         if value is not None:
-            override[name] = value
+            override[name] = convert.text(value)
     if attributes:
-        override["attributes"] = {name: portable(value) for name, value in attributes.items()}
+        override["attributes"] = {
+            convert.text(name): convert.portable(value) for name, value in attributes.items()
+        }
+    if not convert.complete:
+        override["truncated"] = True
     if outer is None:
         token = _current.set(AuditContext(None, (override,)))
     else:
@@ -240,3 +256,10 @@ def context(
         yield
     finally:
         _current.reset(token)
+
+
+def _known(actor: Actor, convert: Conversion) -> Actor:
+    if actor.id:
+        return actor
+    convert.complete = False
+    return msgspec.structs.replace(actor, id=UNKNOWN)

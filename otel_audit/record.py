@@ -1,20 +1,13 @@
 """The audit record: plain, immutable data that knows nothing of where it comes from or goes to.
 
-Values inside a record (old, new, image, attributes) are *portable*: ``None``, ``bool``, ``int``,
-finite ``float``, ``str``, and lists and string-keyed dicts of these. Everything else a database hands
-out becomes text by :func:`portable`; ``Change.type`` says what the text was.
+Values inside a record (old, new, image, attributes) are *portable*, see :mod:`otel_audit.values`;
+``Change.type`` says what a value was that became text.
 """
 
 from __future__ import annotations
 
-import datetime
-import decimal
-import enum
-import math
 import os
 import time
-from base64 import b64encode
-from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
@@ -22,7 +15,6 @@ from msgspec import UNSET, UnsetType
 
 from otel_audit import forks
 
-Portable: TypeAlias = "bool | int | float | str | list[Portable] | dict[str, Portable] | None"
 ActorType: TypeAlias = Literal["user", "service", "system", "unknown"]
 Outcome: TypeAlias = Literal["success", "failure", "unknown"]
 Completeness: TypeAlias = Literal["full", "ids", "count", "statement"]
@@ -218,116 +210,3 @@ def _random_part(random: int) -> str:
     return (
         f"{0x7000 | random >> 68:04x}-{0x8000 | random >> 48 & 0x3FFF:04x}-{random & 0xFFFF_FFFF_FFFF:012x}"
     )
-
-
-# --- portable values ---------------------------------------------------------------------------
-
-
-def _text(value: str) -> str:
-    # A lone surrogate cannot be encoded: neither signed nor sent (facts: integrity, section 1).
-    return value if value.isascii() else value.encode("utf-8", "replace").decode("utf-8")
-
-
-def _float(value: float) -> float | str:
-    return value if math.isfinite(value) else repr(value)
-
-
-def _mapping(value: Mapping[Any, Any]) -> dict[str, Portable]:
-    return {_text(str(key)): portable(item) for key, item in value.items()}
-
-
-def _iterable(value: Iterable[Any]) -> list[Portable]:
-    return [portable(item) for item in value]
-
-
-def _set(value: Iterable[Any]) -> list[Portable]:
-    return sorted((portable(item) for item in value), key=repr)
-
-
-def _base64(value: bytes | bytearray | memoryview) -> str:
-    return b64encode(bytes(value)).decode("ascii")
-
-
-def _duration(value: datetime.timedelta) -> str:
-    return str(msgspec.to_builtins(value))
-
-
-def _isoformat(value: datetime.date | datetime.time) -> str:
-    return value.isoformat()
-
-
-def _integer(value: int) -> int | str:
-    # JSON readers agree on 64 bits only.
-    return value if -(2**63) <= value < 2**64 else str(value)
-
-
-_CONVERTERS: Final[dict[type, tuple[Callable[[Any], Any], str]]] = {
-    int: (_integer, ""),
-    float: (_float, ""),
-    str: (_text, ""),
-    dict: (_mapping, ""),
-    list: (_iterable, ""),
-    tuple: (_iterable, ""),
-    set: (_set, ""),
-    frozenset: (_set, ""),
-    decimal.Decimal: (str, "decimal"),
-    datetime.datetime: (_isoformat, "datetime"),
-    datetime.date: (_isoformat, "date"),
-    datetime.time: (_isoformat, "time"),
-    datetime.timedelta: (_duration, "duration"),
-    bytes: (_base64, "bytes"),
-    bytearray: (_base64, "bytes"),
-    memoryview: (_base64, "bytes"),
-}
-_NAMED_CONVERTERS: Final[dict[tuple[str, str], tuple[Callable[[Any], Any], str]]] = {
-    ("uuid", "UUID"): (str, "uuid"),
-    ("ipaddress", "IPv4Address"): (str, "ip"),
-    ("ipaddress", "IPv6Address"): (str, "ip"),
-}
-"""Types known by module and name: importing theirs would cost a start more than all of this module."""
-_ATOMS: Final = frozenset({type(None), bool})
-
-
-def _converter(value: Any) -> tuple[Callable[[Any], Any], str]:
-    """Find the converter of a subclass or of a foreign type; never raises, never trusts ``__str__``."""
-    if isinstance(value, enum.Enum):
-        return lambda item: portable(item.value), portable_type(value.value)
-    if isinstance(value, os.PathLike):
-        return lambda item: portable(os.fspath(item)), ""
-    for base in type(value).__mro__:
-        named = _NAMED_CONVERTERS.get((base.__module__, base.__name__))
-        if named is not None:
-            _CONVERTERS[base] = named
-            return named
-    for kind, found in _CONVERTERS.items():
-        if isinstance(value, kind):
-            return found
-    return _opaque, "text"
-
-
-def _opaque(value: Any) -> str:
-    try:
-        return _text(str(value))
-    except Exception:  # noqa: BLE001 - a user's __str__ may do anything; the record must still be made
-        return f"<{type(value).__qualname__}>"
-
-
-def portable(value: Any) -> Portable:
-    """Turn any value into what a record may carry.
-
-    Decimals, dates, times, UUIDs and addresses become text, bytes base64, durations ISO 8601, sets sorted
-    lists, NaN and infinities text; integers beyond 64 bits text. A type not known becomes its ``str()``.
-    """
-    kind = type(value)
-    if kind in _ATOMS:
-        return value  # type: ignore[no-any-return]
-    found = _CONVERTERS.get(kind) or _converter(value)
-    return found[0](value)  # type: ignore[no-any-return]
-
-
-def portable_type(value: Any) -> str:
-    """Name what :func:`portable` turned into text (``decimal``, ``datetime`` …), empty if JSON says it."""
-    kind = type(value)
-    if kind in _ATOMS:
-        return ""
-    return (_CONVERTERS.get(kind) or _converter(value))[1]

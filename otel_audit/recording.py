@@ -43,7 +43,7 @@ def record(
         log: the kind of record; collectors route by it.
 
     Returns:
-        The record, None if it could not be made or audit is not running (logged).
+        The record; None if it was not kept, or audit is not running (logged).
 
     Raises:
         AuditError: it could not be made or kept, and ``on_error`` is ``fail_closed``.
@@ -54,27 +54,21 @@ def record(
     if pipeline is None:
         _tell_once(event_name)
         return None
-    try:
-        made = pipeline.logger.record(
-            event_name,
-            action,
-            target=target,
-            changes=changes,
-            outcome=outcome,
-            actor=actor,
-            message=message,
-            error=error,
-            related=related,
-            attributes=attributes,
-            fields=fields,
-            log=log,
-            event_type=event_type,
-        )
-    except Exception as failure:  # noqa: BLE001 - logged and counted by failed()
-        pipeline.logger.failed(event_name, failure)
-        return None
-    pipeline.logger.emit(made)
-    return made
+    return pipeline.logger.log(
+        event_name,
+        action,
+        target=target,
+        changes=changes,
+        outcome=outcome,
+        actor=actor,
+        message=message,
+        error=error,
+        related=related,
+        attributes=attributes,
+        fields=fields,
+        log=log,
+        event_type=event_type,
+    )
 
 
 @cache

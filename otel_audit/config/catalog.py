@@ -85,8 +85,9 @@ def settings() -> dict[str, Setting]:
 
 
 def _settings(kind: type[msgspec.Struct], path: tuple[str, ...]) -> Iterator[Setting]:
-    for field, hint, default in _members(kind):
-        yield _setting((*path, field), hint, default)
+    # In TOML what comes after a table within a section would belong to the table.
+    found = [_setting((*path, field), hint, default) for field, hint, default in _members(kind)]
+    yield from sorted(found, key=lambda setting: bool(setting.sections))
 
 
 def _setting(path: tuple[str, ...], hint: Any, default: Any) -> Setting:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
-from otel_audit.config.model import AuditConfig
+from otel_audit.config.model import AuditConfig, CaptureSection, capture_sections
 
 
 def contradictions(config: AuditConfig, given: set[tuple[str, ...]]) -> Iterator[tuple[tuple[str, ...], str]]:
@@ -20,14 +20,6 @@ def contradictions(config: AuditConfig, given: set[tuple[str, ...]]) -> Iterator
     key = config.redaction.hmac_key
     if key and len(key) < 16:
         yield ("redaction", "hmac_key"), f"has {len(key)} characters; at least 16 are needed"
-    if not key:
-        for pattern, model in config.django.model.items():
-            for field, strategy in model.fields.items():
-                if strategy == "hmac":
-                    yield (
-                        ("django", "model", pattern, "fields", field),
-                        "hmac needs a key: set redaction.hmac_key (OTEL_AUDIT_REDACTION_HMAC_KEY)",
-                    )
     for address, section in ((config.sink.endpoint, "sink"), (config.store.url, "store")):
         name = "endpoint" if section == "sink" else "url"
         yield from (((section, name), problem) for problem in address_problems(address))
@@ -40,18 +32,33 @@ def contradictions(config: AuditConfig, given: set[tuple[str, ...]]) -> Iterator
                 f"({config.spool.max_bytes}): not one segment would fit"
             ),
         )
-    if config.django.max_bulk_rows > config.django.max_bulk_ids:
-        place = ("django", "max_bulk_ids" if ("django", "max_bulk_ids") in given else "max_bulk_rows")
+    for name, capture in capture_sections(config).items():
+        for path, problem in _of_capture(name, capture, given, hmac=bool(key)):
+            yield (name, *path), problem
+
+
+def _of_capture(
+    name: str, section: CaptureSection, given: set[tuple[str, ...]], *, hmac: bool
+) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Find what makes no sense in what one database instrumentor is told, by the key within its section."""
+    for pattern, model in section.model.items():
+        for field, strategy in model.fields.items():
+            if strategy == "hmac" and not hmac:
+                yield (
+                    ("model", pattern, "fields", field),
+                    "hmac needs a key: set redaction.hmac_key (OTEL_AUDIT_REDACTION_HMAC_KEY)",
+                )
+    if section.max_bulk_rows > section.max_bulk_ids:
         yield (
-            place,
+            ("max_bulk_ids" if (name, "max_bulk_ids") in given else "max_bulk_rows",),
             (
-                f"django.max_bulk_rows ({config.django.max_bulk_rows}) is above django.max_bulk_ids "
-                f"({config.django.max_bulk_ids}); ids only begins above the one, counts only above the other"
+                f"{name}.max_bulk_rows ({section.max_bulk_rows}) is above {name}.max_bulk_ids "
+                f"({section.max_bulk_ids}); ids only begins above the one, counts only above the other"
             ),
         )
-    for name in ("models", "reads"):
-        for pattern in getattr(config.django, name):
-            yield from ((("django", name), problem) for problem in _model_pattern(pattern))
+    for setting in ("models", "reads"):
+        for pattern in getattr(section, setting):
+            yield from (((setting,), problem) for problem in _model_pattern(pattern))
 
 
 def address_problems(address: str) -> Iterator[str]:

@@ -43,10 +43,12 @@ class ModelConfig(_Section, frozen=True):
     ] = {}
 
 
-class DjangoConfig(_Section, frozen=True):
-    enabled: Annotated[bool, Meta(description="Audit Django where it is installed and models are named.")] = (
-        True
-    )
+class CaptureSection(_Section, frozen=True):
+    """What every database instrumentor is told: its own section adds what only it knows."""
+
+    enabled: Annotated[
+        bool, Meta(description="Audit this library where it is installed and models are named.")
+    ] = True
     models: Annotated[
         list[str],
         Meta(
@@ -60,15 +62,8 @@ class DjangoConfig(_Section, frozen=True):
     ] = []
     old_values: Annotated[
         Literal["as_loaded", "exact", "off"],
-        Meta(description="Default of `django.model.<pattern>.old_values`."),
+        Meta(description="Default of `model.<pattern>.old_values`."),
     ] = "as_loaded"
-    auth_events: Annotated[
-        bool,
-        Meta(
-            description="Record logins, logouts, failed logins and refused requests (401, 403, redirects to "
-            "the login)."
-        ),
-    ] = True
     failures: Annotated[bool, Meta(description="Record changes that were rolled back, as `failure`.")] = True
     max_bulk_rows: Annotated[
         int,
@@ -88,6 +83,16 @@ class DjangoConfig(_Section, frozen=True):
         dict[str, ModelConfig],
         Meta(description="Settings of single models, by the same patterns."),
     ] = {}
+
+
+class DjangoConfig(CaptureSection, frozen=True):
+    auth_events: Annotated[
+        bool,
+        Meta(
+            description="Record logins, logouts, failed logins and refused requests (401, 403, redirects to "
+            "the login)."
+        ),
+    ] = True
 
 
 class ContextConfig(_Section, frozen=True):
@@ -352,3 +357,12 @@ class AuditConfig(_Section, frozen=True):
     sink: Annotated[SinkConfig, Meta(description="Where records are sent.")] = SinkConfig()
     store: Annotated[StoreConfig, Meta(description="Where queries go.")] = StoreConfig()
     server: Annotated[ServerConfig, Meta(description="`otel-audit serve`.")] = ServerConfig()
+
+
+def capture_sections(config: AuditConfig) -> dict[str, CaptureSection]:
+    """Return the sections that say what a database instrumentor records, by name."""
+    return {
+        name: section
+        for name, section in msgspec.structs.asdict(config).items()
+        if isinstance(section, CaptureSection)
+    }

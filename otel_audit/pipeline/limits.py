@@ -34,7 +34,15 @@ def fit(record: AuditRecord) -> AuditRecord:
     if record.bulk is not None:
         return record if len(_encode(record)) <= limit else _cut_bulk(record, limit)
     cut = _cut_texts(record, MAX_TEXT)
-    for step in (_cut_texts_more, _without_image, _without_attributes, _without_values, _without_lists):
+    for step in (
+        _cut_texts_more,
+        _cut_names,
+        _without_image,
+        _without_attributes,
+        _without_values,
+        _without_lists,
+        _least,
+    ):
         if len(_encode(cut)) <= limit:
             return cut
         cut = step(cut)
@@ -44,6 +52,9 @@ def fit(record: AuditRecord) -> AuditRecord:
 def _weight(record: AuditRecord) -> int:
     """Estimate the size of the parts that can be large, without encoding them all."""
     weight = len(record.message) + 16 * (len(record.fields) + len(record.related))
+    weight += sum(len(_encode(part)) for part in _named_parts(record)) + sum(map(len, record.fields))
+    weight += sum(len(change.field) for change in record.changes)
+    weight += sum(len(target.type) + len(target.id) for target in record.related)
     for change in record.changes:
         weight += _value_weight(change.old) + _value_weight(change.new)
     return weight + _values_weight(record.image.values()) + _values_weight(record.attributes.values())
@@ -108,6 +119,28 @@ def _without_lists(record: AuditRecord) -> AuditRecord:
     )
 
 
+_NAMES: Final = ("error", "event_type", "reason", "tenant", "system", "code")
+_PARTS: Final = ("actor", "target", "source", "request", "database")
+
+
+def _named_parts(record: AuditRecord) -> list[Any]:
+    return [getattr(record, name) for name in (*_NAMES, *_PARTS)]
+
+
+def _cut_names(record: AuditRecord) -> AuditRecord:
+    """Cut ids, reasons and other texts that nobody expects to be long."""
+    values: dict[str, Any] = {name: _cut_text(getattr(record, name), _CUT) for name in _NAMES}
+    for name in _PARTS:
+        part = getattr(record, name)
+        if part is not None:
+            values[name] = type(part)(*[_cut_text(text, _CUT) for text in msgspec.structs.astuple(part)])
+    return msgspec.structs.replace(record, **values, truncated=True)
+
+
+def _least(record: AuditRecord) -> AuditRecord:
+    return msgspec.structs.replace(record, changes=[], fields=[], related=[], truncated=True)
+
+
 def _cut_bulk(record: AuditRecord, limit: int) -> AuditRecord:
     """Degrade openly: without the values of the rows, then without their keys."""
     bulk = record.bulk
@@ -118,14 +151,16 @@ def _cut_bulk(record: AuditRecord, limit: int) -> AuditRecord:
     if len(_encode(cut)) <= limit:
         return cut
     count = Bulk(bulk.count, [], [], bulk.id, bulk.part, bulk.parts)
-    return msgspec.structs.replace(
+    fewer = msgspec.structs.replace(
         cut,
         bulk=count,
         completeness="count",
         image={},
         attributes={},
         message=_cut_text(record.message, _CUT),
+        fields=cut.fields[:1000],
     )
+    return fewer if len(_encode(fewer)) <= limit else _least(_cut_names(fewer))
 
 
 def without_any_values(record: AuditRecord) -> AuditRecord:

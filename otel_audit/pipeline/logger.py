@@ -18,21 +18,23 @@ import msgspec
 
 from otel_audit import forks
 from otel_audit.config.model import AuditConfig
-from otel_audit.context import Moment, moment
+from otel_audit.context import ContextFields, Moment, moment
 from otel_audit.errors import AuditError, InvalidRecord, SpoolError
 from otel_audit.pipeline import limits, notices
 from otel_audit.pipeline.health import Health
-from otel_audit.pipeline.portability import (
+from otel_audit.pipeline.span_event import MAX_EVENTS, add_span_event
+from otel_audit.pipeline.spool.frames import encode_record
+from otel_audit.pipeline.spool.writer import SpoolWriter
+from otel_audit.pipeline.validation import (
     UNWEIGHED,
-    check_types,
+    checked,
+    name_of,
     portable_bulk,
     portable_parts,
     repaired,
 )
-from otel_audit.pipeline.span_event import MAX_EVENTS, add_span_event
-from otel_audit.pipeline.spool.frames import encode_record
-from otel_audit.pipeline.spool.writer import SpoolWriter
 from otel_audit.record import (
+    UNKNOWN,
     Actor,
     AuditRecord,
     Bulk,
@@ -44,6 +46,7 @@ from otel_audit.record import (
     Target,
     new_record_id,
 )
+from otel_audit.values import text
 
 _NO_DATABASE: Final = Database()
 _KNOWN_NAMES: Final = 10_000
@@ -124,8 +127,11 @@ class AuditLogger:
         strategies: Mapping[str, str] | None = None,
         record_id: str | None = None,
         event_type: str = "",
+        truncated: bool = False,
     ) -> AuditRecord:
         """Make a record of what happened at a moment; nothing is kept yet.
+
+        Values, ids and texts of any type are converted; ``truncated`` says that something was left out.
 
         Args:
             event_name: dot-separated and stable, ``shop.order.update``.
@@ -136,18 +142,27 @@ class AuditLogger:
             record_id: an id made before, default a new one.
 
         Raises:
-            InvalidRecord: a part is missing or of the wrong type.
+            InvalidRecord: what happened is not said: a name is no name, a part is empty or no valid choice.
         """
         if at is None:
             at = moment()
         timestamp = at.time
         observed = time.time_ns()
-        context = at.fields()
+        try:
+            context = at.fields()
+        except Exception as fault:  # noqa: BLE001 - a scope may be anybody's; what happened is recorded anyway
+            context = self._no_context(fault)
         span_context = at.span.get_span_context()
         trace_id = span_context.trace_id
-        if (event_name, action) not in self._known:
+        if type(event_name) is not str or type(action) is not str:
+            event_name, action = name_of(event_name), name_of(action)
             self._check_names(event_name, action)
-        changes, image, attributes, weight = portable_parts(changes, image, attributes)
+        elif (event_name, action) not in self._known:
+            self._check_names(event_name, action)
+        changes, image, attributes, weight, complete = portable_parts(changes, image, attributes)
+        if bulk is not None:
+            bulk, whole = portable_bulk(bulk)
+            complete = complete and whole
         if context.attributes:
             attributes = context.attributes | attributes
             weight = UNWEIGHED
@@ -167,8 +182,8 @@ class AuditLogger:
             database=database,
             changes=changes,
             image=image,
-            bulk=bulk if bulk is None else portable_bulk(bulk),
-            fields=list(fields),
+            bulk=bulk,
+            fields=[fields] if isinstance(fields, str) else list(fields),
             completeness=completeness,
             old_values=old_values,
             message=message,
@@ -180,16 +195,26 @@ class AuditLogger:
             code=code or at.code,
             related=list(related),
             attributes=attributes,
+            truncated=truncated or context.truncated or not complete,
             trace_id=f"{trace_id:032x}" if trace_id else "",
             span_id=f"{span_context.span_id:016x}" if trace_id else "",
         )
-        check_types(record)
-        weight += len(message) + 16 * (len(fields) + len(related))
+        record, length = checked(record)
+        weight += length + 16 * (len(record.fields) + len(record.related))
         for hook in self._hooks:
             record = self._enrich(hook, record)
             weight = UNWEIGHED
         record = self._redact(record, strategies)
         return record if weight < limits.SMALL and record.bulk is None else limits.fit(record)
+
+    def _no_context(self, error: Exception) -> ContextFields:
+        self.health.log(
+            logging.ERROR,
+            "context",
+            "the context of a record cannot be read (%r); it says who as 'unknown'",
+            error,
+        )
+        return ContextFields(actor=Actor(UNKNOWN, "unknown"), truncated=True)
 
     def _check_names(self, event_name: str, action: str) -> None:
         if not _is_name(event_name):
@@ -203,9 +228,7 @@ class AuditLogger:
 
     def _enrich(self, hook: Hook, record: AuditRecord) -> AuditRecord:
         try:
-            enriched = hook(record)
-            check_types(enriched)
-            return enriched
+            return checked(hook(record))[0]
         except Exception as error:  # noqa: BLE001 - a hook is the application's, the record is ours
             self.health.log(
                 logging.ERROR, "hook", "hook %r failed (%r); records go on without it", hook, error
@@ -228,19 +251,43 @@ class AuditLogger:
 
     # --- keeping -----------------------------------------------------------------------------
 
-    def emit(self, *records: AuditRecord, at: Moment | None = None) -> None:
+    def emit(self, *records: AuditRecord, at: Moment | None = None) -> bool:
         """Keep records that are settled: on disk when this returns. Adds their events to the span.
+
+        Returns False if they were not kept, which is logged and counted.
 
         Raises:
             SpoolError: they could not be kept and ``on_error`` is ``fail_closed``.
             InvalidRecord: one cannot be represented, likewise.
         """
         if not self.keep(records):
-            return
+            return False
         if self._content != "none":
             at = at or moment()
             for record in records[:MAX_EVENTS]:
                 self.span_event(record, at)
+        return True
+
+    def log(self, event_name: str, action: str, **parts: Any) -> AuditRecord | None:
+        """Record something that has happened and is settled: a login, a denial, the application's own.
+
+        Args:
+            event_name: as for :meth:`record`.
+            action: as for :meth:`record`.
+            parts: what else :meth:`record` takes.
+
+        Returns:
+            The record; None if it could not be made or was not kept, which is logged and counted.
+
+        Raises:
+            AuditError: the same, and ``on_error`` is ``fail_closed``.
+        """
+        try:
+            record = self.record(event_name, action, **parts)
+        except Exception as error:  # noqa: BLE001 - whatever was handed over; failed() says and counts it
+            self.failed(text(event_name) or "a record without a name", error)
+            return None
+        return record if self.emit(record, at=parts.get("at")) else None
 
     def keep(self, records: Sequence[AuditRecord], *, may_raise: bool = True) -> bool:
         """Keep settled records without any span event; what was dropped before is told of first.
@@ -253,7 +300,7 @@ class AuditLogger:
         forks.check()
         payloads = self._encode(records)
         if not payloads:
-            return True
+            return not records
         loss = self._take_loss() if self._loss is not None else None
         try:
             self._spool.append(payloads if loss is None else [encode_record(loss.record()), *payloads])

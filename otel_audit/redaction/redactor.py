@@ -14,13 +14,14 @@ import msgspec
 from msgspec import UNSET
 
 from otel_audit.config.model import RedactionConfig
-from otel_audit.record import AuditRecord, Portable
+from otel_audit.record import AuditRecord
 from otel_audit.redaction import patterns, sql
 from otel_audit.redaction.lazy import pattern
 from otel_audit.redaction.names import NameRules, compile_patterns, words
 from otel_audit.redaction.pairs import PairScanner
 from otel_audit.redaction.records import RecordRedactor
 from otel_audit.redaction.strategies import Strategies
+from otel_audit.values import Portable
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import UNSET
 
 from otel_audit.errors import ConfigurationError
-from otel_audit.record import Portable
+from otel_audit.values import Portable
 
 MINIMUM_KEY: Final = 16
 _DEFAULT_LAST: Final = 4

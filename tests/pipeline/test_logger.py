@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import decimal
+import enum
 import functools
 import logging
 import time
@@ -17,11 +18,12 @@ import pytest
 from opentelemetry.sdk.trace import TracerProvider
 
 from otel_audit.config.model import ContextConfig
-from otel_audit.context import Moment, context, moment
+from otel_audit.context import ContextFields, Moment, context, enter_scope, leave_scope, moment
 from otel_audit.errors import AuditError, InvalidRecord
 from otel_audit.pipeline import limits, provider
 from otel_audit.pipeline.provider import AuditPipeline
 from otel_audit.record import Actor, AuditRecord, Bulk, Change, Column, Database, Target
+from tests.hostile_values import Lazy, Markup, Mute, Plain
 from tests.pipeline.spooling import audit_config, make_record, spooled_records
 
 Make = Callable[..., AuditPipeline]
@@ -126,29 +128,99 @@ def test_what_was_kept_is_what_was_made(pipeline: AuditPipeline, spool_directory
     ("values", "word"),
     [
         ({"target": Target("", "7")}, "target.type"),
-        ({"target": Target("shop.Order", 7)}, "target.id"),  # type: ignore[arg-type]
-        ({"actor": Actor("")}, "actor.id"),
-        ({"actor": Actor(7)}, "actor.id"),  # type: ignore[arg-type]
+        ({"target": "shop.Order"}, "Target"),
         ({"log": ""}, "log"),
-        ({"message": b"bytes"}, "message"),
         ({"outcome": "maybe"}, "maybe"),
         ({"changes": [Change("", 1, 2)]}, "field"),
-        ({"changes": [Change(3, 1, 2)]}, "field"),  # type: ignore[arg-type]
-        ({"fields": [1]}, "fields"),
-        ({"actor": Actor("7", "robot")}, "actor.type"),  # type: ignore[arg-type]
         ({"completeness": "half"}, "completeness"),
         ({"old_values": "guessed"}, "old_values"),
-        ({"database": Database(table=b"t")}, "database.table"),  # type: ignore[arg-type]
-        ({"related": [Target("shop.Order", 3)]}, "related"),  # type: ignore[arg-type]
-        ({"changes": [], "bulk": Bulk(1, [7])}, "bulk keys"),  # type: ignore[list-item]
     ],
 )
-def test_a_part_that_could_not_be_read_again_is_refused(
+def test_a_record_that_does_not_say_what_happened_is_refused(
     pipeline: AuditPipeline, values: dict[str, Any], word: str
 ) -> None:
-    """The message names it."""
+    """The message names the part."""
     with pytest.raises(InvalidRecord, match=word):
         make_record(pipeline, **values)
+
+
+class Kind(enum.StrEnum):
+    ORDER = "shop.Order"
+    FAILED = "failure"
+
+
+@pytest.mark.parametrize(
+    ("values", "part", "expected"),
+    [
+        ({"target": Target("shop.Order", 7)}, "target", Target("shop.Order", "7")),  # type: ignore[arg-type]
+        ({"target": Target(Kind.ORDER, "7")}, "target", Target("shop.Order", "7")),
+        ({"actor": Actor(7)}, "actor", Actor("7")),  # type: ignore[arg-type]
+        ({"actor": 7}, "actor", Actor("7", "user")),
+        ({"message": Markup("x")}, "message", "x"),
+        ({"message": Lazy()}, "message", "later"),
+        ({"error": Markup("x")}, "error", "x"),
+        ({"outcome": Kind.FAILED}, "outcome", "failure"),
+        ({"log": Markup("activity")}, "log", "activity"),
+        ({"event_type": Markup("x")}, "event_type", "x"),
+        ({"changes": [Change(3, 1, 2, Markup("t"))]}, "changes", [Change("3", 1, 2, "t")]),  # type: ignore[arg-type]
+        ({"fields": [1, Markup("b")]}, "fields", ["1", "b"]),
+        ({"fields": "price"}, "fields", ["price"]),
+        ({"database": Database(table=Markup("t"))}, "database", Database(table="t")),
+        ({"related": [Target("a.B", 3)]}, "related", [Target("a.B", "3")]),  # type: ignore[arg-type]
+        ({"attributes": {Markup("a"): Markup("b")}}, "attributes", {"a": "b"}),
+    ],
+)
+def test_ids_and_texts_of_another_type_become_text(
+    pipeline: AuditPipeline, spool_directory: Path, values: dict[str, Any], part: str, expected: Any
+) -> None:
+    """A reader checks the type of every part: it is written as it will be read."""
+    record = make_record(pipeline, **values)
+    assert getattr(record, part) == expected
+    assert not record.truncated
+    pipeline.logger.emit(record)
+    assert spooled_records(spool_directory) == [record]
+
+
+@pytest.mark.parametrize(
+    ("values", "part", "expected"),
+    [
+        ({"actor": Actor("")}, "actor", Actor("unknown")),
+        ({"actor": Actor("7", "robot")}, "actor", Actor("7", "unknown")),  # type: ignore[arg-type]
+        ({"actor": Mute()}, "actor", Actor("unknown", "user")),
+        ({"message": Mute()}, "message", ""),
+        ({"target": Target("shop.Order", Mute())}, "target", Target("shop.Order")),  # type: ignore[arg-type]
+        ({"attributes": {"a": Mute(), "b": 1}}, "attributes", {"a": "<Mute>", "b": 1}),
+        ({"changes": [Change("a", Plain(), 1)]}, "changes", [Change("a", "<Plain>", 1, "text")]),
+    ],
+)
+def test_what_has_no_text_is_left_out_and_the_record_says_so(
+    pipeline: AuditPipeline, spool_directory: Path, values: dict[str, Any], part: str, expected: Any
+) -> None:
+    """It costs itself, not the record."""
+    record = make_record(pipeline, **values)
+    assert getattr(record, part) == expected
+    assert record.truncated
+    pipeline.logger.emit(record)
+    assert spooled_records(spool_directory) == [record]
+
+
+def test_a_scope_that_raises_costs_who_and_not_what(
+    pipeline: AuditPipeline, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Scopes are made by instrumentors and applications."""
+
+    class Torn:
+        def fields(self) -> ContextFields:
+            raise RuntimeError("torn")
+
+    token = enter_scope(Torn())
+    try:
+        record = make_record(pipeline)
+    finally:
+        leave_scope(token)
+    assert (record.actor, record.truncated) == (Actor("unknown"), True)
+    assert record.target == Target("shop.Order", "0")
+    assert "context" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -238,6 +310,10 @@ def encoded_size(record: AuditRecord) -> int:
         {"message": "m" * 5_000_000},
         {"fields": [f"field{n}" for n in range(200_000)]},
         {"related": [Target("shop.Order", str(n)) for n in range(100_000)]},
+        {"changes": [Change("f" * 2_000_000, 1, 2)]},
+        {"error": "e" * 2_000_000},
+        {"actor": Actor("a" * 2_000_000)},
+        {"database": Database(table="t" * 2_000_000)},
     ],
     ids=lambda values: next(iter(values)),
 )

@@ -15,23 +15,23 @@ from django.db.models.sql import compiler
 from django.db.transaction import Atomic
 from django.test.utils import CaptureQueriesContext
 
+from otel_audit import values
+from otel_audit.capture import bulk, freshness
+from otel_audit.capture import writes as captured_writes
+from otel_audit.capture.transaction_buffer import TransactionBuffer
 from otel_audit.config.model import AuditConfig
 from otel_audit.errors import AuditError, SpoolError
-from otel_audit.instrumentation.django import (
-    assignments,
-    capture,
-    changes,
-    columns,
-    deletes,
-    fields,
-    inserts,
-    old_values,
-    quick_saves,
-    saves,
-    statements,
-    updates,
+from otel_audit.instrumentation.django import loaded, plan
+from otel_audit.instrumentation.django.writes import (
+    delete,
+    insert,
+    save,
+    save_fast_path,
+    sql,
+    state,
+    update,
+    update_statement,
 )
-from otel_audit.pipeline.transaction import TransactionBuffer
 from otel_audit.testing import CapturedAudit
 from tests.instrumentation.django.warehouse.databases import (  # noqa: F401
     auditing,
@@ -115,18 +115,20 @@ def test_same_answers_and_same_exceptions(expected: list[Any]) -> None:
 
 
 PARTS = (
-    assignments,
-    capture,
-    changes,
-    columns,
-    deletes,
-    fields,
-    inserts,
-    old_values,
-    quick_saves,
-    saves,
-    statements,
-    updates,
+    bulk,
+    captured_writes,
+    delete,
+    freshness,
+    insert,
+    loaded,
+    plan,
+    save,
+    save_fast_path,
+    sql,
+    state,
+    update,
+    update_statement,
+    values,
 )
 OURS = [
     (module, name)
@@ -138,6 +140,7 @@ OURS = [
     and name
     not in {
         "guarded",
+        "in_transaction",
         "suppressing",
         "execute",
         "save",
@@ -245,7 +248,7 @@ def test_fail_closed_raises_what_capture_itself_could_not_do(
         raise RuntimeError("broken")
 
     with auditing(config=AuditConfig(on_error="fail_closed")):
-        monkeypatch.setattr(inserts, "values_of", broken)
+        monkeypatch.setattr(insert, "values_of", broken)
         with pytest.raises(AuditError, match="fail_closed"), transaction.atomic():
             Supplier.objects.create(name="a")
     assert not Supplier.objects.exists()

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from django.db import connection, models
 
-from otel_audit.instrumentation.django import inserts, updates
+from otel_audit.instrumentation.django.writes import insert, update
 from otel_audit.record import AuditRecord
 from otel_audit.testing import CapturedAudit
 from tests.instrumentation.django.warehouse.databases import (  # noqa: F401
@@ -55,11 +55,11 @@ def test_what_capture_could_not_do_is_a_record_that_says_less(
 
     Supplier.objects.bulk_create([Supplier(name=str(n)) for n in range(3)])
     audit.clear()
-    monkeypatch.setattr(updates, "_note_rows", broken)
+    monkeypatch.setattr(update, "_note_rows", broken)
     Supplier.objects.update(name="b")
-    monkeypatch.setattr(updates, "assignment", broken)
+    monkeypatch.setattr(update, "assignment", broken)
     Supplier.objects.update(name="c")
-    monkeypatch.setattr(inserts, "_note_one", broken)
+    monkeypatch.setattr(insert, "_note_one", broken)
     Supplier.objects.create(name="d")
     assert told(audit) == [
         ("warehouse.supplier.update", "count", 3),
@@ -73,12 +73,12 @@ def test_a_record_that_cannot_be_built_is_still_told(
     audit: CapturedAudit,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from otel_audit.instrumentation.django import changes
+    from otel_audit.capture import writes
 
     def broken(*args: Any, **kwargs: Any) -> Any:
         raise RuntimeError("a fault of ours")
 
-    monkeypatch.setattr(changes, "key_text", broken)
+    monkeypatch.setattr(writes, "key_text", broken)
     Supplier.objects.create(name="a")
     assert told(audit) == [("warehouse.supplier.create", "statement", None)]
 

@@ -2,80 +2,57 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Collection
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
-from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined]
+from otel_audit.instrumentation.instrumentor import AuditInstrumentor, Part
+from otel_audit.instrumentation.patching import Patch
 
-_logger = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from otel_audit.config.model import AuditConfig
+    from otel_audit.pipeline.provider import AuditPipeline
 
 
-class DjangoAuditInstrumentor(BaseInstrumentor):  # type: ignore[misc]
-    """Wrap Django for auditing; ``uninstrument`` leaves no trace.
+class DjangoAuditInstrumentor(AuditInstrumentor):
+    """Wrap Django for auditing.
 
-    ``instrument(pipeline=..., config=...)`` takes an :class:`~otel_audit.pipeline.provider.AuditPipeline`
-    and an :class:`~otel_audit.config.model.AuditConfig`; both default to what was started. Neither Django's
-    settings nor its apps need to be ready: models are looked at when they are first used. Any other option is
-    a setting of ``[django]``, laid over the configuration; one that does not exist is an error.
+    Neither Django's settings nor its apps need to be ready: models are looked at when they are first used.
     """
 
-    _active: Any = None
+    library = "Django"
+    section = "django"
+    requires = ("Django >= 5.2",)
 
-    def instrumentation_dependencies(self) -> Collection[str]:
-        return ("Django >= 5.2",)
-
-    def _instrument(self, **kwargs: Any) -> None:
-        from otel_audit import startup
+    def prepare(self) -> None:
         from otel_audit.instrumentation.django import checks
 
-        checks.register()  # first: they tell of all that may fail below
-        pipeline = kwargs.pop("pipeline", None)
-        config = kwargs.pop("config", None) or (pipeline.config if pipeline is not None else None)
-        if config is None or kwargs:
-            config = startup.for_instrumentor("django", kwargs)
-        if config is None:
-            _logger.error("Django is not audited: %s", startup.why_off())
-            return
-        if not (config.enabled and config.django.enabled):
-            _logger.info("Django is not audited: switched off by configuration")
-            return
+        checks.register()  # they tell of all that may fail afterwards
 
-        from otel_audit.instrumentation.django.auth import AuthCapture
-        from otel_audit.instrumentation.django.middleware import RequestCapture
-        from otel_audit.instrumentation.django.models import ModelPolicy
-        from otel_audit.instrumentation.django.patches import AppliedPatches, table
-        from otel_audit.instrumentation.django.reads import ReadCapture
-        from otel_audit.instrumentation.django.test_runs import TestRuns
-        from otel_audit.instrumentation.django.writes import WriteCapture
-
-        policy = ModelPolicy(config.django)
-        writes = WriteCapture(policy, config, pipeline)
-        capture = writes.capture
-        reads = ReadCapture(policy, config.django, capture.logger, capture.place)
-        requests = RequestCapture(config, capture.logger)
-        parts: list[Any] = [writes, requests]
-        if ReadCapture.wanted(config.django):
-            parts.append(reads)
-        if config.django.auth_events:
-            parts.append(AuthCapture(capture.logger, requests))
-        tests = None if config.record_tests or pipeline is not None else TestRuns()
-        if tests is not None:
-            parts.append(tests)
-        patches = AppliedPatches()
-        patches.apply(table(writes, reads if reads in parts else None, requests, tests))
-        for part in parts:
-            part.start()
-        self._active = (parts, patches)
-        startup.keep_instrumentor(self)
-
-    def _uninstrument(self, **kwargs: Any) -> None:
-        active, self._active = self._active, None
-        if active is not None:
-            parts, patches = active
-            for part in reversed(parts):
-                part.stop()
-            patches.undo()
+    def withdraw(self) -> None:
         from otel_audit.instrumentation.django import checks
 
         checks.unregister()
+
+    def parts(self, config: AuditConfig, pipeline: AuditPipeline | None) -> Sequence[Part]:
+        from otel_audit.instrumentation.django.auth import AuthCapture
+        from otel_audit.instrumentation.django.middleware import RequestCapture
+        from otel_audit.instrumentation.django.reads.wrappers import ReadCapture
+        from otel_audit.instrumentation.django.test_runs import TestRuns
+        from otel_audit.instrumentation.django.writes.wrappers import WriteCapture
+
+        writes = WriteCapture(config, pipeline)
+        capture = writes.capture
+        requests = RequestCapture(config, capture.logger)
+        parts: list[Part] = [writes, requests]
+        if capture.policy.reads:
+            parts.append(ReadCapture(capture.policy, config.django, capture.logger, capture.database))
+        if config.django.auth_events:
+            parts.append(AuthCapture(capture.logger, requests))
+        if pipeline is None and not config.record_tests:
+            parts.append(TestRuns())
+        return parts
+
+    def patches(self, parts: Sequence[Part]) -> Iterable[Patch]:
+        from otel_audit.instrumentation.django.patches import table
+
+        return table(parts)

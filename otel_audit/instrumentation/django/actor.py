@@ -21,7 +21,8 @@ from django.conf import settings
 from django.http import HttpRequest
 from django.utils.functional import LazyObject, empty
 
-from otel_audit.record import UNKNOWN, Actor, portable
+from otel_audit.record import UNKNOWN, Actor
+from otel_audit.values import text
 
 _logger = logging.getLogger(__name__)
 
@@ -87,8 +88,8 @@ def user_actor(user: Any) -> Actor | None:
         key = getattr(user, "id", None)
     if key is None:
         return None
-    text = str(key) if type(key) is int else str(portable(key))
-    return Actor(id=text, type="user", name=user_name(user))
+    identifier = str(key) if type(key) is int else text(key)
+    return Actor(id=identifier or UNKNOWN, type="user", name=user_name(user))
 
 
 def user_name(user: Any) -> str:
@@ -99,7 +100,7 @@ def user_name(user: Any) -> str:
         name = values[field]
     else:
         name = None if hasattr(type(user), "_meta") else getattr(user, field, None)
-    return "" if name is None else str(portable(name))
+    return text(name)
 
 
 def session_key(request: HttpRequest) -> str:

@@ -13,7 +13,8 @@ from otel_audit.context import AuditContext, current_context, enter_context, lea
 from otel_audit.instrumentation.django.actor import ANONYMOUS_ACTOR, UNKNOWN_ACTOR, unwrapped, user_actor
 from otel_audit.instrumentation.django.middleware import RequestCapture, request_scope
 from otel_audit.pipeline.logger import AuditLogger
-from otel_audit.record import UNKNOWN, Actor, Outcome, Target, portable
+from otel_audit.record import UNKNOWN, Actor, Outcome, Target
+from otel_audit.values import text
 
 _DISPATCH_UID: Final = "otel_audit"
 _MAX_NAME: Final = 254
@@ -98,14 +99,7 @@ class AuthCapture:
         if logger is None:
             return
         with self._request_of(request):
-            try:
-                record = logger.record(
-                    event_name, action, outcome=outcome, actor=actor, target=target, error=error
-                )
-            except Exception as fault:
-                logger.failed(event_name, fault)
-            else:
-                logger.emit(record)
+            logger.log(event_name, action, outcome=outcome, actor=actor, target=target, error=error)
 
     def _request_of(self, request: Any) -> AbstractContextManager[None]:
         """Lend the request's scope where the middleware did not see it, as in a thread of the application."""
@@ -137,5 +131,5 @@ def attempted_name(credentials: Mapping[str, Any]) -> str:
     for field in (*fields, "username", "email"):
         name = credentials.get(field)
         if isinstance(name, str | int):
-            return str(portable(name))[:_MAX_NAME]
+            return text(name)[:_MAX_NAME]
     return UNKNOWN

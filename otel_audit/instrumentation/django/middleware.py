@@ -1,4 +1,4 @@
-"""Gives each request its scope, and records the requests that were refused.
+"""Gives each request its scope, and records the requests that were denied.
 
 The instrumentor places the middleware when a handler loads its middleware, without touching
 ``settings.MIDDLEWARE``: right inside OpenTelemetry's own, so that its span is current, and outside all
@@ -8,7 +8,7 @@ others, so that everything they write has a request.
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, ClassVar, Final
 
@@ -20,7 +20,8 @@ from opentelemetry.trace import get_current_span
 from otel_audit import forks
 from otel_audit.config.model import AuditConfig
 from otel_audit.context import AuditContext, current_context, enter_context, leave_scope
-from otel_audit.instrumentation.django.refusal import REFUSING, refusal
+from otel_audit.http.streaming import in_context, in_context_async
+from otel_audit.instrumentation.django.denials import DENYING, denial
 from otel_audit.instrumentation.django.scope import RequestScope, ScopeSettings
 from otel_audit.pipeline import provider
 from otel_audit.pipeline.logger import AuditLogger
@@ -58,7 +59,7 @@ class RequestCapture:
     def __init__(self, config: AuditConfig, logger: Callable[[], AuditLogger | None]) -> None:
         self._logger = logger
         self._scope_settings = ScopeSettings.of(config, Redactor(config.redaction).field)
-        self._record_refusals = config.django.auth_events
+        self._record_denials = config.django.auth_events
 
     def start(self) -> None:
         """Let the middleware of every handler work for this capture."""
@@ -90,36 +91,36 @@ class RequestCapture:
         return load_middleware
 
     def finish(self, context: AuditContext, request: HttpRequest, response: HttpResponseBase) -> None:
-        """Record a refusal; let the body of a streaming response run in the request's context."""
+        """Record a denial; let the body of a streaming response run in the request's context."""
         annotate(get_current_span(), context)  # the request's own span began before anyone was known
         if isinstance(response, StreamingHttpResponse) and not isinstance(response, FileResponse):
             body = AuditContext(context.scope, context.overrides, get_current_span())
             content: Any = response.streaming_content
-            stream = _stream_async if response.is_async else _stream
+            stream = in_context_async if response.is_async else in_context
             response.streaming_content = stream(content, body)
-        if self._record_refusals and response.status_code in REFUSING:
-            self._refused(request, response)
+        if self._record_denials and response.status_code in DENYING:
+            self._denied(request, response)
 
-    def _refused(self, request: HttpRequest, response: HttpResponseBase) -> None:
+    def _denied(self, request: HttpRequest, response: HttpResponseBase) -> None:
         logger = self._logger()
         if logger is None:
             return
         try:
-            error = refusal(request, response, settings.LOGIN_URL)
+            error = denial(request, response, settings.LOGIN_URL)
             if error is None:
                 return
-            record = logger.record(
-                "http.request.denied",
-                "ACCESS",
-                outcome="failure",
-                target=Target("http.route", getattr(request.resolver_match, "route", "") or request.path),
-                error=error,
-                attributes={"http.response.status_code": response.status_code},
-            )
+            route = getattr(request.resolver_match, "route", "") or request.path
         except Exception as fault:
-            logger.failed("a refused request", fault)
-        else:
-            logger.emit(record)
+            logger.failed("http.request.denied", fault)
+            return
+        logger.log(
+            "http.request.denied",
+            "ACCESS",
+            outcome="failure",
+            target=Target("http.route", route),
+            error=error,
+            attributes={"http.response.status_code": response.status_code},
+        )
 
 
 class AuditMiddleware:
@@ -179,28 +180,3 @@ def request_scope(request: Any) -> RequestScope | None:
     scope = None if context is None else context.scope
     request = getattr(request, "_request", request)  # Django REST framework's
     return scope if isinstance(scope, RequestScope) and scope.request is request else None
-
-
-def _stream(body: Iterator[bytes], context: AuditContext) -> Iterator[bytes]:
-    # A generator runs in the context of whoever asks for the next piece: enter ours for each.
-    while True:
-        token = enter_context(context)
-        try:
-            piece = next(body)
-        except StopIteration:
-            return
-        finally:
-            leave_scope(token)
-        yield piece
-
-
-async def _stream_async(body: AsyncIterator[bytes], context: AuditContext) -> AsyncIterator[bytes]:
-    while True:
-        token = enter_context(context)
-        try:
-            piece = await anext(body)
-        except StopAsyncIteration:
-            return
-        finally:
-            leave_scope(token)
-        yield piece

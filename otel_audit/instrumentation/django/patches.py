@@ -1,53 +1,38 @@
-"""All that is wrapped in Django, in one table: what, by which wrapper, and why.
-
-A wrapper takes the original and returns its replacement. The attribute is set on the class or module named in
-the table and nowhere else; where it was inherited, taking the patch back deletes it again, so that ``vars()``
-is what it was before.
-"""
+"""All that is wrapped in Django, in one table: what, by which wrapper, and why."""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterable
-from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from otel_audit.instrumentation.patching import Patch
 
 if TYPE_CHECKING:
     from otel_audit.instrumentation.django.middleware import RequestCapture
-    from otel_audit.instrumentation.django.reads import ReadCapture
+    from otel_audit.instrumentation.django.reads.wrappers import ReadCapture
     from otel_audit.instrumentation.django.test_runs import TestRuns
-    from otel_audit.instrumentation.django.writes import WriteCapture
-
-_ABSENT: Final = object()
-
-
-class Patch(NamedTuple):
-    """One wrapped attribute.
-
-    ``target`` is ``package.module:Class.attribute`` or ``package.module:attribute``. ``wrap`` gets the
-    attribute as it resolves today (a plain function, also where it is inherited). ``optional``: not every
-    supported version of Django has it.
-    """
-
-    target: str
-    wrap: Callable[[Any], Any]
-    why: str
-    optional: bool = False
+    from otel_audit.instrumentation.django.writes.wrappers import WriteCapture
+    from otel_audit.instrumentation.instrumentor import Part
 
 
-def table(
-    writes: WriteCapture,
-    reads: ReadCapture | None = None,
-    requests: RequestCapture | None = None,
-    tests: TestRuns | None = None,
-) -> list[Patch]:
-    """List every patch of the Django instrumentor; what is None is not configured."""
-    return [
-        *_writes(writes),
-        *(_reads(reads) if reads is not None else ()),
-        *(_requests(requests) if requests is not None else ()),
-        *(_tests(tests) if tests is not None else ()),
-    ]
+def table(parts: Iterable[Part]) -> list[Patch]:
+    """List every patch that the parts of the Django instrumentor need."""
+    from otel_audit.instrumentation.django.middleware import RequestCapture
+    from otel_audit.instrumentation.django.reads.wrappers import ReadCapture
+    from otel_audit.instrumentation.django.test_runs import TestRuns
+    from otel_audit.instrumentation.django.writes.wrappers import WriteCapture
+
+    patches: list[Patch] = []
+    for part in parts:
+        if isinstance(part, WriteCapture):
+            patches += _writes(part)
+        elif isinstance(part, ReadCapture):
+            patches += _reads(part)
+        elif isinstance(part, RequestCapture):
+            patches += _requests(part)
+        elif isinstance(part, TestRuns):
+            patches += _tests(part)
+    return patches
 
 
 def _writes(writes: WriteCapture) -> list[Patch]:
@@ -156,45 +141,3 @@ def _tests(tests: TestRuns) -> list[Patch]:
         Patch(f"{creation}.create_test_db", tests.create_test_db, "what is written there is no trail"),
         Patch(f"{creation}.destroy_test_db", tests.destroy_test_db, "the trail goes on"),
     ]
-
-
-class AppliedPatches:
-    """The patches in force, and how each attribute was before."""
-
-    def __init__(self) -> None:
-        self._undo: list[tuple[Any, str, Any]] = []
-
-    def apply(self, patches: Iterable[Patch]) -> None:
-        """Apply ``patches`` in order; if one fails, take all back and raise."""
-        try:
-            for patch in patches:
-                owner, name = _resolve(patch.target)
-                original = inspect.getattr_static(owner, name, _ABSENT)
-                if original is _ABSENT and patch.optional:
-                    continue
-                if original is _ABSENT:
-                    raise AttributeError(f"{patch.target} does not exist in this version of Django")
-                self._undo.append((owner, name, vars(owner).get(name, _ABSENT)))
-                setattr(owner, name, patch.wrap(original))
-        except BaseException:
-            self.undo()
-            raise
-
-    def undo(self) -> None:
-        """Restore every attribute, last first."""
-        while self._undo:
-            owner, name, previous = self._undo.pop()
-            if previous is _ABSENT:
-                delattr(owner, name)
-            else:
-                setattr(owner, name, previous)
-
-
-def _resolve(target: str) -> tuple[Any, str]:
-    """Find the class or module that owns ``target`` and the attribute's name."""
-    module, _, path = target.partition(":")
-    owner: Any = import_module(module)
-    *classes, name = path.split(".")
-    for class_name in classes:
-        owner = getattr(owner, class_name)
-    return owner, name

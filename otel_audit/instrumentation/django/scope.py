@@ -11,18 +11,18 @@ from django.utils.functional import SimpleLazyObject
 
 from otel_audit.config.model import AuditConfig
 from otel_audit.context import ContextFields
+from otel_audit.http.source import (
+    client_address,
+    forwarded_request_id,
+    session_hash,
+    user_agent,
+)
 from otel_audit.instrumentation.django.actor import (
     ANONYMOUS_ACTOR,
     actor_before_login,
     evaluated_user,
     request_actor,
     session_key,
-)
-from otel_audit.instrumentation.django.source import (
-    client_address,
-    forwarded_request_id,
-    session_hash,
-    user_agent,
 )
 from otel_audit.record import Actor, Request, Source, new_record_id
 

@@ -9,8 +9,8 @@ from contextlib import ExitStack, contextmanager
 from types import FrameType
 from typing import Any, Final, NamedTuple
 
+from otel_audit.instrumentation.django.plan import ModelPolicy
 from otel_audit.config.model import DjangoConfig
-from otel_audit.instrumentation.django.models import ModelPolicy
 
 _WRITE: Final = re.compile(
     r"\b(?:INSERT\s+(?:OR\s+\w+\s+|IGNORE\s+)?INTO|REPLACE\s+INTO|UPDATE(?:\s+ONLY)?|DELETE\s+FROM(?:\s+ONLY)?)"
@@ -53,7 +53,7 @@ def watch(config: DjangoConfig) -> Iterator[list[Written]]:
                 table = found[1].rpartition(".")[2].strip('"`[]')
                 model = models.get(table)
                 if model is not None:
-                    audited = policy.settings(model).audited
+                    audited = policy.of(model).audited
                     written.append(Written(model._meta.label, text, audited and _is_from_the_orm()))
         return result
 

@@ -530,7 +530,7 @@ def test_a_hook_that_reads_is_not_recorded_for_ever(
 def test_a_fault_of_ours_costs_the_record_only(
     reads: CapturedAudit, ann: Patient, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
-    from otel_audit.instrumentation.django import reads as module
+    from otel_audit.instrumentation.django.reads import wrappers as module
 
     def fail(*args: Any, **kwargs: Any) -> Any:
         raise RuntimeError("our fault")

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from otel_audit.config.model import DjangoConfig, ModelConfig
-from otel_audit.instrumentation.django.models import ModelPolicy
+from otel_audit.instrumentation.django.plan import ModelPolicy
 from tests.instrumentation.django.warehouse.models import Item, ItemOnSale, Kiosk, Pallet
 
 
 def audited(model: Any, *patterns: str) -> bool:
-    return ModelPolicy(DjangoConfig(models=list(patterns))).settings(model).audited
+    return ModelPolicy(DjangoConfig(models=list(patterns))).of(model).audited
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_settings_of_single_models_lie_over_the_defaults() -> None:
         },
     )
     policy = ModelPolicy(config)
-    item, kiosk = policy.settings(Item), policy.settings(Kiosk)
+    item, kiosk = policy.of(Item), policy.of(Kiosk)
     assert (item.reads, kiosk.reads) == (False, True)
     assert (item.old_values, kiosk.old_values) == ("exact", "exact")
     assert dict(item.strategies) == {"name": "mask", "price": "drop"}

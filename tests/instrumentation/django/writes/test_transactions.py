@@ -387,7 +387,9 @@ def test_a_forked_child_drops_what_its_parent_began(sqlite: str) -> None:
                 try:
                     from otel_audit.instrumentation.django import DjangoAuditInstrumentor
 
-                    writes = DjangoAuditInstrumentor()._active[0][0]
+                    active = DjangoAuditInstrumentor()._active
+                    assert active is not None
+                    writes: Any = active.parts[0]
                     code = writes.transactions.state(connection).pending
                 finally:
                     os._exit(code)

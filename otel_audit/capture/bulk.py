@@ -1,0 +1,319 @@
+"""Many rows written by one statement, column by column, and the records made of them."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+from msgspec import UNSET
+from msgspec.structs import replace
+
+from otel_audit.capture.plan import FieldPlan, TablePlan, Verb
+from otel_audit.capture.writes import CapturedWrite
+from otel_audit.context import Moment
+from otel_audit.record import (
+    AuditRecord,
+    Bulk,
+    Change,
+    Column,
+    Completeness,
+    OldValues,
+    Outcome,
+    Target,
+    new_record_id,
+)
+from otel_audit.values import Portable, freeze, key_text, key_texts, record_value, same
+
+if TYPE_CHECKING:
+    from otel_audit.capture.connection import Connection
+    from otel_audit.pipeline.logger import AuditLogger
+
+_MAX_ROWS: Final = 1000
+_MAX_BYTES: Final = 1024 * 1024
+_PLAIN: Final = frozenset({type(None), bool, int, str})
+
+
+class ReturnedRows:
+    """What a statement returned: raw driver rows of ``plans``' columns, converted when first needed."""
+
+    __slots__ = ("_convert", "_raw", "plans")
+
+    def __init__(
+        self,
+        plans: Sequence[FieldPlan],
+        raw: list[Any],
+        convert: Callable[[list[Any]], Iterable[Any]] | None = None,
+    ) -> None:
+        self.plans = plans
+        self._raw = raw
+        self._convert = convert
+
+    def __len__(self) -> int:
+        return len(self._raw)
+
+    def rows(self) -> list[Any]:
+        """Give the rows with Python's values."""
+        if self._convert is not None:
+            self._raw, self._convert = list(self._convert(self._raw)), None
+        return self._raw
+
+
+class BulkWrite(CapturedWrite):
+    """Any number of rows of one table.
+
+    Each row of ``rows`` is the key's columns, then the old values of ``old``, then the new values of ``new``;
+    ``constant`` are new values all rows share. ``count`` is the number of rows where ``rows`` is ``None`` or
+    holds keys only (``ids``).
+    """
+
+    __slots__ = ("completeness", "constant", "count", "new", "old", "old_values", "rows")
+
+    def __init__(
+        self,
+        plan: TablePlan,
+        verb: Verb,
+        connection: Connection,
+        count: int,
+        rows: ReturnedRows | None = None,
+        *,
+        old: Sequence[FieldPlan] = (),
+        new: Sequence[FieldPlan] = (),
+        constant: Sequence[tuple[FieldPlan, Any]] = (),
+        completeness: Completeness = "full",
+        old_values: OldValues | None = None,
+        at: Moment | None = None,
+    ) -> None:
+        super().__init__(plan, verb, connection, at)
+        self.count = count
+        self.rows = rows
+        self.old = old
+        self.new = new
+        self.constant = constant
+        self.completeness: Completeness = completeness if rows is not None else "count"
+        self.old_values: OldValues | None = old_values
+
+    def _records(self, logger: AuditLogger, outcome: Outcome, transaction: str) -> list[AuditRecord]:
+        if self.rows is None:
+            return [self._part(logger, outcome, transaction, Bulk(self.count, id=new_record_id()))]
+        rows = self.rows.rows()
+        width = len(self.plan.keys)
+        keys = self.plan.keys_in(rows)
+        if self.completeness == "ids":
+            return self._parts(logger, outcome, transaction, key_texts(keys), [])
+        columns = self._columns(rows, width)
+        if self.verb == "update":
+            keys, columns = _changed_only(keys, columns)
+        if not keys:
+            return []
+        if len(keys) == 1:
+            return [self._single(logger, outcome, transaction, keys[0], columns)]
+        recorded = [
+            Column(
+                plan.name,
+                UNSET if old is None else _shown(old),
+                UNSET if new is None else _shown(new),
+                _column_type(old, new),
+            )
+            for plan, old, new in columns
+        ]
+        return self._parts(logger, outcome, transaction, key_texts(keys), recorded)
+
+    def _columns(
+        self, rows: list[Any], width: int
+    ) -> list[tuple[FieldPlan, list[Any] | None, list[Any] | None]]:
+        old = {plan: [row[width + i] for row in rows] for i, plan in enumerate(self.old)}
+        start = width + len(self.old)
+        new: dict[FieldPlan, list[Any]] = {
+            plan: [row[start + i] for row in rows] for i, plan in enumerate(self.new)
+        }
+        for plan, value in self.constant:
+            new[plan] = [value] * len(rows)
+        return [(plan, old.get(plan), new.get(plan)) for plan in dict.fromkeys([*old, *new])]
+
+    def _single(
+        self,
+        logger: AuditLogger,
+        outcome: Outcome,
+        transaction: str,
+        key: Any,
+        columns: list[tuple[FieldPlan, list[Any] | None, list[Any] | None]],
+    ) -> AuditRecord:
+        return self._record(
+            logger,
+            outcome,
+            transaction,
+            target=Target(self.plan.label, key_text(key)),
+            changes=[
+                _change(plan, UNSET if old is None else old[0], UNSET if new is None else new[0])
+                for plan, old, new in columns
+            ],
+            completeness=self.completeness,
+            old_values=self.old_values,
+        )
+
+    def _parts(
+        self, logger: AuditLogger, outcome: Outcome, transaction: str, keys: list[str], columns: list[Column]
+    ) -> list[AuditRecord]:
+        slices: list[tuple[list[str], list[Column]]] = []
+        for start in range(0, len(keys), _MAX_ROWS):
+            _split(keys, columns, start, min(start + _MAX_ROWS, len(keys)), slices)
+        bulk = new_record_id()
+        while True:
+            records = [
+                self._part(
+                    logger,
+                    outcome,
+                    transaction,
+                    Bulk(len(some), some, part_columns, bulk, number, len(slices)),
+                )
+                for number, (some, part_columns) in enumerate(slices, 1)
+            ]
+            # Rows that fit by themselves may not fit together with what the record says around them.
+            whole = [
+                not (_lost_values(record) and len(some) > 1)
+                for record, (some, _) in zip(records, slices, strict=True)
+            ]
+            if all(whole):
+                return records
+            slices = [
+                half
+                for piece, fits in zip(slices, whole, strict=True)
+                for half in ([piece] if fits else _halves(*piece))
+            ]
+
+    def _names(self) -> list[str]:
+        return [plan.name for plan in dict.fromkeys([*self.new, *(plan for plan, _ in self.constant)])]
+
+    def _least(self, logger: AuditLogger, outcome: Outcome, transaction: str) -> AuditRecord:
+        least = super()._least(logger, outcome, transaction)
+        return replace(least, bulk=Bulk(self.count, id=new_record_id()), completeness="count")
+
+    def _part(self, logger: AuditLogger, outcome: Outcome, transaction: str, bulk: Bulk) -> AuditRecord:
+        return self._record(
+            logger,
+            outcome,
+            transaction,
+            target=Target(self.plan.label),
+            bulk=bulk,
+            fields=[] if bulk.columns else self._names(),
+            completeness=self.completeness,
+            old_values=self.old_values,
+        )
+
+
+def limited(write: BulkWrite, max_rows: int, max_ids: int) -> BulkWrite:
+    """Keep no more of many rows than may be recorded: above ``max_rows`` keys, above ``max_ids`` a count."""
+    rows = write.rows
+    if rows is None or len(rows) <= max_rows:
+        return write
+    width = len(write.plan.keys)
+    if len(rows) <= max_ids:
+        write.rows = ReturnedRows(write.plan.keys, [row[:width] for row in rows.rows()])
+        write.completeness, write.old_values = "ids", None
+    else:
+        write.rows, write.completeness, write.old_values = None, "count", None
+    return write
+
+
+def _lost_values(record: AuditRecord) -> bool:
+    """Whether a part was made without its values because it was too large."""
+    return record.truncated and record.bulk is not None and bool(record.bulk.keys) and not record.bulk.columns
+
+
+# --- columns: pure functions from the values of rows to what a record carries ---------------------
+
+
+def _shown(values: list[Any]) -> list[Portable]:
+    """Give a column's values as the record carries them."""
+    # Looked at by class once: most columns need nothing done to their values.
+    if _PLAIN.issuperset(map(type, values)):
+        return values
+    return [record_value(freeze(value))[0] for value in values]
+
+
+def _change(plan: FieldPlan, old: Any, new: Any) -> Change:
+    """Make the change of one row of a bulk statement, of which there was only one."""
+    kind = ""
+    if old is not UNSET:
+        old, kind = record_value(freeze(old))
+    if new is not UNSET:
+        new, new_kind = record_value(freeze(new))
+        kind = new_kind or kind
+    return Change(plan.name, old, new, kind)
+
+
+def _column_type(*columns: list[Any] | None) -> str:
+    for column in columns:
+        for value in column or ():
+            if value is not None:
+                return record_value(freeze(value))[1]
+    return ""
+
+
+def _changed_only(
+    keys: list[Any], columns: list[tuple[FieldPlan, list[Any] | None, list[Any] | None]]
+) -> tuple[list[Any], list[tuple[FieldPlan, list[Any] | None, list[Any] | None]]]:
+    """Leave out rows and columns in which nothing differs; a value not known counts as different."""
+    differs: list[list[bool]] = []
+    for plan, old, new in columns:
+        if old is None or new is None:
+            differs.append([True] * len(keys))
+            continue
+        differs.append(_differing(plan, old, new))
+    kept = [index for index in range(len(keys)) if any(column[index] for column in differs)]
+    if len(kept) == len(keys) and all(any(column) for column in differs):
+        return keys, columns
+    return [keys[index] for index in kept], [
+        (plan, old and [old[index] for index in kept], new and [new[index] for index in kept])
+        for (plan, old, new), column in zip(columns, differs, strict=True)
+        if any(column)
+    ]
+
+
+def _differing(plan: FieldPlan, old: list[Any], new: list[Any]) -> list[bool]:
+    if _PLAIN.issuperset(map(type, old)) and {type(None), *map(type, old)}.issuperset(map(type, new)):
+        return list(map(operator.ne, old, new))
+    return [not _equal(plan, before, after) for before, after in zip(old, new, strict=True)]
+
+
+def _equal(plan: FieldPlan, old: Any, new: Any) -> bool:
+    old, new = freeze(old), freeze(new)
+    return same(old, new) or same(old, plan.normal(new))
+
+
+def _split(
+    keys: list[str],
+    columns: list[Column],
+    start: int,
+    stop: int,
+    slices: list[tuple[list[str], list[Column]]],
+) -> None:
+    """Cut rows ``start`` to ``stop`` into pieces of at most 1 MiB, by halves."""
+    some, part = _rows(keys, columns, start, stop)
+    if stop - start > 1 and len(msgspec.json.encode((some, part))) > _MAX_BYTES:
+        middle = (start + stop) // 2
+        _split(keys, columns, start, middle, slices)
+        _split(keys, columns, middle, stop, slices)
+    else:
+        slices.append((some, part))
+
+
+def _halves(keys: list[str], columns: list[Column]) -> list[tuple[list[str], list[Column]]]:
+    """Cut rows in two."""
+    middle = len(keys) // 2
+    return [_rows(keys, columns, 0, middle), _rows(keys, columns, middle, len(keys))]
+
+
+def _rows(keys: list[str], columns: list[Column], start: int, stop: int) -> tuple[list[str], list[Column]]:
+    part = [
+        Column(
+            column.field,
+            column.old[start:stop] if column.old is not UNSET else UNSET,
+            column.new[start:stop] if column.new is not UNSET else UNSET,
+            column.type,
+        )
+        for column in columns
+    ]
+    return keys[start:stop], part

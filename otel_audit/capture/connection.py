@@ -1,0 +1,254 @@
+"""One database connection: the writes of its transaction, and what becomes of them.
+
+An instrumentor keeps one :class:`Connection` for each connection of its library and tells it what happens
+there: savepoints, COMMIT, ROLLBACK, by method or as text. Around a statement it uses
+:class:`~otel_audit.capture.statement.Statement`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from otel_audit.capture import dbapi
+from otel_audit.capture.freshness import COMMITTED, Epoch, Mark, OneConnection, Reader
+from otel_audit.capture.transaction_buffer import Pending
+from otel_audit.capture.transaction_sql import Effect
+from otel_audit.errors import AuditError
+from otel_audit.record import Database, Outcome
+
+if TYPE_CHECKING:
+    from otel_audit.capture.plan import TablePlan
+    from otel_audit.capture.state import CaptureState
+
+
+class Connection:
+    """What capture knows of one connection.
+
+    Args:
+        state: what the connections of one instrumentor share.
+        reader: whoever sees what this connection has not committed yet; default this connection alone.
+        name: of its database among those of this process.
+        system: ``db.system.name``: ``postgresql``, ``mysql``, ``mariadb``, ``sqlite`` …
+        namespace: ``db.namespace``, the name of the database.
+
+    Attributes:
+        dialect: what is different about this kind of database.
+        pending: counts the writes of the open transaction.
+        raw: the transaction was begun by a statement of the application's own text.
+        error: names the exception that is rolling it back.
+        locked: SQLite's write lock is held.
+    """
+
+    __slots__ = (
+        "buffer",
+        "dialect",
+        "error",
+        "failures",
+        "freshness",
+        "locked",
+        "mark",
+        "name",
+        "namespace",
+        "pending",
+        "pid",
+        "raw",
+        "reader",
+        "system",
+    )
+
+    def __init__(
+        self,
+        state: CaptureState,
+        reader: Reader | None = None,
+        *,
+        name: str = "",
+        system: str = "",
+        namespace: str = "",
+    ) -> None:
+        self.buffer = state.buffer()
+        self.reader: Reader = reader or OneConnection()
+        self.freshness = state.freshness
+        self.failures = state.failures
+        self.name = name
+        self.system = system
+        self.dialect = dbapi.dialect(system)
+        self.namespace = namespace
+        self.mark = Mark(self.reader.identity)
+        self.pending = 0
+        self.raw = False
+        self.locked = False
+        self.error = ""
+        self.pid = os.getpid()
+
+    # --- what an instrumentor says of its library ------------------------------------------------
+
+    def commits_at_once(self) -> tuple[bool, bool]:
+        """Say whether a statement commits by itself now, and whether it is settled as if it had.
+
+        The two differ only where no COMMIT will ever come, as in a test that is always rolled back.
+        """
+        raise NotImplementedError
+
+    def driver(self) -> Any:
+        """Return the DB-API connection, None if there is none now."""
+        raise NotImplementedError
+
+    def abandon(self) -> None:
+        """Roll the transaction back, in the library too: its records cannot be kept (``fail_closed``)."""
+        raise NotImplementedError
+
+    # --- inside the transaction ----------------------------------------------------------------
+
+    def database(self, plan: TablePlan, transaction: str = "") -> Database:
+        """Say in a record where a write went."""
+        return Database(self.system, self.namespace, plan.table, transaction)
+
+    def add(self, pending: Pending) -> None:
+        """Hold a write until its transaction ends."""
+        self.pending += 1
+        self.buffer.add(pending)
+
+    def wrote(self, plan: TablePlan, key: Any) -> int:
+        """Note that a row was written; return the count of the write."""
+        return self.freshness.wrote(self.name, plan.table, key, self._mark_now())
+
+    def wrote_many(self, plan: TablePlan, keys: Sequence[Any] | None) -> None:
+        """Note that these rows, or rows not known, were written."""
+        self.freshness.wrote_many(self.name, plan.table, keys, self._mark_now())
+
+    def _mark_now(self) -> Mark:
+        return COMMITTED if self.commits_at_once()[1] else self.mark
+
+    def savepoint(self, sid: str) -> None:
+        """Remember where a savepoint stands."""
+        self._tell("savepoint", self.buffer.savepoint, sid)
+
+    def release(self, sid: str) -> None:
+        """Forget a savepoint; what came after it belongs to what encloses it."""
+        self._tell("release", self.buffer.release, sid)
+
+    def rollback_to(self, sid: str) -> None:
+        """Fail what came after a savepoint."""
+        self.reader.epoch = Epoch()
+        self._tell("rollback_to", self.buffer.rollback_to, sid)
+
+    def _tell(self, place: str, tell: Callable[[str], None], sid: str) -> None:
+        try:
+            tell(sid)
+        except AuditError:
+            raise
+        except Exception as error:
+            self.failures.report(place, error)
+
+    # --- its end ---------------------------------------------------------------------------------
+
+    def before_commit(self) -> None:
+        """Write the intents. Only under ``fail_closed`` does this raise, after rolling back."""
+        try:
+            self.buffer.before_commit()
+        except AuditError:
+            self.abandon()
+            raise
+        except Exception as error:
+            self.failures.report("before_commit", error)
+
+    def committed(self) -> None:
+        """The database has committed."""
+        if self.pid == os.getpid():
+            self._end(self.freshness.tick(), self.buffer.committed, "committed")
+
+    def rolled_back(self, error: str = "") -> None:
+        """The database has rolled back; ``error`` names why."""
+        self.reader.epoch = Epoch()
+        if self.pid == os.getpid():
+            self.error = error or self.error
+            self._end(0, self.buffer.rolled_back, "rolled_back")
+
+    def unknown(self, error: str = "") -> None:
+        """How the transaction ended cannot be known."""
+        self.reader.epoch = Epoch()
+        if self.pid == os.getpid():
+            self.error = error or self.error
+            self._end(0, self.buffer.unknown, "unknown")
+
+    def _end(self, committed: int, settle: Callable[[], None], place: str) -> None:
+        self.mark.committed = committed
+        self.mark = Mark(self.reader.identity)
+        self.raw = self.locked = False
+        pending, self.pending = self.pending, 0
+        try:
+            settle()  # an empty buffer may still hold savepoint marks
+        except AuditError:
+            raise
+        except Exception as fault:
+            self.failures.report(place, fault, lost=pending)
+        finally:
+            self.error = ""
+
+    def settle(self) -> None:
+        """End the transaction as if it had committed, where it never will."""
+        self.before_commit()
+        self.committed()
+
+    def failed_commit(self, error: BaseException, *, refused: bool) -> Outcome | None:
+        """Decide what a COMMIT that raised has done; None if the transaction is still open.
+
+        ``refused``: the error is the database's answer, so that nothing was committed.
+        """
+        if self.is_open():
+            return None  # SQLite keeps it: it may be committed again or rolled back
+        name = type(error).__qualname__
+        if refused:
+            self.rolled_back(name)
+            return "failure"
+        self.unknown(name)
+        return "unknown"
+
+    # --- what the driver knows -------------------------------------------------------------------
+
+    def is_open(self) -> bool | None:
+        """Ask the driver, not the server, whether a transaction is open; ``None``: it cannot tell."""
+        return dbapi.transaction_open(self.system, self.driver())
+
+    def is_aborted(self) -> bool:
+        """Ask the driver whether an error has doomed the transaction (PostgreSQL)."""
+        return dbapi.transaction_aborted(self.system, self.driver())
+
+    # --- a whole COMMIT, and transactions by text --------------------------------------------------
+
+    def commit(self, commit: Callable[[], Any], *, chained: bool = False) -> Any:
+        """Run what commits, and settle what it committed; ``chained``: the next transaction has begun."""
+        if self.is_aborted():
+            result = commit()
+            self.rolled_back()
+            return result
+        if self.pending:
+            self.before_commit()
+        try:
+            result = commit()
+        except BaseException as error:
+            self.failed_commit(error, refused=self.is_answer(error))
+            raise
+        self.committed()
+        self.raw = chained
+        return result
+
+    def is_answer(self, error: BaseException) -> bool:
+        """Say whether an exception of COMMIT is the database's answer; False where it may have been lost."""
+        return False
+
+    def apply(self, effect: Effect) -> None:
+        """Note what a statement that ended or marked a transaction has done, other than COMMIT."""
+        if effect.kind == "rollback":
+            self.rolled_back()
+            self.raw = effect.chained
+        elif effect.kind == "rollback_to":
+            self.rollback_to(effect.name)
+        elif effect.kind == "savepoint":
+            self.savepoint(effect.name)
+        elif effect.kind == "release":
+            self.release(effect.name)
+        elif effect.kind == "begin":
+            self.raw = True

@@ -1,0 +1,100 @@
+"""What capture needs to know of one table, looked up once; an instrumentor's own plan adds what it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Literal, TypeAlias
+
+from msgspec import UNSET
+
+from otel_audit.capture.policy import TableSettings
+from otel_audit.values import Frozen, freeze
+
+Verb: TypeAlias = Literal["create", "update", "delete"]
+MAX_NAMED_KEYS: Final = 1000
+"""Rows of one statement that are remembered one by one as lately written; of more, only the table is."""
+
+
+class FieldPlan:
+    """One column: its name in records, and the name an application knows its value by.
+
+    Args:
+        name: as records say it.
+        attname: where an object of the application holds the value; default ``name``.
+        automatic: written by itself with every save, so that it alone makes no change.
+        hidden: its values are masked unless the configuration says otherwise.
+    """
+
+    __slots__ = ("attname", "automatic", "hidden", "name")
+
+    def __init__(
+        self, name: str, attname: str = "", *, automatic: bool = False, hidden: bool = False
+    ) -> None:
+        self.name = name
+        self.attname = attname or name
+        self.automatic = automatic
+        self.hidden = hidden
+
+    def normal(self, value: Any) -> Frozen:
+        """Return a frozen value as the database will hold it; as it is where that cannot be told."""
+        return freeze(value)
+
+
+class TablePlan:
+    """One table as records name it, and how its changes are captured.
+
+    Args:
+        label: what targets are called, ``shop.Order``.
+        table: its name in the database.
+        fields: its columns.
+        keys: those of ``fields`` that make its primary key.
+        settings: what the configuration says about it.
+    """
+
+    __slots__ = ("audited", "event", "fields", "keys", "label", "old_values", "reads", "strategies", "table")
+
+    def __init__(
+        self,
+        label: str,
+        table: str,
+        fields: Sequence[FieldPlan],
+        keys: Sequence[FieldPlan],
+        settings: TableSettings,
+    ) -> None:
+        self.label = label
+        self.event = label.lower()
+        self.table = table
+        self.fields: Sequence[Any] = fields
+        self.keys: Sequence[Any] = keys
+        self.audited = settings.audited
+        self.reads = settings.reads
+        self.old_values = settings.old_values
+        hidden = {plan.name: "mask" for plan in fields if plan.hidden}
+        self.strategies: Mapping[str, str] = hidden | dict(settings.strategies)
+
+    def key(self, row: Sequence[Any]) -> Any:
+        """Return the key of a row whose first columns it is: the value, or a tuple of a composite key."""
+        width = len(self.keys)
+        return row[0] if width == 1 else tuple(row[:width])
+
+    def key_of(self, values: Mapping[str, Any]) -> Any:
+        """Take the key out of values by attname: the value, a tuple of a composite key, or UNSET."""
+        if len(self.keys) == 1:
+            return values.get(self.keys[0].attname, UNSET)
+        key = tuple(values.get(plan.attname, UNSET) for plan in self.keys)
+        return UNSET if any(part is UNSET for part in key) else key
+
+    def normal_key(self, key: Any) -> Any:
+        """Return a key as the database will hold it: of one row there is one, however it was written."""
+        if len(self.keys) == 1:
+            return self.keys[0].normal(freeze(key))
+        return tuple(plan.normal(freeze(part)) for plan, part in zip(self.keys, key, strict=True))
+
+    def keys_in(self, rows: Sequence[Sequence[Any]]) -> list[Any]:
+        """Return the keys of many rows whose first columns they are."""
+        width = len(self.keys)
+        return [row[0] for row in rows] if width == 1 else [tuple(row[:width]) for row in rows]
+
+    def keys_of(self, rows: Sequence[Sequence[Any]]) -> list[Any] | None:
+        """Return the keys of rows to remember as lately written; ``None`` where there are too many."""
+        return None if len(rows) > MAX_NAMED_KEYS else self.keys_in(rows)

@@ -1,0 +1,148 @@
+"""Reads: counts the objects a query returns as its rows come in, and makes and keeps the records of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+from otel_audit.context import moment
+from otel_audit.pipeline.logger import AuditLogger
+from otel_audit.record import AuditRecord, Bulk, Completeness, Database, Target
+
+ReadKey: TypeAlias = Callable[[Any], str]
+"""Gives the key of the object in a row as text, ``""`` if there is none."""
+
+
+class Reading(NamedTuple):
+    """One sensitive table in a query, as records name it, and the names of its fields that are displayed.
+
+    ``every_row``: each row is an object of this table; a join may match none, or the same one again.
+    """
+
+    label: str
+    event: str
+    table: str
+    fields: tuple[str, ...] = ()
+    every_row: bool = False
+
+
+class Tally:
+    """Counts the objects of one reading as rows come in, and lists the first of them."""
+
+    def __init__(self, reading: Reading, readers: list[ReadKey], max_keys: int) -> None:
+        self.reading = reading
+        self.keys: dict[str, None] = {}
+        self.complete = bool(readers)
+        self._more = 0
+        self._max_keys = max_keys
+        self._readers = readers
+
+    @property
+    def count(self) -> int:
+        """Objects if all are listed, otherwise the rows that showed one."""
+        return len(self.keys) + self._more
+
+    def add(self, chunk: Sequence[Any]) -> None:
+        """Count the rows of ``chunk``."""
+        if not self._readers:
+            self._more += len(chunk)
+            return
+        keys, most = self.keys, self._max_keys
+        for at, row in enumerate(chunk):
+            if len(keys) >= most and self.reading.every_row:
+                self._more += len(chunk) - at
+                self.complete = False
+                return
+            for read in self._readers:
+                key = read(row)
+                if not key or key in keys:  # an outer join that matched nothing, an object seen before
+                    continue
+                if len(keys) < most:
+                    keys[key] = None
+                else:
+                    self._more += 1
+                    self.complete = False
+
+    def lose_keys(self) -> None:
+        """Go on with counting rows."""
+        self.complete = False
+        self._readers = []
+
+
+class ReadRecords:
+    """The records of one query on ``database``, made at the moment it was run."""
+
+    def __init__(self, logger: AuditLogger, database: Database) -> None:
+        self._logger = logger
+        self._database = database
+        self._at = moment()
+
+    def count(self, tallies: Iterable[Tally], chunk: Sequence[Any]) -> None:
+        """Count rows; a fault of ours costs the keys, not the rows."""
+        for tally in tallies:
+            try:
+                tally.add(chunk)
+            except Exception as error:
+                tally.lose_keys()
+                self._logger.failed("a read of sensitive data is recorded without its objects", error)
+
+    def begin(self, tallies: Iterable[Tally]) -> int | None:
+        """Put on disk that rows are about to be read; give the intent to :meth:`keep`."""
+        try:
+            begun = [self._record(tally.reading, completeness="statement") for tally in tallies]
+        except Exception as error:
+            self._logger.failed("a read of sensitive data that has begun", error)
+            return None
+        return self._logger.intend(begun)
+
+    def keep(self, tallies: Iterable[Tally], intent: int | None = None) -> None:
+        """Keep what was counted, in place of what was intended if anything was."""
+        records = []
+        for tally in tallies:
+            try:
+                records.append(self._objects(tally))
+            except Exception as error:
+                self._logger.failed("a read of sensitive data", error)
+        if intent is None:
+            self._logger.emit(*records, at=self._at)
+            return
+        self._logger.settle(intent, "success", records)
+        for record in records:
+            self._logger.span_event(record, self._at)
+
+    def keep_answer(self, readings: Iterable[Reading], kind: str, row: Any) -> None:
+        """Keep what a count, an exists or an aggregate said: ``row`` is its answer."""
+        completeness: Completeness = "statement" if kind == "aggregate" else "count"
+        records = []
+        for reading in readings:
+            try:
+                bulk = None
+                if kind == "count":
+                    bulk = Bulk(int(row[0]) if row else 0)
+                elif kind == "exists":
+                    bulk = Bulk(1 if row else 0)
+                attributes = {"query": kind}
+                records.append(
+                    self._record(reading, bulk=bulk, completeness=completeness, attributes=attributes)
+                )
+            except Exception as error:
+                self._logger.failed("a read of sensitive data", error)
+        self._logger.emit(*records, at=self._at)
+
+    def _objects(self, tally: Tally) -> AuditRecord:
+        keys = list(tally.keys)
+        if tally.complete and len(keys) == 1:
+            return self._record(tally.reading, key=keys[0])
+        completeness: Completeness = "full" if tally.complete else "count"
+        return self._record(tally.reading, bulk=Bulk(tally.count, keys), completeness=completeness)
+
+    def _record(self, reading: Reading, *, key: str = "", **values: Any) -> AuditRecord:
+        return self._logger.record(
+            f"{reading.event}.read",
+            "READ",
+            at=self._at,
+            target=Target(reading.label, key),
+            fields=reading.fields,
+            database=Database(self._database.system, self._database.namespace, reading.table),
+            **values,
+        )

@@ -1,0 +1,50 @@
+"""What the connections of one instrumentor share in this process."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from otel_audit.capture.freshness import Freshness
+from otel_audit.capture.policy import Policy
+from otel_audit.capture.transaction_buffer import TransactionBuffer
+from otel_audit.config.model import AuditConfig, CaptureSection
+from otel_audit.pipeline import provider
+from otel_audit.pipeline.failures import Failures
+
+if TYPE_CHECKING:
+    from otel_audit.pipeline.logger import AuditLogger
+    from otel_audit.pipeline.provider import AuditPipeline
+
+
+class CaptureState:
+    """What is configured, what was written lately, and where records go.
+
+    Args:
+        library: whose instrumentor it is, as messages name it.
+        config: the whole configuration.
+        section: the instrumentor's own part of it.
+        pipeline: keeps the records; default the current one at the time.
+    """
+
+    def __init__(
+        self,
+        library: str,
+        config: AuditConfig,
+        section: CaptureSection,
+        pipeline: AuditPipeline | None = None,
+    ) -> None:
+        self.config = section
+        self.policy = Policy(section)
+        self.freshness = Freshness()
+        self.failures = Failures(library, fail_closed=config.on_error == "fail_closed")
+        self._pipeline = pipeline
+
+    def logger(self) -> AuditLogger | None:
+        """Return the logger of the pipeline: the one given, or the current one."""
+        pipeline = self._pipeline or provider.current()
+        return None if pipeline is None else pipeline.logger
+
+    def buffer(self) -> TransactionBuffer:
+        """Make the buffer of a new connection."""
+        logger = None if self._pipeline is None else self._pipeline.logger
+        return TransactionBuffer(logger, failures=self.config.failures)

@@ -1,0 +1,299 @@
+"""The transaction buffer: holds captured changes until the database has said how their transaction ended.
+
+Framework-neutral. An instrumentor keeps one buffer for each database connection and tells it what the
+connection does; the records are built once, before the commit, and are on disk before the commit is sent.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import Protocol
+
+import msgspec
+
+from otel_audit.context import Moment
+from otel_audit.pipeline import provider
+from otel_audit.pipeline.logger import AuditLogger
+from otel_audit.pipeline.span_event import MAX_EVENTS
+from otel_audit.record import AuditRecord, Outcome, new_record_id
+
+
+class Pending(Protocol):
+    """A captured change, cheap to hold; its records are built when the outcome is known or about to be."""
+
+    @property
+    def moment(self) -> Moment:
+        """When it happened, under which context and span."""
+        ...
+
+    def build(self, logger: AuditLogger, outcome: Outcome, transaction: str) -> Iterable[AuditRecord]:
+        """Make its records, none if there is nothing to record. Must not query the database."""
+        ...
+
+    def undo(self) -> None:
+        """Take back what was remembered of the write, because the database rolled it back."""
+        ...
+
+
+class _Intent:
+    __slots__ = ("events", "handle", "logger")
+
+    def __init__(self, logger: AuditLogger, handle: int, events: list[tuple[AuditRecord, Moment]]) -> None:
+        self.logger = logger
+        self.handle = handle
+        self.events = events
+
+
+class TransactionBuffer:
+    """What one database connection has written since its transaction began.
+
+    Args:
+        logger: keeps the records; default the current pipeline's at the time.
+        failures: record what was rolled back, with the outcome ``failure``.
+    """
+
+    def __init__(self, logger: AuditLogger | None = None, *, failures: bool = True) -> None:
+        self.failures = failures
+        self._logger = logger
+        self._clear()
+
+    def _clear(self) -> None:
+        self._pid = os.getpid()
+        self._pendings: list[Pending] = []
+        self._marks: list[tuple[object, int]] = []
+        self._intent: _Intent | None = None
+        self._transaction = ""
+
+    def _forget_parent(self) -> None:
+        """After a fork inside a transaction: what is held is the parent's, which tells how it ended."""
+        if self._pid != os.getpid():
+            self._clear()
+
+    def __len__(self) -> int:
+        """The number of changes held."""
+        self._forget_parent()
+        return len(self._pendings)
+
+    @property
+    def transaction(self) -> str:
+        """The id on every record of this transaction, made when it is first asked for."""
+        self._forget_parent()
+        if not self._transaction:
+            self._transaction = new_record_id()
+        return self._transaction
+
+    # --- inside the transaction ----------------------------------------------------------------
+
+    def add(self, pending: Pending) -> None:
+        """Hold a change of the open transaction."""
+        self._forget_parent()
+        self._pendings.append(pending)
+
+    def savepoint(self, sid: object) -> None:
+        """Remember where a savepoint stands."""
+        self._forget_parent()
+        self._marks.append((sid, len(self._pendings)))
+
+    def rollback_to(self, sid: object) -> None:
+        """Fail what came after a savepoint; the savepoint stays and can be rolled back to again."""
+        self._forget_parent()
+        position = self._position(sid)
+        if position is None:
+            return
+        del self._marks[position + 1 :]
+        length = self._marks[position][1]
+        undone, self._pendings[length:] = self._pendings[length:], []
+        self._fail(undone)
+
+    def release(self, sid: object) -> None:
+        """Forget a savepoint; what came after it belongs to what encloses it."""
+        self._forget_parent()
+        position = self._position(sid)
+        if position is not None:
+            del self._marks[position:]
+
+    def _position(self, sid: object) -> int | None:
+        for position in range(len(self._marks) - 1, -1, -1):
+            if self._marks[position][0] == sid:
+                return position
+        return None
+
+    # --- its end ---------------------------------------------------------------------------------
+
+    def before_commit(self) -> None:
+        """Write the intents of all changes, in one go; to be called before COMMIT is sent.
+
+        Raises:
+            AuditError: they cannot be kept and ``on_error`` is ``fail_closed``: the commit must not happen.
+        """
+        self._forget_parent()
+        if not self._pendings:
+            return
+        self._intent = self._intend(self._pendings, self.transaction)
+
+    def committed(self) -> None:
+        """The database has committed."""
+        self._forget_parent()
+        if not self._pendings:
+            self._reset()
+            return
+        if self._intent is None:  # a commit nobody announced: SQL text, or the driver's own
+            self.before_commit()
+        self._settle("success")
+
+    def unknown(self) -> None:
+        """The answer to COMMIT was lost: nobody knows."""
+        self._forget_parent()
+        if not self._pendings:
+            self._reset()
+            return
+        if self._intent is None:
+            self.before_commit()
+        self._settle("unknown")
+
+    def rolled_back(self) -> None:
+        """The database has rolled back, or refused to commit."""
+        self._forget_parent()
+        pendings, intent = self._pendings, self._intent
+        if not pendings:
+            self._reset()
+            return
+        if intent is None:
+            self._fail_and_clear(pendings)
+            return
+        transaction, logger = self.transaction, intent.logger
+        self._clear()
+        _undo(pendings, logger)
+        # Built again: what refused the commit was not known when the intent was written.
+        built = _build(pendings, logger, "failure", transaction) if self.failures else []
+        logger.settle(intent.handle, "failure", [record for record, _ in built])
+        for record, at in built[:MAX_EVENTS]:
+            logger.span_event(record, at)
+
+    def _reset(self) -> None:
+        if self._marks or self._transaction:
+            self._clear()
+
+    def _fail_and_clear(self, pendings: list[Pending]) -> None:
+        transaction = self.transaction
+        self._clear()
+        self._transaction = transaction
+        try:
+            self._fail(pendings)
+        finally:
+            self._transaction = ""
+
+    def _settle(self, outcome: Outcome) -> None:
+        intent = self._intent
+        self._clear()
+        if intent is None:
+            return
+        intent.logger.settle(intent.handle, outcome)
+        for record, at in intent.events:
+            intent.logger.span_event(_with_outcome(record, outcome), at)
+
+    def _intend(self, pendings: list[Pending], transaction: str) -> _Intent | None:
+        logger = self.logger
+        if logger is None:
+            return None
+        built = _build(pendings, logger, "success", transaction)
+        if not built:
+            return None
+        handle = logger.intend([record for record, _ in built])
+        # Only the events are needed from here on; a large transaction must not be held twice.
+        return _Intent(logger, handle, built[:MAX_EVENTS])
+
+    def _fail(self, pendings: list[Pending]) -> None:
+        """Record changes that the database rolled back before any commit was sent."""
+        logger = self.logger
+        _undo(pendings, logger)
+        if not pendings or logger is None or not self.failures:
+            return
+        # Nothing was committed unrecorded: not even fail_closed may hide the error that rolled back.
+        built = _build(pendings, logger, "failure", self.transaction, may_raise=False)
+        if built:
+            logger.keep([record for record, _ in built], may_raise=False)
+            for record, at in built[:MAX_EVENTS]:
+                logger.span_event(record, at)
+
+    # --- autocommit ------------------------------------------------------------------------------
+
+    def intend_now(self, pending: Pending) -> _Intent | None:
+        """Write the intent of a statement that commits by itself; to be called before it is sent.
+
+        Raises:
+            AuditError: it cannot be kept and ``on_error`` is ``fail_closed``.
+        """
+        return self._intend([pending], new_record_id())
+
+    def settle_now(self, intent: _Intent | None, pending: Pending | None, outcome: Outcome) -> None:
+        """Say how a statement that commits by itself ended.
+
+        Args:
+            intent: what :meth:`intend_now` gave; None if there was none, and the records are made now.
+            pending: what it did, known better now (an INSERT's key); None: what was intended.
+            outcome: ``failure`` also takes the pending back.
+        """
+        logger = intent.logger if intent is not None else self.logger
+        if logger is None:
+            return
+        if outcome == "failure" and pending is not None:
+            _undo([pending], logger)
+        built: list[tuple[AuditRecord, Moment]] | None = None
+        if outcome == "failure" and not self.failures:
+            built = []
+        elif pending is not None:
+            transaction = ""
+            if intent is not None and intent.events:
+                transaction = intent.events[0][0].database.transaction
+            built = _build([pending], logger, outcome, transaction or new_record_id())
+        if intent is not None:
+            logger.settle(intent.handle, outcome, None if built is None else [record for record, _ in built])
+        elif built:
+            logger.keep([record for record, _ in built])
+        events = intent.events if intent is not None and built is None else (built or [])[:MAX_EVENTS]
+        for record, at in events:
+            logger.span_event(_with_outcome(record, outcome), at)
+
+    @property
+    def logger(self) -> AuditLogger | None:
+        """What keeps the records: the logger given, or the current pipeline's."""
+        if self._logger is not None:
+            return self._logger
+        pipeline = provider.current()
+        return None if pipeline is None else pipeline.logger
+
+
+def _with_outcome(record: AuditRecord, outcome: Outcome) -> AuditRecord:
+    if record.outcome == outcome:
+        return record
+    return msgspec.structs.replace(record, outcome=outcome)
+
+
+def _build(
+    pendings: list[Pending],
+    logger: AuditLogger,
+    outcome: Outcome,
+    transaction: str,
+    *,
+    may_raise: bool = True,
+) -> list[tuple[AuditRecord, Moment]]:
+    """Build all records; one that fails is counted and logged, and costs no other one."""
+    built: list[tuple[AuditRecord, Moment]] = []
+    for pending in pendings:
+        try:
+            at = pending.moment
+            built.extend((record, at) for record in pending.build(logger, outcome, transaction))
+        except Exception as error:
+            logger.failed(f"a captured change ({type(pending).__name__})", error, may_raise=may_raise)
+    return built
+
+
+def _undo(pendings: list[Pending], logger: AuditLogger | None) -> None:
+    for pending in reversed(pendings):
+        try:
+            pending.undo()
+        except Exception as error:
+            if logger is not None:
+                logger.failed(f"taking back {type(pending).__name__}", error, may_raise=False)

@@ -1,0 +1,185 @@
+"""One captured write, waiting for the outcome of its transaction, and the record made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from msgspec import UNSET
+from msgspec.structs import replace
+from opentelemetry.trace import INVALID_SPAN
+
+from otel_audit.capture.plan import FieldPlan, TablePlan, Verb
+from otel_audit.context import Moment, moment
+from otel_audit.record import AuditRecord, Change, OldValues, Outcome, Target
+from otel_audit.values import RECORDED, key_text
+
+if TYPE_CHECKING:
+    from otel_audit.capture.connection import Connection
+    from otel_audit.pipeline.logger import AuditLogger
+
+_ACTIONS: Final[dict[Verb, str]] = {"create": "CREATE", "update": "UPDATE", "delete": "DELETE"}
+
+
+class CapturedWrite:
+    """One statement's effect on one table. ``error`` names the exception that took it back.
+
+    ``connection`` is where it was written, and knows what is rolling back.
+    """
+
+    __slots__ = ("connection", "error", "moment", "plan", "verb")
+
+    def __init__(self, plan: TablePlan, verb: Verb, connection: Connection, at: Moment | None = None) -> None:
+        self.plan = plan
+        self.verb = verb
+        self.connection = connection
+        self.moment = at or moment()
+        self.error = ""
+
+    def build(self, logger: AuditLogger, outcome: Outcome, transaction: str) -> Iterable[AuditRecord]:
+        """Make the records; if that fails, one that says at least what was done to which table and row."""
+        try:
+            return self._records(logger, outcome, transaction)
+        except Exception as error:
+            self.connection.failures.report("build", error)
+        try:
+            return [self._least(logger, outcome, transaction)]
+        except Exception as error:
+            self.connection.failures.report("build", error, lost=1)
+            return ()
+
+    def _least(self, logger: AuditLogger, outcome: Outcome, transaction: str) -> AuditRecord:
+        """Make a record of what cannot fail again: neither values nor the context the write was made in."""
+        self.moment = Moment(self.moment.time, None, INVALID_SPAN)
+        return self._record(
+            logger,
+            outcome,
+            transaction,
+            target=Target(self.plan.label),
+            fields=self._names(),
+            completeness="statement",
+            truncated=True,
+        )
+
+    def undo(self) -> None:
+        """Remember what took the write back: the record may be made much later."""
+        if not self.error:
+            self.error = self.connection.error
+
+    def _records(self, logger: AuditLogger, outcome: Outcome, transaction: str) -> list[AuditRecord]:
+        """A statement of which nothing is known but its table."""
+        return [
+            self._record(
+                logger,
+                outcome,
+                transaction,
+                target=Target(self.plan.label),
+                fields=self._names(),
+                completeness="statement",
+            )
+        ]
+
+    def _names(self) -> list[str]:
+        """The names of the fields the statement was to write."""
+        return []
+
+    def _record(self, logger: AuditLogger, outcome: Outcome, transaction: str, **values: Any) -> AuditRecord:
+        error = ""
+        if outcome != "success":
+            error = self.error or self.connection.error
+        return logger.record(
+            f"{self.plan.event}.{self.verb}",
+            _ACTIONS[self.verb],
+            at=self.moment,
+            outcome=outcome,
+            error=error,
+            database=self.connection.database(self.plan, transaction),
+            strategies=self.plan.strategies or None,
+            **values,
+        )
+
+
+class NoWrite(CapturedWrite):
+    """A statement that wrote nothing."""
+
+    __slots__ = ()
+
+    def build(self, logger: AuditLogger, outcome: Outcome, transaction: str) -> Iterable[AuditRecord]:
+        return ()
+
+
+class RowWrite(CapturedWrite):
+    """One row: ``changed`` lists (field, old, new) with frozen values, ``written`` all values of the image.
+
+    ``on_undo`` is called with its arguments should the write be undone: (function, *arguments).
+    """
+
+    __slots__ = ("changed", "key", "old_values", "on_undo", "written")
+
+    def __init__(
+        self,
+        plan: TablePlan,
+        verb: Verb,
+        connection: Connection,
+        key: Any,
+        changed: Sequence[tuple[FieldPlan, Any, Any]],
+        written: Iterable[tuple[FieldPlan, Any]] = (),
+        old_values: OldValues | None = None,
+        at: Moment | None = None,
+    ) -> None:
+        self.plan = plan
+        self.verb = verb
+        self.connection = connection
+        self.moment = at or moment()
+        self.error = ""
+        self.key = key
+        self.changed = changed
+        self.written = written
+        self.old_values: OldValues | None = old_values
+        self.on_undo: tuple[Any, ...] | None = None
+
+    def undo(self) -> None:
+        super().undo()
+        if self.on_undo is not None:
+            call, *arguments = self.on_undo
+            call(*arguments)
+
+    def _names(self) -> list[str]:
+        return [plan.name for plan, _, _ in self.changed]
+
+    def _least(self, logger: AuditLogger, outcome: Outcome, transaction: str) -> AuditRecord:
+        least = super()._least(logger, outcome, transaction)
+        try:
+            key = key_text(self.key)
+        except Exception:  # this may be what failed
+            return least
+        return replace(least, target=Target(self.plan.label, key), completeness="ids") if key else least
+
+    def _records(self, logger: AuditLogger, outcome: Outcome, transaction: str) -> list[AuditRecord]:
+        recorded = RECORDED
+        return [
+            self._record(
+                logger,
+                outcome,
+                transaction,
+                target=Target(self.plan.label, key_text(self.key)),
+                changes=[_change(plan.name, old, new) for plan, old, new in self.changed],
+                image={
+                    plan.name: recorded[type(value)][0](value) if type(value) in recorded else value
+                    for plan, value in self.written
+                    if value is not UNSET
+                },
+                old_values=self.old_values,
+            )
+        ]
+
+
+def _change(name: str, old: Any, new: Any) -> Change:
+    kind = ""
+    if type(old) in RECORDED:
+        convert, kind = RECORDED[type(old)]
+        old = convert(old)
+    if type(new) in RECORDED:
+        convert, kind = RECORDED[type(new)]
+        new = convert(new)
+    return Change(name, old, new, kind)

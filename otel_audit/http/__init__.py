@@ -1,0 +1,1 @@
+"""What every instrumentor of HTTP shares: it knows no framework."""

@@ -1,0 +1,293 @@
+"""Django's connections: one of ours for each, and the wrappers that tell it what happened.
+
+Django's public methods are wrapped, because backends override the private ones.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from otel_audit.capture import dbapi
+from otel_audit.capture.connection import Connection
+from otel_audit.capture.freshness import Epoch
+from otel_audit.capture.transaction_sql import ORDINARY, effect_of, is_ordinary
+
+if TYPE_CHECKING:
+    from otel_audit.capture.state import CaptureState
+    from otel_audit.instrumentation.django.loaded import ThreadState
+
+_STATE: Final = "_otel_audit"
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+class DjangoConnection(Connection):
+    """A connection of Django's, which knows of atomic blocks and of tests that never commit."""
+
+    __slots__ = ("django",)
+
+    def __init__(self, django: Any, state: CaptureState, thread: ThreadState) -> None:
+        super().__init__(
+            state,
+            thread,
+            name=django.alias,
+            namespace=str(django.settings_dict.get("NAME") or ""),
+        )
+        self.django = django
+
+    def identify(self) -> None:
+        """Find out which system it is, which asks MySQL's server once."""
+        system = self.django.vendor
+        if system == "mysql" and self.django.mysql_is_mariadb:
+            system = "mariadb"
+        self.system = system
+        self.dialect = dbapi.dialect(system)
+
+    def commits_at_once(self) -> tuple[bool, bool]:
+        """In autocommit; also where only a ``TestCase`` stands around, as if it had committed."""
+        django = self.django
+        if django.in_atomic_block:
+            return False, only_testcase_blocks(django)
+        if django.connection is None:  # asking opens it, and may find it is not in autocommit
+            django.ensure_connection()
+        alone = bool(django.autocommit) and not self.raw
+        return alone, alone
+
+    def driver(self) -> Any:
+        """Return the DB-API connection."""
+        return self.django.connection
+
+    def abandon(self) -> None:
+        """Roll back: leaving atomic() would otherwise turn autocommit on again, which commits on SQLite."""
+        django = self.django
+        try:
+            django._rollback()
+            django.needs_rollback = False
+            django.run_on_commit = []
+        except Exception:
+            django.close()
+        self.rolled_back("otel_audit.errors.SpoolError")
+
+    def is_answer(self, error: BaseException) -> bool:
+        """Say whether an exception of COMMIT is the database's answer."""
+        from django.db import Error, IntegrityError
+
+        return isinstance(error, IntegrityError) or (
+            isinstance(error, Error) and dbapi.answered(self.system, self.driver())
+        )
+
+
+class Transactions:
+    """The wrappers around Django's transaction handling."""
+
+    def __init__(self, state: CaptureState, thread: ThreadState) -> None:
+        self._shared = state
+        self.thread = thread
+
+    # --- used by capture -----------------------------------------------------------------------
+
+    def state(self, connection: Any) -> DjangoConnection:
+        """Return ours of a connection, new in a forked child: the parent settles what it began."""
+        found: DjangoConnection | None = connection.__dict__.get(_STATE)
+        if found is None or found.pid != os.getpid():
+            found = DjangoConnection(connection, self._shared, self.thread)
+            connection.__dict__[_STATE] = found
+        return found
+
+    # --- wrappers ------------------------------------------------------------------------------
+
+    def commit(self, original: _F) -> _F:
+        """Wrap ``BaseDatabaseWrapper.commit``."""
+
+        @functools.wraps(original)
+        def commit(connection: Any) -> Any:
+            state: DjangoConnection | None = connection.__dict__.get(_STATE)
+            if state is None or connection.in_atomic_block:
+                return original(connection)
+            if not state.pending:
+                result = original(connection)
+                state.committed()
+                return result
+            if dbapi.transaction_aborted(state.system, connection.connection):
+                # PostgreSQL answers COMMIT of an aborted transaction with ROLLBACK, and no error.
+                result = original(connection)
+                state.rolled_back()
+                return result
+            if dbapi.transaction_open(state.system, connection.connection) is False:
+                # Ended by a statement nobody saw; whether by COMMIT or ROLLBACK cannot be told.
+                state.unknown()
+                return original(connection)
+            state.before_commit()
+            try:
+                result = original(connection)
+            except BaseException as error:
+                state.failed_commit(error, refused=state.is_answer(error))
+                raise
+            state.committed()
+            return result
+
+        return commit  # type: ignore[return-value]
+
+    def rollback(self, original: _F) -> _F:
+        """Wrap ``BaseDatabaseWrapper.rollback``."""
+
+        @functools.wraps(original)
+        def rollback(connection: Any) -> Any:
+            result = original(connection)
+            self._rolled_back(connection)
+            return result
+
+        return rollback  # type: ignore[return-value]
+
+    def close(self, original: _F) -> _F:
+        """Wrap ``BaseDatabaseWrapper.close``: the database rolls back what was open."""
+
+        @functools.wraps(original)
+        def close(connection: Any, *args: Any, **kwargs: Any) -> Any:
+            connected = connection.connection is not None and not connection.closed_in_transaction
+            try:
+                return original(connection, *args, **kwargs)
+            finally:
+                if connected and (connection.connection is None or connection.closed_in_transaction):
+                    self._rolled_back(connection)
+
+        return close  # type: ignore[return-value]
+
+    def savepoint(self, original: _F) -> _F:
+        """Wrap ``BaseDatabaseWrapper.savepoint``."""
+
+        @functools.wraps(original)
+        def savepoint(connection: Any) -> Any:
+            sid = self._internally(original, connection)
+            if sid:
+                self.state(connection).savepoint(sid)
+            return sid
+
+        return savepoint  # type: ignore[return-value]
+
+    def savepoint_rollback(self, original: _F) -> _F:
+        """Wrap ``BaseDatabaseWrapper.savepoint_rollback``."""
+
+        @functools.wraps(original)
+        def savepoint_rollback(connection: Any, sid: Any) -> Any:
+            result = self._internally(original, connection, sid)
+            self.state(connection).rollback_to(sid)
+            return result
+
+        return savepoint_rollback  # type: ignore[return-value]
+
+    def savepoint_commit(self, original: _F) -> _F:
+        """Wrap ``BaseDatabaseWrapper.savepoint_commit``."""
+
+        @functools.wraps(original)
+        def savepoint_commit(connection: Any, sid: Any) -> Any:
+            result = self._internally(original, connection, sid)
+            state = self.state(connection)
+            state.release(sid)
+            # With autocommit off and no BEGIN yet, SQLite's savepoint was the transaction.
+            if state.pending and (
+                (state.dialect.one_writer and state.is_open() is False) or only_testcase_blocks(connection)
+            ):
+                state.settle()
+            return result
+
+        return savepoint_commit  # type: ignore[return-value]
+
+    def set_autocommit(self, original: _F) -> _F:
+        """Wrap ``BaseDatabaseWrapper.set_autocommit``: turning it on may commit."""
+
+        @functools.wraps(original)
+        def set_autocommit(connection: Any, autocommit: bool, *args: Any, **kwargs: Any) -> Any:
+            state: DjangoConnection | None = connection.__dict__.get(_STATE)
+            commits = autocommit and state is not None and state.pending and not connection.in_atomic_block
+            if commits:
+                assert state is not None
+                state.before_commit()
+            self.thread.internal += 1
+            try:
+                result = original(connection, autocommit, *args, **kwargs)
+            except BaseException as error:
+                if commits:
+                    assert state is not None
+                    state.failed_commit(error, refused=state.is_answer(error))
+                raise
+            finally:
+                self.thread.internal -= 1
+            if commits:
+                assert state is not None
+                state.committed()
+            return result
+
+        return set_autocommit  # type: ignore[return-value]
+
+    def leave_atomic(self, original: _F) -> _F:
+        """Wrap ``Atomic.__exit__``."""
+
+        @functools.wraps(original)
+        def leave(block: Any, exc_type: Any, exc_value: Any, traceback: Any) -> Any:
+            from django.db.transaction import get_connection
+
+            connection = get_connection(block.using)
+            state: DjangoConnection | None = connection.__dict__.get(_STATE)
+            if state is None:
+                return original(block, exc_type, exc_value, traceback)
+            if exc_type is not None:
+                state.error = exc_type.__qualname__
+            elif connection.needs_rollback and connection.rollback_exc is not None:
+                state.error = type(connection.rollback_exc).__qualname__
+            try:
+                return original(block, exc_type, exc_value, traceback)
+            finally:
+                state.error = ""
+                if state.pending and not connection.needs_rollback and only_testcase_blocks(connection):
+                    state.settle()
+
+        return leave  # type: ignore[return-value]
+
+    def execute(self, original: _F) -> _F:
+        """Wrap ``CursorWrapper._execute``: transactions ended by statements of the application."""
+
+        @functools.wraps(original)
+        def execute(cursor: Any, sql: Any, *args: Any) -> Any:
+            thread = self.thread
+            thread.executed += 1
+            if thread.internal or type(sql) is not str or sql[:2] in ORDINARY or is_ordinary(sql):
+                return original(cursor, sql, *args)
+            return self._statement(original, cursor, sql, args)
+
+        return execute  # type: ignore[return-value]
+
+    # --- details -------------------------------------------------------------------------------
+
+    def _statement(self, original: Callable[..., Any], cursor: Any, sql: str, args: Any) -> Any:
+        """Run a statement that may end or mark a transaction, and act on it."""
+        effect = effect_of(sql, dbapi.dialect(cursor.db.vendor).implicit_commits)
+        if effect is None:
+            return original(cursor, sql, *args)
+        if effect.kind == "commit":
+            return self.state(cursor.db).commit(lambda: original(cursor, sql, *args), chained=effect.chained)
+        result = original(cursor, sql, *args)
+        self.state(cursor.db).apply(effect)
+        return result
+
+    def _internally(self, original: Callable[..., Any], *args: Any) -> Any:
+        self.thread.internal += 1
+        try:
+            return original(*args)
+        finally:
+            self.thread.internal -= 1
+
+    def _rolled_back(self, connection: Any) -> None:
+        state: DjangoConnection | None = connection.__dict__.get(_STATE)
+        if state is None:
+            self.thread.epoch = Epoch()
+        else:
+            state.rolled_back()
+
+
+def only_testcase_blocks(connection: Any) -> bool:
+    """Say whether all atomic blocks around are those of a ``TestCase``, which never commits."""
+    blocks = connection.atomic_blocks
+    return bool(blocks) and blocks[-1]._from_testcase and all(block._from_testcase for block in blocks)

@@ -1,0 +1,80 @@
+"""What an instance was loaded with: the old value of a later save, while it may be trusted.
+
+``Model.from_db`` hands out the row; keeping it by reference costs nothing. When it may still be trusted is
+decided by :class:`~otel_audit.capture.freshness.Freshness`, and that the instance still has the same key.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from otel_audit.capture.freshness import Epoch
+
+STATE_KEY: Final = "_otel_audit"
+"""Where a :class:`Loaded` stands in ``instance._state``."""
+
+
+class Saving(NamedTuple):
+    """The instance whose UPDATE comes next, the key it is saved under, and the model whose table it is."""
+
+    instance: Any
+    key: Any
+    model: Any
+
+
+def put_back(state: Any, previous: Loaded | None) -> None:
+    """Make ``previous`` what an instance was loaded with: its write was undone."""
+    state.__dict__[STATE_KEY] = previous
+
+
+class ThreadState(threading.local):
+    """What one thread is doing; a thread reads and writes through connections of its own, so it is a reader.
+
+    ``saving`` is the instance whose UPDATE comes next, ``loaded`` collects what
+    ``refresh_from_db`` loads, ``internal`` counts blocks of Django's own transaction handling, ``suppressed``
+    blocks in which nothing is captured, ``executed`` statements sent,
+    ``runs`` captured ones.
+    """
+
+    def __init__(self) -> None:
+        self.epoch = Epoch()
+        self.identity = object()
+        self.saving: Saving | None = None
+        self.loaded: list[Loaded] | None = None
+        self.executed = 0
+        self.runs = 0
+        self.internal = 0
+        self.suppressed = 0
+
+
+class Loaded(msgspec.Struct, gc=False, eq=False):
+    """The values an instance was loaded or written with.
+
+    ``values`` is the row in the order of ``names`` until :meth:`by_name` makes it a dict. A pickle of an
+    instance carries ``False`` in its place, so that it can be read without this package.
+    """
+
+    names: Any
+    values: Any
+    epoch: Epoch
+    seq: int
+
+    def by_name(self) -> dict[str, Any]:
+        """Give the values by attname; the dict must not be changed."""
+        values: Any = self.values
+        if self.names is not None:
+            values = self.values = dict(zip(self.names, values, strict=True))
+            self.names = None
+        return values  # type: ignore[no-any-return]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return bool, ()
+
+    def __copy__(self) -> Loaded:
+        return self
+
+    def __deepcopy__(self, memo: Any) -> Loaded:
+        return self

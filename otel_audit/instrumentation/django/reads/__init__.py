@@ -1,0 +1,1 @@
+"""Reads of the ORM: what a query shows of sensitive models."""

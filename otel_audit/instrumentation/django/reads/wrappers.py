@@ -1,0 +1,288 @@
+"""Records reads of sensitive models: one record a query and model, with the objects and fields it showed.
+
+Everything the ORM selects comes through ``SQLCompiler.execute_sql``, ``raw()`` through its iterable. The
+record is kept before the rows reach the application; of a query read piece by piece an intent is kept before
+the first piece, and the record when the last was fetched. A read has happened whatever becomes of the
+transaction it was made in, so it does not wait for a commit.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Final
+
+from django.apps import apps
+from django.db import connections
+from django.db.models.deletion import Collector
+from django.db.models.signals import class_prepared
+from django.db.models.sql import AggregateQuery
+from django.db.models.sql.compiler import SQLDeleteCompiler, SQLInsertCompiler, SQLUpdateCompiler
+from django.db.models.sql.constants import MULTI, SINGLE
+
+from otel_audit.capture.reads import ReadRecords, Tally
+from otel_audit.config.model import CaptureSection
+from otel_audit.instrumentation.django.plan import ModelPolicy
+from otel_audit.instrumentation.django.reads.plan import (
+    ModelReading,
+    aggregate_readings,
+    key_readers,
+    kind_of,
+    missing_keys,
+    row_readings,
+)
+from otel_audit.pipeline.logger import AuditLogger
+from otel_audit.record import Database
+from otel_audit.values import key_text
+
+_WRITES: Final = (SQLInsertCompiler, SQLUpdateCompiler, SQLDeleteCompiler)
+_DISPATCH_UID: Final = "otel_audit"
+
+
+class ReadCapture:
+    """Wraps what the ORM reads through, for the models whose reads are configured."""
+
+    def __init__(
+        self,
+        policy: ModelPolicy,
+        config: CaptureSection,
+        logger: Callable[[], AuditLogger | None],
+        database: Callable[[Any], Database],
+    ) -> None:
+        self._policy = policy
+        self._max_keys = config.max_read_ids
+        self._logger = logger
+        self._database = database
+        self._tables: frozenset[str] | None = None
+        self._internal = _Internal()
+
+    def start(self) -> None:
+        """Notice models that are defined from now on."""
+        class_prepared.connect(self._forget_tables, weak=False, dispatch_uid=_DISPATCH_UID)
+
+    def stop(self) -> None:
+        """Undo :meth:`start`."""
+        class_prepared.disconnect(dispatch_uid=_DISPATCH_UID)
+
+    # --- wrappers ----------------------------------------------------------------------------
+
+    def selects(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        """Wrap ``SQLCompiler.execute_sql``."""
+
+        @functools.wraps(original)
+        def execute_sql(compiler: Any, result_type: Any = MULTI, *args: Any, **kwargs: Any) -> Any:
+            if self._internal.depth or isinstance(compiler, _WRITES) or compiler.query.explain_info:
+                return original(compiler, result_type, *args, **kwargs)
+            if result_type == SINGLE:
+                row = original(compiler, result_type, *args, **kwargs)
+                logger = self._logger()
+                if logger is not None and self._concerned(compiler.query):
+                    with self._internal:
+                        self._answered(logger, compiler, row)
+                return row
+            if result_type != MULTI:
+                return original(compiler, result_type, *args, **kwargs)
+            appended = self._append_keys(compiler)
+            try:
+                result = original(compiler, result_type, *args, **kwargs)
+            finally:
+                if appended:
+                    del compiler.pre_sql_setup
+            logger = self._logger()
+            if logger is not None and (appended or self._concerned(compiler.query)):
+                with self._internal:
+                    return self._fetched(logger, compiler, appended, result)
+            return result
+
+        return execute_sql
+
+    def raw(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        """Wrap ``RawModelIterable.__iter__``: ``raw()`` makes its objects without the compiler's help."""
+
+        @functools.wraps(original)
+        def iterate(iterable: Any) -> Iterator[Any]:
+            rows: Iterator[Any] = original(iterable)
+            queryset = iterable.queryset
+            logger = self._logger()
+            if logger is None or self._internal.depth or not self._is_sensitive(queryset.model):
+                return rows
+            return self._raw_rows(logger, queryset, rows)
+
+        return iterate
+
+    def internal(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        """Wrap a method of Django's whose own queries show nobody anything."""
+
+        @functools.wraps(original)
+        def not_a_read(*args: Any, **kwargs: Any) -> Any:
+            with self._internal:
+                return original(*args, **kwargs)
+
+        return not_a_read
+
+    def collects(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        """Wrap ``Collector.collect``: it loads what is about to be deleted.
+
+        The admin's own collector shows what it found and asks: that is a read.
+        """
+        collect_silently = self.internal(original)
+
+        @functools.wraps(original)
+        def collect(collector: Any, *args: Any, **kwargs: Any) -> Any:
+            chosen = collect_silently if type(collector) is Collector else original
+            return chosen(collector, *args, **kwargs)
+
+        return collect
+
+    # --- deciding ----------------------------------------------------------------------------
+
+    def _is_sensitive(self, model: Any) -> bool:
+        return self._policy.of(model).reads
+
+    def _concerned(self, query: Any) -> bool:
+        """Say quickly whether a query may show anything of a sensitive model."""
+        tables = self._sensitive_tables()
+        if not tables or query.model is None:  # Q.check() evaluates a condition on values
+            return False
+        if query.annotations or query.combinator or isinstance(query, AggregateQuery):
+            return True
+        return any(join.table_name in tables for join in query.alias_map.values())
+
+    def _sensitive_tables(self) -> frozenset[str]:
+        if self._tables is None:
+            if not apps.models_ready:
+                return frozenset()
+            models = apps.get_models(include_auto_created=True)
+            self._tables = frozenset(model._meta.db_table for model in models if self._is_sensitive(model))
+        return self._tables
+
+    def _forget_tables(self, **kwargs: Any) -> None:
+        self._tables = None
+
+    def _append_keys(self, compiler: Any) -> list[Any]:
+        """Let a ``values()`` query that leaves out the primary key select it too, behind its own columns."""
+        query = compiler.query
+        logger = self._logger()
+        if logger is None or query.default_cols or not self._concerned(query):
+            return []
+        try:
+            keys = missing_keys(query, self._is_sensitive)
+        except Exception as error:
+            logger.failed("a read of sensitive data is recorded without its objects", error)
+            return []
+        if not keys:
+            return []
+        appended: list[Any] = []
+
+        def pre_sql_setup(*args: Any, **kwargs: Any) -> Any:
+            extra_select, order_by, group_by = type(compiler).pre_sql_setup(compiler, *args, **kwargs)
+            if not (extra_select or group_by or compiler.qualify):
+                extra_select = [(key, compiler.compile(key), None) for key in keys]
+                appended[:] = keys
+            return extra_select, order_by, group_by
+
+        compiler.pre_sql_setup = pre_sql_setup
+        return appended
+
+    # --- recording ---------------------------------------------------------------------------
+
+    def _answered(self, logger: AuditLogger, compiler: Any, row: Any) -> None:
+        """Record a count, an exists or an aggregate."""
+        records = ReadRecords(logger, self._database(compiler.connection))
+        kind = kind_of(compiler.query)
+        try:
+            readings = aggregate_readings(compiler.query, kind, self._is_sensitive)
+        except Exception as error:
+            logger.failed("a read of sensitive data", error)
+        else:
+            records.keep_answer([reading.named() for reading in readings], kind, row)
+
+    def _fetched(self, logger: AuditLogger, compiler: Any, appended: Sequence[Any], result: Any) -> Any:
+        """Record rows that are there; of those still to come, see to it that they will be."""
+        records = ReadRecords(logger, self._database(compiler.connection))
+        try:
+            tallies = [
+                Tally(reading.named(), key_readers(compiler, reading.keys), self._max_keys)
+                for reading in row_readings(compiler, self._is_sensitive, appended)
+            ]
+        except Exception as error:
+            logger.failed("a read of sensitive data", error)
+            tallies = []
+        width = -len(appended) if appended else None
+        if not tallies:
+            return result if width is None else _narrowed(result, width)
+        if isinstance(result, list):
+            for chunk in result:
+                records.count(tallies, chunk)
+            records.keep(tallies)
+            return result if width is None else list(_narrowed(result, width))
+        if type(result) is type(iter([])):  # an empty result that the database was not asked for
+            return result
+        return self._pieces(records, tallies, result, width)
+
+    def _pieces(
+        self, records: ReadRecords, tallies: list[Tally], chunks: Any, width: int | None
+    ) -> Iterator[Any]:
+        with self._internal:
+            intent = records.begin(tallies)
+        try:
+            for chunk in chunks:
+                records.count(tallies, chunk)
+                yield chunk if width is None else [row[:width] for row in chunk]
+        finally:
+            close = getattr(chunks, "close", None)
+            if close is not None:
+                close()
+            with self._internal:
+                records.keep(tallies, intent)
+
+    def _raw_rows(self, logger: AuditLogger, queryset: Any, rows: Iterator[Any]) -> Iterator[Any]:
+        with self._internal:
+            records = ReadRecords(logger, self._database(connections[queryset.db]))
+        reading = ModelReading(queryset.model._meta.concrete_model, (), every_row=True).named()
+        tally = Tally(reading, [lambda instance: key_text(instance.pk)], self._max_keys)
+        try:
+            for instance in rows:
+                if not tally.count:
+                    tally.reading = reading._replace(fields=_raw_fields(logger, queryset))
+                records.count([tally], [instance])
+                yield instance
+        except Exception:
+            if tally.count:
+                self._keep_raw(records, tally)
+            raise
+        except GeneratorExit:
+            self._keep_raw(records, tally)
+            raise
+        self._keep_raw(records, tally)
+
+    def _keep_raw(self, records: ReadRecords, tally: Tally) -> None:
+        with self._internal:
+            records.keep([tally])
+
+
+def _raw_fields(logger: AuditLogger, queryset: Any) -> tuple[str, ...]:
+    try:
+        columns = [queryset.model_fields.get(column) for column in queryset.columns]
+    except Exception as error:
+        logger.failed("a read of sensitive data is recorded without its fields", error)
+        return ()
+    return tuple(field.name for field in columns if field is not None)
+
+
+class _Internal(threading.local):
+    """A block whose queries are nobody's reads: Django's own errands, and what our own work may ask for."""
+
+    depth = 0
+
+    def __enter__(self) -> None:
+        self.depth += 1
+
+    def __exit__(self, *exception: object) -> None:
+        self.depth -= 1
+
+
+def _narrowed(chunks: Iterable[Any], width: int) -> Iterator[Any]:
+    for chunk in chunks:
+        yield [row[:width] for row in chunk]

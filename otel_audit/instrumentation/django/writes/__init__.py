@@ -1,0 +1,1 @@
+"""Writes of the ORM: one file for each kind of statement."""

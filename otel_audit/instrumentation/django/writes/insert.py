@@ -1,0 +1,314 @@
+"""INSERT: the objects say what was written, the database which keys and defaults it gave.
+
+With ``ignore_conflicts`` Django asks for nothing back and nobody knows which rows were new; with
+``update_conflicts`` some of them are updates. There the statement returns its rows to us, and for upserts the
+rows in the way are read before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from msgspec import UNSET
+
+from otel_audit.capture.bulk import BulkWrite, ReturnedRows, limited
+from otel_audit.capture.dbapi import dialect
+from otel_audit.capture.writes import CapturedWrite, RowWrite
+from otel_audit.instrumentation.django.loaded import STATE_KEY, Loaded, put_back
+from otel_audit.instrumentation.django.plan import ModelFieldPlan, ModelPlan
+from otel_audit.instrumentation.django.writes.sql import columns_of, converted, select_rows
+from otel_audit.instrumentation.django.writes.state import Capture, CompiledStatement
+from otel_audit.values import ATOMS, freeze
+
+_OBJECTS_PER_QUERY = 200
+_INSERTED = "__otel_audit_inserted"
+
+
+def insert(
+    capture: Capture, plan: ModelPlan, compiler: Any, run: Callable[[], Any], returning_fields: Any
+) -> Any:
+    """Run an INSERT compiler's statement and note the rows it made (or changed)."""
+    if compiler.query.on_conflict is not None:
+        return _upsert(capture, plan, compiler, run, returning_fields)
+    objects = compiler.query.objs
+    statement = CompiledStatement(capture, compiler, plan, "create")
+    result = statement.run(run, lambda: _intent(statement, objects))
+    try:
+        returned = list(returning_fields or ()) if result else []
+        if len(objects) == 1:
+            _note_one(capture, statement, objects[0], returned, result)
+        else:
+            _note_many(capture, statement, objects, returned, result)
+    except Exception as error:
+        statement.recover(error, len(objects))
+    return result
+
+
+def _intent(statement: CompiledStatement, objects: Sequence[Any]) -> CapturedWrite:
+    plan = statement.plan
+    if len(objects) == 1:
+        values = values_of(plan, objects[0], {})
+        key = plan.key_of(values)
+        return RowWrite(plan, "create", statement.connection, key, _created(plan, values))
+    rows = BulkWrite(plan, "create", statement.connection, len(objects), new=plan.fields)
+    rows.completeness = "statement"
+    return rows
+
+
+def values_of(plan: ModelPlan, instance: Any, returned: dict[str, Any]) -> dict[str, Any]:
+    """Give the values of an instance after its INSERT, by attname, frozen; what is not known is left out."""
+    state = instance.__dict__
+    values: dict[str, Any] = {}
+    for field in plan.fields:
+        name = field.attname
+        if name in returned:
+            values[name] = freeze(returned[name])
+            continue
+        value = state.get(name, UNSET)
+        if type(value) not in ATOMS:
+            if value is UNSET or hasattr(value, "resolve_expression"):
+                continue
+            value = freeze(value)
+        values[name] = field.normal(value)
+    return values
+
+
+def _created(plan: ModelPlan, values: dict[str, Any]) -> list[tuple[ModelFieldPlan, Any, Any]]:
+    return [
+        (field, UNSET, values.get(field.attname, UNSET)) for field in plan.fields if field not in plan.keys
+    ]
+
+
+def _note_one(
+    capture: Capture, statement: CompiledStatement, instance: Any, returned: list[Any], result: Any
+) -> None:
+    plan = statement.plan
+    row = dict(zip((field.attname for field in returned), result[0], strict=False)) if returned else {}
+    values = values_of(plan, instance, row)
+    key = plan.key_of(values)
+    if key is UNSET:
+        raise LookupError(f"the key of a new {plan.label} is not known")
+    seq = statement.connection.wrote(plan, key)
+    write = RowWrite(plan, "create", statement.connection, key, _created(plan, values))
+    state = instance._state
+    previous = state.__dict__.get(STATE_KEY) or None
+    write.on_undo = (put_back, state, previous)
+    # The parts of an inherited model are inserted one table after the other, parents first.
+    parent = (
+        previous.by_name()
+        if previous is not None and plan.model._meta.parents and previous.epoch is capture.thread.epoch
+        else {}
+    )
+    state.__dict__[STATE_KEY] = Loaded(None, {**parent, **values}, capture.thread.epoch, seq)
+    statement.done(write)
+
+
+def _note_many(
+    capture: Capture, statement: CompiledStatement, objects: Sequence[Any], returned: list[Any], result: Any
+) -> None:
+    plan = statement.plan
+    names = [field.attname for field in returned]
+    complete = len(result) == len(objects) if returned else False
+    states = [instance.__dict__ for instance in objects]
+    columns: dict[ModelFieldPlan, list[Any]] = {}
+    for field in plan.fields:
+        if complete and field.attname in names:
+            position = names.index(field.attname)
+            columns[field] = [row[position] for row in result]
+        else:
+            columns[field] = [
+                field.normal(value) if type(value) in ATOMS else _frozen(field, value)
+                for value in [state.get(field.attname, UNSET) for state in states]
+            ]
+    if any(value is None or value is UNSET for field in plan.keys for value in columns[field]):
+        # MySQL tells no keys of several rows.
+        statement.connection.wrote_many(plan, None)
+        statement.done(BulkWrite(plan, "create", statement.connection, len(objects), new=plan.fields))
+        return
+    others = [
+        field
+        for field in plan.fields
+        if field not in plan.keys and UNSET not in _uncomparable(columns[field])
+    ]
+    raw = list(zip(*(columns[field] for field in (*plan.keys, *others)), strict=True))
+    statement.connection.wrote_many(plan, plan.keys_of(raw))
+    statement.done(
+        _limited(
+            capture,
+            BulkWrite(
+                plan, "create", statement.connection, len(raw), ReturnedRows(plan.keys, raw), new=others
+            ),
+        )
+    )
+
+
+def _frozen(field: ModelFieldPlan, value: Any) -> Any:
+    if value is UNSET or hasattr(value, "resolve_expression"):
+        return UNSET
+    return field.normal(freeze(value))
+
+
+def _uncomparable(values: Iterable[Any]) -> set[Any]:
+    """Give ``{UNSET}`` if it is among the values, which may have no usable equality."""
+    return {UNSET} if any(value is UNSET for value in values) else set()
+
+
+def _limited(capture: Capture, write: BulkWrite) -> BulkWrite:
+    return limited(write, capture.config.max_bulk_rows, capture.config.max_bulk_ids)
+
+
+# --- with conflicts ------------------------------------------------------------------------------
+
+
+def _upsert(
+    capture: Capture, plan: ModelPlan, compiler: Any, run: Callable[[], Any], returning_fields: Any
+) -> Any:
+    from django.db.models.constants import OnConflict
+
+    connection, query = compiler.connection, compiler.query
+    ignores = query.on_conflict == OnConflict.IGNORE
+    abilities = capture.abilities(connection, plan)
+    statement = CompiledStatement(capture, compiler, plan, "create")
+    if plan.old_values == "off" or not abilities.returning:
+        result = statement.run(run)
+        # How many rows were new, changed or left alone cannot be told.
+        statement.connection.wrote_many(plan, None)
+        statement.done(CapturedWrite(plan, "create", statement.connection))
+        return result
+    before = {} if ignores else _rows_in_the_way(capture, statement, compiler)
+    plans, rows, inserted = statement.run(lambda: _returning_all(compiler, plan))
+    try:
+        _note_upsert(capture, statement, plans, rows, inserted, before, updates=not ignores)
+    except Exception as error:
+        statement.recover(error)
+    if not returning_fields:
+        return []
+    positions = [plans.index(plan.by_attname[field.attname]) for field in returning_fields]
+    return [tuple(row[i] for i in positions) for row in rows]
+
+
+def _returning_all(compiler: Any, plan: ModelPlan) -> tuple[list[ModelFieldPlan], list[Any], list[bool]]:
+    """Run the INSERT and fetch every row it wrote: (fields, rows, whether each is known to be new)."""
+    connection = compiler.connection
+    tells = dialect(connection.vendor).tells_new_rows
+    suffix = f" RETURNING *, (xmax = 0) AS {_INSERTED}" if tells else " RETURNING *"
+    compiler.returning_fields = None
+    raw: list[Any] = []
+    inserted: list[bool] = []
+    plans: list[ModelFieldPlan] = []
+    with connection.cursor() as cursor:
+        for sql, params in compiler.as_sql():
+            cursor.execute(f"{sql}{suffix}", params)
+            plans, positions = columns_of(cursor, plan)
+            for row in cursor.fetchall():
+                raw.append(tuple([row[i] for i in positions]))
+                inserted.append(not tells or bool(row[-1]))
+    return plans, [tuple(row) for row in converted(compiler, plans)(raw)] if raw else [], inserted
+
+
+def _note_upsert(
+    capture: Capture,
+    statement: CompiledStatement,
+    plans: Sequence[ModelFieldPlan],
+    rows: list[Any],
+    inserted: list[bool],
+    before: dict[Any, tuple[Any, ...]],
+    *,
+    updates: bool,
+) -> None:
+    plan = statement.plan
+    width = len(plan.keys)
+    last: dict[Any, tuple[Any, bool]] = {}
+    for key, row, new in zip(plan.keys_in(rows), rows, inserted, strict=True):
+        last[key] = (row, new)
+    statement.connection.wrote_many(plan, list(last))
+    others = list(plans[width:])
+    created, changed, unseen = [], [], []
+    for key, (row, new) in last.items():
+        if key in before:
+            changed.append((*row[:width], *before[key], *row[width:]))
+        elif updates and not new:
+            unseen.append(row)  # somebody else's row, made after we looked
+        else:
+            created.append(row)
+    writes: list[BulkWrite] = []
+    connection = statement.connection
+    if created:
+        writes.append(
+            BulkWrite(plan, "create", connection, len(created), ReturnedRows(plan.keys, created), new=others)
+        )
+    if changed:
+        writes.append(
+            BulkWrite(
+                plan,
+                "update",
+                connection,
+                len(changed),
+                ReturnedRows(plan.keys, changed),
+                old=others,
+                new=others,
+                old_values="exact",
+            )
+        )
+    if unseen:
+        writes.append(
+            BulkWrite(plan, "update", connection, len(unseen), ReturnedRows(plan.keys, unseen), new=others)
+        )
+    statement.done(*(_limited(capture, write) for write in writes))
+
+
+def _rows_in_the_way(
+    capture: Capture, statement: CompiledStatement, compiler: Any
+) -> dict[Any, tuple[Any, ...]]:
+    """Read, locked, the rows an upsert will change: key to the values of the other fields."""
+    plan = statement.plan
+    statement.take_write_lock()
+    others = [field for field in plan.fields if field not in plan.keys]
+    width = len(plan.keys)
+    found: dict[Any, tuple[Any, ...]] = {}
+    objects = compiler.query.objs
+    for fields in _unique_sets(plan, compiler.query):
+        for start in range(0, len(objects), _OBJECTS_PER_QUERY):
+            condition = _matching(fields, objects[start : start + _OBJECTS_PER_QUERY])
+            if condition is None:
+                continue
+            rows = select_rows(compiler, plan, condition, others)
+            found.update(zip(plan.keys_in(rows), (tuple(row[width:]) for row in rows), strict=True))
+    return found
+
+
+def _unique_sets(plan: ModelPlan, query: Any) -> list[list[Any]]:
+    """Give the sets of fields whose values may conflict."""
+    from django.db.models import UniqueConstraint
+
+    meta: Any = plan.model._meta
+    if query.unique_fields:
+        return [[meta.get_field(field) if isinstance(field, str) else field for field in query.unique_fields]]
+    sets = [list(meta.pk_fields)]
+    sets += [[field] for field in meta.local_concrete_fields if field.unique and not field.primary_key]
+    sets += [[meta.get_field(name) for name in names] for names in meta.unique_together]
+    sets += [
+        [meta.get_field(name) for name in constraint.fields]
+        for constraint in meta.constraints
+        if isinstance(constraint, UniqueConstraint) and constraint.fields
+    ]
+    return sets
+
+
+def _matching(fields: Sequence[Any], objects: Sequence[Any]) -> Any:
+    from django.db.models import Q
+
+    def usable(value: Any) -> bool:
+        return value is not None and value is not UNSET and not hasattr(value, "resolve_expression")
+
+    rows = [[instance.__dict__.get(field.attname, UNSET) for field in fields] for instance in objects]
+    rows = [row for row in rows if all(usable(value) for value in row)]
+    if not rows:
+        return None
+    if len(fields) == 1:
+        return Q(**{f"{fields[0].attname}__in": [row[0] for row in rows]})
+    condition = Q()
+    for row in rows:
+        condition |= Q(**dict(zip((field.attname for field in fields), row, strict=True)))
+    return condition

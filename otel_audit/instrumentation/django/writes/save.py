@@ -1,0 +1,206 @@
+"""The save of one instance, in all its cases.
+
+What the instance was loaded with is believed by the rules of :mod:`.old_values`; in doubt the row is asked,
+by the UPDATE itself where the database can, by a SELECT before it elsewhere.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+from msgspec import UNSET
+
+from otel_audit.capture.writes import RowWrite
+from otel_audit.instrumentation.django.loaded import STATE_KEY, Loaded, put_back
+from otel_audit.instrumentation.django.plan import ModelFieldPlan
+from otel_audit.instrumentation.django.writes.sql import Returned
+from otel_audit.instrumentation.django.writes.state import (
+    Capture,
+    CompiledStatement,
+    in_transaction,
+    reraise_database_error,
+)
+from otel_audit.instrumentation.django.writes.update_statement import (
+    Assignment,
+    Update,
+    assignment,
+    difference,
+    run_joined,
+)
+from otel_audit.record import OldValues
+from otel_audit.values import freeze, same
+
+
+def save(capture: Capture, update: Update, instance: Any, key: Any) -> Any:
+    """Run the UPDATE of one instance being saved and note what it changed."""
+    plan, compiler = update.plan, update.compiler
+    connection = compiler.connection
+    thread, alias = capture.thread, connection.alias
+    state = instance._state
+    if type(key) is not int:
+        key = plan.normal_key(key)
+    assigned = assignment(plan, compiler.query)
+    loaded: Loaded | None = state.__dict__.get(STATE_KEY) or None
+    row: dict[str, Any] = {}
+    believed = (
+        loaded is not None
+        and plan.old_values != "exact"
+        and state.db == alias
+        and capture.freshness.current(alias, plan.table, key, loaded, thread)
+    )
+    if believed and loaded is not None:
+        row = loaded.by_name()
+        if not same(plan.key_of(row), key):
+            believed, row = False, {}
+    changed, written = difference(assigned.values, row)
+    doubtful = (
+        not believed
+        or bool(assigned.expressions)
+        or not any(not plan.automatic and old is not UNSET for plan, old, _ in changed)
+        or any(old is UNSET for _, old, _ in changed)
+    )
+    if doubtful and plan.old_values != "off" and (assigned.values or assigned.expressions):
+        abilities = capture.abilities(connection, plan)
+        if abilities.joined_update:
+            result = _save_joined(capture, update, instance, key, assigned, row)
+            if result is not NotImplemented:
+                return result
+        elif abilities.select and not (state.adding and not assigned.expressions):
+            ask = functools.partial(_save_asking, capture, update, instance, key, assigned, row)
+            return in_transaction(connection, ask) if plan.old_values == "exact" else ask()
+
+    statement = CompiledStatement(capture, compiler, plan, "update")
+    write = RowWrite(
+        plan, "update", statement.connection, key, changed, written, "as_loaded" if believed else None
+    )
+    result = statement.run(update.run, lambda: write)
+    # Only where nothing may be asked (`off`) does a save get here that seems to change nothing.
+    nothing = believed and not assigned.expressions and all(field.automatic for field, _, _ in changed)
+    try:
+        if not result:
+            statement.done()
+            return result
+        note = None if nothing else write
+        _note_save(capture, statement, instance, key, written, row, assigned.expressions, note)
+    except Exception as error:
+        statement.recover(error, 1)
+    return result
+
+
+def _save_joined(
+    capture: Capture, update: Update, instance: Any, key: Any, assigned: Assignment, row: dict[str, Any]
+) -> Any:
+    """Save by one rewritten UPDATE that returns the old values and those of expressions."""
+    plan = update.plan
+
+    def intent(statement: CompiledStatement) -> RowWrite:
+        return RowWrite(plan, "update", statement.connection, key, *difference(assigned.values, {}))
+
+    def note(statement: CompiledStatement, returned: Returned, new: Sequence[ModelFieldPlan]) -> None:
+        if not returned.count or returned.rows is None:
+            statement.done()
+            return
+        old, width = assigned.fields, len(plan.keys)
+        first = returned.rows.rows()[0]
+        before = dict(zip((field.attname for field in old), first[width : width + len(old)], strict=True))
+        after = dict(zip(new, (freeze(value) for value in first[width + len(old) :]), strict=True))
+        _note_asked(capture, statement, instance, key, assigned, row, before, after, "exact")
+
+    return run_joined(capture, update, assigned, intent, note)
+
+
+def _save_asking(
+    capture: Capture, update: Update, instance: Any, key: Any, assigned: Assignment, row: dict[str, Any]
+) -> Any:
+    """Save with a SELECT of the row before, locked inside a transaction."""
+    plan, compiler = update.plan, update.compiler
+    statement = CompiledStatement(capture, compiler, plan, "update")
+    certain: OldValues = "as_loaded" if statement.autocommit else "exact"
+    statement.take_write_lock()
+    found = capture.tables.select_row(compiler, plan, key, assigned.fields, lock=not statement.autocommit)
+    before = {} if found is None else {field.attname: value for field, value in found.items()}
+    changed, written = difference(assigned.values, before)
+    intent = RowWrite(plan, "update", statement.connection, key, changed, written, certain)
+    result = statement.run(update.run, lambda: intent)
+    try:
+        if not result:
+            statement.done()
+            return result
+        after: dict[ModelFieldPlan, Any] = {}
+        if assigned.expressions:
+            now = capture.tables.select_row(compiler, plan, key, assigned.expressions, lock=False)
+            after = {field: freeze(value) for field, value in (now or {}).items()}
+        _note_asked(capture, statement, instance, key, assigned, row, before, after, certain)
+    except Exception as error:
+        reraise_database_error(error, statement)
+        statement.recover(error, 1)
+    return result
+
+
+def _note_asked(
+    capture: Capture,
+    statement: CompiledStatement,
+    instance: Any,
+    key: Any,
+    assigned: Assignment,
+    row: dict[str, Any],
+    before: dict[str, Any],
+    after: dict[ModelFieldPlan, Any],
+    certain: OldValues,
+) -> None:
+    """Note a save whose old values came from the row.
+
+    ``row`` is what the instance had loaded if that was believed. Otherwise columns nobody asked for may be as
+    stale as those that were: then only what was written is known.
+    """
+    values = [
+        *assigned.values,
+        *((field, after[field]) for field in assigned.expressions if field in after),
+    ]
+    changed, written = difference(values, before)
+    unknown = [field for field in assigned.expressions if field not in after]
+    changed += [(field, freeze(before.get(field.attname, UNSET)), UNSET) for field in unknown]
+    write = None
+    if any(not field.automatic for field, _, _ in changed):
+        write = RowWrite(
+            statement.plan,
+            "update",
+            statement.connection,
+            key,
+            changed,
+            written,
+            certain if before else None,
+        )
+    _note_save(capture, statement, instance, key, written, row, unknown, write)
+
+
+def _note_save(
+    capture: Capture,
+    statement: CompiledStatement,
+    instance: Any,
+    key: Any,
+    written: Sequence[tuple[ModelFieldPlan, Any]],
+    row: dict[str, Any],
+    unknown: Sequence[ModelFieldPlan],
+    write: RowWrite | None,
+) -> None:
+    """Hold the write and make what was written what the instance has loaded."""
+    plan, state = statement.plan, instance._state
+    seq = statement.connection.wrote(plan, key)
+    values = {**row}
+    parts = (key,) if len(plan.keys) == 1 else key
+    for field, part in zip(plan.keys, parts, strict=True):
+        values[field.attname] = part
+    for field, value in written:
+        values[field.attname] = value
+    for field in unknown:
+        values.pop(field.attname, None)
+    previous = state.__dict__.get(STATE_KEY) or None
+    state.__dict__[STATE_KEY] = Loaded(None, values, capture.thread.epoch, seq)
+    if write is None:
+        statement.done()
+        return
+    write.on_undo = (put_back, state, previous)
+    statement.done(write)

@@ -1,0 +1,154 @@
+"""The common save: an instance loaded or written here, plain values, something changed.
+
+The short way through what :mod:`.saves` does for every case; it notices early that a save is anything else
+and leaves it alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from msgspec import UNSET
+
+from otel_audit.capture.freshness import COMMITTED
+from otel_audit.capture.writes import RowWrite
+from otel_audit.errors import AuditError
+from otel_audit.instrumentation.django.connection import DjangoConnection
+from otel_audit.instrumentation.django.loaded import STATE_KEY, Loaded, Saving, put_back
+from otel_audit.instrumentation.django.plan import ModelFieldPlan, ModelPlan
+from otel_audit.instrumentation.django.writes.state import Capture, CompiledStatement
+from otel_audit.values import ATOMS, freeze, same
+
+
+class _Image:
+    """All values a save wrote, put together only when the record is made."""
+
+    __slots__ = ("_attnames", "_plan", "_row")
+
+    def __init__(self, plan: ModelPlan, attnames: Sequence[str], row: dict[str, Any]) -> None:
+        self._plan = plan
+        self._attnames = attnames
+        self._row = row
+
+    def __iter__(self) -> Iterator[tuple[ModelFieldPlan, Any]]:
+        by_attname, row = self._plan.by_attname, self._row
+        return iter([(by_attname[attname], row[attname]) for attname in self._attnames])
+
+
+class _Save(NamedTuple):
+    """A save about to run; ``statement`` is None inside a transaction, where nothing is written ahead yet."""
+
+    write: RowWrite
+    row: dict[str, Any]
+    loaded: Loaded
+    connection: DjangoConnection
+    statement: CompiledStatement | None
+
+
+def save_quickly(
+    capture: Capture, plan: ModelPlan, compiler: Any, saving: Saving, run: Callable[[], Any]
+) -> Any:
+    """Run the UPDATE of a common save and note it; ``NotImplemented`` if it is not one, and nothing ran."""
+    try:
+        prepared = _prepare(capture, plan, compiler, saving)
+    except Exception:  # whatever it is, the long way says so
+        prepared = None
+    if prepared is None:
+        return NotImplemented
+    write, row, loaded, connection, statement = prepared
+    thread = capture.thread
+    thread.saving = None
+    if statement is None:
+        result = _run_in_transaction(capture, compiler, plan, write, run)
+    else:
+        result = statement.run(run, lambda: write)
+    try:
+        if result:
+            mark = COMMITTED if statement is not None and statement.immediate else connection.mark
+            seq = capture.freshness.wrote(connection.name, plan.table, write.key, mark)
+            state = saving.instance._state
+            write.on_undo = (put_back, state, loaded)
+            state.__dict__[STATE_KEY] = Loaded(None, row, thread.epoch, seq)
+            if statement is not None:
+                statement.done(write)
+            else:
+                connection.locked = True
+                connection.add(write)
+        elif statement is not None:
+            statement.done()
+    except AuditError:
+        raise
+    except Exception as error:
+        (statement or CompiledStatement(capture, compiler, plan, "update")).recover(error, 1)
+    return result
+
+
+def _run_in_transaction(
+    capture: Capture, compiler: Any, plan: ModelPlan, write: RowWrite, run: Callable[[], Any]
+) -> Any:
+    """Run the UPDATE; the intent of it is written with the others of its transaction."""
+    thread = capture.thread
+    thread.runs += 1
+    executed = thread.executed
+    try:
+        return run()
+    except BaseException as error:
+        CompiledStatement(capture, compiler, plan, "update").raised(error, executed, lambda: write)
+        raise
+
+
+def _prepare(capture: Capture, plan: ModelPlan, compiler: Any, saving: Saving) -> _Save | None:
+    """Compare what is written with what was loaded; ``None`` unless everything is plain and certain."""
+    instance, key, _ = saving
+    connection = compiler.connection
+    blocks = connection.atomic_blocks
+    if blocks and blocks[-1]._from_testcase:
+        return None
+    state = instance._state
+    loaded = state.__dict__.get(STATE_KEY)
+    alias = connection.alias
+    if (
+        type(loaded) is not Loaded
+        or state.db != alias
+        or plan.old_values == "exact"
+        or type(key) not in ATOMS
+        or not capture.freshness.current(alias, plan.table, key, loaded, capture.thread)
+    ):
+        return None
+    row = loaded.by_name()
+    if row.get(plan.keys[0].attname, UNSET) != key or len(plan.keys) != 1:
+        return None
+    changed: list[tuple[ModelFieldPlan, Any, Any]] = []
+    significant = False
+    attnames: list[str] = []
+    for field, _, value in compiler.query.values:
+        attname = field.attname
+        attnames.append(attname)
+        old = row[attname]
+        if old is value:
+            continue
+        if type(value) not in ATOMS:
+            if hasattr(value, "resolve_expression") or hasattr(value, "prepare_database_save"):
+                return None
+            value = freeze(value)
+        if same(old, value):
+            continue
+        target = plan.by_attname[attname]
+        new = target.normal(value)
+        if new is not value and same(old, new):
+            continue
+        changed.append((target, old, new))
+        significant = significant or not target.automatic
+    if not significant:
+        return None
+    after = row.copy()
+    for target, _, new in changed:
+        after[target.attname] = new
+    ours = capture.transactions.state(connection)
+    if not ours.system:
+        ours.identify()
+    image = _Image(plan, attnames, after)
+    write = RowWrite(plan, "update", ours, key, changed, image, "as_loaded")
+    statement = None if connection.in_atomic_block else CompiledStatement(capture, compiler, plan, "update")
+    return _Save(write, after, loaded, ours, statement)

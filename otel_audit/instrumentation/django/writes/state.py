@@ -1,0 +1,223 @@
+"""Write capture: what the wrappers around Django's compilers share."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from otel_audit.capture import dbapi
+from otel_audit.capture.plan import Verb
+from otel_audit.capture.state import CaptureState
+from otel_audit.capture.statement import Statement
+from otel_audit.capture.writes import CapturedWrite
+from otel_audit.config.model import AuditConfig
+from otel_audit.errors import AuditError
+from otel_audit.instrumentation.django.connection import DjangoConnection, Transactions
+from otel_audit.instrumentation.django.loaded import ThreadState
+from otel_audit.instrumentation.django.plan import NOT_AUDITED, ModelPlan, ModelPolicy
+from otel_audit.instrumentation.django.writes.sql import Abilities, Tables, take_write_lock
+from otel_audit.record import Database
+
+if TYPE_CHECKING:
+    from otel_audit.pipeline.provider import AuditPipeline
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+_MAX_PLANS: Final = 4096
+
+
+class Capture(CaptureState):
+    """The state of write capture in this process, and the plans of the models it has met."""
+
+    policy: ModelPolicy
+
+    def __init__(self, config: AuditConfig, pipeline: AuditPipeline | None = None) -> None:
+        super().__init__("Django", config, config.django, pipeline)
+        self.policy = ModelPolicy(config.django)
+        self.thread = ThreadState()
+        self.tables = Tables()
+        self.transactions = Transactions(self, self.thread)
+        self._plans: dict[str, dict[Any, ModelPlan]] = {}
+
+    def plan(self, model: Any, vendor: str = "") -> ModelPlan:
+        """Give the plan of ``model`` on a database of ``vendor``; a proxy has that of its concrete model.
+
+        A model that cannot be understood counts as not audited; the fault says so.
+        """
+        plans = self._plans.get(vendor)
+        if plans is None:
+            plans = self._plans.setdefault(vendor, {})
+        found = plans.get(model)
+        if found is None:
+            concrete = model._meta.concrete_model
+            try:
+                found = ModelPlan(concrete, self.policy.of(concrete), vendor)
+            except Exception as error:
+                self.failures.report(f"model {model.__name__}", error, lost=1)
+                return NOT_AUDITED
+            # Models of migrations and tests are classes made anew each time.
+            if len(plans) >= _MAX_PLANS:
+                plans.clear()
+            plans[model] = found
+        return found
+
+    def abilities(self, connection: Any, plan: ModelPlan) -> Abilities:
+        """Give what the table of ``plan`` lets us ask."""
+        known = self.tables.known(connection.alias, plan.table)
+        if known is not None:
+            return known
+        connection.ensure_connection()
+        if dbapi.dialect(connection.vendor).one_writer and not connection.get_autocommit():
+            # Asking reads the schema: in a transaction that has not written yet this would be the snapshot
+            # that cannot be upgraded afterwards.
+            state = self.transactions.state(connection)
+            if not state.locked:
+                take_write_lock(connection, plan.table, visibly=False)
+                state.locked = True
+        return self.tables.ask(connection, plan.table)
+
+    def connection(self, connection: Any) -> DjangoConnection:
+        """Return ours of one of Django's connections, which knows the system it is."""
+        found = self.transactions.state(connection)
+        if not found.system:
+            found.identify()
+        return found
+
+    def database(self, connection: Any) -> Database:
+        """Say in records where queries through one of Django's connections go."""
+        found = self.connection(connection)
+        return Database(found.system, found.namespace)
+
+
+class CompiledStatement(Statement):
+    """The statement of one of Django's compilers."""
+
+    __slots__ = ("capture", "django")
+
+    def __init__(self, capture: Capture, compiler: Any, plan: ModelPlan, verb: Verb) -> None:
+        self.capture = capture
+        self.django = compiler.connection
+        connection = capture.transactions.state(self.django)
+        if not connection.system:
+            connection.identify()
+        super().__init__(connection, plan, verb)
+
+    def run(self, execute: Callable[[], Any], intent: Callable[[], CapturedWrite] | None = None) -> Any:
+        """Run the application's statement, in autocommit with the intent of it on disk before.
+
+        ``intent`` makes what is known of the statement before it runs; default its table.
+        """
+        if self.autocommit:
+            self.begin(self._intended(intent))
+        thread = self.capture.thread
+        thread.runs += 1
+        executed = thread.executed
+        try:
+            result = execute()
+        except BaseException as error:
+            self.raised(error, executed, intent)
+            raise
+        if not self.autocommit:
+            self.ran()
+        return result
+
+    def raised(
+        self, error: BaseException, executed: int, intent: Callable[[], CapturedWrite] | None = None
+    ) -> None:
+        """Note that it raised; ``executed`` is the thread's count of statements before it."""
+        from django.db import Error, InterfaceError, OperationalError
+
+        lost = isinstance(error, OperationalError | InterfaceError) and not dbapi.connected(
+            self.connection.system, self.connection.driver()
+        )
+        self.failed(
+            error,
+            sent=self.capture.thread.executed != executed,
+            refused=isinstance(error, Error) and not lost,
+            intent=self._intended(intent),
+        )
+
+    def _intended(self, intent: Callable[[], CapturedWrite] | None) -> CapturedWrite | None:
+        try:
+            return self._intent or (intent() if intent is not None else None)
+        except Exception as fault:
+            self.capture.failures.note("intend", fault)
+            return None
+
+    def take_write_lock(self) -> None:
+        """Take SQLite's write lock inside a transaction that has not taken it yet."""
+        ours = self.connection
+        if not self.autocommit and not ours.locked and ours.dialect.one_writer:
+            take_write_lock(self.django, self.plan.table)
+            ours.locked = True
+
+
+def in_transaction(connection: Any, run: Callable[[], Any]) -> Any:
+    """Run inside a transaction: one of its own in autocommit, where a lock would hold nothing."""
+    from django.db import transaction
+
+    if connection.in_atomic_block or not connection.get_autocommit():
+        return run()
+    with transaction.atomic(using=connection.alias):
+        return run()
+
+
+def guarded(
+    capture: Capture,
+    plan: ModelPlan,
+    verb: Verb,
+    compiler: Any,
+    plain: Callable[[], Any],
+    captured: Callable[[], Any],
+) -> Any:
+    """Run ``captured``; where it fails before the application's statement ran, run ``plain`` instead.
+
+    An exception the application itself has caused comes again from the plain statement, and only from there.
+    A database error of a statement of ours inside a transaction reaches the application as it is: the
+    transaction is doomed, and an application that retries on deadlocks must see why.
+    """
+    from django.db import Error
+
+    thread = capture.thread
+    runs = thread.runs
+    try:
+        return captured()
+    except Exception as error:
+        if thread.runs != runs or isinstance(error, AuditError):
+            raise
+        connection = compiler.connection
+        if isinstance(error, Error) and (connection.in_atomic_block or not connection.autocommit):
+            raise
+        fault = error
+    statement = CompiledStatement(capture, compiler, plan, verb)
+    result = statement.run(plain)
+    statement.recover(fault, len(result) if isinstance(result, list) else result)
+    return result
+
+
+def reraise_database_error(error: Exception, statement: CompiledStatement) -> None:
+    """Let a database error of our own statement reach the application inside a transaction.
+
+    The transaction is aborted by it, and an application that retries on deadlocks must see it.
+    """
+    from django.db import Error
+
+    if isinstance(error, Error) and not statement.autocommit:
+        raise error
+
+
+def suppressing(thread: ThreadState) -> Callable[[_F], _F]:
+    """Make a wrapper under which nothing is captured."""
+
+    def wrap(original: _F) -> _F:
+        @functools.wraps(original)
+        def suppressed(*args: Any, **kwargs: Any) -> Any:
+            thread.suppressed += 1
+            try:
+                return original(*args, **kwargs)
+            finally:
+                thread.suppressed -= 1
+
+        return suppressed  # type: ignore[return-value]
+
+    return wrap

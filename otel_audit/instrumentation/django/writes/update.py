@@ -1,0 +1,190 @@
+"""UPDATE without an instance: old values come with the statement, or from a locking SELECT before it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from otel_audit.capture.bulk import BulkWrite, ReturnedRows
+from otel_audit.capture.writes import CapturedWrite
+from otel_audit.instrumentation.django.plan import ModelFieldPlan, ModelPlan
+from otel_audit.instrumentation.django.writes.delete import keys_of
+from otel_audit.instrumentation.django.writes.save import save
+from otel_audit.instrumentation.django.writes.sql import (
+    Returned,
+    matching_query,
+    select_by_keys,
+    select_matching,
+)
+from otel_audit.instrumentation.django.writes.state import (
+    Capture,
+    CompiledStatement,
+    in_transaction,
+    reraise_database_error,
+)
+from otel_audit.instrumentation.django.writes.update_statement import (
+    Assignment,
+    Update,
+    assignment,
+    run_joined,
+)
+
+
+def update_rows(capture: Capture, update: Update) -> Any:
+    """Run an UPDATE without instance and note the rows it changed."""
+    plan, compiler = update.plan, update.compiler
+    connection = compiler.connection
+    assigned = assignment(plan, compiler.query)
+    abilities = capture.abilities(connection, plan)
+    if plan.old_values == "off" or not abilities.select:
+        return _update_counting(capture, update, assigned)
+    if abilities.joined_update:
+        result = run_joined(
+            capture,
+            update,
+            assigned,
+            lambda statement: _intent(statement, assigned),
+            lambda statement, returned, new: _note_rows(capture, statement, assigned, returned, new),
+        )
+        if result is not NotImplemented:
+            return result
+    return in_transaction(connection, lambda: _update_selecting(capture, update, assigned))
+
+
+def _update_selecting(capture: Capture, update: Update, assigned: Assignment) -> Any:
+    plan, compiler = update.plan, update.compiler
+    statement = CompiledStatement(capture, compiler, plan, "update")
+    statement.take_write_lock()
+    found = select_matching(
+        matching_query(compiler.query, plan), plan, assigned.fields, compiler, capture.config
+    )
+    result = statement.run(update.run, lambda: _intent(statement, assigned))
+    try:
+        returned, known = _with_new_values(compiler, plan, assigned, found)
+        count = result if type(result) is int else 0
+        if returned.rows is None:
+            returned = Returned(None, count, "count")
+        _note_rows(capture, statement, assigned, returned, known, more=count - returned.count)
+    except Exception as error:
+        reraise_database_error(error, statement)
+        statement.recover(error, result)
+    return result
+
+
+def _with_new_values(
+    compiler: Any, plan: ModelPlan, assigned: Assignment, found: Returned
+) -> tuple[Returned, list[ModelFieldPlan]]:
+    """Add what expressions became, read by key: (rows, fields whose new values they hold)."""
+    fields = [field for field in assigned.expressions if field not in plan.keys]
+    if not fields or found.rows is None or found.completeness != "full" or not found.count:
+        return found, []
+    rows = found.rows.rows()
+    keys = plan.keys_in(rows)
+    now = select_by_keys(compiler, plan, keys, fields)
+    if any(key not in now for key in keys):  # the statement changed the keys themselves
+        return found, []
+    merged = [(*row, *now[key]) for row, key in zip(rows, keys, strict=True)]
+    return Returned(ReturnedRows([*found.rows.plans, *fields], merged), found.count, "full"), fields
+
+
+def _note_rows(
+    capture: Capture,
+    statement: CompiledStatement,
+    assigned: Assignment,
+    returned: Returned,
+    new: Sequence[ModelFieldPlan],
+    more: int = 0,
+) -> None:
+    plan = statement.plan
+    if not returned.count and more <= 0:
+        statement.done()
+        return
+    keys = None if more > 0 else keys_of(plan, returned.rows)
+    statement.connection.wrote_many(plan, keys)
+    full = returned.completeness == "full" and returned.rows is not None
+    writes: list[CapturedWrite] = []
+    if returned.count:
+        writes.append(
+            BulkWrite(
+                plan,
+                "update",
+                statement.connection,
+                returned.count,
+                returned.rows,
+                old=assigned.fields if full else (),
+                new=new,
+                constant=[(field, field.normal(value)) for field, value in assigned.values],
+                completeness=returned.completeness,
+                old_values="exact" if full else None,
+            )
+        )
+    if more > 0:
+        writes.append(_count_only(statement, assigned, more))
+    statement.done(*writes)
+
+
+def _update_counting(capture: Capture, update: Update, assigned: Assignment) -> Any:
+    """Run the UPDATE as it is; only the number of rows is known."""
+    statement = CompiledStatement(capture, update.compiler, update.plan, "update")
+    result = statement.run(update.run, lambda: _intent(statement, assigned))
+    count = len(result) if isinstance(result, list) else result
+    try:
+        statement.connection.wrote_many(update.plan, None)
+        statement.done(*([_count_only(statement, assigned, count)] if count else []))
+    except Exception as error:
+        statement.recover(error, count)
+    return result
+
+
+def _count_only(statement: CompiledStatement, assigned: Assignment, count: int) -> CapturedWrite:
+    return BulkWrite(
+        statement.plan,
+        "update",
+        statement.connection,
+        count,
+        new=assigned.expressions,
+        constant=assigned.values,
+    )
+
+
+def _intent(statement: CompiledStatement, assigned: Assignment) -> CapturedWrite:
+    """What is known before the statement runs: the table and the fields."""
+    intent = BulkWrite(
+        statement.plan, "update", statement.connection, 0, new=assigned.expressions, constant=assigned.values
+    )
+    intent.completeness = "statement"
+    return intent
+
+
+def execute(
+    capture: Capture,
+    plan: ModelPlan,
+    compiler: Any,
+    run: Callable[[], Any],
+    result_type: Any = None,
+    returning_fields: Sequence[Any] = (),
+) -> Any:
+    """Run an UPDATE compiler's call, as the save of an instance if one announced itself."""
+    from django.db.models.sql.constants import ROW_COUNT
+
+    returning = [plan.by_attname[field.attname] for field in returning_fields]
+
+    def rows_or_empty(count: int, rows: list[Any]) -> Any:
+        return rows if returning else [()] * count
+
+    def row_count(count: int, rows: list[Any]) -> Any:
+        return _related(compiler, count if result_type == ROW_COUNT else 0, result_type)
+
+    update = Update(compiler, plan, run, rows_or_empty if returning_fields else row_count, returning)
+    saving = capture.thread.saving
+    if saving is not None and saving.model is plan.model and compiler.query.values:
+        capture.thread.saving = None
+        return save(capture, update, saving.instance, saving.key)
+    return update_rows(capture, update)
+
+
+def _related(compiler: Any, count: int, result_type: Any) -> int:
+    """Run the updates of parent tables that belong to an update of a child."""
+    for query in compiler.query.get_related_updates():
+        query.get_compiler(compiler.using).execute_sql(result_type)
+    return count

@@ -1,0 +1,127 @@
+"""What an UPDATE sets, how that differs from a row, and the UPDATE that returns old values by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from msgspec import UNSET
+
+from otel_audit.capture.writes import CapturedWrite
+from otel_audit.instrumentation.django.plan import ModelFieldPlan, ModelPlan
+from otel_audit.instrumentation.django.writes.sql import Returned, joined_update, update_returning
+from otel_audit.instrumentation.django.writes.state import Capture, CompiledStatement
+from otel_audit.values import ATOMS, freeze, same
+
+
+class Update(NamedTuple):
+    """One call of an UPDATE compiler.
+
+    ``run`` executes it as Django would. ``result`` makes what the caller expects of a row count and the rows
+    of ``returning`` fields.
+    """
+
+    compiler: Any
+    plan: ModelPlan
+    run: Callable[[], Any]
+    result: Callable[[int, list[Any]], Any]
+    returning: Sequence[ModelFieldPlan] = ()
+
+
+class Assignment(NamedTuple):
+    """What an UPDATE sets: values by field, frozen, and the fields set to expressions."""
+
+    values: list[tuple[ModelFieldPlan, Any]]
+    expressions: list[ModelFieldPlan]
+
+    @property
+    def fields(self) -> list[ModelFieldPlan]:
+        return [*(plan for plan, _ in self.values), *self.expressions]
+
+
+def assignment(plan: ModelPlan, query: Any) -> Assignment:
+    """Read ``query.values``: what is written, after ``pre_save`` and ``update_fields``."""
+    values: list[tuple[ModelFieldPlan, Any]] = []
+    expressions: list[ModelFieldPlan] = []
+    for field, _, value in query.values:
+        target = plan.by_attname[field.attname]
+        if type(value) not in ATOMS:
+            if hasattr(value, "resolve_expression"):
+                expressions.append(target)
+                continue
+            if hasattr(value, "prepare_database_save"):
+                value = value.prepare_database_save(field)
+            value = freeze(value)
+        values.append((target, value))
+    return Assignment(values, expressions)
+
+
+def difference(
+    values: Sequence[tuple[ModelFieldPlan, Any]], row: dict[str, Any]
+) -> tuple[list[tuple[ModelFieldPlan, Any, Any]], list[tuple[ModelFieldPlan, Any]]]:
+    """Compare values to write with a row: (changed as field, old, new; all as field, value)."""
+    changed: list[tuple[ModelFieldPlan, Any, Any]] = []
+    written: list[tuple[ModelFieldPlan, Any]] = []
+    for plan, value in values:
+        old = row.get(plan.attname, UNSET)
+        if old is value or (old is not UNSET and same(freeze(old), value)):
+            written.append((plan, old))
+            continue
+        new = plan.normal(value)
+        if old is not UNSET and new is not value and same(freeze(old), new):
+            written.append((plan, old))
+            continue
+        changed.append((plan, old if old is UNSET else freeze(old), new))
+        written.append((plan, new))
+    return changed, written
+
+
+def returning_rows(
+    update: Update, new: Sequence[ModelFieldPlan], returned: Returned, start: int
+) -> list[Any]:
+    """Give the rows the caller asked for; their conversion may raise as it would without us."""
+    if not update.returning or returned.rows is None:
+        return []
+    positions = [start + new.index(field) for field in update.returning]
+    return [tuple(row[i] for i in positions) for row in returned.rows.rows()]
+
+
+def run_joined(
+    capture: Capture,
+    update: Update,
+    assigned: Assignment,
+    intent: Callable[[CompiledStatement], CapturedWrite],
+    note: Callable[[CompiledStatement, Returned, Sequence[ModelFieldPlan]], None],
+) -> Any:
+    """Run the UPDATE as one rewritten statement; ``NotImplemented``, with nothing run, if it cannot be.
+
+    Args:
+        capture: what captures.
+        update: the UPDATE as Django made it.
+        assigned: what it assigns.
+        intent: gives what is about to be written, for autocommit.
+        note: notes what came back: keys, old values of the assigned fields, then values of the named ones.
+    """
+    from django.core.exceptions import EmptyResultSet
+
+    plan, compiler = update.plan, update.compiler
+    try:
+        sql, params = compiler.as_sql()
+    except EmptyResultSet:
+        return update.run()
+    old = assigned.fields
+    new = list(dict.fromkeys([*assigned.expressions, *update.returning]))
+    rewritten = joined_update(compiler, plan, old, new, sql, params)
+    if rewritten is None:
+        return NotImplemented
+    statement = CompiledStatement(capture, compiler, plan, "update")
+    returned = statement.run(
+        lambda: update_returning(compiler, plan, capture.config, rewritten, old, new),
+        lambda: intent(statement),
+    )
+    rows = returning_rows(update, new, returned, len(plan.keys) + len(old))
+    try:
+        note(statement, returned, new)
+    except Exception as error:
+        statement.recover(error, returned.count)
+    return update.result(returned.count, rows)

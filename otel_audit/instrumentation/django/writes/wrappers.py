@@ -1,0 +1,302 @@
+"""The wrappers of Django's write path: what is called, and whom it tells."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from django import VERSION
+
+from otel_audit.config.model import AuditConfig
+from otel_audit.instrumentation.django.loaded import STATE_KEY, Loaded, Saving
+from otel_audit.instrumentation.django.writes import delete, insert, update
+from otel_audit.instrumentation.django.writes.save_fast_path import save_quickly
+from otel_audit.instrumentation.django.writes.state import Capture, guarded, suppressing
+from otel_audit.values import ATOMS, freeze
+
+if TYPE_CHECKING:
+    from otel_audit.pipeline.provider import AuditPipeline
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+_ABSENT: Final = object()
+
+
+class WriteCapture:
+    """Wrappers for the table of patches, and the hooks on the models they need."""
+
+    def __init__(self, config: AuditConfig, pipeline: AuditPipeline | None = None) -> None:
+        self.capture = Capture(config, pipeline)
+        self.transactions = self.capture.transactions
+        self.suppressed = suppressing(self.capture.thread)
+        self._hooked: list[tuple[Any, Any]] = []
+
+    # --- compilers -----------------------------------------------------------------------------
+
+    def inserts(self, original: _F) -> _F:
+        """Wrap ``SQLInsertCompiler.execute_sql``."""
+        capture, thread = self.capture, self.capture.thread
+
+        @functools.wraps(original)
+        def execute_sql(compiler: Any, returning_fields: Any = None) -> Any:
+            plan = capture.plan(compiler.query.model, compiler.connection.vendor)
+            if not plan.audited or thread.suppressed:
+                return original(compiler, returning_fields)
+            return guarded(
+                capture,
+                plan,
+                "create",
+                compiler,
+                lambda: original(compiler, returning_fields),
+                lambda: insert.insert(
+                    capture, plan, compiler, lambda: original(compiler, returning_fields), returning_fields
+                ),
+            )
+
+        return execute_sql  # type: ignore[return-value]
+
+    def updates(self, original: _F) -> _F:
+        """Wrap ``SQLUpdateCompiler.execute_sql``."""
+        capture, thread = self.capture, self.capture.thread
+
+        @functools.wraps(original)
+        def execute_sql(compiler: Any, result_type: Any) -> Any:
+            query = compiler.query
+            plan = capture.plan(query.model, compiler.connection.vendor)
+            # Without values of its own an update only leads to those of parent tables.
+            if not plan.audited or thread.suppressed or not query.values:
+                return original(compiler, result_type)
+
+            def plain() -> Any:
+                return original(compiler, result_type)
+
+            saving = thread.saving
+            if saving is not None and saving.model is plan.model:
+                result = save_quickly(capture, plan, compiler, saving, plain)
+                if result is not NotImplemented:
+                    return result
+            return guarded(
+                capture,
+                plan,
+                "update",
+                compiler,
+                plain,
+                lambda: update.execute(capture, plan, compiler, plain, result_type),
+            )
+
+        return execute_sql  # type: ignore[return-value]
+
+    def updates_returning(self, original: _F) -> _F:
+        """Wrap ``SQLUpdateCompiler.execute_returning_sql`` (Django 6)."""
+        capture, thread = self.capture, self.capture.thread
+
+        @functools.wraps(original)
+        def execute_returning_sql(compiler: Any, returning_fields: Any) -> Any:
+            query = compiler.query
+            plan = capture.plan(query.model, compiler.connection.vendor)
+            passes = (
+                not plan.audited
+                or thread.suppressed
+                or not returning_fields
+                or not query.values
+                or not compiler.connection.features.can_return_rows_from_update
+                or query.related_updates
+            )
+            if passes:
+                return original(compiler, returning_fields)
+
+            def plain() -> Any:
+                return original(compiler, returning_fields)
+
+            return guarded(
+                capture,
+                plan,
+                "update",
+                compiler,
+                plain,
+                lambda: update.execute(
+                    capture, plan, compiler, plain, returning_fields=tuple(returning_fields)
+                ),
+            )
+
+        return execute_returning_sql  # type: ignore[return-value]
+
+    def deletes(self, original: _F) -> Callable[..., Any]:
+        """Wrap the ``execute_sql`` that ``SQLDeleteCompiler`` inherits."""
+        from django.db.models.sql.compiler import SQLDeleteCompiler
+        from django.db.models.sql.constants import MULTI
+
+        capture, thread = self.capture, self.capture.thread
+
+        @functools.wraps(original)
+        def execute_sql(compiler: Any, result_type: Any = MULTI, *args: Any, **kwargs: Any) -> Any:
+            def plain() -> Any:
+                # Not `original`: a backend may have an execute_sql of its own further along the MRO.
+                inherited: Any = super(SQLDeleteCompiler, compiler)
+                return inherited.execute_sql(result_type, *args, **kwargs)
+
+            plan = capture.plan(compiler.query.model, compiler.connection.vendor)
+            if not plan.audited or thread.suppressed:
+                return plain()
+            return guarded(
+                capture,
+                plan,
+                "delete",
+                compiler,
+                plain,
+                lambda: delete.delete(capture, plan, compiler, plain, result_type),
+            )
+
+        return execute_sql
+
+    # --- instances -----------------------------------------------------------------------------
+
+    def saves(self, original: _F) -> _F:
+        """Wrap ``Model._do_update``: announce the instance to the UPDATE that follows."""
+        capture, thread = self.capture, self.capture.thread
+
+        @functools.wraps(original)
+        def _do_update(
+            instance: Any, base_qs: Any, using: Any, pk_val: Any, *args: Any, **kwargs: Any
+        ) -> Any:
+            plan = capture.plan(base_qs.model)
+            if not plan.audited:
+                return original(instance, base_qs, using, pk_val, *args, **kwargs)
+            outer, thread.saving = thread.saving, Saving(instance, pk_val, plan.model)
+            try:
+                return original(instance, base_qs, using, pk_val, *args, **kwargs)
+            finally:
+                thread.saving = outer
+
+        return _do_update  # type: ignore[return-value]
+
+    def refreshes(self, original: _F) -> _F:
+        """Wrap ``Model.refresh_from_db``: what it loads is what the instance now has loaded."""
+        capture, thread = self.capture, self.capture.thread
+
+        @functools.wraps(original)
+        def refresh_from_db(instance: Any, *args: Any, **kwargs: Any) -> Any:
+            outer, thread.loaded = thread.loaded, []
+            try:
+                result = original(instance, *args, **kwargs)
+                loaded = thread.loaded
+            finally:
+                thread.loaded = outer
+            try:
+                _refreshed(instance, loaded)
+            except Exception as error:
+                capture.failures.note("refresh_from_db", error)
+            return result
+
+        return refresh_from_db  # type: ignore[return-value]
+
+    # --- models --------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Hook the models there are and those to come."""
+        from django.apps import apps
+        from django.db.models.signals import class_prepared
+
+        class_prepared.connect(self._prepared, weak=False)
+        for models in list(apps.all_models.values()):
+            for model in list(models.values()):
+                self._hook(model)
+
+    def stop(self) -> None:
+        """Take the hooks back, last first."""
+        from django.db.models.signals import class_prepared
+
+        class_prepared.disconnect(self._prepared)
+        while self._hooked:
+            model, previous = self._hooked.pop()
+            if previous is _ABSENT:
+                del model.from_db
+            else:
+                model.from_db = previous
+
+    def _prepared(self, sender: Any, **kwargs: Any) -> None:
+        try:
+            self._hook(sender)
+        except Exception as error:
+            self.capture.failures.note("class_prepared", error)
+
+    def _hook(self, model: Any) -> None:
+        """Keep what instances of an audited model are loaded with.
+
+        Per class, outermost: other models pay nothing, and an override of ``from_db`` that does not call
+        ``super()`` is still seen.
+        """
+        if not self.capture.policy.of(model).audited or model.__module__ == "__fake__":
+            return
+        previous = vars(model).get("from_db", _ABSENT)
+        if previous is _ABSENT and getattr(model.from_db.__func__, "otel_audit", False):
+            return
+        capture, thread = self.capture, self.capture.thread
+        freshness = capture.freshness
+
+        def from_db(cls: Any, db: Any, field_names: Any, values: Any, **options: Any) -> Any:
+            if previous is _ABSENT:
+                inherited: Any = super(model, cls)
+                instance = inherited.from_db(db, field_names, values, **options)
+            else:
+                instance = previous.__get__(None, cls)(db, field_names, values, **options)
+            try:
+                plan = capture.plan(cls)
+                row = _frozen(plan.mutable, len(plan.row), field_names, values) if plan.mutable else values
+                loaded = Loaded(field_names, row, thread.epoch, freshness.now)
+                instance._state.__dict__[STATE_KEY] = loaded
+                if thread.loaded is not None:
+                    thread.loaded.append(loaded)
+            except Exception as error:
+                capture.failures.note("from_db", error)
+            return instance
+
+        # Django 6.1 looks whether a model takes the fetch mode, and warns its author if it does not.
+        hook: Callable[..., Any] = from_db
+        if VERSION >= (6, 1) and not _takes_options(model.from_db):
+            hook = _without_options(from_db)
+        hook.otel_audit = True  # type: ignore[attr-defined]
+        model.from_db = classmethod(hook)
+        self._hooked.append((model, previous))
+
+
+def _takes_options(from_db: Any) -> bool:
+    kinds = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD)
+    parameters = inspect.signature(from_db).parameters
+    return "fetch_mode" in parameters or any(found.kind in kinds for found in parameters.values())
+
+
+def _without_options(from_db: Callable[..., Any]) -> Callable[..., Any]:
+    def plain(cls: Any, db: Any, field_names: Any, values: Any) -> Any:
+        return from_db(cls, db, field_names, values)
+
+    return plain
+
+
+def _frozen(mutable: dict[str, int], width: int, names: Any, values: Any) -> Any:
+    """Give a loaded row with its mutable values encoded; the row itself if it has none."""
+    row: list[Any] | None = None
+    positions: Any = mutable.values()
+    if len(values) != width:
+        positions = [names.index(name) for name in mutable if name in names]
+    for position in positions:
+        value = values[position]
+        if type(value) not in ATOMS:
+            row = list(values) if row is None else row
+            row[position] = freeze(value)
+    return values if row is None else row
+
+
+def _refreshed(instance: Any, loaded: list[Loaded] | None) -> None:
+    if not loaded:
+        return
+    new, state = loaded[-1], instance._state
+    old: Loaded | None = state.__dict__.get(STATE_KEY) or None
+    values = dict(new.by_name())
+    seq, epoch = new.seq, new.epoch
+    if old is not None and old.epoch is new.epoch and not set(old.by_name()) <= set(values):
+        # Only some fields were loaded again; the others are as old as they were.
+        values = {**old.by_name(), **values}
+        seq = min(old.seq, seq)
+    state.__dict__[STATE_KEY] = Loaded(None, values, epoch, seq)

@@ -1,0 +1,98 @@
+"""What all our instrumentors have in common: configuration, start, stop, and taking everything back."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
+
+from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined]
+
+from otel_audit.instrumentation.patching import AppliedPatches, Patch
+
+if TYPE_CHECKING:
+    from otel_audit.config.model import AuditConfig
+    from otel_audit.pipeline.provider import AuditPipeline
+
+_logger = logging.getLogger(__name__)
+
+
+class Part(Protocol):
+    """Something an instrumentor switches on with its patches, and off before they are taken back."""
+
+    def start(self) -> None:
+        """Begin to capture."""
+        return
+
+    def stop(self) -> None:
+        """Capture no longer."""
+        return
+
+
+class _Active(NamedTuple):
+    parts: Sequence[Part]
+    patches: AppliedPatches
+
+
+class AuditInstrumentor(BaseInstrumentor):  # type: ignore[misc]
+    """Audit one library; ``uninstrument`` leaves no trace.
+
+    ``instrument(pipeline=..., config=...)`` takes an :class:`~otel_audit.pipeline.provider.AuditPipeline`
+    and an :class:`~otel_audit.config.model.AuditConfig`; both default to what was started. Any other option
+    is a setting of ``section``, laid over the configuration; one that does not exist is an error.
+    """
+
+    library: ClassVar[str]
+    """As messages name it: ``Django``."""
+    section: ClassVar[str]
+    """Its table of the configuration: ``django``."""
+    requires: ClassVar[Collection[str]] = ()
+    """The distributions it needs: ``Django >= 5.2``."""
+    _active: _Active | None = None
+
+    def instrumentation_dependencies(self) -> Collection[str]:
+        return self.requires
+
+    def parts(self, config: AuditConfig, pipeline: AuditPipeline | None) -> Sequence[Part]:
+        """Make what captures, as configured; nothing is started yet."""
+        raise NotImplementedError
+
+    def patches(self, parts: Sequence[Part]) -> Iterable[Patch]:
+        """List everything of the library that is wrapped."""
+        raise NotImplementedError
+
+    def prepare(self) -> None:
+        """Do what must be there even if the rest fails."""
+
+    def withdraw(self) -> None:
+        """Undo :meth:`prepare`."""
+
+    def _instrument(self, **kwargs: Any) -> None:
+        from otel_audit import startup
+
+        self.prepare()
+        pipeline = kwargs.pop("pipeline", None)
+        config = kwargs.pop("config", None) or (pipeline.config if pipeline is not None else None)
+        if config is None or kwargs:
+            config = startup.for_instrumentor(self.section, kwargs)
+        if config is None:
+            _logger.error("%s is not audited: %s", self.library, startup.why_off())
+            return
+        if not (config.enabled and getattr(config, self.section).enabled):
+            _logger.info("%s is not audited: switched off by configuration", self.library)
+            return
+        parts = self.parts(config, pipeline)
+        patches = AppliedPatches()
+        patches.apply(self.patches(parts))
+        for part in parts:
+            part.start()
+        self._active = _Active(parts, patches)
+        startup.keep_instrumentor(self)
+
+    def _uninstrument(self, **kwargs: Any) -> None:
+        active, self._active = self._active, None
+        if active is not None:
+            for part in reversed(active.parts):
+                part.stop()
+            active.patches.undo()
+        self.withdraw()

@@ -1,0 +1,73 @@
+"""Wrapping a library: one table for each instrumentor, and how it is taken back.
+
+A wrapper takes the original and returns its replacement. The attribute is set on the class or module named in
+the table and nowhere else; where it was inherited, taking the patch back deletes it again, so that ``vars()``
+is what it was before.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable
+from importlib import import_module
+from typing import Any, Final, NamedTuple
+
+_ABSENT: Final = object()
+
+
+class Patch(NamedTuple):
+    """One wrapped attribute.
+
+    ``target`` is ``package.module:Class.attribute`` or ``package.module:attribute``. ``wrap`` gets the
+    attribute as it resolves today (a plain function, also where it is inherited). ``optional``: not every
+    supported version of the library has it.
+    """
+
+    target: str
+    wrap: Callable[[Any], Any]
+    why: str
+    optional: bool = False
+
+
+class AppliedPatches:
+    """The patches in force, and how each attribute was before."""
+
+    def __init__(self) -> None:
+        self._undo: list[tuple[Any, str, Any]] = []
+
+    def apply(self, patches: Iterable[Patch]) -> None:
+        """Apply ``patches`` in order; if one fails, take all back and raise."""
+        try:
+            for patch in patches:
+                owner, name = _resolve(patch.target)
+                original = inspect.getattr_static(owner, name, _ABSENT)
+                if original is _ABSENT and patch.optional:
+                    continue
+                if original is _ABSENT:
+                    raise AttributeError(
+                        f"{patch.target} does not exist in the installed version of the library"
+                    )
+                self._undo.append((owner, name, vars(owner).get(name, _ABSENT)))
+                setattr(owner, name, patch.wrap(original))
+        except BaseException:
+            self.undo()
+            raise
+
+    def undo(self) -> None:
+        """Restore every attribute, last first."""
+        while self._undo:
+            owner, name, previous = self._undo.pop()
+            if previous is _ABSENT:
+                delattr(owner, name)
+            else:
+                setattr(owner, name, previous)
+
+
+def _resolve(target: str) -> tuple[Any, str]:
+    """Find the class or module that owns ``target`` and the attribute's name."""
+    module, _, path = target.partition(":")
+    owner: Any = import_module(module)
+    *classes, name = path.split(".")
+    for class_name in classes:
+        owner = getattr(owner, class_name)
+    return owner, name

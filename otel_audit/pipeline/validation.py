@@ -1,0 +1,308 @@
+"""What makes a record fit to be kept: portable values, and parts of the types a reader will expect.
+
+Most records hold plain values and exact texts only; that is seen in one look at all of them together.
+Whatever else a caller handed over is converted here, and what cannot be is left out with ``truncated`` set.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, get_args
+
+import msgspec
+
+from otel_audit.context import actor_of
+from otel_audit.errors import InvalidRecord
+from otel_audit.record import (
+    UNKNOWN,
+    ActorType,
+    AuditRecord,
+    Bulk,
+    Change,
+    Completeness,
+    OldValues,
+    Outcome,
+    Target,
+)
+from otel_audit.values import RECORDED, Conversion, Encoded, portable, portable_type, text
+
+UNWEIGHED: Final = 1 << 62
+"""Weight of values that were not weighed: above every limit."""
+
+_ATOMS: Final = frozenset({type(None), bool, msgspec.UnsetType})
+_PLAIN: Final = _ATOMS | {int, str, float}
+_SCALARS: Final[dict[type, Callable[[Any], str]]] = {
+    kind: convert for kind, (convert, _) in RECORDED.items() if kind is not Encoded
+}
+"""What :func:`portable` does to the types most rows have, without a call for each value."""
+_PLAIN_OR_SCALAR: Final = _PLAIN | _SCALARS.keys()
+_TEXTS: Final = frozenset({str})
+_OUTCOMES: Final = frozenset(get_args(Outcome))
+_ACTOR_TYPES: Final = frozenset(get_args(ActorType))
+_COMPLETENESS: Final = frozenset(get_args(Completeness))
+_OLD_VALUES: Final = frozenset((None, *get_args(OldValues)))
+_astuple = msgspec.structs.astuple
+
+
+def portable_parts(
+    changes: Sequence[Change], image: Mapping[str, Any] | None, attributes: Mapping[str, Any] | None
+) -> tuple[list[Change], dict[str, Any], dict[str, Any], int, bool]:
+    """Return changes, image and attributes with portable values, about how many bytes, and if all is there.
+
+    The weight is ``UNWEIGHED`` if a value had to be converted.
+    """
+    image, attributes = dict(image or ()), dict(attributes or ())
+    changes = list(changes)
+    if not attributes or _TEXTS.issuperset(map(type, attributes)):
+        values = _values(changes, image, attributes)
+        kinds = set(map(type, values))
+        if kinds <= _PLAIN_OR_SCALAR:
+            if not kinds <= _PLAIN:
+                changes = [_scalar_change(change) for change in changes]
+                image, attributes = _scalars(image), _scalars(attributes)
+                values = _values(changes, image, attributes)
+            weight = _weigh_plain(values, kinds)
+            if weight >= 0:
+                return changes, image, attributes, weight, True
+    convert = Conversion()
+    changes = [_portable_change(change, convert) for change in changes]
+    image = {name: _portable_value(value, convert) for name, value in image.items()}
+    attributes = {
+        convert.text(name) or f"<{type(name).__qualname__}>": _portable_value(value, convert)
+        for name, value in attributes.items()
+    }
+    return changes, image, attributes, UNWEIGHED, convert.complete
+
+
+def _values(changes: list[Change], image: dict[str, Any], attributes: dict[str, Any]) -> list[Any]:
+    values = [*image.values(), *attributes.values()]
+    for change in changes:
+        values += (change.old, change.new)
+    return values
+
+
+def _scalars(values: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: _SCALARS[kind](value) if (kind := type(value)) in _SCALARS else value
+        for name, value in values.items()
+    }
+
+
+def _scalar_change(change: Change) -> Change:
+    old, new = change.old, change.new
+    if type(new) not in _SCALARS and type(old) not in _SCALARS:
+        return change
+    return Change(
+        change.field,
+        _SCALARS[type(old)](old) if type(old) in _SCALARS else old,
+        _SCALARS[type(new)](new) if type(new) in _SCALARS else new,
+        change.type or _kind(new) or _kind(old),
+    )
+
+
+def _weigh_plain(values: list[Any], kinds: set[type]) -> int:
+    """Give about how many bytes plain values are; -1 if one of them is not portable as it stands."""
+    if int in kinds:
+        numbers = [value for value in values if type(value) is int]
+        if max(numbers) >= 2**64 or min(numbers) < -(2**63):
+            return -1
+    if float in kinds and not all(math.isfinite(value) for value in values if type(value) is float):
+        return -1
+    text = "".join([value for value in values if type(value) is str])
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:  # a lone surrogate
+            return -1
+    return len(text) + 8 * len(values)
+
+
+def _portable_value(value: Any, convert: Conversion) -> Any:
+    return value if type(value) in _ATOMS else convert.portable(value)
+
+
+def _portable_change(change: Change, convert: Conversion) -> Change:
+    old, new = change.old, change.new
+    kind = change.type or _kind(new) or _kind(old)
+    return Change(change.field, _portable_value(old, convert), _portable_value(new, convert), kind)
+
+
+def _kind(value: Any) -> str:
+    # A value that is not known (UNSET) has no type.
+    return "" if type(value) in _ATOMS else portable_type(value)
+
+
+def portable_bulk(bulk: Bulk) -> tuple[Bulk, bool]:
+    """Return a bulk with portable values, and whether all of them could be converted."""
+    convert = Conversion()
+    columns = [
+        msgspec.structs.replace(
+            column, old=_portable_array(column.old, convert), new=_portable_array(column.new, convert)
+        )
+        for column in bulk.columns
+    ]
+    return Bulk(bulk.count, bulk.keys, columns, bulk.id, bulk.part, bulk.parts), convert.complete
+
+
+def _portable_array(values: Any, convert: Conversion) -> Any:
+    return values if values is msgspec.UNSET else [_portable_value(value, convert) for value in values]
+
+
+def repaired(record: AuditRecord) -> AuditRecord:
+    """Rebuild a record from portable values only.
+
+    Raises:
+        InvalidRecord: a part is of a type the record cannot have.
+    """
+    try:
+        plain = portable(msgspec.to_builtins(record, enc_hook=portable, str_keys=True))
+        return msgspec.convert(plain, AuditRecord, strict=False)
+    except Exception as error:
+        raise InvalidRecord(f"record {record.id}: {error}") from error
+
+
+def checked(record: AuditRecord) -> tuple[AuditRecord, int]:
+    """Return a record whose parts all have the types a reader checks, and the length of its texts.
+
+    Ids, names and texts of another type become text; an actor nobody can make out becomes ``unknown``.
+
+    Raises:
+        InvalidRecord: what happened, or to what, is not said: a part is empty, or none of the valid choices.
+    """
+    texts = _texts(record)
+    if (
+        not _TEXTS.issuperset(map(type, texts))
+        or not record.actor.id
+        or record.actor.type not in _ACTOR_TYPES
+    ):
+        record = _coerced(record)
+        texts = _texts(record)
+    target = record.target
+    if not record.log or (target is not None and not target.type) or "" in map(_FIELD, record.changes):
+        raise _empty(record)
+    if (
+        record.outcome not in _OUTCOMES
+        or record.completeness not in _COMPLETENESS
+        or record.old_values not in _OLD_VALUES
+    ):
+        raise _wrong_choice(record)
+    return record, len("".join(texts))
+
+
+_TEXT_FIELDS: Final = (
+    "id",
+    "event_name",
+    "action",
+    "outcome",
+    "log",
+    "message",
+    "error",
+    "event_type",
+    "reason",
+    "tenant",
+    "system",
+    "code",
+)
+_TEXTS_OF: Final = operator.attrgetter(*_TEXT_FIELDS)
+_FIELD: Final = operator.attrgetter("field")
+_TYPE: Final = operator.attrgetter("type")
+
+
+def _texts(record: AuditRecord) -> list[Any]:
+    """List everything that must be text. A part that is none of ours stands for itself."""
+    target, bulk = record.target, record.bulk
+    texts: list[Any] = [*_TEXTS_OF(record)]
+    try:
+        texts += map(_FIELD, record.changes)
+        texts += map(_TYPE, record.changes)
+        texts += _astuple(record.actor)
+        texts += _astuple(record.source)
+        texts += _astuple(record.request)
+        texts += _astuple(record.database)
+        texts += record.fields
+        for named in record.related if target is None else [target, *record.related]:
+            texts += _astuple(named)
+        if bulk is not None:
+            texts += bulk.keys
+            texts += map(_FIELD, bulk.columns)
+            texts += map(_TYPE, bulk.columns)
+    except (AttributeError, TypeError):
+        texts.append(None)
+    return texts
+
+
+def _coerced(record: AuditRecord) -> AuditRecord:
+    convert = Conversion()
+    try:
+        actor = actor_of(record.actor, convert)
+        if not actor.id or actor.type not in _ACTOR_TYPES:
+            kind = actor.type if actor.type in _ACTOR_TYPES else "unknown"
+            actor = msgspec.structs.replace(actor, id=actor.id or UNKNOWN, type=kind)
+            convert.complete = False
+        texts = {name: convert.text(getattr(record, name)) for name in _TEXT_FIELDS}
+        made = msgspec.structs.replace(
+            record,
+            **texts,
+            actor=actor,
+            target=None if record.target is None else _target(record.target, convert),
+            source=convert.texts(record.source),
+            request=convert.texts(record.request),
+            database=convert.texts(record.database),
+            changes=[
+                Change(convert.text(change.field), change.old, change.new, convert.text(change.type))
+                for change in record.changes
+            ],
+            bulk=None if record.bulk is None else _bulk(record.bulk, convert),
+            fields=_all_texts(record.fields, convert),
+            related=[_target(named, convert) for named in record.related],
+        )
+    except (AttributeError, TypeError) as error:
+        raise InvalidRecord(f"{text(record.event_name)}: a part is of the wrong type: {error}") from error
+    return made if convert.complete else msgspec.structs.replace(made, truncated=True)
+
+
+def _target(target: Target, convert: Conversion) -> Target:
+    if not isinstance(target, Target):
+        raise TypeError(f"{type(target).__qualname__} stands for a Target; write Target('shop.Order', '7')")
+    return convert.texts(target)
+
+
+def _bulk(bulk: Bulk, convert: Conversion) -> Bulk:
+    columns = [
+        msgspec.structs.replace(column, field=convert.text(column.field), type=convert.text(column.type))
+        for column in bulk.columns
+    ]
+    return msgspec.structs.replace(bulk, keys=_all_texts(bulk.keys, convert), columns=columns)
+
+
+def _all_texts(values: Iterable[Any], convert: Conversion) -> list[str]:
+    return list(map(convert.text, [values] if isinstance(values, str) else values))
+
+
+def _empty(record: AuditRecord) -> InvalidRecord:
+    if not record.log:
+        return InvalidRecord(f"{record.event_name}: log is empty; write 'audit' or the name of another log")
+    if record.target is not None and not record.target.type:
+        return InvalidRecord(f"{record.event_name}: target.type is empty; write one such as 'shop.Order'")
+    return InvalidRecord(f"{record.event_name}: the field of a change is empty; write its name")
+
+
+def _wrong_choice(record: AuditRecord) -> InvalidRecord:
+    for name, value, valid in (
+        ("outcome", record.outcome, _OUTCOMES),
+        ("completeness", record.completeness, _COMPLETENESS),
+    ):
+        if value not in valid:
+            choices = ", ".join(map(repr, sorted(valid)))
+            return InvalidRecord(f"{record.event_name}: {name} is {value!r}; write one of {choices}")
+    return InvalidRecord(
+        f"{record.event_name}: old_values is {record.old_values!r}; write 'as_loaded', 'exact' or None"
+    )
+
+
+def name_of(value: Any) -> Any:
+    """Return an event name or action as text where it is one in another guise: an enum, a lazy text."""
+    plain = portable(value)
+    return plain if type(plain) is str and portable_type(value) in ("", "text") else value

@@ -1,0 +1,473 @@
+"""One value: made portable, frozen, compared, written as text. The only place that converts values.
+
+A *portable* value is what a record may carry: ``None``, ``bool``, ``int`` of 64 bits, finite ``float``,
+``str``, and lists and string-keyed dicts of these, each of exactly that class, never of a subclass. A
+*frozen* value is one nobody can change afterwards: a plain immutable one, :class:`Encoded`, the JSON of a
+mutable one at the moment it was seen, or :class:`Opaque`. Captured writes hold frozen values until their
+transaction ends.
+
+Whatever a value is, nothing here raises: what cannot be converted costs detail, never the record.
+"""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import enum
+import math
+import os
+import re
+import uuid
+from base64 import b64encode
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import islice
+from operator import attrgetter
+from typing import Any, Final, TypeAlias, TypeVar
+
+import msgspec
+from msgspec import UNSET
+
+Portable: TypeAlias = "bool | int | float | str | list[Portable] | dict[str, Portable] | None"
+Frozen: TypeAlias = Any
+"""An instance of one of :data:`ATOMS`, an :class:`Encoded` or an :class:`Opaque`."""
+
+_Part = TypeVar("_Part", bound=msgspec.Struct)
+
+LEFT_OUT: Final = "…"
+"""Stands where a value was nested too deep or had too many parts."""
+MAX_DEPTH: Final = 64
+MAX_PARTS: Final = 20_000
+"""Of one value, all levels together."""
+
+ATOMS: Final = frozenset(
+    {
+        type(None),
+        bool,
+        int,
+        float,
+        str,
+        bytes,
+        decimal.Decimal,
+        datetime.datetime,
+        datetime.date,
+        datetime.time,
+        datetime.timedelta,
+        uuid.UUID,
+    }
+)
+"""Classes whose instances never change and need no conversion to be compared."""
+
+
+class Encoded(bytes):
+    """A mutable value as JSON, made when the value was seen."""
+
+    __slots__ = ()
+
+
+class Opaque:
+    """An object without a text of its own: equal to nothing but itself, recorded by the name of its class."""
+
+    __slots__ = ("text", "value")
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+        self.text = _stand_in(type(value))
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is Opaque and other.value is self.value
+
+    def __hash__(self) -> int:
+        return id(self.value)
+
+
+# --- single values -----------------------------------------------------------------------------
+
+
+def _text(value: str) -> str:
+    # A lone surrogate cannot be encoded: neither signed nor sent (facts: integrity, section 1).
+    return value if value.isascii() else value.encode("utf-8", "replace").decode("utf-8")
+
+
+def _float(value: float) -> float | str:
+    return value if math.isfinite(value) else repr(value)
+
+
+def _integer(value: int) -> int | str:
+    # JSON readers agree on 64 bits only.
+    if -(2**63) <= value < 2**64:
+        return value
+    try:
+        return str(value)
+    except ValueError:  # Python refuses to write more than some thousand decimal digits
+        return hex(value)
+
+
+def _base64(value: bytes | bytearray | memoryview) -> str:
+    return b64encode(bytes(value)).decode("ascii")
+
+
+def _duration(value: datetime.timedelta) -> str:
+    return str(msgspec.to_builtins(value))
+
+
+def instant_text(value: datetime.datetime) -> str:
+    """Write a moment in the one way there is for it: an aware one in UTC, a naive one as it stands."""
+    if value.tzinfo is None:
+        return value.isoformat()
+    try:
+        return value.astimezone(datetime.UTC).isoformat()
+    except Exception:  # noqa: BLE001 - the first and last hours of the calendar, a time zone of the application
+        return value.isoformat()
+
+
+_SCALARS: Final[dict[type, tuple[Callable[[Any], Any], str]]] = {
+    int: (_integer, ""),
+    float: (_float, ""),
+    str: (_text, ""),
+    decimal.Decimal: (str, "decimal"),
+    datetime.datetime: (instant_text, "datetime"),
+    datetime.date: (datetime.date.isoformat, "date"),
+    datetime.time: (datetime.time.isoformat, "time"),
+    datetime.timedelta: (_duration, "duration"),
+    bytes: (_base64, "bytes"),
+    bytearray: (_base64, "bytes"),
+    memoryview: (_base64, "bytes"),
+    uuid.UUID: (str, "uuid"),
+}
+_NAMED_SCALARS: Final[dict[tuple[str, str], tuple[Callable[[Any], Any], str]]] = {
+    ("ipaddress", "IPv4Address"): (str, "ip"),
+    ("ipaddress", "IPv6Address"): (str, "ip"),
+}
+"""Types known by module and name: importing theirs would cost a start more than all of this module."""
+_NOTHING: Final = frozenset({type(None), bool})
+
+
+def _exact_datetime(value: datetime.datetime) -> datetime.datetime:
+    return datetime.datetime(
+        value.year,
+        value.month,
+        value.day,
+        value.hour,
+        value.minute,
+        value.second,
+        value.microsecond,
+        value.tzinfo,
+        fold=value.fold,
+    )
+
+
+_EXACT: Final[tuple[tuple[type, Callable[[Any], Any]], ...]] = (
+    # The methods of the base, not of the subclass: those may say anything, or return the subclass again.
+    (str, str.__str__),
+    (int, int.__int__),
+    (float, float.__float__),
+    (bytes, lambda value: b"".join((value,))),
+    (decimal.Decimal, lambda value: decimal.Decimal(decimal.Decimal.__str__(value))),
+    (datetime.datetime, _exact_datetime),
+    (datetime.date, lambda value: datetime.date(value.year, value.month, value.day)),
+    (
+        datetime.time,
+        lambda value: datetime.time(
+            value.hour, value.minute, value.second, value.microsecond, value.tzinfo, fold=value.fold
+        ),
+    ),
+    (datetime.timedelta, lambda value: datetime.timedelta(value.days, value.seconds, value.microseconds)),
+    (uuid.UUID, lambda value: uuid.UUID(int=value.int)),
+)
+
+
+def _exact(value: Any, kind: type) -> Any:
+    """Return the value of a subclass of a plain class as that class, ``UNSET`` for any other object."""
+    for base, make in _EXACT:
+        if issubclass(kind, base):
+            return make(value)
+    return UNSET
+
+
+def _stand_in(kind: type) -> str:
+    return f"<{kind.__qualname__}>"
+
+
+_STR_OF: Final[Callable[[type], object]] = attrgetter("__str__")
+_REPR_OF: Final[Callable[[type], object]] = attrgetter("__repr__")
+_ADDRESS: Final = re.compile(r" at 0x[0-9a-fA-F]+")
+
+
+def _own_text(value: Any, kind: type) -> str | None:
+    """Return the text an object has of itself; ``None`` where that is its address in memory only."""
+    if _STR_OF(kind) is object.__str__ and _REPR_OF(kind) is object.__repr__:
+        return None
+    text = _text(str.__str__(str(value)))
+    return _ADDRESS.sub("", text) if text.startswith("<") else text
+
+
+# --- portable ----------------------------------------------------------------------------------
+
+
+class Conversion:
+    """Converts the values of one record; ``complete`` says whether every one of them could be."""
+
+    __slots__ = ("_depth", "_room", "complete")
+
+    def __init__(self) -> None:
+        self.complete = True
+        self._depth = 0
+        self._room = MAX_PARTS
+
+    def portable(self, value: Any) -> Portable:
+        """Return ``value`` as a record may carry it."""
+        kind = type(value)
+        if kind in _NOTHING:
+            return value  # type: ignore[no-any-return]
+        found = _SCALARS.get(kind)
+        if found is not None:
+            return found[0](value)  # type: ignore[no-any-return]
+        if self._depth >= MAX_DEPTH:
+            self.complete = False
+            return LEFT_OUT
+        self._depth += 1
+        try:
+            return self._other(value, kind)
+        except Exception:  # noqa: BLE001 - the methods of a foreign class may raise anything
+            self.complete = False
+            return _stand_in(kind)
+        finally:
+            self._depth -= 1
+
+    def text(self, value: Any) -> str:
+        """Return ``value`` as the text of an id, name or reason; empty where it has none.
+
+        An object with a primary key stands for its row: its key is the text.
+        """
+        kind = type(value)
+        if kind is str:
+            return _text(value)
+        if kind not in ATOMS and _is_row(value):
+            return self.text(value.pk)
+        complete, self.complete = self.complete, True
+        plain = self.portable(value)
+        lost = not self.complete
+        self.complete = complete and not lost
+        if plain is None or lost:
+            return ""
+        return plain if type(plain) is str else msgspec.json.encode(plain).decode()
+
+    def texts(self, part: _Part) -> _Part:
+        """Return a part of a record that is made of texts, with exactly texts in it."""
+        values = msgspec.structs.astuple(part)
+        if all(type(value) is str for value in values):
+            return part
+        return type(part)(*map(self.text, values))
+
+    def _other(self, value: Any, kind: type) -> Portable:
+        if kind is Encoded:
+            return self.portable(msgspec.json.decode(value))
+        if kind is Opaque:
+            self.complete = False
+            return value.text  # type: ignore[no-any-return]
+        if issubclass(kind, enum.Enum):
+            return self.portable(value.value)
+        exact = _exact(value, kind)
+        if exact is not UNSET:
+            return self.portable(exact)
+        if issubclass(kind, dict | Mapping):
+            return self._mapping(value)
+        if issubclass(kind, list | tuple):
+            return self._items(value)
+        if issubclass(kind, set | frozenset):
+            return sorted(self._items(value), key=repr)
+        if issubclass(kind, bytearray | memoryview):
+            return _base64(value)
+        for base in kind.__mro__:
+            named = _NAMED_SCALARS.get((base.__module__, base.__name__))
+            if named is not None:
+                _SCALARS[kind] = named
+                return named[0](value)  # type: ignore[no-any-return]
+        if issubclass(kind, os.PathLike):
+            return self.portable(os.fspath(value))
+        if hasattr(kind, "__index__"):
+            return _integer(kind.__index__(value))
+        text = _own_text(value, kind)
+        if text is None:
+            self.complete = False
+        return _stand_in(kind) if text is None else text
+
+    def _mapping(self, value: Mapping[Any, Any]) -> dict[str, Portable]:
+        made: dict[str, Portable] = {}
+        for key, item in islice(value.items(), max(self._room, 0)):
+            self._room -= 1
+            made[self._key(key)] = self.portable(item)
+        if len(made) < len(value):
+            self.complete = False
+        return made
+
+    def _key(self, key: Any) -> str:
+        if type(key) is str:
+            return _text(key)
+        return "null" if key is None else self.text(key) or _stand_in(type(key))
+
+    def _items(self, value: Iterable[Any]) -> list[Portable]:
+        made: list[Portable] = []
+        for item in value:
+            if self._room <= 0:
+                self.complete = False
+                made.append(LEFT_OUT)
+                break
+            self._room -= 1
+            made.append(self.portable(item))
+        return made
+
+
+def portable(value: Any) -> Portable:
+    """Turn any value into what a record may carry.
+
+    Decimals, dates, times, UUIDs and addresses become text, aware datetimes in UTC, bytes base64, durations
+    ISO 8601, sets sorted lists, NaN and infinities text; integers beyond 64 bits text. A type not known
+    becomes its ``str()``, and where that raises or is an address in memory, the name of its class.
+    """
+    kind = type(value)
+    if kind in _NOTHING:
+        return value  # type: ignore[no-any-return]
+    found = _SCALARS.get(kind)
+    return found[0](value) if found is not None else Conversion().portable(value)
+
+
+def portable_type(value: Any) -> str:
+    """Name what :func:`portable` turned into text (``decimal``, ``datetime`` …), empty if JSON says it."""
+    kind = type(value)
+    if kind in _NOTHING or kind is Encoded:
+        return ""
+    found = _SCALARS.get(kind)
+    if found is not None:
+        return found[1]
+    try:
+        return _other_type(value, kind)
+    except Exception:  # noqa: BLE001 - as in Conversion.portable
+        return "text"
+
+
+def _other_type(value: Any, kind: type) -> str:
+    if issubclass(kind, enum.Enum):
+        return portable_type(value.value)
+    if issubclass(kind, bytearray | memoryview):
+        return "bytes"
+    for base, (_, name) in _SCALARS.items():
+        if issubclass(kind, base):
+            return name
+    for base in kind.__mro__:
+        named = _NAMED_SCALARS.get((base.__module__, base.__name__))
+        if named is not None:
+            return named[1]
+    plain = (dict, Mapping, list, tuple, set, frozenset, os.PathLike)
+    return "" if issubclass(kind, plain) or hasattr(kind, "__index__") else "text"
+
+
+def text(value: Any) -> str:
+    """Return any value as the text of an id, name or reason; empty where it has none."""
+    return value if type(value) is str and value.isascii() else Conversion().text(value)
+
+
+# --- frozen ------------------------------------------------------------------------------------
+
+
+def freeze(value: Any) -> Frozen:
+    """Make a value that nobody can change afterwards; never evaluates the ``__str__`` of a mapped object."""
+    kind = type(value)
+    if kind in ATOMS or kind is Encoded or kind is Opaque:
+        return value
+    if kind is memoryview or kind is bytearray:
+        return bytes(value)
+    if kind is dict or kind is list or kind is tuple:
+        return _encode(value)
+    try:
+        return _freeze_other(value, kind)
+    except Exception:  # noqa: BLE001 - as in Conversion.portable
+        return Opaque(value)
+
+
+def _freeze_other(value: Any, kind: type) -> Frozen:
+    if issubclass(kind, enum.Enum):
+        return freeze(value.value)
+    exact = _exact(value, kind)
+    if exact is not UNSET:
+        return exact
+    if _is_row(value):
+        return freeze(value.pk)
+    if hasattr(value, "storage") and hasattr(value, "name"):  # a file, which its column holds by name
+        return freeze(value.name)
+    conversion = Conversion()
+    plain = conversion.portable(value)
+    if not conversion.complete and type(plain) is str:
+        return Opaque(value)
+    return plain if type(plain) in ATOMS else _encode(plain)
+
+
+def _is_row(value: Any) -> bool:
+    try:
+        return hasattr(value.__class__, "_meta") and hasattr(value, "pk")
+    except Exception:  # noqa: BLE001 - a lazy object that cannot be made
+        return False
+
+
+def _encode(value: Any) -> Encoded:
+    try:
+        return Encoded(msgspec.json.encode(value, enc_hook=portable))
+    except Exception:  # noqa: BLE001 - keys that are no text, integers beyond 64 bits, lone surrogates, recursion
+        return Encoded(msgspec.json.encode(portable(value)))
+
+
+RECORDED: Final[dict[type, tuple[Callable[[Any], Any], str]]] = {
+    Encoded: (msgspec.json.decode, ""),
+    decimal.Decimal: (str, "decimal"),
+    datetime.datetime: (instant_text, "datetime"),
+    datetime.date: (datetime.date.isoformat, "date"),
+    datetime.time: (datetime.time.isoformat, "time"),
+    uuid.UUID: (str, "uuid"),
+}
+"""What a record carries for the frozen values most rows have, and the name of their type; others as they are.
+
+What these make is portable already: nobody has to convert it once more.
+"""
+
+
+def record_value(frozen: Frozen) -> tuple[Portable, str]:
+    """Return what a record carries for a frozen value, and the name of its type."""
+    found = RECORDED.get(type(frozen))
+    if found is not None:
+        return found[0](frozen), found[1]
+    return portable(frozen), portable_type(frozen)
+
+
+def same(old: Frozen, new: Frozen) -> bool:
+    """Say whether two frozen values are equal; a comparison that raises means they are not."""
+    if old is new:
+        return True
+    try:
+        if old == new:
+            return True
+        if type(old) is Encoded and type(new) is Encoded:
+            return bool(msgspec.json.decode(old) == msgspec.json.decode(new))
+    except Exception:  # noqa: BLE001 - a signalling NaN, a naive and an aware moment
+        return False
+    return False
+
+
+# --- keys --------------------------------------------------------------------------------------
+
+
+def key_text(key: Any) -> str:
+    """Write a key as the id of a target: ``7``; a composite key as compact JSON, ``[7,"de"]``."""
+    if type(key) is int or type(key) is str:
+        return str(key)
+    if key is UNSET or key is None:
+        return ""
+    if isinstance(key, tuple | list):
+        return msgspec.json.encode([portable(freeze(part)) for part in key]).decode()
+    return text(freeze(key))
+
+
+def key_texts(keys: Sequence[Any]) -> list[str]:
+    """Write many keys."""
+    if all(type(key) is int for key in keys):
+        return list(map(str, keys))
+    return [key_text(key) for key in keys]
