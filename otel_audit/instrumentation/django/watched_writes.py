@@ -9,8 +9,8 @@ from contextlib import ExitStack, contextmanager
 from types import FrameType
 from typing import Any, Final, NamedTuple
 
-from otel_audit.instrumentation.django.plan import ModelPolicy
 from otel_audit.config.model import DjangoConfig
+from otel_audit.instrumentation.django.plan import ModelPolicy
 
 _WRITE: Final = re.compile(
     r"\b(?:INSERT\s+(?:OR\s+\w+\s+|IGNORE\s+)?INTO|REPLACE\s+INTO|UPDATE(?:\s+ONLY)?|DELETE\s+FROM(?:\s+ONLY)?)"
