@@ -242,6 +242,9 @@ def spool(config: AuditConfig) -> Iterator[Finding]:
         )
     else:
         yield Finding("spool", "ok", text)
+    for problem in state.unreadable:
+        reason, _, remedy = problem.partition("): ")
+        yield Finding("spool", "bad", f"passed over: {reason})", remedy)
     if state.damaged_files or state.quarantined:
         yield Finding(
             "spool",

@@ -20,6 +20,8 @@ ADOPT_EVERY: Final = 5.0
 _MOST_ADOPTED: Final = 4
 """Dead processes' streams shipped at the same time; more wait for their turn."""
 _IDLE_WAIT: Final = 5.0
+LOOK_AGAIN_EVERY: Final = 60.0
+"""Pause before a stream that could not be read is tried again."""
 
 _log = logging.getLogger("otel_audit")
 
@@ -57,17 +59,27 @@ class Delivery:
         self._transport = Transport(config)
         self._own: Shipper | None = None
         self._next_adoption = 0.0
+        self._passed_over: dict[Path, float] = {}
+        """Streams that cannot be read, and the monotonic time at which each is tried again."""
 
     def round(self) -> float:
         """Make one step in each stream that is due; gives the seconds until the next one is."""
         self._adopt()
-        spool = self._spool
-        if self._own is None and spool is not None and spool.lock is not None:
-            self._own = self._shipper(spool.lock, limit=lambda: spool.committed)
+        self._take_own()
         pause = _IDLE_WAIT
         for shipper in self._shippers():
             pause = min(pause, self._step(shipper))
         return pause
+
+    def _take_own(self) -> None:
+        """Begin to ship the own stream once there is one."""
+        spool = self._spool
+        if self._own is not None or spool is None or spool.lock is None:
+            return
+        try:
+            self._own = self._shipper(spool.lock, limit=lambda: spool.committed)
+        except OSError as error:
+            self._name(spool.lock.path, error)
 
     def has_acknowledged(self, target: tuple[int, int]) -> bool:
         """Say whether the sink has all of the own stream up to segment and offset ``target``."""
@@ -118,6 +130,8 @@ class Delivery:
             self.adopted.remove(shipper)
             self.adopt_now()
             return 0.0
+        if progress is Progress.UNREADABLE:
+            return self._unreadable(shipper)
         if progress is Progress.FAILED and not shipper.last_answer.reached:
             self.unreached += 1
             self._hold_all(shipper.retry_at)
@@ -144,13 +158,57 @@ class Delivery:
         known = {shipper.lock.path for shipper in self.adopted}
         if self._spool is not None and self._spool.lock is not None:
             known.add(self._spool.lock.path)
-        for path in layout.list_incarnations(self._directory):
+        streams = layout.list_incarnations(self._directory)
+        self._passed_over = {path: again for path, again in self._passed_over.items() if path in streams}
+        for path in streams:
             if len(self.adopted) >= _MOST_ADOPTED:
-                return
-            if path in known:
+                break
+            if path in known or now < self._passed_over.get(path, 0.0):
                 continue
+            self._take_over(path)
+        self._health.unreadable = len(self._passed_over)
+
+    def _take_over(self, path: Path) -> None:
+        """Take over one stream if its process is dead; one that cannot be read must not keep the others."""
+        lock = None
+        try:
             lock = layout.try_lock(path)
             if lock is not None:
-                self._health.adopted += 1
-                _log.info("shipping audit records left by a process that ended: %s", path.name)
                 self.adopted.append(self._shipper(lock))
+        except OSError as error:
+            if lock is not None:
+                lock.release()
+            self._pass_over(path, error)
+            return
+        self._passed_over.pop(path, None)
+        if lock is not None:
+            self._health.adopted += 1
+            _log.info("shipping audit records left by a process that ended: %s", path.name)
+
+    def _unreadable(self, shipper: Shipper) -> float:
+        """Leave alone, for a while, a stream of a dead process that cannot be read; gives the pause."""
+        path, error = shipper.lock.path, shipper.trouble
+        assert error is not None
+        if shipper is self._own:
+            self._name(path, error)
+            return max(0.0, shipper.retry_at - time.monotonic())
+        self.adopted.remove(shipper)
+        shipper.close()
+        shipper.lock.release()
+        self._pass_over(path, error)
+        self.adopt_now()
+        return 0.0
+
+    def _pass_over(self, path: Path, error: OSError) -> None:
+        if path not in self._passed_over:
+            self._name(path, error)
+        self._passed_over[path] = time.monotonic() + LOOK_AGAIN_EVERY
+        self._health.unreadable = len(self._passed_over)
+
+    def _name(self, path: Path, error: OSError) -> None:
+        self._health.log(
+            logging.ERROR,
+            f"unreadable {path.name}",
+            "audit records wait in a stream that is passed over: %s",
+            layout.explain(path, error),
+        )

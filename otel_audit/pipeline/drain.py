@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -69,7 +70,7 @@ def drain(
     """
     root = Path(directory).absolute()
     health = Health()
-    if not root.is_dir():
+    if not os.path.lexists(root):
         return DrainResult(0, 0, 0, "", read_status(root))
     layout.prepare(root)
     spool = SpoolWriter(config.spool, root, partial(identify, Redactor(config.redaction)), health)
