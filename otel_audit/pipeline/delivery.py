@@ -72,9 +72,19 @@ class Delivery:
         return pause
 
     def _take_own(self) -> None:
-        """Begin to ship the own stream once there is one."""
+        """Begin to ship the own stream once there is one; go on with another if its files were taken away."""
         spool = self._spool
-        if self._own is not None or spool is None or spool.lock is None:
+        if spool is None:
+            return
+        spool.look_after()
+        if self._own is not None and self._own.lock is not spool.lock:
+            self._own.abandon()
+            self._own.close()
+            self._own = None
+        while spool.left:
+            lock = spool.left.pop()
+            self._adopt_locked(lock) if lock.in_place else lock.release()
+        if self._own is not None or spool.lock is None:
             return
         try:
             self._own = self._shipper(spool.lock, limit=lambda: spool.committed)
@@ -125,7 +135,11 @@ class Delivery:
         now = time.monotonic()
         if now < shipper.retry_at:
             return shipper.retry_at - now
+        if shipper is not self._own and not shipper.lock.in_place:
+            return self._taken_away(shipper)
         progress = shipper.step()
+        if shipper is self._own and self._spool is not None:
+            self._spool.acknowledged = shipper.place
         if progress is Progress.FINISHED:
             self.adopted.remove(shipper)
             self.adopt_now()
@@ -170,20 +184,33 @@ class Delivery:
 
     def _take_over(self, path: Path) -> None:
         """Take over one stream if its process is dead; one that cannot be read must not keep the others."""
-        lock = None
         try:
             lock = layout.try_lock(path)
-            if lock is not None:
-                self.adopted.append(self._shipper(lock))
         except OSError as error:
-            if lock is not None:
-                lock.release()
             self._pass_over(path, error)
             return
-        self._passed_over.pop(path, None)
-        if lock is not None:
+        if lock is None or self._adopt_locked(lock):
+            self._passed_over.pop(path, None)
+        if lock is not None and path not in self._passed_over:
             self._health.adopted += 1
             _log.info("shipping audit records left by a process that ended: %s", path.name)
+
+    def _adopt_locked(self, lock: layout.Lock) -> bool:
+        try:
+            self.adopted.append(self._shipper(lock))
+        except OSError as error:
+            lock.release()
+            self._pass_over(lock.path, error)
+            return False
+        return True
+
+    def _taken_away(self, shipper: Shipper) -> float:
+        """Say that a dead process's stream vanished while it was shipped; what it still held is not known."""
+        self.adopted.remove(shipper)
+        shipper.taken_away()
+        shipper.close()
+        shipper.lock.release()
+        return 0.0
 
     def _unreadable(self, shipper: Shipper) -> float:
         """Leave alone, for a while, a stream of a dead process that cannot be read; gives the pause."""

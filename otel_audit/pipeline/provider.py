@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING
 from otel_audit.config.model import AuditConfig
 from otel_audit.context import locate_code
 from otel_audit.errors import SpoolError
-from otel_audit.pipeline import identity, metrics
+from otel_audit.pipeline import identity, metrics, notices
 from otel_audit.pipeline.health import Health
 from otel_audit.pipeline.logger import AuditLogger, Hook, Redacts
 from otel_audit.pipeline.spool import directory as layout
+from otel_audit.pipeline.spool.frames import encode_record
 from otel_audit.pipeline.spool.status import SpoolStatus, read_status
 from otel_audit.pipeline.spool.writer import SpoolWriter
 
@@ -62,6 +63,7 @@ class AuditPipeline:
             partial(identity.identify, redactor),
             self.health,
             self._forked,
+            lambda count, reason: encode_record(notices.Loss(count, reason=reason).record()),
         )
         self.sender: Sender | None = None
         if ship:

@@ -421,6 +421,22 @@ class Shipper:
                 self.close()
                 self.lock.release()
 
+    @property
+    def place(self) -> Place:
+        """How far the sink has acknowledged."""
+        return self._state.place
+
+    def taken_away(self) -> None:
+        """Report that the stream was removed or renamed while it was shipped."""
+        assert self._reader is not None
+        self.abandon()
+        place = self._state.place
+        identity = self._reader.identity
+        what = "the stream was removed or renamed before all of it was sent"
+        self._report(Damage(place.segment, place.offset, 0, place.time or identity.created, what))
+        if self._tell is not None:
+            self._tell(notices.spool_damaged(identity, place.segment, place.offset, 0, time.time_ns(), what))
+
     def abandon(self) -> None:
         """Stop here, whatever a request still on its way may answer; the lock is the caller's to release."""
         with self._mutex:
