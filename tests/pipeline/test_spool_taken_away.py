@@ -49,6 +49,11 @@ def mount_over(spool: Path) -> None:
     assert done.returncode == 0, f"mounting a tmpfs needs root and the capability: {done.stderr}"
 
 
+def make_anew(spool: Path) -> None:
+    spool.rename(spool.with_name("old"))
+    spool.mkdir()
+
+
 def clean_old_files(spool: Path) -> None:
     """What cleaners of temporary directories do: files go, directories stay."""
     for path in spool.rglob("*"):
@@ -62,7 +67,7 @@ GONE: dict[str, Callable[[Path], Any]] = {
     "the stream is removed": lambda spool: shutil.rmtree(stream(spool)),
     "the spool is renamed": lambda spool: spool.rename(spool.with_name("old")),
     "the parent is renamed": lambda spool: spool.parent.rename(spool.parent.with_name("old")),
-    "the spool is renamed and made anew": lambda spool: (spool.rename(spool.with_name("old")), spool.mkdir()),
+    "the spool is renamed and made anew": make_anew,
     "the stream is renamed": lambda spool: stream(spool).rename(spool / "old"),
     "the spool is mounted over": mount_over,
     "files are cleaned": clean_old_files,

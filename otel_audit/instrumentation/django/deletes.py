@@ -24,6 +24,7 @@ _FORBIDDEN = (1142, 1143)
 def delete(capture: Capture, plan: ModelPlan, compiler: Any, run: Callable[[], Any], result_type: Any) -> Any:
     """Run a DELETE compiler's statement and note the rows it deleted."""
     from django.core.exceptions import EmptyResultSet
+    from django.db import transaction
     from django.db.models.sql.constants import NO_RESULTS, ROW_COUNT
 
     try:
@@ -42,6 +43,10 @@ def delete(capture: Capture, plan: ModelPlan, compiler: Any, run: Callable[[], A
         return count
     if not returns:
         return _select_first(capture, plan, compiler, run)
+    if statement.autocommit:
+        # Keys and values are on disk before the commit: should this process die, `unknown` names the rows.
+        with transaction.atomic(using=connection.alias):
+            return delete(capture, plan, compiler, run, result_type)
     try:
         returned = statement.run(lambda: delete_returning(compiler, plan, capture.config, sql, params))
     except Exception as error:
