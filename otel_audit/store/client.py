@@ -17,8 +17,9 @@ from typing import Any, Final
 
 import msgspec
 
+from otel_audit.config.headers import value_problem
 from otel_audit.config.model import StoreConfig
-from otel_audit.errors import StoreError
+from otel_audit.errors import ConfigurationError, StoreError
 
 _ESCAPES: Final = str.maketrans(
     {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r", "\0": "\\0", "\b": "\\b", "\f": "\\f", "'": "\\'"}
@@ -54,6 +55,10 @@ class StoreClient:
             self.config.user or urllib.parse.unquote(parts.username or ""),
             self.config.password or urllib.parse.unquote(parts.password or ""),
         )
+        for key in ("token", "user", "password"):
+            problem = value_problem(getattr(self.config, key))
+            if problem and (key == "token" or "surrogate" in problem):  # the others are sent encoded
+                raise ConfigurationError(f"store.{key} (OTEL_AUDIT_STORE_{key.upper()}) {problem}")
         if self.config.token:
             self._headers["Authorization"] = f"Bearer {self.config.token}"
         elif user or password:
