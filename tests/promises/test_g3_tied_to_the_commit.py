@@ -18,6 +18,7 @@ import pytest
 from django.db import DatabaseError, connection, transaction
 
 from otel_audit.record import AuditRecord
+from tests.attack.effort import counted, effort
 from tests.instrumentation.django.warehouse.databases import (  # noqa: F401
     audit,
     auditing,
@@ -121,16 +122,18 @@ def claims(records: list[AuditRecord]) -> dict[tuple[str, str], str]:
     return found
 
 
+@effort(short=4, long=200)
 def test_killed_at_any_moment_every_commit_is_found_and_none_is_invented(
     request: pytest.FixtureRequest,
     vendor: str,  # noqa: F811
     tmp_path: Path,
+    rounds: int,
 ) -> None:
     database = request.getfixturevalue(f"{'mariadb' if vendor == 'mysql' else vendor}_warehouse")
     if vendor == "sqlite":
         database = database | {"OPTIONS": {"timeout": 30}}
     connection.close()
-    for attempt in range(4):
+    for attempt in range(rounds):
         before = set(Supplier.objects.values_list("pk", flat=True))
         connection.close()
         spool, out = tmp_path / f"spool{attempt}", tmp_path / f"out{attempt}"
@@ -140,6 +143,7 @@ def test_killed_at_any_moment_every_commit_is_found_and_none_is_invented(
         time.sleep(random.uniform(0.05, 0.6))
         os.kill(process.pid, signal.SIGKILL)
         process.communicate()
+        counted("processes killed while they wrote to a database")
         rows = {
             (str(key), name) for key, name in Supplier.objects.values_list("pk", "name") if key not in before
         }
