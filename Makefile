@@ -52,7 +52,7 @@ demo-collector: $(VENV)/.demo ## The same, with the Collector between the shop a
 test: $(VENV)/.test ## Run all tests, on the oldest and on the newest Python here (ARGS='-k …')
 	@scripts/test $(ARGS)
 
-attack: $(VENV)/.test ## Run the long forms of tests (ARGS='-k …')
+attack: $(VENV)/.test ## Run the long forms of the tests that attack what we promise, print counts (hours)
 	$(PYTHON) -m pytest -m attack $(ARGS)
 
 lint: $(VENV)/.lint ## Style, types, the direction of imports, links in the documents

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from otel_audit.cli.options import load_declared
+from otel_audit.config.headers import sink_header_problems
 from otel_audit.config.loader import LoadedConfig
 from otel_audit.config.model import AuditConfig, SinkConfig, StoreConfig
 from otel_audit.errors import AuditError, ConfigurationError, StoreError
@@ -242,6 +243,9 @@ def spool(config: AuditConfig) -> Iterator[Finding]:
         )
     else:
         yield Finding("spool", "ok", text)
+    for problem in state.unreadable:
+        reason, _, remedy = problem.partition("): ")
+        yield Finding("spool", "bad", f"passed over: {reason})", remedy)
     if state.damaged_files or state.quarantined:
         yield Finding(
             "spool",
@@ -253,6 +257,8 @@ def spool(config: AuditConfig) -> Iterator[Finding]:
 
 def sink(config: SinkConfig, timeout: float) -> Finding:
     """Send the sink an empty request, as the application would send a full one."""
+    for problem in sink_header_problems(config):
+        return Finding("sink", "bad", problem, "correct it: requests are sent without it, records may wait")
     address = urlsplit(config.endpoint)
     where = f"{address.scheme}://{address.netloc.rpartition('@')[2]}{address.path}"
     try:
@@ -264,6 +270,8 @@ def sink(config: SinkConfig, timeout: float) -> Finding:
             f"{where}: TLS: {error}",
             "set sink.ca_file to the certificate authority's PEM file",
         )
+    except ConfigurationError as error:
+        return Finding("sink", "bad", str(error))
     except (OSError, http.client.HTTPException) as error:
         reason = f"no answer within {timeout:g} s" if isinstance(error, TimeoutError) else str(error)
         return Finding(
@@ -300,7 +308,7 @@ def sink(config: SinkConfig, timeout: float) -> Finding:
         return Finding(
             "sink", "note", f"{where} answers {status}: busy; records wait in the spool and are sent later"
         )
-    if status >= 300:
+    if status != 200:
         return Finding(
             "sink", "bad", f"{where} answers {status} to an empty request", "see the log of the sink"
         )
@@ -308,25 +316,13 @@ def sink(config: SinkConfig, timeout: float) -> Finding:
 
 
 def _post_nothing(config: SinkConfig, timeout: float) -> int:
-    address = urlsplit(config.endpoint)
-    assert address.hostname is not None
-    connection: http.client.HTTPConnection
-    if address.scheme == "https":
-        context = ssl.create_default_context(cafile=config.ca_file or None)
-        connection = http.client.HTTPSConnection(
-            address.hostname, address.port, timeout=timeout, context=context
-        )
-    else:
-        connection = http.client.HTTPConnection(address.hostname, address.port, timeout=timeout)
-    headers = {"Content-Type": "application/x-protobuf", **config.headers}
-    if config.token:
-        headers["Authorization"] = f"Bearer {config.token}"
-    path = (address.path or "/") + (f"?{address.query}" if address.query else "")
+    from otel_audit.pipeline.transport import Transport
+
+    transport = Transport(msgspec.structs.replace(config, timeout=timeout, compression="none"))
     try:
-        connection.request("POST", path, b"", headers)  # the empty message is a valid request of no records
-        return connection.getresponse().status
+        return transport.probe()
     finally:
-        connection.close()
+        transport.close()
 
 
 def store(config: StoreConfig, timeout: float, zone: datetime.tzinfo | None) -> Iterator[Finding]:

@@ -6,7 +6,7 @@ bytes, times are seconds unless a name says otherwise.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias, get_type_hints
 
 import msgspec
 from msgspec import Meta
@@ -23,7 +23,18 @@ Age: TypeAlias = Annotated[str, Meta(pattern=r"^([1-9]\d{0,5}(h|d|w|mo|y)|foreve
 
 
 class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    pass
+    def __repr__(self) -> str:
+        """Return the settings without secrets: a representation ends in logs and tracebacks."""
+        hints = get_type_hints(type(self), include_extras=True)
+        shown = (
+            f"{name}={'[hidden]' if value and _is_secret(hints[name]) else repr(value)}"
+            for name, value in ((name, getattr(self, name)) for name in self.__struct_fields__)
+        )
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+
+def _is_secret(hint: Any) -> bool:
+    return any(getattr(meta, "extra", None) == SECRET for meta in getattr(hint, "__metadata__", ()))
 
 
 class ModelConfig(_Section, frozen=True):
@@ -196,17 +207,27 @@ class SpoolConfig(_Section, frozen=True):
 class SinkConfig(_Section, frozen=True):
     endpoint: Annotated[
         str,
-        Meta(description="OTLP/HTTP address records are sent to."),
+        Meta(
+            description="OTLP/HTTP address records are sent to. HTTP_PROXY, HTTPS_PROXY and NO_PROXY are "
+            "obeyed as OpenTelemetry's exporters obey them."
+        ),
     ] = "http://127.0.0.1:4318/v1/audit"
     token: Annotated[
         str, Meta(description="Bearer token; better given as OTEL_AUDIT_SINK_TOKEN.", extra=SECRET)
     ] = ""
-    headers: Annotated[dict[str, str], Meta(description="More request headers.", extra=SECRET)] = {}
+    headers: Annotated[
+        dict[str, str],
+        Meta(
+            description="More request headers; percent-encoded in OTEL_AUDIT_SINK_HEADERS, as in "
+            "OTEL_EXPORTER_OTLP_HEADERS.",
+            extra=SECRET,
+        ),
+    ] = {}
     compression: Annotated[Literal["gzip", "none"], Meta(description="Of request bodies.")] = "gzip"
     ca_file: Annotated[
         str, Meta(description="CA certificates for https, as a PEM file; empty: the system's.")
     ] = ""
-    timeout: Annotated[Seconds, Meta(description="Of one request.")] = 10.0
+    timeout: Annotated[Seconds, Meta(description="Of one request, its answer included.")] = 10.0
     batch_records: Annotated[int, Meta(ge=1, description="Most records in one request.")] = 2000
     batch_bytes: Annotated[
         int, Meta(ge=1024, description="Most bytes in one request before compression.")

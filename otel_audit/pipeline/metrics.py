@@ -34,6 +34,7 @@ def _age(health: Health) -> float:
 
 _GAUGES: tuple[tuple[str, str, str, Callable[[Health], float]], ...] = (
     ("audit.queue.depth", "{record}", "Records of this process waiting for the sink.", lambda h: h.depth),
+    ("audit.spool.unreadable", "{stream}", "Streams that cannot be read just now.", lambda h: h.unreadable),
     ("audit.queue.oldest_age", "s", "Age of the oldest record waiting for the sink.", _age),
 )
 

@@ -17,8 +17,9 @@ from typing import Any, Final
 
 import msgspec
 
+from otel_audit.config.headers import value_problem
 from otel_audit.config.model import StoreConfig
-from otel_audit.errors import QueryError, StoreError
+from otel_audit.errors import ConfigurationError, QueryError, StoreError
 from otel_audit.store.local_tokens import find
 
 _ESCAPES: Final = str.maketrans(
@@ -56,6 +57,10 @@ class StoreClient:
             self.config.user or urllib.parse.unquote(parts.username or ""),
             self.config.password or urllib.parse.unquote(parts.password or ""),
         )
+        for key in ("token", "user", "password"):
+            problem = value_problem(getattr(self.config, key))
+            if problem and (key == "token" or "surrogate" in problem):  # the others are sent encoded
+                raise ConfigurationError(f"store.{key} (OTEL_AUDIT_STORE_{key.upper()}) {problem}")
         self._looks_up = not (self.config.token or user or password) and self._tls is None
         if self.config.token:
             self._headers["Authorization"] = f"Bearer {self.config.token}"

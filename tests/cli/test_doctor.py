@@ -175,3 +175,36 @@ def test_records_that_wait_are_counted(command: Command, tmp_path: Path) -> None
     assert "2026-11-23 14:00:01 UTC" in shown
     spool.close()
     spool.release()
+
+
+def test_a_stream_that_cannot_be_read_is_told_with_what_to_do(command: Command, tmp_path: Path) -> None:
+    """By doctor, status and drain; none of them ends in a traceback, none lets it hide the others."""
+    stream = tmp_path / ".otel-audit" / "spool" / "01a221d1-2d66-7b32-9201-a657cc958510"
+    (stream / "lock").mkdir(parents=True)
+    [spool, *_, problem] = findings(command("doctor", "--json", "--timeout", "0.2"))["spool"]
+    assert spool["state"] == "ok"
+    assert problem["state"] == "bad"
+    assert str(stream) in problem["finding"]
+    assert "look at what lies there" in problem["advice"]
+    status = command("spool", "status")
+    assert (status.status, str(stream) in status.out.replace("\n", "")) == (1, True)
+    drained = command("spool", "drain", "--timeout", "0.2")
+    assert (drained.status, str(stream) in drained.err) == (1, True)
+    assert "0 records sent" in drained.out
+
+
+@pytest.mark.parametrize("value", ["s3cr3t\u20ac", "s3cr3t\r\nX: 1", " s3cr3t"])
+def test_a_token_that_is_no_header_is_told_without_it(
+    command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, value: str
+) -> None:
+    """By its key, for sink and store; `query` says it as well, and ends."""
+    file = tmp_path / "otel-audit.toml"
+    file.write_text(f"[sink]\ntoken = {json.dumps(value)}\n[store]\ntoken = {json.dumps(value)}\n")
+    done = command("doctor", "--json", "--timeout", "0.2", "--config", str(file))
+    found = findings(done)
+    assert "sink.token (OTEL_AUDIT_SINK_TOKEN)" in found["sink"][0]["finding"]
+    assert "store.token (OTEL_AUDIT_STORE_TOKEN)" in found["store"][0]["finding"]
+    asked = command("query", "--config", str(file))
+    assert asked.status == 2
+    assert "store.token (OTEL_AUDIT_STORE_TOKEN)" in asked.err.replace("\n", " ")
+    assert "s3cr3t" not in done.out + done.err + asked.out + asked.err
