@@ -262,12 +262,20 @@ class SpoolWriter:
     # --- files that were taken away ----------------------------------------------------------
 
     def look_after(self) -> None:
-        """Begin a new incarnation if the files of this one are no longer where they were."""
+        """Begin a new incarnation if the files of this one are no longer where they were.
+
+        Not while somebody writes: that is looked after by itself, and may have been interrupted by a signal
+        whose handler waits for the sender.
+        """
         forks.check()
-        with self._mutex:
+        if not self._mutex.acquire(blocking=False):
+            return
+        try:
             if self._closed or self._is_in_place():
                 return
             self._leave()
+        finally:
+            self._mutex.release()
         self.write_deferred()
 
     def _is_in_place(self) -> bool:
