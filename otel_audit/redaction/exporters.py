@@ -209,7 +209,7 @@ class RedactingSpanProcessor(SpanProcessor):
 def _wrapped(original: Callable[..., Any], wrapper: Callable[..., Any]) -> Callable[..., Any]:
     # Not wrapt's: importing it brings asyncio along, 20 ms of every start.
     @wraps(original)
-    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+    def method(self: Any, /, *args: Any, **kwargs: Any) -> Any:
         return wrapper(original, self, args, kwargs)
 
     return method

@@ -52,7 +52,7 @@ class RequestCapture:
     def load_middleware(self, original: Callable[..., None]) -> Callable[..., None]:
         """Wrap ``BaseHandler.load_middleware``: it reads a list with our middleware in it."""
 
-        def load_middleware(handler: Any, *args: Any, **kwargs: Any) -> None:
+        def load_middleware(handler: Any, /, *args: Any, **kwargs: Any) -> None:
             # Django offers no other way in than the setting. It is put back as it was: checks, tests and
             # `diffsettings` see the user's own list.
             with _loading:

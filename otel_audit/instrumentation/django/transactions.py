@@ -161,26 +161,26 @@ class Transactions:
         """Wrap ``BaseDatabaseWrapper.commit``."""
 
         @functools.wraps(original)
-        def commit(connection: Any) -> Any:
+        def commit(connection: Any, /, *args: Any, **kwargs: Any) -> Any:
             state: ConnectionState | None = connection.__dict__.get(_STATE)
             if state is None or connection.in_atomic_block:
-                return original(connection)
+                return original(connection, *args, **kwargs)
             if not state.pending:
-                result = original(connection)
+                result = original(connection, *args, **kwargs)
                 self._ended(connection, "committed")
                 return result
             if transaction_aborted(connection):
                 # PostgreSQL answers COMMIT of an aborted transaction with ROLLBACK, and no error.
-                result = original(connection)
+                result = original(connection, *args, **kwargs)
                 self._ended(connection, "rolled_back")
                 return result
             if transaction_open(connection) is False:
                 # Ended by a statement nobody saw; whether by COMMIT or ROLLBACK cannot be told.
                 self._ended(connection, "unknown")
-                return original(connection)
+                return original(connection, *args, **kwargs)
             self._begin_commit(connection, state)
             try:
-                result = original(connection)
+                result = original(connection, *args, **kwargs)
             except BaseException as error:
                 self._commit_failed(connection, state, error)
                 raise
@@ -193,8 +193,8 @@ class Transactions:
         """Wrap ``BaseDatabaseWrapper.rollback``."""
 
         @functools.wraps(original)
-        def rollback(connection: Any) -> Any:
-            result = original(connection)
+        def rollback(connection: Any, /, *args: Any, **kwargs: Any) -> Any:
+            result = original(connection, *args, **kwargs)
             self._ended(connection, "rolled_back")
             return result
 
@@ -204,7 +204,7 @@ class Transactions:
         """Wrap ``BaseDatabaseWrapper.close``: the database rolls back what was open."""
 
         @functools.wraps(original)
-        def close(connection: Any, *args: Any, **kwargs: Any) -> Any:
+        def close(connection: Any, /, *args: Any, **kwargs: Any) -> Any:
             connected = connection.connection is not None and not connection.closed_in_transaction
             try:
                 return original(connection, *args, **kwargs)
@@ -218,8 +218,8 @@ class Transactions:
         """Wrap ``BaseDatabaseWrapper.savepoint``."""
 
         @functools.wraps(original)
-        def savepoint(connection: Any) -> Any:
-            sid = self._internally(original, connection)
+        def savepoint(connection: Any, /, *args: Any, **kwargs: Any) -> Any:
+            sid = self._internally(original, connection, *args, **kwargs)
             if sid:
                 self._told("savepoint", connection, sid)
             return sid
@@ -230,8 +230,8 @@ class Transactions:
         """Wrap ``BaseDatabaseWrapper.savepoint_rollback``."""
 
         @functools.wraps(original)
-        def savepoint_rollback(connection: Any, sid: Any) -> Any:
-            result = self._internally(original, connection, sid)
+        def savepoint_rollback(connection: Any, /, sid: Any, *args: Any, **kwargs: Any) -> Any:
+            result = self._internally(original, connection, sid, *args, **kwargs)
             self._rolled_back_to(connection, sid)
             return result
 
@@ -241,8 +241,8 @@ class Transactions:
         """Wrap ``BaseDatabaseWrapper.savepoint_commit``."""
 
         @functools.wraps(original)
-        def savepoint_commit(connection: Any, sid: Any) -> Any:
-            result = self._internally(original, connection, sid)
+        def savepoint_commit(connection: Any, /, sid: Any, *args: Any, **kwargs: Any) -> Any:
+            result = self._internally(original, connection, sid, *args, **kwargs)
             self._told("release", connection, sid)
             state = connection.__dict__.get(_STATE)
             if state is not None and state.pending:
@@ -260,7 +260,7 @@ class Transactions:
         """Wrap ``BaseDatabaseWrapper.set_autocommit``: turning it on may commit."""
 
         @functools.wraps(original)
-        def set_autocommit(connection: Any, autocommit: bool, *args: Any, **kwargs: Any) -> Any:
+        def set_autocommit(connection: Any, /, autocommit: bool, *args: Any, **kwargs: Any) -> Any:
             state: ConnectionState | None = connection.__dict__.get(_STATE)
             commits = autocommit and state is not None and state.pending and not connection.in_atomic_block
             if commits:
@@ -286,19 +286,21 @@ class Transactions:
         """Wrap ``Atomic.__exit__``."""
 
         @functools.wraps(original)
-        def leave(block: Any, exc_type: Any, exc_value: Any, traceback: Any) -> Any:
+        def leave(
+            block: Any, /, exc_type: Any, exc_value: Any, traceback: Any, *args: Any, **kwargs: Any
+        ) -> Any:
             from django.db.transaction import get_connection
 
             connection = get_connection(block.using)
             state: ConnectionState | None = connection.__dict__.get(_STATE)
             if state is None:
-                return original(block, exc_type, exc_value, traceback)
+                return original(block, exc_type, exc_value, traceback, *args, **kwargs)
             if exc_type is not None:
                 state.error = exc_type.__qualname__
             elif connection.needs_rollback and connection.rollback_exc is not None:
                 state.error = type(connection.rollback_exc).__qualname__
             try:
-                return original(block, exc_type, exc_value, traceback)
+                return original(block, exc_type, exc_value, traceback, *args, **kwargs)
             finally:
                 state.error = ""
                 if state.pending and not connection.needs_rollback and _only_testcase_blocks(connection):
@@ -310,21 +312,22 @@ class Transactions:
         """Wrap ``CursorWrapper._execute``: transactions ended by statements of the application."""
 
         @functools.wraps(original)
-        def execute(cursor: Any, sql: Any, *args: Any) -> Any:
+        def execute(cursor: Any, /, sql: Any, *args: Any, **kwargs: Any) -> Any:
             thread = self._thread
             thread.executed += 1
+            run = functools.partial(original, **kwargs) if kwargs else original
             if thread.internal or type(sql) is not str:
-                return original(cursor, sql, *args)
+                return run(cursor, sql, *args)
             start = sql[:2]
             if start in _ORDINARY:
-                return original(cursor, sql, *args)
+                return run(cursor, sql, *args)
             if start not in _CANDIDATES:
                 if start[:1].isalpha():
-                    return original(cursor, sql, *args)
+                    return run(cursor, sql, *args)
                 sql_words = sql.lstrip()
                 if sql_words[:2] not in _CANDIDATES:
-                    return original(cursor, sql, *args)
-            return self._statement(original, cursor, sql, args)
+                    return run(cursor, sql, *args)
+            return self._statement(run, cursor, sql, args)
 
         return execute  # type: ignore[return-value]
 
@@ -370,10 +373,10 @@ class Transactions:
         state.raw = chained
         return result
 
-    def _internally(self, original: Callable[..., Any], *args: Any) -> Any:
+    def _internally(self, original: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         self._thread.internal += 1
         try:
-            return original(*args)
+            return original(*args, **kwargs)
         finally:
             self._thread.internal -= 1
 
