@@ -23,7 +23,7 @@ import msgspec
 from otel_audit.config.loader import LoadedConfig, load
 from otel_audit.config.model import AuditConfig
 from otel_audit.config.sources import DJANGO_SETTING, find_file, mapping_layer
-from otel_audit.errors import AuditError, ConfigurationError
+from otel_audit.errors import AuditError, ConfigurationError, StartupError
 from otel_audit.pipeline import provider
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def setup(
         if _state.refused:
             if isinstance(error, AuditError):
                 raise
-            raise AuditError(f"audit could not be started: {error}") from error
+            raise StartupError(f"audit could not be started: {error}") from error
         return None
 
 
@@ -157,15 +157,16 @@ def _start(config: AuditConfig, *, instrument: bool) -> provider.AuditPipeline |
 
 
 def _cover_spans(running: _Running, config: AuditConfig, redactor: Any) -> None:
-    from opentelemetry.trace import get_tracer_provider
-
+    from otel_audit.otel_api import say_once, tracer_provider
     from otel_audit.propagation import ActorSpanProcessor, install
     from otel_audit.redaction.exporters import ExporterRedaction
 
-    running.propagator = install(propagate=config.context.propagate)
-    exporters = ExporterRedaction(redactor if config.redaction.spans else None, ActorSpanProcessor())
-    exporters.apply(get_tracer_provider())
-    running.exporters = exporters
+    try:
+        running.propagator = install(propagate=config.context.propagate)
+    except Exception as error:  # noqa: BLE001 - a propagator may be anybody's
+        say_once("The actor does not travel to other services: the propagator cannot be wrapped", error)
+    running.exporters = ExporterRedaction(redactor if config.redaction.spans else None, ActorSpanProcessor())
+    running.exporters.apply(tracer_provider())
 
 
 def must_not_run() -> bool:
@@ -176,9 +177,9 @@ def must_not_run() -> bool:
 def cover_provider() -> None:
     """Look at the tracer provider again: one may have been set without our noticing since the start."""
     if _state.running is not None and _state.running.exporters is not None:
-        from opentelemetry.trace import get_tracer_provider
+        from otel_audit.otel_api import tracer_provider
 
-        _state.running.exporters.cover(get_tracer_provider())
+        _state.running.exporters.cover(tracer_provider())
 
 
 def is_running() -> bool:

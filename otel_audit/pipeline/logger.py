@@ -19,6 +19,7 @@ import msgspec
 from otel_audit.config.model import AuditConfig
 from otel_audit.context import Moment, moment
 from otel_audit.errors import AuditError, InvalidRecord, SpoolError
+from otel_audit.otel_api import trace_ids
 from otel_audit.pipeline import limits, notices
 from otel_audit.pipeline.health import Health
 from otel_audit.pipeline.portability import (
@@ -142,8 +143,7 @@ class AuditLogger:
         timestamp = at.time
         observed = time.time_ns()
         context = at.fields()
-        span_context = at.span.get_span_context()
-        trace_id = span_context.trace_id
+        trace_id, span_id = trace_ids(at.span)
         if (event_name, action) not in self._known:
             self._check_names(event_name, action)
         changes, image, attributes, weight = portable_parts(changes, image, attributes)
@@ -179,8 +179,8 @@ class AuditLogger:
             code=code or at.code,
             related=list(related),
             attributes=attributes,
-            trace_id=f"{trace_id:032x}" if trace_id else "",
-            span_id=f"{span_context.span_id:016x}" if trace_id else "",
+            trace_id=trace_id,
+            span_id=span_id,
         )
         check_types(record)
         weight += len(message) + 16 * (len(fields) + len(related))

@@ -14,12 +14,12 @@ from typing import Any, ClassVar, Final
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.conf import settings
 from django.http import FileResponse, HttpRequest, HttpResponseBase, StreamingHttpResponse
-from opentelemetry.trace import get_current_span
 
 from otel_audit.config.model import AuditConfig
 from otel_audit.context import AuditContext, current_context, enter_context, leave_scope
 from otel_audit.instrumentation.django.refusal import REFUSING, refusal
 from otel_audit.instrumentation.django.scope import RequestScope, ScopeSettings
+from otel_audit.otel_api import current_span
 from otel_audit.pipeline.logger import AuditLogger
 from otel_audit.propagation import annotate
 from otel_audit.record import Target
@@ -67,9 +67,9 @@ class RequestCapture:
 
     def finish(self, context: AuditContext, request: HttpRequest, response: HttpResponseBase) -> None:
         """Record a refusal; let the body of a streaming response run in the request's context."""
-        annotate(get_current_span(), context)  # the request's own span began before anyone was known
+        annotate(current_span(), context)  # the request's own span began before anyone was known
         if isinstance(response, StreamingHttpResponse) and not isinstance(response, FileResponse):
-            body = AuditContext(context.scope, context.overrides, get_current_span())
+            body = AuditContext(context.scope, context.overrides, current_span())
             content: Any = response.streaming_content
             stream = _stream_async if response.is_async else _stream
             response.streaming_content = stream(content, body)
