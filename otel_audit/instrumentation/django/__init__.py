@@ -42,6 +42,7 @@ class DjangoAuditInstrumentor(BaseInstrumentor):  # type: ignore[misc]
             return
 
         from otel_audit.instrumentation.django.auth import AuthCapture
+        from otel_audit.instrumentation.django.inventory import Announcement
         from otel_audit.instrumentation.django.middleware import RequestCapture
         from otel_audit.instrumentation.django.models import ModelPolicy
         from otel_audit.instrumentation.django.patches import AppliedPatches, table
@@ -53,13 +54,14 @@ class DjangoAuditInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         capture = writes.capture
         reads = ReadCapture(policy, config.django, capture.logger, capture.place)
         requests = RequestCapture(config, capture.logger)
-        parts: list[Any] = [writes, requests]
+        announcement = Announcement(config)
+        parts: list[Any] = [writes, requests, announcement]
         if ReadCapture.wanted(config.django):
             parts.append(reads)
         if config.django.auth_events:
             parts.append(AuthCapture(capture.logger, requests))
         patches = AppliedPatches()
-        patches.apply(table(writes, reads if reads in parts else None, requests))
+        patches.apply(table(writes, reads if reads in parts else None, requests, announcement))
         for part in parts:
             part.start()
         self._active = (parts, patches)

@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 if TYPE_CHECKING:
+    from otel_audit.instrumentation.django.inventory import Announcement
     from otel_audit.instrumentation.django.middleware import RequestCapture
     from otel_audit.instrumentation.django.reads import ReadCapture
     from otel_audit.instrumentation.django.writes import WriteCapture
@@ -35,13 +36,17 @@ class Patch(NamedTuple):
 
 
 def table(
-    writes: WriteCapture, reads: ReadCapture | None = None, requests: RequestCapture | None = None
+    writes: WriteCapture,
+    reads: ReadCapture | None = None,
+    requests: RequestCapture | None = None,
+    announcement: Announcement | None = None,
 ) -> list[Patch]:
     """List every patch of the Django instrumentor; ``reads`` is None where none are configured."""
     return [
         *_writes(writes),
         *(_reads(reads) if reads is not None else ()),
         *(_requests(requests) if requests is not None else ()),
+        *(_start(announcement) if announcement is not None else ()),
     ]
 
 
@@ -134,6 +139,21 @@ def _requests(requests: RequestCapture) -> list[Patch]:
             "django.core.management.base:BaseCommand.execute",
             in_command_scope,
             "outside a request, the management command is who acts",
+        ),
+    ]
+
+
+def _start(announcement: Announcement) -> list[Patch]:
+    return [
+        Patch(
+            "django.apps.registry:Apps.populate",
+            announcement.after,
+            "all models are known: patterns that match none of them are named",
+        ),
+        Patch(
+            "django.core.handlers.base:BaseHandler.load_middleware",
+            announcement.after,
+            "the same, where audit was started while the apps were loaded",
         ),
     ]
 

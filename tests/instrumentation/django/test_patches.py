@@ -31,9 +31,13 @@ NAMES = (
 
 def wrapped() -> list[tuple[str, Any, str]]:
     """List what the table wraps in this version of Django: target, its class or module, and the name."""
-    table = patches.table(MagicMock(), MagicMock(), MagicMock())
+    table = patches.table(MagicMock(), MagicMock(), MagicMock(), MagicMock())
     found = [(patch.target, *patches._resolve(patch.target)) for patch in table]
-    return [each for each in found if hasattr(each[1], each[2])]
+    return [
+        each
+        for each in dict(zip((e[0] for e in found), found, strict=True)).values()
+        if hasattr(each[1], each[2])
+    ]
 
 
 WRAPPED = wrapped()
