@@ -83,10 +83,10 @@ class ExporterRedaction:
                 return
         except Exception as failure:  # noqa: BLE001 - a provider may be anybody's
             error = failure
-        what = "neither redacted nor marked" if self._redactor is not None else "not marked"
+        what = "are not redacted and " if self._redactor is not None else ""
         say_once(
             f"The tracer provider is {kind.__module__}.{kind.__qualname__}, not the OpenTelemetry SDK's: its "
-            f"spans are {what} with the actor. Records do not depend on it",
+            f"spans {what}do not name the actor, except that of a request. Records do not depend on it",
             error,
         )
 

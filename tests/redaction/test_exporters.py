@@ -277,7 +277,7 @@ def test_what_a_provider_that_is_not_the_sdks_means_is_said_once(
     redaction.cover(foreign)
     [said] = caplog.messages
     assert f"{type(foreign).__qualname__}, not the OpenTelemetry SDK's" in said
-    assert "neither redacted nor marked with the actor" in said
+    assert "its spans are not redacted and do not name the actor" in said
     assert "Records do not depend on it" in said
 
 

@@ -133,10 +133,13 @@ class WriteCapture:
         from django.db.models.sql.constants import MULTI
 
         capture, thread = self.capture, self.capture.thread
+        inherits = "execute_sql" not in vars(SQLDeleteCompiler)
 
         @functools.wraps(original)
         def execute_sql(compiler: Any, /, result_type: Any = MULTI, *args: Any, **kwargs: Any) -> Any:
             def plain() -> Any:
+                if not inherits:  # another agent's wrapper
+                    return original(compiler, result_type, *args, **kwargs)
                 # Not `original`: a backend may have an execute_sql of its own further along the MRO.
                 inherited: Any = super(SQLDeleteCompiler, compiler)
                 return inherited.execute_sql(result_type, *args, **kwargs)

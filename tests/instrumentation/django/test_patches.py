@@ -9,11 +9,14 @@ from typing import Any
 from unittest.mock import MagicMock
 
 import pytest
+import wrapt
+from django.contrib.auth.models import Group
 from django.core.management import call_command
 from django.core.management.base import BaseCommand
 from django.db import connection, transaction
 from django.db.models.sql import InsertQuery, UpdateQuery
 from django.db.models.sql.constants import MULTI, ROW_COUNT, SINGLE
+from django.test import Client
 
 from otel_audit.instrumentation.django import patches
 from otel_audit.testing import CapturedAudit
@@ -97,6 +100,43 @@ def test_djangos_parameters_may_be_given_by_name(instrumented: Instrumented) -> 
         "UPDATE",
         "DELETE",
     ]
+
+
+def test_another_agents_wrapper_below_ours_gets_its_instance(
+    instrumented: Instrumented, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Agents wrap with wrapt, which finds the instance only where it is looked up on the class."""
+    seen: dict[str, Any] = {}
+
+    def watch(target: str, owner: Any, name: str) -> None:
+        def wrapper(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
+            seen.setdefault(target, instance)
+            return wrapped(*args, **kwargs)
+
+        plain = inspect.getattr_static(owner, name)
+        monkeypatch.setattr(owner, name, wrapt.FunctionWrapper(plain, wrapper))
+
+    for target, owner, name in WRAPPED:
+        watch(target, owner, name)
+    before = {target: vars(owner)[name] for target, owner, name in WRAPPED}
+    with instrumented(models=["clinic.*"], reads=["clinic.*"]):
+        with transaction.atomic():
+            ward = Ward.objects.create(name="Ann")
+            with transaction.atomic():
+                ward.save()
+        ward.refresh_from_db()
+        assert Client().get("/nowhere/").status_code == 404
+        list(Ward.objects.raw("SELECT * FROM clinic_ward"))
+        Ward.objects.filter(pk=ward.pk).delete()
+        Group.objects.create(name="a")
+        Group.objects.all().delete()  # not audited: what is may be deleted by a statement of ours
+        call_command(Greedy(stdout=io.StringIO()))
+        connection.close()
+    assert {target: vars(owner)[name] for target, owner, name in WRAPPED} == before
+    never = ("savepoint_rollback", "set_autocommit", "rollback", "Command.handle", "populate")
+    missed = [target for target in before if target not in seen and not target.endswith(never)]
+    assert missed == []
+    assert all(instance is not None for instance in seen.values())
 
 
 class Greedy(BaseCommand):
