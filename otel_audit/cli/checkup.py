@@ -126,8 +126,7 @@ def django(config: AuditConfig) -> Iterator[Finding]:
 
 def models(config: AuditConfig, path: Path | None) -> Iterator[Finding]:
     """Load the application's apps in a process of their own, and count the models that are audited."""
-    settings = os.environ.get("DJANGO_SETTINGS_MODULE", "")
-    if not settings or not _is_file(settings) or _why_no_django(config, _version("Django")):
+    if not _loadable(config):
         return
     try:
         found = ask_application(path, _LOADING_SECONDS)
@@ -156,6 +155,11 @@ def models(config: AuditConfig, path: Path | None) -> Iterator[Finding]:
         )
 
 
+def _loadable(config: AuditConfig) -> bool:
+    settings = os.environ.get("DJANGO_SETTINGS_MODULE", "")
+    return bool(settings) and _is_file(settings) and not _why_no_django(config, _version("Django"))
+
+
 def _listed(labels: list[str]) -> str:
     named = ", ".join(labels[:_NAMED]) + (", …" if len(labels) > _NAMED else "")
     return f"{len(labels)} model{'' if len(labels) == 1 else 's'}{': ' if named else ''}{named}"
@@ -163,15 +167,16 @@ def _listed(labels: list[str]) -> str:
 
 def _active(name: str, config: AuditConfig) -> Finding:
     active = f"{name}: active under opentelemetry-instrument"
-    if name == "otel_audit_django" and not config.django.models:
+    if name != "otel_audit_django" or (not config.django.models and _loadable(config)):
+        return Finding("instrumentors", "ok", active)  # which models, the application will say
+    if not config.django.models:
         return Finding(
             "instrumentors",
             "note",
             f"{active}, but no model is named",
             'write django.models, such as ["shop.*"]',
         )
-    recorded = f", for {', '.join(config.django.models)}" if name == "otel_audit_django" else ""
-    return Finding("instrumentors", "ok", active + recorded)
+    return Finding("instrumentors", "ok", f"{active}, for {', '.join(config.django.models)}")
 
 
 def _why_no_django(config: AuditConfig, version: str | None) -> str:
