@@ -38,7 +38,7 @@ def add_span_event(record: AuditRecord, at: Moment, content: Content) -> None:
     if content == "full":
         span.add_event(_text(record.event_name), _whole(record), timestamp=record.timestamp)
         return
-    name, attributes = _text(record.event_name), _summary(record)
+    name, attributes = _summary(record)
     if type(span).__module__ == _SDK and _add_directly(span, name, record.timestamp, attributes):
         return
     span.add_event(name, attributes, timestamp=record.timestamp)
@@ -77,17 +77,21 @@ def _add_directly(span: Any, name: str, timestamp: int, attributes: dict[str, At
     return True
 
 
-def _summary(record: AuditRecord) -> dict[str, AttributeValue]:
+def _summary(record: AuditRecord) -> tuple[str, dict[str, AttributeValue]]:
     attributes: dict[str, AttributeValue] = {
         semconv.RECORD_ID: record.id,
-        semconv.ACTION: _text(record.action),
+        semconv.ACTION: record.action,
         semconv.OUTCOME: record.outcome,
     }
-    if record.target is not None:
-        attributes[semconv.TARGET_TYPE] = _text(record.target.type)
-        if record.target.id:
-            attributes[semconv.TARGET_ID] = _text(record.target.id)
     fields = record.changed_fields
+    texts = [record.event_name, record.action, *fields]
+    if record.target is not None:
+        attributes[semconv.TARGET_TYPE] = record.target.type
+        if record.target.id:
+            attributes[semconv.TARGET_ID] = record.target.id
+        texts += (record.target.type, record.target.id)
     if fields:
-        attributes[semconv.CHANGED_FIELDS] = tuple(map(_text, fields))
-    return attributes
+        attributes[semconv.CHANGED_FIELDS] = tuple(fields)
+    if "".join(texts).isascii():
+        return record.event_name, attributes
+    return _text(record.event_name), {name: portable(value) for name, value in attributes.items()}
