@@ -20,6 +20,7 @@ from otel_audit import forks
 from otel_audit.config.model import AuditConfig
 from otel_audit.context import ContextFields, Moment, moment
 from otel_audit.errors import AuditError, InvalidRecord, SpoolError
+from otel_audit.otel_api import trace_ids
 from otel_audit.pipeline import limits, notices
 from otel_audit.pipeline.health import Health
 from otel_audit.pipeline.span_event import MAX_EVENTS, add_span_event
@@ -152,8 +153,7 @@ class AuditLogger:
             context = at.fields()
         except Exception as fault:  # noqa: BLE001 - a scope may be anybody's; what happened is recorded anyway
             context = self._no_context(fault)
-        span_context = at.span.get_span_context()
-        trace_id = span_context.trace_id
+        trace_id, span_id = trace_ids(at.span)
         if type(event_name) is not str or type(action) is not str:
             event_name, action = name_of(event_name), name_of(action)
             self._check_names(event_name, action)
@@ -196,8 +196,8 @@ class AuditLogger:
             related=list(related),
             attributes=attributes,
             truncated=truncated or context.truncated or not complete,
-            trace_id=f"{trace_id:032x}" if trace_id else "",
-            span_id=f"{span_context.span_id:016x}" if trace_id else "",
+            trace_id=trace_id,
+            span_id=span_id,
         )
         record, length = checked(record)
         weight += length + 16 * (len(record.fields) + len(record.related))
@@ -205,7 +205,12 @@ class AuditLogger:
             record = self._enrich(hook, record)
             weight = UNWEIGHED
         record = self._redact(record, strategies)
-        return record if weight < limits.SMALL and record.bulk is None else limits.fit(record)
+        if weight < limits.SMALL and record.bulk is None:
+            return record
+        try:
+            return limits.fit(record)
+        except UnicodeEncodeError:  # a lone surrogate, which has no bytes
+            return limits.fit(repaired(record))
 
     def _no_context(self, error: Exception) -> ContextFields:
         self.health.log(

@@ -35,6 +35,7 @@ class DjangoAuditInstrumentor(AuditInstrumentor):
 
     def parts(self, config: AuditConfig, pipeline: AuditPipeline | None) -> Sequence[Part]:
         from otel_audit.instrumentation.django.auth import AuthCapture
+        from otel_audit.instrumentation.django.inventory import Announcement
         from otel_audit.instrumentation.django.middleware import RequestCapture
         from otel_audit.instrumentation.django.reads.wrappers import ReadCapture
         from otel_audit.instrumentation.django.test_runs import TestRuns
@@ -43,7 +44,7 @@ class DjangoAuditInstrumentor(AuditInstrumentor):
         writes = WriteCapture(config, pipeline)
         capture = writes.capture
         requests = RequestCapture(config, capture.logger)
-        parts: list[Part] = [writes, requests]
+        parts: list[Part] = [writes, requests, Announcement(config)]
         if capture.policy.reads:
             parts.append(ReadCapture(capture.policy, config.django, capture.logger, capture.database))
         if config.django.auth_events:

@@ -71,7 +71,7 @@ class ReadCapture:
         """Wrap ``SQLCompiler.execute_sql``."""
 
         @functools.wraps(original)
-        def execute_sql(compiler: Any, result_type: Any = MULTI, *args: Any, **kwargs: Any) -> Any:
+        def execute_sql(compiler: Any, /, result_type: Any = MULTI, *args: Any, **kwargs: Any) -> Any:
             if self._internal.depth or isinstance(compiler, _WRITES) or compiler.query.explain_info:
                 return original(compiler, result_type, *args, **kwargs)
             if result_type == SINGLE:
@@ -101,8 +101,8 @@ class ReadCapture:
         """Wrap ``RawModelIterable.__iter__``: ``raw()`` makes its objects without the compiler's help."""
 
         @functools.wraps(original)
-        def iterate(iterable: Any) -> Iterator[Any]:
-            rows: Iterator[Any] = original(iterable)
+        def iterate(iterable: Any, /, *args: Any, **kwargs: Any) -> Iterator[Any]:
+            rows: Iterator[Any] = original(iterable, *args, **kwargs)
             queryset = iterable.queryset
             logger = self._logger()
             if logger is None or self._internal.depth or not self._is_sensitive(queryset.model):
@@ -129,7 +129,7 @@ class ReadCapture:
         collect_silently = self.internal(original)
 
         @functools.wraps(original)
-        def collect(collector: Any, *args: Any, **kwargs: Any) -> Any:
+        def collect(collector: Any, /, *args: Any, **kwargs: Any) -> Any:
             chosen = collect_silently if type(collector) is Collector else original
             return chosen(collector, *args, **kwargs)
 
