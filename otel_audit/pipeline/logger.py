@@ -33,6 +33,7 @@ from otel_audit.pipeline.validation import (
     portable_bulk,
     portable_parts,
     repaired,
+    with_texts,
 )
 from otel_audit.record import (
     UNKNOWN,
@@ -288,6 +289,8 @@ class AuditLogger:
             AuditError: the same, and ``on_error`` is ``fail_closed``.
         """
         try:
+            if parts.get("changes"):
+                parts["changes"] = with_texts(parts["changes"])
             record = self.record(event_name, action, **parts)
         except Exception as error:  # noqa: BLE001 - whatever was handed over; failed() says and counts it
             self.failed(text(event_name) or "a record without a name", error)

@@ -89,9 +89,12 @@ class Transactions:
     # --- used by capture -----------------------------------------------------------------------
 
     def state(self, connection: Any) -> DjangoConnection:
-        """Return ours of a connection, new in a forked child: the parent settles what it began."""
+        """Return ours of a connection, new in a forked child: the parent settles what it began.
+
+        New as well where it was left by an instrumentor that was taken back.
+        """
         found: DjangoConnection | None = connection.__dict__.get(_STATE)
-        if found is None or found.pid != os.getpid():
+        if found is None or found.pid != os.getpid() or found.reader is not self.thread:
             found = DjangoConnection(connection, self._shared, self.thread)
             connection.__dict__[_STATE] = found
         return found
@@ -284,9 +287,8 @@ class Transactions:
 
     def _rolled_back(self, connection: Any) -> None:
         state: DjangoConnection | None = connection.__dict__.get(_STATE)
-        if state is None:
-            self.thread.epoch = Epoch()
-        else:
+        self.thread.epoch = Epoch()
+        if state is not None:
             state.rolled_back()
 
 
