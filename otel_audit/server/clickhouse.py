@@ -189,8 +189,8 @@ class QueryPort:
         }
         try:
             self._authorise(request)
-            body = await read_body(request, self._limit)
-            with self._backlog.hold(len(body)):
+            with self._backlog.hold() as held:
+                body = await read_body(request, self._limit, held)
                 call = await asyncio.to_thread(self._call, request, body)
                 loop = asyncio.get_running_loop()
                 result = await loop.run_in_executor(self._threads, self._run, call)
