@@ -14,7 +14,7 @@ import time
 import uuid
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from starlette.applications import Starlette
@@ -29,6 +29,7 @@ from otel_audit.server.bodies import Malformed, TooLarge
 from otel_audit.server.commit import Backlog, Busy
 from otel_audit.server.engine import Connection, Engine, EngineError, quoted
 from otel_audit.server.gate import Denied, ReadGate
+from otel_audit.server.http_status import http_status
 from otel_audit.server.receiver import read_body
 from otel_audit.store import schema
 
@@ -71,23 +72,9 @@ _FORMAT: Final = re.compile(r"\bFORMAT\s+(\w+)\s*;?\s*\Z", re.IGNORECASE)
 _NATIVE_REVISION: Final = 54454
 """From this version on clickhouse-go reads the first answer with block info and serialization flags."""
 
-_STATUS: Final = {
-    gate.SYNTAX_ERROR: 400,
-    gate.ACCESS_DENIED: 403,
-    164: 403,  # read-only
-    516: 403,  # authentication failed
-    60: 404,  # unknown table
-    81: 404,  # unknown database
-    46: 404,  # unknown function
-    47: 404,  # unknown identifier
-    36: 400,  # bad arguments
-    115: 404,  # unknown setting
-    456: 400,  # parameter not set
-    457: 400,  # bad parameter
-    117: 400,  # incorrect data
-    241: 503,  # memory limit
-}
 _MAX_SECONDS: Final = 300
+_STOP_AGAIN: Final = 0.2
+"""Seconds until a statement is stopped once more: it may not have begun when it was the first time."""
 _SESSIONS: Final = 1000
 _SESSION_SECONDS: Final = 3600.0
 _COMPRESS_FROM: Final = 1024
@@ -118,6 +105,12 @@ class _Call(msgspec.Struct):
     sql: str
     body: bytes
     session: _Session
+    mark: str
+    """By which the engine knows its statement, among those it runs."""
+    reads: bool = False
+    """Whether it may be stopped at any time."""
+    gone: bool = False
+    """Whether its client went away."""
 
     @property
     def format(self) -> str:
@@ -128,6 +121,11 @@ class _Result(msgspec.Struct):
     body: bytes
     format: str
     summary: dict[str, str]
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 class QueryPort:
@@ -192,11 +190,15 @@ class QueryPort:
             with self._backlog.hold() as held:
                 body = await read_body(request, self._limit, held)
                 call = await asyncio.to_thread(self._call, request, body)
-                loop = asyncio.get_running_loop()
-                result = await loop.run_in_executor(self._threads, self._run, call)
+                held.grow(max(len(call.body) - len(body), 0))
+                del body
+                result = await self._result(request, call)
                 wanted = request.headers.get("accept-encoding", "")
                 payload, encoding = await asyncio.to_thread(_encode, result.body, call.options, wanted)
         except (StoreError, Malformed, TooLarge, TimeoutError, ClientDisconnect) as error:
+            return self._failure(error, headers)
+        except Exception as error:
+            _logger.exception("a statement failed in a way that nobody thought of")
             return self._failure(error, headers)
         if encoding:
             headers["Content-Encoding"] = encoding
@@ -204,6 +206,32 @@ class QueryPort:
         headers["X-ClickHouse-Summary"] = json.dumps(result.summary)
         media_type = _CONTENT_TYPES.get(result.format, "text/plain; charset=UTF-8")
         return Response(payload, headers=headers, media_type=media_type)
+
+    async def _result(self, request: Request, call: _Call) -> _Result:
+        """Run a call, and stop it when its client is gone: nobody would see the answer.
+
+        Rows that are being inserted are inserted to the end.
+        """
+        running = asyncio.get_running_loop().run_in_executor(self._threads, self._run, call)
+        gone = asyncio.create_task(_disconnected(request))
+        try:
+            both: set[asyncio.Future[Any]] = {running, gone}
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            call.gone = not running.done()
+            while not running.done():
+                if call.reads:
+                    await asyncio.to_thread(self._stop, call)
+                await asyncio.wait({running}, timeout=_STOP_AGAIN)
+        finally:
+            gone.cancel()
+        if call.gone:
+            running.exception()  # looked at, so that nobody complains that it was not
+            raise ClientDisconnect
+        return running.result()
+
+    def _stop(self, call: _Call) -> None:
+        with self._engine.connection() as connection:
+            connection.query(f"KILL QUERY WHERE Settings['log_comment'] = '{call.mark}' ASYNC")
 
     def _authorise(self, request: Request) -> None:
         presented = [
@@ -216,7 +244,7 @@ class QueryPort:
 
     def _failure(self, error: Exception, headers: dict[str, str]) -> Response:
         code = gate.engine_code(error) if isinstance(error, StoreError) else 1002
-        status = _STATUS.get(code, 500)
+        status = http_status(code)
         text = str(error)
         if isinstance(error, Malformed):
             code, status = 117, 400
@@ -258,7 +286,7 @@ class QueryPort:
         )
         session = self._session(options.get("session_id", ""))
         sql = options.get("query", "")
-        return _Call(options, settings, parameters, sql, body, session)
+        return _Call(options, settings, parameters, sql, body, session, uuid.uuid4().hex)
 
     def _session(self, name: str) -> _Session:
         if not name:
@@ -309,6 +337,7 @@ class QueryPort:
             return self._read(connection, call, sql)
 
     def _read(self, connection: Connection, call: _Call, sql: str) -> _Result:
+        call.reads = True
         settings = call.session.settings | call.settings
         wished = settings.pop("max_execution_time", "")
         seconds = float(wished) if re.fullmatch(r"\d+(\.\d+)?", wished) else 0.0
@@ -317,7 +346,10 @@ class QueryPort:
             connection.query(f"SET {name} = '{value.translate(_LITERAL)}'")
         connection.query(f"SET max_result_bytes = {self._max_result}, result_overflow_mode = 'throw'")
         connection.query(f"SET max_memory_usage = {self._max_memory}")
+        connection.query(f"SET log_comment = '{call.mark}'")
         self._gate.check(connection, sql)
+        if call.gone:
+            raise ClientDisconnect
         # Read-only, the engine says of every setting that it cannot be changed, and drivers believe it.
         if not _SETTINGS_LIST.match(sql):
             connection.query("SET readonly = 1")
@@ -336,6 +368,7 @@ class QueryPort:
     def _insert(self, call: _Call, insert: gate.Insert, whole: bytes) -> _Result:
         with self._engine.connection() as connection:
             connection.prepare_inserts()
+            connection.query(f"SET max_execution_time = {_MAX_SECONDS}")
             # In VALUES an expression would be run, with whatever it calls.
             connection.query("SET input_format_values_interpret_expressions = 0")
             connection.query("SET input_format_values_deduce_templates_of_expressions = 0")
