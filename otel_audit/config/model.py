@@ -242,9 +242,9 @@ class StoreConfig(_Section, frozen=True):
     retention: Annotated[
         dict[str, Age],
         Meta(
-            description="Log (`activity`, `pageview`, …, also `traces`, and `logs` for ordinary ones) to the "
-            "age at which it is deleted; what is not named is kept. Applied by `otel-audit store migrate`, "
-            "and by `otel-audit serve` at its start."
+            description="Log (`activity`, `pageview`, …, also `traces`, `metrics`, and `logs` for ordinary "
+            "ones) to the age at which it is deleted; what is not named is kept (`metrics`: 30d). Applied "
+            "by `otel-audit store migrate`, and by `otel-audit serve` at its start."
         ),
     ] = {}
     cold_after: Annotated[

@@ -1,4 +1,4 @@
-"""OTLP over gRPC: the Export methods of logs and traces, without generated stubs."""
+"""OTLP over gRPC: the Export methods of logs, traces and metrics, without generated stubs."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from otel_audit.server.receiver import Intake, note
 _METHODS: Final = {
     "opentelemetry.proto.collector.logs.v1.LogsService": "logs",
     "opentelemetry.proto.collector.trace.v1.TraceService": "traces",
+    "opentelemetry.proto.collector.metrics.v1.MetricsService": "metrics",
 }
 _WORKERS: Final = 64
 """Requests that may wait for their commit at once; each holds a thread, asleep."""

@@ -12,6 +12,10 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import (
     ExportLogsServiceRequest,
     ExportLogsServiceResponse,
 )
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsServiceRequest,
+    ExportMetricsServiceResponse,
+)
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
     ExportTraceServiceResponse,
@@ -23,8 +27,16 @@ from otel_audit.server.limits import Limits, check_messages, check_nodes
 PROTOBUF: Final = "application/x-protobuf"
 JSON: Final = "application/json"
 
-REQUESTS: Final[dict[str, Any]] = {"logs": ExportLogsServiceRequest, "traces": ExportTraceServiceRequest}
-RESPONSES: Final = {"logs": ExportLogsServiceResponse, "traces": ExportTraceServiceResponse}
+REQUESTS: Final[dict[str, Any]] = {
+    "logs": ExportLogsServiceRequest,
+    "traces": ExportTraceServiceRequest,
+    "metrics": ExportMetricsServiceRequest,
+}
+RESPONSES: Final = {
+    "logs": ExportLogsServiceResponse,
+    "traces": ExportTraceServiceResponse,
+    "metrics": ExportMetricsServiceResponse,
+}
 
 _IDS: Final = frozenset({"traceId", "spanId", "parentSpanId", "trace_id", "span_id", "parent_span_id"})
 
@@ -39,7 +51,13 @@ def check_size(body: bytes, signal: str, limits: Limits) -> None:
 
 
 def checked(body: bytes, signal: str, content_type: str = PROTOBUF, limits: Limits | None = None) -> bytes:
-    """Give an export request (of ``logs`` or ``traces``) as protobuf that is known to be well-formed.
+    """Give an export request as protobuf that is known to be well-formed.
+
+    Args:
+        body: the request as it came, decompressed.
+        signal: ``logs``, ``traces`` or ``metrics``.
+        content_type: ``PROTOBUF`` or ``JSON``.
+        limits: what a request in JSON may have in it.
 
     Raises:
         Malformed: the body is not of that type.

@@ -1,4 +1,4 @@
-"""OTLP over HTTP: ``/v1/logs``, ``/v1/audit`` and ``/v1/traces``, and the server's health."""
+"""OTLP over HTTP: ``/v1/logs``, ``/v1/audit``, ``/v1/traces`` and ``/v1/metrics``; the server's health."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from otel_audit.server.bodies import Malformed, TooLarge, decompress
 from otel_audit.server.commit import Backlog, Busy, Committer, Held
 from otel_audit.server.limits import Budget, Limits
 from otel_audit.server.otlp import JSON, PROTOBUF
-from otel_audit.server.rows import Rows, log_rows, span_rows
+from otel_audit.server.rows import Rows, log_rows, metric_rows, span_rows
 
 _logger: Final = logging.getLogger(__name__)
 _READ_TIMEOUT: Final = 60.0
@@ -50,7 +50,10 @@ class Intake:
         self._signals: dict[str, tuple[Callable[[bytes, Budget], list[Rows]], Committer]] = {
             "logs": (log_rows, logs),
             "traces": (span_rows, spans),
+            "metrics": (metric_rows, spans),  # few, and of a table of their own: no threads for them alone
         }
+        self.dropped = 0
+        """Points of metrics that were accepted and are not kept, since they are not ours."""
 
     def rows(
         self, signal: str, body: bytes, held: Held, content_type: str = PROTOBUF, encoding: str = ""
@@ -93,6 +96,10 @@ class Intake:
     def submit(self, signal: str, parts: list[Rows]) -> list[Future[None]]:
         """Queue the rows of a request to be written; see :meth:`Committer.submit`."""
         committer = self._signals[signal][1]
+        if dropped := sum(rows.dropped for rows in parts):
+            if not self.dropped:
+                _logger.info("metrics other than those of otel-audit are accepted and not kept")
+            self.dropped += dropped
         return [committer.submit(rows) for rows in parts]
 
     @property
@@ -143,7 +150,7 @@ def receiver(intake: Intake, ready: Callable[[], None]) -> Starlette:
         return endpoint
 
     async def health(_: Request) -> Response:
-        return JSONResponse({"status": "ok"})
+        return JSONResponse({"status": "ok", "metric_points_dropped": intake.dropped})
 
     async def readiness(_: Request) -> Response:
         try:
@@ -157,6 +164,7 @@ def receiver(intake: Intake, ready: Callable[[], None]) -> Starlette:
             Route("/v1/logs", export("logs"), methods=["POST"]),
             Route("/v1/audit", export("logs"), methods=["POST"]),
             Route("/v1/traces", export("traces"), methods=["POST"]),
+            Route("/v1/metrics", export("metrics"), methods=["POST"]),
             Route("/health", health),
             Route("/ready", readiness),
         ]

@@ -11,7 +11,9 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope, KeyValue
+from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
 from otel_audit.semconv import RECORD_ID
@@ -35,7 +37,8 @@ _HEADS: Final = {size: bytes([_VALUE, size - 2, _STRING, size - 4]) for size in 
 class Rows(NamedTuple):
     """Rows for one table: the names of the columns, the rows encoded, and what was noticed on the way.
 
-    The rows are a block of the Native format, or what ``select`` makes rows of.
+    The rows are a block of the Native format, or what ``select`` makes rows of. ``dropped`` counts what was
+    accepted and is not kept.
     """
 
     table: str
@@ -44,6 +47,7 @@ class Rows(NamedTuple):
     size: int
     notices: tuple[str, ...] = ()
     select: str = ""
+    dropped: int = 0
 
 
 class Maps:
@@ -399,6 +403,69 @@ def span_rows(body: bytes, budget: Budget | None = None) -> list[Rows]:
             ),
         )
     ]
+
+
+_METER: Final = "otel_audit"
+
+
+def metric_rows(body: bytes, budget: Budget | None = None) -> list[Rows]:
+    """Give the rows of an ``ExportMetricsServiceRequest``: the numbers our own meter counts.
+
+    Points of others are accepted, counted and not kept: this is no store of metrics, and an exporter that is
+    refused complains each minute.
+
+    Raises:
+        TooLarge: the rows are more than the budget has.
+    """
+    budget = budget or Budget()
+    budget.add(len(body))
+    times: list[int] = []
+    starts: list[int] = []
+    services: list[bytes] = []
+    names: list[bytes] = []
+    units: list[bytes] = []
+    values: list[float] = []
+    resources, attributes = _Origins(), Maps(budget)
+    dropped = 0
+    for resource_metrics in ExportMetricsServiceRequest.FromString(body).resource_metrics:
+        resource = _resource(resource_metrics.resource.SerializeToString(), budget)
+        for scope_metrics in resource_metrics.scope_metrics:
+            for metric in scope_metrics.metrics:
+                points = _points(metric)
+                numbers = points if metric.WhichOneof("data") in ("sum", "gauge") else ()
+                if scope_metrics.scope.name != _METER or not numbers:
+                    dropped += len(points)
+                    continue
+                budget.rows(len(numbers), resource.size + len(metric.name) + len(metric.unit))
+                for point in numbers:
+                    times.append(_time(point.time_unix_nano))
+                    starts.append(_time(point.start_time_unix_nano))
+                    values.append(float(getattr(point, point.WhichOneof("value") or "as_int")))
+                    attributes.add(pair.SerializeToString() for pair in point.attributes)
+                services += [resource.name] * len(numbers)
+                names += [text(metric.name)] * len(numbers)
+                units += [text(metric.unit)] * len(numbers)
+                resources.repeat(resource, len(numbers))
+    rows = _rows(
+        schema.METRICS,
+        len(times),
+        (
+            Column("Timestamp", "DateTime64(9)", native.int64s(times)),
+            Column("StartTimestamp", "DateTime64(9)", native.int64s(starts)),
+            Column("ServiceName", "String", b"".join(services)),
+            Column("MetricName", "String", b"".join(names)),
+            Column("MetricUnit", "String", b"".join(units)),
+            Column("Value", "Float64", native.float64s(values)),
+            Column("Attributes", _MAP, attributes.data()),
+            Column("ResourceAttributes", _MAP, resources.data()),
+        ),
+    )
+    return [rows._replace(dropped=dropped)]
+
+
+def _points(metric: Metric) -> Any:
+    data = metric.WhichOneof("data")
+    return getattr(metric, data).data_points if data else ()
 
 
 def _named(names: tuple[str, ...], number: int) -> str:

@@ -67,6 +67,7 @@ EVENTS: Final = events(DEFAULT_LOG)
 LOGS_TABLE: Final = "otel_logs"
 TRACES: Final = "otel_traces"
 TRACE_TIMES: Final = "otel_traces_trace_id_ts"
+METRICS: Final = "otel_audit_metrics"
 MIGRATIONS: Final = "otel_audit_migrations"
 
 WRITABLE: Final = (*(landing(log.name) for log in LOGS), LOGS_TABLE, TRACES, TRACE_TIMES)
