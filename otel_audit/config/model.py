@@ -280,6 +280,13 @@ class ServerConfig(_Section, frozen=True):
     max_request_bytes: Annotated[Bytes, Meta(description="Largest request body, after decompression.")] = (
         64 * 1024 * 1024
     )
+    record_queries: Annotated[
+        bool,
+        Meta(
+            description="Record who asks what at the query port, in the log `access` "
+            "(`otel-audit query --log access`)."
+        ),
+    ] = True
     memory_bytes: Annotated[Bytes, Meta(description="Memory the engine may use.")] = 2 * 1024 * 1024 * 1024
 
 

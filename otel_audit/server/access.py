@@ -26,6 +26,10 @@ class Access:
             found |= hmac.compare_digest((candidate or "").encode("utf-8", "surrogateescape"), self._token)
         return found
 
+    def named(self, candidates: Iterable[str | None]) -> str:
+        """Return the name of the token that was presented; empty where none is asked for."""
+        return "token" if self._token and self.allows(candidates) else ""
+
 
 def bearer(authorization: str | None) -> str | None:
     """Take the secret out of an ``Authorization`` header: a bearer token, or the password of basic."""

@@ -30,6 +30,7 @@ from otel_audit.server.commit import Backlog, Busy
 from otel_audit.server.engine import Connection, Engine, EngineError, quoted
 from otel_audit.server.gate import Denied, ReadGate
 from otel_audit.server.http_status import http_status
+from otel_audit.server.questions import Asker, Question, Questions
 from otel_audit.server.receiver import read_body
 from otel_audit.store import schema
 
@@ -109,6 +110,9 @@ class _Call(msgspec.Struct):
     """By which the engine knows its statement, among those it runs."""
     reads: bool = False
     """Whether it may be stopped at any time."""
+    asker: Asker = Asker("", "")
+    question: str = ""
+    """What is asked, if it is a question at all: an INSERT is none."""
     gone: bool = False
     """Whether its client went away."""
 
@@ -121,6 +125,7 @@ class _Result(msgspec.Struct):
     body: bytes
     format: str
     summary: dict[str, str]
+    rows: int = 0
 
 
 async def _disconnected(request: Request) -> None:
@@ -140,7 +145,9 @@ class QueryPort:
         backlog: Backlog,
         limit: int,
         memory_bytes: int,
+        questions: Questions | None = None,
     ) -> None:
+        self._questions = questions
         self._engine = engine
         self._database = database
         self._access = access
@@ -186,10 +193,11 @@ class QueryPort:
             "X-ClickHouse-Timezone": self._timezone,
         }
         try:
-            self._authorise(request)
+            asker = self._authorise(request)
             with self._backlog.hold() as held:
                 body = await read_body(request, self._limit, held)
                 call = await asyncio.to_thread(self._call, request, body)
+                call.asker = asker
                 held.grow(max(len(call.body) - len(body), 0))
                 del body
                 result = await self._result(request, call)
@@ -233,7 +241,7 @@ class QueryPort:
         with self._engine.connection() as connection:
             connection.query(f"KILL QUERY WHERE Settings['log_comment'] = '{call.mark}' ASYNC")
 
-    def _authorise(self, request: Request) -> None:
+    def _authorise(self, request: Request) -> Asker:
         presented = [
             bearer(request.headers.get("authorization")),
             request.headers.get("x-clickhouse-key"),
@@ -241,6 +249,8 @@ class QueryPort:
         ]
         if not self._access.allows(presented):
             raise Denied("default: Authentication failed: the token is the password", 516)
+        address = request.client.host if request.client else ""
+        return Asker(self._access.named(presented), address, request.headers.get("user-agent", ""))
 
     def _failure(self, error: Exception, headers: dict[str, str]) -> Response:
         code = gate.engine_code(error) if isinstance(error, StoreError) else 1002
@@ -304,6 +314,24 @@ class QueryPort:
     # --- running it ---------------------------------------------------------------------------
 
     def _run(self, call: _Call) -> _Result:
+        """Run a call; if it asks something, that is on record before it is answered."""
+        began, rows, error = time.perf_counter(), 0, ""
+        try:
+            result = self._statement(call)
+            rows = result.rows
+            return result
+        except Exception as failure:
+            error = (
+                str(gate.engine_code(failure)) if isinstance(failure, StoreError) else type(failure).__name__
+            )
+            raise
+        finally:
+            if call.question and self._questions is not None:
+                seconds = time.perf_counter() - began
+                question = Question(call.asker, call.question, call.parameters, rows, seconds, error)
+                self._questions.asked(question)
+
+    def _statement(self, call: _Call) -> _Result:
         current = call.options.get("database") or call.session.database or "default"
         # An INSERT's rows follow the statement, in the same body or after the `query` parameter, and need not
         # be text: latin-1 keeps every byte and every offset.
@@ -327,6 +355,7 @@ class QueryPort:
             return empty
         if _HELLO.match(sql) and "client_protocol_version" in call.options:
             return _Result(self._hello(call), "Native", {})
+        call.question = sql
         with self._engine.connection() as connection:
             created = gate.created_name(sql, current)
             if created is not None:
@@ -363,6 +392,7 @@ class QueryPort:
             body,
             output,
             {"read_rows": str(answer.rows_read), "elapsed_ns": str(int(answer.elapsed * 1e9))},
+            answer.rows_read,
         )
 
     def _insert(self, call: _Call, insert: gate.Insert, whole: bytes) -> _Result:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import ipaddress
 import logging
 import signal
 import socket
@@ -23,6 +24,7 @@ from otel_audit.server.commit import Backlog, Committer
 from otel_audit.server.datadir import DataDirectory
 from otel_audit.server.engine import Engine
 from otel_audit.server.grpc_receiver import grpc_server
+from otel_audit.server.questions import Questions
 from otel_audit.server.receiver import Intake, receiver
 from otel_audit.store import schema
 from otel_audit.store.migrations import migrate
@@ -89,6 +91,9 @@ class Server:
             undo.callback(self._logs.close)
             self._spans = Committer(self._engine, self._database, schema.TRACES)
             undo.callback(self._spans.close)
+            self._questions = (
+                _questions(config, directory.path, sockets[0]) if options.record_queries else None
+            )
             self._assemble(options, sockets)
             undo.callback(self._queries.close)
             self._grpc, grpc_port = _grpc(self._intake, options)
@@ -111,6 +116,7 @@ class Server:
             backlog=backlog,
             limit=limit,
             memory_bytes=options.memory_bytes,
+            questions=self._questions,
         )
         apps = (receiver(self._intake, self._ready), self._queries.app())
         self._listeners = [(_listener(app), sock) for app, sock in zip(apps, sockets, strict=True)]
@@ -131,12 +137,19 @@ class Server:
         self._grpc.start()
         for server, _ in self._listeners:
             await server.listening.wait()
+        if self._questions is not None:
+            self._questions.start()
         started(self.endpoints)
         await stop.wait()
         grpc_stopped = self._grpc.stop(_STOP_SECONDS)
-        for server, _ in self._listeners:
-            server.should_exit = True
-        await asyncio.gather(*tasks)
+        # No more questions, then what was asked is written, as long as there is somebody to write it.
+        otlp, queries = (server for server, _ in self._listeners)
+        queries.should_exit = True
+        await tasks[1]
+        if self._questions is not None:
+            await asyncio.to_thread(self._questions.close)
+        otlp.should_exit = True
+        await tasks[0]
         await asyncio.to_thread(grpc_stopped.wait)
 
     def close(self) -> None:
@@ -151,6 +164,15 @@ def serve(config: AuditConfig, started: Callable[[Endpoints], None]) -> None:
         asyncio.run(server.serve(started))
     finally:
         server.close()
+
+
+def _questions(config: AuditConfig, data: Path, sock: socket.socket) -> Questions:
+    address, port = sock.getsockname()[:2]
+    if ipaddress.ip_address(address).is_unspecified:
+        address = "::1" if ":" in address else "127.0.0.1"
+    host = f"[{address}]" if ":" in address else address
+    endpoint = f"http://{host}:{port}/v1/audit"
+    return Questions(config, data / "questions", endpoint, config.server.token)
 
 
 def _listener(app: Any) -> _Listener:

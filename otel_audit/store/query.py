@@ -28,7 +28,7 @@ from otel_audit.store.filters import (
     union,
     write_cursor,
 )
-from otel_audit.store.schema import TRACES
+from otel_audit.store.schema import ACCESS_LOG, TRACES
 from otel_audit.store.times import TimeLike, parse_time
 from otel_audit.store.traces import SPAN_COLUMNS, Trace, span, tree
 
@@ -297,8 +297,8 @@ class AuditStore:
         return [str(row["word"]) for row in rows]
 
     def newest(self) -> AuditEntry | None:
-        """Give the newest record of any log, ``None`` if there is none."""
-        page = self.find(Filters(log=EVERY_LOG), limit=1)
+        """Give the newest record of any log but that of questions, ``None`` if there is none."""
+        page = self.find(Filters(log=f"!{ACCESS_LOG}"), limit=1)
         return page.entries[0] if page.entries else None
 
     def close(self) -> None:

@@ -29,6 +29,8 @@ class Log(NamedTuple):
 
 DEFAULT_LOG: Final = "audit"
 OTHER_LOG: Final = "other"
+ACCESS_LOG: Final = "access"
+"""Who asked what of the store; it has no tables of its own."""
 
 LOGS: Final = (
     Log(DEFAULT_LOG),
