@@ -119,11 +119,16 @@ def reads_store(function: Callable[..., None]) -> Callable[..., None]:
     """Make a command of ``function(store, screen, …)``: adds the options both need, opens and closes them."""
 
     def command(**options: Any) -> None:
+        from otel_audit.cli.asking import on_record
         from otel_audit.store.query import AuditStore
 
         screen = Screen(**{name: options.pop(name) for name in _SCREEN_OPTIONS})
+        path = options["config"]
         config = store_config(**{name: options.pop(name) for name in _STORE_OPTIONS})
-        with AuditStore(config, zone=screen.zone) as store:
+        with (
+            AuditStore(config, zone=screen.zone) as store,
+            on_record(load(path), config, lambda: store.received),
+        ):
             function(store, screen, **options)
 
     return _with_options(function, command, 2, {False: _SCREEN_OPTIONS, None: _STORE_OPTIONS})

@@ -76,6 +76,8 @@ _NATIVE_REVISION: Final = 54454
 _MAX_SECONDS: Final = 300
 _STOP_AGAIN: Final = 0.2
 """Seconds until a statement is stopped once more: it may not have begun when it was the first time."""
+_NAME: Final = "otel-audit"
+"""By which the command line knows that this server records questions."""
 _SESSIONS: Final = 1000
 _SESSION_SECONDS: Final = 3600.0
 _COMPRESS_FROM: Final = 1024
@@ -166,7 +168,7 @@ class QueryPort:
         """Build the application."""
 
         async def ok(_: Request) -> Response:
-            return PlainTextResponse("Ok.\n")
+            return PlainTextResponse("Ok.\n", headers={"X-ClickHouse-Server-Display-Name": _NAME})
 
         async def query(request: Request) -> Response:
             if request.method in ("GET", "HEAD") and "query" not in request.query_params:
@@ -189,7 +191,7 @@ class QueryPort:
         query_id = request.query_params.get("query_id") or str(uuid.uuid4())
         headers = {
             "X-ClickHouse-Query-Id": query_id if query_id.isprintable() and query_id.isascii() else "",
-            "X-ClickHouse-Server-Display-Name": "otel-audit",
+            "X-ClickHouse-Server-Display-Name": _NAME,
             "X-ClickHouse-Timezone": self._timezone,
         }
         try:
@@ -444,7 +446,7 @@ class QueryPort:
         offered = call.options.get("client_protocol_version", "0")
         modern = offered.isdigit() and int(offered) >= _NATIVE_REVISION
         columns = (
-            ("displayName()", "String", native.text("otel-audit")),
+            ("displayName()", "String", native.text(_NAME)),
             ("version()", "String", native.text(self._version)),
             ("revision()", "UInt32", b"\0\0\0\0"),
             ("timezone()", "String", native.text(self._timezone)),

@@ -301,6 +301,11 @@ class AuditStore:
         page = self.find(Filters(log=f"!{ACCESS_LOG}"), limit=1)
         return page.entries[0] if page.entries else None
 
+    @property
+    def received(self) -> int:
+        """How many rows the store has given so far."""
+        return self._client.received
+
     def close(self) -> None:
         """Close the connection."""
         self._client.close()
