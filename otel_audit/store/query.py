@@ -282,7 +282,7 @@ class AuditStore:
         if target:
             where.add("target_type = {String}", target.partition("/")[0])
         if kind == "log":
-            log = EVERY_LOG
+            log = (EVERY_LOG, ACCESS_LOG)
         log_conditions(where, log)
         each = [
             f"SELECT {_VOCABULARY_SQL[kind]} AS word, count() AS times FROM {self._database}.{table} "
@@ -298,7 +298,7 @@ class AuditStore:
 
     def newest(self) -> AuditEntry | None:
         """Give the newest record of any log but that of questions, ``None`` if there is none."""
-        page = self.find(Filters(log=f"!{ACCESS_LOG}"), limit=1)
+        page = self.find(Filters(log=EVERY_LOG), limit=1)
         return page.entries[0] if page.entries else None
 
     @property
