@@ -268,9 +268,9 @@ class StoreConfig(_Section, frozen=True):
     retention: Annotated[
         dict[str, Age],
         Meta(
-            description="Log (`activity`, `pageview`, …, also `traces`, and `logs` for ordinary ones) to the "
-            "age at which it is deleted; what is not named is kept. Applied by `otel-audit store migrate`, "
-            "and by `otel-audit serve` at its start."
+            description="Log (`activity`, `pageview`, …, also `traces`, `metrics`, and `logs` for ordinary "
+            "ones) to the age at which it is deleted; what is not named is kept (`metrics`: 30d). Applied "
+            "by `otel-audit store migrate`, and by `otel-audit serve` at its start."
         ),
     ] = {}
     cold_after: Annotated[
@@ -340,6 +340,13 @@ class ServerConfig(_Section, frozen=True):
     max_request_bytes: Annotated[Bytes, Meta(description="Largest request body, after decompression.")] = (
         64 * 1024 * 1024
     )
+    record_queries: Annotated[
+        bool,
+        Meta(
+            description="Record who asks what at the query port, in the log `access` "
+            "(`otel-audit query --log access`)."
+        ),
+    ] = True
     memory_bytes: Annotated[Bytes, Meta(description="Memory the engine may use.")] = 2 * 1024 * 1024 * 1024
 
 

@@ -67,6 +67,8 @@ class StoreClient:
         elif user or password:
             token = base64.b64encode(f"{user or 'default'}:{password}".encode()).decode()
             self._headers["Authorization"] = f"Basic {token}"
+        self.received = 0
+        """Rows of all answers so far."""
         self._local = threading.local()
         self._open: set[http.client.HTTPConnection] = set()
 
@@ -89,7 +91,9 @@ class StoreClient:
             "output_format_json_quote_64bit_integers": 0,
             **(settings or {}),
         }
-        return [_decode(line) for line in _lines(self._post(sql, parameters or {}, options))]
+        found = [_decode(line) for line in _lines(self._post(sql, parameters or {}, options))]
+        self.received += len(found)
+        return found
 
     def rows(self, sql: str, parameters: Mapping[str, Any] | None = None) -> list[list[Any]]:
         """Run any statement; give the rows of a SELECT as lists of values, nothing for other statements."""
@@ -97,7 +101,9 @@ class StoreClient:
             "default_format": "JSONCompactEachRow",
             "output_format_json_quote_64bit_integers": 0,
         }
-        return [_decode(line) for line in _lines(self._post(sql, parameters or {}, options))]
+        found = [_decode(line) for line in _lines(self._post(sql, parameters or {}, options))]
+        self.received += len(found)
+        return found
 
     def insert(self, table: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Insert rows, each by column name, into a table of the database."""
