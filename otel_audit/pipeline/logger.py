@@ -53,8 +53,13 @@ Hook = Callable[[AuditRecord], AuditRecord]
 class Redacts(Protocol):
     """What the logger needs of a redactor."""
 
-    def record(self, record: AuditRecord, strategies: Mapping[str, str] | None = None) -> AuditRecord:
-        """Give the record without sensitive values; the same object if there are none."""
+    def record(
+        self,
+        record: AuditRecord,
+        strategies: Mapping[str, str] | None = None,
+        key: Sequence[str] | None = None,
+    ) -> AuditRecord:
+        """Return the record without sensitive values; the same object if there are none."""
         ...
 
     def mapping(self, mapping: Mapping[str, Any]) -> dict[str, Any]:
@@ -121,6 +126,7 @@ class AuditLogger:
         related: Sequence[Target] = (),
         attributes: Mapping[str, Any] | None = None,
         strategies: Mapping[str, str] | None = None,
+        key_strategies: Sequence[str] | None = None,
         record_id: str | None = None,
         event_type: str = "",
     ) -> AuditRecord:
@@ -132,6 +138,8 @@ class AuditLogger:
             at: when, under which context and span; default now.
             actor: overrides the actor of the context.
             strategies: redaction strategy by field name, over the configured rules.
+            key_strategies: redaction strategy by part of the target's key, empty for the rules; without it
+                the type of the target decides.
             record_id: an id made before, default a new one.
 
         Raises:
@@ -187,7 +195,7 @@ class AuditLogger:
         for hook in self._hooks:
             record = self._enrich(hook, record)
             weight = UNWEIGHED
-        record = self._redact(record, strategies)
+        record = self._redact(record, strategies, key_strategies)
         return record if weight < limits.SMALL and record.bulk is None else limits.fit(record)
 
     def _check_names(self, event_name: str, action: str) -> None:
@@ -211,9 +219,13 @@ class AuditLogger:
             )
             return record
 
-    def _redact(self, record: AuditRecord, strategies: Mapping[str, str] | None) -> AuditRecord:
+    def _redact(
+        self, record: AuditRecord, strategies: Mapping[str, str] | None, key: Sequence[str] | None
+    ) -> AuditRecord:
         try:
-            return self._redactor.record(record, strategies)
+            if key is None:
+                return self._redactor.record(record, strategies)
+            return self._redactor.record(record, strategies, key)
         except Exception as error:  # noqa: BLE001 - whatever it was, no value may pass
             # What could not be redacted must not be kept: only names and counts are left.
             self.health.log(

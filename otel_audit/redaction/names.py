@@ -11,10 +11,13 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from typing import Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from otel_audit.errors import ConfigurationError
 from otel_audit.redaction.lazy import pattern
+
+if TYPE_CHECKING:
+    from otel_audit.config.model import RedactionConfig
 
 Sensitivity: TypeAlias = Literal["clean", "allowed", "secret", "secret_text"]
 """``clean``: only the value decides; ``allowed``: leave alone, whatever the value; ``secret``: remove;
@@ -47,6 +50,7 @@ _TERMS = pattern(
     | (?<![a-z])(?:mfa|two_?factor|verification|recovery|backup|reset|auth)_?code(?P<many7>s)?(?![a-z])
     | one_?time_?(?:code|pin)
     | (?:seed|recovery)_?phrase
+    | magic_?link(?P<many8>s)?(?![a-z])
     """,
     re.VERBOSE,
 )
@@ -137,20 +141,33 @@ class NameRules:
         self._cached = lru_cache(maxsize=8192)(self._decide)
         self.in_address = lru_cache(maxsize=1024)(in_address)
 
+    @classmethod
+    def of(cls, config: RedactionConfig) -> NameRules:
+        """Return the rules of a configuration.
+
+        Raises:
+            ConfigurationError: a pattern is not a regular expression.
+        """
+        return cls(enabled=config.enabled, names=config.names, allow=config.allow)
+
     def decide(self, name: str) -> Sensitivity:
         """Judge the name of a value."""
         if len(name) > _MAX_NAME:
             return self._decide(name[-_MAX_NAME:])
         return self._cached(name)
 
-    def _decide(self, name: str) -> Sensitivity:
+    def own(self, name: str) -> Sensitivity | None:
+        """Judge a name by the patterns of the configuration alone, ``None`` if none matches."""
         if self._allow or self._names:
             spellings = _spellings(name)
             if _matches(self._allow, spellings):
                 return "allowed"
             if _matches(self._names, spellings):
                 return "secret"
-        return builtin(name) if self._enabled else "clean"
+        return None
+
+    def _decide(self, name: str) -> Sensitivity:
+        return self.own(name) or (builtin(name) if self._enabled else "clean")
 
 
 def _spellings(name: str) -> set[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -15,8 +15,13 @@ from otel_audit.redaction.patterns import SMALLEST_CARD
 if TYPE_CHECKING:
     from otel_audit.redaction.redactor import Redactor
 
+SECRET_KEY: Final = "keep_last:4"  # noqa: S105
+"""The strategy of a key that is a secret: rows can still be told apart."""
+_NO_STRATEGY: Final = ("",)
 _UUID = pattern(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_SESSIONS: Final = frozenset({"Session", "Sessions", "session", "sessions"})
 _SECRET_ID_LENGTH: Final = 16
+_LARGEST_KEY_LENGTH: Final = 19  # of 64 bits
 _SIMPLE: Final = frozenset({str, int, bool, float, type(None), UnsetType})
 _TEXTS: Final = ("message", "error", "reason")
 _CONTEXT_TEXTS: Final = (
@@ -32,12 +37,14 @@ class RecordRedactor:
     def __init__(self, redactor: Redactor) -> None:
         self._redactor = redactor
 
-    def record(self, record: AuditRecord, strategies: Mapping[str, str]) -> AuditRecord:
-        """Give a record without sensitive values; the same object if it holds none.
+    def record(
+        self, record: AuditRecord, strategies: Mapping[str, str], key: Sequence[str] | None = None
+    ) -> AuditRecord:
+        """Return a record without sensitive values; the same object if it holds none.
 
-        ``strategies`` maps the names of fields to strategies; it decides before the rules do.
+        ``strategies`` and ``key`` as in :meth:`Redactor.record`.
         """
-        if not self._redactor.has_own_values and self._is_clean(record, strategies):
+        if not self._redactor.has_own_values and self._is_clean(record, strategies, key):
             return record
         replaced: dict[str, Any] = {}
         for name in _TEXTS:
@@ -53,7 +60,7 @@ class RecordRedactor:
             }
             if found:
                 replaced[name] = msgspec.structs.replace(part, **found)
-        if record.target is not None and (target := self._target(record.target)) is not record.target:
+        if record.target is not None and (target := self._target(record.target, key)) is not record.target:
             replaced["target"] = target
         if record.related:
             _keep_changed(
@@ -69,11 +76,16 @@ class RecordRedactor:
             and (attributes := self._image(record.attributes, strategies)) is not record.attributes
         ):
             replaced["attributes"] = attributes
-        if record.bulk is not None and (bulk := self._bulk(record.bulk, strategies)) is not record.bulk:
-            replaced["bulk"] = bulk
+        if record.bulk is not None:
+            identifier = self._identifiers("" if record.target is None else record.target.type, key)
+            bulk = self._bulk(record.bulk, strategies, identifier)
+            if bulk is not record.bulk:
+                replaced["bulk"] = bulk
         return msgspec.structs.replace(record, **replaced) if replaced else record
 
-    def _is_clean(self, record: AuditRecord, strategies: Mapping[str, str]) -> bool:
+    def _is_clean(
+        self, record: AuditRecord, strategies: Mapping[str, str], key: Sequence[str] | None
+    ) -> bool:
         """Tell in one go that nothing in a record is sensitive; False is only a doubt.
 
         Most records are clean, and one look at all texts together costs a fraction of one at each.
@@ -82,7 +94,10 @@ class RecordRedactor:
         if (
             record.bulk is not None
             or record.related
-            or (target is not None and len(target.id) >= _SECRET_ID_LENGTH)
+            or (
+                target is not None
+                and (len(target.id) >= _SECRET_ID_LENGTH if key is None else key != _NO_STRATEGY)
+            )
         ):
             return False
         changes, image, attributes = record.changes, record.image, record.attributes
@@ -116,19 +131,62 @@ class RecordRedactor:
         self._redactor.remember_clean(names, ())
         return True
 
-    def _target(self, target: Target) -> Target:
-        identifier = target.id
-        # The primary key of `authtoken.Token` and `sessions.Session` is the secret itself.
-        name = target.type.rpartition(".")[2]
-        if (
-            self._redactor.builtin
-            and (name == "Session" or self._redactor.is_secret(name))
-            and len(identifier) >= _SECRET_ID_LENGTH
-            and not (identifier.isdecimal() or _UUID.fullmatch(identifier))
+    def _target(self, target: Target, key: Sequence[str] | None = None) -> Target:
+        redacted = self._identifiers(target.type, key)(target.id)
+        return target if redacted is target.id else Target(target.type, redacted)
+
+    def _identifiers(self, type_: str, key: Sequence[str] | None) -> Callable[[str], str]:
+        """Return what redacts the ids of objects of one type."""
+        if key is None:
+            name = type_.rpartition(".")[2]
+            if self._redactor.builtin and name in _SESSIONS:
+                return self._session_key
+            return self._secret_key if self._redactor.is_secret(name) else self._redactor.text
+        if not any(key):
+            return self._redactor.text
+        if len(key) == 1:
+            return lambda identifier: self._part(identifier, key[0])
+        return lambda identifier: self._composite(identifier, key)
+
+    def _session_key(self, identifier: str) -> str:
+        # Sessions of a therapist or a chat have UUIDs; Django's have 32 letters and digits.
+        if _UUID.fullmatch(identifier):
+            return self._redactor.text(identifier)
+        return self._secret_key(identifier)
+
+    def _secret_key(self, identifier: str) -> str:
+        """Redact what is as long as a secret, unless it is the number of a row."""
+        if len(identifier) < _SECRET_ID_LENGTH or (
+            identifier.isdecimal() and len(identifier) <= _LARGEST_KEY_LENGTH
         ):
-            return Target(target.type, str(self._redactor.strategies.apply("keep_last:4", identifier)))
-        redacted = self._redactor.text(identifier)
-        return target if redacted is identifier else Target(target.type, redacted)
+            return self._redactor.text(identifier)
+        return self._part(identifier, SECRET_KEY)
+
+    def _part(self, identifier: str, strategy: str) -> str:
+        if not identifier or strategy == "keep":
+            return identifier
+        if not strategy:
+            return self._redactor.text(identifier)
+        # An id can be hidden, not left out: each row of a bulk record has one.
+        return str(self._redactor.strategies.apply("mask" if strategy == "drop" else strategy, identifier))
+
+    def _composite(self, identifier: str, key: Sequence[str]) -> str:
+        """Redact the parts of a composite key, which is written as a JSON list."""
+        if not identifier:
+            return identifier
+        try:
+            parts = msgspec.json.decode(identifier)
+        except ValueError:
+            parts = None
+        if not isinstance(parts, list) or len(parts) != len(key):
+            return self._part(identifier, "mask")
+        redacted = [
+            self._part(part if isinstance(part, str) else str(part), strategy)
+            if strategy or isinstance(part, str)
+            else part
+            for part, strategy in zip(parts, key, strict=True)
+        ]
+        return identifier if redacted == parts else msgspec.json.encode(redacted).decode()
 
     def _change(self, change: Change, strategy: str | None) -> Change:
         old = self._redactor.field(change.field, change.old, strategy)
@@ -150,12 +208,20 @@ class RecordRedactor:
                     changed[name] = redacted
         return image if changed is None else changed
 
-    def _bulk(self, bulk: Bulk, strategies: Mapping[str, str]) -> Bulk:
+    def _bulk(self, bulk: Bulk, strategies: Mapping[str, str], identifier: Callable[[str], str]) -> Bulk:
         columns = [self._column(column, strategies.get(column.field)) for column in bulk.columns]
-        keys = self._redactor.field("key", bulk.keys)  # type: ignore[arg-type]
+        keys = self._keys(bulk.keys, identifier)
         if keys is bulk.keys and all(new is old for new, old in zip(columns, bulk.columns, strict=True)):
             return bulk
         return msgspec.structs.replace(bulk, columns=columns, keys=keys)
+
+    def _keys(self, keys: list[str], identifier: Callable[[str], str]) -> list[str]:
+        if identifier == self._redactor.text and not (
+            self._redactor.has_own_values or self._redactor.suspects("\n".join(keys))
+        ):
+            return keys
+        redacted = [identifier(key) for key in keys]
+        return keys if all(new is old for new, old in zip(redacted, keys, strict=True)) else redacted
 
     def _column(self, column: Column, strategy: str | None) -> Column:
         old = self._cells(column.field, column.old, strategy)

@@ -57,7 +57,7 @@ class Redactor:
             ConfigurationError: a pattern is not a regular expression, or the hmac key is too short.
         """
         self.mask = config.replacement
-        self.names = NameRules(enabled=config.enabled, names=config.names, allow=config.allow)
+        self.names = NameRules.of(config)
         self.strategies = Strategies(mask=config.replacement, hmac_key=config.hmac_key)
         self.builtin = config.enabled
         self._own = compile_patterns("redaction.values", config.values, re.RegexFlag(0))
@@ -243,12 +243,20 @@ class Redactor:
 
     # --- records and spans -------------------------------------------------------------------------
 
-    def record(self, record: AuditRecord, strategies: Mapping[str, str] | None = None) -> AuditRecord:
-        """Give a record without sensitive values; the same object if it holds none.
+    def record(
+        self,
+        record: AuditRecord,
+        strategies: Mapping[str, str] | None = None,
+        key: Sequence[str] | None = None,
+    ) -> AuditRecord:
+        """Return a record without sensitive values; the same object if it holds none.
 
-        ``strategies`` maps the names of fields to strategies; it decides before the rules do.
+        Args:
+            strategies: strategy by name of a field; decides before the rules do.
+            key: strategy by part of the target's key, empty where only the text of it counts. Without it the
+                type of the target says whether its key is a secret.
         """
-        return self._records.record(record, strategies or {})
+        return self._records.record(record, strategies or {}, key)
 
     def span(self, span: ReadableSpan) -> ReadableSpan:
         """Give a finished span, or a redacted copy of it."""

@@ -282,8 +282,26 @@ def test_the_primary_key_of_a_token_is_shown_by_its_end_only(redactor: Redactor)
     assert identifier("authtoken.Token", "9944b09199c62bcf9418ad846dd0e4bb") == "[redacted]e4bb"
     assert identifier("sessions.Session", "abcdefghijklmnopqrstuvwxyz012345") == "[redacted]2345"
     assert identifier("shop.ApiToken", "17") == "17"
+    assert identifier("shop.ApiToken", str(2**63 - 1)) == str(2**63 - 1)
     uuid = "550e8400-e29b-41d4-a716-446655440000"
-    assert identifier("shop.ApiToken", uuid) == uuid
+    assert identifier("shop.ApiToken", uuid) == "[redacted]0000"
+    assert identifier("chat.Session", uuid) == uuid
+
+
+def test_the_strategies_of_a_key_go_before_the_type_of_the_target(redactor: Redactor) -> None:
+    def identifier(id_: str, *key: str) -> str:
+        target = redactor.record(record(target=Target("shop.ApiToken", id_)), {}, key).target
+        assert target is not None
+        return target.id
+
+    secret = "9944b09199c62bcf9418ad846dd0e4bb"
+    assert identifier(secret, "keep") == secret
+    assert identifier(secret, "") == secret
+    assert identifier("token=hunter2", "") == "token=[redacted]"
+    assert identifier(secret, "drop") == "[redacted]", "an id cannot be left out"
+    assert identifier(secret, "hmac").startswith("hmac:")
+    assert identifier(f'["{secret}",7]', "keep_last:4", "") == '["[redacted]e4bb",7]'
+    assert identifier("no list", "keep_last:4", "") == "[redacted]"
 
 
 def test_texts_with_secrets_are_not_kept_in_memory(redactor: Redactor) -> None:

@@ -47,8 +47,9 @@ class DjangoAuditInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         from otel_audit.instrumentation.django.patches import AppliedPatches, table
         from otel_audit.instrumentation.django.reads import ReadCapture
         from otel_audit.instrumentation.django.writes import WriteCapture
+        from otel_audit.redaction.names import NameRules
 
-        policy = ModelPolicy(config.django)
+        policy = ModelPolicy(config.django, NameRules.of(config.redaction))
         writes = WriteCapture(policy, config, pipeline)
         capture = writes.capture
         reads = ReadCapture(policy, config.django, capture.logger, capture.place)

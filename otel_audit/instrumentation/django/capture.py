@@ -69,7 +69,8 @@ class Capture:
         if found is None:
             concrete = model._meta.concrete_model
             try:
-                found = ModelPlan(concrete, self.policy.settings(concrete), vendor)
+                policy = self.policy
+                found = ModelPlan(concrete, policy.settings(concrete), policy.keys(concrete), vendor)
             except Exception as error:
                 self.faults.report(f"model {model.__name__}", error, lost=1)
                 return NOT_AUDITED

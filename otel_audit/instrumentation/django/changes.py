@@ -110,6 +110,7 @@ class CapturedWrite:
             error=error,
             database=self.place.database(self.plan, transaction),
             strategies=self.plan.strategies or None,
+            key_strategies=self.plan.key_strategies,
             **values,
         )
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from django.db.models import Field, Model
 
     from otel_audit.instrumentation.django.models import ModelSettings
+    from otel_audit.instrumentation.django.secret_keys import KeyStrategies
 
 ATOMS: Final = frozenset(
     {
@@ -272,7 +273,7 @@ class ModelPlan:
     """What capture needs to know of one concrete model on one kind of database, looked up once.
 
     ``fields`` are the columns of the model's own table, ``row`` the names an instance of it is loaded with
-    (parents' included).
+    (parents' included). ``key_strategies`` are those of the key, part by part.
     """
 
     __slots__ = (
@@ -280,6 +281,7 @@ class ModelPlan:
         "by_attname",
         "event",
         "fields",
+        "key_strategies",
         "keys",
         "label",
         "model",
@@ -290,7 +292,9 @@ class ModelPlan:
         "table",
     )
 
-    def __init__(self, model: type[Model], settings: ModelSettings, vendor: str = "") -> None:
+    def __init__(
+        self, model: type[Model], settings: ModelSettings, secret: KeyStrategies, vendor: str = ""
+    ) -> None:
         meta: Any = model._meta
         # Databases round decimals half away from zero; SQLite keeps them, and Django rounds what it reads.
         rounding = decimal.ROUND_HALF_EVEN if vendor == "sqlite" else decimal.ROUND_HALF_UP
@@ -310,7 +314,10 @@ class ModelPlan:
             if FieldPlan(field).mutable
         }
         hidden = {plan.name: "mask" for plan in self.fields if plan.hidden}
-        self.strategies = hidden | dict(settings.strategies)
+        self.strategies = {**secret.fields, **hidden, **settings.strategies}
+        self.key_strategies = tuple(
+            hidden.get(plan.name, strategy) for plan, strategy in zip(self.keys, secret.key, strict=True)
+        )
 
     def key_of(self, values: dict[str, Any]) -> Any:
         """Take the key out of values by attname: the value, a tuple of a composite key, or UNSET."""

@@ -5,12 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from fnmatch import translate
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from otel_audit.config.model import DjangoConfig
+from otel_audit.instrumentation.django.secret_keys import KeyStrategies, key_strategies
+from otel_audit.redaction.names import NameRules
 
 if TYPE_CHECKING:
     from django.db.models import Model
+
+_MAX_MODELS: Final = 4096
 
 
 class ModelSettings(NamedTuple):
@@ -44,14 +48,19 @@ class _Patterns:
 
 
 class ModelPolicy:
-    """The settings of every model, by label; a proxy has those of its concrete model."""
+    """The settings of every model, by label; a proxy has those of its concrete model.
 
-    def __init__(self, config: DjangoConfig) -> None:
+    ``names`` are the rules by which a key is known for a secret.
+    """
+
+    def __init__(self, config: DjangoConfig, names: NameRules | None = None) -> None:
         self.config = config
+        self._names = names or NameRules(enabled=True)
         self._models = _Patterns(config.models)
         self._reads = _Patterns(config.reads)
         self._single = [(_Patterns([pattern]), settings) for pattern, settings in config.model.items()]
         self._decided: dict[str, ModelSettings] = {}
+        self._keys: dict[type[Model], KeyStrategies] = {}
 
     def settings(self, model: type[Model]) -> ModelSettings:
         """Give the settings of ``model``.
@@ -66,6 +75,18 @@ class ModelPolicy:
             owner = meta.auto_created._meta.label if meta.auto_created else None
             decided = self._decided[label] = self._decide(label, owner)
         return decided
+
+    def keys(self, model: type[Model]) -> KeyStrategies:
+        """Return how the key of ``model`` is redacted, and its columns that hold one. Apps must be ready."""
+        concrete: Any = model._meta.concrete_model
+        found = self._keys.get(concrete)
+        if found is None:
+            # Models of migrations and tests are classes made anew each time.
+            if len(self._keys) >= _MAX_MODELS:
+                self._keys.clear()
+            found = key_strategies(concrete, self._names, lambda other: self.settings(other).strategies)
+            self._keys[concrete] = found
+        return found
 
     def _decide(self, label: str, owner: str | None) -> ModelSettings:
         def verdict(patterns: _Patterns) -> bool | None:

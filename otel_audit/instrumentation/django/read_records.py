@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 from otel_audit.context import moment
 from otel_audit.instrumentation.django.changes import Place
 from otel_audit.instrumentation.django.fields import key_text
+from otel_audit.instrumentation.django.models import ModelPolicy
 from otel_audit.instrumentation.django.read_plan import KeyColumns, Reading
 from otel_audit.pipeline.logger import AuditLogger
 from otel_audit.record import AuditRecord, Bulk, Completeness, Database, Target
@@ -62,9 +63,10 @@ class Tally:
 class ReadRecords:
     """The records of one query, made at the moment it was run."""
 
-    def __init__(self, logger: AuditLogger, place: Place) -> None:
+    def __init__(self, logger: AuditLogger, place: Place, policy: ModelPolicy) -> None:
         self._logger = logger
         self._place = place
+        self._policy = policy
         self._at = moment()
 
     def count(self, tallies: Iterable[Tally], chunk: Sequence[Any]) -> None:
@@ -135,6 +137,7 @@ class ReadRecords:
             target=Target(meta.label, key),
             fields=reading.fields,
             database=Database(self._place.system, self._place.namespace, meta.db_table),
+            key_strategies=self._policy.keys(reading.model).key,
             **values,
         )
 

@@ -193,7 +193,7 @@ class ReadCapture:
 
     def _answered(self, logger: AuditLogger, compiler: Any, row: Any) -> None:
         """Record a count, an exists or an aggregate."""
-        records = ReadRecords(logger, self._place(compiler.connection))
+        records = ReadRecords(logger, self._place(compiler.connection), self._policy)
         kind = kind_of(compiler.query)
         try:
             readings = aggregate_readings(compiler.query, kind, self._is_sensitive)
@@ -204,7 +204,7 @@ class ReadCapture:
 
     def _fetched(self, logger: AuditLogger, compiler: Any, appended: Sequence[Any], result: Any) -> Any:
         """Record rows that are there; of those still to come, see to it that they will be."""
-        records = ReadRecords(logger, self._place(compiler.connection))
+        records = ReadRecords(logger, self._place(compiler.connection), self._policy)
         try:
             tallies = [
                 Tally(reading, key_readers(compiler, reading.keys), self._max_keys)
@@ -243,7 +243,7 @@ class ReadCapture:
 
     def _raw_rows(self, logger: AuditLogger, queryset: Any, rows: Iterator[Any]) -> Iterator[Any]:
         with self._internal:
-            records = ReadRecords(logger, self._place(connections[queryset.db]))
+            records = ReadRecords(logger, self._place(connections[queryset.db]), self._policy)
         reading = Reading(queryset.model._meta.concrete_model, (), every_row=True)
         tally = Tally(reading, [lambda instance: key_text(instance.pk)], self._max_keys)
         try:
