@@ -199,7 +199,7 @@ def load_config(config_file: str | os.PathLike[str] | None = None) -> LoadedConf
     settings = _django_setting() if path is None and find_file(os.environ, Path.cwd()) is None else None
     loaded = load(path, django_settings=settings, declarative=declared_options())
     for note in loaded.notes:
-        _logger.info("%s", note)
+        _logger.warning("%s", note)
     return loaded
 
 

@@ -124,6 +124,14 @@ class ContextConfig(_Section, frozen=True):
 
 class RedactionConfig(_Section, frozen=True):
     enabled: Annotated[bool, Meta(description="Apply the built-in rules. Own rules always apply.")] = True
+    personal_numbers: Annotated[
+        bool,
+        Meta(
+            description="Of the built-in rules, those about numbers of persons and accounts: IBANs, and "
+            "fields named iban, card, pan, bank_account, account_number, tax_id, passport_number, "
+            "national_id or drivers_license. What they remove can be neither shown in a history nor found by its value."
+        ),
+    ] = True
     names: Annotated[
         list[str],
         Meta(
@@ -134,8 +142,8 @@ class RedactionConfig(_Section, frozen=True):
     values: Annotated[
         list[str],
         Meta(
-            description="More sensitive values, as regular expressions; with groups only the groups are "
-            "replaced."
+            description="More sensitive values, as regular expressions without case; with groups only the "
+            "groups are replaced."
         ),
     ] = []
     allow: Annotated[

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from otel_audit.redaction.names import NameRules
+from otel_audit.redaction.names import SECRETS, NameRules
 from otel_audit.redaction.records import SECRET_KEY
 
 if TYPE_CHECKING:
@@ -71,11 +71,14 @@ def _strategy(field: Any, names: NameRules, configured: Configured) -> str:
         if own is not None:
             return SECRET_KEY if own == "secret" else "keep"
     held = _held(field)
-    if held.remote_field is None and names.decide(held.name) in ("secret", "secret_text"):
+    decision = names.decide(held.name) if held.remote_field is None else "clean"
+    if decision == "ambiguous" and held.get_internal_type() not in _PLAIN:
+        return SECRET_KEY
+    if decision in ("secret", "secret_text", "personal"):
         return SECRET_KEY
     if held.get_internal_type() in _NUMBERS or not held.primary_key:
         return ""
-    if names.decide(held.model.__name__) not in ("secret", "secret_text"):
+    if names.decide(held.model.__name__) not in SECRETS:
         return ""
     if held.get_internal_type() == "UUIDField" and _has_secret_beside(held, names):
         return ""
