@@ -223,19 +223,31 @@ class AuditLogger:
         self, record: AuditRecord, strategies: Mapping[str, str] | None, key: Sequence[str] | None
     ) -> AuditRecord:
         try:
-            if key is None:
-                return self._redactor.record(record, strategies)
-            return self._redactor.record(record, strategies, key)
+            return self._redacted(record, strategies, key)
+        except UnicodeError:  # half a surrogate pair, somewhere
+            with suppress(Exception):
+                return self._redacted(repaired(record), strategies, key)
+            return self._without_values(record, "text that cannot be encoded")
         except Exception as error:  # noqa: BLE001 - whatever it was, no value may pass
-            # What could not be redacted must not be kept: only names and counts are left.
-            self.health.log(
-                logging.ERROR,
-                "redaction",
-                "redaction of %s failed (%r); the record is kept without any values",
-                record.event_name,
-                error,
-            )
-            return limits.without_any_values(record)
+            return self._without_values(record, repr(error))
+
+    def _redacted(
+        self, record: AuditRecord, strategies: Mapping[str, str] | None, key: Sequence[str] | None
+    ) -> AuditRecord:
+        if key is None:
+            return self._redactor.record(record, strategies)
+        return self._redactor.record(record, strategies, key)
+
+    def _without_values(self, record: AuditRecord, why: str) -> AuditRecord:
+        # What could not be redacted must not be kept: only names and counts are left.
+        self.health.log(
+            logging.ERROR,
+            "redaction",
+            "redaction of %s failed (%s); the record is kept without any values",
+            record.event_name,
+            why,
+        )
+        return limits.without_any_values(record)
 
     # --- keeping -----------------------------------------------------------------------------
 

@@ -224,6 +224,28 @@ def test_when_redaction_fails_no_value_is_kept(
     pipeline.shutdown(0)
 
 
+def test_half_a_surrogate_pair_does_not_blank_a_record(
+    pipeline: AuditPipeline, spool_directory: Path
+) -> None:
+    half = "\ud83d"
+    record = pipeline.logger.record(
+        "shop.order.update",
+        "UPDATE",
+        target=Target("shop.Order", f"7{half}"),
+        changes=[Change("status", "a", "b"), Change("payload", f'{{"a": "{half}"}}', "x")],
+        actor=Actor(f"ann{half}", "user"),
+        message=f'{{"note": "{half}", "p\\u0061ssword": "hunter2"}}',
+        attributes={half: half, "password": "hunter2"},
+        strategies={"payload": "hmac"},
+    )
+    assert not record.truncated
+    assert record.changes[0] == Change("status", "a", "b")
+    pipeline.logger.emit(record)
+    raw = b"".join(file.read_bytes() for file in spool_directory.rglob("*") if file.is_file())
+    assert b"shop.order.update" in raw
+    assert b"hunter2" not in raw
+
+
 def encoded_size(record: AuditRecord) -> int:
     return len(msgspec.msgpack.encode(record))
 
