@@ -129,7 +129,8 @@ class RedactionConfig(_Section, frozen=True):
         Meta(
             description="Of the built-in rules, those about numbers of persons and accounts: IBANs, and "
             "fields named iban, card, pan, bank_account, account_number, tax_id, passport_number, "
-            "national_id or drivers_license. What they remove can be neither shown in a history nor found by its value."
+            "national_id or drivers_license. What they remove can be neither shown in a history nor found by "
+            "its value."
         ),
     ] = True
     names: Annotated[
@@ -149,6 +150,14 @@ class RedactionConfig(_Section, frozen=True):
     allow: Annotated[
         list[str], Meta(description="Names the rules must leave alone, as regular expressions.")
     ] = []
+    unknown_user_names: Annotated[
+        Literal["keep", "mask", "hmac"],
+        Meta(
+            description="The name of a failed login that belongs to no account: recorded, masked, or hashed "
+            "with `hmac_key`, so that equal ones can be counted. Sometimes it is a password, typed into the "
+            "wrong field. Other than `keep` costs one query per failed login."
+        ),
+    ] = "keep"
     replacement: Annotated[str, Meta(description="What stands in place of a removed value.")] = "[redacted]"
     hmac_key: Annotated[
         str,

@@ -58,7 +58,7 @@ class DjangoAuditInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         if ReadCapture.wanted(config.django):
             parts.append(reads)
         if config.django.auth_events:
-            parts.append(AuthCapture(capture.logger, requests))
+            parts.append(AuthCapture(capture.logger, requests, reads.internal))
         patches = AppliedPatches()
         patches.apply(table(writes, reads if reads in parts else None, requests))
         for part in parts:
