@@ -158,6 +158,10 @@ class RecordRedactor:
             changed[unique] = value
         return changed
 
+    def identifier(self, identifier: str, key: Sequence[str]) -> str:
+        """Return what may be shown of one id, by the strategies of its parts."""
+        return self._identifiers("", key)(identifier)
+
     def _identifiers(self, type_: str, key: Sequence[str] | None) -> Callable[[str], str]:
         """Return what redacts the ids of objects of one type."""
         if key is None:

@@ -255,6 +255,10 @@ class Redactor:
         """
         return self._records.record(record, strategies or {}, key)
 
+    def key(self, identifier: str, strategies: Sequence[str]) -> str:
+        """Return what may be shown of the key of an object, by its strategies as in :meth:`record`."""
+        return self._records.identifier(identifier, strategies)
+
     def span(self, span: ReadableSpan) -> ReadableSpan:
         """Give a finished span, or a redacted copy of it."""
         if self._spans is None:

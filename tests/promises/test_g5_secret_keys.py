@@ -365,6 +365,29 @@ def otel_audit_records(trail: Trail) -> list[Any]:
     return [item.content for item in reader.items() if isinstance(item.content, AuditRecord)]
 
 
+def test_the_path_of_a_page_about_a_token_does_not_show_its_key(trail: Trail) -> None:
+    """The admin's page of a token, and a view of one that is no field's name: ``/links/<pk>/``."""
+    from django.contrib.auth.models import User
+    from django.test import Client
+
+    keys = Keys()
+    user = User.objects.create_superuser("admin", "a@b.example", "correct horse")
+    client = Client()
+    client.force_login(user)
+    made = rows(keys)
+    token, link = made["drf token"](), made["link"]()
+    saved(token), saved(link)
+    with trail.tracer.start_as_current_span("request"):
+        assert (
+            client.post(f"/admin/authtoken/tokenproxy/{token.pk}/delete/", {"post": "yes"}).status_code == 302
+        )
+        assert client.get(f"/links/{link.pk}/").status_code == 200
+    raw = spool_bytes(trail._directory)
+    assert b"/admin/authtoken/tokenproxy/" in raw
+    assert b"/links/" in raw
+    assert_none_left(trail, keys)
+
+
 def test_an_own_rule_named_key_leaves_the_keys_of_bulk_records_a_list() -> None:
     from otel_audit.redaction import Redactor
     from tests.redaction.test_redactor import record

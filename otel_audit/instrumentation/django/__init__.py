@@ -53,7 +53,7 @@ class DjangoAuditInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         writes = WriteCapture(policy, config, pipeline)
         capture = writes.capture
         reads = ReadCapture(policy, config.django, capture.logger, capture.place)
-        requests = RequestCapture(config, capture.logger)
+        requests = RequestCapture(config, capture.logger, policy)
         parts: list[Any] = [writes, requests]
         if ReadCapture.wanted(config.django):
             parts.append(reads)

@@ -18,6 +18,7 @@ from opentelemetry.trace import get_current_span
 
 from otel_audit.config.model import AuditConfig
 from otel_audit.context import AuditContext, current_context, enter_context, leave_scope
+from otel_audit.instrumentation.django.models import ModelPolicy
 from otel_audit.instrumentation.django.refusal import REFUSING, refusal
 from otel_audit.instrumentation.django.scope import RequestScope, ScopeSettings
 from otel_audit.pipeline.logger import AuditLogger
@@ -32,9 +33,14 @@ _loading: Final = threading.RLock()
 class RequestCapture:
     """What the middleware does with a request, as configured."""
 
-    def __init__(self, config: AuditConfig, logger: Callable[[], AuditLogger | None]) -> None:
+    def __init__(
+        self, config: AuditConfig, logger: Callable[[], AuditLogger | None], policy: ModelPolicy
+    ) -> None:
         self._logger = logger
-        self._scope_settings = ScopeSettings.of(config, Redactor(config.redaction).field)
+        redactor = Redactor(config.redaction)
+        self._scope_settings = ScopeSettings.of(
+            config, redactor.field, lambda model, key: redactor.key(key, policy.keys(model).key)
+        )
         self._record_refusals = config.django.auth_events
 
     def start(self) -> None:
