@@ -104,7 +104,8 @@ def load(
     problems = [f"{_where(origins, key)}: {message}" for key, message in contradictions(config, set(origins))]
     if problems:
         raise ConfigurationError("\n".join(problems))
-    if len(layers) > 1 and config.redaction.enabled and _PERSONAL_NUMBERS not in origins:
+    redacts = config.enabled and config.redaction.enabled
+    if len(layers) > 1 and redacts and _PERSONAL_NUMBERS not in origins:
         notes.append(_PERSONAL_NUMBERS_NOTE.format(where=layers[0].where(())))
     base = Path.cwd() if file is None else file.parent
     return LoadedConfig(
