@@ -212,7 +212,7 @@ def load_config(config_file: str | os.PathLike[str] | None = None) -> LoadedConf
         )
     loaded = load(path, django_settings=settings, declarative=declared_options())
     for note in loaded.notes:
-        _logger.info("%s", note)
+        _logger.warning("%s", note)
     return loaded
 
 

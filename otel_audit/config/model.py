@@ -140,6 +140,15 @@ class ContextConfig(_Section, frozen=True):
 
 class RedactionConfig(_Section, frozen=True):
     enabled: Annotated[bool, Meta(description="Apply the built-in rules. Own rules always apply.")] = True
+    personal_numbers: Annotated[
+        bool,
+        Meta(
+            description="Of the built-in rules, those about numbers of persons and accounts: IBANs, and "
+            "fields named iban, card, pan, bank_account, account_number, tax_id, passport_number, "
+            "national_id or drivers_license. What they remove can be neither shown in a history nor found by "
+            "its value."
+        ),
+    ] = True
     names: Annotated[
         list[str],
         Meta(
@@ -150,13 +159,21 @@ class RedactionConfig(_Section, frozen=True):
     values: Annotated[
         list[str],
         Meta(
-            description="More sensitive values, as regular expressions; with groups only the groups are "
-            "replaced."
+            description="More sensitive values, as regular expressions without case; with groups only the "
+            "groups are replaced."
         ),
     ] = []
     allow: Annotated[
         list[str], Meta(description="Names the rules must leave alone, as regular expressions.")
     ] = []
+    unknown_user_names: Annotated[
+        Literal["keep", "mask", "hmac"],
+        Meta(
+            description="The name of a failed login that belongs to no account: recorded, masked, or hashed "
+            "with `hmac_key`, so that equal ones can be counted. Sometimes it is a password, typed into the "
+            "wrong field. Other than `keep` costs one query per failed login."
+        ),
+    ] = "keep"
     replacement: Annotated[str, Meta(description="What stands in place of a removed value.")] = "[redacted]"
     hmac_key: Annotated[
         str,

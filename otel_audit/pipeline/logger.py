@@ -59,8 +59,13 @@ Hook = Callable[[AuditRecord], AuditRecord]
 class Redacts(Protocol):
     """What the logger needs of a redactor."""
 
-    def record(self, record: AuditRecord, strategies: Mapping[str, str] | None = None) -> AuditRecord:
-        """Give the record without sensitive values; the same object if there are none."""
+    def record(
+        self,
+        record: AuditRecord,
+        strategies: Mapping[str, str] | None = None,
+        key: Sequence[str] | None = None,
+    ) -> AuditRecord:
+        """Return the record without sensitive values; the same object if there are none."""
         ...
 
     def mapping(self, mapping: Mapping[str, Any]) -> dict[str, Any]:
@@ -127,6 +132,7 @@ class AuditLogger:
         related: Sequence[Target] = (),
         attributes: Mapping[str, Any] | None = None,
         strategies: Mapping[str, str] | None = None,
+        key_strategies: Sequence[str] | None = None,
         record_id: str | None = None,
         event_type: str = "",
         truncated: bool = False,
@@ -141,6 +147,8 @@ class AuditLogger:
             at: when, under which context and span; default now.
             actor: overrides the actor of the context.
             strategies: redaction strategy by field name, over the configured rules.
+            key_strategies: redaction strategy by part of the target's key, empty for the rules; without it
+                the type of the target decides.
             record_id: an id made before, default a new one.
 
         Raises:
@@ -205,7 +213,7 @@ class AuditLogger:
         for hook in self._hooks:
             record = self._enrich(hook, record)
             weight = UNWEIGHED
-        record = self._redact(record, strategies)
+        record = self._redact(record, strategies, key_strategies)
         if weight < limits.SMALL and record.bulk is None:
             return record
         try:
@@ -241,19 +249,35 @@ class AuditLogger:
             )
             return record
 
-    def _redact(self, record: AuditRecord, strategies: Mapping[str, str] | None) -> AuditRecord:
+    def _redact(
+        self, record: AuditRecord, strategies: Mapping[str, str] | None, key: Sequence[str] | None
+    ) -> AuditRecord:
         try:
-            return self._redactor.record(record, strategies)
+            return self._redacted(record, strategies, key)
+        except UnicodeError:  # half a surrogate pair, somewhere
+            with suppress(Exception):
+                return self._redacted(repaired(record), strategies, key)
+            return self._without_values(record, "text that cannot be encoded")
         except Exception as error:  # noqa: BLE001 - whatever it was, no value may pass
-            # What could not be redacted must not be kept: only names and counts are left.
-            self.health.log(
-                logging.ERROR,
-                "redaction",
-                "redaction of %s failed (%r); the record is kept without any values",
-                record.event_name,
-                error,
-            )
-            return limits.without_any_values(record)
+            return self._without_values(record, repr(error))
+
+    def _redacted(
+        self, record: AuditRecord, strategies: Mapping[str, str] | None, key: Sequence[str] | None
+    ) -> AuditRecord:
+        if key is None:
+            return self._redactor.record(record, strategies)
+        return self._redactor.record(record, strategies, key)
+
+    def _without_values(self, record: AuditRecord, why: str) -> AuditRecord:
+        # What could not be redacted must not be kept: only names and counts are left.
+        self.health.log(
+            logging.ERROR,
+            "redaction",
+            "redaction of %s failed (%s); the record is kept without any values",
+            record.event_name,
+            why,
+        )
+        return limits.without_any_values(record)
 
     # --- keeping -----------------------------------------------------------------------------
 

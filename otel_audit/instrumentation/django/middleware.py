@@ -21,6 +21,7 @@ from otel_audit.config.model import AuditConfig
 from otel_audit.context import AuditContext, current_context, enter_context, leave_scope
 from otel_audit.http.streaming import in_context, in_context_async
 from otel_audit.instrumentation.django.denials import DENYING, denial
+from otel_audit.instrumentation.django.plan import ModelPolicy
 from otel_audit.instrumentation.django.scope import RequestScope, ScopeSettings
 from otel_audit.otel_api import current_span
 from otel_audit.pipeline import provider
@@ -56,9 +57,14 @@ def _get_ready_to_send() -> None:
 class RequestCapture:
     """What the middleware does with a request, as configured."""
 
-    def __init__(self, config: AuditConfig, logger: Callable[[], AuditLogger | None]) -> None:
+    def __init__(
+        self, config: AuditConfig, logger: Callable[[], AuditLogger | None], policy: ModelPolicy
+    ) -> None:
         self._logger = logger
-        self._scope_settings = ScopeSettings.of(config, Redactor(config.redaction).field)
+        redactor = Redactor(config.redaction)
+        self._scope_settings = ScopeSettings.of(
+            config, redactor.field, lambda model, key: redactor.key(key, policy.keys(model).key)
+        )
         self._record_denials = config.django.auth_events
 
     def start(self) -> None:
