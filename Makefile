@@ -42,7 +42,7 @@ install: $(VENV)/.demo $(VENV)/.lint $(VENV)/.test ## Install everything for wor
 
 # --- what one does with it ---------------------------------------------------------------------------
 
-.PHONY: demo demo-collector test lint format bench docs collector lock clean
+.PHONY: demo demo-collector test attack lint format bench docs collector lock clean
 demo: $(VENV)/.demo ## Run the example shop, drive it, show its audit trail (DEMO_ONCE=1: then end)
 	$(PYTHON) examples/shop/demo.py $(if $(filter-out 0,$(DEMO_ONCE)),--once)
 
@@ -51,6 +51,9 @@ demo-collector: $(VENV)/.demo ## The same, with the Collector between the shop a
 
 test: $(VENV)/.test ## Run all tests, on the oldest and on the newest Python here (ARGS='-k …')
 	@scripts/test $(ARGS)
+
+attack: $(VENV)/.test ## Run the long forms of the tests that attack a promise (ARGS='-k …')
+	$(PYTHON) -m pytest -m attack $(ARGS)
 
 lint: $(VENV)/.lint ## Style, types and the direction of imports
 	$(VENV)/bin/ruff check .

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Final
 from urllib.parse import unquote_plus
 
+from otel_audit.redaction import budget
 from otel_audit.redaction.lazy import pattern
 from otel_audit.redaction.names import NameRules, Sensitivity, words
 
@@ -33,7 +34,7 @@ _QUOTED_PARAMETER = pattern(
     re.IGNORECASE,
 )
 _QUOTED_MEMBER = pattern(
-    r"(?<=%22)([\w.\-]++)%22(?:%20|\+)*+%3A(?:%20|\+)*+(?:%22)?+((?:(?!%22|%2C|%7D)[^&\s\"'<>])++)",
+    r"(?<=%22)([\w.\-]++)%22(?:%20|\+){0,8}+%3A(?:%20|\+){0,8}+(?:%22)?+((?:(?!%22|%2C|%7D)[^&\s\"'<>])++)",
     re.IGNORECASE,
 )
 
@@ -93,13 +94,19 @@ class PairScanner:
         self, found_by: re.Pattern[str], text: str, decide: Callable[[re.Match[str]], Sensitivity]
     ) -> str:
         parts: list[str] = []
-        copied = position = 0
+        copied = position = names = 0
+        lines = _Lines(text)
         while (match := found_by.search(text, position)) is not None:
+            names += 1
+            if names > budget.TOKENS:
+                return "".join(
+                    (*parts, budget.cut(text[copied:], max(0, match.start() - copied), self._mask))
+                )
             position = match.end()
             sensitivity = decide(match)
             if sensitivity in ("clean", "allowed"):
                 continue
-            start, end = self._value(text, match)
+            start, end = self._value(text, match, lines)
             if start < end and self._removes(sensitivity, text[start:end]):
                 parts += (text[copied:start], self._mask)
                 copied = end
@@ -129,7 +136,7 @@ class PairScanner:
             return False
         return sensitivity == "secret" or not value.isdecimal()
 
-    def _value(self, text: str, match: re.Match[str]) -> tuple[int, int]:
+    def _value(self, text: str, match: re.Match[str], lines: _Lines) -> tuple[int, int]:
         """Find where the value after a name and separator starts and ends; equal if none is to be removed."""
         start = match.end()
         if text.startswith(self._mask, start):
@@ -149,7 +156,7 @@ class PairScanner:
         before = text[match.start() - 1] if match.start() else ""
         if before in "?&" and match.group().endswith("="):
             found = _IN_QUERY.match(text, start)
-        elif _is_source_line(text, match.start()):
+        elif lines.is_source(match.start()):
             return start, start
         elif ":" in match.group() and words(match[1]).endswith(_WHOLE_LINE):
             found = _LINE.match(text, start)
@@ -198,10 +205,23 @@ def _balanced_end(text: str, start: int) -> int:
     return len(text)
 
 
-def _is_source_line(text: str, position: int) -> bool:
-    """Say whether ``position`` is on a line of source code in a traceback: names there are beside names."""
-    line = text.rfind("\n", 0, position) + 1
-    if not text.startswith("    ", line):
-        return False
-    previous = text.rfind("\n", 0, max(0, line - 1)) + 1
-    return text[previous:line].lstrip().startswith('File "')
+class _Lines:
+    """Knows the lines of a text, asked from its beginning to its end: each is looked at once."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._end = -1  # of the line asked about last
+        self._is_source = False
+
+    def is_source(self, position: int) -> bool:
+        """Say whether ``position`` is on a line of source in a traceback: names there are beside names."""
+        if position > self._end:
+            text = self._text
+            line = text.rfind("\n", 0, position) + 1
+            end = text.find("\n", position)
+            self._end = len(text) if end < 0 else end
+            self._is_source = False
+            if text.startswith("    ", line):
+                previous = text.rfind("\n", 0, max(0, line - 1)) + 1
+                self._is_source = text[previous:line].lstrip().startswith('File "')
+        return self._is_source

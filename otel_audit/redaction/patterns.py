@@ -18,7 +18,7 @@ _WHOLE = pattern(
     r"""
       -----BEGIN[A-Z0-9 ]{0,40}PRIVATE[ ]KEY(?:[ ]BLOCK)?-----[\s\S]*?
         (?:-----END[A-Z0-9 ]{0,40}PRIVATE[ ]KEY(?:[ ]BLOCK)?-----|\Z)
-    | \beyJ[A-Za-z0-9_-]{8,}+\.[A-Za-z0-9_-]{4,}+(?:\.[A-Za-z0-9_-]*+)*+
+    | \beyJ[A-Za-z0-9_-]{8,}+(?:\.[A-Za-z0-9_-]{4,}+(?:\.[A-Za-z0-9_-]*+)*+|(?P<word>))
     | \b(?:AKIA|ASIA|ABIA|ACCA)[A-Z0-9]{16}\b
     | \b(?:gh[pousr]_[A-Za-z0-9]{20,}+ | github_pat_[A-Za-z0-9_]{20,}+ | glpat-[A-Za-z0-9_-]{16,}+
         | xox[abeoprs]-[A-Za-z0-9-]{10,}+ | [srp]k_(?:live|test)_[A-Za-z0-9]{10,}+ | whsec_[A-Za-z0-9]{16,}+
@@ -100,7 +100,8 @@ def _is_credential(scheme: str, value: str) -> bool:
 
 def scrub(text: str, mask: str) -> str:
     """Replace every secret that shows by its shape."""
-    text = _WHOLE.sub(lambda _: mask, text)
+    # A word that begins like a token and is none is matched, too: it would be followed from each `eyJ` in it.
+    text = _WHOLE.sub(lambda match: mask if match["word"] is None else match.group(), text)
 
     def credential(match: re.Match[str]) -> str:
         scheme, space, value = match.groups()
