@@ -112,12 +112,21 @@ class _Expression:
                 own = self._all(list(value[2]))
                 rest = nodes[index + 1 :]
                 unguarded = own - guard
-                if unguarded and all(part & own for part in prefix) and not self._always(rest):
+                stops = self._stops(list(value[2])) - self._first(rest)
+                consumed = self._always(rest) and (not stops or _skippable(rest))
+                if unguarded and all(part & own for part in prefix) and not consumed:
                     yield Problem("quadratic", f"it can begin again inside a run of {_shown(unguarded)}")
                 if value[0]:
                     prefix.append(own)
             elif not self._empty([(op, value)]):
                 prefix.append(self._all([(op, value)]))
+
+    def _stops(self, part: Sequence[Node]) -> Set:
+        """Return where a repeat may stop: at what begins no way of it, or a way of several steps."""
+        steps: list[list[Node]] = [part] if len(part) != 1 else _flat(part[0])
+        single = frozenset().union(*(self._first(step) for step in steps if len(step) == 1))
+        several = frozenset().union(*(self._first(step) for step in steps if len(step) > 1))
+        return (_ALPHABET - single - several) | (several - single)
 
     def _always(self, nodes: Sequence[Node]) -> bool:
         """Say whether what follows a repeat can always match: then what was followed is also consumed."""
@@ -161,6 +170,22 @@ class _Expression:
             return _ALPHABET
         inner = [self._first(part) if first else self._all(part) for part in _parts(op, value)]
         return frozenset().union(*inner)
+
+
+def _flat(node: Node) -> list[list[Node]]:
+    """Return the alternatives a repeat repeats."""
+    if node[0] in (sre.BRANCH, sre.SUBPATTERN):
+        return [step for part in _parts(*node) for step in (_flat(part[0]) if len(part) == 1 else [part])]
+    return [[node]]
+
+
+def _skippable(nodes: Sequence[Node]) -> bool:
+    """Say whether nothing of a sequence has to be there, wherever it is."""
+    return all(
+        (_is_repeat(op) and value[0] == 0)
+        or (op in (sre.SUBPATTERN, sre.BRANCH) and any(_skippable(part) for part in _parts(op, value)))
+        for op, value in nodes
+    )
 
 
 def _is_repeat(op: Any) -> bool:

@@ -20,10 +20,11 @@ LOOKS_LIKE_SQL = pattern(
     r"|(?:alter|create)\s++(?:user|role|login|table|view)|identified\s++by)\b",
     re.IGNORECASE,
 )
+# A text may end inside a literal, or right behind its backslash: it is followed to the end once, not again.
 _SHAPE = r"""
     (?P<space>\s++)
   | (?P<comment>--[^\n]*+|/\*[\s\S]*?(?:\*/|\Z))
-  | (?P<text>(?:[EeNnBbXx]|[Uu]&|_\w++\s*+)?'(?:[^'{stop}]|''{escape})*+(?:'|\Z)
+  | (?P<text>(?:[EeNnBbXx]|[Uu]&|_\w++\s*+)?'(?:[^'{stop}]|''{escape})*+(?:'|{stop}?\Z)
       |\$\$[\s\S]*?(?:\$\$|\Z)|\$(?P<tag>[A-Za-z_]\w*+)\$[\s\S]*?(?:\$(?P=tag)\$|\Z))
   | (?P<quoted>"(?:[^"]|"")*+(?:"|\Z)|`[^`]*+(?:`|\Z)|\[[A-Za-z_][\w ]*+\])
   | (?P<holder>%\(\w++\)s|%s|\?|\$\d++|(?<!:):[A-Za-z_]\w*+|@\w++)
@@ -33,7 +34,7 @@ _SHAPE = r"""
 """
 # Backslashes escape in MySQL and in E'' strings and nowhere else: a text that has \' is read both ways.
 _ESCAPING = pattern(_SHAPE.replace("{stop}", r"\\").replace("{escape}", r"|\\[\s\S]"), re.VERBOSE)
-_STANDARD = pattern(_SHAPE.replace("{stop}", "").replace("{escape}", ""), re.VERBOSE)
+_STANDARD = pattern(_SHAPE.replace("{stop}?", "").replace("{stop}", "").replace("{escape}", ""), re.VERBOSE)
 
 _COMPARES: Final = frozenset(
     """= := <> != < > <= >= <=> ~ ~* ~~ ~~* !~ !~* !~~ @> <@
@@ -52,6 +53,7 @@ _WORDS: Final = (
     _ENDS | _COMPARES | _CONTAINERS | _OF_CASE | {"CASE", "IDENTIFIED", "INTO", "TO", "VALUE", "ROW"}
 )
 _NO_COLUMNS: Final = frozenset("SELECT VALUES CASE FROM WITH = := <> != < > <= >=".split())  # noqa: SIM905
+_COMPARES_OR_NAMES: Final = _COMPARES | {"AS"}
 _BEFORE_ROWS: Final = frozenset({"(", "NOT", "ROW", "ANY", "ALL", "SOME"})
 _ARROWS: Final = frozenset({"->", "->>", "#>", "#>>", "["})
 _TAKES_KEYS = pattern(r"(?:jsonb?|hstore|set_config|object|map)(?:_\w+)?", re.IGNORECASE)
@@ -191,7 +193,7 @@ class _Pass:
             level.shows |= not level.tail
         elif by_as:
             self._end(level)
-        if token.text[0] == '"' and previous.text != "." and self._stands_alone(index):
+        if token.text[0] == '"' and previous.text != "." and self._next(index) in _COMPARES_OR_NAMES:
             # A value to MySQL; if it is compared with a sensitive column it goes like one.
             self._literals.append(_Literal(token.start, token.end, level.place if level.row else level.outer))
 
@@ -370,10 +372,12 @@ class _Pass:
         if token.kind != "quoted" or token.text[0] != '"' or previous.text == ".":
             return False
         level = self._levels[-1]
-        return (level.removing or level.inherited or level.place in level.at) and self._stands_alone(index)
+        if not (level.removing or level.inherited or level.place in level.at):
+            return False
+        return self._next(index) not in (".", "(")
 
-    def _stands_alone(self, index: int) -> bool:
-        return index + 1 == len(self._tokens) or self._tokens[index + 1].text not in (".", "(")
+    def _next(self, index: int) -> str:
+        return self._tokens[index + 1].text if index + 1 < len(self._tokens) else ""
 
 
 def scrub(text: str, is_sensitive: Callable[[str], bool], mask: str, start: int = 0) -> str:
@@ -423,8 +427,10 @@ def literals(text: str) -> Iterator[tuple[int, int]]:
     for match in _ESCAPING.finditer(text):
         if match.lastgroup == "comment":
             yield match.span()
-        elif match.lastgroup == "text" and match.group().endswith("'") and len(match.group()) > 1:
-            yield match.start() + match.group().index("'") + 1, match.end() - 1
+        elif match.lastgroup == "text" and "'" in match.group():
+            start = match.start() + match.group().index("'") + 1
+            closed = match.end() > start and text[match.end() - 1] == "'"
+            yield start, match.end() - closed
 
 
 def _tokens(shape: re.Pattern[str], text: str, start: int) -> tuple[list[_Token], int]:

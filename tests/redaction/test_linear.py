@@ -97,6 +97,49 @@ PIECES = [
     "[",
     "(",
     ")",
+    'form-data; name="token"',
+    'form-data; name="token"\r\n\r\n',
+    'form-data; name="token"\r\n\r\nx\r\n--',
+    "form-data; ",
+    "<token><![CDATA[",
+    "<input name='token' value='x'> ",
+    "<input name='token' value=",
+    "<a '",
+    '<a "',
+    "<token>x</",
+    "token\n  x\n",
+    "token:\n",
+    "token:\n  x\n",
+    "token: |\n  x\n",
+    "password: a b c d ",
+    "password: a b c d\n",
+    "?token=a b c",
+    "id,token\n",
+    "id,token\n1,x\n\n",
+    "| id | token |\n",
+    "| id | token |\n|--|--|\n| 1 | x |\n\n",
+    "token\n---\n",
+    "A  TOKEN\n",
+    "-[ RECORD 1 ]\ntoken | x\n",
+    "curl -u a:b ",
+    "mysql -px ",
+    "-u a:",
+    "Key (token)=(",
+    "Key (a, token)=(1, x) already exists ",
+    "Duplicate entry 'x' for key 'token' ",
+    "entry 'x",
+    "password%3D",
+    "a%3D",
+    "%253D",
+    "53D",
+    "token%3A%22",
+    "%3A%2F%2Fa%40",
+    "token=[redacted]",
+    "Password：x ",
+    "(b'token', b'x')",
+    "\x00",
+    "token\\",
+    "token='\\",
 ]
 READ_AS: list[tuple[str, Callable[[Redactor, str], object]]] = [
     ("text", lambda redactor, text: redactor.text("password=x " + text)),
@@ -139,8 +182,8 @@ def test_twice_the_text_is_twice_the_work(
     redactor = Redactor(RedactionConfig())
     read(redactor, repeated(piece, 100))
     counts = [executed(lambda n=n: read(redactor, repeated(piece, n))) for n in (400, 800, 1600)]
-    assert counts[1] <= 2.2 * counts[0] + 500, counts
-    assert counts[2] <= 2.2 * counts[1] + 500, counts
+    assert counts[1] <= 2.2 * counts[0] + 1000, counts
+    assert counts[2] <= 2.2 * counts[1] + 1000, counts
 
 
 def test_a_mixture_of_all_pieces_is_linear_too() -> None:
@@ -201,7 +244,8 @@ def test_the_collector_has_no_expression_that_needs_to_go_back(source: str) -> N
         (r"(?<!\w)\w+@", set()),
         (r"\bDE\d{20}\b", set()),
         (r"'(?:[^'\\]|\\.)*+'", {"quadratic"}),
-        (r"'(?:[^'\\]|\\.)*+(?:'|\Z)", set()),
+        (r"'(?:[^'\\]|\\.)*+(?:'|\Z)", {"quadratic"}),  # it may end behind a backslash
+        (r"'(?:[^'\\]|\\.)*+(?:'|\\?\Z)", set()),
     ],
 )
 def test_repeats_that_may_take_long_are_recognized(source: str, kinds: set[str]) -> None:
