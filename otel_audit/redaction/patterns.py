@@ -65,6 +65,13 @@ _ISSUERS: Final = (
 SMALLEST_CARD: Final = 10**12
 """No smaller integer is a card number."""
 
+# An address inside a parameter, quoted once or more, or inside JSON.
+_QUOTED_AUTHORITY = pattern(
+    r"(%(?:25)*+3A(?:%(?:25)*+2F){2}|:\\/\\/)((?:(?!%(?:25)*+(?:2F|3F|23|22|27))[^\s/&?#\"'<>\\])++)",
+    re.IGNORECASE,
+)
+_AT = pattern(r"@|%(?:25)*+40", re.IGNORECASE)
+
 _FAILING_ROW = pattern(r"(Failing row contains \()([\s\S]*?)(\)\.?\s*(?:\n|$)|\Z)")
 
 
@@ -110,13 +117,15 @@ def scrub(text: str, mask: str) -> str:
     text = _SCHEME.sub(credential, text)
     if "@" in text:
         text = _AUTHORITY.sub(lambda match: _without_userinfo(match.group(), mask), text)
+    if "%" in text or ":\\/" in text:
+        text = _QUOTED_AUTHORITY.sub(lambda match: match[1] + _without_userinfo(match[2], mask), text)
     text = _FAILING_ROW.sub(lambda match: match[1] + mask + match[3], text)
     return scrub_cards(text, mask)
 
 
 def _without_userinfo(authority: str, mask: str) -> str:
-    userinfo, at, host = authority.rpartition("@")
-    return mask + at + host if at and userinfo else authority
+    marks = [found.start() for found in _AT.finditer(authority)]
+    return mask + authority[marks[-1] :] if marks and marks[-1] else authority
 
 
 def scrub_cards(text: str, mask: str) -> str:
@@ -144,14 +153,18 @@ def may_hold_secret(text: str) -> bool:
             or "'" in lower
             or "--" in lower
             or ">" in lower
-            or "%3" in lower
+            or "%" in lower
+            or "|" in lower
+            or "\n" in lower
+            or " -" in lower
+            or "│" in lower
         )
         and _may_hold_name(lower)
     )
 
 
 _SHORTEST_SHAPE: Final = 10  # "Basic YTpi"
-_BESIDE = pattern("[=:\"'>]|--")
+_BESIDE = pattern("[=:\"'>：＝﹕﹦\n|%-]")
 
 
 def _may_hold_shape(lower: str) -> bool:
@@ -190,7 +203,8 @@ def _may_hold_shape(lower: str) -> bool:
         or "hvb." in lower
         or "sg." in lower
         or "dop_v1_" in lower
-        or ("@" in lower and "://" in lower)
+        or ("@" in lower and ("://" in lower or ":\\/" in lower))
+        or ("%" in lower and "40" in lower and "2f" in lower)
         or _DIGITS.search(lower) is not None
     )
 
@@ -232,10 +246,14 @@ def _may_hold_name(lower: str) -> bool:
         or "contrase" in lower
         or "senha" in lower
         or "identified" in lower
+        or "duplicate entry" in lower
+        or "already exists" in lower
+        or (" -" in lower and _PROGRAM.search(lower) is not None)
         or ("%" in lower and _PERCENT_ENCODED.search(lower) is not None)
         or "\\u00" in lower
     )
 
 
 _PERCENT_ENCODED = pattern(r"%[2-7][0-9a-f]")  # not the %s of a statement
+_PROGRAM = pattern(r"curl|wget|lftp|smbclient|mysql|mariadb|sshpass|login|redis-cli|ldap|7z")
 _DIGITS = pattern(r"[2-6]\d{3}[ .\-]?\d{4}[ .\-]?\d{4}|3\d{3}[ .\-]?\d{6}")

@@ -221,8 +221,11 @@ class Redactor:
 
     def _mapping(self, mapping: Mapping[str, Any], depth: int, layer: int) -> Any:
         changed: dict[str, Any] | None = None
+        renamed: dict[str, str] = {}
         for key, value in mapping.items():
             decision = self.names.decide(key)
+            if (shown := self._text(key, layer)) != key:
+                renamed[key] = shown
             if decision == "clean":
                 redacted = self._value(key, value, depth + 1, layer)
             elif decision == "allowed":
@@ -233,6 +236,8 @@ class Redactor:
                 if changed is None:
                     changed = dict(mapping)
                 changed[key] = redacted
+        if renamed:
+            return _renamed(mapping if changed is None else changed, renamed)
         return mapping if changed is None else changed
 
     def _items(self, name: str, items: Sequence[Any], depth: int, layer: int) -> Any:
@@ -341,6 +346,19 @@ class Redactor:
             parts += (whole[copied : start - offset], self.mask)
             copied = end - offset
         return "".join((*parts, whole[copied:]))
+
+
+def _renamed(mapping: Mapping[str, Any], renamed: Mapping[str, str]) -> dict[str, Any]:
+    """Return a mapping with other keys; two that became the same are numbered, so that none is lost."""
+    result: dict[str, Any] = {}
+    for key, value in mapping.items():
+        shown = renamed.get(key, key)
+        number = 1
+        while shown in result:
+            number += 1
+            shown = f"{renamed.get(key, key)} ({number})"
+        result[shown] = value
+    return result
 
 
 def _refuse_exponential(setting: str, patterns: Sequence[str]) -> None:
