@@ -32,7 +32,8 @@ def add_span_event(record: AuditRecord, at: Moment, content: Content) -> None:
         if not span.is_recording():
             return
     if content == "full":
-        span.add_event(record.event_name, semconv.to_attributes(record), timestamp=record.timestamp)
+        full = semconv.to_attributes(record) | {semconv.RECORD_ID: semconv.EventRecordId(record.id)}
+        span.add_event(record.event_name, full, timestamp=record.timestamp)
         return
     attributes = _summary(record)
     if type(span).__module__ == _SDK and _add_directly(span, record, attributes):
@@ -61,7 +62,7 @@ def _add_directly(span: Any, record: AuditRecord, attributes: dict[str, Attribut
 
 def _summary(record: AuditRecord) -> dict[str, AttributeValue]:
     attributes: dict[str, AttributeValue] = {
-        semconv.RECORD_ID: record.id,
+        semconv.RECORD_ID: semconv.EventRecordId(record.id),
         semconv.ACTION: record.action,
         semconv.OUTCOME: record.outcome,
     }

@@ -103,7 +103,7 @@ class RecordRedactor:
         values += (actor.id, actor.name, actor.on_behalf_of, "" if target is None else target.id)
         known = self._redactor.clean_texts
         texts = {value for value in values if type(value) is str and value not in known}
-        if self._redactor.suspects("\n".join(texts)):
+        if self._redactor.suspects("\0".join(texts)):
             return False
         self._redactor.remember_clean((), texts)
         return True
