@@ -123,7 +123,7 @@ class _Expression:
 
     def _stops(self, part: Sequence[Node]) -> Set:
         """Return where a repeat may stop: at what begins no way of it, or a way of several steps."""
-        steps: list[list[Node]] = [part] if len(part) != 1 else _flat(part[0])
+        steps = [list(part)] if len(part) != 1 else _flat(part[0])
         single = frozenset().union(*(self._first(step) for step in steps if len(step) == 1))
         several = frozenset().union(*(self._first(step) for step in steps if len(step) > 1))
         return (_ALPHABET - single - several) | (several - single)

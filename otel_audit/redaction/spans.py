@@ -49,7 +49,9 @@ class SpanRedactor:
 
         Everything else is kept: ids, times, scope, kind, limits and the counts of what was dropped.
         """
-        attributes = self._attributes(span.attributes)
+        # A plain dict: to ask the SDK's own mapping for a name that it has not costs a microsecond.
+        values: dict[str, Any] = span.attributes.copy() if span.attributes else {}  # type: ignore[attr-defined]
+        attributes = self._redacted(values) if values else None
         # `events` and `links` copy what they give; nearly every span has neither.
         events = self._events(span.events) if span._events else None
         links = self._links(span.links) if span._links else None
@@ -60,9 +62,8 @@ class SpanRedactor:
         scope = span.instrumentation_scope
         if scope is not None and scope.attributes:
             scope = self._scope(scope)
-        if hidden := self._in_path(span.attributes):
-            given = attributes if attributes is not None else dict(span.attributes or {})
-            attributes = self._without(given, hidden)
+        if hidden := self._in_path(values):
+            attributes = self._without(values if attributes is None else attributes, hidden)
             name = routes.without(name, hidden, self._redactor.mask)
             if status_text:
                 status_text = routes.without(status_text, hidden, self._redactor.mask)
@@ -99,7 +100,10 @@ class SpanRedactor:
         """Give a redacted copy, None if there is nothing to redact."""
         if not attributes:
             return None
-        values: dict[str, Any] = attributes.copy()  # type: ignore[attr-defined] # a mapping proxy
+        return self._redacted(attributes.copy())  # type: ignore[attr-defined] # a mapping proxy
+
+    def _redacted(self, values: dict[str, Any]) -> dict[str, Any] | None:
+        """Return the values changed in place, None if there is nothing to redact."""
         names, texts = self._redactor.clean_names, self._redactor.clean_texts
         doubted = [
             name
@@ -115,17 +119,16 @@ class SpanRedactor:
         ]
         return self._doubted(values, doubted) if doubted else None
 
-    def _in_path(self, attributes: Mapping[str, Any] | None) -> set[str]:
+    def _in_path(self, attributes: dict[str, Any]) -> set[str]:
         """Return what the path of a span has at the sensitive parameters of its route.
 
         ``reset/<token>/`` of Django, ``/invite/{token}`` of Starlette; nearly always nothing.
         """
         found: set[str] = set()
-        if not attributes:
-            return found
         for name in _ROUTES:
-            route = attributes.get(name)
-            if route is None or route in self._plain_routes or type(route) is not str:
+            if name not in attributes or (route := attributes[name]) in self._plain_routes:
+                continue
+            if type(route) is not str:
                 continue
             if routes.secret_groups(route, self._redactor.is_secret):
                 for path_name in _PATHS:
@@ -161,14 +164,18 @@ class SpanRedactor:
                 redactor.remember_clean(names, unknown)
                 return None
         changed = False
-        if any(name in _STATEMENTS for name in names):
+        if not _STATEMENTS.isdisjoint(names) and "parameter" in "\0".join(values):
             parameters = [name for name in values if name.startswith(_PARAMETERS)]
             if parameters and self._belong_to_secret(values):
                 changed = True
                 values.update(dict.fromkeys(parameters, redactor.mask))
         for name in names:
             value = values[name]
-            if redactor.suspects(name) and (shown := redactor.text(name)) != name:
+            if (
+                name not in redactor.clean_names
+                and redactor.suspects(name)
+                and (shown := redactor.text(name)) != name
+            ):
                 values[shown] = redactor.attribute(name, values.pop(name))
                 changed = True
                 continue
