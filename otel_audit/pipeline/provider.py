@@ -22,6 +22,7 @@ from otel_audit.pipeline.logger import AuditLogger, Hook, Redacts
 from otel_audit.pipeline.spool import directory as layout
 from otel_audit.pipeline.spool.status import SpoolStatus, read_status
 from otel_audit.pipeline.spool.writer import SpoolWriter
+from otel_audit.record import search_binary
 
 if TYPE_CHECKING:
     from otel_audit.pipeline.sender import Sender
@@ -53,6 +54,7 @@ class AuditPipeline:
             from otel_audit.redaction.redactor import Redactor
 
             redactor = Redactor(config.redaction)
+        search_binary(getattr(redactor, "data", None))
         self.config = config
         self.health = Health()
         self.directory = (directory or Path(config.spool.directory)).absolute()

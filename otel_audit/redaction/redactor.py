@@ -94,11 +94,9 @@ class Redactor:
     def attribute(self, name: str, value: Any) -> Any:
         """Give what a span attribute may carry: the type stays, a sequence stays a sequence."""
         if type(value) is bytes:
-            text = value.decode("latin-1")
-            redacted = self.field(name, text)
-            return (
-                value if redacted is text or redacted == text else str(redacted).encode("latin-1", "replace")
-            )
+            if self.names.decide(name) == "clean":
+                return self.data(value)
+            return str(self.field(name, value.decode("latin-1"))).encode("latin-1", "replace")
         redacted = self.field(name, value)
         if (
             redacted is not value
@@ -124,6 +122,20 @@ class Redactor:
             self._remember(text)
             return text
         return scrubbed
+
+    def data(self, data: bytes) -> bytes:
+        """Return binary data without the secrets that stand in it as text; the same object if there are none.
+
+        Of more than a record can keep only the beginning is returned.
+        """
+        if len(data) > budget.CHARACTERS:
+            data = data[: budget.CHARACTERS]
+        try:
+            text, encoding = data.decode(), "utf-8"
+        except UnicodeDecodeError:
+            text, encoding = data.decode("latin-1"), "latin-1"
+        scrubbed = self.text(text)
+        return data if scrubbed == text else scrubbed.encode(encoding, "replace")
 
     def statement(self, text: str) -> str:
         """Give a database statement without the literals of sensitive columns and other secrets."""
