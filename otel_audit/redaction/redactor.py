@@ -111,7 +111,7 @@ class Redactor:
 
         What lies beyond the bounds of :mod:`otel_audit.redaction.budget` is left out, and the text says so.
         """
-        return self._text(text, 0)
+        return text if text in self.clean_texts else self._text(text, 0)
 
     def _text(self, text: str, layer: int) -> str:
         """Return a text without secrets; it stood inside ``layer`` others."""

@@ -42,7 +42,7 @@ class SpanRedactor:
         self._redactor = redactor
         self._resources: dict[int, tuple[Resource, Resource]] = {}
         self._scopes: dict[int, tuple[InstrumentationScope, InstrumentationScope]] = {}
-        self._plain_routes: set[str] = set()
+        self._plain_routes: set[str | None] = {None}  # and no route at all
 
     def span(self, span: ReadableSpan) -> ReadableSpan:
         """Give the span, or a copy of it if anything in it is sensitive.
@@ -50,7 +50,8 @@ class SpanRedactor:
         Everything else is kept: ids, times, scope, kind, limits and the counts of what was dropped.
         """
         # A plain dict: to ask the SDK's own mapping for a name that it has not costs a microsecond.
-        values: dict[str, Any] = span.attributes.copy() if span.attributes else {}  # type: ignore[attr-defined]
+        given: Any = span.attributes
+        values: dict[str, Any] = given.copy() if given else {}
         attributes = self._redacted(values) if values else None
         # `events` and `links` copy what they give; nearly every span has neither.
         events = self._events(span.events) if span._events else None
@@ -60,9 +61,10 @@ class SpanRedactor:
         status_text = self._redactor.text(description) if description else description
         resource = self._resource(span.resource)
         scope = span.instrumentation_scope
-        if scope is not None and scope.attributes:
-            scope = self._scope(scope)
-        if hidden := self._in_path(values):
+        if scope is not None:
+            scope = known[1] if (known := self._scopes.get(id(scope))) else self._scope(scope)
+        plain = values.get("http.route") in self._plain_routes and "url.template" not in values
+        if not plain and (hidden := self._in_path(values)):
             attributes = self._without(values if attributes is None else attributes, hidden)
             name = routes.without(name, hidden, self._redactor.mask)
             if status_text:
@@ -136,7 +138,7 @@ class SpanRedactor:
                         found |= routes.secrets(route, self._redactor.text(path), self._redactor.is_secret)
             else:
                 if len(self._plain_routes) >= _KNOWN_ROUTES:
-                    self._plain_routes.clear()
+                    self._plain_routes = {None}
                 self._plain_routes.add(route)
         found.discard(self._redactor.mask)
         return found
@@ -230,9 +232,6 @@ class SpanRedactor:
         return changed
 
     def _scope(self, scope: InstrumentationScope) -> InstrumentationScope:
-        known = self._scopes.get(id(scope))
-        if known is not None:
-            return known[1]
         values = self._attributes(_proxy(scope.attributes))
         redacted = (
             scope
