@@ -49,6 +49,12 @@ INTEGRITY_PREFIX: Final = "audit.integrity."
 CURRENT_SCHEMA: Final = "1"
 
 
+class EventRecordId(str):
+    """The record id on the event a record adds to a span; an application's own event has a plain text."""
+
+    __slots__ = ()
+
+
 class Field(NamedTuple):
     """One value of a record: where it stands in the record, its attribute name, its type."""
 

@@ -102,8 +102,23 @@ def _integer(value: int) -> int | str:
         return hex(value)
 
 
+_search: Callable[[bytes], bytes] | None = None
+
+
+def search_binary(search: Callable[[bytes], bytes] | None) -> None:
+    """Have binary values searched for secrets before they become base64, where no rule can see them."""
+    global _search  # noqa: PLW0603 - of the process, as its pipeline is
+    _search = search
+
+
 def _base64(value: bytes | bytearray | memoryview) -> str:
-    return b64encode(bytes(value)).decode("ascii")
+    data = bytes(value)
+    if _search is not None:
+        try:
+            data = _search(data)
+        except Exception:  # noqa: BLE001 - what could not be searched must not be kept
+            data = b""
+    return b64encode(data).decode("ascii")
 
 
 def _duration(value: datetime.timedelta) -> str:

@@ -25,6 +25,7 @@ from otel_audit.pipeline.spool import directory as layout
 from otel_audit.pipeline.spool.frames import encode_record
 from otel_audit.pipeline.spool.status import SpoolStatus, read_status
 from otel_audit.pipeline.spool.writer import SpoolWriter
+from otel_audit.values import search_binary
 
 if TYPE_CHECKING:
     from otel_audit.pipeline.sender import Sender
@@ -56,6 +57,7 @@ class AuditPipeline:
             from otel_audit.redaction.redactor import Redactor
 
             redactor = Redactor(config.redaction)
+        search_binary(getattr(redactor, "data", None))
         self.config = config
         self.health = Health()
         self.directory = (directory or Path(config.spool.directory)).absolute()

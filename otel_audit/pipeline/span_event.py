@@ -56,7 +56,7 @@ def _whole(record: AuditRecord) -> Mapping[str, AttributeValue]:
         msgspec.json.encode(attributes)
     except UnicodeEncodeError:
         attributes = semconv.to_attributes(repaired(record))
-    return attributes
+    return {**attributes, semconv.RECORD_ID: semconv.EventRecordId(record.id)}
 
 
 def _add_directly(span: Any, name: str, timestamp: int, attributes: dict[str, AttributeValue]) -> bool:
@@ -80,7 +80,7 @@ def _add_directly(span: Any, name: str, timestamp: int, attributes: dict[str, At
 
 def _summary(record: AuditRecord) -> tuple[str, dict[str, AttributeValue]]:
     attributes: dict[str, AttributeValue] = {
-        semconv.RECORD_ID: record.id,
+        semconv.RECORD_ID: semconv.EventRecordId(record.id),
         semconv.ACTION: record.action,
         semconv.OUTCOME: record.outcome,
     }

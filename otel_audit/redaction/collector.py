@@ -125,7 +125,7 @@ def harmless_key_patterns() -> list[str]:
 
 def text_patterns() -> list[tuple[str, str]]:
     """Give what is replaced in texts, each with what stands in its place; ``$1`` is a group that stays."""
-    shapes = _re2(_flat(patterns._WHOLE.pattern))
+    shapes = _re2(_flat(patterns._WHOLE.pattern).replace("|(?P<word>)", ""))
     # Without a check digit to look at, at least the issuer's: dates and most counters begin otherwise.
     card = _re2(re.sub(r"\(\?<?![^()]*\)", "", _flat(patterns._CARD.pattern)))
     card = card.replace(f"[2-6\\x{{ff12}}-\\x{{ff16}}]{patterns._DIGIT}{{3}}", _ISSUER)

@@ -127,7 +127,7 @@ _PERSONAL = pattern(
     """,
     re.VERBOSE,
 )
-_SEGMENT = pattern(r"[^.\[\]]+(?=\]*\Z)")  # `customer.iban` and `customer[iban]` are IBANs
+_SEGMENT = pattern(r"(?<![^.\[\]])[^.\[\]]++(?=\]*+\Z)")  # `customer.iban` and `customer[iban]` are IBANs
 _FORM_PREFIX = pattern(r"\A.*-\d+-")  # `form-0-iban`
 _LARGEST_ROW_KEY: Final = 10_000_000
 _NUMBER_TEXT = pattern(r"\d{1,12}(?:[.,]\d{1,12})?")

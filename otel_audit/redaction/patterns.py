@@ -18,7 +18,7 @@ _WHOLE = pattern(
     r"""
       -----BEGIN[A-Z0-9 ]{0,40}PRIVATE[ ]KEY(?:[ ]BLOCK)?-----[\s\S]*?
         (?:-----END[A-Z0-9 ]{0,40}PRIVATE[ ]KEY(?:[ ]BLOCK)?-----|\Z)
-    | \beyJ[A-Za-z0-9_-]{8,}+\.[A-Za-z0-9_-]{4,}+(?:\.[A-Za-z0-9_-]*+)*+
+    | \beyJ[A-Za-z0-9_-]{8,}+(?:\.[A-Za-z0-9_-]{4,}+(?:\.[A-Za-z0-9_-]*+)*+|(?P<word>))
     | \b(?:AKIA|ASIA|ABIA|ACCA)[A-Z0-9]{16}\b
     | \b(?:gh[pousr]_[A-Za-z0-9]{20,}+ | github_pat_[A-Za-z0-9_]{20,}+ | glpat-[A-Za-z0-9_-]{16,}+
         | xox[abeoprs]-[A-Za-z0-9-]{10,}+ | [srp]k_(?:live|test)_[A-Za-z0-9]{10,}+ | whsec_[A-Za-z0-9]{16,}+
@@ -92,6 +92,13 @@ _ISSUERS: Final = (
 SMALLEST_CARD: Final = 10**12
 """No smaller integer is a card number."""
 
+# An address inside a parameter, quoted once or more, or inside JSON.
+_QUOTED_AUTHORITY = pattern(
+    r"(%(?:25)*+3A(?:%(?:25)*+2F){2}|:\\/\\/)((?:(?!%(?:25)*+(?:2F|3F|23|22|27))[^\s/&?#\"'<>\\])++)",
+    re.IGNORECASE,
+)
+_AT = pattern(r"@|%(?:25)*+40", re.IGNORECASE)
+
 _FAILING_ROW = pattern(r"(Failing row contains \()([\s\S]*?)(\)\.?\s*(?:\n|$)|\Z)")
 
 
@@ -135,7 +142,8 @@ def _is_credential(scheme: str, value: str) -> bool:
 
 def scrub(text: str, mask: str, *, ibans: bool = True) -> str:
     """Replace every secret that shows by its shape, and every IBAN if asked."""
-    text = _WHOLE.sub(lambda _: mask, text)
+    # A word that begins like a token and is none is matched, too: it would be followed from each `eyJ` in it.
+    text = _WHOLE.sub(lambda match: mask if match["word"] is None else match.group(), text)
 
     def credential(match: re.Match[str]) -> str:
         scheme, space, value = match.groups()
@@ -144,14 +152,16 @@ def scrub(text: str, mask: str, *, ibans: bool = True) -> str:
     text = _SCHEME.sub(credential, text)
     if "@" in text:
         text = _AUTHORITY.sub(lambda match: _without_userinfo(match.group(), mask), text)
+    if "%" in text or ":\\/" in text:
+        text = _QUOTED_AUTHORITY.sub(lambda match: match[1] + _without_userinfo(match[2], mask), text)
     text = _FAILING_ROW.sub(lambda match: match[1] + mask + match[3], text)
     text = scrub_cards(text, mask)
     return scrub_ibans(text, mask) if ibans else text
 
 
 def _without_userinfo(authority: str, mask: str) -> str:
-    userinfo, at, host = authority.rpartition("@")
-    return mask + at + host if at and userinfo else authority
+    marks = [found.start() for found in _AT.finditer(authority)]
+    return mask + authority[marks[-1] :] if marks and marks[-1] else authority
 
 
 def scrub_cards(text: str, mask: str) -> str:
@@ -200,14 +210,18 @@ def may_hold_secret(text: str) -> bool:
             or "'" in lower
             or "--" in lower
             or ">" in lower
-            or "%3" in lower
+            or "%" in lower
+            or "|" in lower
+            or "\n" in lower
+            or " -" in lower
+            or "│" in lower
         )
         and _may_hold_name(lower)
     )
 
 
 _SHORTEST_SHAPE: Final = 10  # "Basic YTpi"
-_BESIDE = pattern("[=:\"'>]|--")
+_BESIDE = pattern("[=:\"'>：＝﹕﹦\n|%-]")
 
 
 def _may_hold_shape(lower: str) -> bool:
@@ -233,7 +247,8 @@ def _may_hold_shape(lower: str) -> bool:
         or ("_" in lower and _may_hold_underscored(lower))
         or ("-" in lower and _may_hold_hyphenated(lower))
         or ("." in lower and ("sg." in lower or "ya29." in lower or "hvs." in lower or "hvb." in lower))
-        or ("@" in lower and "://" in lower)
+        or ("@" in lower and ("://" in lower or ":\\/" in lower))
+        or ("%" in lower and "40" in lower and "2f" in lower)
         or (_EIGHT_DIGITS.search(lower) is not None and _CARD_OR_IBAN.search(lower) is not None)
     )
 
@@ -324,6 +339,9 @@ def _may_hold_name(lower: str) -> bool:
         or "chave" in lower
         or "cle_" in lower
         or (not lower.isascii() and _FOREIGN_NAME.search(lower) is not None)
+        or "duplicate entry" in lower
+        or "already exists" in lower
+        or (" -" in lower and _PROGRAM.search(lower) is not None)
         or ("%" in lower and _PERCENT_ENCODED.search(lower) is not None)
         or "\\u00" in lower
     )
@@ -337,6 +355,7 @@ _FOREIGN_NAME = pattern(
     r"kennwö|schlüss|secrète|clé|парол|секрет|токен|パスワ|パスコ|パスフ|トークン|シークレ|暗証|合言葉|秘密|密码|密碼|口令|令牌|密钥|密鑰"
 )
 _PERCENT_ENCODED = pattern(r"%[2-7][0-9a-f]")  # not the %s of a statement
+_PROGRAM = pattern(r"curl|wget|lftp|smbclient|mysql|mariadb|sshpass|login|redis-cli|ldap|7z")
 # Every card number and IBAN has eight digits in a row or in groups of four: that is quickly seen.
 _EIGHT_DIGITS = pattern(r"[0-9]{4}(?:[^0-9a-z\n]{1,3}[0-9]{4}|[0-9]{4})")
 _CARD_OR_IBAN = pattern(

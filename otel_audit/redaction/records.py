@@ -123,7 +123,7 @@ class RecordRedactor:
             values += (target.type, target.id)
         known = self._redactor.clean_texts
         texts = {value for value in values if type(value) is str and value not in known}
-        if self._redactor.suspects("\n".join(texts)):
+        if self._redactor.suspects("\0".join(texts)):
             return False
         self._redactor.remember_clean((), texts)
         return True

@@ -272,6 +272,29 @@ def test_the_full_event_of_a_record_carries_nothing_sensitive(tmp_path: Path, si
     assert_clean(sink.received)
 
 
+def test_binary_values_are_searched_before_they_become_base64(tmp_path: Path) -> None:
+    pipeline = started(tmp_path, "http://127.0.0.1:9/v1/audit")
+    data = b"\x00\xff note password=" + SECRET.encode() + b"\x00 " + CANARY.encode()
+    record = pipeline.logger.record(
+        "shop.order.update",
+        "UPDATE",
+        changes=[Change("document", data, memoryview(data))],
+        image={"document": data, "blob": b"\x00\xff\x10"},
+        attributes={"list": [bytearray(data)]},
+    )
+    assert record.image["blob"] == base64.b64encode(b"\x00\xff\x10").decode()
+    texts = [
+        record.changes[0].old,
+        record.changes[0].new,
+        record.image["document"],
+        record.attributes["list"][0],
+    ]
+    for text in texts:
+        found = base64.b64decode(text)
+        assert SECRET.encode() not in found
+        assert CANARY.encode() in found
+
+
 def test_when_redaction_itself_fails_the_values_are_not_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
