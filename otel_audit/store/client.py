@@ -139,13 +139,22 @@ class StoreClient:
         return self._send(address, sql.encode())
 
     def _send(self, query: str, body: bytes) -> bytes:
+        response, answer = self._exchange(query, body)
+        # The server may have been about to start when its token was looked for.
+        if response.headers.get("X-ClickHouse-Exception-Code") == _AUTHENTICATION_FAILED and self._look_up():
+            response, answer = self._exchange(query, body)
+        if response.status != 200:
+            raise self._refused(response, answer)
+        return answer
+
+    def _exchange(self, query: str, body: bytes) -> tuple[http.client.HTTPResponse, bytes]:
         for attempt in (1, 2):
             connection: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
             fresh = connection is None or connection.sock is None
             if connection is None:
                 connection = self._connect()
             if fresh:
-                self._local.headers = self._headers | self._found()
+                self._look_up()
             try:
                 connection.request("POST", f"{self._path}?{query}", body, self._local.headers)
                 response = connection.getresponse()
@@ -157,14 +166,15 @@ class StoreClient:
                     continue
                 raise StoreError(self._unreachable(error)) from error
             break
-        if response.status != 200:
-            raise self._refused(response, answer)
-        return answer
+        return response, answer
 
-    def _found(self) -> dict[str, str]:
-        """Look for a server of this user, if no credentials were given: it may have started meanwhile."""
+    def _look_up(self) -> bool:
+        """Look for a server of this user, if no credentials were given; return whether its token is new."""
         token = find(self._host, self._port) if self._looks_up else ""
-        return {"Authorization": f"Bearer {token}"} if token else {}
+        headers = self._headers | ({"Authorization": f"Bearer {token}"} if token else {})
+        changed = headers != getattr(self._local, "headers", None)
+        self._local.headers = headers
+        return changed
 
     def _connect(self) -> http.client.HTTPConnection:
         timeout = self.config.timeout or None
