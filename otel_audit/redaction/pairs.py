@@ -165,6 +165,8 @@ class PairScanner:
         return self._names.decide(label) if label else found
 
     def _removes(self, sensitivity: Sensitivity, value: str) -> bool:
+        if sensitivity == "ambiguous":  # of a number that says little the words after it say no more
+            value = value.split(None, 1)[0] if value.strip() else value
         return value != self._mask and removes_from_text(sensitivity, value)
 
     def _value(self, text: str, match: re.Match[str], lines: _Lines) -> tuple[int, int]:
