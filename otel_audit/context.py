@@ -10,16 +10,18 @@ from __future__ import annotations
 import os
 import sys
 import time
+import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar, Token
+from functools import partial
 from typing import Any, Final, Protocol
 
 import msgspec
 from opentelemetry.trace import INVALID_SPAN, Span, get_current_span
 
 from otel_audit.location import application_function
-from otel_audit.record import UNKNOWN, Actor, Request, Source
+from otel_audit.record import UNKNOWN, Actor, Origin, Request, Source
 from otel_audit.values import Conversion, text
 
 
@@ -34,6 +36,7 @@ class ContextFields(msgspec.Struct, frozen=True):
     system: str = ""
     attributes: dict[str, Any] = {}
     truncated: bool = False
+    origin: Origin | None = None
 
 
 def actor_of(value: Any, convert: Conversion) -> Actor:
@@ -71,16 +74,21 @@ class AuditContext:
     """A scope, and the explicit values laid over it, innermost last.
 
     ``span`` stands in where no span is current: the body of a streaming response runs after its span ended.
+    ``pinned`` is what :meth:`notice` gave when the work was handed over to where this context is used; it
+    keeps saying who acted then. ``ended``: the block that laid values over no scope has been left.
     """
 
-    __slots__ = ("_noticing", "overrides", "scope", "span")
+    __slots__ = ("__weakref__", "_noticing", "ended", "overrides", "pinned", "scope", "span")
 
     def __init__(
         self,
         scope: Scope | None,
         overrides: tuple[dict[str, Any], ...] = (),
         span: Span | None = None,
+        pinned: object = None,
     ) -> None:
+        self.ended = False
+        self.pinned = pinned
         self.scope = scope
         self.overrides = overrides
         self.span = span
@@ -89,13 +97,15 @@ class AuditContext:
 
     def notice(self) -> object:
         """Take down who acts now; give it to :meth:`fields` later."""
+        if self.pinned is not None:
+            return self.pinned
         return None if self._noticing is None else self._noticing.notice()
 
     def who(self) -> tuple[Actor, str]:
         """Say who acts now, and the id of the request: all that a span is told."""
-        if self._noticing is not None and not self.overrides:
+        if self._noticing is not None and not self.overrides and self.pinned is None:
             return self._noticing.who()
-        fields = self.fields()
+        fields = self.fields(self.pinned)
         return fields.actor, fields.request.id
 
     def fields(self, noticed: object = None) -> ContextFields:
@@ -105,7 +115,7 @@ class AuditContext:
         elif self._noticing is None:
             fields = self.scope.fields()
         else:
-            fields = self._noticing.fields(noticed)
+            fields = self._noticing.fields(self.pinned if noticed is None else noticed)
         for override in self.overrides:
             if "attributes" in override:
                 override = override | {"attributes": fields.attributes | override["attributes"]}
@@ -114,35 +124,43 @@ class AuditContext:
 
 
 class ProcessScope:
-    """The scope outside any request: the command this process runs, as a ``system`` actor."""
+    """The scope outside any known piece of work: the service this process belongs to, by ``service.name``.
 
-    def __init__(self, name: str = "") -> None:
-        self._fields = ContextFields()
-        self.name = name
+    Where nobody has named the service, the application's own script acts, as a ``system`` actor:
+    ``python fix_prices.py``. A server's or a tool's script is not who acts.
+    """
+
+    def __init__(self) -> None:
+        self.service: Callable[[], str] | None = None
+        """Gives the ``service.name`` of this process; asked for each record made outside a scope."""
+        self._service = ""
+        self._fields: ContextFields | None = None
 
     @property
     def name(self) -> str:
-        return self._fields.actor.id
-
-    @name.setter
-    def name(self, name: str) -> None:
-        self._fields = ContextFields(actor=Actor(id=text(name or _process_name()), type="system"))
+        """The id of the actor."""
+        return self.fields().actor.id
 
     def fields(self) -> ContextFields:
-        """Give the ``system`` actor of this process."""
+        """Return the service of this process as the actor."""
+        service = "" if self.service is None else self.service()
+        if self._fields is None or service != self._service:
+            self._service, self._fields = service, ContextFields(actor=_process_actor(service))
         return self._fields
 
 
-def _process_name() -> str:
-    arguments = getattr(sys, "argv", None) or [""]
-    program = os.path.basename(arguments[0]) or "python"
-    if program == "__main__.py":  # python -m package
-        program = os.path.basename(os.path.dirname(arguments[0])) or program
-    if program in ("manage.py", "django-admin", "django") and len(arguments) > 1:
-        return f"{program} {arguments[1]}"
-    return program
+def _process_actor(service: str) -> Actor:
+    if not service or service.partition(":")[0] == UNKNOWN_SERVICE:
+        # Looked at as late as this: a worker that is spawned gets its arguments after it has begun.
+        script = os.path.basename((getattr(sys, "argv", None) or [""])[0])
+        if script.endswith(".py") and script not in _STARTERS:
+            return Actor(id=text(script), type="system")
+    return Actor(id=text(service) or UNKNOWN_SERVICE, type="service")
 
 
+UNKNOWN_SERVICE: Final = "unknown_service"
+"""What OpenTelemetry calls a service that nobody has named; ``:`` and a program may follow."""
+_STARTERS: Final = frozenset({"__main__.py", "manage.py"})
 process_scope: Final = ProcessScope()
 _current: ContextVar[AuditContext | None] = ContextVar("otel_audit_context", default=None)
 
@@ -208,6 +226,108 @@ def leave_scope(token: Token[AuditContext | None]) -> None:
     _current.reset(token)
 
 
+def without_context() -> Token[AuditContext | None]:
+    """Stand outside any work, as for starting a worker; give the token to :func:`leave_scope`."""
+    return _current.set(None)
+
+
+def handed_over() -> AuditContext | None:
+    """Return the current context for a call that will run elsewhere, as it is now; None outside any.
+
+    Who acts stays who acts now, also if a login or logout comes before the call does.
+    """
+    context = _current.get()
+    if context is None:
+        return None
+    span = get_current_span()
+    return AuditContext(
+        context.scope,
+        context.overrides,
+        context.span if span is INVALID_SPAN else span,
+        context.notice(),
+    )
+
+
+class StarterScope:
+    """A thread of the application's own: its starter acts while the work that started it goes on.
+
+    What it does afterwards is done by the service, and the record says whose work began it (``origin``): a
+    thread that goes on may by then work for anybody. The starter's scope is not kept alive. A scope says that
+    its work is over by an attribute ``ended``.
+    """
+
+    __slots__ = ("__weakref__", "_origin", "_overrides", "_pinned", "_scope", "_span")
+
+    def __init__(self, context: AuditContext) -> None:
+        self._overrides = context.overrides
+        self._span = context.span
+        self._pinned = context.pinned
+        # Without a scope the block of values is what goes on, or is over.
+        scope: Any = context if context.scope is None else context.scope
+        self._scope: Callable[[], Any] = partial(_itself, scope)
+        if not isinstance(scope, StarterScope):
+            with suppress(TypeError):  # a scope of others, with slots
+                self._scope = weakref.ref(scope)
+        self._origin = _origin(context)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the starter's work is over."""
+        return self._context() is None
+
+    def _context(self) -> AuditContext | None:
+        """Return the starter's context while it goes on."""
+        scope = self._scope()
+        if scope is None:
+            return None
+        if isinstance(scope, AuditContext):
+            context = scope
+        else:
+            context = AuditContext(scope, self._overrides, self._span, self._pinned)
+        if not getattr(scope, "ended", False):
+            return context
+        with suppress(Exception):  # somebody's scope; what was known at the start stays
+            self._origin = _origin(context)  # authenticated, maybe, after the thread was started
+        self._scope = _gone
+        return None
+
+    def notice(self) -> object:
+        """Take down whether the starter still acts, and as whom."""
+        context = self._context()
+        return _OVER if context is None else (context, context.notice())
+
+    def who(self) -> tuple[Actor, str]:
+        """Say who acts now, and the id of the request."""
+        fields = self.fields()
+        return fields.actor, fields.request.id
+
+    def fields(self, noticed: object = None) -> ContextFields:
+        """Resolve the starter, or the service and where its work came from."""
+        if noticed is None:
+            noticed = self.notice()
+        if isinstance(noticed, tuple):
+            context, inner = noticed
+            fields: ContextFields = context.fields(inner)
+            return fields
+        return msgspec.structs.replace(process_scope.fields(), origin=self._origin)
+
+
+_OVER: Final = "over"
+
+
+def _itself(scope: Any) -> Any:
+    return scope
+
+
+def _gone() -> None:
+    return None
+
+
+def _origin(context: AuditContext) -> Origin:
+    fields = context.fields()
+    return fields.origin or Origin(fields.actor.id, fields.actor.name, fields.request.id)
+
+
 @contextmanager
 def context(
     *,
@@ -251,11 +371,16 @@ def context(
     if outer is None:
         token = _current.set(AuditContext(None, (override,)))
     else:
-        token = _current.set(AuditContext(outer.scope, (*outer.overrides, override), outer.span))
+        token = _current.set(
+            AuditContext(outer.scope, (*outer.overrides, override), outer.span, outer.pinned)
+        )
+    inside = _current.get()
     try:
         yield
     finally:
         _current.reset(token)
+        if inside is not None:
+            inside.ended = True
 
 
 def _known(actor: Actor, convert: Conversion) -> Actor:

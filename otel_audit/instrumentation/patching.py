@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable
 from importlib import import_module
+from types import FunctionType, ModuleType
 from typing import Any, Final, NamedTuple
 
 _ABSENT: Final = object()
@@ -33,7 +34,7 @@ class AppliedPatches:
     """The patches in force, and how each attribute was before."""
 
     def __init__(self) -> None:
-        self._undo: list[tuple[Any, str, Any]] = []
+        self._undo: list[tuple[Any, str, Any, Any]] = []
 
     def apply(self, patches: Iterable[Patch]) -> None:
         """Apply ``patches`` in order; if one fails, take all back and raise."""
@@ -47,20 +48,30 @@ class AppliedPatches:
                     raise AttributeError(
                         f"{patch.target} does not exist in the installed version of the library"
                     )
-                self._undo.append((owner, name, vars(owner).get(name, _ABSENT)))
-                setattr(owner, name, patch.wrap(original))
+                wrapped = patch.wrap(_callable(original, owner))
+                self._undo.append((owner, name, vars(owner).get(name, _ABSENT), wrapped))
+                setattr(owner, name, wrapped)
         except BaseException:
             self.undo()
             raise
 
-    def undo(self) -> None:
-        """Restore every attribute, last first."""
+    def undo(self, *, only_ours: bool = False) -> None:
+        """Restore every attribute, last first; with ``only_ours`` none that was wrapped by others since."""
         while self._undo:
-            owner, name, previous = self._undo.pop()
+            owner, name, previous, wrapped = self._undo.pop()
+            if only_ours and vars(owner).get(name) is not wrapped:
+                continue
             if previous is _ABSENT:
                 delattr(owner, name)
             else:
                 setattr(owner, name, previous)
+
+
+def _callable(original: Any, owner: Any) -> Any:
+    """Return what a class has as it is called through it: wrapt's wrappers would not find the instance else."""
+    if type(owner) is ModuleType or type(original) is FunctionType or not hasattr(original, "__wrapped__"):
+        return original
+    return original.__get__(None, owner)
 
 
 def _resolve(target: str) -> tuple[Any, str]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from otel_audit import forks
 from otel_audit.config.model import AuditConfig
-from otel_audit.context import locate_code
+from otel_audit.context import locate_code, process_scope
 from otel_audit.errors import SpoolError
 from otel_audit.pipeline import identity, metrics, process_end
 from otel_audit.pipeline.health import Health
@@ -54,6 +54,7 @@ class AuditPipeline:
             from otel_audit.redaction.redactor import Redactor
 
             redactor = Redactor(config.redaction)
+        process_scope.service = identity.service_name
         self.config = config
         self.health = Health()
         self.directory = (directory or Path(config.spool.directory)).absolute()

@@ -22,7 +22,8 @@ _TEXTS: Final = ("message", "error", "reason")
 _CONTEXT_TEXTS: Final = (
     ("request", ("path", "route", "view", "id")),
     ("source", ("user_agent",)),
-    ("actor", ("id", "name", "on_behalf_of")),
+    ("actor", ("id", "name", "on_behalf_of", "on_behalf_of_name", "roles")),
+    ("origin", ("actor", "name", "request")),
 )
 
 
@@ -46,6 +47,8 @@ class RecordRedactor:
                 replaced[name] = redacted
         for name, members in _CONTEXT_TEXTS:
             part = getattr(record, name)
+            if part is None:
+                continue
             found = {
                 member: redacted
                 for member in members
@@ -100,7 +103,11 @@ class RecordRedactor:
         request, actor = record.request, record.actor
         values += (record.message, record.error, record.reason, record.source.user_agent)
         values += (request.path, request.route, request.view, request.id)
-        values += (actor.id, actor.name, actor.on_behalf_of, "" if target is None else target.id)
+        values += (actor.id, actor.name, "" if target is None else target.id)
+        if actor.on_behalf_of or actor.on_behalf_of_name or actor.roles:
+            values += (actor.on_behalf_of, actor.on_behalf_of_name, actor.roles)
+        if record.origin is not None:
+            values += msgspec.structs.astuple(record.origin)
         known = self._redactor.clean_texts
         texts = {value for value in values if type(value) is str and value not in known}
         if self._redactor.suspects("\n".join(texts)):

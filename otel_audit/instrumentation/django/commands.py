@@ -28,11 +28,13 @@ def in_command_scope(original: Callable[..., Any]) -> Callable[..., Any]:
             return original(command, *args, **kwargs)
         view = f"{type(command).__module__}.{type(command).__qualname__}"
         overrides = () if outer is None else outer.overrides
-        token = enter_context(AuditContext(CommandScope(actor, view), overrides))
+        inside = CommandScope(actor, view)
+        token = enter_context(AuditContext(inside, overrides))
         try:
             return original(command, *args, **kwargs)
         finally:
             leave_scope(token)
+            inside.ended = True
 
     return execute
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any, ClassVar, Final
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
@@ -97,7 +98,9 @@ class RequestCapture:
             body = AuditContext(context.scope, context.overrides, get_current_span())
             content: Any = response.streaming_content
             stream = in_context_async if response.is_async else in_context
-            response.streaming_content = stream(content, body)
+            response.streaming_content = stream(content, body, partial(_end, context))
+        else:
+            _end(context)
         if self._record_denials and response.status_code in DENYING:
             self._denied(request, response)
 
@@ -147,6 +150,9 @@ class AuditMiddleware:
         try:
             response: HttpResponseBase = self.get_response(request)
             capture.finish(context, request, response)
+        except BaseException:
+            _end(context)
+            raise
         finally:
             leave_scope(token)
         return response
@@ -157,9 +163,18 @@ class AuditMiddleware:
         try:
             response: HttpResponseBase = await self.get_response(request)
             capture.finish(context, request, response)
+        except BaseException:
+            _end(context)
+            raise
         finally:
             leave_scope(token)
         return response
+
+
+def _end(context: AuditContext) -> None:
+    """Note that a request is over: threads it has started work for themselves from now on."""
+    if isinstance(context.scope, RequestScope):
+        context.scope.ended = True
 
 
 AUDIT_MIDDLEWARE: Final = f"{AuditMiddleware.__module__}.{AuditMiddleware.__qualname__}"

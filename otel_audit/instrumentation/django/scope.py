@@ -62,6 +62,7 @@ class RequestScope:
     """
 
     __slots__ = (
+        "__weakref__",
         "_address",
         "_answer",
         "_key",
@@ -72,12 +73,14 @@ class RequestScope:
         "_user_actor",
         "_user_shown",
         "_user_values",
+        "ended",
         "id",
         "request",
     )
 
     def __init__(self, request: HttpRequest, settings_: ScopeSettings) -> None:
         self.request = request
+        self.ended = False
         self._settings = settings_
         header = settings_.request_id_header
         forwarded = forwarded_request_id(request.META.get(header, "")) if header else ""
@@ -180,12 +183,13 @@ class RequestScope:
 
 
 class CommandScope:
-    """A management command: a ``system`` actor, and the command's class as the way through."""
+    """A management command or a task: a ``system`` actor, and the command's class as the way through."""
 
-    __slots__ = ("_fields",)
+    __slots__ = ("__weakref__", "_fields", "ended")
 
     def __init__(self, actor: Actor, view: str) -> None:
         self._fields = ContextFields(actor=actor, request=Request(view=view))
+        self.ended = False
 
     def fields(self) -> ContextFields:
         """Give the command, and the process it runs in."""
