@@ -346,7 +346,7 @@ def context(
 
     Args:
         actor: an :class:`Actor`, the id of a user, or a user object with a primary key.
-        on_behalf_of: the id of the user the actor acts for.
+        on_behalf_of: the user the actor acts for: an id, or an :class:`Actor`, whose name is kept as well.
         reason: why; stands on every record made inside.
         tenant, system: override the configured ones.
         attributes: anything else, kept on the record as the application's own.
@@ -358,7 +358,10 @@ def context(
         override["actor"] = _known(actor_of(actor, convert), convert)
     if on_behalf_of is not None:
         base = override.get("actor") or (outer.fields() if outer else process_scope.fields()).actor
-        override["actor"] = msgspec.structs.replace(base, on_behalf_of=convert.text(on_behalf_of))
+        customer = actor_of(on_behalf_of, convert)
+        override["actor"] = msgspec.structs.replace(
+            base, on_behalf_of=customer.id, on_behalf_of_name=customer.name
+        )
     for name, value in (("reason", reason), ("tenant", tenant), ("system", system)):
         if value is not None:
             override[name] = convert.text(value)

@@ -68,7 +68,7 @@ class AppliedPatches:
 
 
 def _callable(original: Any, owner: Any) -> Any:
-    """Return what a class has as it is called through it: wrapt's wrappers would not find the instance else."""
+    """Return a class's attribute as it is called through the class, which wrapt's wrappers depend on."""
     if type(owner) is ModuleType or type(original) is FunctionType or not hasattr(original, "__wrapped__"):
         return original
     return original.__get__(None, owner)

@@ -356,7 +356,7 @@ def test_a_task_acts_by_its_name_and_one_called_eagerly_is_its_callers() -> None
 
     app = celery.Celery("shop", broker="memory://", set_as_current=False)
 
-    @app.task(name="shop.fail")
+    @app.task(name="shop.fail")  # type: ignore[untyped-decorator]
     def fail() -> None:
         raise ZeroDivisionError(current_fields().actor.type, current_fields().actor.id)
 

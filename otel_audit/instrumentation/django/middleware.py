@@ -59,7 +59,7 @@ class RequestCapture:
 
     def __init__(self, config: AuditConfig, logger: Callable[[], AuditLogger | None]) -> None:
         self._logger = logger
-        self._scope_settings = ScopeSettings.of(config, Redactor(config.redaction).field)
+        self.settings = ScopeSettings.of(config, Redactor(config.redaction).field)
         self._record_denials = config.django.auth_events
 
     def start(self) -> None:
@@ -72,7 +72,7 @@ class RequestCapture:
 
     def scope(self, request: HttpRequest) -> RequestScope:
         """Make the scope of ``request``."""
-        return RequestScope(request, self._scope_settings)
+        return RequestScope(request, self.settings)
 
     def load_middleware(self, original: Callable[..., None]) -> Callable[..., None]:
         """Wrap ``BaseHandler.load_middleware``: it reads a list with our middleware in it."""

@@ -39,6 +39,8 @@ class ScopeSettings(msgspec.Struct, frozen=True, eq=False):
     request_id_header: str
     hmac_key: str
     redact: Callable[[str, str], Any]
+    impersonator_key: str = ""
+    roles: bool = False
 
     @classmethod
     def of(cls, config: AuditConfig, redact: Callable[[str, str], Any]) -> ScopeSettings:
@@ -50,6 +52,8 @@ class ScopeSettings(msgspec.Struct, frozen=True, eq=False):
             request_id_header=f"HTTP_{header.upper().replace('-', '_')}" if header and trusted else "",
             hmac_key=config.redaction.hmac_key,
             redact=redact,
+            impersonator_key=config.context.impersonator_session_key,
+            roles=config.context.actor_roles,
         )
 
 
@@ -68,6 +72,7 @@ class RequestScope:
         "_key",
         "_phase",
         "_phases",
+        "_real",
         "_settings",
         "_user",
         "_user_actor",
@@ -87,6 +92,7 @@ class RequestScope:
         self.id = forwarded or new_record_id()
         self._phase = 0
         self._phases: list[Actor] = []
+        self._real: Actor | None = None
         self._address: tuple[str, str] | None = None
         self._key: tuple[Any, ...] | None = None
         self._answer = _NOTHING
@@ -108,12 +114,15 @@ class RequestScope:
                 self._user_actor
             )  # asked at every write and span: the same lazy object, evaluated as before
         user = evaluated_user(self.request)
-        if user is not None and user is self._user:
+        if user is not None and user is self._user and not self._settings.impersonator_key:
             return self._user_actor
-        actor = request_actor(self.request, user)
+        chosen = self._settings
+        actor = request_actor(
+            self.request, user, chosen.impersonator_key, roles=chosen.roles, real=self._real
+        )
         if user is not None and actor.type == "user":
             self._user, self._user_actor = user, actor
-            if type(shown) is SimpleLazyObject:
+            if type(shown) is SimpleLazyObject and not chosen.impersonator_key:
                 self._user_shown, self._user_values = shown, object.__getattribute__(shown, "__dict__")
         return actor
 
@@ -126,9 +135,20 @@ class RequestScope:
         actor = self.actor
         return actor if actor.type == "user" else self._phase
 
-    def logged_in(self) -> None:
-        """Begin a new phase: the request's user has just been replaced."""
-        self._end_phase(actor_before_login(self.request))
+    def logged_in(self, *, taken_over: bool = False) -> None:
+        """Begin a new phase: the request's user has just been replaced.
+
+        ``taken_over``: by the user before, who goes on acting.
+        """
+        before = actor_before_login(self.request)
+        self._end_phase(before)
+        if self._user is not None:
+            before = self._user_actor
+        self._real = _without_customer(before) if taken_over and before.type == "user" else None
+
+    def look_again(self) -> None:
+        """Forget who acts: the session has come to say so by now."""
+        self._real = self._user = self._user_shown = None
 
     def logged_out(self, actor: Actor) -> None:
         """Begin a new phase: up to now it was ``actor``."""
@@ -180,6 +200,10 @@ class RequestScope:
             path=shown_path(request.path, getattr(match, "kwargs", None) or {}, self._settings.redact),
             view=view_name(match.func) if match is not None else "",
         )
+
+
+def _without_customer(actor: Actor) -> Actor:
+    return msgspec.structs.replace(actor, on_behalf_of="", on_behalf_of_name="")
 
 
 class CommandScope:
