@@ -221,6 +221,7 @@ def test_an_entry_says_what_the_record_said(store: AuditStore) -> None:
         ["number", "holder"],
         ["shop.Order/7"],
     )
+    assert (entry.actor_known_as, entry.customer_known_as) == ("", "ana")
 
 
 def test_records_come_back_as_they_were_signed(store: AuditStore) -> None:
