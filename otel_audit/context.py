@@ -95,6 +95,11 @@ class AuditContext:
         # Not isinstance(): a check against a protocol costs more than the rest of a request's scope.
         self._noticing: NoticingScope | None = scope if hasattr(scope, "notice") else None  # type: ignore[assignment]
 
+    @property
+    def is_noticing(self) -> bool:
+        """Whether the actor may change while the work goes on, as a request's may."""
+        return self._noticing is not None
+
     def notice(self) -> object:
         """Take down who acts now; give it to :meth:`fields` later."""
         if self.pinned is not None:
@@ -311,6 +316,26 @@ class StarterScope:
             return fields
         return msgspec.structs.replace(process_scope.fields(), origin=self._origin)
 
+    @classmethod
+    def of_parent(cls, context: AuditContext) -> StarterScope:
+        """Make the scope of a process that was forked in the middle of a request, which is its parent's."""
+        scope = cls(context)
+        scope._scope = _gone
+        return scope
+
+
+def _leave_request_to_parent() -> None:
+    """Stand outside the request a process was forked in: it may be the worker of a pool.
+
+    A command or a task goes on in the processes it forks.
+    """
+    context = _current.get()
+    if context is not None and context.is_noticing:
+        with suppress(Exception):
+            _current.set(AuditContext(StarterScope.of_parent(context)))
+
+
+os.register_at_fork(after_in_child=_leave_request_to_parent)
 
 _OVER: Final = "over"
 

@@ -46,6 +46,7 @@ class _Handovers:
         if not cls.users:
             threads.Handing.over = True
             cls.patches.apply(threads.table())
+            threads.watch_process_pools()
             celery_tasks.watch()
         cls.users += 1
 
@@ -55,6 +56,7 @@ class _Handovers:
         if not cls.users:
             celery_tasks.unwatch()
             threads.Handing.over = False
+            threads.Handing.process_pools.undo(only_ours=True)
             cls.patches.undo(only_ours=True)  # OpenTelemetry wraps them as well
 
 

@@ -332,6 +332,38 @@ def test_another_instrumentation_of_threads_goes_together_with_ours(
             instrumented.uninstrument()
 
 
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_a_call_handed_to_another_process_takes_along_who_asked_for_it(method: str) -> None:
+    from concurrent.futures import ProcessPoolExecutor
+
+    with ProcessPoolExecutor(1, multiprocessing.get_context(method)) as pool:
+        with visit("ana"), context(reason="export"):
+            fields = pool.submit(current_fields).result()
+            assert (fields.actor, fields.reason) == (Actor("ana", "user"), "export")
+        assert pool.submit(current_context).result() is None
+        with visit("ben"):
+            assert list(pool.map(who_of, [1])) == ["ben"]
+
+
+def who_of(number: int) -> str:
+    return who()
+
+
+def test_a_process_forked_in_a_request_is_the_services_and_says_who_began_it() -> None:
+    def in_child(pipe: Any) -> None:
+        pipe.send(current_fields())
+
+    mine, theirs = multiprocessing.Pipe()
+    with visit("ana"), context(reason="export"):
+        process = multiprocessing.get_context("fork").Process(target=in_child, args=(theirs,))
+        process.start()
+        fields: ContextFields = mine.recv()
+        process.join()
+        assert who() == "ana"
+    assert fields.actor == process_scope.fields().actor
+    assert (fields.origin, fields.reason) == (Origin("ana", "", "request of ana"), "")
+
+
 def test_celery_is_not_imported_for_its_tasks() -> None:
     code = (
         "import sys; from otel_audit.config.model import AuditConfig\n"
