@@ -13,6 +13,7 @@ from typing import Any, Final
 from otel_audit.context import (
     AuditContext,
     ContextFields,
+    StarterScope,
     current_context,
     enter_context,
     leave_scope,
@@ -74,11 +75,12 @@ def _connect(signals: Any) -> None:
 
 def _begin(sender: Any = None, task_id: Any = None, **kwargs: Any) -> None:
     outer = current_context()
-    if outer is not None and outer.scope is not None:
+    scope = None if outer is None else outer.scope
+    if scope is not None and not (isinstance(scope, StarterScope) and scope.ended):
         return  # called eagerly by a request or a command: that is who acts
-    scope = TaskScope(str(getattr(sender, "name", "") or type(sender).__name__))
+    task = TaskScope(str(getattr(sender, "name", "") or type(sender).__name__))
     overrides = () if outer is None else outer.overrides
-    _Running.tasks[str(task_id)] = scope, enter_context(AuditContext(scope, overrides))
+    _Running.tasks[str(task_id)] = task, enter_context(AuditContext(task, overrides))
 
 
 def _end(task_id: Any = None, **kwargs: Any) -> None:

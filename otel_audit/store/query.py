@@ -139,14 +139,19 @@ class AuditStore:
 
     def _with_actor_ids(self, filters: Filters) -> Filters:
         """Look up which users carry the name asked for: some of their records have only the id."""
-        if filters.actor is None:
-            return filters
+        if filters.actor is not None:
+            filters = msgspec.structs.replace(filters, actor_ids=self._ids_of(filters.actor))
+        if filters.on_behalf_of is not None:
+            filters = msgspec.structs.replace(filters, customer_ids=self._ids_of(filters.on_behalf_of))
+        return filters
+
+    def _ids_of(self, name: str) -> list[str]:
         rows = self._client.query(
             f"SELECT DISTINCT actor_id FROM {self._database}.{EVENTS} WHERE actor_name = {{name:String}} "
             f"AND actor_type = 'user' AND actor_id != {{name:String}} LIMIT {_MAX_NAMESAKES}",
-            {"name": filters.actor},
+            {"name": name},
         )
-        return msgspec.structs.replace(filters, actor_ids=[str(row["actor_id"]) for row in rows])
+        return [str(row["actor_id"]) for row in rows]
 
     def _with_names(self, entries: list[AuditEntry]) -> list[AuditEntry]:
         """Give users without a name the one that other records of the same time have for their id."""

@@ -21,7 +21,14 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from otel_audit.config.model import ContextConfig, RedactionConfig
-from otel_audit.context import context, current_context
+from otel_audit.context import (
+    AuditContext,
+    StarterScope,
+    context,
+    current_context,
+    enter_context,
+    leave_scope,
+)
 from otel_audit.instrumentation.django.middleware import AUDIT_MIDDLEWARE, with_audit_middleware
 from otel_audit.pipeline import identity
 from otel_audit.record import Actor, Origin
@@ -484,6 +491,17 @@ def test_a_command_called_by_another_keeps_who_began(audit: CapturedAudit) -> No
     assert record.actor == Actor("manage.py note", "system")
     assert record.request.view.endswith("commands.nested.Command")
     assert audit.one(event_name="clinic.command").request.view.endswith("commands.note.Command")
+
+
+def test_a_command_called_by_a_thread_whose_request_is_over_is_who_acts(audit: CapturedAudit) -> None:
+    with context(actor="ana"):
+        inside = current_context()
+        assert inside is not None
+        scope = StarterScope(inside)
+    token = enter_context(AuditContext(scope))
+    call_command("note")
+    leave_scope(token)
+    assert audit.one(event_name="clinic.command").actor == Actor("manage.py note", "system")
 
 
 def test_a_command_called_by_a_request_is_the_requests(audit: CapturedAudit, client: Client) -> None:
