@@ -190,7 +190,6 @@ _UNIQUE: Final = frozenset(
 )
 _NO_TARGET: Final = Target("")
 _NO_SEQUENCE: Final = Sequence("", 0)
-_NO_ORIGIN: Final = Origin()
 """What stands in for a part that a record lacks: empty, so none of its attributes is there."""
 
 
@@ -218,6 +217,7 @@ ATTRIBUTES: Final = tuple(
 _common = attrgetter(*(field.path for field in _COMMON_FIELDS))
 _target = attrgetter(*(field.path.removeprefix("target.") for field in _TARGET_FIELDS))
 _sequence = attrgetter(*(field.path.removeprefix("sequence.") for field in _SEQUENCE_FIELDS))
+_NO_ORIGIN: Final = ("",) * len(_ORIGIN_FIELDS)
 _origin = attrgetter(*(field.path.removeprefix("origin.") for field in _ORIGIN_FIELDS))
 
 
@@ -227,7 +227,7 @@ def values(record: AuditRecord) -> tuple[Any, ...]:
         *_common(record),
         *_target(record.target or _NO_TARGET),
         *_sequence(record.sequence or _NO_SEQUENCE),
-        *_origin(record.origin or _NO_ORIGIN),
+        *(_NO_ORIGIN if record.origin is None else _origin(record.origin)),
     )
 
 
