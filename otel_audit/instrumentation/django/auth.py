@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -54,12 +55,16 @@ class AuthCapture:
 
     def _logged_in(self, sender: Any, request: Any = None, user: Any = None, **kwargs: Any) -> None:
         scope = request_scope(request)
-        taken = taking_over(request)
+        login = partial(self._record, "user.login.success", "LOGIN", request, user, self._actor(user))
+        taken = "" if scope is None else taking_over(request)
         if scope is not None:
             scope.logged_in(taken_over=taken == "begin")
-        if taken:
-            return  # somebody takes over an account, or gives it back: django-hijack tells in a moment
-        self._record("user.login.success", "LOGIN", request, user, self._actor(user))
+            if taken:
+                # An account is taken over or given back, as django-hijack's signal will say in a moment. A
+                # view derived from its own may not send it: then it was a login.
+                scope.unsaid = login
+                return
+        login()
 
     def _actor(self, user: Any) -> Actor | None:
         return user_actor(unwrapped(user), roles=self._roles)
@@ -69,6 +74,7 @@ class AuthCapture:
         remember_name(actor)
         scope = request_scope(request)
         if scope is not None:
+            scope.unsaid = None
             scope.look_again()
             if scope.actor.on_behalf_of:
                 # Who has taken over one account may take over another from there: the first one acts.

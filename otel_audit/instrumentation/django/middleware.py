@@ -93,6 +93,10 @@ class RequestCapture:
 
     def finish(self, context: AuditContext, request: HttpRequest, response: HttpResponseBase) -> None:
         """Record a denial; let the body of a streaming response run in the request's context."""
+        scope = context.scope
+        if isinstance(scope, RequestScope) and scope.unsaid is not None:
+            unsaid, scope.unsaid = scope.unsaid, None
+            unsaid()
         annotate(get_current_span(), context)  # the request's own span began before anyone was known
         if isinstance(response, StreamingHttpResponse) and not isinstance(response, FileResponse):
             body = AuditContext(context.scope, context.overrides, get_current_span())

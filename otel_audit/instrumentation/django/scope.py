@@ -63,6 +63,8 @@ class RequestScope:
     The request itself is kept: token authentication sets its user inside the view, and the route is known
     only once it is resolved. A login or logout inside the request begins a new phase; what was written before
     it keeps the actor of its own phase, also if its transaction commits later.
+
+    ``unsaid`` records what is to be recorded at the end of the request unless something better comes before.
     """
 
     __slots__ = (
@@ -81,11 +83,13 @@ class RequestScope:
         "ended",
         "id",
         "request",
+        "unsaid",
     )
 
     def __init__(self, request: HttpRequest, settings_: ScopeSettings) -> None:
         self.request = request
         self.ended = False
+        self.unsaid: Callable[[], None] | None = None
         self._settings = settings_
         header = settings_.request_id_header
         forwarded = forwarded_request_id(request.META.get(header, "")) if header else ""

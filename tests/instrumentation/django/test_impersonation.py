@@ -115,6 +115,17 @@ def test_what_the_hijacking_request_itself_writes_is_the_staffs(
     assert [each.actor for each in audit.find(event_name="clinic.note")] == [acting(alice, zoe)] * 2
 
 
+def test_a_view_derived_from_hijacks_that_does_not_say_so_is_recorded_as_a_login(
+    audit: CapturedAudit, staff: Client, zoe: User
+) -> None:
+    audit.clear()
+    with HIJACK:
+        staff.post("/hijack-quietly/", {"user_pk": zoe.pk})
+    login = audit.one(action="LOGIN")
+    assert (login.actor, login.target) == (user(zoe), account(zoe))
+    assert not audit.find(action="IMPERSONATE")
+
+
 def test_who_hijacks_from_a_hijacked_account_is_still_who_acts(
     audit: CapturedAudit, staff: Client, alice: User, zoe: User
 ) -> None:

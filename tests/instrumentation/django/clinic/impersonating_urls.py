@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.contrib.auth import login
 from django.contrib.auth.models import AnonymousUser, User
 from django.db.models import prefetch_related_objects
 from django.http import HttpRequest, HttpResponse
 from django.urls import include, path
 from django.utils.functional import SimpleLazyObject
+from hijack.views import AcquireUserView
 
 from tests.instrumentation.django.clinic import urls
 
@@ -19,6 +21,14 @@ def as_another(request: HttpRequest) -> HttpResponse:
     request.user = User.objects.get(username="alice")
     urls.record()
     return HttpResponse("ok")
+
+
+class Quiet(AcquireUserView):
+    """Takes an account over and tells nobody."""
+
+    def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        login(request, self.get_object(), backend="django.contrib.auth.backends.ModelBackend")
+        return HttpResponse("ok")
 
 
 class _Broken:
@@ -50,6 +60,7 @@ def prefetched(request: HttpRequest) -> HttpResponse:
 urlpatterns = [
     path("hijack/", include("hijack.urls")),
     path("impersonate/", include("impersonate.urls")),
+    path("hijack-quietly/", Quiet.as_view()),
     path("as-another/", as_another),
     path("odd/<str:what>/", odd),
     path("prefetched/", prefetched),
