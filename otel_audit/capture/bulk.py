@@ -151,6 +151,7 @@ class BulkWrite(CapturedWrite):
             ],
             completeness=self.completeness,
             old_values=self.old_values,
+            **self._ends((plan.name, side) for plan, *both in columns for side in both),
         )
 
     def _parts(
@@ -200,7 +201,21 @@ class BulkWrite(CapturedWrite):
             fields=[] if bulk.columns else self._names(),
             completeness=self.completeness,
             old_values=self.old_values,
+            **self._ends((each.field, side) for each in bulk.columns for side in (each.old, each.new)),
         )
+
+    def _ends(self, columns: Iterable[tuple[str, Any]]) -> dict[str, list[Target]]:
+        """Return ``related`` for the rows of a relation: what stands at its ends."""
+        plan = self.plan
+        if not plan.ends:
+            return {}
+        return {
+            "related": plan.related((name, value) for name, side in columns for value in _values_of(side))
+        }
+
+
+def _values_of(side: Any) -> Iterable[Any]:
+    return side if isinstance(side, list) else ()
 
 
 def limited(write: BulkWrite, max_rows: int, max_ids: int) -> BulkWrite:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, Literal, TypeAlias
+from uuid import UUID
 
 from msgspec import UNSET
 
 from otel_audit.capture.policy import KeyStrategies, TableSettings
-from otel_audit.values import Frozen, freeze
+from otel_audit.record import Target
+from otel_audit.values import Frozen, freeze, key_text
 
 Verb: TypeAlias = Literal["create", "update", "delete"]
+_IDS: Final = frozenset({int, str, UUID})
 MAX_NAMED_KEYS: Final = 1000
 """Rows of one statement that are remembered one by one as lately written; of more, only the table is."""
 
@@ -53,10 +56,12 @@ class TablePlan:
         keys: those of ``fields`` that make its primary key.
         settings: what the configuration says about it.
         secret: which of its keys are secrets.
+        ends: of a table that relates two others: the names of its columns to what their values are ids of.
     """
 
     __slots__ = (
         "audited",
+        "ends",
         "event",
         "fields",
         "key_strategies",
@@ -76,6 +81,7 @@ class TablePlan:
         keys: Sequence[FieldPlan],
         settings: TableSettings,
         secret: KeyStrategies = _NO_SECRETS,
+        ends: Mapping[str, str] | None = None,
     ) -> None:
         self.label = label
         self.event = label.lower()
@@ -90,11 +96,22 @@ class TablePlan:
         self.key_strategies = tuple(
             hidden.get(plan.name, strategy) for plan, strategy in zip(keys, secret.key, strict=False)
         )
+        self.ends = {
+            name: label for name, label in (ends or {}).items() if self.strategies.get(name, "keep") == "keep"
+        }
 
     def key(self, row: Sequence[Any]) -> Any:
         """Return the key of a row whose first columns it is: the value, or a tuple of a composite key."""
         width = len(self.keys)
         return row[0] if width == 1 else tuple(row[:width])
+
+    def related(self, values: Iterable[tuple[str, Any]]) -> list[Target]:
+        """Return the objects at the ends, each once, of (column, value) of the rows of a relation."""
+        ends = self.ends
+        found = {(ends[name], value) for name, value in values if name in ends and type(value) in _IDS}
+        return sorted(
+            {Target(label, key_text(value)) for label, value in found}, key=lambda end: (end.type, end.id)
+        )
 
     def key_of(self, values: Mapping[str, Any]) -> Any:
         """Take the key out of values by attname: the value, a tuple of a composite key, or UNSET."""

@@ -158,6 +158,7 @@ class RowWrite(CapturedWrite):
 
     def _records(self, logger: AuditLogger, outcome: Outcome, transaction: str) -> list[AuditRecord]:
         recorded = RECORDED
+        related: dict[str, Any] = {"related": self._ends()} if self.plan.ends else {}
         return [
             self._record(
                 logger,
@@ -171,8 +172,13 @@ class RowWrite(CapturedWrite):
                     if value is not UNSET
                 },
                 old_values=self.old_values,
+                **related,
             )
         ]
+
+    def _ends(self) -> list[Target]:
+        values = [(plan.name, value) for plan, *both in self.changed for value in both]
+        return self.plan.related([*values, *((plan.name, value) for plan, value in self.written)])
 
 
 def _change(name: str, old: Any, new: Any) -> Change:

@@ -129,6 +129,20 @@ class ContextConfig(_Section, frozen=True):
             "under our names is removed either way."
         ),
     ] = True
+    impersonator_session_key: Annotated[
+        str,
+        Meta(
+            description="Session key under which the application keeps the id of the user who really acts "
+            "while another user is logged in. django-hijack and django-impersonate need no setting."
+        ),
+    ] = ""
+    actor_roles: Annotated[
+        bool,
+        Meta(
+            description="Record with the actor whether it is staff or superuser, and its groups where they "
+            "were prefetched; nothing is queried."
+        ),
+    ] = False
     code_location: Annotated[
         bool,
         Meta(

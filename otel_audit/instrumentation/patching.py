@@ -33,7 +33,7 @@ class AppliedPatches:
     """The patches in force, and how each attribute was before."""
 
     def __init__(self) -> None:
-        self._undo: list[tuple[Any, str, Any]] = []
+        self._undo: list[tuple[Any, str, Any, Any]] = []
 
     def apply(self, patches: Iterable[Patch]) -> None:
         """Apply ``patches`` in order; if one fails, take all back and raise."""
@@ -47,17 +47,20 @@ class AppliedPatches:
                     raise AttributeError(
                         f"{patch.target} does not exist in the installed version of the library"
                     )
-                self._undo.append((owner, name, vars(owner).get(name, _ABSENT)))
                 # Not what lies in vars(): another agent's wrapper there has to be bound to the class first.
-                setattr(owner, name, patch.wrap(getattr(owner, name)))
+                wrapped = patch.wrap(getattr(owner, name))
+                self._undo.append((owner, name, vars(owner).get(name, _ABSENT), wrapped))
+                setattr(owner, name, wrapped)
         except BaseException:
             self.undo()
             raise
 
-    def undo(self) -> None:
-        """Restore every attribute, last first."""
+    def undo(self, *, only_ours: bool = False) -> None:
+        """Restore every attribute, last first; with ``only_ours`` none that was wrapped by others since."""
         while self._undo:
-            owner, name, previous = self._undo.pop()
+            owner, name, previous, wrapped = self._undo.pop()
+            if only_ours and vars(owner).get(name) is not wrapped:
+                continue
             if previous is _ABSENT:
                 delattr(owner, name)
             else:

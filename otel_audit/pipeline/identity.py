@@ -43,6 +43,22 @@ def identify(redactor: Redacts) -> Identity:
     return Identity(incarnation="", host=host, version=__version__, resource=attributes)
 
 
+class _Named:
+    """The resource that was asked for its name last, and the answer."""
+
+    resource: Resource | None = None
+    service = ""
+
+
+def service_name() -> str:
+    """Return the ``service.name`` of this process, as the OTLP Resource of its records says it."""
+    resource = _application_resource() or _environment_resource()[0]
+    if resource is not _Named.resource:
+        _Named.service = str(resource.attributes.get(SERVICE_NAME, ""))
+        _Named.resource = resource
+    return _Named.service
+
+
 def get_ready() -> None:
     """Do now what must not be done in a forked child: detecting a Resource starts threads and imports."""
     if _application_resource() is None:

@@ -121,7 +121,7 @@ def _without_lists(record: AuditRecord) -> AuditRecord:
 
 
 _NAMES: Final = ("error", "event_type", "reason", "tenant", "system", "code")
-_PARTS: Final = ("actor", "target", "source", "request", "database")
+_PARTS: Final = ("actor", "target", "source", "request", "origin", "database")
 
 
 def _named_parts(record: AuditRecord) -> list[Any]:

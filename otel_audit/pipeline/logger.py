@@ -188,6 +188,7 @@ class AuditLogger:
             target=target,
             source=context.source,
             request=context.request,
+            origin=context.origin,
             database=database,
             changes=changes,
             image=image,

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from otel_audit import forks
 from otel_audit.config.headers import sink_header_problems
 from otel_audit.config.model import AuditConfig
-from otel_audit.context import locate_code
+from otel_audit.context import locate_code, process_scope
 from otel_audit.errors import ConfigurationError, SpoolError
 from otel_audit.pipeline import identity, metrics, notices, process_end
 from otel_audit.pipeline.health import Health
@@ -58,6 +58,7 @@ class AuditPipeline:
 
             redactor = Redactor(config.redaction)
         search_binary(getattr(redactor, "data", None))
+        process_scope.service = identity.service_name
         self.config = config
         self.health = Health()
         self.directory = (directory or Path(config.spool.directory)).absolute()

@@ -224,6 +224,8 @@ def _texts(record: AuditRecord) -> list[Any]:
         texts += _astuple(record.source)
         texts += _astuple(record.request)
         texts += _astuple(record.database)
+        if record.origin is not None:
+            texts += _astuple(record.origin)
         texts += record.fields
         for named in record.related if target is None else [target, *record.related]:
             texts += _astuple(named)
@@ -253,6 +255,7 @@ def _coerced(record: AuditRecord) -> AuditRecord:
             source=convert.texts(record.source),
             request=convert.texts(record.request),
             database=convert.texts(record.database),
+            origin=None if record.origin is None else convert.texts(record.origin),
             changes=[
                 Change(convert.text(change.field), change.old, change.new, convert.text(change.type))
                 for change in record.changes

@@ -28,7 +28,8 @@ _TEXTS: Final = ("event_name", "message", "error", "reason", "tenant", "system",
 _CONTEXT_TEXTS: Final = (
     ("request", ("path", "route", "view", "id")),
     ("source", ("user_agent",)),
-    ("actor", ("id", "name", "on_behalf_of")),
+    ("actor", ("id", "name", "on_behalf_of", "on_behalf_of_name", "roles")),
+    ("origin", ("actor", "name", "request")),
 )
 
 
@@ -50,7 +51,7 @@ class RecordRedactor:
         replaced = self._texts(record, _TEXTS)
         for name, members in _CONTEXT_TEXTS:
             part = getattr(record, name)
-            if found := self._texts(part, members):
+            if part is not None and (found := self._texts(part, members)):
                 replaced[name] = msgspec.structs.replace(part, **found)
         if record.target is not None and (target := self._target(record.target, key)) is not record.target:
             replaced["target"] = target
@@ -118,7 +119,11 @@ class RecordRedactor:
         values += (record.message, record.error, record.reason, record.source.user_agent)
         values += (request.path, request.route, request.view, request.id)
         values += (record.event_name, record.tenant, record.system, record.event_type, record.code)
-        values += (actor.id, actor.name, actor.on_behalf_of)
+        values += (actor.id, actor.name)
+        if actor.on_behalf_of or actor.on_behalf_of_name or actor.roles:
+            values += (actor.on_behalf_of, actor.on_behalf_of_name, actor.roles)
+        if record.origin is not None:
+            values += msgspec.structs.astuple(record.origin)
         if target is not None:
             values += (target.type, target.id)
         known = self._redactor.clean_texts

@@ -171,7 +171,7 @@ _SINGLE: Final = _Shape(
     total="0",
     fields="",
     types="emptyArrayString()",
-    rows="0 AS ordinal, own_key AS key, own_pairs AS pairs, "
+    rows="0 AS ordinal, own_key AS key, own_pairs AS pairs, own_related AS related, "
     "LogAttributes AS own_attributes, ResourceAttributes AS own_resource",
     join="",
 )
@@ -206,10 +206,11 @@ _BULK: Final = _Shape(
           cell_numbers),
         n),
       own_pairs) AS pairs_,
+    arrayResize([own_related], n + 1) AS related_,
     arrayResize([LogAttributes], n + 1) AS attributes_,
     arrayResize([ResourceAttributes], n + 1) AS resource_""",
     join="""
-ARRAY JOIN range(length(keys_)) AS ordinal, keys_ AS key, pairs_ AS pairs,
+ARRAY JOIN range(length(keys_)) AS ordinal, keys_ AS key, pairs_ AS pairs, related_ AS related,
   attributes_ AS own_attributes, resource_ AS own_resource""",
 )
 
@@ -222,8 +223,8 @@ def record_rows(log: Log, source: str, *, sure: bool = False, bulk: bool = True)
 
     A bulk record's columns are turned into rows by sorting the flattened cells by row number: a lambda that
     captured the columns would copy all of them for every row, which is quadratic (one record of 1000 rows
-    and 75 kB took 0.8 s that way, 1 ms this way). For the same reason the record's own attributes travel as
-    the first element of a joined array instead of being copied to every row.
+    and 75 kB took 0.8 s that way, 1 ms this way). For the same reason the record's own attributes and related
+    objects travel as the first element of a joined array instead of being copied to every row.
 
     The engine analyses this anew for each insert, which for few rows costs more than the rows: each lambda
     takes some 0.4 ms. So old and new values go together, and an array is padded rather than mapped.
@@ -267,7 +268,7 @@ FROM (
     SpanId AS span_id,
     Body AS message,
     arrayMap(r -> if(r.id = '', r.type, concat(r.type, '/', r.id)),
-      JSONExtract({attribute("related")}, 'Array(Tuple(type String, id String))')) AS related,
+      JSONExtract({attribute("related")}, 'Array(Tuple(type String, id String))')) AS own_related,
     multiIf(
       notEmpty(listed), arrayMap(c -> ifNull(c['field'], ''), listed),{shape.fields}
       JSONExtract({attribute("fields")}, 'Array(String)')) AS fields,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any, ClassVar, Final
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
@@ -62,7 +63,7 @@ class RequestCapture:
     ) -> None:
         self._logger = logger
         redactor = Redactor(config.redaction)
-        self._scope_settings = ScopeSettings.of(
+        self.settings = ScopeSettings.of(
             config, redactor.field, lambda model, key: redactor.key(key, policy.keys(model).key)
         )
         self._record_denials = config.django.auth_events
@@ -77,7 +78,7 @@ class RequestCapture:
 
     def scope(self, request: HttpRequest) -> RequestScope:
         """Make the scope of ``request``."""
-        return RequestScope(request, self._scope_settings)
+        return RequestScope(request, self.settings)
 
     def load_middleware(self, original: Callable[..., None]) -> Callable[..., None]:
         """Wrap ``BaseHandler.load_middleware``: it reads a list with our middleware in it."""
@@ -98,12 +99,18 @@ class RequestCapture:
 
     def finish(self, context: AuditContext, request: HttpRequest, response: HttpResponseBase) -> None:
         """Record a denial; let the body of a streaming response run in the request's context."""
+        scope = context.scope
+        if isinstance(scope, RequestScope) and scope.unsaid is not None:
+            unsaid, scope.unsaid = scope.unsaid, None
+            unsaid()
         annotate(current_span(), context)  # the request's own span began before anyone was known
         if isinstance(response, StreamingHttpResponse) and not isinstance(response, FileResponse):
             body = AuditContext(context.scope, context.overrides, current_span())
             content: Any = response.streaming_content
             stream = in_context_async if response.is_async else in_context
-            response.streaming_content = stream(content, body)
+            response.streaming_content = stream(content, body, partial(_end, context))
+        else:
+            _end(context)
         if self._record_denials and response.status_code in DENYING:
             self._denied(request, response)
 
@@ -153,6 +160,9 @@ class AuditMiddleware:
         try:
             response: HttpResponseBase = self.get_response(request)
             capture.finish(context, request, response)
+        except BaseException:
+            _end(context)
+            raise
         finally:
             leave_scope(token)
         return response
@@ -163,9 +173,18 @@ class AuditMiddleware:
         try:
             response: HttpResponseBase = await self.get_response(request)
             capture.finish(context, request, response)
+        except BaseException:
+            _end(context)
+            raise
         finally:
             leave_scope(token)
         return response
+
+
+def _end(context: AuditContext) -> None:
+    """Note that a request is over: threads it has started work for themselves from now on."""
+    if isinstance(context.scope, RequestScope):
+        context.scope.ended = True
 
 
 AUDIT_MIDDLEWARE: Final = f"{AuditMiddleware.__module__}.{AuditMiddleware.__qualname__}"

@@ -166,6 +166,27 @@ def _instant(field: Any) -> Callable[[Any], Any]:
 _MAX_MODELS: Final = 4096
 
 
+def _ends(model: type[Model]) -> dict[str, str]:
+    """Return the foreign keys of a model behind many-to-many fields, and the labels of what they name.
+
+    A key to another field than the primary one names no id.
+    """
+    through: Any = model._meta
+    ends: dict[str, str] = {}
+    try:
+        keys = {field.name: field for field in through.local_concrete_fields if field.many_to_one}
+        for related in [field.remote_field.model for field in keys.values()]:
+            for field in related._meta.many_to_many:
+                if field.remote_field.through is not model:
+                    continue
+                for name in (field.m2m_field_name(), field.m2m_reverse_field_name()):
+                    if name in keys and keys[name].target_field.primary_key:
+                        ends[name] = keys[name].remote_field.model._meta.concrete_model._meta.label
+    except Exception:  # a relation to a model that is not there (yet)
+        return {}
+    return ends
+
+
 class ModelPlan(TablePlan):
     """What capture needs to know of one concrete model on one kind of database, looked up once.
 
@@ -183,7 +204,7 @@ class ModelPlan(TablePlan):
         fields = [ModelFieldPlan(field, rounding) for field in meta.local_concrete_fields]
         self.by_attname = {plan.attname: plan for plan in fields}
         keys = [self.by_attname[field.attname] for field in meta.pk_fields]
-        super().__init__(meta.label, meta.db_table, fields, keys, settings, secret)
+        super().__init__(meta.label, meta.db_table, fields, keys, settings, secret, _ends(model))
         self.model = model
         self.row: list[str] = [field.attname for field in meta.concrete_fields]
         self.mutable = {

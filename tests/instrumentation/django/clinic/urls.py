@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from typing import Any
@@ -53,6 +54,30 @@ def known(request: HttpRequest) -> HttpResponse:
     response = HttpResponse(f"hello {request.user}")
     record()
     return response
+
+
+class THREAD:
+    """The thread of the last request that started one."""
+
+    goes_on = threading.Event()
+    thread: threading.Thread
+
+
+def starting_a_thread(request: HttpRequest) -> HttpResponse:
+    """Record in a thread, while the request waits for it and after its response."""
+    recorded, THREAD.goes_on = threading.Event(), threading.Event()
+
+    def work() -> None:
+        record()
+        recorded.set()
+        THREAD.goes_on.wait(20)
+        record()
+
+    str(request.user)
+    THREAD.thread = threading.Thread(target=work)
+    THREAD.thread.start()
+    recorded.wait(20)
+    return HttpResponse("ok")
 
 
 def impersonating(request: HttpRequest) -> HttpResponse:
@@ -260,6 +285,7 @@ urlpatterns = [
     path("known/", known),
     path("impersonating/", impersonating),
     path("visited/", visited),
+    path("threading/", starting_a_thread),
     path("signing-up/", signing_up),
     path("leaving/", leaving),
     path("signing-up-for-real/", signing_up_for_real),

@@ -151,3 +151,15 @@ class Ignored(models.Model):
     """Not audited."""
 
     name = models.CharField(max_length=50)
+
+
+class Crew(models.Model):
+    members = models.ManyToManyField(Supplier, through="Shift")
+
+
+class Shift(models.Model):
+    """Between crews and suppliers, and says more than that they belong together."""
+
+    crew = models.ForeignKey(Crew, models.CASCADE)
+    supplier = models.ForeignKey(Supplier, models.CASCADE)
+    hours = models.IntegerField(default=0)
