@@ -24,7 +24,7 @@ from otel_audit.record import (
     Target,
     new_record_id,
 )
-from otel_audit.values import Portable, freeze, key_text, key_texts, record_value, same
+from otel_audit.values import Portable, key_text, key_texts, record_value
 
 if TYPE_CHECKING:
     from otel_audit.capture.connection import Connection
@@ -112,9 +112,9 @@ class BulkWrite(CapturedWrite):
         recorded = [
             Column(
                 plan.name,
-                UNSET if old is None else _shown(old),
-                UNSET if new is None else _shown(new),
-                _column_type(old, new),
+                UNSET if old is None else _shown(plan, old),
+                UNSET if new is None else _shown(plan, new),
+                _column_type(plan, old, new),
             )
             for plan, old, new in columns
         ]
@@ -225,30 +225,30 @@ def _lost_values(record: AuditRecord) -> bool:
 # --- columns: pure functions from the values of rows to what a record carries ---------------------
 
 
-def _shown(values: list[Any]) -> list[Portable]:
+def _shown(plan: FieldPlan, values: list[Any]) -> list[Portable]:
     """Give a column's values as the record carries them."""
     # Looked at by class once: most columns need nothing done to their values.
     if _PLAIN.issuperset(map(type, values)):
         return values
-    return [record_value(freeze(value))[0] for value in values]
+    return [record_value(plan.frozen(value))[0] for value in values]
 
 
 def _change(plan: FieldPlan, old: Any, new: Any) -> Change:
     """Make the change of one row of a bulk statement, of which there was only one."""
     kind = ""
     if old is not UNSET:
-        old, kind = record_value(freeze(old))
+        old, kind = record_value(plan.frozen(old))
     if new is not UNSET:
-        new, new_kind = record_value(freeze(new))
+        new, new_kind = record_value(plan.frozen(new))
         kind = new_kind or kind
     return Change(plan.name, old, new, kind)
 
 
-def _column_type(*columns: list[Any] | None) -> str:
+def _column_type(plan: FieldPlan, *columns: list[Any] | None) -> str:
     for column in columns:
         for value in column or ():
             if value is not None:
-                return record_value(freeze(value))[1]
+                return record_value(plan.frozen(value))[1]
     return ""
 
 
@@ -273,14 +273,14 @@ def _changed_only(
 
 
 def _differing(plan: FieldPlan, old: list[Any], new: list[Any]) -> list[bool]:
-    if _PLAIN.issuperset(map(type, old)) and {type(None), *map(type, old)}.issuperset(map(type, new)):
+    kinds = {*map(type, old), *map(type, new)} - {type(None)}
+    # Of one class: of several, Python calls values equal that a database does not, true and 1.
+    if len(kinds) <= 1 and _PLAIN.issuperset(kinds):
         return list(map(operator.ne, old, new))
-    return [not _equal(plan, before, after) for before, after in zip(old, new, strict=True)]
-
-
-def _equal(plan: FieldPlan, old: Any, new: Any) -> bool:
-    old, new = freeze(old), freeze(new)
-    return same(old, new) or same(old, plan.normal(new))
+    return [
+        not plan.equal(plan.frozen(before), plan.frozen(after))
+        for before, after in zip(old, new, strict=True)
+    ]
 
 
 def _split(

@@ -8,7 +8,7 @@ from typing import Any, Final, Literal, TypeAlias
 from msgspec import UNSET
 
 from otel_audit.capture.policy import TableSettings
-from otel_audit.values import Frozen, freeze
+from otel_audit.values import Frozen, freeze, same
 
 Verb: TypeAlias = Literal["create", "update", "delete"]
 MAX_NAMED_KEYS: Final = 1000
@@ -35,9 +35,26 @@ class FieldPlan:
         self.automatic = automatic
         self.hidden = hidden
 
+    def frozen(self, value: Any) -> Frozen:
+        """Return a value of this column, as an application holds it, frozen."""
+        return freeze(value)
+
     def normal(self, value: Any) -> Frozen:
         """Return a frozen value as the database will hold it; as it is where that cannot be told."""
         return freeze(value)
+
+    def key_part(self, value: Any) -> Frozen:
+        """Return a value of the key as the database holds it."""
+        return self.normal(self.frozen(value))
+
+    def equal(self, old: Frozen, new: Frozen) -> bool:
+        """Say whether the database holds the same for two frozen values."""
+        if same(old, new):
+            return True
+        normal = self.normal(new)
+        return (normal is not new and same(old, normal)) or (
+            type(old) is not type(normal) and same(self.normal(old), normal)
+        )
 
 
 class TablePlan:
@@ -87,8 +104,8 @@ class TablePlan:
     def normal_key(self, key: Any) -> Any:
         """Return a key as the database will hold it: of one row there is one, however it was written."""
         if len(self.keys) == 1:
-            return self.keys[0].normal(freeze(key))
-        return tuple(plan.normal(freeze(part)) for plan, part in zip(self.keys, key, strict=True))
+            return self.keys[0].key_part(key)
+        return tuple(plan.key_part(part) for plan, part in zip(self.keys, key, strict=True))
 
     def keys_in(self, rows: Sequence[Sequence[Any]]) -> list[Any]:
         """Return the keys of many rows whose first columns they are."""

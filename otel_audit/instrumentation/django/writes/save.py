@@ -30,7 +30,7 @@ from otel_audit.instrumentation.django.writes.update_statement import (
     run_joined,
 )
 from otel_audit.record import OldValues
-from otel_audit.values import freeze, same
+from otel_audit.values import same
 
 
 def save(capture: Capture, update: Update, instance: Any, key: Any) -> Any:
@@ -41,7 +41,7 @@ def save(capture: Capture, update: Update, instance: Any, key: Any) -> Any:
     state = instance._state
     if type(key) is not int:
         key = plan.normal_key(key)
-    assigned = assignment(plan, compiler.query)
+    assigned = assignment(plan, compiler)
     loaded: Loaded | None = state.__dict__.get(STATE_KEY) or None
     row: dict[str, Any] = {}
     believed = (
@@ -105,7 +105,9 @@ def _save_joined(
         old, width = assigned.fields, len(plan.keys)
         first = returned.rows.rows()[0]
         before = dict(zip((field.attname for field in old), first[width : width + len(old)], strict=True))
-        after = dict(zip(new, (freeze(value) for value in first[width + len(old) :]), strict=True))
+        after = {
+            field: field.frozen(value) for field, value in zip(new, first[width + len(old) :], strict=True)
+        }
         _note_asked(capture, statement, instance, key, assigned, row, before, after, "exact")
 
     return run_joined(capture, update, assigned, intent, note)
@@ -131,7 +133,7 @@ def _save_asking(
         after: dict[ModelFieldPlan, Any] = {}
         if assigned.expressions:
             now = capture.tables.select_row(compiler, plan, key, assigned.expressions, lock=False)
-            after = {field: freeze(value) for field, value in (now or {}).items()}
+            after = {field: field.frozen(value) for field, value in (now or {}).items()}
         _note_asked(capture, statement, instance, key, assigned, row, before, after, certain)
     except Exception as error:
         reraise_database_error(error, statement)
@@ -161,7 +163,10 @@ def _note_asked(
     ]
     changed, written = difference(values, before)
     unknown = [field for field in assigned.expressions if field not in after]
-    changed += [(field, freeze(before.get(field.attname, UNSET)), UNSET) for field in unknown]
+    changed += [
+        (field, field.frozen(before[field.attname]) if field.attname in before else UNSET, UNSET)
+        for field in unknown
+    ]
     write = None
     if any(not field.automatic for field, _, _ in changed):
         write = RowWrite(

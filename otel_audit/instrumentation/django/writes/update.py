@@ -34,7 +34,7 @@ def update_rows(capture: Capture, update: Update) -> Any:
     """Run an UPDATE without instance and note the rows it changed."""
     plan, compiler = update.plan, update.compiler
     connection = compiler.connection
-    assigned = assignment(plan, compiler.query)
+    assigned = assignment(plan, compiler)
     abilities = capture.abilities(connection, plan)
     if plan.old_values == "off" or not abilities.select:
         return _update_counting(capture, update, assigned)

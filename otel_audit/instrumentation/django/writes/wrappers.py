@@ -11,10 +11,11 @@ from django import VERSION
 
 from otel_audit.config.model import AuditConfig
 from otel_audit.instrumentation.django.loaded import STATE_KEY, Loaded, Saving
+from otel_audit.instrumentation.django.plan import ModelFieldPlan
 from otel_audit.instrumentation.django.writes import delete, insert, update
 from otel_audit.instrumentation.django.writes.save_fast_path import save_quickly
 from otel_audit.instrumentation.django.writes.state import Capture, guarded, suppressing
-from otel_audit.values import ATOMS, freeze
+from otel_audit.values import ATOMS
 
 if TYPE_CHECKING:
     from otel_audit.pipeline.provider import AuditPipeline
@@ -49,9 +50,7 @@ class WriteCapture:
                 "create",
                 compiler,
                 lambda: original(compiler, returning_fields),
-                lambda: insert.insert(
-                    capture, plan, compiler, lambda: original(compiler, returning_fields), returning_fields
-                ),
+                lambda: insert.insert(capture, plan, compiler, original, returning_fields),
             )
 
         return execute_sql  # type: ignore[return-value]
@@ -274,17 +273,17 @@ def _without_options(from_db: Callable[..., Any]) -> Callable[..., Any]:
     return plain
 
 
-def _frozen(mutable: dict[str, int], width: int, names: Any, values: Any) -> Any:
+def _frozen(mutable: dict[str, tuple[int, ModelFieldPlan]], width: int, names: Any, values: Any) -> Any:
     """Give a loaded row with its mutable values encoded; the row itself if it has none."""
     row: list[Any] | None = None
     positions: Any = mutable.values()
     if len(values) != width:
-        positions = [names.index(name) for name in mutable if name in names]
-    for position in positions:
+        positions = [(names.index(name), plan) for name, (_, plan) in mutable.items() if name in names]
+    for position, plan in positions:
         value = values[position]
         if type(value) not in ATOMS:
             row = list(values) if row is None else row
-            row[position] = freeze(value)
+            row[position] = plan.frozen(value)
     return values if row is None else row
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from typing import Any
 
+from django.core.serializers.json import DjangoJSONEncoder
 from django.db import models
 from django.db.models.functions import Now
 
@@ -134,6 +135,74 @@ class Vault(models.Model):
     counter = CountingField(default=0)
     combination = EncryptedField(max_length=50, default="")
     password = models.CharField(max_length=50, default="")
+
+
+class LowerField(models.CharField):  # type: ignore[type-arg]
+    """Stores its text in lower case, whatever the instance holds."""
+
+    def get_prep_value(self, value: Any) -> Any:
+        value = super().get_prep_value(value)
+        return value.lower() if value else value
+
+
+class SlugOfNameField(models.CharField):  # type: ignore[type-arg]
+    """Made while saving; the instance never has it."""
+
+    def pre_save(self, model_instance: models.Model, add: bool) -> Any:
+        return model_instance.name.lower()  # type: ignore[attr-defined]
+
+
+class Point:
+    """Without equality and without a text of its own."""
+
+    def __init__(self, x: float, y: float) -> None:
+        self.x, self.y = x, y
+
+
+class PointField(models.TextField):  # type: ignore[type-arg]
+    def from_db_value(self, value: Any, expression: Any, connection: Any) -> Any:
+        return None if value is None else Point(*map(float, value.split(",")))
+
+    def to_python(self, value: Any) -> Any:
+        return value if value is None or isinstance(value, Point) else Point(*map(float, value.split(",")))
+
+    def get_prep_value(self, value: Any) -> Any:
+        return None if value is None else f"{value.x},{value.y}"
+
+
+class SealingField(models.CharField):  # type: ignore[type-arg]
+    """Encrypts with another vector each time, in the step that may have effects."""
+
+    sealed = 0
+
+    def get_db_prep_save(self, value: Any, connection: Any) -> Any:
+        if value is None:
+            return None
+        type(self).sealed += 1
+        return f"{uuid.uuid4().hex}:{value[::-1]}"
+
+    def from_db_value(self, value: Any, expression: Any, connection: Any) -> Any:
+        return None if value is None else value.partition(":")[2][::-1]
+
+
+class CountingEncoder(DjangoJSONEncoder):
+    encoded = 0
+
+    def default(self, o: Any) -> Any:
+        type(self).encoded += 1
+        return super().default(o)
+
+
+class Member(models.Model):
+    """What is stored is not what the instance holds."""
+
+    name = models.CharField(max_length=50)
+    email = LowerField(max_length=50, default="")
+    slug = SlugOfNameField(max_length=50, default="")
+    cv = models.FileField(null=True, blank=True)
+    place = PointField(null=True)
+    motto = SealingField(max_length=100, null=True)
+    log = models.JSONField(encoder=CountingEncoder, null=True)
 
 
 class Shelf(models.Model):
