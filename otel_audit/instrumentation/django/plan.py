@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import decimal
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import UNSET
@@ -288,6 +288,16 @@ class ModelPlan(TablePlan):
         self.mutable = {
             plan.attname: (position, plan) for position, plan in enumerate(columns) if plan.mutable
         }
+
+    def keys_in(self, rows: Sequence[Sequence[Any]]) -> list[Any]:
+        """Return the keys of many rows, frozen: of one row there is one, and it can be remembered."""
+        if len(self.keys) == 1:
+            if not self.keys[0].mutable:
+                return [row[0] for row in rows]
+            return [self.keys[0].frozen(row[0]) for row in rows]
+        return [
+            tuple([plan.frozen(part) for plan, part in zip(self.keys, row, strict=False)]) for row in rows
+        ]
 
 
 class ModelPolicy(Policy):

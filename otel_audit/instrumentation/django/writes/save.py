@@ -67,7 +67,7 @@ def save(capture: Capture, update: Update, instance: Any, key: Any) -> Any:
             result = _save_joined(capture, update, instance, key, assigned, row)
             if result is not NotImplemented:
                 return result
-        elif abilities.select and not (state.adding and not assigned.expressions):
+        elif abilities.select:
             ask = functools.partial(_save_asking, capture, update, instance, key, assigned, row)
             return in_transaction(connection, ask) if plan.old_values == "exact" else ask()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -133,7 +134,7 @@ class CompiledStatement(Statement):
         self.failed(
             error,
             sent=self.capture.thread.executed != executed,
-            refused=isinstance(error, Error) and not lost,
+            refused=(isinstance(error, Error) and not lost) or _refused_by_driver(error),
             intent=self._intended(intent),
         )
 
@@ -150,6 +151,31 @@ class CompiledStatement(Statement):
         if not self.autocommit and not ours.locked and ours.dialect.one_writer:
             take_write_lock(self.django, self.plan.table)
             ours.locked = True
+
+
+def _refused_by_driver(error: BaseException) -> bool:
+    """Say whether the driver would not send a parameter: too large a number, text it cannot encode.
+
+    Drivers raise Python's own errors for these, before anything is sent. Raised anywhere else, in what a
+    statement returned for example, they say nothing about it.
+    """
+    if not isinstance(error, ValueError | TypeError | ArithmeticError | LookupError):
+        return False
+    frame = error.__traceback__
+    while frame is not None:
+        if frame.tb_frame.f_code in _driver_calls():
+            return True
+        frame = frame.tb_next
+    return False
+
+
+@functools.cache
+def _driver_calls() -> frozenset[Any]:
+    """Return the functions in which Django calls the driver's ``execute`` and ``executemany``."""
+    from django.db.backends.utils import CursorWrapper
+
+    found = (inspect.unwrap(vars(CursorWrapper)[name]) for name in ("_execute", "_executemany"))
+    return frozenset(function.__code__ for function in found)
 
 
 def in_transaction(connection: Any, run: Callable[[], Any]) -> Any:

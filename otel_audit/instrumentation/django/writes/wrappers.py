@@ -190,6 +190,19 @@ class WriteCapture:
 
         return refresh_from_db  # type: ignore[return-value]
 
+    def raw(self, original: _F) -> _F:
+        """Wrap ``RawModelIterable.__iter__``: its SQL may give a column another value than the row has."""
+
+        @functools.wraps(original)
+        def iterate(iterable: Any) -> Any:
+            for instance in original(iterable):
+                state = getattr(instance, "_state", None)
+                if state is not None:
+                    state.__dict__.pop(STATE_KEY, None)
+                yield instance
+
+        return iterate  # type: ignore[return-value]
+
     # --- models --------------------------------------------------------------------------------
 
     def start(self) -> None:
@@ -246,7 +259,7 @@ class WriteCapture:
                 loaded = Loaded(field_names, row, thread.epoch, freshness.now)
                 instance._state.__dict__[STATE_KEY] = loaded
                 if thread.loaded is not None:
-                    thread.loaded.append(loaded)
+                    thread.loaded.append((instance, loaded))
             except Exception as error:
                 capture.failures.note("from_db", error)
             return instance
@@ -287,10 +300,16 @@ def _frozen(mutable: dict[str, tuple[int, ModelFieldPlan]], width: int, names: A
     return values if row is None else row
 
 
-def _refreshed(instance: Any, loaded: list[Loaded] | None) -> None:
-    if not loaded:
+def _refreshed(instance: Any, loaded: list[tuple[Any, Loaded]] | None) -> None:
+    # With select_related and prefetches other rows are loaded with it, of the same table perhaps.
+    model, key = instance._meta.concrete_model, instance.pk
+    own = [found for other, found in loaded or () if other._meta.concrete_model is model and other.pk == key]
+    state = instance._state
+    if not own:
+        if loaded:
+            state.__dict__.pop(STATE_KEY, None)
         return
-    new, state = loaded[-1], instance._state
+    new = own[0]
     old: Loaded | None = state.__dict__.get(STATE_KEY) or None
     values = dict(new.by_name())
     seq, epoch = new.seq, new.epoch

@@ -205,6 +205,39 @@ class Member(models.Model):
     log = models.JSONField(encoder=CountingEncoder, null=True)
 
 
+class WithParent(models.Manager["Branch"]):
+    def get_queryset(self) -> models.QuerySet[Branch]:
+        return super().get_queryset().select_related("parent")
+
+
+class Ticket(models.Model):
+    """A key that is stored in lower case."""
+
+    code = LowerField(max_length=20, primary_key=True)
+    note = models.CharField(max_length=20, default="")
+
+
+class Seat(models.Model):
+    """A key of moments and numbers of any text."""
+
+    pk = models.CompositePrimaryKey("at", "row")
+    at = models.DateTimeField()
+    row = models.DecimalField(max_digits=5, decimal_places=2)
+    note = models.CharField(max_length=20, default="")
+
+
+class Branch(models.Model):
+    """A tree that is loaded with the branch it grows on."""
+
+    name = models.CharField(max_length=20)
+    level = models.IntegerField(default=0)
+    parent = models.ForeignKey("self", models.CASCADE, null=True)
+    objects = WithParent()
+
+    class Meta:
+        base_manager_name = "objects"
+
+
 class Shelf(models.Model):
     name = models.CharField(max_length=50)
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
-from django.db import connection, models
+from django.core.management import call_command
+from django.db import connection, models, transaction
 from django.db.models import Value
 from django.db.models.functions import Concat, Lower
 
@@ -16,11 +19,17 @@ from otel_audit.record import AuditRecord
 from otel_audit.testing import CapturedAudit
 from tests.instrumentation.django.warehouse.databases import auditing
 from tests.instrumentation.django.warehouse.models import (
+    Branch,
     CountingEncoder,
     Item,
     Member,
     Point,
+    Sealed,
     SealingField,
+    Seat,
+    Stock,
+    Supplier,
+    Ticket,
 )
 
 
@@ -223,6 +232,163 @@ def test_expressions_on_create_are_told_as_the_database_made_them(audit: Capture
     item.quantity = 5
     item.save()
     assert [change for change in changes(audit) if change[0] != "modified"] == [("quantity", 1, 5)]
+
+
+def test_generated_columns_that_an_update_changes_are_told(audit: CapturedAudit) -> None:
+    sealed = Sealed.objects.create(base=1)
+    Sealed.objects.create(base=1)
+    audit.clear()
+    sealed.base = 2
+    sealed.save()
+    assert changes(audit) == [("base", 1, 2), ("double", 2, 4)]
+    audit.clear()
+    sealed = Sealed.objects.get(pk=sealed.pk)
+    sealed.base = 3
+    sealed.save(update_fields=["base"])
+    assert changes(audit) == [("base", 2, 3), ("double", 4, 6)]
+    audit.clear()
+    Sealed.objects.get(pk=sealed.pk).save()
+    assert not audit.records
+    Sealed.objects.update(base=5)
+    bulk = audit.one().bulk
+    assert bulk is not None
+    columns = {column.field: (column.old, column.new) for column in bulk.columns}
+    assert columns["double"][0] in ([2, 6], [6, 2])
+    assert columns["double"][1] == [10, 10]
+
+
+# --- one row has one id ----------------------------------------------------------------------------
+
+
+def _ids(audit: CapturedAudit) -> list[str]:
+    ids: list[str] = []
+    for record in audit:
+        assert record.target is not None
+        ids += record.bulk.keys if record.bulk is not None else [record.target.id]
+    return ids
+
+
+def test_a_row_has_one_id_however_its_key_is_written(audit: CapturedAudit) -> None:
+    tokyo = datetime.timezone(datetime.timedelta(hours=9))
+    at = datetime.datetime(2026, 1, 1, 9, tzinfo=tokyo)
+    Seat.objects.create(at=at, row="1.5", note="a")
+    Seat(at=at.astimezone(datetime.UTC), row=1.5, note="b").save()
+    seat = Seat.objects.get()
+    seat.note = "c"
+    seat.save()
+    Seat.objects.update(note="d")
+    Seat.objects.all().delete()
+    assert _ids(audit) == ['["2026-01-01T00:00:00+00:00","1.50"]'] * 5
+
+
+def test_a_row_has_one_id_where_its_field_stores_another_key(audit: CapturedAudit) -> None:
+    Ticket.objects.create(code="ABC")
+    Ticket(code="Abc", note="b").save()
+    ticket = Ticket.objects.get()
+    ticket.note = "c"
+    ticket.save()
+    Ticket.objects.bulk_create([Ticket(code="DEF"), Ticket(code="GHI")])
+    Ticket.objects.all().delete()
+    assert sorted(_ids(audit)) == ["abc"] * 4 + ["def"] * 2 + ["ghi"] * 2
+
+
+# --- what an instance was loaded with --------------------------------------------------------------
+
+
+def _branch() -> Branch:
+    root = Branch.objects.create(name="root", level=5)
+    return Branch.objects.create(name="twig", level=1, parent=root)
+
+
+@pytest.mark.parametrize("fields", [None, ["level", "parent"]])
+def test_refresh_from_db_takes_no_values_of_the_rows_loaded_with_it(
+    audit: CapturedAudit, fields: list[str] | None
+) -> None:
+    twig = Branch.objects.get(pk=_branch().pk)
+    audit.clear()
+    twig.refresh_from_db(fields=fields)
+    twig.level = 2
+    twig.save()
+    assert changes(audit) == [("level", 1, 2)]
+    audit.clear()
+    twig.refresh_from_db(from_queryset=Branch.objects.prefetch_related("branch_set"))
+    twig.level = 5
+    twig.save()
+    assert changes(audit) == [("level", 2, 5)]
+
+
+def test_what_raw_sql_gave_a_column_is_no_old_value(audit: CapturedAudit) -> None:
+    pk = Supplier.objects.create(name="abc").pk
+    audit.clear()
+    supplier = Supplier.objects.raw("SELECT id, upper(name) AS name FROM warehouse_supplier")[0]
+    supplier.save()
+    assert changes(audit) == [("name", "abc", "ABC")]
+    audit.clear()
+    supplier = Supplier.objects.raw("SELECT id, upper(name) AS name FROM warehouse_supplier")[0]
+    assert supplier.pk == pk
+    supplier.save()
+    assert changes(audit) == []
+
+
+def test_an_instance_made_by_hand_over_a_row_tells_only_what_differs(audit: CapturedAudit) -> None:
+    Stock.objects.create(code="a", shelf=1, note="x")
+    audit.clear()
+    Stock(code="a", shelf=1, note="y").save()
+    assert [change for change in changes(audit) if change[0] != "seen"] == [("note", "x", "y")]
+
+
+def test_fixtures_loaded_twice_change_nothing(audit: CapturedAudit, tmp_path: Path) -> None:
+    fixture = tmp_path / "suppliers.json"
+    fixture.write_text('[{"model": "warehouse.supplier", "pk": 1, "fields": {"name": "a"}}]')
+    call_command("loaddata", str(fixture), verbosity=0)
+    assert audit.one().action == "CREATE"
+    audit.clear()
+    call_command("loaddata", str(fixture), verbosity=0)
+    assert not audit.records
+
+
+# --- refused by the driver -------------------------------------------------------------------------
+
+
+def _refuse(vendor: str) -> dict[str, Any]:
+    return {"quantity": 2**70} if vendor == "sqlite" else {"name": "a\ud800"}
+
+
+def _create(vendor: str) -> None:
+    Item.objects.create(**{"name": "bad"} | _refuse(vendor))
+
+
+def _change(vendor: str) -> None:
+    item = Item.objects.get(name="good")
+    for name, value in _refuse(vendor).items():
+        setattr(item, name, value)
+    item.save()
+
+
+def _change_all(vendor: str) -> None:
+    Item.objects.update(**_refuse(vendor))
+
+
+@pytest.mark.parametrize("write", [_create, _change, _change_all])
+@pytest.mark.parametrize("mode", ["autocommit", "atomic", "manual"])
+def test_what_the_driver_refuses_to_send_has_failed(
+    vendor: str, write: Callable[[str], None], mode: str
+) -> None:
+    Item.objects.create(name="good")
+    with auditing() as audit:
+        try:
+            if mode == "manual":
+                transaction.set_autocommit(False)
+            block = transaction.atomic() if mode == "atomic" else nullcontext()
+            with pytest.raises((ValueError, OverflowError)), block:
+                write(vendor)
+            if mode == "manual":
+                transaction.commit()
+        finally:
+            if mode == "manual":
+                transaction.rollback()
+                transaction.set_autocommit(True)
+    assert [record.outcome for record in audit] == ["failure"]
 
 
 # --- PostgreSQL's own fields -----------------------------------------------------------------------
