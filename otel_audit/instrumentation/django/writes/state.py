@@ -126,16 +126,26 @@ class CompiledStatement(Statement):
         self, error: BaseException, executed: int, intent: Callable[[], CapturedWrite] | None = None
     ) -> None:
         """Note that it raised; ``executed`` is the thread's count of statements before it."""
-        from django.db import Error, InterfaceError, OperationalError
-
-        lost = isinstance(error, OperationalError | InterfaceError) and not dbapi.connected(
-            self.connection.system, self.connection.driver()
-        )
+        try:
+            refused = self._refused(error)
+        except Exception as fault:
+            self.capture.failures.note("statement that raised", fault)
+            refused = False
         self.failed(
             error,
             sent=self.capture.thread.executed != executed,
-            refused=(isinstance(error, Error) and not lost) or _refused_by_driver(error),
+            refused=refused,
             intent=self._intended(intent),
+        )
+
+    def _refused(self, error: BaseException) -> bool:
+        """Say whether it is the answer of the database, or of its driver, that nothing was written."""
+        from django.db import Error, InterfaceError, OperationalError
+
+        if not isinstance(error, Error):
+            return _refused_by_driver(error)
+        return not isinstance(error, OperationalError | InterfaceError) or dbapi.connected(
+            self.connection.system, self.connection.driver()
         )
 
     def _intended(self, intent: Callable[[], CapturedWrite] | None) -> CapturedWrite | None:
