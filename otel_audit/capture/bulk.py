@@ -95,6 +95,8 @@ class BulkWrite(CapturedWrite):
         self.old_values: OldValues | None = old_values
 
     def _records(self, logger: AuditLogger, outcome: Outcome, transaction: str) -> list[AuditRecord]:
+        if self.verb == "update" and self._only_ignored():
+            return []
         if self.rows is None:
             return [self._part(logger, outcome, transaction, Bulk(self.count, id=new_record_id()))]
         rows = self.rows.rows()
@@ -186,6 +188,11 @@ class BulkWrite(CapturedWrite):
     def _names(self) -> list[str]:
         return [plan.name for plan in dict.fromkeys([*self.new, *(plan for plan, _ in self.constant)])]
 
+    def _only_ignored(self) -> bool:
+        """Say whether no field that counts was written; False where it is not known which were."""
+        written = [*self.old, *self.new, *(plan for plan, _ in self.constant)]
+        return bool(written) and all(plan.ignored for plan in written)
+
     def _least(self, logger: AuditLogger, outcome: Outcome, transaction: str) -> AuditRecord:
         least = super()._least(logger, outcome, transaction)
         return replace(least, bulk=Bulk(self.count, id=new_record_id()), completeness="count")
@@ -255,20 +262,24 @@ def _column_type(plan: FieldPlan, *columns: list[Any] | None) -> str:
 def _changed_only(
     keys: list[Any], columns: list[tuple[FieldPlan, list[Any] | None, list[Any] | None]]
 ) -> tuple[list[Any], list[tuple[FieldPlan, list[Any] | None, list[Any] | None]]]:
-    """Leave out rows and columns in which nothing differs; a value not known counts as different."""
+    """Leave out rows and columns in which nothing differs; a value not known counts as different.
+
+    A row in which only fields differ that do not count is left out as well.
+    """
     differs: list[list[bool]] = []
     for plan, old, new in columns:
         if old is None or new is None:
             differs.append([True] * len(keys))
             continue
         differs.append(_differing(plan, old, new))
-    kept = [index for index in range(len(keys)) if any(column[index] for column in differs)]
+    counting = [column for (plan, _, _), column in zip(columns, differs, strict=True) if not plan.ignored]
+    kept = [index for index in range(len(keys)) if any(column[index] for column in counting)]
     if len(kept) == len(keys) and all(any(column) for column in differs):
         return keys, columns
     return [keys[index] for index in kept], [
         (plan, old and [old[index] for index in kept], new and [new[index] for index in kept])
         for (plan, old, new), column in zip(columns, differs, strict=True)
-        if any(column)
+        if any(column[index] for index in kept)
     ]
 
 

@@ -23,9 +23,12 @@ class FieldPlan:
         attname: where an object of the application holds the value; default ``name``.
         automatic: written by itself with every save, so that it alone makes no change.
         hidden: its values are masked unless the configuration says otherwise.
+
+    Attributes:
+        ignored: the configuration says that it does not count, however it is written.
     """
 
-    __slots__ = ("attname", "automatic", "hidden", "name")
+    __slots__ = ("attname", "automatic", "hidden", "ignored", "name")
 
     def __init__(
         self, name: str, attname: str = "", *, automatic: bool = False, hidden: bool = False
@@ -34,6 +37,7 @@ class FieldPlan:
         self.attname = attname or name
         self.automatic = automatic
         self.hidden = hidden
+        self.ignored = False
 
     def frozen(self, value: Any) -> Frozen:
         """Return a value of this column, as an application holds it, frozen."""
@@ -86,6 +90,9 @@ class TablePlan:
         self.audited = settings.audited
         self.reads = settings.reads
         self.old_values = settings.old_values
+        for plan in fields:
+            if settings.ignores(plan.name):
+                plan.ignored = plan.automatic = True
         hidden = {plan.name: "mask" for plan in fields if plan.hidden}
         self.strategies: Mapping[str, str] = hidden | dict(settings.strategies)
 

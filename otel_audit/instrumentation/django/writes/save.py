@@ -77,7 +77,9 @@ def save(capture: Capture, update: Update, instance: Any, key: Any) -> Any:
     )
     result = statement.run(update.run, lambda: write)
     # Only where nothing may be asked (`off`) does a save get here that seems to change nothing.
-    nothing = believed and not assigned.expressions and all(field.automatic for field, _, _ in changed)
+    nothing = (
+        believed and not assigned.expressions and all(field.automatic for field, _, _ in changed)
+    ) or all(field.ignored for field in assigned.fields)
     try:
         if not result:
             statement.done()
