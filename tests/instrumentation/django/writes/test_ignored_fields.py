@@ -70,7 +70,7 @@ def test_a_bulk_update_leaves_out_rows_in_which_only_ignored_fields_changed(vend
 
 @pytest.mark.parametrize("limits", [{"max_bulk_rows": 0}, {"max_bulk_rows": 0, "max_bulk_ids": 0}])
 def test_a_bulk_update_of_ignored_fields_alone_is_not_counted_either(
-    vendor: str, limits: dict[str, int]
+    vendor: str, limits: dict[str, Any]
 ) -> None:
     with auditing(ignore=["rating"], **limits) as audit:
         Place.objects.bulk_create([Place(name="a"), Place(name="b")])
