@@ -6,6 +6,7 @@ import datetime
 import decimal
 import uuid
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import UNSET
@@ -177,14 +178,13 @@ class ModelFieldPlan(FieldPlan):
         try:
             plain = stored.plain(prepared)
             held = self._held(plain)
-            try:
-                if self._stored is None:
-                    self._stored = stored.converters(self.field, connection)
-                column, converters = self._stored
-                for convert in converters:
+            if self._stored is None:
+                self._stored = stored.converters(self.field, connection)
+            column, converters = self._stored
+            for convert in converters:
+                # One that takes only what the driver would have made of it need not convert this.
+                with suppress(Exception):
                     held = convert(held, column, connection)
-            except Exception:  # a converter of what the driver would make of it
-                held = plain
             known = self.frozen(held)
             if type(known) is Opaque:
                 known = freeze(plain)

@@ -87,6 +87,8 @@ def plain(prepared: Any) -> Any:
         return prepared
     if kind.__module__.startswith("psycopg.types.json"):
         return _json_text(prepared)
+    if kind.__name__ == "Binary" and kind.__module__.startswith("psycopg"):
+        return bytes(prepared.obj)
     if kind is list or kind is tuple:
         return [plain(item) for item in prepared]
     if kind is dict:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import datetime
 import uuid
+import zlib
+from decimal import Decimal
 from typing import Any
 
 from django.core.serializers.json import DjangoJSONEncoder
@@ -203,6 +206,66 @@ class Member(models.Model):
     place = PointField(null=True)
     motto = SealingField(max_length=100, null=True)
     log = models.JSONField(encoder=CountingEncoder, null=True)
+
+
+class Money:
+    """Its text does not tell what it is worth."""
+
+    def __init__(self, amount: Any) -> None:
+        self.amount = Decimal(amount)
+
+    def __str__(self) -> str:
+        return "money"
+
+
+class MoneyField(models.DecimalField):  # type: ignore[type-arg]
+    def from_db_value(self, value: Any, expression: Any, connection: Any) -> Any:
+        return None if value is None else Money(value)
+
+    def to_python(self, value: Any) -> Any:
+        return super().to_python(value.amount if isinstance(value, Money) else value)
+
+    def get_prep_value(self, value: Any) -> Any:
+        return value.amount if isinstance(value, Money) else value
+
+    def get_db_prep_save(self, value: Any, connection: Any) -> Any:
+        return super().get_db_prep_save(self.get_prep_value(value), connection)
+
+
+class ZippedField(models.BinaryField):  # type: ignore[type-arg]
+    def from_db_value(self, value: Any, expression: Any, connection: Any) -> Any:
+        return None if value is None else zlib.decompress(bytes(value)).decode()
+
+    def get_db_prep_value(self, value: Any, connection: Any, prepared: bool = False) -> Any:
+        value = None if value is None else zlib.compress(value.encode())
+        return super().get_db_prep_value(value, connection, prepared)
+
+
+class ListField(models.TextField):  # type: ignore[type-arg]
+    def from_db_value(self, value: Any, expression: Any, connection: Any) -> Any:
+        return None if value is None else value.split(",")
+
+    def get_prep_value(self, value: Any) -> Any:
+        return ",".join(map(str, value)) if isinstance(value, list | tuple) else value
+
+
+class SecondsField(models.IntegerField):  # type: ignore[type-arg]
+    """A moment, stored as seconds since 1970."""
+
+    def from_db_value(self, value: Any, expression: Any, connection: Any) -> Any:
+        return None if value is None else datetime.datetime.fromtimestamp(value, datetime.UTC)
+
+    def get_prep_value(self, value: Any) -> Any:
+        return int(value.timestamp()) if isinstance(value, datetime.datetime) else value
+
+
+class Parcel(models.Model):
+    """Fields that store their values in another form."""
+
+    price = MoneyField(max_digits=9, decimal_places=2, null=True)
+    letter = ZippedField(null=True)
+    stops = ListField(null=True)
+    sent = SecondsField(null=True)
 
 
 class WithParent(models.Manager["Branch"]):

@@ -14,6 +14,7 @@ from django.core.management import call_command
 from django.db import connection, models, transaction
 from django.db.models import Value
 from django.db.models.functions import Concat, Lower
+from msgspec import UNSET
 
 from otel_audit.record import AuditRecord
 from otel_audit.testing import CapturedAudit
@@ -23,6 +24,8 @@ from tests.instrumentation.django.warehouse.models import (
     CountingEncoder,
     Item,
     Member,
+    Money,
+    Parcel,
     Point,
     Sealed,
     SealingField,
@@ -181,6 +184,51 @@ def test_objects_of_an_unknown_class_are_compared_and_told_as_their_field_prepar
     audit.clear()
     Member.objects.all().delete()
     assert {change.field: change.old for change in audit.one().changes}["place"] == "9.0,2.0"
+
+
+_NOON = datetime.datetime(2026, 1, 1, 12, 0, 0, 5, tzinfo=datetime.UTC)
+
+
+@pytest.mark.parametrize(
+    ("field", "old", "new", "recorded"),
+    [
+        ("price", Money("1.5"), Money("2.5"), ("1.50", "2.50")),
+        ("letter", "hello", "bye", ("hello", "bye")),
+        ("stops", [1, 2], ("3",), (["1", "2"], ["3"])),
+        (
+            "sent",
+            _NOON,
+            _NOON + datetime.timedelta(days=1),
+            ("2026-01-01T12:00:00+00:00", "2026-01-02T12:00:00+00:00"),
+        ),
+    ],
+)
+def test_a_value_stored_in_another_form_is_told_as_it_is_read_back(
+    audit: CapturedAudit, field: str, old: Any, new: Any, recorded: tuple[Any, Any]
+) -> None:
+    Parcel.objects.create(**{field: old})
+    assert told(audit.one())[field] == recorded[0]
+    audit.clear()
+    parcel = Parcel.objects.get()
+    parcel.save()
+    setattr(parcel, field, old)
+    parcel.save()
+    Parcel.objects.bulk_update([parcel], [field])
+    Parcel.objects.update(**{field: old})
+    assert changes(audit) == []
+    setattr(parcel, field, new)
+    parcel.save()
+    Parcel.objects.update(**{field: old})
+    setattr(parcel, field, new)
+    Parcel.objects.bulk_update([parcel], [field])
+    Parcel.objects.all().delete()
+    before, after = recorded
+    assert [change for change in changes(audit) if change[0] == field] == [
+        (field, before, after),
+        (field, after, before),
+        (field, before, after),
+        (field, after, UNSET),
+    ]
 
 
 def test_a_value_encrypted_anew_with_each_save_is_no_change_and_is_encrypted_once(
