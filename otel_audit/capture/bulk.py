@@ -106,7 +106,7 @@ class BulkWrite(CapturedWrite):
             return self._parts(logger, outcome, transaction, key_texts(keys), [])
         columns = self._columns(rows, width)
         if self.verb == "update":
-            keys, columns = _changed_only(keys, columns)
+            keys, columns = _changed_only(keys, columns, whole=self.plan.snapshot)
         if not keys:
             return []
         if len(keys) == 1:
@@ -142,6 +142,7 @@ class BulkWrite(CapturedWrite):
         key: Any,
         columns: list[tuple[FieldPlan, list[Any] | None, list[Any] | None]],
     ) -> AuditRecord:
+        whole = self.plan.snapshot and self.verb == "update"
         return self._record(
             logger,
             outcome,
@@ -150,7 +151,9 @@ class BulkWrite(CapturedWrite):
             changes=[
                 _change(plan, UNSET if old is None else old[0], UNSET if new is None else new[0])
                 for plan, old, new in columns
+                if not (whole and old is None and plan in self.old)
             ],
+            image={plan.name: _shown(plan, new)[0] for plan, _, new in columns if whole and new},
             completeness=self.completeness,
             old_values=self.old_values,
         )
@@ -260,11 +263,12 @@ def _column_type(plan: FieldPlan, *columns: list[Any] | None) -> str:
 
 
 def _changed_only(
-    keys: list[Any], columns: list[tuple[FieldPlan, list[Any] | None, list[Any] | None]]
+    keys: list[Any], columns: list[tuple[FieldPlan, list[Any] | None, list[Any] | None]], *, whole: bool
 ) -> tuple[list[Any], list[tuple[FieldPlan, list[Any] | None, list[Any] | None]]]:
     """Leave out rows and columns in which nothing differs; a value not known counts as different.
 
-    A row in which only fields differ that do not count is left out as well.
+    A row in which only fields differ that do not count is left out as well. With ``whole``, columns in which
+    nothing differs stay, without their old values.
     """
     differs: list[list[bool]] = []
     for plan, old, new in columns:
@@ -276,11 +280,13 @@ def _changed_only(
     kept = [index for index in range(len(keys)) if any(column[index] for column in counting)]
     if len(kept) == len(keys) and all(any(column) for column in differs):
         return keys, columns
-    return [keys[index] for index in kept], [
-        (plan, old and [old[index] for index in kept], new and [new[index] for index in kept])
-        for (plan, old, new), column in zip(columns, differs, strict=True)
-        if any(column[index] for index in kept)
-    ]
+    shown = []
+    for (plan, old, new), column in zip(columns, differs, strict=True):
+        changed = any(column[index] for index in kept)
+        if changed or whole:
+            before = [old[index] for index in kept] if changed and old else None
+            shown.append((plan, before, new and [new[index] for index in kept]))
+    return [keys[index] for index in kept], shown
 
 
 def _differing(plan: FieldPlan, old: list[Any], new: list[Any]) -> list[bool]:

@@ -72,7 +72,18 @@ class TablePlan:
         settings: what the configuration says about it.
     """
 
-    __slots__ = ("audited", "event", "fields", "keys", "label", "old_values", "reads", "strategies", "table")
+    __slots__ = (
+        "audited",
+        "event",
+        "fields",
+        "keys",
+        "label",
+        "old_values",
+        "reads",
+        "snapshot",
+        "strategies",
+        "table",
+    )
 
     def __init__(
         self,
@@ -90,6 +101,7 @@ class TablePlan:
         self.audited = settings.audited
         self.reads = settings.reads
         self.old_values = settings.old_values
+        self.snapshot = settings.snapshot
         for plan in fields:
             if settings.ignores(plan.name):
                 plan.ignored = plan.automatic = True

@@ -14,7 +14,7 @@ class TableSettings(NamedTuple):
     """What the configuration says about one table or model.
 
     ``strategies`` maps field names to redaction strategies, ``ignore`` are patterns of the names of fields
-    whose changes do not count; the last that matches decides.
+    whose changes do not count; the last that matches decides. ``snapshot``: updates have the whole row.
     """
 
     audited: bool
@@ -22,6 +22,7 @@ class TableSettings(NamedTuple):
     old_values: Literal["as_loaded", "exact", "off"]
     strategies: Mapping[str, str]
     ignore: tuple[str, ...] = ()
+    snapshot: bool = False
 
     def ignores(self, field: str) -> bool:
         """Say whether a change of this field alone makes no record."""
@@ -81,6 +82,7 @@ class Policy:
         old_values = self.config.old_values
         strategies: dict[str, str] = {}
         ignore = [*self.config.ignore]
+        snapshot = False
         for patterns, single in self._single:
             if not verdict(patterns):
                 continue
@@ -88,4 +90,7 @@ class Policy:
             old_values = single.old_values or old_values
             strategies.update(single.fields)
             ignore += single.ignore
-        return TableSettings(bool(verdict(self._models)), bool(reads), old_values, strategies, tuple(ignore))
+            snapshot = snapshot if single.snapshot is None else single.snapshot
+        return TableSettings(
+            bool(verdict(self._models)), bool(reads), old_values, strategies, tuple(ignore), snapshot
+        )

@@ -48,6 +48,13 @@ class ModelConfig(_Section, frozen=True):
             "leading `!` makes one count again."
         ),
     ] = []
+    snapshot: Annotated[
+        bool | None,
+        Meta(
+            description="Record the whole row with every update, not only what the statement wrote; deletes "
+            "and creates have it anyway. Where the row is not known it is read, locked."
+        ),
+    ] = None
 
 
 class CaptureSection(_Section, frozen=True):

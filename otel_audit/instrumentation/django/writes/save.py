@@ -14,7 +14,7 @@ from msgspec import UNSET
 
 from otel_audit.capture.writes import RowWrite
 from otel_audit.instrumentation.django.loaded import STATE_KEY, Loaded, put_back
-from otel_audit.instrumentation.django.plan import ModelFieldPlan
+from otel_audit.instrumentation.django.plan import ModelFieldPlan, ModelPlan
 from otel_audit.instrumentation.django.writes.sql import Returned
 from otel_audit.instrumentation.django.writes.state import (
     Capture,
@@ -54,7 +54,10 @@ def save(capture: Capture, update: Update, instance: Any, key: Any) -> Any:
         row = loaded.by_name()
         if not same(plan.key_of(row), key):
             believed, row = False, {}
+    if plan.snapshot and plan.old_values != "off":
+        assigned = assigned.with_rest(plan, known=row)
     changed, written = difference(assigned.values, row)
+    _complete(plan, written, row)
     doubtful = (
         not believed
         or bool(assigned.expressions)
@@ -79,7 +82,7 @@ def save(capture: Capture, update: Update, instance: Any, key: Any) -> Any:
     # Only where nothing may be asked (`off`) does a save get here that seems to change nothing.
     nothing = (
         believed and not assigned.expressions and all(field.automatic for field, _, _ in changed)
-    ) or all(field.ignored for field in assigned.fields)
+    ) or all(field.ignored for field in assigned.fields if field not in assigned.rest)
     try:
         if not result:
             statement.done()
@@ -164,11 +167,12 @@ def _note_asked(
         *((field, after[field]) for field in assigned.expressions if field in after),
     ]
     changed, written = difference(values, before)
-    unknown = [field for field in assigned.expressions if field not in after]
+    unknown = [field for field in assigned.made if field not in after]
     changed += [
         (field, field.frozen(before[field.attname]) if field.attname in before else UNSET, UNSET)
         for field in unknown
     ]
+    _complete(statement.plan, written, row)
     write = None
     if any(not field.automatic for field, _, _ in changed):
         write = RowWrite(
@@ -181,6 +185,17 @@ def _note_asked(
             certain if before else None,
         )
     _note_save(capture, statement, instance, key, written, row, unknown, write)
+
+
+def _complete(plan: ModelPlan, written: list[tuple[ModelFieldPlan, Any]], row: dict[str, Any]) -> None:
+    """Add what is known of the rest of the row, where the model's updates are to have all of it."""
+    if plan.snapshot:
+        names = {field.attname for field, _ in written} | {field.attname for field in plan.keys}
+        written += [
+            (field, row[field.attname])
+            for field in plan.fields
+            if field.attname in row and field.attname not in names
+        ]
 
 
 def _note_save(

@@ -120,6 +120,7 @@ def _prepare(capture: Capture, plan: ModelPlan, compiler: Any, saving: Saving) -
     if (
         (blocks and blocks[-1]._from_testcase)
         or plan.generated
+        or plan.snapshot
         or type(loaded) is not Loaded
         or state.db != alias
         or plan.old_values == "exact"

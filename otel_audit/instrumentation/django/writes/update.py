@@ -38,6 +38,8 @@ def update_rows(capture: Capture, update: Update) -> Any:
     abilities = capture.abilities(connection, plan)
     if plan.old_values == "off" or not abilities.select:
         return _update_counting(capture, update, assigned)
+    if plan.snapshot:
+        assigned = assigned.with_rest(plan)
     if abilities.joined_update:
         result = run_joined(
             capture,
@@ -103,6 +105,8 @@ def _note_rows(
     statement.connection.wrote_many(plan, keys)
     full = returned.completeness == "full" and returned.rows is not None
     writes: list[CapturedWrite] = []
+    if not full:
+        new = [field for field in new if field not in assigned.rest]
     if returned.count:
         writes.append(
             BulkWrite(
@@ -142,7 +146,7 @@ def _count_only(statement: CompiledStatement, assigned: Assignment, count: int) 
         "update",
         statement.connection,
         count,
-        new=assigned.expressions,
+        new=assigned.made,
         constant=assigned.values,
     )
 
@@ -150,7 +154,7 @@ def _count_only(statement: CompiledStatement, assigned: Assignment, count: int) 
 def _intent(statement: CompiledStatement, assigned: Assignment) -> CapturedWrite:
     """What is known before the statement runs: the table and the fields."""
     intent = BulkWrite(
-        statement.plan, "update", statement.connection, 0, new=assigned.expressions, constant=assigned.values
+        statement.plan, "update", statement.connection, 0, new=assigned.made, constant=assigned.values
     )
     intent.completeness = "statement"
     return intent

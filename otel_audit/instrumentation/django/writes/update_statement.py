@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Any, NamedTuple
 
 from msgspec import UNSET
@@ -30,10 +30,29 @@ class Update(NamedTuple):
 
 
 class Assignment(NamedTuple):
-    """What an UPDATE sets: values by field, frozen, and the fields set to expressions."""
+    """What an UPDATE sets: values by field, frozen, and the fields set to expressions.
+
+    ``rest`` are those among the expressions that it does not set: they are asked for a snapshot.
+    """
 
     values: list[tuple[ModelFieldPlan, Any]]
     expressions: list[ModelFieldPlan]
+    rest: Sequence[ModelFieldPlan] = ()
+
+    def with_rest(self, plan: ModelPlan, known: Container[str] = ()) -> Assignment:
+        """Add the other fields, but for those ``known`` by attname: the database tells them as well."""
+        written = self.fields
+        rest = [
+            field
+            for field in plan.fields
+            if field not in plan.keys and field not in written and field.attname not in known
+        ]
+        return Assignment(self.values, [*self.expressions, *rest], rest) if rest else self
+
+    @property
+    def made(self) -> list[ModelFieldPlan]:
+        """The fields that it sets to expressions."""
+        return [field for field in self.expressions if field not in self.rest]
 
     @property
     def fields(self) -> list[ModelFieldPlan]:
