@@ -29,6 +29,13 @@ class TableSettings(NamedTuple):
         return bool(self.ignore) and bool(_Patterns(self.ignore).decide(field))
 
 
+class KeyStrategies(NamedTuple):
+    """How the key of a table is redacted, part by part (empty: by the rules), and fields that hold a key."""
+
+    key: tuple[str, ...] = ()
+    fields: Mapping[str, str] = {}
+
+
 class _Patterns:
     """Patterns over labels; the last one that matches decides, a leading ``!`` says no."""
 

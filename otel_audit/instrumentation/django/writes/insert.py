@@ -30,25 +30,21 @@ def insert(
     capture: Capture,
     plan: ModelPlan,
     compiler: Any,
-    original: Callable[[Any, Any], Any],
+    run: Callable[[Any], Any],
     returning_fields: Any,
 ) -> Any:
     """Run an INSERT compiler's statement and note the rows it made (or changed).
 
-    ``original`` is ``execute_sql``: the database is asked for the values of expressions as well.
+    ``run`` takes the fields to return: the database is asked for the values of expressions as well.
     """
     if compiler.query.on_conflict is not None:
-        return _upsert(
-            capture, plan, compiler, lambda: original(compiler, returning_fields), returning_fields
-        )
+        return _upsert(capture, plan, compiler, lambda: run(returning_fields), returning_fields)
     objects = compiler.query.objs
     statement = CompiledStatement(capture, compiler, plan, "create")
     wanted = list(returning_fields or ())
     fields = [*wanted, *_to_ask(capture, plan, compiler, wanted)]
     noted = _noting(plan, compiler) if plan.noted else None
-    result = statement.run(
-        lambda: original(compiler, fields or returning_fields), lambda: _intent(statement, objects)
-    )
+    result = statement.run(lambda: run(fields or returning_fields), lambda: _intent(statement, objects))
     try:
         returned = fields if result else []
         made = _made(plan, compiler.connection, noted, len(objects)) if noted is not None else {}
