@@ -10,7 +10,7 @@ from msgspec import UNSET
 
 from otel_audit.capture.policy import KeyStrategies, TableSettings
 from otel_audit.record import Target
-from otel_audit.values import Frozen, freeze, key_text
+from otel_audit.values import Frozen, freeze, key_text, same
 
 Verb: TypeAlias = Literal["create", "update", "delete"]
 _IDS: Final = frozenset({int, str, UUID})
@@ -29,9 +29,12 @@ class FieldPlan:
         attname: where an object of the application holds the value; default ``name``.
         automatic: written by itself with every save, so that it alone makes no change.
         hidden: its values are masked unless the configuration says otherwise.
+
+    Attributes:
+        ignored: the configuration says that it does not count, however it is written.
     """
 
-    __slots__ = ("attname", "automatic", "hidden", "name")
+    __slots__ = ("attname", "automatic", "hidden", "ignored", "name")
 
     def __init__(
         self, name: str, attname: str = "", *, automatic: bool = False, hidden: bool = False
@@ -40,10 +43,28 @@ class FieldPlan:
         self.attname = attname or name
         self.automatic = automatic
         self.hidden = hidden
+        self.ignored = False
+
+    def frozen(self, value: Any) -> Frozen:
+        """Return a value of this column, as an application holds it, frozen."""
+        return freeze(value)
 
     def normal(self, value: Any) -> Frozen:
         """Return a frozen value as the database will hold it; as it is where that cannot be told."""
         return freeze(value)
+
+    def key_part(self, value: Any) -> Frozen:
+        """Return a value of the key as the database holds it."""
+        return self.normal(self.frozen(value))
+
+    def equal(self, old: Frozen, new: Frozen) -> bool:
+        """Say whether the database holds the same for two frozen values."""
+        if same(old, new):
+            return True
+        normal = self.normal(new)
+        return (normal is not new and same(old, normal)) or (
+            type(old) is not type(normal) and same(self.normal(old), normal)
+        )
 
 
 class TablePlan:
@@ -69,6 +90,7 @@ class TablePlan:
         "label",
         "old_values",
         "reads",
+        "snapshot",
         "strategies",
         "table",
     )
@@ -91,6 +113,10 @@ class TablePlan:
         self.audited = settings.audited
         self.reads = settings.reads
         self.old_values = settings.old_values
+        self.snapshot = settings.snapshot
+        for plan in fields:
+            if settings.ignores(plan.name):
+                plan.ignored = plan.automatic = True
         hidden = {plan.name: "mask" for plan in fields if plan.hidden}
         self.strategies: Mapping[str, str] = {**secret.fields, **hidden, **settings.strategies}
         self.key_strategies = tuple(
@@ -123,8 +149,8 @@ class TablePlan:
     def normal_key(self, key: Any) -> Any:
         """Return a key as the database will hold it: of one row there is one, however it was written."""
         if len(self.keys) == 1:
-            return self.keys[0].normal(freeze(key))
-        return tuple(plan.normal(freeze(part)) for plan, part in zip(self.keys, key, strict=True))
+            return self.keys[0].key_part(key)
+        return tuple(plan.key_part(part) for plan, part in zip(self.keys, key, strict=True))
 
     def keys_in(self, rows: Sequence[Sequence[Any]]) -> list[Any]:
         """Return the keys of many rows whose first columns they are."""

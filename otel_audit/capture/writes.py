@@ -24,15 +24,17 @@ _ACTIONS: Final[dict[Verb, str]] = {"create": "CREATE", "update": "UPDATE", "del
 class CapturedWrite:
     """One statement's effect on one table. ``error`` names the exception that took it back.
 
-    ``connection`` is where it was written, and knows what is rolling back.
+    ``connection`` is where it was written, and knows what is rolling back; ``namespace`` is that of the
+    connection when it was: a connection may go on to another schema before the record is made.
     """
 
-    __slots__ = ("connection", "error", "moment", "plan", "verb")
+    __slots__ = ("connection", "error", "moment", "namespace", "plan", "verb")
 
     def __init__(self, plan: TablePlan, verb: Verb, connection: Connection, at: Moment | None = None) -> None:
         self.plan = plan
         self.verb = verb
         self.connection = connection
+        self.namespace = connection.namespace
         self.moment = at or moment()
         self.error = ""
 
@@ -93,7 +95,7 @@ class CapturedWrite:
             at=self.moment,
             outcome=outcome,
             error=error,
-            database=self.connection.database(self.plan, transaction),
+            database=self.connection.database(self.plan, transaction, self.namespace),
             strategies=self.plan.strategies or None,
             key_strategies=self.plan.key_strategies,
             **values,
@@ -131,6 +133,7 @@ class RowWrite(CapturedWrite):
         self.plan = plan
         self.verb = verb
         self.connection = connection
+        self.namespace = connection.namespace
         self.moment = at or moment()
         self.error = ""
         self.key = key

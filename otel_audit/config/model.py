@@ -52,6 +52,20 @@ class ModelConfig(_Section, frozen=True):
         dict[str, Strategy],
         Meta(description="Field name to strategy: drop, mask, keep_last:N, hmac, keep."),
     ] = {}
+    ignore: Annotated[
+        list[str],
+        Meta(
+            description="Fields of this model that do not count, in addition to those of the section; a "
+            "leading `!` makes one count again."
+        ),
+    ] = []
+    snapshot: Annotated[
+        bool | None,
+        Meta(
+            description="Record the whole row with every update, not only what the statement wrote; deletes "
+            "and creates have it anyway. Where the row is not known it is read, locked."
+        ),
+    ] = None
 
 
 class CaptureSection(_Section, frozen=True):
@@ -75,6 +89,13 @@ class CaptureSection(_Section, frozen=True):
         Literal["as_loaded", "exact", "off"],
         Meta(description="Default of `model.<pattern>.old_values`."),
     ] = "as_loaded"
+    ignore: Annotated[
+        list[str],
+        Meta(
+            description="Names of fields that do not count, with `*` and `?`: an update that changes nothing "
+            "else makes no record; beside a change that counts they are listed."
+        ),
+    ] = []
     failures: Annotated[bool, Meta(description="Record changes that were rolled back, as `failure`.")] = True
     max_bulk_rows: Annotated[
         int,

@@ -14,6 +14,7 @@ from otel_audit.capture import dbapi
 from otel_audit.capture.connection import Connection
 from otel_audit.capture.freshness import Epoch
 from otel_audit.capture.transaction_sql import ORDINARY, effect_of, is_ordinary
+from otel_audit.instrumentation.django import schemas
 
 if TYPE_CHECKING:
     from otel_audit.capture.state import CaptureState
@@ -26,7 +27,7 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 class DjangoConnection(Connection):
     """A connection of Django's, which knows of atomic blocks and of tests that never commit."""
 
-    __slots__ = ("django",)
+    __slots__ = ("_database", "_path", "django", "follows")
 
     def __init__(self, django: Any, state: CaptureState, thread: ThreadState) -> None:
         super().__init__(
@@ -36,6 +37,9 @@ class DjangoConnection(Connection):
             namespace=str(django.settings_dict.get("NAME") or ""),
         )
         self.django = django
+        self._database = self.namespace
+        self._path = schemas.SearchPath(schemas.configured(django.settings_dict))
+        self.follows = False
 
     def identify(self) -> None:
         """Find out which system it is, which asks MySQL's server once."""
@@ -44,6 +48,19 @@ class DjangoConnection(Connection):
             system = "mariadb"
         self.system = system
         self.dialect = dbapi.dialect(system)
+        if system == "postgresql":
+            self.follow()
+            self.follows = schemas.of_tenant(self.django) is not None
+
+    def follow(self) -> None:
+        """Find out which schema the next statement writes to; ``follows`` says that it may be another."""
+        schema = schemas.of_tenant(self.django) or self._path.now(self.mark)
+        self.namespace = f"{self._database}|{schema}" if schema else self._database
+
+    def sets(self, sql: str, params: Any) -> None:
+        """Note what a ``SET`` or ``RESET`` that ran has done to the search path."""
+        self._path.set(sql, params, None if self.commits_at_once()[0] else self.mark)
+        self.follows = True
 
     def commits_at_once(self) -> tuple[bool, bool]:
         """In autocommit; also where only a ``TestCase`` stands around, as if it had committed."""
@@ -97,6 +114,8 @@ class Transactions:
         if found is None or found.pid != os.getpid() or found.reader is not self.thread:
             found = DjangoConnection(connection, self._shared, self.thread)
             connection.__dict__[_STATE] = found
+        if found.follows:
+            found.follow()
         return found
 
     # --- wrappers ------------------------------------------------------------------------------
@@ -259,6 +278,8 @@ class Transactions:
             thread = self.thread
             thread.executed += 1
             run = functools.partial(original, **kwargs) if kwargs else original
+            if type(sql) is str and sql[:4] in schemas.SETS:
+                return self._set(run, cursor, sql, args)
             if thread.internal or type(sql) is not str or sql[:2] in ORDINARY or is_ordinary(sql):
                 return run(cursor, sql, *args)
             return self._statement(run, cursor, sql, args)
@@ -266,6 +287,16 @@ class Transactions:
         return execute  # type: ignore[return-value]
 
     # --- details -------------------------------------------------------------------------------
+
+    def _set(self, original: Callable[..., Any], cursor: Any, sql: str, args: Any) -> Any:
+        """Run a statement that may choose another schema."""
+        result = original(cursor, sql, *args)
+        try:
+            if cursor.db.vendor == "postgresql":
+                self.state(cursor.db).sets(sql, args[0] if args else None)
+        except Exception as error:
+            self._shared.failures.note("SET search_path", error)
+        return result
 
     def _statement(self, original: Callable[..., Any], cursor: Any, sql: str, args: Any) -> Any:
         """Run a statement that may end or mark a transaction, and act on it."""

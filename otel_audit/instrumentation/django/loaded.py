@@ -33,17 +33,16 @@ def put_back(state: Any, previous: Loaded | None) -> None:
 class ThreadState(threading.local):
     """What one thread is doing; a thread reads and writes through connections of its own, so it is a reader.
 
-    ``saving`` is the instance whose UPDATE comes next, ``loaded`` collects what
-    ``refresh_from_db`` loads, ``internal`` counts blocks of Django's own transaction handling, ``suppressed``
-    blocks in which nothing is captured, ``executed`` statements sent,
-    ``runs`` captured ones.
+    ``saving`` is the instance whose UPDATE comes next, ``loaded`` collects what ``refresh_from_db`` loads
+    with the instance made of it, ``internal`` counts blocks of Django's own transaction handling,
+    ``suppressed`` blocks in which nothing is captured, ``executed`` statements sent, ``runs`` captured ones.
     """
 
     def __init__(self) -> None:
         self.epoch = Epoch()
         self.identity = object()
         self.saving: Saving | None = None
-        self.loaded: list[Loaded] | None = None
+        self.loaded: list[tuple[Any, Loaded]] | None = None
         self.executed = 0
         self.runs = 0
         self.internal = 0

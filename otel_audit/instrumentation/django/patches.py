@@ -63,6 +63,11 @@ def _writes(writes: WriteCapture) -> list[Patch]:
             writes.refreshes,
             "what it loads is what the instance knows from then on",
         ),
+        Patch(
+            "django.db.models.query:RawModelIterable.__iter__",
+            writes.raw,
+            "what raw() loads is not what the row holds",
+        ),
         Patch(f"{wrapper}.commit", transactions.commit, "success is known here"),
         Patch(f"{wrapper}.rollback", transactions.rollback, "everything pending failed"),
         Patch(f"{wrapper}.close", transactions.close, "a connection closed in a transaction rolls it back"),

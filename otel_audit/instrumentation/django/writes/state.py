@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -127,16 +128,26 @@ class CompiledStatement(Statement):
         self, error: BaseException, executed: int, intent: Callable[[], CapturedWrite] | None = None
     ) -> None:
         """Note that it raised; ``executed`` is the thread's count of statements before it."""
-        from django.db import Error, InterfaceError, OperationalError
-
-        lost = isinstance(error, OperationalError | InterfaceError) and not dbapi.connected(
-            self.connection.system, self.connection.driver()
-        )
+        try:
+            refused = self._refused(error)
+        except Exception as fault:
+            self.capture.failures.note("statement that raised", fault)
+            refused = False
         self.failed(
             error,
             sent=self.capture.thread.executed != executed,
-            refused=isinstance(error, Error) and not lost,
+            refused=refused,
             intent=self._intended(intent),
+        )
+
+    def _refused(self, error: BaseException) -> bool:
+        """Say whether it is the answer of the database, or of its driver, that nothing was written."""
+        from django.db import Error, InterfaceError, OperationalError
+
+        if not isinstance(error, Error):
+            return _refused_by_driver(error)
+        return not isinstance(error, OperationalError | InterfaceError) or dbapi.connected(
+            self.connection.system, self.connection.driver()
         )
 
     def _intended(self, intent: Callable[[], CapturedWrite] | None) -> CapturedWrite | None:
@@ -152,6 +163,31 @@ class CompiledStatement(Statement):
         if not self.autocommit and not ours.locked and ours.dialect.one_writer:
             take_write_lock(self.django, self.plan.table)
             ours.locked = True
+
+
+def _refused_by_driver(error: BaseException) -> bool:
+    """Say whether the driver would not send a parameter: too large a number, text it cannot encode.
+
+    Drivers raise Python's own errors for these, before anything is sent. Raised anywhere else, in what a
+    statement returned for example, they say nothing about it.
+    """
+    if not isinstance(error, ValueError | TypeError | ArithmeticError | LookupError):
+        return False
+    frame = error.__traceback__
+    while frame is not None:
+        if frame.tb_frame.f_code in _driver_calls():
+            return True
+        frame = frame.tb_next
+    return False
+
+
+@functools.cache
+def _driver_calls() -> frozenset[Any]:
+    """Return the functions in which Django calls the driver's ``execute`` and ``executemany``."""
+    from django.db.backends.utils import CursorWrapper
+
+    found = (inspect.unwrap(vars(CursorWrapper)[name]) for name in ("_execute", "_executemany"))
+    return frozenset(function.__code__ for function in found)
 
 
 def in_transaction(connection: Any, run: Callable[[], Any]) -> Any:

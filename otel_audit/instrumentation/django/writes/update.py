@@ -36,7 +36,7 @@ def update_rows(capture: Capture, update: Update) -> Any:
 
     plan, compiler = update.plan, update.compiler
     connection = compiler.connection
-    assigned = assignment(plan, compiler.query)
+    assigned = assignment(plan, compiler)
     abilities = capture.abilities(connection, plan)
     if plan.old_values == "off" or not abilities.select:
         return _update_counting(capture, update, assigned)
@@ -44,6 +44,8 @@ def update_rows(capture: Capture, update: Update) -> Any:
         # Keys and values are on disk before the commit: should this process die, `unknown` names the rows.
         with transaction.atomic(using=connection.alias):
             return update_rows(capture, update)
+    if plan.snapshot:
+        assigned = assigned.with_rest(plan)
     if abilities.joined_update:
         result = run_joined(
             capture,
@@ -109,6 +111,8 @@ def _note_rows(
     statement.connection.wrote_many(plan, keys)
     full = returned.completeness == "full" and returned.rows is not None
     writes: list[CapturedWrite] = []
+    if not full:
+        new = [field for field in new if field not in assigned.rest]
     if returned.count:
         writes.append(
             BulkWrite(
@@ -148,7 +152,7 @@ def _count_only(statement: CompiledStatement, assigned: Assignment, count: int) 
         "update",
         statement.connection,
         count,
-        new=assigned.expressions,
+        new=assigned.made,
         constant=assigned.values,
     )
 
@@ -156,7 +160,7 @@ def _count_only(statement: CompiledStatement, assigned: Assignment, count: int) 
 def _intent(statement: CompiledStatement, assigned: Assignment) -> CapturedWrite:
     """What is known before the statement runs: the table and the fields."""
     intent = BulkWrite(
-        statement.plan, "update", statement.connection, 0, new=assigned.expressions, constant=assigned.values
+        statement.plan, "update", statement.connection, 0, new=assigned.made, constant=assigned.values
     )
     intent.completeness = "statement"
     return intent

@@ -11,10 +11,11 @@ from django import VERSION
 
 from otel_audit.config.model import AuditConfig
 from otel_audit.instrumentation.django.loaded import STATE_KEY, Loaded, Saving
+from otel_audit.instrumentation.django.plan import ModelFieldPlan
 from otel_audit.instrumentation.django.writes import delete, insert, update
 from otel_audit.instrumentation.django.writes.save_fast_path import save_quickly
 from otel_audit.instrumentation.django.writes.state import Capture, guarded, suppressing
-from otel_audit.values import ATOMS, freeze
+from otel_audit.values import ATOMS
 
 if TYPE_CHECKING:
     from otel_audit.pipeline.provider import AuditPipeline
@@ -44,8 +45,8 @@ class WriteCapture:
             if not plan.audited or thread.suppressed:
                 return original(compiler, returning_fields, *args, **kwargs)
 
-            def plain() -> Any:
-                return original(compiler, returning_fields, *args, **kwargs)
+            def plain(fields: Any = returning_fields) -> Any:
+                return original(compiler, fields, *args, **kwargs)
 
             return guarded(
                 capture,
@@ -196,6 +197,19 @@ class WriteCapture:
 
         return refresh_from_db  # type: ignore[return-value]
 
+    def raw(self, original: _F) -> _F:
+        """Wrap ``RawModelIterable.__iter__``: its SQL may give a column another value than the row has."""
+
+        @functools.wraps(original)
+        def iterate(iterable: Any) -> Any:
+            for instance in original(iterable):
+                state = getattr(instance, "_state", None)
+                if state is not None:
+                    state.__dict__.pop(STATE_KEY, None)
+                yield instance
+
+        return iterate  # type: ignore[return-value]
+
     # --- models --------------------------------------------------------------------------------
 
     def start(self) -> None:
@@ -252,7 +266,7 @@ class WriteCapture:
                 loaded = Loaded(field_names, row, thread.epoch, freshness.now)
                 instance._state.__dict__[STATE_KEY] = loaded
                 if thread.loaded is not None:
-                    thread.loaded.append(loaded)
+                    thread.loaded.append((instance, loaded))
             except Exception as error:
                 capture.failures.note("from_db", error)
             return instance
@@ -279,24 +293,30 @@ def _without_options(from_db: Callable[..., Any]) -> Callable[..., Any]:
     return plain
 
 
-def _frozen(mutable: dict[str, int], width: int, names: Any, values: Any) -> Any:
+def _frozen(mutable: dict[str, tuple[int, ModelFieldPlan]], width: int, names: Any, values: Any) -> Any:
     """Give a loaded row with its mutable values encoded; the row itself if it has none."""
     row: list[Any] | None = None
     positions: Any = mutable.values()
     if len(values) != width:
-        positions = [names.index(name) for name in mutable if name in names]
-    for position in positions:
+        positions = [(names.index(name), plan) for name, (_, plan) in mutable.items() if name in names]
+    for position, plan in positions:
         value = values[position]
         if type(value) not in ATOMS:
             row = list(values) if row is None else row
-            row[position] = freeze(value)
+            row[position] = plan.frozen(value)
     return values if row is None else row
 
 
-def _refreshed(instance: Any, loaded: list[Loaded] | None) -> None:
-    if not loaded:
+def _refreshed(instance: Any, loaded: list[tuple[Any, Loaded]] | None) -> None:
+    # With select_related and prefetches other rows are loaded with it, of the same table perhaps.
+    model, key = instance._meta.concrete_model, instance.pk
+    own = [found for other, found in loaded or () if other._meta.concrete_model is model and other.pk == key]
+    state = instance._state
+    if not own:
+        if loaded:
+            state.__dict__.pop(STATE_KEY, None)
         return
-    new, state = loaded[-1], instance._state
+    new = own[0]
     old: Loaded | None = state.__dict__.get(STATE_KEY) or None
     values = dict(new.by_name())
     seq, epoch = new.seq, new.epoch
