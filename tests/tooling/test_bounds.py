@@ -23,7 +23,7 @@ def test_all_packages_of_opentelemetry_are_bounded_by_one_release() -> None:
     bounds = lower_bounds()
     assert len(bounds) >= 6
     minor = int(bounds["opentelemetry-sdk"].split(".")[1])
-    core = {"opentelemetry-api", "opentelemetry-sdk", "opentelemetry-proto"}
+    core = {f"opentelemetry-{name}" for name in ("api", "sdk", "proto", "exporter-otlp")}
     for package, bound in bounds.items():
         assert bound == (f"1.{minor}" if package in core else f"0.{minor + BETA_BEHIND}b0"), package
 
