@@ -23,6 +23,7 @@ _CONTEXT_TEXTS: Final = (
     ("request", ("path", "route", "view", "id")),
     ("source", ("user_agent",)),
     ("actor", ("id", "name", "on_behalf_of")),
+    ("database", ("query",)),
 )
 
 
@@ -99,7 +100,7 @@ class RecordRedactor:
             return False
         request, actor = record.request, record.actor
         values += (record.message, record.error, record.reason, record.source.user_agent)
-        values += (request.path, request.route, request.view, request.id)
+        values += (request.path, request.route, request.view, request.id, record.database.query)
         values += (actor.id, actor.name, actor.on_behalf_of, "" if target is None else target.id)
         known = self._redactor.clean_texts
         texts = {value for value in values if type(value) is str and value not in known}

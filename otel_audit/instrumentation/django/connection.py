@@ -13,14 +13,19 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from otel_audit.capture import dbapi
 from otel_audit.capture.connection import Connection
 from otel_audit.capture.freshness import Epoch
-from otel_audit.capture.transaction_sql import ORDINARY, effect_of, is_ordinary
+from otel_audit.capture.raw_sql import RawStatement, run
+from otel_audit.capture.transaction_sql import ORDINARY, Effect, effect_of, is_ordinary
 
 if TYPE_CHECKING:
+    from otel_audit.capture.raw_sql import RawTables
+    from otel_audit.capture.sql_text import SqlText
     from otel_audit.capture.state import CaptureState
     from otel_audit.instrumentation.django.loaded import ThreadState
 
 _STATE: Final = "_otel_audit"
 _F = TypeVar("_F", bound=Callable[..., Any])
+_READS: Final = frozenset({"SE", "se", "Se"})
+"""How SELECT and SET begin; what they call cannot be known, so only a second statement could write."""
 
 
 class DjangoConnection(Connection):
@@ -82,9 +87,10 @@ class DjangoConnection(Connection):
 class Transactions:
     """The wrappers around Django's transaction handling."""
 
-    def __init__(self, state: CaptureState, thread: ThreadState) -> None:
+    def __init__(self, state: CaptureState, thread: ThreadState, tables: RawTables) -> None:
         self._shared = state
         self.thread = thread
+        self._tables = tables
 
     # --- used by capture -----------------------------------------------------------------------
 
@@ -94,6 +100,13 @@ class Transactions:
         if found is None or found.pid != os.getpid():
             found = DjangoConnection(connection, self._shared, self.thread)
             connection.__dict__[_STATE] = found
+        return found
+
+    def connection(self, connection: Any) -> DjangoConnection:
+        """Return ours of one of Django's connections, which knows the system it is."""
+        found = self.state(connection)
+        if not found.system:
+            found.identify()
         return found
 
     # --- wrappers ------------------------------------------------------------------------------
@@ -247,23 +260,83 @@ class Transactions:
         return leave  # type: ignore[return-value]
 
     def execute(self, original: _F) -> _F:
-        """Wrap ``CursorWrapper._execute``: transactions ended by statements of the application."""
+        """Wrap ``CursorWrapper._execute`` and ``_executemany``: statements of the application's own."""
 
         @functools.wraps(original)
         def execute(cursor: Any, sql: Any, *args: Any) -> Any:
             thread = self.thread
             thread.executed += 1
-            if thread.internal or type(sql) is not str or sql[:2] in ORDINARY or is_ordinary(sql):
+            if thread.internal or thread.compiling or thread.suppressed:
+                if thread.internal or type(sql) is not str or sql[:2] in ORDINARY or is_ordinary(sql):
+                    return original(cursor, sql, *args)
+                return self._statement(original, cursor, sql, sql, args)
+            if type(sql) is str and sql[:2] in _READS and ";" not in sql:
                 return original(cursor, sql, *args)
-            return self._statement(original, cursor, sql, args)
+            text = self._text(sql, cursor)
+            written = self._written(cursor, text)
+            if written is not None:
+                return self._write(original, cursor, sql, text, args, written)
+            if text[:2] in ORDINARY or is_ordinary(text):
+                return original(cursor, sql, *args)
+            return self._statement(original, cursor, sql, text, args)
 
         return execute  # type: ignore[return-value]
 
     # --- details -------------------------------------------------------------------------------
 
-    def _statement(self, original: Callable[..., Any], cursor: Any, sql: str, args: Any) -> Any:
+    def _text(self, sql: Any, cursor: Any) -> str:
+        """Return what a statement says, ``""`` if nobody can tell: psycopg takes bytes and compositions."""
+        if type(sql) is str:
+            return sql
+        try:
+            if isinstance(sql, str):
+                return str.__str__(sql)
+            if isinstance(sql, bytes):
+                return sql.decode(errors="replace")
+            return str(sql.as_string(cursor.cursor))
+        except Exception:
+            return ""
+
+    def _written(self, cursor: Any, text: str) -> SqlText | None:
+        try:
+            return self._tables.read(text, cursor.db.vendor)
+        except Exception as error:
+            self._shared.failures.report("SQL of the application's own", error, lost=1)
+            return None
+
+    def _write(
+        self, original: Callable[..., Any], cursor: Any, sql: Any, text: str, args: Any, written: SqlText
+    ) -> Any:
+        """Run a statement that writes to audited tables."""
+        state = self.connection(cursor.db)
+        if text[:2] in ORDINARY or is_ordinary(text):
+            effect = None
+        else:
+            effect = effect_of(text, state.dialect.implicit_commits)
+        begins = effect is not None and effect.kind == "begin"
+        result = run(
+            state,
+            # TRUNCATE of MySQL commits by itself; what has begun a transaction may have ended it, too.
+            lambda: RawStatement(state, self._tables, written, alone=None if effect is None else not begins),
+            lambda: self._act(original, cursor, sql, args, effect),
+            lambda: _row_count(cursor, written, state.system),
+            lambda error: _refused(error, state),
+        )
+        if begins and state.is_open() is False:
+            if "ROLLBACK" in text.upper():
+                state.unknown()
+            else:
+                state.settle()
+        return result
+
+    def _statement(self, original: Callable[..., Any], cursor: Any, sql: Any, text: str, args: Any) -> Any:
         """Run a statement that may end or mark a transaction, and act on it."""
-        effect = effect_of(sql, dbapi.dialect(cursor.db.vendor).implicit_commits)
+        effect = effect_of(text, dbapi.dialect(cursor.db.vendor).implicit_commits)
+        return self._act(original, cursor, sql, args, effect)
+
+    def _act(
+        self, original: Callable[..., Any], cursor: Any, sql: Any, args: Any, effect: Effect | None
+    ) -> Any:
         if effect is None:
             return original(cursor, sql, *args)
         if effect.kind == "commit":
@@ -291,3 +364,20 @@ def only_testcase_blocks(connection: Any) -> bool:
     """Say whether all atomic blocks around are those of a ``TestCase``, which never commits."""
     blocks = connection.atomic_blocks
     return bool(blocks) and blocks[-1]._from_testcase and all(block._from_testcase for block in blocks)
+
+
+def _row_count(cursor: Any, written: SqlText, system: str) -> Any:
+    # SQLite knows it only when what RETURNING gives has been fetched.
+    if system == "sqlite" and "RETURNING" in written.text.upper():
+        return None
+    return cursor.cursor.rowcount
+
+
+def _refused(error: BaseException, state: DjangoConnection) -> bool:
+    """Whether a statement of the application's own has written nothing: refused, or never sent."""
+    from django.db import Error, InterfaceError, OperationalError
+
+    if isinstance(error, OperationalError | InterfaceError):
+        return dbapi.connected(state.system, state.driver())
+    # What is no error of the database comes of parameters the driver cannot send.
+    return isinstance(error, Error | TypeError | ValueError | ArithmeticError | LookupError)

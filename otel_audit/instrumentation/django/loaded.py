@@ -35,8 +35,8 @@ class ThreadState(threading.local):
 
     ``saving`` is the instance whose UPDATE comes next, ``loaded`` collects what
     ``refresh_from_db`` loads, ``internal`` counts blocks of Django's own transaction handling, ``suppressed``
-    blocks in which nothing is captured, ``executed`` statements sent,
-    ``runs`` captured ones.
+    blocks in which nothing is captured, ``compiling`` compilers of audited models at work, ``executed``
+    statements sent, ``runs`` captured ones.
     """
 
     def __init__(self) -> None:
@@ -48,6 +48,7 @@ class ThreadState(threading.local):
         self.runs = 0
         self.internal = 0
         self.suppressed = 0
+        self.compiling = 0
 
 
 class Loaded(msgspec.Struct, gc=False, eq=False):

@@ -69,7 +69,12 @@ def _writes(writes: WriteCapture) -> list[Patch]:
         Patch(
             "django.db.backends.utils:CursorWrapper._execute",
             transactions.execute,
-            "COMMIT, ROLLBACK and SAVEPOINT written as text end or mark a transaction as well",
+            "SQL of the application's own: what it writes, and COMMIT, ROLLBACK and SAVEPOINT as text",
+        ),
+        Patch(
+            "django.db.backends.utils:CursorWrapper._executemany",
+            transactions.execute,
+            "the same, with many sets of parameters",
         ),
         Patch(
             "django.db.transaction:Atomic.__exit__",

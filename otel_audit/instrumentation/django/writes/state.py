@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from otel_audit.capture import dbapi
 from otel_audit.capture.plan import Verb
+from otel_audit.capture.raw_sql import RawTables
 from otel_audit.capture.state import CaptureState
 from otel_audit.capture.statement import Statement
 from otel_audit.capture.writes import CapturedWrite
@@ -36,7 +37,8 @@ class Capture(CaptureState):
         self.policy = ModelPolicy(config.django)
         self.thread = ThreadState()
         self.tables = Tables()
-        self.transactions = Transactions(self, self.thread)
+        self.raw = RawTables()
+        self.transactions = Transactions(self, self.thread, self.raw)
         self._plans: dict[str, dict[Any, ModelPlan]] = {}
 
     def plan(self, model: Any, vendor: str = "") -> ModelPlan:
@@ -78,10 +80,7 @@ class Capture(CaptureState):
 
     def connection(self, connection: Any) -> DjangoConnection:
         """Return ours of one of Django's connections, which knows the system it is."""
-        found = self.transactions.state(connection)
-        if not found.system:
-            found.identify()
-        return found
+        return self.transactions.connection(connection)
 
     def database(self, connection: Any) -> Database:
         """Say in records where queries through one of Django's connections go."""
@@ -180,6 +179,7 @@ def guarded(
 
     thread = capture.thread
     runs = thread.runs
+    thread.compiling += 1
     try:
         return captured()
     except Exception as error:
@@ -189,8 +189,14 @@ def guarded(
         if isinstance(error, Error) and (connection.in_atomic_block or not connection.autocommit):
             raise
         fault = error
+    finally:
+        thread.compiling -= 1
     statement = CompiledStatement(capture, compiler, plan, verb)
-    result = statement.run(plain)
+    thread.compiling += 1
+    try:
+        result = statement.run(plain)
+    finally:
+        thread.compiling -= 1
     statement.recover(fault, len(result) if isinstance(result, list) else result)
     return result
 

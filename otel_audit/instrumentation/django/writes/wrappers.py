@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from django import VERSION
 
+from otel_audit.capture.plan import TablePlan
 from otel_audit.config.model import AuditConfig
 from otel_audit.instrumentation.django.loaded import STATE_KEY, Loaded, Saving
 from otel_audit.instrumentation.django.writes import delete, insert, update
@@ -73,7 +74,11 @@ class WriteCapture:
 
             saving = thread.saving
             if saving is not None and saving.model is plan.model:
-                result = save_quickly(capture, plan, compiler, saving, plain)
+                thread.compiling += 1
+                try:
+                    result = save_quickly(capture, plan, compiler, saving, plain)
+                finally:
+                    thread.compiling -= 1
                 if result is not NotImplemented:
                     return result
             return guarded(
@@ -227,7 +232,15 @@ class WriteCapture:
         Per class, outermost: other models pay nothing, and an override of ``from_db`` that does not call
         ``super()`` is still seen.
         """
-        if not self.capture.policy.of(model).audited or model.__module__ == "__fake__":
+        settings = self.capture.policy.of(model)
+        if not settings.audited:
+            return
+        historical = model.__module__ == "__fake__"  # of a migration
+        concrete = model._meta.concrete_model._meta
+        self.capture.raw.add(
+            TablePlan(concrete.label, concrete.db_table, (), (), settings), instead=not historical
+        )
+        if historical:
             return
         previous = vars(model).get("from_db", _ABSENT)
         if previous is _ABSENT and getattr(model.from_db.__func__, "otel_audit", False):
