@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from otel_audit.capture.connection import Connection
 from otel_audit.capture.plan import TablePlan, Verb
@@ -75,6 +75,19 @@ class RawWrite(CapturedWrite):
         ]
 
 
+class Announced(Protocol):
+    """A statement of the application's own, from before it runs until its effect is noted."""
+
+    def begin(self) -> None:
+        """Announce it; raises AuditError where it must not run."""
+
+    def failed(self, error: BaseException, *, refused: bool) -> None:
+        """Note that it raised. Never raises."""
+
+    def done(self, count: Any) -> None:
+        """Note that it ran."""
+
+
 class RawStatement:
     """One statement of the application's own, which writes to one table or several.
 
@@ -126,7 +139,7 @@ class RawStatement:
 
 def run(
     connection: Connection,
-    statement: Callable[[], RawStatement],
+    statement: Callable[[], Announced],
     execute: Callable[[], Any],
     count: Callable[[], Any],
     refused: Callable[[BaseException], bool],

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from otel_audit.capture import dbapi
 from otel_audit.capture.connection import Connection
 from otel_audit.capture.freshness import Epoch
-from otel_audit.capture.raw_sql import RawStatement, run
+from otel_audit.capture.raw_sql import Announced, RawStatement, run
 from otel_audit.capture.transaction_sql import ORDINARY, Effect, effect_of, is_ordinary
+from otel_audit.instrumentation.django.writes.migrations import MigrationStatement
 
 if TYPE_CHECKING:
     from otel_audit.capture.raw_sql import RawTables
@@ -266,7 +267,8 @@ class Transactions:
         def execute(cursor: Any, sql: Any, *args: Any) -> Any:
             thread = self.thread
             thread.executed += 1
-            if thread.internal or thread.compiling or thread.suppressed:
+            passes = thread.internal or thread.compiling
+            if passes or (thread.suppressed and thread.migrating is None):
                 if thread.internal or type(sql) is not str or sql[:2] in ORDINARY or is_ordinary(sql):
                     return original(cursor, sql, *args)
                 return self._statement(original, cursor, sql, sql, args)
@@ -314,10 +316,17 @@ class Transactions:
         else:
             effect = effect_of(text, state.dialect.implicit_commits)
         begins = effect is not None and effect.kind == "begin"
+        migrating = self.thread.migrating
+
+        def statement() -> Announced:
+            if migrating is not None:
+                return MigrationStatement(migrating, state, self._tables, written)
+            # TRUNCATE of MySQL commits by itself; what has begun a transaction may have ended it, too.
+            return RawStatement(state, self._tables, written, alone=None if effect is None else not begins)
+
         result = run(
             state,
-            # TRUNCATE of MySQL commits by itself; what has begun a transaction may have ended it, too.
-            lambda: RawStatement(state, self._tables, written, alone=None if effect is None else not begins),
+            statement,
             lambda: self._act(original, cursor, sql, args, effect),
             lambda: _row_count(cursor, written, state.system),
             lambda error: _refused(error, state),

@@ -38,6 +38,7 @@ def table(parts: Iterable[Part]) -> list[Patch]:
 def _writes(writes: WriteCapture) -> list[Patch]:
     compiler = "django.db.models.sql.compiler"
     wrapper = "django.db.backends.base.base:BaseDatabaseWrapper"
+    executor = "django.db.migrations.executor:MigrationExecutor"
     transactions = writes.transactions
     return [
         Patch(f"{compiler}:SQLInsertCompiler.execute_sql", writes.inserts, "every INSERT of the ORM"),
@@ -86,6 +87,8 @@ def _writes(writes: WriteCapture) -> list[Patch]:
             writes.suppressed,
             "migrations write content types, permissions and moved data, not what somebody did",
         ),
+        Patch(f"{executor}.apply_migration", writes.migrates, "what a migration does to rows is told in sum"),
+        Patch(f"{executor}.unapply_migration", writes.migrates_back, "the same, taking it back"),
     ]
 
 

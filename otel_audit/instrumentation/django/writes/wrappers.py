@@ -13,6 +13,7 @@ from otel_audit.capture.plan import TablePlan
 from otel_audit.config.model import AuditConfig
 from otel_audit.instrumentation.django.loaded import STATE_KEY, Loaded, Saving
 from otel_audit.instrumentation.django.writes import delete, insert, update
+from otel_audit.instrumentation.django.writes.migrations import migrating
 from otel_audit.instrumentation.django.writes.save_fast_path import save_quickly
 from otel_audit.instrumentation.django.writes.state import Capture, guarded, suppressing
 from otel_audit.values import ATOMS, freeze
@@ -31,6 +32,8 @@ class WriteCapture:
         self.capture = Capture(config, pipeline)
         self.transactions = self.capture.transactions
         self.suppressed = suppressing(self.capture.thread)
+        self.migrates = migrating(self.capture.thread, "forwards")
+        self.migrates_back = migrating(self.capture.thread, "backwards")
         self._hooked: list[tuple[Any, Any]] = []
 
     # --- compilers -----------------------------------------------------------------------------
@@ -43,6 +46,10 @@ class WriteCapture:
         def execute_sql(compiler: Any, returning_fields: Any = None) -> Any:
             plan = capture.plan(compiler.query.model, compiler.connection.vendor)
             if not plan.audited or thread.suppressed:
+                if thread.migrating is not None:
+                    return thread.migrating.inserting(
+                        compiler.query, lambda: original(compiler, returning_fields)
+                    )
                 return original(compiler, returning_fields)
             return guarded(
                 capture,
@@ -237,9 +244,9 @@ class WriteCapture:
             return
         historical = model.__module__ == "__fake__"  # of a migration
         concrete = model._meta.concrete_model._meta
-        self.capture.raw.add(
-            TablePlan(concrete.label, concrete.db_table, (), (), settings), instead=not historical
-        )
+        if model.__module__ != "django.db.migrations.recorder":  # which migrations have run
+            table = TablePlan(concrete.label, concrete.db_table, (), (), settings)
+            self.capture.raw.add(table, instead=not historical)
         if historical:
             return
         previous = vars(model).get("from_db", _ABSENT)
