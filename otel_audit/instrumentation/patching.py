@@ -20,13 +20,15 @@ class Patch(NamedTuple):
 
     ``target`` is ``package.module:Class.attribute`` or ``package.module:attribute``. ``wrap`` gets the
     attribute as it resolves today (a plain function, also where it is inherited). ``optional``: not every
-    supported version of the library has it.
+    supported version of the library has it. ``added``: its class has none, and finds it by ``__getattr__``;
+    ``wrap`` gets None.
     """
 
     target: str
     wrap: Callable[[Any], Any]
     why: str
     optional: bool = False
+    added: bool = False
 
 
 class AppliedPatches:
@@ -43,6 +45,8 @@ class AppliedPatches:
                 original = inspect.getattr_static(owner, name, _ABSENT)
                 if original is _ABSENT and patch.optional:
                     continue
+                if original is _ABSENT and patch.added:
+                    original = None
                 if original is _ABSENT:
                     raise AttributeError(
                         f"{patch.target} does not exist in the installed version of the library"

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from otel_audit.capture import dbapi
@@ -15,6 +16,7 @@ from otel_audit.capture.connection import Connection
 from otel_audit.capture.freshness import Epoch
 from otel_audit.capture.raw_sql import Announced, RawStatement, run
 from otel_audit.capture.transaction_sql import ORDINARY, Effect, effect_of, is_ordinary
+from otel_audit.errors import AuditError
 from otel_audit.instrumentation.django.writes.migrations import MigrationStatement
 
 if TYPE_CHECKING:
@@ -284,7 +286,109 @@ class Transactions:
 
         return execute  # type: ignore[return-value]
 
+    def drivers_own(self) -> dict[str, Callable[[None], Any]]:
+        """Return wrappers of what cursors of drivers can do beside ``execute``, by name."""
+        calls: dict[str, Callable[..., Any]] = {
+            "copy": self.copy,
+            "copy_expert": self.call,
+            "copy_from": self.call_copy_from,
+            "executescript": self.executescript,
+        }
+        return {name: functools.partial(_own, name, call) for name, call in calls.items()}
+
+    def copy(self, cursor: Any, copy: Callable[..., Any], sql: Any, *args: Any, **kwargs: Any) -> Any:
+        """Run ``copy()`` of a psycopg cursor, which gives a context manager."""
+        statement = self._announce(cursor, sql)
+        copying = copy(sql, *args, **kwargs)
+        return copying if statement is None else self._copying(cursor, statement, copying)
+
+    def debug_copy(self, original: _F) -> _F:
+        """Wrap ``copy()`` and ``copy_expert()`` of the cursor Django has for debugging PostgreSQL."""
+        own = self.copy if original.__name__ == "copy" else self.call
+
+        @functools.wraps(original)
+        def copy(cursor: Any, sql: Any, *args: Any, **kwargs: Any) -> Any:
+            return own(cursor, functools.partial(original, cursor), sql, *args, **kwargs)
+
+        return copy  # type: ignore[return-value]
+
+    def call(self, cursor: Any, call: Callable[..., Any], sql: Any, *args: Any, **kwargs: Any) -> Any:
+        """Run a method of the driver's cursor whose first argument is SQL: ``copy_expert()`` of psycopg2."""
+        statement = self._announce(cursor, sql)
+        if statement is None:
+            return call(sql, *args, **kwargs)
+        state = self.connection(cursor.db)
+        return run(
+            state,
+            lambda: statement,
+            lambda: call(sql, *args, **kwargs),
+            lambda: cursor.cursor.rowcount,
+            lambda error: _refused(error, state),
+        )
+
+    def call_copy_from(
+        self, cursor: Any, call: Callable[..., Any], file: Any, table: str, *args: Any, **kwargs: Any
+    ) -> Any:
+        """Run ``copy_from()`` of a psycopg2 cursor."""
+        return self.call(
+            cursor,
+            lambda sql, *more, **options: call(file, table, *more, **options),
+            f"COPY {table} FROM STDIN",
+            *args,
+            **kwargs,
+        )
+
+    def executescript(self, cursor: Any, call: Callable[..., Any], sql: Any) -> Any:
+        """Run ``executescript()`` of SQLite's cursor: it commits the open transaction first."""
+        state = self.connection(cursor.db)
+        if state.is_open():
+            return state.commit(lambda: self.call(cursor, call, sql))
+        return self.call(cursor, call, sql)
+
     # --- details -------------------------------------------------------------------------------
+
+    def _announce(self, cursor: Any, sql: Any) -> Announced | None:
+        """Return what is known of a statement, None if it is not to be recorded."""
+        thread = self.thread
+        if thread.internal or thread.compiling or (thread.suppressed and thread.migrating is None):
+            return None
+        try:
+            written = self._written(cursor, self._text(sql, cursor))
+            return None if written is None else self._statement_of(self.connection(cursor.db), written)
+        except Exception as error:
+            self._shared.failures.report("SQL of the application's own", error, lost=1)
+            return None
+
+    def _statement_of(
+        self, state: DjangoConnection, written: SqlText, alone: bool | None = None
+    ) -> Announced:
+        migrating = self.thread.migrating
+        if migrating is not None:
+            return MigrationStatement(migrating, state, self._tables, written)
+        return RawStatement(state, self._tables, written, alone=alone)
+
+    @contextmanager
+    def _copying(self, cursor: Any, statement: Announced, copying: Any) -> Iterator[Any]:
+        """Copy, with the records of it around; an exception of the application's takes it back."""
+        state = self.connection(cursor.db)
+        try:
+            statement.begin()
+        except AuditError:
+            raise
+        except Exception as error:
+            self._shared.failures.report("COPY", error)
+        try:
+            with copying as copy:
+                yield copy
+        except BaseException as error:
+            statement.failed(error, refused=dbapi.connected(state.system, state.driver()))
+            raise
+        try:
+            statement.done(cursor.cursor.rowcount)
+        except AuditError:
+            raise
+        except Exception as error:
+            self._shared.failures.report("COPY", error, lost=1)
 
     def _text(self, sql: Any, cursor: Any) -> str:
         """Return what a statement says, ``""`` if nobody can tell: psycopg takes bytes and compositions."""
@@ -316,17 +420,10 @@ class Transactions:
         else:
             effect = effect_of(text, state.dialect.implicit_commits)
         begins = effect is not None and effect.kind == "begin"
-        migrating = self.thread.migrating
-
-        def statement() -> Announced:
-            if migrating is not None:
-                return MigrationStatement(migrating, state, self._tables, written)
-            # TRUNCATE of MySQL commits by itself; what has begun a transaction may have ended it, too.
-            return RawStatement(state, self._tables, written, alone=None if effect is None else not begins)
-
         result = run(
             state,
-            statement,
+            # TRUNCATE of MySQL commits by itself; what has begun a transaction may have ended it, too.
+            lambda: self._statement_of(state, written, None if effect is None else not begins),
             lambda: self._act(original, cursor, sql, args, effect),
             lambda: _row_count(cursor, written, state.system),
             lambda error: _refused(error, state),
@@ -386,7 +483,25 @@ def _refused(error: BaseException, state: DjangoConnection) -> bool:
     """Whether a statement of the application's own has written nothing: refused, or never sent."""
     from django.db import Error, InterfaceError, OperationalError
 
-    if isinstance(error, OperationalError | InterfaceError):
+    driver = state.django.Database
+    if isinstance(error, OperationalError | InterfaceError | driver.OperationalError | driver.InterfaceError):
         return dbapi.connected(state.system, state.driver())
     # What is no error of the database comes of parameters the driver cannot send.
-    return isinstance(error, Error | TypeError | ValueError | ArithmeticError | LookupError)
+    return isinstance(error, Error | driver.Error | TypeError | ValueError | ArithmeticError | LookupError)
+
+
+class _DriversOwn:
+    """A method of the driver's cursor, found on Django's; a cursor whose driver has none has none either."""
+
+    def __init__(self, name: str, call: Callable[..., Any]) -> None:
+        self._name = name
+        self._call = call
+
+    def __get__(self, cursor: Any, owner: Any = None) -> Any:
+        if cursor is None:
+            raise AttributeError(self._name)
+        return functools.partial(self._call, cursor, getattr(cursor.cursor, self._name))
+
+
+def _own(name: str, call: Callable[..., Any], original: None) -> _DriversOwn:
+    return _DriversOwn(name, call)

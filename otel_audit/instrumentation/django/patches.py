@@ -38,6 +38,7 @@ def table(parts: Iterable[Part]) -> list[Patch]:
 def _writes(writes: WriteCapture) -> list[Patch]:
     compiler = "django.db.models.sql.compiler"
     wrapper = "django.db.backends.base.base:BaseDatabaseWrapper"
+    cursor = "django.db.backends.utils:CursorWrapper"
     executor = "django.db.migrations.executor:MigrationExecutor"
     transactions = writes.transactions
     return [
@@ -77,6 +78,10 @@ def _writes(writes: WriteCapture) -> list[Patch]:
             transactions.execute,
             "the same, with many sets of parameters",
         ),
+        *[
+            Patch(f"{cursor}.{name}", wrap, "the driver's own, past execute()", added=True)
+            for name, wrap in transactions.drivers_own().items()
+        ],
         Patch(
             "django.db.transaction:Atomic.__exit__",
             transactions.leave_atomic,
@@ -90,6 +95,22 @@ def _writes(writes: WriteCapture) -> list[Patch]:
         Patch(f"{executor}.apply_migration", writes.migrates, "what a migration does to rows is told in sum"),
         Patch(f"{executor}.unapply_migration", writes.migrates_back, "the same, taking it back"),
     ]
+
+
+def later(writes: WriteCapture) -> dict[str, list[Patch]]:
+    """List what is wrapped when a connection of its backend is made, by the module it is in."""
+    postgresql = "django.db.backends.postgresql.base"
+    return {
+        postgresql: [
+            Patch(
+                f"{postgresql}:CursorDebugWrapper.{name}",
+                writes.transactions.debug_copy,
+                "with DEBUG the cursor has one of its own",
+                optional=True,
+            )
+            for name in ("copy", "copy_expert")
+        ]
+    }
 
 
 def _reads(reads: ReadCapture) -> list[Patch]:

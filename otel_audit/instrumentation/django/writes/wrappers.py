@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -12,10 +13,12 @@ from django import VERSION
 from otel_audit.capture.plan import TablePlan
 from otel_audit.config.model import AuditConfig
 from otel_audit.instrumentation.django.loaded import STATE_KEY, Loaded, Saving
+from otel_audit.instrumentation.django.patches import later
 from otel_audit.instrumentation.django.writes import delete, insert, update
 from otel_audit.instrumentation.django.writes.migrations import migrating
 from otel_audit.instrumentation.django.writes.save_fast_path import save_quickly
 from otel_audit.instrumentation.django.writes.state import Capture, guarded, suppressing
+from otel_audit.instrumentation.patching import AppliedPatches
 from otel_audit.values import ATOMS, freeze
 
 if TYPE_CHECKING:
@@ -35,6 +38,8 @@ class WriteCapture:
         self.migrates = migrating(self.capture.thread, "forwards")
         self.migrates_back = migrating(self.capture.thread, "backwards")
         self._hooked: list[tuple[Any, Any]] = []
+        self._later = AppliedPatches()
+        self._seen: set[str] = set()
 
     # --- compilers -----------------------------------------------------------------------------
 
@@ -208,24 +213,41 @@ class WriteCapture:
     def start(self) -> None:
         """Hook the models there are and those to come."""
         from django.apps import apps
+        from django.db.backends.signals import connection_created
         from django.db.models.signals import class_prepared
 
         class_prepared.connect(self._prepared, weak=False)
+        connection_created.connect(self._connected, weak=False)
+        self._connected()
         for models in list(apps.all_models.values()):
             for model in list(models.values()):
                 self._hook(model)
 
     def stop(self) -> None:
         """Take the hooks back, last first."""
+        from django.db.backends.signals import connection_created
         from django.db.models.signals import class_prepared
 
         class_prepared.disconnect(self._prepared)
+        connection_created.disconnect(self._connected)
+        self._later.undo()
+        self._seen.clear()
         while self._hooked:
             model, previous = self._hooked.pop()
             if previous is _ABSENT:
                 del model.from_db
             else:
                 model.from_db = previous
+
+    def _connected(self, **kwargs: Any) -> None:
+        """Wrap what a backend has of its own, once it is loaded: importing it here would need its driver."""
+        for name, patches in later(self).items():
+            if name in sys.modules and name not in self._seen:
+                self._seen.add(name)
+                try:
+                    self._later.apply(patches)
+                except Exception as error:
+                    self.capture.failures.note(name, error)
 
     def _prepared(self, sender: Any, **kwargs: Any) -> None:
         try:

@@ -63,6 +63,10 @@ def write(tmp_path: Path, vendor: str) -> Iterator[Callable[[str], None]]:
     (package / "__init__.py").write_text("")
     (package / "m0001.py").write_text(FIRST)
     (package / "m0002.py").write_text(DATA.format(body="    pass", atomic=True, more=[]))
+
+    def write(text: str) -> None:
+        (package / "m0002.py").write_text(text)
+
     sys.path.insert(0, str(tmp_path))
     sys.dont_write_bytecode, before = True, sys.dont_write_bytecode
     with override_settings(MIGRATION_MODULES={"warehouse": package.name}):
@@ -70,7 +74,7 @@ def write(tmp_path: Path, vendor: str) -> Iterator[Callable[[str], None]]:
         Supplier.objects.create(name="a")
         Supplier.objects.create(name="b")
         try:
-            yield lambda text: (package / "m0002.py").write_text(text) and None  # type: ignore[func-returns-value]
+            yield write
         finally:
             migrate("zero", fake=True)
             sys.path.remove(str(tmp_path))

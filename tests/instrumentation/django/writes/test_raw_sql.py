@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from django.db import DatabaseError, InterfaceError, connection, transaction
 from django.db.models.expressions import RawSQL
+from django.test.utils import CaptureQueriesContext
 
 from otel_audit.record import AuditRecord
 from otel_audit.testing import CapturedAudit
@@ -247,6 +248,59 @@ def test_truncate_commits_by_itself_on_mariadb(mariadb: str) -> None:
             ("supplier.update", "statement", "success", 1),
         ]
         assert Supplier.objects.get().name == "b"
+
+
+def test_copy_through_the_cursor(postgres: str) -> None:
+    sql = "COPY warehouse_supplier (name) FROM STDIN"
+    with auditing() as audit:
+        with connection.cursor() as cursor:
+            with cursor.copy(sql) as copy:
+                copy.write("hunter2\nb\n")
+            with pytest.raises(KeyError), cursor.copy(sql) as copy:
+                copy.write("c\n")
+                raise KeyError
+            with pytest.raises(Exception, match="does not exist"):  # noqa: SIM117
+                with cursor.copy("COPY warehouse_supplier (nothing) FROM STDIN") as copy:
+                    copy.write("c\n")
+            with cursor.copy("COPY warehouse_supplier TO STDOUT") as copy:
+                assert len(list(copy)) == 2
+        assert told(audit) == [
+            ("supplier.create", "statement", "success", 2),
+            ("supplier.create", "statement", "failure", None),
+            ("supplier.create", "statement", "failure", None),
+        ]
+        assert audit.records[0].database.query == sql
+        audit.clear()
+        with pytest.raises(KeyError), transaction.atomic(), connection.cursor() as cursor:
+            with cursor.copy(sql) as copy:
+                copy.write("c\n")
+            raise KeyError
+        assert told(audit) == [("supplier.create", "statement", "failure", 1)]
+        audit.assert_no_secrets("hunter2")
+    assert Supplier.objects.count() == 2
+
+
+def test_copy_where_queries_are_kept_for_debugging(postgres: str) -> None:
+    """Django's cursor has a copy() of its own then."""
+    with auditing() as audit, CaptureQueriesContext(connection), connection.cursor() as cursor:
+        with cursor.copy("COPY warehouse_supplier (name) FROM STDIN") as copy:
+            copy.write("a\n")
+        assert told(audit) == [("supplier.create", "statement", "success", 1)]
+
+
+def test_a_script_on_sqlite(sqlite: str) -> None:
+    with auditing() as audit, connection.cursor() as cursor:
+        cursor.executescript(
+            "INSERT INTO warehouse_supplier (name) VALUES ('a');"
+            "INSERT INTO warehouse_place VALUES (1, 'b', 2)"
+        )
+        assert sorted(told(audit)) == [
+            ("place.create", "statement", "success", None),
+            ("supplier.create", "statement", "success", None),
+        ]
+        assert not hasattr(cursor, "copy")
+        with pytest.raises(AttributeError, match="copy"):
+            cursor.copy("COPY a FROM STDIN")
 
 
 def test_a_search_index_kept_by_raw_upserts(audit: CapturedAudit, vendor: str) -> None:
