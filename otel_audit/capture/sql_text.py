@@ -197,12 +197,29 @@ class SqlTexts:
         return not self._names.isdisjoint(_WORD.findall(lower)) or any(odd in lower for odd in self._odd)
 
     def _read_long(self, sql: str, system: str) -> SqlText | None:
-        writes = tuple(dict.fromkeys(self._by_names(sql)))
+        if not self._may_write(sql):
+            return None
+        block = _first_word(sql, 0) in _BLOCKS
+        writes = tuple(dict.fromkeys(self._by_names(sql, inside=block)))
         if not writes:
             return None
         text, _, _ = without_values(sql[:MAX_SHOWN], system)
         counts = len(writes) == 1 and _counts(sql, system) and ";" not in sql.rstrip("; \n\t")
         return SqlText(writes, text, True, counts)
+
+    def _may_write(self, sql: str) -> bool:
+        """Look at a long text behind its verbs only, literals and comments included: most name no table."""
+        upper = sql.upper()
+        if len(upper) != len(sql):
+            return True  # places in one are not those in the other
+        for verb in _VERBS:
+            place = upper.find(verb)
+            while place >= 0:
+                match = _WRITES.match(sql, place)
+                if match is not None and any(name in self._names for name in _targets(verb, match, sql)):
+                    return True
+                place = upper.find(verb, place + len(verb))
+        return False
 
     def _writes(self, text: str, doubtful: str, block: str, system: str) -> SqlText | None:
         pieces = [piece for piece in text.split(";") if piece.strip()]

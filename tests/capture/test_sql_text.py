@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
 
@@ -213,6 +214,17 @@ def test_a_hostile_text_is_read_all_the_same(sql: str, system: str) -> None:
     found = SqlTexts(TABLES).read(sql, system)
     assert found is not None
     assert {write.table for write in found.writes} == {"a"}
+
+
+@pytest.mark.parametrize("spelling", [str, str.lower, str.title])
+def test_a_long_text_is_read_to_its_end(spelling: Callable[[str], str]) -> None:
+    values = ", ".join(f"({number}, 'DELETE FROM b', 'ß')" for number in range(2000))
+    sql = f"INSERT INTO c VALUES {values}; {spelling('DELETE FROM')} a WHERE x = 'UPDATE b SET x = 1'"
+    assert read(sql) == "delete a"
+    assert read(sql.replace("ß", "s")) == "delete a"
+    assert read(sql.replace("a WHERE", "c WHERE")) == ""
+    block = "DO $$ BEGIN " + "PERFORM 1; " * 2000 + "DELETE FROM a; END $$"
+    assert read(block) == "delete a"
 
 
 def test_names_are_folded() -> None:

@@ -12,8 +12,9 @@ from django import VERSION
 
 from otel_audit.capture.plan import TablePlan
 from otel_audit.config.model import AuditConfig
-from otel_audit.instrumentation.django.loaded import STATE_KEY, Loaded, Saving
+from otel_audit.instrumentation.django.loaded import STATE_KEY, Loaded, Saving, ThreadState
 from otel_audit.instrumentation.django.patches import later
+from otel_audit.instrumentation.django.plan import NOT_AUDITED
 from otel_audit.instrumentation.django.writes import delete, insert, update
 from otel_audit.instrumentation.django.writes.migrations import migrating
 from otel_audit.instrumentation.django.writes.save_fast_path import save_quickly
@@ -55,7 +56,7 @@ class WriteCapture:
                     return thread.migrating.inserting(
                         compiler.query, lambda: original(compiler, returning_fields)
                     )
-                return original(compiler, returning_fields)
+                return _uncaptured(thread, plan, lambda: original(compiler, returning_fields))
             return guarded(
                 capture,
                 plan,
@@ -77,12 +78,13 @@ class WriteCapture:
         def execute_sql(compiler: Any, result_type: Any) -> Any:
             query = compiler.query
             plan = capture.plan(query.model, compiler.connection.vendor)
-            # Without values of its own an update only leads to those of parent tables.
-            if not plan.audited or thread.suppressed or not query.values:
-                return original(compiler, result_type)
 
+            # Without values of its own an update only leads to those of parent tables.
             def plain() -> Any:
                 return original(compiler, result_type)
+
+            if not plan.audited or thread.suppressed or not query.values:
+                return _uncaptured(thread, plan, plain)
 
             saving = thread.saving
             if saving is not None and saving.model is plan.model:
@@ -120,11 +122,12 @@ class WriteCapture:
                 or not compiler.connection.features.can_return_rows_from_update
                 or query.related_updates
             )
-            if passes:
-                return original(compiler, returning_fields)
 
             def plain() -> Any:
                 return original(compiler, returning_fields)
+
+            if passes:
+                return _uncaptured(thread, plan, plain)
 
             return guarded(
                 capture,
@@ -155,7 +158,7 @@ class WriteCapture:
 
             plan = capture.plan(compiler.query.model, compiler.connection.vendor)
             if not plan.audited or thread.suppressed:
-                return plain()
+                return _uncaptured(thread, plan, plain)
             return guarded(
                 capture,
                 plan,
@@ -301,6 +304,17 @@ class WriteCapture:
         hook.otel_audit = True  # type: ignore[attr-defined]
         model.from_db = classmethod(hook)
         self._hooked.append((model, previous))
+
+
+def _uncaptured(thread: ThreadState, plan: Any, run: Callable[[], Any]) -> Any:
+    """Run a compiler whose statement is not recorded: at the cursor nobody need read what it says."""
+    if thread.suppressed or plan is NOT_AUDITED:  # a migration's is counted there, and what has no plan told
+        return run()
+    thread.compiling += 1
+    try:
+        return run()
+    finally:
+        thread.compiling -= 1
 
 
 def _takes_options(from_db: Any) -> bool:
