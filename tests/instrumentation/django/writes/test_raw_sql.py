@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from django.db import DatabaseError, InterfaceError, connection, transaction
+from django.db import DatabaseError, InterfaceError, OperationalError, connection, transaction
 from django.db.models.expressions import RawSQL
 from django.test.utils import CaptureQueriesContext
 
@@ -248,6 +248,20 @@ def test_truncate_commits_by_itself_on_mariadb(mariadb: str) -> None:
             ("supplier.update", "statement", "success", 1),
         ]
         assert Supplier.objects.get().name == "b"
+
+
+def test_a_connection_that_broke_leaves_it_unknown(postgres: str) -> None:
+    with auditing() as audit, connection.cursor() as cursor:
+        cursor.execute("SELECT pg_backend_pid()")
+        (pid,) = cursor.fetchone()
+        with connection.copy().cursor() as other:
+            other.execute("SELECT pg_terminate_backend(%s)", [pid])
+            other.db.close()
+        with pytest.raises(OperationalError):
+            cursor.execute("UPDATE warehouse_supplier SET name = 'x'")
+        connection.close()
+        assert told(audit) == [("supplier.update", "statement", "unknown", None)]
+        assert audit.one().error == "OperationalError"
 
 
 def test_copy_through_the_cursor(postgres: str) -> None:
