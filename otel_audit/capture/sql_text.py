@@ -54,7 +54,10 @@ class SqlText(NamedTuple):
     counts: bool
 
 
-_WORD = pattern(r"[^\W\d][\w$]*")
+_TO_WORDS: Final = {
+    code: chr(code).lower() if chr(code).isalnum() or chr(code) in "_$" else " " for code in range(128)
+}
+"""Leaves the words of a text, in lower case; several times as fast as a regular expression."""
 _NAME: Final = r"(?:\"(?:[^\"]|\"\")*+\"|`[^`]*+`|\[[^\]]*+\]|[^\W\d][\w$]*+)"
 _LITERALS: Final = r"""
     (?P<dollar>\$(?P<tag>(?:[^\W\d]\w*)?)\$)
@@ -191,10 +194,12 @@ class SqlTexts:
         return self._read.get(text)
 
     def _names_a_table(self, sql: str) -> bool:
-        lower = sql.lower()
         if self._odd is None:  # names that are no single word cannot be looked up word by word
-            self._odd = tuple(name for name in self._names if not _WORD.fullmatch(name))
-        return not self._names.isdisjoint(_WORD.findall(lower)) or any(odd in lower for odd in self._odd)
+            self._odd = tuple(name for name in self._names if name.translate(_TO_WORDS).split() != [name])
+        words = sql if sql.isascii() else sql.lower()
+        if not self._names.isdisjoint(words.translate(_TO_WORDS).split()):
+            return True
+        return bool(self._odd) and any(odd in sql.lower() for odd in self._odd)
 
     def _read_long(self, sql: str, system: str) -> SqlText | None:
         if not self._may_write(sql):

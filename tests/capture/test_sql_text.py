@@ -11,7 +11,7 @@ import pytest
 from otel_audit.capture import sql_text
 from otel_audit.capture.sql_text import MAX_ENTRIES, MAX_PARSED, SqlTexts, folded
 
-TABLES = {"a", "b", "shop_order", "odd name"}
+TABLES = {"a", "b", "shop_order", "odd name", "größe"}
 WRITES = {
     "postgresql": {
         "WITH x AS (INSERT INTO a (b) VALUES (%s) RETURNING id) UPDATE c SET d = 1 FROM x": "create a",
@@ -31,6 +31,7 @@ WRITES = {
         "DELETE FROM ONLY a USING b WHERE a.x = b.x": "delete a #",
         "DELETE FROM c USING a WHERE c.x = a.x": "",
         'DELETE FROM "odd name"': "delete odd name #",
+        'DELETE FROM "Größe"': "delete größe #",
         "UPDATE c SET x = (SELECT 1 FROM a)": "",
         "INSERT INTO c SELECT * FROM a": "",
         "SELECT * FROM a FOR UPDATE OF a": "",
