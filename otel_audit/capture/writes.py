@@ -98,6 +98,7 @@ class CapturedWrite:
             error=error,
             database=self._database(transaction),
             strategies=self.plan.strategies or None,
+            key_strategies=self.plan.key_strategies,
             **values,
         )
 

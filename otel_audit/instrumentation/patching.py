@@ -45,14 +45,13 @@ class AppliedPatches:
                 original = inspect.getattr_static(owner, name, _ABSENT)
                 if original is _ABSENT and patch.optional:
                     continue
-                if original is _ABSENT and patch.added:
-                    original = None
-                if original is _ABSENT:
+                if original is _ABSENT and not patch.added:
                     raise AttributeError(
                         f"{patch.target} does not exist in the installed version of the library"
                     )
                 self._undo.append((owner, name, vars(owner).get(name, _ABSENT)))
-                setattr(owner, name, patch.wrap(original))
+                # Not what lies in vars(): another agent's wrapper there has to be bound to the class first.
+                setattr(owner, name, patch.wrap(None if patch.added else getattr(owner, name)))
         except BaseException:
             self.undo()
             raise

@@ -236,7 +236,7 @@ def migrating(thread: ThreadState, direction: str) -> Callable[[_F], _F]:
 
     def wrap(original: _F) -> _F:
         @functools.wraps(original)
-        def migrate(executor: Any, state: Any, migration: Any, *args: Any, **kwargs: Any) -> Any:
+        def migrate(executor: Any, /, state: Any, migration: Any, *args: Any, **kwargs: Any) -> Any:
             from django.db import InterfaceError, OperationalError
 
             if not thread.suppressed:

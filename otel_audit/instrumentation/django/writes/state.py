@@ -19,6 +19,7 @@ from otel_audit.instrumentation.django.loaded import ThreadState
 from otel_audit.instrumentation.django.plan import NOT_AUDITED, ModelPlan, ModelPolicy
 from otel_audit.instrumentation.django.writes.sql import Abilities, Tables, take_write_lock
 from otel_audit.record import Database
+from otel_audit.redaction.names import NameRules
 
 if TYPE_CHECKING:
     from otel_audit.pipeline.provider import AuditPipeline
@@ -34,7 +35,7 @@ class Capture(CaptureState):
 
     def __init__(self, config: AuditConfig, pipeline: AuditPipeline | None = None) -> None:
         super().__init__("Django", config, config.django, pipeline)
-        self.policy = ModelPolicy(config.django)
+        self.policy = ModelPolicy(config.django, NameRules.of(config.redaction))
         self.thread = ThreadState()
         self.tables = Tables()
         self.raw = RawTables()
@@ -53,7 +54,8 @@ class Capture(CaptureState):
         if found is None:
             concrete = model._meta.concrete_model
             try:
-                found = ModelPlan(concrete, self.policy.of(concrete), vendor)
+                policy = self.policy
+                found = ModelPlan(concrete, policy.of(concrete), policy.keys(concrete), vendor)
             except Exception as error:
                 self.failures.report(f"model {model.__name__}", error, lost=1)
                 return NOT_AUDITED

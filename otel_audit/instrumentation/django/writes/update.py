@@ -32,12 +32,18 @@ from otel_audit.instrumentation.django.writes.update_statement import (
 
 def update_rows(capture: Capture, update: Update) -> Any:
     """Run an UPDATE without instance and note the rows it changed."""
+    from django.db import transaction
+
     plan, compiler = update.plan, update.compiler
     connection = compiler.connection
     assigned = assignment(plan, compiler.query)
     abilities = capture.abilities(connection, plan)
     if plan.old_values == "off" or not abilities.select:
         return _update_counting(capture, update, assigned)
+    if not connection.in_atomic_block and connection.get_autocommit():
+        # Keys and values are on disk before the commit: should this process die, `unknown` names the rows.
+        with transaction.atomic(using=connection.alias):
+            return update_rows(capture, update)
     if abilities.joined_update:
         result = run_joined(
             capture,
