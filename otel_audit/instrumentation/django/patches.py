@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -104,15 +105,17 @@ def _writes(writes: WriteCapture) -> list[Patch]:
 def later(writes: WriteCapture) -> dict[str, list[Patch]]:
     """List what is wrapped when a connection of its backend is made, by the module it is in."""
     postgresql = "django.db.backends.postgresql.base"
+    module = sys.modules.get(postgresql)
+    # Which of them it has depends on the driver; the other would be ours, inherited.
+    names = [name for name in ("copy", "copy_expert") if module and name in vars(module.CursorDebugWrapper)]
     return {
         postgresql: [
             Patch(
                 f"{postgresql}:CursorDebugWrapper.{name}",
                 writes.transactions.debug_copy,
                 "with DEBUG the cursor has one of its own",
-                optional=True,
             )
-            for name in ("copy", "copy_expert")
+            for name in names
         ]
     }
 
