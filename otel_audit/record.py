@@ -77,12 +77,16 @@ class Origin(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Database(msgspec.Struct, frozen=True, omit_defaults=True):
-    """In which table: ``db.system.name``, ``db.namespace``, ``db.collection.name``, transaction id."""
+    """In which table: ``db.system.name``, ``db.namespace``, ``db.collection.name``, transaction id.
+
+    ``query`` is the statement, without values, of SQL that the application wrote itself.
+    """
 
     system: str = ""
     namespace: str = ""
     table: str = ""
     transaction: str = ""
+    query: str = ""
 
 
 class Change(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -11,7 +11,7 @@ from opentelemetry.trace import INVALID_SPAN
 
 from otel_audit.capture.plan import FieldPlan, TablePlan, Verb
 from otel_audit.context import Moment, moment
-from otel_audit.record import AuditRecord, Change, OldValues, Outcome, Target
+from otel_audit.record import AuditRecord, Change, Database, OldValues, Outcome, Target
 from otel_audit.values import RECORDED, key_text
 
 if TYPE_CHECKING:
@@ -85,6 +85,9 @@ class CapturedWrite:
         """The names of the fields the statement was to write."""
         return []
 
+    def _database(self, transaction: str) -> Database:
+        return self.connection.database(self.plan, transaction, self.namespace)
+
     def _record(self, logger: AuditLogger, outcome: Outcome, transaction: str, **values: Any) -> AuditRecord:
         error = ""
         if outcome != "success":
@@ -95,7 +98,7 @@ class CapturedWrite:
             at=self.moment,
             outcome=outcome,
             error=error,
-            database=self.connection.database(self.plan, transaction, self.namespace),
+            database=self._database(transaction),
             strategies=self.plan.strategies or None,
             key_strategies=self.plan.key_strategies,
             **values,

@@ -169,6 +169,7 @@ def _origin(stored: StoredRecord) -> Iterator[tuple[str, str]]:
     yield "code", safe(record.code)
     database = record.database
     yield "table", safe(" ".join(filter(None, (database.system, database.namespace, database.table))))
+    yield "statement", safe(database.query)
     yield "transaction", safe(database.transaction)
     yield "tenant", safe(record.tenant)
     yield "system", safe(record.system)

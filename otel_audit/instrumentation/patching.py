@@ -20,13 +20,15 @@ class Patch(NamedTuple):
 
     ``target`` is ``package.module:Class.attribute`` or ``package.module:attribute``. ``wrap`` gets the
     attribute as it resolves today (a plain function, also where it is inherited). ``optional``: not every
-    supported version of the library has it.
+    supported version of the library has it. ``added``: its class has none, and finds it by ``__getattr__``;
+    ``wrap`` gets None.
     """
 
     target: str
     wrap: Callable[[Any], Any]
     why: str
     optional: bool = False
+    added: bool = False
 
 
 class AppliedPatches:
@@ -43,12 +45,12 @@ class AppliedPatches:
                 original = inspect.getattr_static(owner, name, _ABSENT)
                 if original is _ABSENT and patch.optional:
                     continue
-                if original is _ABSENT:
+                if original is _ABSENT and not patch.added:
                     raise AttributeError(
                         f"{patch.target} does not exist in the installed version of the library"
                     )
                 # Not what lies in vars(): another agent's wrapper there has to be bound to the class first.
-                wrapped = patch.wrap(getattr(owner, name))
+                wrapped = patch.wrap(None if patch.added else getattr(owner, name))
                 self._undo.append((owner, name, vars(owner).get(name, _ABSENT), wrapped))
                 setattr(owner, name, wrapped)
         except BaseException:

@@ -183,6 +183,7 @@ def without_any_values(record: AuditRecord) -> AuditRecord:
         attributes={},
         source=msgspec.structs.replace(record.source, user_agent=""),
         request=msgspec.structs.replace(record.request, path=""),
+        database=msgspec.structs.replace(record.database, query=""),
         related=[],
         truncated=True,
     )

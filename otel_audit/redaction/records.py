@@ -30,6 +30,7 @@ _CONTEXT_TEXTS: Final = (
     ("source", ("user_agent",)),
     ("actor", ("id", "name", "on_behalf_of", "on_behalf_of_name", "roles")),
     ("origin", ("actor", "name", "request")),
+    ("database", ("query",)),
 )
 
 
@@ -117,7 +118,7 @@ class RecordRedactor:
             return False
         request, actor = record.request, record.actor
         values += (record.message, record.error, record.reason, record.source.user_agent)
-        values += (request.path, request.route, request.view, request.id)
+        values += (request.path, request.route, request.view, request.id, record.database.query)
         values += (record.event_name, record.tenant, record.system, record.event_type, record.code)
         values += (actor.id, actor.name)
         if actor.on_behalf_of or actor.on_behalf_of_name or actor.roles:

@@ -10,7 +10,7 @@ from msgspec import UNSET
 
 from otel_audit.config.model import RedactionConfig
 from otel_audit.errors import ConfigurationError
-from otel_audit.record import Actor, AuditRecord, Bulk, Change, Column, Request, Source, Target
+from otel_audit.record import Actor, AuditRecord, Bulk, Change, Column, Database, Request, Source, Target
 from otel_audit.redaction import Redactor
 
 KEY = "a key of sixteen"
@@ -166,6 +166,7 @@ TEXT = "password=hunter2"
         {"actor": Actor(id=TEXT)},
         {"actor": Actor(name=TEXT)},
         {"actor": Actor(on_behalf_of=TEXT)},
+        {"database": Database(query=TEXT)},
         {"target": Target("shop.Order", TEXT)},
         {"related": [Target("shop.Order", TEXT)]},
         {"changes": [Change("note", TEXT, "b")]},
@@ -261,6 +262,7 @@ def test_every_part_of_a_record_that_takes_free_values_is_redacted(redactor: Red
         message="password=hunter2",
         error="ValueError: token=hunter2",
         reason="secret: hunter2",
+        database=Database(query="UPDATE u SET password = 'hunter2'"),
     )
     assert b"hunter2" not in msgspec.json.encode(redactor.record(seeded))
     assert b"hunter2" in msgspec.json.encode(seeded)

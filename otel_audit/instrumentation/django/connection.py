@@ -7,21 +7,29 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from otel_audit.capture import dbapi
 from otel_audit.capture.connection import Connection
 from otel_audit.capture.freshness import Epoch
-from otel_audit.capture.transaction_sql import ORDINARY, effect_of, is_ordinary
+from otel_audit.capture.raw_sql import Announced, RawStatement, run
+from otel_audit.capture.transaction_sql import ORDINARY, Effect, effect_of, is_ordinary
+from otel_audit.errors import AuditError
 from otel_audit.instrumentation.django import schemas
+from otel_audit.instrumentation.django.writes.migrations import MigrationStatement
 
 if TYPE_CHECKING:
+    from otel_audit.capture.raw_sql import RawTables
+    from otel_audit.capture.sql_text import SqlText
     from otel_audit.capture.state import CaptureState
     from otel_audit.instrumentation.django.loaded import ThreadState
 
 _STATE: Final = "_otel_audit"
 _F = TypeVar("_F", bound=Callable[..., Any])
+_READS: Final = frozenset({"SE", "se", "Se"})
+"""How SELECT and SET begin; what they call cannot be known, so only a second statement could write."""
 
 
 class DjangoConnection(Connection):
@@ -99,9 +107,10 @@ class DjangoConnection(Connection):
 class Transactions:
     """The wrappers around Django's transaction handling."""
 
-    def __init__(self, state: CaptureState, thread: ThreadState) -> None:
+    def __init__(self, state: CaptureState, thread: ThreadState, tables: RawTables) -> None:
         self._shared = state
         self.thread = thread
+        self._tables = tables
 
     # --- used by capture -----------------------------------------------------------------------
 
@@ -116,6 +125,13 @@ class Transactions:
             connection.__dict__[_STATE] = found
         if found.follows:
             found.follow()
+        return found
+
+    def connection(self, connection: Any) -> DjangoConnection:
+        """Return ours of one of Django's connections, which knows the system it is."""
+        found = self.state(connection)
+        if not found.system:
+            found.identify()
         return found
 
     # --- wrappers ------------------------------------------------------------------------------
@@ -271,20 +287,90 @@ class Transactions:
         return leave  # type: ignore[return-value]
 
     def execute(self, original: _F) -> _F:
-        """Wrap ``CursorWrapper._execute``: transactions ended by statements of the application."""
+        """Wrap ``CursorWrapper._execute`` and ``_executemany``: statements of the application's own."""
 
         @functools.wraps(original)
         def execute(cursor: Any, /, sql: Any, *args: Any, **kwargs: Any) -> Any:
             thread = self.thread
             thread.executed += 1
-            run = functools.partial(original, **kwargs) if kwargs else original
+            send = functools.partial(original, **kwargs) if kwargs else original
             if type(sql) is str and sql[:4] in schemas.SETS:
-                return self._set(run, cursor, sql, args)
-            if thread.internal or type(sql) is not str or sql[:2] in ORDINARY or is_ordinary(sql):
-                return run(cursor, sql, *args)
-            return self._statement(run, cursor, sql, args)
+                return self._set(send, cursor, sql, args)
+            passes = thread.internal or thread.compiling
+            if passes or (thread.suppressed and thread.migrating is None):
+                if thread.internal or type(sql) is not str or sql[:2] in ORDINARY or is_ordinary(sql):
+                    return send(cursor, sql, *args)
+                return self._statement(send, cursor, sql, sql, args)
+            if type(sql) is str and sql[:2] in _READS and ";" not in sql:
+                return send(cursor, sql, *args)
+            text = self._text(sql, cursor)
+            written = self._written(cursor, text)
+            if written is not None:
+                return self._write(send, cursor, sql, text, args, written)
+            if text[:2] in ORDINARY or is_ordinary(text):
+                return send(cursor, sql, *args)
+            return self._statement(send, cursor, sql, text, args)
 
         return execute  # type: ignore[return-value]
+
+    def drivers_own(self) -> dict[str, Callable[[None], Any]]:
+        """Return wrappers of what cursors of drivers can do beside ``execute``, by name."""
+        calls: dict[str, Callable[..., Any]] = {
+            "copy": self.copy,
+            "copy_expert": self.call,
+            "copy_from": self.call_copy_from,
+            "executescript": self.executescript,
+        }
+        return {name: functools.partial(_own, name, call) for name, call in calls.items()}
+
+    def copy(self, cursor: Any, copy: Callable[..., Any], sql: Any, *args: Any, **kwargs: Any) -> Any:
+        """Run ``copy()`` of a psycopg cursor, which gives a context manager."""
+        statement = self._announce(cursor, sql)
+        copying = copy(sql, *args, **kwargs)
+        return copying if statement is None else self._copying(cursor, statement, copying)
+
+    def debug_copy(self, original: _F) -> _F:
+        """Wrap ``copy()`` and ``copy_expert()`` of the cursor Django has for debugging PostgreSQL."""
+        own = self.copy if original.__name__ == "copy" else self.call
+
+        @functools.wraps(original)
+        def copy(cursor: Any, /, sql: Any, *args: Any, **kwargs: Any) -> Any:
+            return own(cursor, functools.partial(original, cursor), sql, *args, **kwargs)
+
+        return copy  # type: ignore[return-value]
+
+    def call(self, cursor: Any, call: Callable[..., Any], sql: Any, *args: Any, **kwargs: Any) -> Any:
+        """Run a method of the driver's cursor whose first argument is SQL: ``copy_expert()`` of psycopg2."""
+        statement = self._announce(cursor, sql)
+        if statement is None:
+            return call(sql, *args, **kwargs)
+        state = self.connection(cursor.db)
+        return run(
+            state,
+            lambda: statement,
+            lambda: call(sql, *args, **kwargs),
+            lambda: cursor.cursor.rowcount,
+            lambda error: _refused(error, state),
+        )
+
+    def call_copy_from(
+        self, cursor: Any, call: Callable[..., Any], file: Any, table: str, *args: Any, **kwargs: Any
+    ) -> Any:
+        """Run ``copy_from()`` of a psycopg2 cursor."""
+        return self.call(
+            cursor,
+            lambda sql, *more, **options: call(file, table, *more, **options),
+            f"COPY {table} FROM STDIN",
+            *args,
+            **kwargs,
+        )
+
+    def executescript(self, cursor: Any, call: Callable[..., Any], sql: Any) -> Any:
+        """Run ``executescript()`` of SQLite's cursor: it commits the open transaction first."""
+        state = self.connection(cursor.db)
+        if state.is_open():
+            return state.commit(lambda: self.call(cursor, call, sql))
+        return self.call(cursor, call, sql)
 
     # --- details -------------------------------------------------------------------------------
 
@@ -298,9 +384,102 @@ class Transactions:
             self._shared.failures.note("SET search_path", error)
         return result
 
-    def _statement(self, original: Callable[..., Any], cursor: Any, sql: str, args: Any) -> Any:
+    def _announce(self, cursor: Any, sql: Any) -> Announced | None:
+        """Return what is known of a statement, None if it is not to be recorded."""
+        thread = self.thread
+        if thread.internal or thread.compiling or (thread.suppressed and thread.migrating is None):
+            return None
+        try:
+            written = self._written(cursor, self._text(sql, cursor))
+            return None if written is None else self._statement_of(self.connection(cursor.db), written)
+        except Exception as error:
+            self._shared.failures.report("SQL of the application's own", error, lost=1)
+            return None
+
+    def _statement_of(
+        self, state: DjangoConnection, written: SqlText, alone: bool | None = None
+    ) -> Announced:
+        migrating = self.thread.migrating
+        if migrating is not None:
+            return MigrationStatement(migrating, state, self._tables, written)
+        return RawStatement(state, self._tables, written, alone=alone)
+
+    @contextmanager
+    def _copying(self, cursor: Any, statement: Announced, copying: Any) -> Iterator[Any]:
+        """Copy, with the records of it around; an exception of the application's takes it back."""
+        state = self.connection(cursor.db)
+        try:
+            statement.begin()
+        except AuditError:
+            raise
+        except Exception as error:
+            self._shared.failures.report("COPY", error)
+        try:
+            with copying as copy:
+                yield copy
+        except BaseException as error:
+            statement.failed(error, refused=dbapi.connected(state.system, state.driver()))
+            raise
+        try:
+            statement.done(cursor.cursor.rowcount)
+        except AuditError:
+            raise
+        except Exception as error:
+            self._shared.failures.report("COPY", error, lost=1)
+
+    def _text(self, sql: Any, cursor: Any) -> str:
+        """Return what a statement says, ``""`` if nobody can tell: psycopg takes bytes and compositions."""
+        if type(sql) is str:
+            return sql
+        try:
+            if isinstance(sql, str):
+                return str.__str__(sql)
+            if isinstance(sql, bytes):
+                return sql.decode(errors="replace")
+            return str(sql.as_string(cursor.cursor))
+        except Exception:
+            return ""
+
+    def _written(self, cursor: Any, text: str) -> SqlText | None:
+        try:
+            return self._tables.read(text, cursor.db.vendor)
+        except Exception as error:
+            self._shared.failures.report("SQL of the application's own", error, lost=1)
+            return None
+
+    def _write(
+        self, original: Callable[..., Any], cursor: Any, sql: Any, text: str, args: Any, written: SqlText
+    ) -> Any:
+        """Run a statement that writes to audited tables."""
+        state = self.connection(cursor.db)
+        if text[:2] in ORDINARY or is_ordinary(text):
+            effect = None
+        else:
+            effect = effect_of(text, state.dialect.implicit_commits)
+        begins = effect is not None and effect.kind == "begin"
+        result = run(
+            state,
+            # TRUNCATE of MySQL commits by itself; what has begun a transaction may have ended it, too.
+            lambda: self._statement_of(state, written, None if effect is None else not begins),
+            lambda: self._act(original, cursor, sql, args, effect),
+            lambda: _row_count(cursor, written, state.system),
+            lambda error: _refused(error, state),
+        )
+        if begins and state.is_open() is False:
+            if "ROLLBACK" in text.upper():
+                state.unknown()
+            else:
+                state.settle()
+        return result
+
+    def _statement(self, original: Callable[..., Any], cursor: Any, sql: Any, text: str, args: Any) -> Any:
         """Run a statement that may end or mark a transaction, and act on it."""
-        effect = effect_of(sql, dbapi.dialect(cursor.db.vendor).implicit_commits)
+        effect = effect_of(text, dbapi.dialect(cursor.db.vendor).implicit_commits)
+        return self._act(original, cursor, sql, args, effect)
+
+    def _act(
+        self, original: Callable[..., Any], cursor: Any, sql: Any, args: Any, effect: Effect | None
+    ) -> Any:
         if effect is None:
             return original(cursor, sql, *args)
         if effect.kind == "commit":
@@ -327,3 +506,38 @@ def only_testcase_blocks(connection: Any) -> bool:
     """Say whether all atomic blocks around are those of a ``TestCase``, which never commits."""
     blocks = connection.atomic_blocks
     return bool(blocks) and blocks[-1]._from_testcase and all(block._from_testcase for block in blocks)
+
+
+def _row_count(cursor: Any, written: SqlText, system: str) -> Any:
+    # SQLite knows it only when what RETURNING gives has been fetched.
+    if system == "sqlite" and "RETURNING" in written.text.upper():
+        return None
+    return cursor.cursor.rowcount
+
+
+def _refused(error: BaseException, state: DjangoConnection) -> bool:
+    """Whether a statement of the application's own has written nothing: refused, or never sent."""
+    from django.db import Error, InterfaceError, OperationalError
+
+    driver = state.django.Database
+    if isinstance(error, OperationalError | InterfaceError | driver.OperationalError | driver.InterfaceError):
+        return dbapi.connected(state.system, state.driver())
+    # What is no error of the database comes of parameters the driver cannot send.
+    return isinstance(error, Error | driver.Error | TypeError | ValueError | ArithmeticError | LookupError)
+
+
+class _DriversOwn:
+    """A method of the driver's cursor, found on Django's; a cursor whose driver has none has none either."""
+
+    def __init__(self, name: str, call: Callable[..., Any]) -> None:
+        self._name = name
+        self._call = call
+
+    def __get__(self, cursor: Any, owner: Any = None) -> Any:
+        if cursor is None:
+            raise AttributeError(self._name)
+        return functools.partial(self._call, cursor, getattr(cursor.cursor, self._name))
+
+
+def _own(name: str, call: Callable[..., Any], original: None) -> _DriversOwn:
+    return _DriversOwn(name, call)

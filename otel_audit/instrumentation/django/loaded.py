@@ -7,11 +7,14 @@ decided by :class:`~otel_audit.capture.freshness.Freshness`, and that the instan
 from __future__ import annotations
 
 import threading
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
 from otel_audit.capture.freshness import Epoch
+
+if TYPE_CHECKING:
+    from otel_audit.instrumentation.django.writes.migrations import Migrating
 
 STATE_KEY: Final = "_otel_audit"
 """Where a :class:`Loaded` stands in ``instance._state``."""
@@ -35,7 +38,8 @@ class ThreadState(threading.local):
 
     ``saving`` is the instance whose UPDATE comes next, ``loaded`` collects what ``refresh_from_db`` loads
     with the instance made of it, ``internal`` counts blocks of Django's own transaction handling,
-    ``suppressed`` blocks in which nothing is captured, ``executed`` statements sent, ``runs`` captured ones.
+    ``suppressed`` blocks in which nothing is captured, ``compiling`` compilers of audited models at work,
+    ``executed`` statements sent, ``runs`` captured ones. ``migrating`` is the migration that is running.
     """
 
     def __init__(self) -> None:
@@ -47,6 +51,8 @@ class ThreadState(threading.local):
         self.runs = 0
         self.internal = 0
         self.suppressed = 0
+        self.migrating: Migrating | None = None
+        self.compiling = 0
 
 
 class Loaded(msgspec.Struct, gc=False, eq=False):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -42,6 +43,8 @@ def table(parts: Iterable[Part]) -> list[Patch]:
 def _writes(writes: WriteCapture) -> list[Patch]:
     compiler = "django.db.models.sql.compiler"
     wrapper = "django.db.backends.base.base:BaseDatabaseWrapper"
+    cursor = "django.db.backends.utils:CursorWrapper"
+    executor = "django.db.migrations.executor:MigrationExecutor"
     transactions = writes.transactions
     return [
         Patch(f"{compiler}:SQLInsertCompiler.execute_sql", writes.inserts, "every INSERT of the ORM"),
@@ -78,8 +81,17 @@ def _writes(writes: WriteCapture) -> list[Patch]:
         Patch(
             "django.db.backends.utils:CursorWrapper._execute",
             transactions.execute,
-            "COMMIT, ROLLBACK and SAVEPOINT written as text end or mark a transaction as well",
+            "SQL of the application's own: what it writes, and COMMIT, ROLLBACK and SAVEPOINT as text",
         ),
+        Patch(
+            "django.db.backends.utils:CursorWrapper._executemany",
+            transactions.execute,
+            "the same, with many sets of parameters",
+        ),
+        *[
+            Patch(f"{cursor}.{name}", wrap, "the driver's own, past execute()", added=True)
+            for name, wrap in transactions.drivers_own().items()
+        ],
         Patch(
             "django.db.transaction:Atomic.__exit__",
             transactions.leave_atomic,
@@ -90,7 +102,27 @@ def _writes(writes: WriteCapture) -> list[Patch]:
             writes.suppressed,
             "migrations write content types, permissions and moved data, not what somebody did",
         ),
+        Patch(f"{executor}.apply_migration", writes.migrates, "what a migration does to rows is told in sum"),
+        Patch(f"{executor}.unapply_migration", writes.migrates_back, "the same, taking it back"),
     ]
+
+
+def later(writes: WriteCapture) -> dict[str, list[Patch]]:
+    """List what is wrapped when a connection of its backend is made, by the module it is in."""
+    postgresql = "django.db.backends.postgresql.base"
+    module = sys.modules.get(postgresql)
+    # Which of them it has depends on the driver; the other would be ours, inherited.
+    names = [name for name in ("copy", "copy_expert") if module and name in vars(module.CursorDebugWrapper)]
+    return {
+        postgresql: [
+            Patch(
+                f"{postgresql}:CursorDebugWrapper.{name}",
+                writes.transactions.debug_copy,
+                "with DEBUG the cursor has one of its own",
+            )
+            for name in names
+        ]
+    }
 
 
 def _reads(reads: ReadCapture) -> list[Patch]:

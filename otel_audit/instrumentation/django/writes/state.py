@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from otel_audit.capture import dbapi
 from otel_audit.capture.plan import Verb
+from otel_audit.capture.raw_sql import RawTables
 from otel_audit.capture.state import CaptureState
 from otel_audit.capture.statement import Statement
 from otel_audit.capture.writes import CapturedWrite
@@ -38,7 +39,8 @@ class Capture(CaptureState):
         self.policy = ModelPolicy(config.django, NameRules.of(config.redaction))
         self.thread = ThreadState()
         self.tables = Tables()
-        self.transactions = Transactions(self, self.thread)
+        self.raw = RawTables()
+        self.transactions = Transactions(self, self.thread, self.raw)
         self._plans: dict[str, dict[Any, ModelPlan]] = {}
 
     def plan(self, model: Any, vendor: str = "") -> ModelPlan:
@@ -81,10 +83,7 @@ class Capture(CaptureState):
 
     def connection(self, connection: Any) -> DjangoConnection:
         """Return ours of one of Django's connections, which knows the system it is."""
-        found = self.transactions.state(connection)
-        if not found.system:
-            found.identify()
-        return found
+        return self.transactions.connection(connection)
 
     def database(self, connection: Any) -> Database:
         """Say in records where queries through one of Django's connections go."""
@@ -218,6 +217,7 @@ def guarded(
 
     thread = capture.thread
     runs = thread.runs
+    thread.compiling += 1
     try:
         return captured()
     except Exception as error:
@@ -227,8 +227,14 @@ def guarded(
         if isinstance(error, Error) and (connection.in_atomic_block or not connection.autocommit):
             raise
         fault = error
+    finally:
+        thread.compiling -= 1
     statement = CompiledStatement(capture, compiler, plan, verb)
-    result = statement.run(plain)
+    thread.compiling += 1
+    try:
+        result = statement.run(plain)
+    finally:
+        thread.compiling -= 1
     statement.recover(fault, len(result) if isinstance(result, list) else result)
     return result
 

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from django import VERSION
 
+from otel_audit.capture.plan import TablePlan
 from otel_audit.config.model import AuditConfig
-from otel_audit.instrumentation.django.loaded import STATE_KEY, Loaded, Saving
-from otel_audit.instrumentation.django.plan import ModelFieldPlan
+from otel_audit.instrumentation.django.loaded import STATE_KEY, Loaded, Saving, ThreadState
+from otel_audit.instrumentation.django.patches import later
+from otel_audit.instrumentation.django.plan import NOT_AUDITED, ModelFieldPlan
 from otel_audit.instrumentation.django.writes import delete, insert, update
+from otel_audit.instrumentation.django.writes.migrations import migrating
 from otel_audit.instrumentation.django.writes.save_fast_path import save_quickly
 from otel_audit.instrumentation.django.writes.state import Capture, guarded, suppressing
+from otel_audit.instrumentation.patching import AppliedPatches
 from otel_audit.values import ATOMS
 
 if TYPE_CHECKING:
@@ -31,7 +36,11 @@ class WriteCapture:
         self.capture = Capture(config, pipeline)
         self.transactions = self.capture.transactions
         self.suppressed = suppressing(self.capture.thread)
+        self.migrates = migrating(self.capture.thread, "forwards")
+        self.migrates_back = migrating(self.capture.thread, "backwards")
         self._hooked: list[tuple[Any, Any]] = []
+        self._later = AppliedPatches()
+        self._seen: set[str] = set()
 
     # --- compilers -----------------------------------------------------------------------------
 
@@ -42,12 +51,14 @@ class WriteCapture:
         @functools.wraps(original)
         def execute_sql(compiler: Any, /, returning_fields: Any = None, *args: Any, **kwargs: Any) -> Any:
             plan = capture.plan(compiler.query.model, compiler.connection.vendor)
-            if not plan.audited or thread.suppressed:
-                return original(compiler, returning_fields, *args, **kwargs)
 
             def plain(fields: Any = returning_fields) -> Any:
                 return original(compiler, fields, *args, **kwargs)
 
+            if not plan.audited or thread.suppressed:
+                if thread.migrating is not None:
+                    return thread.migrating.inserting(compiler.query, plain)
+                return _uncaptured(thread, plan, plain)
             return guarded(
                 capture,
                 plan,
@@ -67,16 +78,21 @@ class WriteCapture:
         def execute_sql(compiler: Any, /, result_type: Any, *args: Any, **kwargs: Any) -> Any:
             query = compiler.query
             plan = capture.plan(query.model, compiler.connection.vendor)
-            # Without values of its own an update only leads to those of parent tables.
-            if not plan.audited or thread.suppressed or not query.values:
-                return original(compiler, result_type, *args, **kwargs)
 
+            # Without values of its own an update only leads to those of parent tables.
             def plain() -> Any:
                 return original(compiler, result_type, *args, **kwargs)
 
+            if not plan.audited or thread.suppressed or not query.values:
+                return _uncaptured(thread, plan, plain)
+
             saving = thread.saving
             if saving is not None and saving.model is plan.model:
-                result = save_quickly(capture, plan, compiler, saving, plain)
+                thread.compiling += 1
+                try:
+                    result = save_quickly(capture, plan, compiler, saving, plain)
+                finally:
+                    thread.compiling -= 1
                 if result is not NotImplemented:
                     return result
             return guarded(
@@ -106,11 +122,12 @@ class WriteCapture:
                 or not compiler.connection.features.can_return_rows_from_update
                 or query.related_updates
             )
-            if passes:
-                return original(compiler, returning_fields, *args, **kwargs)
 
             def plain() -> Any:
                 return original(compiler, returning_fields, *args, **kwargs)
+
+            if passes:
+                return _uncaptured(thread, plan, plain)
 
             return guarded(
                 capture,
@@ -144,7 +161,7 @@ class WriteCapture:
 
             plan = capture.plan(compiler.query.model, compiler.connection.vendor)
             if not plan.audited or thread.suppressed:
-                return plain()
+                return _uncaptured(thread, plan, plain)
             return guarded(
                 capture,
                 plan,
@@ -215,24 +232,41 @@ class WriteCapture:
     def start(self) -> None:
         """Hook the models there are and those to come."""
         from django.apps import apps
+        from django.db.backends.signals import connection_created
         from django.db.models.signals import class_prepared
 
         class_prepared.connect(self._prepared, weak=False)
+        connection_created.connect(self._connected, weak=False)
+        self._connected()
         for models in list(apps.all_models.values()):
             for model in list(models.values()):
                 self._hook(model)
 
     def stop(self) -> None:
         """Take the hooks back, last first."""
+        from django.db.backends.signals import connection_created
         from django.db.models.signals import class_prepared
 
         class_prepared.disconnect(self._prepared)
+        connection_created.disconnect(self._connected)
+        self._later.undo()
+        self._seen.clear()
         while self._hooked:
             model, previous = self._hooked.pop()
             if previous is _ABSENT:
                 del model.from_db
             else:
                 model.from_db = previous
+
+    def _connected(self, **kwargs: Any) -> None:
+        """Wrap what a backend has of its own, once it is loaded: importing it here would need its driver."""
+        for name, patches in later(self).items():
+            if name in sys.modules and name not in self._seen:
+                self._seen.add(name)
+                try:
+                    self._later.apply(patches)
+                except Exception as error:
+                    self.capture.failures.note(name, error)
 
     def _prepared(self, sender: Any, **kwargs: Any) -> None:
         try:
@@ -246,7 +280,15 @@ class WriteCapture:
         Per class, outermost: other models pay nothing, and an override of ``from_db`` that does not call
         ``super()`` is still seen.
         """
-        if not self.capture.policy.of(model).audited or model.__module__ == "__fake__":
+        settings = self.capture.policy.of(model)
+        if not settings.audited:
+            return
+        historical = model.__module__ == "__fake__"  # of a migration
+        concrete = model._meta.concrete_model._meta
+        if model.__module__ != "django.db.migrations.recorder":  # which migrations have run
+            table = TablePlan(concrete.label, concrete.db_table, (), (), settings)
+            self.capture.raw.add(table, instead=not historical)
+        if historical:
             return
         previous = vars(model).get("from_db", _ABSENT)
         if previous is _ABSENT and getattr(model.from_db.__func__, "otel_audit", False):
@@ -278,6 +320,17 @@ class WriteCapture:
         hook.otel_audit = True  # type: ignore[attr-defined]
         model.from_db = classmethod(hook)
         self._hooked.append((model, previous))
+
+
+def _uncaptured(thread: ThreadState, plan: Any, run: Callable[[], Any]) -> Any:
+    """Run a compiler whose statement is not recorded: at the cursor nobody need read what it says."""
+    if thread.suppressed or plan is NOT_AUDITED:  # a migration's is counted there, and what has no plan told
+        return run()
+    thread.compiling += 1
+    try:
+        return run()
+    finally:
+        thread.compiling -= 1
 
 
 def _takes_options(from_db: Any) -> bool:
