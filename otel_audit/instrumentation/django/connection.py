@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from otel_audit.instrumentation.django.loaded import ThreadState
 
 _STATE: Final = "_otel_audit"
+_SCHEMA_CHANGES: Final = ("CREATE", "ALTER", "DROP", "REVOKE")
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
@@ -264,6 +265,8 @@ class Transactions:
     def _statement(self, original: Callable[..., Any], cursor: Any, sql: str, args: Any) -> Any:
         """Run a statement that may end or mark a transaction, and act on it."""
         effect = effect_of(sql, dbapi.dialect(cursor.db.vendor).implicit_commits)
+        if sql.split(None, 1)[0].upper() in _SCHEMA_CHANGES:
+            original = self._then_forget(original)
         if effect is None:
             return original(cursor, sql, *args)
         if effect.kind == "commit":
@@ -271,6 +274,17 @@ class Transactions:
         result = original(cursor, sql, *args)
         self.state(cursor.db).apply(effect)
         return result
+
+    def _then_forget(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        """Make a function that changes the schema and then lets go of what was known of it."""
+
+        def changed(*args: Any) -> Any:
+            try:
+                return original(*args)
+            finally:
+                self._shared.schema_changed()
+
+        return changed
 
     def _internally(self, original: Callable[..., Any], *args: Any) -> Any:
         self.thread.internal += 1

@@ -167,7 +167,7 @@ class ModelPlan(TablePlan):
     (parents' included).
     """
 
-    __slots__ = ("by_attname", "model", "mutable", "row")
+    __slots__ = ("__weakref__", "by_attname", "model", "mutable", "row")
 
     def __init__(self, model: type[Model], settings: TableSettings, vendor: str = "") -> None:
         meta: Any = model._meta

@@ -7,49 +7,55 @@ before would be wrong under load, and on SQLite would make the UPDATE fail with 
 
 from __future__ import annotations
 
+import sqlite3
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
+from otel_audit.capture import abilities
+from otel_audit.capture.abilities import Abilities, Answer
 from otel_audit.capture.bulk import ReturnedRows
+from otel_audit.capture.dbapi import dialect
+from otel_audit.capture.plan import Verb
 from otel_audit.config.model import CaptureSection
 from otel_audit.instrumentation.django.plan import ModelFieldPlan, ModelPlan
 from otel_audit.record import Completeness
 
 _CHUNK: Final = 2000
 _KEYS_PER_QUERY: Final = 400
-
-
-class Abilities(NamedTuple):
-    """What one table lets us ask: rows back from DELETE and INSERT, UPDATE with a locked join, SELECT."""
-
-    returning: bool
-    joined_update: bool
-    select: bool
+_MAX_SELECTS: Final = 4096
 
 
 class Tables:
     """The abilities of every table, asked once, through the driver, by statements that cannot fail."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[str, str], Abilities] = {}
+        self._known: weakref.WeakKeyDictionary[ModelPlan, dict[str, Answer]] = weakref.WeakKeyDictionary()
         self._key_selects: dict[tuple[Any, ...], str] = {}
 
-    def known(self, alias: str, table: str) -> Abilities | None:
-        """Give the abilities of ``table`` if it was asked for them."""
-        return self._known.get((alias, table))
+    def known(self, alias: str, plan: ModelPlan, verb: Verb) -> Abilities | None:
+        """Return what the table of ``plan`` lets us ask around ``verb``, if it was asked for it."""
+        answers = self._known.get(plan)
+        answer = None if answers is None else answers.get(alias)
+        return None if answer is None else answer.verbs[verb]
 
-    def ask(self, connection: Any, table: str) -> Abilities:
-        """Ask ``table`` for its abilities; the connection is open."""
+    def ask(self, connection: Any, plan: ModelPlan, verb: Verb) -> Abilities:
+        """Ask the table of ``plan``; the connection is open. What may change at any moment is not kept."""
         try:
-            known = self._known[connection.alias, table] = _ask(connection, table)
+            answer = _ask(connection, plan)
         except Exception:  # an aborted transaction, a foreign driver: ask again next time
-            return Abilities(False, False, False)
-        return known
+            return Abilities()
+        if answer.lasting:
+            self._known.setdefault(plan, {})[connection.alias] = answer
+        return answer.verbs[verb]
 
-    def forbid(self, connection: Any, table: str) -> None:
-        """Remember that the application's role may not read ``table``."""
-        self._known[connection.alias, table] = Abilities(False, False, False)
+    def forget(self, plan: ModelPlan | None = None) -> None:
+        """Forget what is known of the table of ``plan``, or of all: it has changed, or may have."""
+        if plan is None:
+            self._known.clear()
+        else:
+            self._known.pop(plan, None)
 
     def select_row(
         self, compiler: Any, plan: ModelPlan, key: Any, columns: Sequence[ModelFieldPlan], *, lock: bool
@@ -59,6 +65,8 @@ class Tables:
         cached = (connection.alias, plan.table, tuple(column.column for column in columns), lock)
         sql = self._key_selects.get(cached)
         if sql is None:
+            if len(self._key_selects) >= _MAX_SELECTS:
+                self._key_selects.clear()
             sql = self._key_selects[cached] = _key_select(compiler, plan, columns, lock=lock)
         parts = (key,) if len(plan.keys) == 1 else key
         params = [
@@ -74,29 +82,29 @@ class Tables:
         return dict(zip(columns, next(iter(values)), strict=True))
 
 
-def _ask(connection: Any, table: str) -> Abilities:
-    driver, vendor = connection.connection, connection.vendor
-    if vendor == "postgresql":
-        with driver.cursor() as cursor:
-            cursor.execute(
-                "SELECT c.relkind::text, has_table_privilege(c.oid, 'SELECT') FROM pg_catalog.pg_class c"
-                " WHERE c.oid = to_regclass(%s)",
-                [connection.ops.quote_name(table)],
-            )
-            kind, may_read = cursor.fetchone() or ("", False)
-        plain = bool(may_read) and kind in ("r", "p")
-        return Abilities(plain, plain, bool(may_read))
-    if vendor == "sqlite":
-        found = driver.execute(
-            "SELECT sql FROM sqlite_master WHERE name = ? AND type = 'table'", [table]
-        ).fetchone()
-        plain = found is not None and not str(found[0]).upper().startswith("CREATE VIRTUAL")
-        return Abilities(
-            plain and connection.features.can_return_rows_from_bulk_insert, joined_update=False, select=True
-        )
-    if vendor == "mysql" and connection.mysql_is_mariadb:
-        return Abilities(connection.mysql_version >= (10, 5), joined_update=False, select=True)
-    return Abilities(returning=False, joined_update=False, select=True)
+def _ask(connection: Any, plan: ModelPlan) -> Answer:
+    driver, system = connection.connection, connection.vendor
+    version: tuple[int, ...] = ()
+    if system == "sqlite":
+        version = sqlite3.sqlite_version_info
+    elif system == "mysql" and connection.mysql_is_mariadb:
+        system, version = "mariadb", connection.mysql_version
+
+    def query(sql: str, params: Sequence[Any]) -> list[Any]:
+        cursor = driver.cursor()
+        try:
+            cursor.execute(sql, params)
+            return list(cursor.fetchall())
+        finally:
+            cursor.close()
+
+    table = abilities.Table(
+        plan.table,
+        connection.ops.quote_name(plan.table),
+        [field.column for field in plan.fields],
+        [field.column for field in plan.keys],
+    )
+    return abilities.ask(system, version, query, table)
 
 
 def _key_select(compiler: Any, plan: ModelPlan, columns: Sequence[ModelFieldPlan], *, lock: bool) -> str:
@@ -154,15 +162,17 @@ class Returned:
     completeness: Completeness
 
 
-def columns_of(cursor: Any, plan: ModelPlan) -> tuple[list[ModelFieldPlan], list[int]]:
+def columns_of(cursor: Any, plan: ModelPlan, *, exact_names: bool) -> tuple[list[ModelFieldPlan], list[int]]:
     """Match the columns a cursor returns to the model's, keys first: (plans, positions).
 
-    The table may have columns the model does not know, or not yet all it knows.
+    The table may have columns the model does not know, or not yet all it knows. Unless ``exact_names``, the
+    database compares names without their case.
     """
-    positions = {column[0]: position for position, column in enumerate(cursor.description)}
+    name: Callable[[str], str] = str if exact_names else str.lower
+    positions = {name(column[0]): position for position, column in enumerate(cursor.description)}
     plans = [*plan.keys, *(field for field in plan.fields if field not in plan.keys)]
-    found = [field for field in plans if field.column in positions]
-    return found, [positions[field.column] for field in found]
+    found = [field for field in plans if name(field.column) in positions]
+    return found, [positions[name(field.column)] for field in found]
 
 
 def delete_returning(
@@ -174,7 +184,7 @@ def delete_returning(
         cursor.execute(f"{sql} RETURNING *", params)
         if cursor.description is None:
             return Returned(None, max(cursor.rowcount, 0), "count")
-        plans, positions = columns_of(cursor, plan)
+        plans, positions = columns_of(cursor, plan, exact_names=dialect(connection.vendor).exact_names)
         rows, count, completeness = fetch(_Picked(cursor, positions), config, len(plan.keys))
     if rows is None or plans[: len(plan.keys)] != plan.keys:
         return Returned(None, count, "count")
@@ -260,14 +270,34 @@ def update_returning(
     return Returned(ReturnedRows(plans, rows, converted(compiler, plans)), count, completeness)
 
 
-def take_write_lock(connection: Any, table: str, *, visibly: bool = True) -> None:
+def reads_its_rows(compiler: Any, plan: ModelPlan) -> bool:
+    """Say whether a statement has a condition on columns of its own table."""
+    from django.core.exceptions import EmptyResultSet, FullResultSet
+
+    try:
+        where, _ = compiler.compile(compiler.query.where)
+    except FullResultSet:
+        return False
+    except EmptyResultSet:
+        return True
+    return f"{compiler.connection.ops.quote_name(plan.table)}." in where
+
+
+def take_write_lock(connection: Any, table: str, verb: Verb, column: str, *, visibly: bool = True) -> None:
     """Take SQLite's write lock before reading: a read snapshot could not be upgraded afterwards.
 
+    By a statement of the same verb on the same column, so that it is refused only where the application's
+    would be: a view may have an INSTEAD OF trigger for one verb only, a foreign key may not fit for one.
     Statements of ours are seen by whoever watches queries, unless they come once a process (``visibly``).
     """
     if connection.settings_dict.get("OPTIONS", {}).get("transaction_mode") in ("IMMEDIATE", "EXCLUSIVE"):
         return
-    sql = f"DELETE FROM {connection.ops.quote_name(table)} WHERE 0"
+    table, column = connection.ops.quote_name(table), connection.ops.quote_name(column)
+    sql = {
+        "create": f"INSERT INTO {table} ({column}) SELECT NULL WHERE 0",
+        "update": f"UPDATE {table} SET {column} = {column} WHERE 0",
+        "delete": f"DELETE FROM {table} WHERE 0",
+    }[verb]
     if visibly:
         with connection.cursor() as cursor:
             cursor.execute(sql)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from otel_audit.capture import dbapi
+from otel_audit.capture.abilities import Abilities
 from otel_audit.capture.plan import Verb
 from otel_audit.capture.state import CaptureState
 from otel_audit.capture.statement import Statement
@@ -16,13 +17,14 @@ from otel_audit.errors import AuditError
 from otel_audit.instrumentation.django.connection import DjangoConnection, Transactions
 from otel_audit.instrumentation.django.loaded import ThreadState
 from otel_audit.instrumentation.django.plan import NOT_AUDITED, ModelPlan, ModelPolicy
-from otel_audit.instrumentation.django.writes.sql import Abilities, Tables, take_write_lock
+from otel_audit.instrumentation.django.writes.sql import Tables, take_write_lock
 from otel_audit.record import Database
 
 if TYPE_CHECKING:
     from otel_audit.pipeline.provider import AuditPipeline
 
 _F = TypeVar("_F", bound=Callable[..., Any])
+_R = TypeVar("_R")
 _MAX_PLANS: Final = 4096
 
 
@@ -61,9 +63,12 @@ class Capture(CaptureState):
             plans[model] = found
         return found
 
-    def abilities(self, connection: Any, plan: ModelPlan) -> Abilities:
-        """Give what the table of ``plan`` lets us ask."""
-        known = self.tables.known(connection.alias, plan.table)
+    def abilities(self, connection: Any, plan: ModelPlan, verb: Verb, column: str = "") -> Abilities:
+        """Return what the table of ``plan`` lets us ask around ``verb``.
+
+        ``column`` is one the statement writes; a DELETE has none.
+        """
+        known = self.tables.known(connection.alias, plan, verb)
         if known is not None:
             return known
         connection.ensure_connection()
@@ -72,9 +77,13 @@ class Capture(CaptureState):
             # that cannot be upgraded afterwards.
             state = self.transactions.state(connection)
             if not state.locked:
-                take_write_lock(connection, plan.table, visibly=False)
+                take_write_lock(connection, plan.table, verb, column, visibly=False)
                 state.locked = True
-        return self.tables.ask(connection, plan.table)
+        return self.tables.ask(connection, plan, verb)
+
+    def schema_changed(self) -> None:
+        """Forget what tables could do."""
+        self.tables.forget()
 
     def connection(self, connection: Any) -> DjangoConnection:
         """Return ours of one of Django's connections, which knows the system it is."""
@@ -87,6 +96,12 @@ class Capture(CaptureState):
         """Say in records where queries through one of Django's connections go."""
         found = self.connection(connection)
         return Database(found.system, found.namespace)
+
+
+class Plain(NamedTuple):
+    """What the application's own statement returned, run where the database refused ours."""
+
+    result: Any
 
 
 class CompiledStatement(Statement):
@@ -144,11 +159,49 @@ class CompiledStatement(Statement):
             self.capture.failures.note("intend", fault)
             return None
 
-    def take_write_lock(self) -> None:
-        """Take SQLite's write lock inside a transaction that has not taken it yet."""
+    def attempt(self, abilities: Abilities, ours: Callable[[], _R]) -> _R | None:
+        """Run a statement of ours; ``None``, as if it had never been sent, where the database refuses it.
+
+        Where an error would doom the transaction, and the catalog could not decide whether there will be one,
+        it runs under a savepoint.
+        """
+        from django.db import Error
+
+        dooms = self.connection.dialect.errors_doom and not self.autocommit
+        savepoint = self.django.savepoint() if dooms and not abilities.certain else None
+        try:
+            result = ours()
+        except Error as error:
+            if not dbapi.refuses(self.connection.system, error):
+                raise
+            # Whatever made us believe that it could run has changed.
+            self.capture.tables.forget(self.plan)
+            if savepoint is None:
+                if dooms:
+                    raise
+                return None
+            self.django.savepoint_rollback(savepoint)
+            self.django.savepoint_commit(savepoint)
+            return None
+        if savepoint is not None:
+            self.django.savepoint_commit(savepoint)
+        return result
+
+    def uncounted(self, abilities: Abilities) -> list[CapturedWrite]:
+        """Say that rows may have been written where a row count of 0 does not mean that none were."""
+        if abilities.counts:
+            return []
+        self.connection.wrote_many(self.plan, None)
+        return [CapturedWrite(self.plan, self.verb, self.connection)]
+
+    def take_write_lock(self, column: str = "") -> None:
+        """Take SQLite's write lock inside a transaction that has not taken it yet.
+
+        ``column`` is one the statement writes; a DELETE has none.
+        """
         ours = self.connection
         if not self.autocommit and not ours.locked and ours.dialect.one_writer:
-            take_write_lock(self.django, self.plan.table)
+            take_write_lock(self.django, self.plan.table, self.verb, column)
             ours.locked = True
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from otel_audit.capture.abilities import Abilities
 from otel_audit.capture.bulk import BulkWrite, ReturnedRows
 from otel_audit.capture.writes import CapturedWrite
 from otel_audit.instrumentation.django.plan import ModelFieldPlan, ModelPlan
@@ -13,6 +14,7 @@ from otel_audit.instrumentation.django.writes.save import save
 from otel_audit.instrumentation.django.writes.sql import (
     Returned,
     matching_query,
+    reads_its_rows,
     select_by_keys,
     select_matching,
 )
@@ -35,35 +37,46 @@ def update_rows(capture: Capture, update: Update) -> Any:
     plan, compiler = update.plan, update.compiler
     connection = compiler.connection
     assigned = assignment(plan, compiler.query)
-    abilities = capture.abilities(connection, plan)
-    if plan.old_values == "off" or not abilities.select:
-        return _update_counting(capture, update, assigned)
+    column = compiler.query.values[0][0].column
+    abilities = capture.abilities(connection, plan, "update", column)
+    if (
+        plan.old_values == "off"
+        or not (abilities.joined_update or abilities.select)
+        or (abilities.needs_condition and not reads_its_rows(compiler, plan))
+    ):
+        return _update_counting(capture, update, assigned, abilities)
     if abilities.joined_update:
         result = run_joined(
             capture,
             update,
             assigned,
+            abilities,
             lambda statement: _intent(statement, assigned),
             lambda statement, returned, new: _note_rows(capture, statement, assigned, returned, new),
         )
         if result is not NotImplemented:
             return result
-    return in_transaction(connection, lambda: _update_selecting(capture, update, assigned))
+    if not abilities.select:
+        return _update_counting(capture, update, assigned, abilities)
+    return in_transaction(connection, lambda: _update_selecting(capture, update, assigned, abilities))
 
 
-def _update_selecting(capture: Capture, update: Update, assigned: Assignment) -> Any:
+def _update_selecting(capture: Capture, update: Update, assigned: Assignment, abilities: Abilities) -> Any:
     plan, compiler = update.plan, update.compiler
     statement = CompiledStatement(capture, compiler, plan, "update")
-    statement.take_write_lock()
-    found = select_matching(
-        matching_query(compiler.query, plan), plan, assigned.fields, compiler, capture.config
+    statement.take_write_lock(compiler.query.values[0][0].column)
+    matching = matching_query(compiler.query, plan)
+    found = statement.attempt(
+        abilities, lambda: select_matching(matching, plan, assigned.fields, compiler, capture.config)
     )
     result = statement.run(update.run, lambda: _intent(statement, assigned))
     try:
+        count = _count_of(result)
+        if found is None or found.rows is None or count < found.count:
+            # Fewer than were there: a trigger or a policy left some alone, and nobody says which.
+            _note_count(statement, assigned, abilities, count)
+            return result
         returned, known = _with_new_values(compiler, plan, assigned, found)
-        count = result if type(result) is int else 0
-        if returned.rows is None:
-            returned = Returned(None, count, "count")
         _note_rows(capture, statement, assigned, returned, known, more=count - returned.count)
     except Exception as error:
         reraise_database_error(error, statement)
@@ -123,17 +136,26 @@ def _note_rows(
     statement.done(*writes)
 
 
-def _update_counting(capture: Capture, update: Update, assigned: Assignment) -> Any:
+def _update_counting(capture: Capture, update: Update, assigned: Assignment, abilities: Abilities) -> Any:
     """Run the UPDATE as it is; only the number of rows is known."""
     statement = CompiledStatement(capture, update.compiler, update.plan, "update")
     result = statement.run(update.run, lambda: _intent(statement, assigned))
-    count = len(result) if isinstance(result, list) else result
     try:
-        statement.connection.wrote_many(update.plan, None)
-        statement.done(*([_count_only(statement, assigned, count)] if count else []))
+        _note_count(statement, assigned, abilities, _count_of(result))
     except Exception as error:
-        statement.recover(error, count)
+        statement.recover(error, len(result) if isinstance(result, list) else result)
     return result
+
+
+def _count_of(result: Any) -> int:
+    """Return how many rows a plain UPDATE changed, from its row count or the rows it returned."""
+    return len(result) if isinstance(result, list) else result or 0
+
+
+def _note_count(statement: CompiledStatement, assigned: Assignment, abilities: Abilities, count: int) -> None:
+    """Note an UPDATE of which only the number of rows is known, if that."""
+    statement.connection.wrote_many(statement.plan, None)
+    statement.done(*([_count_only(statement, assigned, count)] if count else statement.uncounted(abilities)))
 
 
 def _count_only(statement: CompiledStatement, assigned: Assignment, count: int) -> CapturedWrite:
