@@ -25,7 +25,16 @@ if TYPE_CHECKING:
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _R = TypeVar("_R")
-_MAX_PLANS: Final = 4096
+_PLANS: Final = "_otel_audit_plans"
+"""Where a :class:`_Plans` stands in ``model._meta``: plans go with the class they are of."""
+
+
+class _Plans(NamedTuple):
+    """The plans of one model by kind of database, made by one capture."""
+
+    owner: object
+    meta: Any
+    by_vendor: dict[str, ModelPlan]
 
 
 class Capture(CaptureState):
@@ -39,17 +48,19 @@ class Capture(CaptureState):
         self.thread = ThreadState()
         self.tables = Tables()
         self.transactions = Transactions(self, self.thread)
-        self._plans: dict[str, dict[Any, ModelPlan]] = {}
+        self._owner = object()
 
     def plan(self, model: Any, vendor: str = "") -> ModelPlan:
         """Give the plan of ``model`` on a database of ``vendor``; a proxy has that of its concrete model.
 
         A model that cannot be understood counts as not audited; the fault says so.
         """
-        plans = self._plans.get(vendor)
-        if plans is None:
-            plans = self._plans.setdefault(vendor, {})
-        found = plans.get(model)
+        meta = model._meta
+        plans: _Plans | None = meta.__dict__.get(_PLANS)
+        # A copied ``_meta`` carries the plans of the model it was copied from.
+        if plans is None or plans.owner is not self._owner or plans.meta is not meta:
+            plans = meta.__dict__[_PLANS] = _Plans(self._owner, meta, {})
+        found = plans.by_vendor.get(vendor)
         if found is None:
             concrete = model._meta.concrete_model
             try:
@@ -57,10 +68,7 @@ class Capture(CaptureState):
             except Exception as error:
                 self.failures.report(f"model {model.__name__}", error, lost=1)
                 return NOT_AUDITED
-            # Models of migrations and tests are classes made anew each time.
-            if len(plans) >= _MAX_PLANS:
-                plans.clear()
-            plans[model] = found
+            plans.by_vendor[vendor] = found
         return found
 
     def abilities(self, connection: Any, plan: ModelPlan, verb: Verb, column: str = "") -> Abilities:

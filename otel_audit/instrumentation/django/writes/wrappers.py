@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -30,7 +31,7 @@ class WriteCapture:
         self.capture = Capture(config, pipeline)
         self.transactions = self.capture.transactions
         self.suppressed = suppressing(self.capture.thread)
-        self._hooked: list[tuple[Any, Any]] = []
+        self._hooked: weakref.WeakSet[Any] = weakref.WeakSet()
 
     # --- compilers -----------------------------------------------------------------------------
 
@@ -204,12 +205,16 @@ class WriteCapture:
                 self._hook(model)
 
     def stop(self) -> None:
-        """Take the hooks back, last first."""
+        """Take the hooks back."""
         from django.db.models.signals import class_prepared
 
         class_prepared.disconnect(self._prepared)
         while self._hooked:
-            model, previous = self._hooked.pop()
+            model = self._hooked.pop()
+            hook = getattr(vars(model).get("from_db"), "__func__", None)
+            previous = getattr(hook, "otel_audit_previous", None)
+            if previous is None:  # somebody else has put something in its place since
+                continue
             if previous is _ABSENT:
                 del model.from_db
             else:
@@ -257,8 +262,10 @@ class WriteCapture:
         if VERSION >= (6, 1) and not _takes_options(model.from_db):
             hook = _without_options(from_db)
         hook.otel_audit = True  # type: ignore[attr-defined]
+        # On the class, as is the hook: kept here, an override would keep its class alive.
+        hook.otel_audit_previous = previous  # type: ignore[attr-defined]
         model.from_db = classmethod(hook)
-        self._hooked.append((model, previous))
+        self._hooked.add(model)
 
 
 def _takes_options(from_db: Any) -> bool:
