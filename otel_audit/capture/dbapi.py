@@ -13,8 +13,10 @@ class Dialect(NamedTuple):
     taken before anything is read; and a savepoint may be the transaction. ``implicit_commits`` are the first
     words of statements that commit. ``returning_since``: the first version whose DELETE and INSERT return
     rows, None where none does. ``errors_doom``: an error leaves the transaction nothing but to roll back.
-    ``exact_names``: names of columns differ by their case. ``rounding`` is that of decimals stored. What a
-    single table can do stands in its catalog: :mod:`otel_audit.capture.abilities`.
+    ``exact_names``: names of columns differ by their case. ``folds``: what a DELETE or UPDATE returns can be
+    looked at by the same statement (``WITH … AS (DELETE …) SELECT``). ``length``: the function that measures
+    a text or binary value, where there is one without reading it whole. ``rounding`` is that of decimals
+    stored. What a single table can do stands in its catalog: :mod:`otel_audit.capture.abilities`.
     """
 
     one_writer: bool = False
@@ -22,17 +24,22 @@ class Dialect(NamedTuple):
     returning_since: tuple[int, ...] | None = None
     errors_doom: bool = False
     exact_names: bool = False
+    folds: bool = False
+    length: str = "LENGTH"
     rounding: str = decimal.ROUND_HALF_UP
 
 
 _MYSQL: Final = Dialect(
     implicit_commits=frozenset({"CREATE", "ALTER", "DROP", "TRUNCATE", "RENAME", "LOCK"}),
+    length="OCTET_LENGTH",
 )
 _OTHER: Final = Dialect(errors_doom=True)
 _DIALECTS: Final[dict[str, Dialect]] = {
     # SQLite keeps decimals as they are, and Django rounds what it reads.
     "sqlite": Dialect(one_writer=True, returning_since=(3, 35), rounding=decimal.ROUND_HALF_EVEN),
-    "postgresql": Dialect(returning_since=(), errors_doom=True, exact_names=True),
+    "postgresql": Dialect(
+        returning_since=(), errors_doom=True, exact_names=True, folds=True, length="OCTET_LENGTH"
+    ),
     "mysql": _MYSQL,
     "mariadb": _MYSQL._replace(returning_since=(10, 5)),
 }

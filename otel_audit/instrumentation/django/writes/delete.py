@@ -9,14 +9,17 @@ from typing import Any
 from django.db.models import deletion
 
 from otel_audit.capture.abilities import Abilities
-from otel_audit.capture.bulk import BulkWrite, ReturnedRows
+from otel_audit.capture.bulk import BulkWrite, ReturnedRows, limited
 from otel_audit.capture.plan import MAX_NAMED_KEYS, Verb
 from otel_audit.capture.writes import CapturedWrite
 from otel_audit.instrumentation.django.plan import ModelPlan
 from otel_audit.instrumentation.django.writes.sql import (
     Returned,
+    are_too_large,
     delete_returning,
+    is_large,
     matching_query,
+    names_one_row,
     reads_its_rows,
     select_matching,
 )
@@ -57,8 +60,23 @@ def delete(capture: Capture, plan: ModelPlan, compiler: Any, run: Callable[[], A
     if not returns:
         return in_transaction(connection, lambda: _select_first(capture, plan, compiler, run))
 
+    large = any(is_large(field.field) for field in plan.fields) and not names_one_row(compiler.query)
+    folds = statement.connection.dialect.folds
+    by_keys = False
+    if large and not folds and abilities.select:
+        statement.take_write_lock()
+        others = [field for field in plan.fields if field not in plan.keys]
+        matching = matching_query(compiler.query, plan)
+        by_keys = (
+            statement.attempt(abilities, lambda: are_too_large(matching, others, compiler, capture.config))
+            or False
+        )
+
     def ours() -> Returned:
-        return delete_returning(compiler, plan, capture.config, sql, params)
+        measured = large and folds and abilities.certain
+        return delete_returning(
+            compiler, plan, capture.config, sql, params, measured=measured, by_keys=by_keys
+        )
 
     returned = statement.run(lambda: statement.attempt(abilities, ours) or Plain(run()))
     try:
@@ -128,18 +146,17 @@ def _note(
     old = rows.plans[len(plan.keys) :] if rows is not None else []
     writes: list[CapturedWrite] = []
     if returned.count:
-        writes.append(
-            BulkWrite(
-                plan,
-                "delete",
-                statement.connection,
-                returned.count,
-                rows,
-                old=old,
-                completeness=returned.completeness,
-                old_values="exact" if old else None,
-            )
+        deleted = BulkWrite(
+            plan,
+            "delete",
+            statement.connection,
+            returned.count,
+            rows,
+            old=old,
+            completeness=returned.completeness,
+            old_values="exact" if old else None,
         )
+        writes.append(limited(deleted, capture.config))
     if more > 0:
         writes.append(BulkWrite(plan, "delete", statement.connection, more))
     statement.done(*writes, *left_to_the_database(capture, statement))

@@ -156,7 +156,7 @@ def _uncomparable(values: Iterable[Any]) -> set[Any]:
 
 
 def _limited(capture: Capture, write: BulkWrite) -> BulkWrite:
-    return limited(write, capture.config.max_bulk_rows, capture.config.max_bulk_ids)
+    return limited(write, capture.config)
 
 
 # --- with conflicts ------------------------------------------------------------------------------

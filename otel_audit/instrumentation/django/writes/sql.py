@@ -25,6 +25,30 @@ from otel_audit.record import Completeness
 _CHUNK: Final = 2000
 _KEYS_PER_QUERY: Final = 400
 _MAX_SELECTS: Final = 4096
+_LONGEST_SMALL: Final = 4096
+"""Characters: of a field that allows no more, 1000 rows are within the default of ``max_bulk_bytes``."""
+_SMALL_FIELDS: Final = frozenset(
+    {
+        "AutoField",
+        "BigAutoField",
+        "BigIntegerField",
+        "BooleanField",
+        "DateField",
+        "DateTimeField",
+        "DecimalField",
+        "DurationField",
+        "FloatField",
+        "GenericIPAddressField",
+        "IntegerField",
+        "PositiveBigIntegerField",
+        "PositiveIntegerField",
+        "PositiveSmallIntegerField",
+        "SmallAutoField",
+        "SmallIntegerField",
+        "TimeField",
+        "UUIDField",
+    }
+)
 
 
 class Tables:
@@ -175,11 +199,143 @@ def columns_of(cursor: Any, plan: ModelPlan, *, exact_names: bool) -> tuple[list
     return found, [positions[name(field.column)] for field in found]
 
 
-def delete_returning(
+def _delete_measured(
     compiler: Any, plan: ModelPlan, config: CaptureSection, sql: str, params: Any
 ) -> Returned:
-    """Run a compiled single-table DELETE and return the rows it deleted."""
+    plans = [*plan.keys, *(field for field in plan.fields if field not in plan.keys)]
+    quote = compiler.connection.ops.quote_name
+    returned = f"{sql} RETURNING {', '.join(quote(field.column) for field in plans)}"
+    return _within_budget(compiler, plan, config, JoinedUpdate(returned, tuple(params)), plans)
+
+
+def _within_budget(
+    compiler: Any,
+    plan: ModelPlan,
+    config: CaptureSection,
+    statement: JoinedUpdate,
+    plans: Sequence[ModelFieldPlan],
+) -> Returned:
+    """Run a statement that returns ``plans``' columns, keys first.
+
+    Large values leave the server only where all of them together are within ``max_bulk_bytes``.
+    """
+    names = [f"c{i}" for i in range(len(plans))]
+    large = {name for name, field in zip(names, plans, strict=True) if is_large(field.field)}
+    # The size of a stored text is known without reading it; its cast to itself costs nothing.
+    sizes = " + ".join(
+        f"coalesce(octet_length({name}{'' if _is_binary(field.field) else '::text'}), 0)"
+        for name, field in zip(names, plans, strict=True)
+        if name in large
+    )
+    shown = ", ".join(f"CASE WHEN within THEN {name} END" if name in large else name for name in names)
+    sql = (
+        f"WITH __otel_audit_rows ({', '.join(names)}) AS ({statement.sql}), __otel_audit_size AS"
+        f" (SELECT coalesce(sum({sizes}), 0) <= {config.max_bulk_bytes} AS within FROM __otel_audit_rows)"
+        f" SELECT {shown}, within FROM __otel_audit_rows, __otel_audit_size"
+    )
+    with compiler.connection.cursor() as cursor:
+        cursor.execute(sql, statement.params)
+        rows, count, completeness = fetch(cursor, config, len(plan.keys))
+    if rows is None:
+        return Returned(None, count, "count")
+    width = len(plans)
+    if completeness == "full" and rows and not rows[0][width]:
+        completeness = "ids"
+    if completeness == "ids":
+        width = len(plan.keys)
+    kept = list(plans[:width])
+    return Returned(
+        ReturnedRows(kept, [row[:width] for row in rows], converted(compiler, kept)), count, completeness
+    )
+
+
+def _delete_by_keys(
+    compiler: Any, plan: ModelPlan, config: CaptureSection, sql: str, params: Any
+) -> Returned:
+    """Run a DELETE of which only the keys are wanted."""
+    quote = compiler.connection.ops.quote_name
+    with compiler.connection.cursor() as cursor:
+        cursor.execute(f"{sql} RETURNING {', '.join(quote(field.column) for field in plan.keys)}", params)
+        rows, count, completeness = fetch(cursor, config, len(plan.keys))
+    if rows is None:
+        return Returned(None, count, "count")
+    return Returned(
+        ReturnedRows(plan.keys, rows, converted(compiler, plan.keys)), count, "ids" if rows else completeness
+    )
+
+
+def is_large(field: Any) -> bool:
+    """Say whether nothing bounds the size of a field's values."""
+    if _bounded(field):
+        return False
+    longest = getattr(field, "max_length", None)
+    return longest is None or longest > _LONGEST_SMALL or field.get_internal_type() == "TextField"
+
+
+def _bounded(field: Any) -> bool:
+    return field.remote_field is not None or field.get_internal_type() in _SMALL_FIELDS
+
+
+def _is_binary(field: Any) -> bool:
+    return bool(field.get_internal_type() == "BinaryField")
+
+
+def names_one_row(query: Any) -> bool:
+    """Say whether the condition of a statement is one key: its row is no more than the application knows."""
+    where = query.where
+    if len(where.children) != 1 or where.negated:
+        return False
+    condition = where.children[0]
+    target = getattr(getattr(condition, "lhs", None), "target", None)
+    if target is None or not target.primary_key:
+        return False
+    kind = condition.lookup_name
+    return kind == "exact" or (
+        kind == "in" and isinstance(condition.rhs, list | tuple | set | frozenset) and len(condition.rhs) == 1
+    )
+
+
+def are_too_large(
+    query: Any, columns: Sequence[ModelFieldPlan], compiler: Any, config: CaptureSection
+) -> bool:
+    """Measure, in the database, the values of a :func:`matching_query` against ``max_bulk_bytes``."""
+    from django.db.models import Func, IntegerField
+
+    large = [field for field in columns if is_large(field.field)]
+    if not large or names_one_row(query):
+        return False
     connection = compiler.connection
+    limited = query.clone()
+    limited.set_limits(high=config.max_bulk_rows + 1)
+    alias = limited.get_initial_alias()
+    length = dialect(connection.vendor).length
+    sizes: tuple[Any, ...] = tuple(
+        Func(field.field.get_col(alias), function=length, output_field=IntegerField()) for field in large
+    )
+    return (
+        sum(size or 0 for row in _select(limited, sizes, connection) for size in row) > config.max_bulk_bytes
+    )
+
+
+def delete_returning(
+    compiler: Any,
+    plan: ModelPlan,
+    config: CaptureSection,
+    sql: str,
+    params: Any,
+    *,
+    measured: bool = False,
+    by_keys: bool = False,
+) -> Returned:
+    """Run a compiled single-table DELETE and return the rows it deleted.
+
+    ``measured``: whole rows only where they are within ``max_bulk_bytes``. ``by_keys``: no more than keys.
+    """
+    if by_keys:
+        return _delete_by_keys(compiler, plan, config, sql, params)
+    connection = compiler.connection
+    if measured:
+        return _delete_measured(compiler, plan, config, sql, params)
     with connection.cursor() as cursor:
         cursor.execute(f"{sql} RETURNING *", params)
         if cursor.description is None:
@@ -259,8 +415,15 @@ def update_returning(
     statement: JoinedUpdate,
     old: Sequence[ModelFieldPlan],
     new: Sequence[ModelFieldPlan],
+    *,
+    measured: bool = False,
 ) -> Returned:
-    """Run a rewritten UPDATE and return key, old and new values of its rows."""
+    """Run a rewritten UPDATE and return key, old and new values of its rows.
+
+    ``measured``: values only where all of them are within ``max_bulk_bytes``.
+    """
+    if measured:
+        return _within_budget(compiler, plan, config, statement, [*plan.keys, *old, *new])
     with compiler.connection.cursor() as cursor:
         cursor.execute(statement.sql, statement.params)
         rows, count, completeness = fetch(cursor, config, len(plan.keys))
@@ -344,24 +507,31 @@ def select_matching(
     Reads no more rows than may be recorded; where there are more, reads keys only, or nothing (``count`` 0).
     """
     connection = compiler.connection
+    measured = are_too_large(query, columns, compiler, config)
     steps: tuple[tuple[list[ModelFieldPlan], int, Completeness], ...] = (
         ([*plan.keys, *columns], config.max_bulk_rows, "full"),
         (list(plan.keys), config.max_bulk_ids, "ids"),
     )
-    for plans, limit, completeness in steps:
+    for plans, limit, completeness in steps[1:] if measured else steps:
         limited = query.clone()
         limited.set_limits(high=limit + 1)
-        rows = _select(limited, plans, connection)
+        rows = _select_fields(limited, plans, connection)
         if len(rows) <= limit:
             return Returned(ReturnedRows(plans, rows, converted(compiler, plans)), len(rows), completeness)
     return Returned(None, 0, "count")
 
 
-def _select(query: Any, plans: Sequence[ModelFieldPlan], connection: Any) -> list[Any]:
+def _select_fields(query: Any, plans: Sequence[ModelFieldPlan], connection: Any) -> list[Any]:
+    alias = query.get_initial_alias()
+    return _select(query, tuple(plan.field.get_col(alias) for plan in plans), connection)
+
+
+def _select(query: Any, columns: tuple[Any, ...], connection: Any) -> list[Any]:
+    """Run a query of these expressions, locked where the database locks rows."""
     from django.core.exceptions import EmptyResultSet
 
-    alias = query.get_initial_alias()
-    query.select = tuple(plan.field.get_col(alias) for plan in plans)
+    query.get_initial_alias()
+    query.select = columns
     query.select_for_update = connection.features.has_select_for_update and not connection.get_autocommit()
     query.select_for_no_key_update = connection.features.has_select_for_no_key_update
     # Not by execute_sql: nobody reads these rows but the trail.
@@ -371,7 +541,7 @@ def _select(query: Any, plans: Sequence[ModelFieldPlan], connection: Any) -> lis
         return []
     with connection.cursor() as cursor:
         cursor.execute(sql, params)
-        return [tuple(row[: len(plans)]) for row in cursor.fetchall()]
+        return [tuple(row[: len(columns)]) for row in cursor.fetchall()]
 
 
 def select_rows(
@@ -384,7 +554,7 @@ def select_rows(
     query.default_cols = False
     query.add_q(condition)
     plans = [*plan.keys, *columns]
-    raw = _select(query, plans, compiler.connection)
+    raw = _select_fields(query, plans, compiler.connection)
     return [tuple(row) for row in converted(compiler, plans)(raw)] if raw else []
 
 

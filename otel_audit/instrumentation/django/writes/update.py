@@ -6,14 +6,16 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from otel_audit.capture.abilities import Abilities
-from otel_audit.capture.bulk import BulkWrite, ReturnedRows
+from otel_audit.capture.bulk import BulkWrite, ReturnedRows, limited
 from otel_audit.capture.writes import CapturedWrite
 from otel_audit.instrumentation.django.plan import ModelFieldPlan, ModelPlan
 from otel_audit.instrumentation.django.writes.delete import keys_of
 from otel_audit.instrumentation.django.writes.save import save
 from otel_audit.instrumentation.django.writes.sql import (
     Returned,
+    is_large,
     matching_query,
+    names_one_row,
     reads_its_rows,
     select_by_keys,
     select_matching,
@@ -53,6 +55,8 @@ def update_rows(capture: Capture, update: Update) -> Any:
             abilities,
             lambda statement: _intent(statement, assigned),
             lambda statement, returned, new: _note_rows(capture, statement, assigned, returned, new),
+            measured=any(is_large(field.field) for field in assigned.fields)
+            and not names_one_row(compiler.query),
         )
         if result is not NotImplemented:
             return result
@@ -117,20 +121,19 @@ def _note_rows(
     full = returned.completeness == "full" and returned.rows is not None
     writes: list[CapturedWrite] = []
     if returned.count:
-        writes.append(
-            BulkWrite(
-                plan,
-                "update",
-                statement.connection,
-                returned.count,
-                returned.rows,
-                old=assigned.fields if full else (),
-                new=new,
-                constant=[(field, field.normal(value)) for field, value in assigned.values],
-                completeness=returned.completeness,
-                old_values="exact" if full else None,
-            )
+        updated = BulkWrite(
+            plan,
+            "update",
+            statement.connection,
+            returned.count,
+            returned.rows,
+            old=assigned.fields if full else (),
+            new=new,
+            constant=[(field, field.normal(value)) for field, value in assigned.values],
+            completeness=returned.completeness,
+            old_values="exact" if full else None,
         )
+        writes.append(limited(updated, capture.config))
     if more > 0:
         writes.append(_count_only(statement, assigned, more))
     statement.done(*writes)

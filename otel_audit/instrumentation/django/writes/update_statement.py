@@ -94,6 +94,8 @@ def run_joined(
     abilities: Abilities,
     intent: Callable[[CompiledStatement], CapturedWrite],
     note: Callable[[CompiledStatement, Returned, Sequence[ModelFieldPlan]], None],
+    *,
+    measured: bool = False,
 ) -> Any:
     """Run the UPDATE as one rewritten statement; ``NotImplemented``, with nothing run, if it cannot be.
 
@@ -105,6 +107,7 @@ def run_joined(
         intent: gives what is about to be written, for autocommit.
         note: notes what came back: keys, old values of the assigned fields, then values of the named ones;
             no rows where the database refused ours and the plain statement ran.
+        measured: values larger than ``max_bulk_bytes`` are not fetched.
     """
     from django.core.exceptions import EmptyResultSet
 
@@ -121,7 +124,9 @@ def run_joined(
     statement = CompiledStatement(capture, compiler, plan, "update")
 
     def ours() -> Returned:
-        return update_returning(compiler, plan, capture.config, rewritten, old, new)
+        return update_returning(
+            compiler, plan, capture.config, rewritten, old, new, measured=measured and not update.returning
+        )
 
     returned = statement.run(
         lambda: statement.attempt(abilities, ours) or Plain(update.run()), lambda: intent(statement)
