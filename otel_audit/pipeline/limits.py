@@ -12,6 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from otel_audit.record import AuditRecord, Bulk, Change
+from otel_audit.redaction.long_texts import cut_again
 
 MAX_BYTES: Final = 512 * 1024
 """Of an encoded record."""
@@ -73,7 +74,7 @@ def _value_weight(value: Any) -> int:
 
 def _cut_text(value: Any, limit: int) -> Any:
     if type(value) is str and len(value) > limit:
-        return value[:limit] + f"… ({len(value)} characters)"
+        return cut_again(value, limit)
     return value
 
 

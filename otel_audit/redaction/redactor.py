@@ -17,6 +17,7 @@ from otel_audit.config.model import RedactionConfig
 from otel_audit.record import AuditRecord
 from otel_audit.redaction import patterns, sql
 from otel_audit.redaction.lazy import pattern
+from otel_audit.redaction.long_texts import JSON_LENGTH
 from otel_audit.redaction.names import NameRules, compile_patterns, words
 from otel_audit.redaction.pairs import PairScanner
 from otel_audit.redaction.records import RecordRedactor
@@ -33,7 +34,6 @@ _CACHED_TEXTS: Final = 4096
 _CACHED_LENGTH: Final = 512
 _CACHED_STATEMENTS: Final = 512
 _CACHED_STATEMENT_LENGTH: Final = 8192
-_JSON_LENGTH: Final = 1024 * 1024
 _LARGEST_CARD: Final = 10**19
 
 _NUMBERED = pattern(
@@ -251,6 +251,13 @@ class Redactor:
         """
         return self._records.record(record, strategies or {})
 
+    def shortened(self, record: AuditRecord, strategies: Mapping[str, str] | None, limit: int) -> AuditRecord:
+        """Give a record whose texts have at most ``limit`` characters, cut so that no secret is cut in two.
+
+        What is cut says how long it was, and with a ``hmac_key`` its keyed hash.
+        """
+        return self._records.shortened(record, strategies or {}, limit)
+
     def span(self, span: ReadableSpan) -> ReadableSpan:
         """Give a finished span, or a redacted copy of it."""
         if self._spans is None:
@@ -267,7 +274,7 @@ class Redactor:
             return text
         if self.builtin:
             text = patterns.scrub(text, self.mask)
-        if text[:1] in "{[" and len(text) <= _JSON_LENGTH:
+        if text[:1] in "{[" and len(text) <= JSON_LENGTH:
             text = self._scrub_json(text)
         found = sql.LOOKS_LIKE_SQL.search(text)
         if found is not None:

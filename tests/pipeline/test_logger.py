@@ -278,6 +278,11 @@ def test_when_redaction_fails_no_value_is_kept(
         def record(self, record: AuditRecord, strategies: Mapping[str, str] | None = None) -> AuditRecord:
             raise RuntimeError("rules")
 
+        def shortened(
+            self, record: AuditRecord, strategies: Mapping[str, str] | None, limit: int
+        ) -> AuditRecord:
+            raise RuntimeError("limits")
+
         def mapping(self, mapping: Mapping[str, Any]) -> dict[str, Any]:
             return dict(mapping)
 

@@ -12,6 +12,7 @@ from django.db.models import F, Value
 from django.db.models.functions import Concat
 from django.test.utils import isolate_apps
 
+from otel_audit.config.model import AuditConfig, RedactionConfig
 from tests.instrumentation.django.warehouse.databases import auditing
 
 MEGABYTE = 1024 * 1024
@@ -133,3 +134,26 @@ def test_a_large_value_set_in_many_rows_and_large_new_rows_count_too(letter: Any
             ("CREATE", "ids"),
         ]
         assert all(record.bulk is not None and len(record.bulk.keys) == 20 for record in audit)
+
+
+@pytest.mark.parametrize("key", ["", "0123456789abcdef"])
+def test_a_change_behind_the_cut_is_recorded(letter: Any, key: str) -> None:
+    body = "lorem ipsum " * 20_000
+    config = AuditConfig(redaction=RedactionConfig(hmac_key=key))
+    letter.objects.create(id=1, body=body)
+    with auditing(config=config) as audit:
+        one = letter.objects.get(id=1)
+        one.body = body[:-1] + "!"
+        one.save(update_fields=["body"])
+        one.save(update_fields=["body"])  # nothing has changed since
+        letter.objects.filter(id=1).update(body=body)
+        letter.objects.filter(id=1).update(body=body)
+        assert [record.action for record in audit] == ["UPDATE", "UPDATE"]
+        for record in audit:
+            (change,) = record.changes
+            assert change.field == "body"
+            assert change.old.startswith("lorem ipsum lorem")
+            assert "240000 characters" in change.old
+            assert len(change.old) <= 64 * 1024
+            assert (change.old != change.new) == bool(key)
+            assert record.truncated
