@@ -54,6 +54,11 @@ class Answer(NamedTuple):
     verbs: Mapping[Verb, Abilities]
     lasting: bool
 
+    @property
+    def plain(self) -> bool:
+        """Whether it is an ordinary table, of which everything may be asked."""
+        return all(abilities.returning and abilities.certain for abilities in self.verbs.values())
+
 
 class Table(NamedTuple):
     """A table as it is asked for: its bare and quoted names, the columns of a model and of its key."""

@@ -7,7 +7,9 @@ before would be wrong under load, and on SQLite would make the UPDATE fail with 
 
 from __future__ import annotations
 
+import math
 import sqlite3
+import time
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -25,6 +27,8 @@ from otel_audit.record import Completeness
 _CHUNK: Final = 2000
 _KEYS_PER_QUERY: Final = 400
 _MAX_SELECTS: Final = 4096
+_ASK_AGAIN: Final = 60.0
+"""Seconds until a table that is not an ordinary one is asked again what it is."""
 _LONGEST_SMALL: Final = 4096
 """Characters: of a field that allows no more, 1000 rows are within the default of ``max_bulk_bytes``."""
 _SMALL_FIELDS: Final = frozenset(
@@ -55,14 +59,19 @@ class Tables:
     """The abilities of every table, asked once, through the driver, by statements that cannot fail."""
 
     def __init__(self) -> None:
-        self._known: weakref.WeakKeyDictionary[ModelPlan, dict[str, Answer]] = weakref.WeakKeyDictionary()
+        self._known: weakref.WeakKeyDictionary[ModelPlan, dict[str, tuple[Answer, float]]] = (
+            weakref.WeakKeyDictionary()
+        )
         self._key_selects: dict[tuple[Any, ...], str] = {}
 
     def known(self, alias: str, plan: ModelPlan, verb: Verb) -> Abilities | None:
         """Return what the table of ``plan`` lets us ask around ``verb``, if it was asked for it."""
         answers = self._known.get(plan)
-        answer = None if answers is None else answers.get(alias)
-        return None if answer is None else answer.verbs[verb]
+        kept = None if answers is None else answers.get(alias)
+        if kept is None:
+            return None
+        answer, until = kept
+        return answer.verbs[verb] if until == math.inf or time.monotonic() < until else None
 
     def ask(self, connection: Any, plan: ModelPlan, verb: Verb) -> Abilities:
         """Ask the table of ``plan``; the connection is open. What may change at any moment is not kept."""
@@ -71,7 +80,9 @@ class Tables:
         except Exception:  # an aborted transaction, a foreign driver: ask again next time
             return Abilities()
         if answer.lasting:
-            self._known.setdefault(plan, {})[connection.alias] = answer
+            # Another process may change the table; of an ordinary one, a refusal tells.
+            until = math.inf if answer.plain else time.monotonic() + _ASK_AGAIN
+            self._known.setdefault(plan, {})[connection.alias] = answer, until
         return answer.verbs[verb]
 
     def forget(self, plan: ModelPlan | None = None) -> None:

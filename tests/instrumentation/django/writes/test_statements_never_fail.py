@@ -6,6 +6,7 @@ see the same results, the same exceptions and the same rows.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -361,6 +362,32 @@ def test_a_table_that_changes_its_kind_is_asked_again(postgres: str, thing: Any)
             sql("ALTER TABLE thing RENAME TO thing_rows", "CREATE VIEW thing AS TABLE thing_rows")
             updated()
         assert least(list(audit)) == "full"
+
+
+def test_what_another_process_does_to_a_table_is_noticed(
+    postgres: str, thing: Any, postgresql_server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new rule: ours is refused and the plain statement runs. One that is gone: noticed in time."""
+    name = connection.settings_dict["NAME"]
+    rule = "CREATE RULE u AS ON UPDATE TO thing WHERE old.id = 2 DO INSTEAD NOTHING"
+    with shape([TABLE.format("thing"), ROWS.format("thing")], POSTGRESQL_DROP), auditing() as audit:
+        assert thing.objects.update(n=5) == 3
+        postgresql_server.execute(rule, database=name)
+        assert thing.objects.update(n=6) == 2
+        with transaction.atomic():
+            assert thing.objects.update(n=7) == 2
+        postgresql_server.execute("DROP RULE u ON thing", database=name)
+        assert thing.objects.update(n=8) == 3
+        now = time.monotonic()
+        monkeypatch.setattr(time, "monotonic", lambda: now + 100)
+        assert thing.objects.update(n=9) == 3
+        assert [(r.completeness, r.outcome) for r in audit] == [
+            ("full", "success"),
+            ("count", "success"),
+            ("count", "success"),
+            ("count", "success"),
+            ("full", "success"),
+        ]
 
 
 # --- MariaDB -------------------------------------------------------------------------------------
