@@ -16,9 +16,10 @@ from contextvars import ContextVar, Token
 from typing import Any, Final, Protocol
 
 import msgspec
-from opentelemetry.trace import INVALID_SPAN, Span, get_current_span
+from opentelemetry.trace import INVALID_SPAN, Span
 
 from otel_audit.location import application_function
+from otel_audit.otel_api import current_span
 from otel_audit.record import UNKNOWN, Actor, Request, Source
 from otel_audit.values import Conversion, text
 
@@ -173,7 +174,7 @@ def locate_code(enabled: bool) -> None:
 def moment() -> Moment:
     """Take the present moment; nothing is resolved yet."""
     context = _current.get()
-    span = get_current_span()
+    span = current_span()
     code = "" if _locate is None else _locate()
     if context is None:
         return Moment(time.time_ns(), None, span, None, code)

@@ -7,12 +7,15 @@ from typing import Any, Final, Literal, TypeAlias
 
 from msgspec import UNSET
 
-from otel_audit.capture.policy import TableSettings
+from otel_audit.capture.policy import KeyStrategies, TableSettings
 from otel_audit.values import Frozen, freeze
 
 Verb: TypeAlias = Literal["create", "update", "delete"]
 MAX_NAMED_KEYS: Final = 1000
 """Rows of one statement that are remembered one by one as lately written; of more, only the table is."""
+
+
+_NO_SECRETS: Final = KeyStrategies()
 
 
 class FieldPlan:
@@ -49,9 +52,21 @@ class TablePlan:
         fields: its columns.
         keys: those of ``fields`` that make its primary key.
         settings: what the configuration says about it.
+        secret: which of its keys are secrets.
     """
 
-    __slots__ = ("audited", "event", "fields", "keys", "label", "old_values", "reads", "strategies", "table")
+    __slots__ = (
+        "audited",
+        "event",
+        "fields",
+        "key_strategies",
+        "keys",
+        "label",
+        "old_values",
+        "reads",
+        "strategies",
+        "table",
+    )
 
     def __init__(
         self,
@@ -60,6 +75,7 @@ class TablePlan:
         fields: Sequence[FieldPlan],
         keys: Sequence[FieldPlan],
         settings: TableSettings,
+        secret: KeyStrategies = _NO_SECRETS,
     ) -> None:
         self.label = label
         self.event = label.lower()
@@ -70,7 +86,10 @@ class TablePlan:
         self.reads = settings.reads
         self.old_values = settings.old_values
         hidden = {plan.name: "mask" for plan in fields if plan.hidden}
-        self.strategies: Mapping[str, str] = hidden | dict(settings.strategies)
+        self.strategies: Mapping[str, str] = {**secret.fields, **hidden, **settings.strategies}
+        self.key_strategies = tuple(
+            hidden.get(plan.name, strategy) for plan, strategy in zip(keys, secret.key, strict=False)
+        )
 
     def key(self, row: Sequence[Any]) -> Any:
         """Return the key of a row whose first columns it is: the value, or a tuple of a composite key."""

@@ -22,6 +22,13 @@ class TableSettings(NamedTuple):
     strategies: Mapping[str, str]
 
 
+class KeyStrategies(NamedTuple):
+    """How the key of a table is redacted, part by part (empty: by the rules), and fields that hold a key."""
+
+    key: tuple[str, ...] = ()
+    fields: Mapping[str, str] = {}
+
+
 class _Patterns:
     """Patterns over labels; the last one that matches decides, a leading ``!`` says no."""
 

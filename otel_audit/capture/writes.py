@@ -95,6 +95,7 @@ class CapturedWrite:
             error=error,
             database=self.connection.database(self.plan, transaction),
             strategies=self.plan.strategies or None,
+            key_strategies=self.plan.key_strategies,
             **values,
         )
 

@@ -48,7 +48,8 @@ class AppliedPatches:
                         f"{patch.target} does not exist in the installed version of the library"
                     )
                 self._undo.append((owner, name, vars(owner).get(name, _ABSENT)))
-                setattr(owner, name, patch.wrap(original))
+                # Not what lies in vars(): another agent's wrapper there has to be bound to the class first.
+                setattr(owner, name, patch.wrap(getattr(owner, name)))
         except BaseException:
             self.undo()
             raise

@@ -10,9 +10,9 @@ import socket
 import uuid
 from typing import Final
 
-from opentelemetry import trace
 from opentelemetry.sdk.resources import SERVICE_INSTANCE_ID, SERVICE_NAME, Resource
 
+from otel_audit.otel_api import say_once, tracer_provider
 from otel_audit.pipeline.logger import Redacts
 from otel_audit.pipeline.spool.frames import Identity
 from otel_audit.version import __version__
@@ -50,8 +50,12 @@ def get_ready() -> None:
 
 
 def _application_resource() -> Resource | None:
-    resource = getattr(trace.get_tracer_provider(), "resource", None)
-    return resource if isinstance(resource, Resource) else None
+    try:
+        resource = getattr(tracer_provider(), "resource", None)
+        return resource if isinstance(resource, Resource) else None
+    except Exception as error:  # noqa: BLE001 - a provider may be anybody's
+        say_once("The tracer provider's resource cannot be read", error)
+        return None
 
 
 @functools.cache

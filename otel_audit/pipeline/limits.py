@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
-from otel_audit.record import AuditRecord, Bulk, Change
+from otel_audit.record import AuditRecord, Bulk, Change, Target
 from otel_audit.redaction.long_texts import cut_again
 
 MAX_BYTES: Final = 512 * 1024
@@ -23,6 +23,7 @@ MAX_TEXT: Final = 64 * 1024
 _CUT: Final = 4 * 1024
 SMALL: Final = 32 * 1024
 """Records whose values weigh less need no closer look."""
+_LONGEST_NUMBER: Final = 19  # of 64 bits
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -166,9 +167,12 @@ def _cut_bulk(record: AuditRecord, limit: int) -> AuditRecord:
 
 def without_any_values(record: AuditRecord) -> AuditRecord:
     """Take out everything that could be sensitive: what is left when redaction itself failed."""
-    bulk = record.bulk
+    bulk, target = record.bulk, record.target
+    if target is not None and not (target.id.isdecimal() and len(target.id) <= _LONGEST_NUMBER):
+        target = Target(target.type)  # the key may be the secret
     return msgspec.structs.replace(
         record,
+        target=target,
         changes=[Change(change.field, type=change.type) for change in record.changes],
         image={},
         bulk=None if bulk is None else Bulk(bulk.count, [], [], bulk.id, bulk.part, bulk.parts),

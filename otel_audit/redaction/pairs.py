@@ -12,7 +12,7 @@ from typing import Final
 from urllib.parse import unquote_plus
 
 from otel_audit.redaction.lazy import pattern
-from otel_audit.redaction.names import NameRules, Sensitivity, words
+from otel_audit.redaction.names import NameRules, Sensitivity, removes_from_text, words
 
 # The lookbehind lets a name start only where a run of name characters starts: linear on any text.
 _HEAD = pattern(
@@ -125,9 +125,7 @@ class PairScanner:
         return self._names.decide(label) if label else found
 
     def _removes(self, sensitivity: Sensitivity, value: str) -> bool:
-        if sensitivity in ("clean", "allowed") or value == self._mask:
-            return False
-        return sensitivity == "secret" or not value.isdecimal()
+        return value != self._mask and removes_from_text(sensitivity, value)
 
     def _value(self, text: str, match: re.Match[str]) -> tuple[int, int]:
         """Find where the value after a name and separator starts and ends; equal if none is to be removed."""

@@ -18,7 +18,7 @@ from otel_audit.record import AuditRecord
 from otel_audit.redaction import patterns, sql
 from otel_audit.redaction.lazy import pattern
 from otel_audit.redaction.long_texts import JSON_LENGTH
-from otel_audit.redaction.names import NameRules, compile_patterns, words
+from otel_audit.redaction.names import SENSITIVE, NameRules, Sensitivity, compile_patterns, removes, words
 from otel_audit.redaction.pairs import PairScanner
 from otel_audit.redaction.records import RecordRedactor
 from otel_audit.redaction.strategies import Strategies
@@ -45,6 +45,7 @@ _SQL_START = pattern(
     re.IGNORECASE,
 )
 _PARAMETERS = pattern(r"(\[parameters: )([\s\S]*?)(\](?:\s*\n|\s*\Z|\s*\(Background))")
+_ODD_JSON = pattern(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]|\b(?:NaN|Infinity)\b")
 _REDIS_AUTH = pattern(r"\A\s*(AUTH|HELLO)\b\s+\S[\s\S]*\Z", re.IGNORECASE)
 
 
@@ -58,10 +59,11 @@ class Redactor:
             ConfigurationError: a pattern is not a regular expression, or the hmac key is too short.
         """
         self.mask = config.replacement
-        self.names = NameRules(enabled=config.enabled, names=config.names, allow=config.allow)
+        self.names = NameRules.of(config)
         self.strategies = Strategies(mask=config.replacement, hmac_key=config.hmac_key)
         self.builtin = config.enabled
-        self._own = compile_patterns("redaction.values", config.values, re.RegexFlag(0))
+        self._ibans = config.personal_numbers
+        self._own = compile_patterns("redaction.values", config.values)
         self._pairs = PairScanner(self.names, config.replacement)
         # Read by the span redactor without a call: it looks at every attribute of every span.
         self.clean_names: set[str] = set()
@@ -168,15 +170,10 @@ class Redactor:
 
     def is_secret(self, name: str) -> bool:
         """Say whether what stands under ``name`` is removed, whatever it is."""
-        return self.names.decide(name) in ("secret", "secret_text")
+        return self.names.decide(name) in SENSITIVE
 
-    def _masked(self, decision: str, value: Any) -> Any:
-        # That there is no password, or that a flag is set, is worth knowing and nobody's secret.
-        if value is None or value == "" or type(value) is bool:
-            return value
-        if decision == "secret_text" and isinstance(value, (int, float)):
-            return value
-        return self.mask
+    def _masked(self, decision: Sensitivity, value: Any) -> Any:
+        return self.mask if removes(decision, value) else value
 
     def _value(self, name: str, value: Any, depth: int) -> Any:
         kind = type(value)
@@ -244,12 +241,24 @@ class Redactor:
 
     # --- records and spans -------------------------------------------------------------------------
 
-    def record(self, record: AuditRecord, strategies: Mapping[str, str] | None = None) -> AuditRecord:
-        """Give a record without sensitive values; the same object if it holds none.
+    def record(
+        self,
+        record: AuditRecord,
+        strategies: Mapping[str, str] | None = None,
+        key: Sequence[str] | None = None,
+    ) -> AuditRecord:
+        """Return a record without sensitive values; the same object if it holds none.
 
-        ``strategies`` maps the names of fields to strategies; it decides before the rules do.
+        Args:
+            strategies: strategy by name of a field; decides before the rules do.
+            key: strategy by part of the target's key, empty where only the text of it counts. Without it the
+                type of the target says whether its key is a secret.
         """
-        return self._records.record(record, strategies or {})
+        return self._records.record(record, strategies or {}, key)
+
+    def key(self, identifier: str, strategies: Sequence[str]) -> str:
+        """Return what may be shown of the key of an object, by its strategies as in :meth:`record`."""
+        return self._records.identifier(identifier, strategies)
 
     def shortened(self, record: AuditRecord, strategies: Mapping[str, str] | None, limit: int) -> AuditRecord:
         """Give a record whose texts have at most ``limit`` characters, cut so that no secret is cut in two.
@@ -273,7 +282,7 @@ class Redactor:
         if not self.builtin and not self.names.has_own:
             return text
         if self.builtin:
-            text = patterns.scrub(text, self.mask)
+            text = patterns.scrub(text, self.mask, ibans=self._ibans)
         if text[:1] in "{[" and len(text) <= JSON_LENGTH:
             text = self._scrub_json(text)
         found = sql.LOOKS_LIKE_SQL.search(text)
@@ -287,10 +296,23 @@ class Redactor:
     def _scrub_json(self, text: str) -> str:
         try:
             value = msgspec.json.decode(text)
-        except (msgspec.DecodeError, RecursionError):
-            return text
+        except (ValueError, RecursionError):
+            return self._scrub_odd_json(text)
         redacted = self._value("", value, 0)
         return text if redacted is value else msgspec.json.encode(redacted).decode()
+
+    def _scrub_odd_json(self, text: str) -> str:
+        """Do the same for what only Python's own reader takes: half a surrogate pair, NaN."""
+        if not _ODD_JSON.search(text):
+            return text
+        import json
+
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError):
+            return text
+        redacted = self._value("", value, 0)
+        return text if redacted is value else json.dumps(redacted, separators=(",", ":"))
 
     def _scrub_statement(self, text: str) -> str:
         if not _SQL_START.match(text):
@@ -298,7 +320,7 @@ class Redactor:
             return f"{redis[1]} {self.mask}" if redis and self.builtin else self._scrub(text)
         text = self._own_values(text)
         if self.builtin:
-            text = patterns.scrub(text, self.mask)
+            text = patterns.scrub(text, self.mask, ibans=self._ibans)
         if self.builtin or self.names.has_own:
             text = sql.scrub(text, self.is_secret, self.mask)
             text = self._scrub_literals(text)

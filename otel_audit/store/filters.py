@@ -18,7 +18,7 @@ import msgspec
 from otel_audit.errors import QueryError
 from otel_audit.record import Outcome
 from otel_audit.store.entries import COLUMNS
-from otel_audit.store.schema import DEFAULT_LOG, LOGS, OTHER_LOG, events
+from otel_audit.store.schema import ACCESS_LOG, DEFAULT_LOG, LOGS, OTHER_LOG, events
 from otel_audit.store.times import TimeLike, format_iso, parse_time
 
 MAX_LIMIT: Final = 10_000
@@ -192,10 +192,15 @@ def tables(log: str | Sequence[str] | None) -> tuple[str, ...]:
 
 
 def _logs(log: str | Sequence[str] | None) -> tuple[list[str], list[str]]:
-    """Take the logs meant apart: those named (none: all), and those excluded."""
+    """Take the logs meant apart: those named (none: all), and those excluded.
+
+    Who asked is told only to those who ask for it by name: every question would find itself.
+    """
     given = [DEFAULT_LOG] if log is None else _several("log", log)
     named = [name for name in given if name != EVERY_LOG and not name.startswith("!")]
     excluded = [_filled("log", name[1:].strip()) for name in given if name.startswith("!")]
+    if (EVERY_LOG in given or not named) and ACCESS_LOG not in (*named, *excluded):
+        excluded.append(ACCESS_LOG)
     return ([] if EVERY_LOG in given else named), excluded
 
 

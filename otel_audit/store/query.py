@@ -29,7 +29,7 @@ from otel_audit.store.filters import (
     union,
     write_cursor,
 )
-from otel_audit.store.schema import EVENTS, TRACES
+from otel_audit.store.schema import ACCESS_LOG, EVENTS, TRACES
 from otel_audit.store.times import TimeLike, parse_time
 from otel_audit.store.traces import SPAN_COLUMNS, Trace, span, tree
 
@@ -299,7 +299,7 @@ class AuditStore:
         if target:
             where.add("target_type = {String}", target.partition("/")[0])
         if kind == "log":
-            log = EVERY_LOG
+            log = (EVERY_LOG, ACCESS_LOG)
         log_conditions(where, log)
         each = [
             f"SELECT {_VOCABULARY_SQL[kind]} AS word, count() AS times FROM {self._database}.{table} "
@@ -314,9 +314,14 @@ class AuditStore:
         return [str(row["word"]) for row in rows]
 
     def newest(self) -> AuditEntry | None:
-        """Give the newest record of any log, ``None`` if there is none."""
+        """Give the newest record of any log but that of questions, ``None`` if there is none."""
         page = self.find(Filters(log=EVERY_LOG), limit=1)
         return page.entries[0] if page.entries else None
+
+    @property
+    def received(self) -> int:
+        """How many rows the store has given so far."""
+        return self._client.received
 
     def close(self) -> None:
         """Close the connection."""

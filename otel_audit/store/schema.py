@@ -29,6 +29,8 @@ class Log(NamedTuple):
 
 DEFAULT_LOG: Final = "audit"
 OTHER_LOG: Final = "other"
+ACCESS_LOG: Final = "access"
+"""Who asked what of the store; it has no tables of its own."""
 
 LOGS: Final = (
     Log(DEFAULT_LOG),
@@ -67,6 +69,7 @@ EVENTS: Final = events(DEFAULT_LOG)
 LOGS_TABLE: Final = "otel_logs"
 TRACES: Final = "otel_traces"
 TRACE_TIMES: Final = "otel_traces_trace_id_ts"
+METRICS: Final = "otel_audit_metrics"
 MIGRATIONS: Final = "otel_audit_migrations"
 
 WRITABLE: Final = (*(landing(log.name) for log in LOGS), LOGS_TABLE, TRACES, TRACE_TIMES)
@@ -172,6 +175,10 @@ _SINGLE: Final = _Shape(
     "LogAttributes AS own_attributes, ResourceAttributes AS own_resource",
     join="",
 )
+_MOST_CELLS: Final = 4_000_000
+_MOST_REPEATED: Final = 1024 * 1024 * 1024
+"""Cells of the columns of one bulk record, and bytes its rows repeat of it, up to which it is given rows of
+its own. Ours have at most 1000 rows and 1 MiB; one of 100 kB can be made that would take 10 GB."""
 _CELLS: Final = ", ".join(
     f"arrayResize(arrayMap(v -> {_marked('v')}, c.{side}), n, '-')" for side in ("old", "new")
 )
@@ -179,7 +186,11 @@ _BULK: Final = _Shape(
     names=f""",
     JSONExtract({attribute("bulk")}, 'Tuple(count UInt64, keys Array(String), columns Array(Tuple(
       field String, old Array(Nullable(String)), new Array(Nullable(String)), type String)))') AS bulk,
-    bulk.keys AS keys, bulk.columns AS columns, length(keys) AS n, length(columns) AS width,
+    length(bulk.keys) * length(bulk.columns) <= {_MOST_CELLS}
+      AND length(bulk.keys) * (byteSize(LogAttributes) - length({attribute("bulk")}) + length(Body))
+        <= {_MOST_REPEATED} AS fits,
+    if(fits, bulk.keys, []) AS keys, if(fits, bulk.columns, []) AS columns,
+    length(keys) AS n, length(columns) AS width,
     range(n * width) AS cell_numbers""",
     total="bulk.count",
     fields="""

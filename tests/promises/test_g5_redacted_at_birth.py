@@ -80,7 +80,7 @@ NAMED: dict[str, Any] = {
 class Sink:
     """Receives OTLP over HTTP and keeps the raw bodies, decompressed."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
         bodies: list[bytes] = []
 
         class Handler(BaseHTTPRequestHandler):
@@ -98,8 +98,9 @@ class Sink:
                 pass
 
         self._bodies = bodies
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        self.port = self._server.server_port
+        self.url = f"http://127.0.0.1:{self.port}"
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self._thread.start()
 

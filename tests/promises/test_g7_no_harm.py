@@ -141,6 +141,8 @@ OURS = [
     not in {
         "guarded",
         "in_transaction",
+        "in_own_transaction",
+        "_delete_counting",
         "suppressing",
         "execute",
         "save",

@@ -23,9 +23,22 @@ _MAX_NAME: Final = 254
 class AuthCapture:
     """Receives Django's authentication signals while started."""
 
-    def __init__(self, logger: Callable[[], AuditLogger | None], requests: RequestCapture) -> None:
+    def __init__(
+        self,
+        logger: Callable[[], AuditLogger | None],
+        requests: RequestCapture,
+        internal: Callable[[Callable[[str], bool]], Callable[[str], bool]] = lambda function: function,
+    ) -> None:
+        """Receive signals.
+
+        Args:
+            logger: the current one, if any.
+            requests: knows the scope of a request.
+            internal: wraps a function whose queries are not to be recorded.
+        """
         self._logger = logger
         self._requests = requests
+        self._names_account = internal(names_account)
         self._receivers = (
             (user_logged_in, self._logged_in),
             (user_logged_out, self._logged_out),
@@ -75,7 +88,16 @@ class AuthCapture:
             actor=ANONYMOUS_ACTOR,
             target=Target("user.name", name),
             error="authentication_failed",
+            key_strategies=self._name_strategies(name),
         )
+
+    def _name_strategies(self, name: str) -> tuple[str] | None:
+        """Return the strategy of the name: one that belongs to no account may be a password."""
+        logger = self._logger()
+        strategy = "keep" if logger is None else logger.config.redaction.unknown_user_names
+        if strategy == "keep" or name == UNKNOWN or self._names_account(name):
+            return None
+        return (strategy,)
 
     def _record(self, event_name: str, action: str, request: Any, user: Any, actor: Actor | None) -> None:
         user = unwrapped(user)
@@ -94,12 +116,21 @@ class AuthCapture:
         actor: Actor,
         target: Target,
         error: str = "",
+        key_strategies: tuple[str] | None = None,
     ) -> None:
         logger = self._logger()
         if logger is None:
             return
         with self._request_of(request):
-            logger.log(event_name, action, outcome=outcome, actor=actor, target=target, error=error)
+            logger.log(
+                event_name,
+                action,
+                outcome=outcome,
+                actor=actor,
+                target=target,
+                error=error,
+                key_strategies=key_strategies,
+            )
 
     def _request_of(self, request: Any) -> AbstractContextManager[None]:
         """Lend the request's scope where the middleware did not see it, as in a thread of the application."""
@@ -133,3 +164,29 @@ def attempted_name(credentials: Mapping[str, Any]) -> str:
         if isinstance(name, str | int):
             return text(name)[:_MAX_NAME]
     return UNKNOWN
+
+
+def names_account(name: str) -> bool:
+    """Say whether an account has this user name or e-mail address; False also if that cannot be found out."""
+    try:
+        from django.contrib.auth import get_user_model
+        from django.db import router, transaction
+        from django.db.models import Q
+
+        model: Any = get_user_model()
+        fields = {model.USERNAME_FIELD, getattr(model, "EMAIL_FIELD", None) or model.USERNAME_FIELD}
+        condition = Q()
+        for field in fields:
+            condition |= Q(**{f"{field}__iexact": name})
+        database = router.db_for_read(model)
+        with _savepoint(transaction, database):
+            return bool(model._base_manager.using(database).filter(condition).exists())
+    except Exception:  # no such table, an event loop, a broken transaction: rather hide the name
+        return False
+
+
+def _savepoint(transaction: Any, database: str) -> AbstractContextManager[Any]:
+    """Keep a failing query of ours from breaking the application's transaction."""
+    if transaction.get_connection(database).in_atomic_block:
+        return transaction.atomic(using=database)  # type: ignore[no-any-return]
+    return nullcontext()

@@ -17,7 +17,7 @@ def in_command_scope(original: Callable[..., Any]) -> Callable[..., Any]:
     called inside a request leaves the request as it is.
     """
 
-    def execute(command: Any, *args: Any, **kwargs: Any) -> Any:
+    def execute(command: Any, /, *args: Any, **kwargs: Any) -> Any:
         outer = current_context()
         scope = None if outer is None else outer.scope
         if scope is None:

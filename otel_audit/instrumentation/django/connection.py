@@ -90,9 +90,12 @@ class Transactions:
     # --- used by capture -----------------------------------------------------------------------
 
     def state(self, connection: Any) -> DjangoConnection:
-        """Return ours of a connection, new in a forked child: the parent settles what it began."""
+        """Return ours of a connection, new in a forked child: the parent settles what it began.
+
+        New as well where it was left by an instrumentor that was taken back.
+        """
         found: DjangoConnection | None = connection.__dict__.get(_STATE)
-        if found is None or found.pid != os.getpid():
+        if found is None or found.pid != os.getpid() or found.reader is not self.thread:
             found = DjangoConnection(connection, self._shared, self.thread)
             connection.__dict__[_STATE] = found
         return found
@@ -103,26 +106,26 @@ class Transactions:
         """Wrap ``BaseDatabaseWrapper.commit``."""
 
         @functools.wraps(original)
-        def commit(connection: Any) -> Any:
+        def commit(connection: Any, /, *args: Any, **kwargs: Any) -> Any:
             state: DjangoConnection | None = connection.__dict__.get(_STATE)
             if state is None or connection.in_atomic_block:
-                return original(connection)
+                return original(connection, *args, **kwargs)
             if not state.pending:
-                result = original(connection)
+                result = original(connection, *args, **kwargs)
                 state.committed()
                 return result
             if dbapi.transaction_aborted(state.system, connection.connection):
                 # PostgreSQL answers COMMIT of an aborted transaction with ROLLBACK, and no error.
-                result = original(connection)
+                result = original(connection, *args, **kwargs)
                 state.rolled_back()
                 return result
             if dbapi.transaction_open(state.system, connection.connection) is False:
                 # Ended by a statement nobody saw; whether by COMMIT or ROLLBACK cannot be told.
                 state.unknown()
-                return original(connection)
+                return original(connection, *args, **kwargs)
             state.before_commit()
             try:
-                result = original(connection)
+                result = original(connection, *args, **kwargs)
             except BaseException as error:
                 state.failed_commit(error, refused=state.is_answer(error))
                 raise
@@ -135,8 +138,8 @@ class Transactions:
         """Wrap ``BaseDatabaseWrapper.rollback``."""
 
         @functools.wraps(original)
-        def rollback(connection: Any) -> Any:
-            result = original(connection)
+        def rollback(connection: Any, /, *args: Any, **kwargs: Any) -> Any:
+            result = original(connection, *args, **kwargs)
             self._rolled_back(connection)
             return result
 
@@ -146,7 +149,7 @@ class Transactions:
         """Wrap ``BaseDatabaseWrapper.close``: the database rolls back what was open."""
 
         @functools.wraps(original)
-        def close(connection: Any, *args: Any, **kwargs: Any) -> Any:
+        def close(connection: Any, /, *args: Any, **kwargs: Any) -> Any:
             connected = connection.connection is not None and not connection.closed_in_transaction
             try:
                 return original(connection, *args, **kwargs)
@@ -160,8 +163,8 @@ class Transactions:
         """Wrap ``BaseDatabaseWrapper.savepoint``."""
 
         @functools.wraps(original)
-        def savepoint(connection: Any) -> Any:
-            sid = self._internally(original, connection)
+        def savepoint(connection: Any, /, *args: Any, **kwargs: Any) -> Any:
+            sid = self._internally(original, connection, *args, **kwargs)
             if sid:
                 self.state(connection).savepoint(sid)
             return sid
@@ -172,8 +175,8 @@ class Transactions:
         """Wrap ``BaseDatabaseWrapper.savepoint_rollback``."""
 
         @functools.wraps(original)
-        def savepoint_rollback(connection: Any, sid: Any) -> Any:
-            result = self._internally(original, connection, sid)
+        def savepoint_rollback(connection: Any, /, sid: Any, *args: Any, **kwargs: Any) -> Any:
+            result = self._internally(original, connection, sid, *args, **kwargs)
             self.state(connection).rollback_to(sid)
             return result
 
@@ -183,8 +186,8 @@ class Transactions:
         """Wrap ``BaseDatabaseWrapper.savepoint_commit``."""
 
         @functools.wraps(original)
-        def savepoint_commit(connection: Any, sid: Any) -> Any:
-            result = self._internally(original, connection, sid)
+        def savepoint_commit(connection: Any, /, sid: Any, *args: Any, **kwargs: Any) -> Any:
+            result = self._internally(original, connection, sid, *args, **kwargs)
             state = self.state(connection)
             state.release(sid)
             # With autocommit off and no BEGIN yet, SQLite's savepoint was the transaction.
@@ -200,7 +203,7 @@ class Transactions:
         """Wrap ``BaseDatabaseWrapper.set_autocommit``: turning it on may commit."""
 
         @functools.wraps(original)
-        def set_autocommit(connection: Any, autocommit: bool, *args: Any, **kwargs: Any) -> Any:
+        def set_autocommit(connection: Any, /, autocommit: bool, *args: Any, **kwargs: Any) -> Any:
             state: DjangoConnection | None = connection.__dict__.get(_STATE)
             commits = autocommit and state is not None and state.pending and not connection.in_atomic_block
             if commits:
@@ -227,19 +230,21 @@ class Transactions:
         """Wrap ``Atomic.__exit__``."""
 
         @functools.wraps(original)
-        def leave(block: Any, exc_type: Any, exc_value: Any, traceback: Any) -> Any:
+        def leave(
+            block: Any, /, exc_type: Any, exc_value: Any, traceback: Any, *args: Any, **kwargs: Any
+        ) -> Any:
             from django.db.transaction import get_connection
 
             connection = get_connection(block.using)
             state: DjangoConnection | None = connection.__dict__.get(_STATE)
             if state is None:
-                return original(block, exc_type, exc_value, traceback)
+                return original(block, exc_type, exc_value, traceback, *args, **kwargs)
             if exc_type is not None:
                 state.error = exc_type.__qualname__
             elif connection.needs_rollback and connection.rollback_exc is not None:
                 state.error = type(connection.rollback_exc).__qualname__
             try:
-                return original(block, exc_type, exc_value, traceback)
+                return original(block, exc_type, exc_value, traceback, *args, **kwargs)
             finally:
                 state.error = ""
                 if state.pending and not connection.needs_rollback and only_testcase_blocks(connection):
@@ -251,12 +256,13 @@ class Transactions:
         """Wrap ``CursorWrapper._execute``: transactions ended by statements of the application."""
 
         @functools.wraps(original)
-        def execute(cursor: Any, sql: Any, *args: Any) -> Any:
+        def execute(cursor: Any, /, sql: Any, *args: Any, **kwargs: Any) -> Any:
             thread = self.thread
             thread.executed += 1
+            run = functools.partial(original, **kwargs) if kwargs else original
             if thread.internal or type(sql) is not str or sql[:2] in ORDINARY or is_ordinary(sql):
-                return original(cursor, sql, *args)
-            return self._statement(original, cursor, sql, args)
+                return run(cursor, sql, *args)
+            return self._statement(run, cursor, sql, args)
 
         return execute  # type: ignore[return-value]
 
@@ -286,18 +292,17 @@ class Transactions:
 
         return changed
 
-    def _internally(self, original: Callable[..., Any], *args: Any) -> Any:
+    def _internally(self, original: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         self.thread.internal += 1
         try:
-            return original(*args)
+            return original(*args, **kwargs)
         finally:
             self.thread.internal -= 1
 
     def _rolled_back(self, connection: Any) -> None:
         state: DjangoConnection | None = connection.__dict__.get(_STATE)
-        if state is None:
-            self.thread.epoch = Epoch()
-        else:
+        self.thread.epoch = Epoch()
+        if state is not None:
             state.rolled_back()
 
 

@@ -48,6 +48,7 @@ class ThreadState(threading.local):
         self.runs = 0
         self.internal = 0
         self.suppressed = 0
+        self.own_transactions = 0
 
 
 class Loaded(msgspec.Struct, gc=False, eq=False):

@@ -15,14 +15,15 @@ from typing import Any, ClassVar, Final
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.conf import settings
 from django.http import FileResponse, HttpRequest, HttpResponseBase, StreamingHttpResponse
-from opentelemetry.trace import get_current_span
 
 from otel_audit import forks
 from otel_audit.config.model import AuditConfig
 from otel_audit.context import AuditContext, current_context, enter_context, leave_scope
 from otel_audit.http.streaming import in_context, in_context_async
 from otel_audit.instrumentation.django.denials import DENYING, denial
+from otel_audit.instrumentation.django.plan import ModelPolicy
 from otel_audit.instrumentation.django.scope import RequestScope, ScopeSettings
+from otel_audit.otel_api import current_span
 from otel_audit.pipeline import provider
 from otel_audit.pipeline.logger import AuditLogger
 from otel_audit.propagation import annotate
@@ -56,9 +57,14 @@ def _get_ready_to_send() -> None:
 class RequestCapture:
     """What the middleware does with a request, as configured."""
 
-    def __init__(self, config: AuditConfig, logger: Callable[[], AuditLogger | None]) -> None:
+    def __init__(
+        self, config: AuditConfig, logger: Callable[[], AuditLogger | None], policy: ModelPolicy
+    ) -> None:
         self._logger = logger
-        self._scope_settings = ScopeSettings.of(config, Redactor(config.redaction).field)
+        redactor = Redactor(config.redaction)
+        self._scope_settings = ScopeSettings.of(
+            config, redactor.field, lambda model, key: redactor.key(key, policy.keys(model).key)
+        )
         self._record_denials = config.django.auth_events
 
     def start(self) -> None:
@@ -76,7 +82,7 @@ class RequestCapture:
     def load_middleware(self, original: Callable[..., None]) -> Callable[..., None]:
         """Wrap ``BaseHandler.load_middleware``: it reads a list with our middleware in it."""
 
-        def load_middleware(handler: Any, *args: Any, **kwargs: Any) -> None:
+        def load_middleware(handler: Any, /, *args: Any, **kwargs: Any) -> None:
             # Django offers no other way in than the setting. It is put back as it was: checks, tests and
             # `diffsettings` see the user's own list.
             with _Loading.mutex:
@@ -92,9 +98,9 @@ class RequestCapture:
 
     def finish(self, context: AuditContext, request: HttpRequest, response: HttpResponseBase) -> None:
         """Record a denial; let the body of a streaming response run in the request's context."""
-        annotate(get_current_span(), context)  # the request's own span began before anyone was known
+        annotate(current_span(), context)  # the request's own span began before anyone was known
         if isinstance(response, StreamingHttpResponse) and not isinstance(response, FileResponse):
-            body = AuditContext(context.scope, context.overrides, get_current_span())
+            body = AuditContext(context.scope, context.overrides, current_span())
             content: Any = response.streaming_content
             stream = in_context_async if response.is_async else in_context
             response.streaming_content = stream(content, body)

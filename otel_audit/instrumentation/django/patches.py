@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from otel_audit.instrumentation.patching import Patch
 
 if TYPE_CHECKING:
+    from otel_audit.instrumentation.django.inventory import Announcement
     from otel_audit.instrumentation.django.middleware import RequestCapture
     from otel_audit.instrumentation.django.reads.wrappers import ReadCapture
     from otel_audit.instrumentation.django.test_runs import TestRuns
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 def table(parts: Iterable[Part]) -> list[Patch]:
     """List every patch that the parts of the Django instrumentor need."""
+    from otel_audit.instrumentation.django.inventory import Announcement
     from otel_audit.instrumentation.django.middleware import RequestCapture
     from otel_audit.instrumentation.django.reads.wrappers import ReadCapture
     from otel_audit.instrumentation.django.test_runs import TestRuns
@@ -32,6 +34,8 @@ def table(parts: Iterable[Part]) -> list[Patch]:
             patches += _requests(part)
         elif isinstance(part, TestRuns):
             patches += _tests(part)
+        elif isinstance(part, Announcement):
+            patches += _start(part)
     return patches
 
 
@@ -140,4 +144,19 @@ def _tests(tests: TestRuns) -> list[Patch]:
     return [
         Patch(f"{creation}.create_test_db", tests.create_test_db, "what is written there is no trail"),
         Patch(f"{creation}.destroy_test_db", tests.destroy_test_db, "the trail goes on"),
+    ]
+
+
+def _start(announcement: Announcement) -> list[Patch]:
+    return [
+        Patch(
+            "django.apps.registry:Apps.populate",
+            announcement.after,
+            "all models are known: patterns that match none of them are named",
+        ),
+        Patch(
+            "django.core.handlers.base:BaseHandler.load_middleware",
+            announcement.after,
+            "the same, where audit was started while the apps were loaded",
+        ),
     ]

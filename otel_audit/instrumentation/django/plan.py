@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from otel_audit.capture.dbapi import dialect
 from otel_audit.capture.plan import FieldPlan, TablePlan
-from otel_audit.capture.policy import Policy, TableSettings
+from otel_audit.capture.policy import KeyStrategies, Policy, TableSettings
+from otel_audit.config.model import CaptureSection
+from otel_audit.instrumentation.django.secret_keys import key_strategies
+from otel_audit.redaction.names import NameRules
 from otel_audit.values import Encoded, freeze
 
 if TYPE_CHECKING:
@@ -160,6 +163,9 @@ def _instant(field: Any) -> Callable[[Any], Any]:
     return convert
 
 
+_MAX_MODELS: Final = 4096
+
+
 class ModelPlan(TablePlan):
     """What capture needs to know of one concrete model on one kind of database, looked up once.
 
@@ -169,13 +175,15 @@ class ModelPlan(TablePlan):
 
     __slots__ = ("__weakref__", "by_attname", "model", "mutable", "row")
 
-    def __init__(self, model: type[Model], settings: TableSettings, vendor: str = "") -> None:
+    def __init__(
+        self, model: type[Model], settings: TableSettings, secret: KeyStrategies, vendor: str = ""
+    ) -> None:
         meta: Any = model._meta
         rounding = dialect(vendor).rounding
         fields = [ModelFieldPlan(field, rounding) for field in meta.local_concrete_fields]
         self.by_attname = {plan.attname: plan for plan in fields}
         keys = [self.by_attname[field.attname] for field in meta.pk_fields]
-        super().__init__(meta.label, meta.db_table, fields, keys, settings)
+        super().__init__(meta.label, meta.db_table, fields, keys, settings, secret)
         self.model = model
         self.row: list[str] = [field.attname for field in meta.concrete_fields]
         self.mutable = {
@@ -186,7 +194,30 @@ class ModelPlan(TablePlan):
 
 
 class ModelPolicy(Policy):
-    """The settings of every model; a proxy has those of its concrete model."""
+    """The settings of every model; a proxy has those of its concrete model.
+
+    ``names`` are the rules by which a key is known for a secret.
+    """
+
+    def __init__(self, config: CaptureSection, names: NameRules | None = None) -> None:
+        super().__init__(config)
+        self._names = names or NameRules(enabled=True)
+        self._keys: dict[type[Model], KeyStrategies] = {}
+
+    def keys(self, model: type[Model]) -> KeyStrategies:
+        """Return how the key of ``model`` is redacted, and its columns that hold one. Apps must be ready."""
+        concrete: Any = model._meta.concrete_model
+        found = self._keys.get(concrete)
+        if found is None:
+            # Models of migrations and tests are classes made anew each time.
+            if len(self._keys) >= _MAX_MODELS:
+                self._keys.clear()
+            try:
+                found = key_strategies(concrete, self._names, lambda other: self.of(other).strategies)
+            except Exception:  # an unusual model: not known to be harmless, and its records must be made
+                found = KeyStrategies(("mask",) * len(concrete._meta.pk_fields))
+            self._keys[concrete] = found
+        return found
 
     def of(self, model: type[Model]) -> TableSettings:
         """Return the settings of ``model``.

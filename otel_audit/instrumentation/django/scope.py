@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, Final
+from uuid import UUID
 
 import msgspec
 from django.http import HttpRequest
@@ -32,16 +33,20 @@ _NOTHING: Final = ContextFields()
 class ScopeSettings(msgspec.Struct, frozen=True, eq=False):
     """What a request's scope needs of the configuration.
 
-    ``redact`` takes the name and the value of a path parameter and gives what may be shown of it.
+    ``redact`` takes the name and the value of a path parameter and gives what may be shown of it,
+    ``redact_key`` a model and the key of one of its objects.
     """
 
     trusted_proxies: int
     request_id_header: str
     hmac_key: str
     redact: Callable[[str, str], Any]
+    redact_key: Callable[[Any, str], str]
 
     @classmethod
-    def of(cls, config: AuditConfig, redact: Callable[[str, str], Any]) -> ScopeSettings:
+    def of(
+        cls, config: AuditConfig, redact: Callable[[str, str], Any], redact_key: Callable[[Any, str], str]
+    ) -> ScopeSettings:
         """Take the settings from ``config``; the header becomes its WSGI name."""
         header = config.context.request_id_header
         trusted = config.context.trusted_proxies
@@ -50,6 +55,7 @@ class ScopeSettings(msgspec.Struct, frozen=True, eq=False):
             request_id_header=f"HTTP_{header.upper().replace('-', '_')}" if header and trusted else "",
             hmac_key=config.redaction.hmac_key,
             redact=redact,
+            redact_key=redact_key,
         )
 
 
@@ -174,7 +180,7 @@ class RequestScope:
             id=self.id,
             method=request.method or "",
             route=(getattr(match, "route", "") or "") if match is not None else "",
-            path=shown_path(request.path, getattr(match, "kwargs", None) or {}, self._settings.redact),
+            path=request.path if not getattr(match, "kwargs", None) else shown_path(request, self._settings),
             view=view_name(match.func) if match is not None else "",
         )
 
@@ -202,12 +208,36 @@ def view_name(view: Any) -> str:
     return f"{view.__module__}.{view.__qualname__}"
 
 
-def shown_path(path: str, parameters: dict[str, Any], redact: Callable[[str, str], Any]) -> str:
-    """Give ``path`` without the values of sensitive path parameters (a password reset link has a token)."""
-    for name, value in parameters.items():
-        text = str(value) if isinstance(value, str | int) else ""
-        if text and text in path:
-            shown = redact(name, text)
-            if shown != text:
-                path = path.replace(text, "" if shown is None else str(shown))
+def shown_path(request: HttpRequest, settings: ScopeSettings) -> str:
+    """Return the path without the values of sensitive path parameters.
+
+    A link that resets a password has a token, and the admin's page of a token has its key.
+    """
+    path: str = request.path
+    match: Any = request.resolver_match
+    for name, value in match.kwargs.items():
+        text = str(value) if isinstance(value, str | int | UUID) else ""
+        if not text or text not in path:
+            continue
+        shown = settings.redact(name, text)
+        if shown == text and len(text) >= _SHORTEST_KEY:
+            model = view_model(match.func)
+            if model is not None and name in (*_KEY_PARAMETERS, getattr(model._meta.pk, "name", "")):
+                shown = settings.redact_key(model, text)
+        if shown != text:
+            path = path.replace(text, "" if shown is None else str(shown))
     return path
+
+
+_SHORTEST_KEY: Final = 8
+_KEY_PARAMETERS: Final = ("object_id", "pk", "id")
+
+
+def view_model(view: Any) -> Any:
+    """Return the model a view of the admin, a generic view or a view set is about, if it says so."""
+    for name in ("model_admin", "view_class", "cls"):
+        holder = getattr(view, name, None)
+        model = getattr(holder, "model", None) or getattr(getattr(holder, "queryset", None), "model", None)
+        if hasattr(model, "_meta"):
+            return model
+    return None

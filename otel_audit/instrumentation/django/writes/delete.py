@@ -27,7 +27,7 @@ from otel_audit.instrumentation.django.writes.state import (
     Capture,
     CompiledStatement,
     Plain,
-    in_transaction,
+    in_own_transaction,
 )
 
 
@@ -51,14 +51,22 @@ def delete(capture: Capture, plan: ModelPlan, compiler: Any, run: Callable[[], A
         or not (returns or abilities.select)
         or (abilities.needs_condition and not reads_its_rows(compiler, plan))
     ):
-        result = statement.run(run)
-        try:
-            _note_plain(capture, statement, abilities, result)
-        except Exception as error:
-            statement.recover(error, result)
-        return result
+        return _delete_counting(capture, plan, compiler, run)
     if not returns:
-        return in_transaction(connection, lambda: _select_first(capture, plan, compiler, run))
+        return in_own_transaction(
+            capture,
+            connection,
+            lambda: _select_first(capture, plan, compiler, run),
+            lambda: _delete_counting(capture, plan, compiler, run),
+        )
+    if statement.autocommit:
+        # Keys and values are on disk before the commit: should this process die, `unknown` names the rows.
+        return in_own_transaction(
+            capture,
+            connection,
+            lambda: delete(capture, plan, compiler, run, result_type),
+            lambda: _delete_counting(capture, plan, compiler, run),
+        )
 
     large = any(is_large(field.field) for field in plan.fields) and not names_one_row(compiler.query)
     folds = statement.connection.dialect.folds
@@ -90,6 +98,18 @@ def delete(capture: Capture, plan: ModelPlan, compiler: Any, run: Callable[[], A
     if type(returned) is Plain:
         return returned.result
     return returned.count if result_type == ROW_COUNT else None
+
+
+def _delete_counting(capture: Capture, plan: ModelPlan, compiler: Any, run: Callable[[], Any]) -> Any:
+    """Run the DELETE as it is; only the number of rows is known."""
+    statement = CompiledStatement(capture, compiler, plan, "delete")
+    abilities = capture.abilities(compiler.connection, plan, "delete")
+    result = statement.run(run)
+    try:
+        _note_plain(capture, statement, abilities, result)
+    except Exception as error:
+        statement.recover(error, result)
+    return result
 
 
 def _select_first(capture: Capture, plan: ModelPlan, compiler: Any, run: Callable[[], Any]) -> Any:

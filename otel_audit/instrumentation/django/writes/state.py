@@ -19,6 +19,7 @@ from otel_audit.instrumentation.django.loaded import ThreadState
 from otel_audit.instrumentation.django.plan import NOT_AUDITED, ModelPlan, ModelPolicy
 from otel_audit.instrumentation.django.writes.sql import Tables, take_write_lock
 from otel_audit.record import Database
+from otel_audit.redaction.names import NameRules
 
 if TYPE_CHECKING:
     from otel_audit.pipeline.provider import AuditPipeline
@@ -44,7 +45,7 @@ class Capture(CaptureState):
 
     def __init__(self, config: AuditConfig, pipeline: AuditPipeline | None = None) -> None:
         super().__init__("Django", config, config.django, pipeline)
-        self.policy = ModelPolicy(config.django)
+        self.policy = ModelPolicy(config.django, NameRules.of(config.redaction))
         self.thread = ThreadState()
         self.tables = Tables()
         self.transactions = Transactions(self, self.thread)
@@ -64,7 +65,8 @@ class Capture(CaptureState):
         if found is None:
             concrete = model._meta.concrete_model
             try:
-                found = ModelPlan(concrete, self.policy.of(concrete), vendor)
+                policy = self.policy
+                found = ModelPlan(concrete, policy.of(concrete), policy.keys(concrete), vendor)
             except Exception as error:
                 self.failures.report(f"model {model.__name__}", error, lost=1)
                 return NOT_AUDITED
@@ -112,6 +114,10 @@ class Plain(NamedTuple):
     result: Any
 
 
+class Refused(Exception):
+    """The database refused a statement of ours in a transaction that holds nothing else."""
+
+
 class CompiledStatement(Statement):
     """The statement of one of Django's compilers."""
 
@@ -137,6 +143,8 @@ class CompiledStatement(Statement):
         executed = thread.executed
         try:
             result = execute()
+        except Refused:
+            raise
         except BaseException as error:
             self.raised(error, executed, intent)
             raise
@@ -185,6 +193,8 @@ class CompiledStatement(Statement):
             # Whatever made us believe that it could run has changed.
             self.capture.tables.forget(self.plan)
             if savepoint is None:
+                if dooms and self.capture.thread.own_transactions:
+                    raise Refused from error
                 if dooms:
                     raise
                 return None
@@ -221,6 +231,23 @@ def in_transaction(connection: Any, run: Callable[[], Any]) -> Any:
         return run()
     with transaction.atomic(using=connection.alias):
         return run()
+
+
+def in_own_transaction(
+    capture: Capture, connection: Any, run: Callable[[], Any], otherwise: Callable[[], Any]
+) -> Any:
+    """Run as :func:`in_transaction`; ``otherwise`` where the database refused a statement of ours there."""
+    if connection.in_atomic_block or not connection.get_autocommit():
+        return run()
+    thread = capture.thread
+    thread.own_transactions += 1
+    try:
+        return in_transaction(connection, run)
+    except Refused:
+        pass
+    finally:
+        thread.own_transactions -= 1
+    return otherwise()
 
 
 def guarded(

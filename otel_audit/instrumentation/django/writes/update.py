@@ -23,7 +23,7 @@ from otel_audit.instrumentation.django.writes.sql import (
 from otel_audit.instrumentation.django.writes.state import (
     Capture,
     CompiledStatement,
-    in_transaction,
+    in_own_transaction,
     reraise_database_error,
 )
 from otel_audit.instrumentation.django.writes.update_statement import (
@@ -47,6 +47,16 @@ def update_rows(capture: Capture, update: Update) -> Any:
         or (abilities.needs_condition and not reads_its_rows(compiler, plan))
     ):
         return _update_counting(capture, update, assigned, abilities)
+    if not connection.in_atomic_block and connection.get_autocommit():
+        # Keys and values are on disk before the commit: should this process die, `unknown` names the rows.
+        return in_own_transaction(
+            capture,
+            connection,
+            lambda: update_rows(capture, update),
+            lambda: _update_counting(
+                capture, update, assigned, capture.abilities(connection, plan, "update", column)
+            ),
+        )
     if abilities.joined_update:
         result = run_joined(
             capture,
@@ -62,7 +72,14 @@ def update_rows(capture: Capture, update: Update) -> Any:
             return result
     if not abilities.select:
         return _update_counting(capture, update, assigned, abilities)
-    return in_transaction(connection, lambda: _update_selecting(capture, update, assigned, abilities))
+    return in_own_transaction(
+        capture,
+        connection,
+        lambda: _update_selecting(capture, update, assigned, abilities),
+        lambda: _update_counting(
+            capture, update, assigned, capture.abilities(connection, plan, "update", column)
+        ),
+    )
 
 
 def _update_selecting(capture: Capture, update: Update, assigned: Assignment, abilities: Abilities) -> Any:

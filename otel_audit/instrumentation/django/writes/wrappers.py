@@ -40,19 +40,21 @@ class WriteCapture:
         capture, thread = self.capture, self.capture.thread
 
         @functools.wraps(original)
-        def execute_sql(compiler: Any, returning_fields: Any = None) -> Any:
+        def execute_sql(compiler: Any, /, returning_fields: Any = None, *args: Any, **kwargs: Any) -> Any:
             plan = capture.plan(compiler.query.model, compiler.connection.vendor)
             if not plan.audited or thread.suppressed:
-                return original(compiler, returning_fields)
+                return original(compiler, returning_fields, *args, **kwargs)
+
+            def plain() -> Any:
+                return original(compiler, returning_fields, *args, **kwargs)
+
             return guarded(
                 capture,
                 plan,
                 "create",
                 compiler,
-                lambda: original(compiler, returning_fields),
-                lambda: insert.insert(
-                    capture, plan, compiler, lambda: original(compiler, returning_fields), returning_fields
-                ),
+                plain,
+                lambda: insert.insert(capture, plan, compiler, plain, returning_fields),
             )
 
         return execute_sql  # type: ignore[return-value]
@@ -62,15 +64,15 @@ class WriteCapture:
         capture, thread = self.capture, self.capture.thread
 
         @functools.wraps(original)
-        def execute_sql(compiler: Any, result_type: Any) -> Any:
+        def execute_sql(compiler: Any, /, result_type: Any, *args: Any, **kwargs: Any) -> Any:
             query = compiler.query
             plan = capture.plan(query.model, compiler.connection.vendor)
             # Without values of its own an update only leads to those of parent tables.
             if not plan.audited or thread.suppressed or not query.values:
-                return original(compiler, result_type)
+                return original(compiler, result_type, *args, **kwargs)
 
             def plain() -> Any:
-                return original(compiler, result_type)
+                return original(compiler, result_type, *args, **kwargs)
 
             saving = thread.saving
             if saving is not None and saving.model is plan.model:
@@ -93,7 +95,7 @@ class WriteCapture:
         capture, thread = self.capture, self.capture.thread
 
         @functools.wraps(original)
-        def execute_returning_sql(compiler: Any, returning_fields: Any) -> Any:
+        def execute_returning_sql(compiler: Any, /, returning_fields: Any, *args: Any, **kwargs: Any) -> Any:
             query = compiler.query
             plan = capture.plan(query.model, compiler.connection.vendor)
             passes = (
@@ -105,10 +107,10 @@ class WriteCapture:
                 or query.related_updates
             )
             if passes:
-                return original(compiler, returning_fields)
+                return original(compiler, returning_fields, *args, **kwargs)
 
             def plain() -> Any:
-                return original(compiler, returning_fields)
+                return original(compiler, returning_fields, *args, **kwargs)
 
             return guarded(
                 capture,
@@ -129,10 +131,13 @@ class WriteCapture:
         from django.db.models.sql.constants import MULTI
 
         capture, thread = self.capture, self.capture.thread
+        inherits = "execute_sql" not in vars(SQLDeleteCompiler)
 
         @functools.wraps(original)
-        def execute_sql(compiler: Any, result_type: Any = MULTI, *args: Any, **kwargs: Any) -> Any:
+        def execute_sql(compiler: Any, /, result_type: Any = MULTI, *args: Any, **kwargs: Any) -> Any:
             def plain() -> Any:
+                if not inherits:  # another agent's wrapper
+                    return original(compiler, result_type, *args, **kwargs)
                 # Not `original`: a backend may have an execute_sql of its own further along the MRO.
                 inherited: Any = super(SQLDeleteCompiler, compiler)
                 return inherited.execute_sql(result_type, *args, **kwargs)
@@ -159,7 +164,7 @@ class WriteCapture:
 
         @functools.wraps(original)
         def _do_update(
-            instance: Any, base_qs: Any, using: Any, pk_val: Any, *args: Any, **kwargs: Any
+            instance: Any, /, base_qs: Any, using: Any, pk_val: Any, *args: Any, **kwargs: Any
         ) -> Any:
             plan = capture.plan(base_qs.model)
             if not plan.audited:
@@ -177,7 +182,7 @@ class WriteCapture:
         capture, thread = self.capture, self.capture.thread
 
         @functools.wraps(original)
-        def refresh_from_db(instance: Any, *args: Any, **kwargs: Any) -> Any:
+        def refresh_from_db(instance: Any, /, *args: Any, **kwargs: Any) -> Any:
             outer, thread.loaded = thread.loaded, []
             try:
                 result = original(instance, *args, **kwargs)
@@ -240,7 +245,7 @@ class WriteCapture:
         capture, thread = self.capture, self.capture.thread
         freshness = capture.freshness
 
-        def from_db(cls: Any, db: Any, field_names: Any, values: Any, **options: Any) -> Any:
+        def from_db(cls: Any, /, db: Any, field_names: Any, values: Any, **options: Any) -> Any:
             if previous is _ABSENT:
                 inherited: Any = super(model, cls)
                 instance = inherited.from_db(db, field_names, values, **options)
@@ -275,7 +280,7 @@ def _takes_options(from_db: Any) -> bool:
 
 
 def _without_options(from_db: Callable[..., Any]) -> Callable[..., Any]:
-    def plain(cls: Any, db: Any, field_names: Any, values: Any) -> Any:
+    def plain(cls: Any, /, db: Any, field_names: Any, values: Any) -> Any:
         return from_db(cls, db, field_names, values)
 
     return plain

@@ -20,6 +20,8 @@ INSTALLED_APPS = [
     "django.contrib.messages",
     "django.contrib.sessions",
     "tests.instrumentation.django.clinic",
+    "rest_framework.authtoken",
+    "tests.instrumentation.django.vault",
     "tests.instrumentation.django.warehouse",
 ]
 MIDDLEWARE = [

@@ -19,6 +19,7 @@ from django.http import FileResponse, HttpRequest, HttpResponse, StreamingHttpRe
 from django.urls import path
 from django.utils.functional import SimpleLazyObject
 from django.views import View
+from django.views.generic import DetailView
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.exceptions import AuthenticationFailed
 from rest_framework.permissions import IsAuthenticated
@@ -27,6 +28,7 @@ from rest_framework.views import APIView
 
 from otel_audit.pipeline import provider
 from tests.instrumentation.django.clinic.models import Patient, Ward
+from tests.instrumentation.django.vault.models import MagicLink
 
 
 def record(event: str = "clinic.note") -> None:
@@ -239,7 +241,18 @@ class Api(APIView):
         return Response({})
 
 
+class LinkView(DetailView):  # type: ignore[type-arg]
+    """A record of the page of an object whose key is a secret."""
+
+    model = MagicLink
+
+    def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        record("clinic.link")
+        return HttpResponse(self.get_object().label)
+
+
 urlpatterns = [
+    path("links/<uuid:pk>/", LinkView.as_view()),
     path("noop/", noop),
     path("note/", note),
     path("note/<int:pk>/<slug:token>/", note),
