@@ -18,6 +18,8 @@ MAX_BYTES: Final = 512 * 1024
 """Of an encoded record."""
 MAX_BULK_BYTES: Final = 1024 * 1024
 """Of an encoded bulk record."""
+MAX_CELL: Final = MAX_BULK_BYTES // 2
+"""Characters of one text value of a bulk record: an old and a new one fit together."""
 MAX_TEXT: Final = 64 * 1024
 """Characters of one text value; longer ones are cut first."""
 _CUT: Final = 4 * 1024

@@ -256,8 +256,9 @@ class AuditLogger:
             return record
 
     def _shortened(self, record: AuditRecord, strategies: Mapping[str, str] | None) -> AuditRecord:
+        limit = limits.MAX_TEXT if record.bulk is None else limits.MAX_CELL
         try:
-            return self._redactor.shortened(record, strategies, limits.MAX_TEXT)
+            return self._redactor.shortened(record, strategies, limit)
         except Exception as error:  # noqa: BLE001 - it only spares work: the record is cut to size afterwards
             self.health.log(
                 logging.ERROR, "limits", "the texts of %s cannot be cut (%r)", record.event_name, error
