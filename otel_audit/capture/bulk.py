@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from otel_audit.capture.plan import FieldPlan, TablePlan, Verb
 from otel_audit.capture.writes import CapturedWrite
+from otel_audit.config.model import CaptureSection
 from otel_audit.context import Moment
 from otel_audit.record import (
     AuditRecord,
@@ -52,6 +53,10 @@ class ReturnedRows:
 
     def __len__(self) -> int:
         return len(self._raw)
+
+    def raw(self) -> list[Any]:
+        """Return the rows as they are now, converted or not."""
+        return self._raw
 
     def rows(self) -> list[Any]:
         """Give the rows with Python's values."""
@@ -228,10 +233,15 @@ def _values_of(side: Any) -> Iterable[Any]:
     return side if isinstance(side, list) else ()
 
 
-def limited(write: BulkWrite, max_rows: int, max_ids: int) -> BulkWrite:
-    """Keep no more of many rows than may be recorded: above ``max_rows`` keys, above ``max_ids`` a count."""
-    rows = write.rows
-    if rows is None or len(rows) <= max_rows:
+def limited(write: BulkWrite, config: CaptureSection) -> BulkWrite:
+    """Keep no more of many rows than may be recorded.
+
+    Above ``max_bulk_rows`` or ``max_bulk_bytes`` that is their keys, above ``max_bulk_ids`` a count.
+    """
+    rows, max_ids = write.rows, config.max_bulk_ids
+    if rows is None or write.completeness != "full":
+        return write
+    if len(rows) <= config.max_bulk_rows and not _larger(write, rows, config.max_bulk_bytes):
         return write
     width = len(write.plan.keys)
     if len(rows) <= max_ids:
@@ -240,6 +250,23 @@ def limited(write: BulkWrite, max_rows: int, max_ids: int) -> BulkWrite:
     else:
         write.rows, write.completeness, write.old_values = None, "count", None
     return write
+
+
+_SIZED: Final = (str, bytes, memoryview)
+
+
+def _larger(write: BulkWrite, rows: ReturnedRows, limit: int) -> bool:
+    """Say whether the values of many rows are larger than ``limit``; those of one row are their own."""
+    count = len(rows)
+    if count < 2:
+        return False
+    size = count * sum(len(value) for _, value in write.constant if isinstance(value, _SIZED))
+    if size > limit:
+        return True
+    for column in zip(*rows.raw(), strict=False):
+        if any(issubclass(kind, _SIZED) for kind in set(map(type, column))):
+            size += sum([len(value) for value in column if isinstance(value, _SIZED)])
+    return size > limit
 
 
 def _lost_values(record: AuditRecord) -> bool:

@@ -11,33 +11,72 @@ class Dialect(NamedTuple):
 
     ``one_writer``: a transaction that has read cannot always be upgraded to write, so the write lock must be
     taken before anything is read; and a savepoint may be the transaction. ``implicit_commits`` are the first
-    words of statements that commit. ``tells_new_rows``: an upsert can say which rows it inserted (``xmax``).
-    ``joined_update``: UPDATE may return the values its rows had. ``rounding`` is that of decimals stored.
+    words of statements that commit. ``returning_since``: the first version whose DELETE and INSERT return
+    rows, None where none does. ``errors_doom``: an error leaves the transaction nothing but to roll back.
+    ``exact_names``: names of columns differ by their case. ``folds``: what a DELETE or UPDATE returns can be
+    looked at by the same statement (``WITH … AS (DELETE …) SELECT``). ``length``: the function that measures
+    a text or binary value, where there is one without reading it whole. ``rounding`` is that of decimals
+    stored. What a single table can do stands in its catalog: :mod:`otel_audit.capture.abilities`.
     """
 
     one_writer: bool = False
     implicit_commits: frozenset[str] = frozenset()
-    tells_new_rows: bool = False
-    joined_update: bool = False
+    returning_since: tuple[int, ...] | None = None
+    errors_doom: bool = False
+    exact_names: bool = False
+    folds: bool = False
+    length: str = "LENGTH"
     rounding: str = decimal.ROUND_HALF_UP
 
 
 _MYSQL: Final = Dialect(
     implicit_commits=frozenset({"CREATE", "ALTER", "DROP", "TRUNCATE", "RENAME", "LOCK"}),
+    length="OCTET_LENGTH",
 )
-_OTHER: Final = Dialect()
+_OTHER: Final = Dialect(errors_doom=True)
 _DIALECTS: Final[dict[str, Dialect]] = {
     # SQLite keeps decimals as they are, and Django rounds what it reads.
-    "sqlite": Dialect(one_writer=True, rounding=decimal.ROUND_HALF_EVEN),
-    "postgresql": Dialect(tells_new_rows=True, joined_update=True),
+    "sqlite": Dialect(one_writer=True, returning_since=(3, 35), rounding=decimal.ROUND_HALF_EVEN),
+    "postgresql": Dialect(
+        returning_since=(), errors_doom=True, exact_names=True, folds=True, length="OCTET_LENGTH"
+    ),
     "mysql": _MYSQL,
-    "mariadb": _MYSQL,
+    "mariadb": _MYSQL._replace(returning_since=(10, 5)),
 }
 
 
 def dialect(system: str) -> Dialect:
     """Return what is different about a kind of database, by ``db.system.name``."""
     return _DIALECTS.get(system, _OTHER)
+
+
+_REFUSALS: Final = frozenset({1031, 1054, 1064, 1100, 1142, 1143, 1235, 1288, 1356})
+"""MariaDB: the engine, the columns, the syntax, the lock, the privileges or the view do not allow it."""
+_REFUSING_STATES: Final = ("42", "0A", "HV", "55000")
+"""PostgreSQL: syntax or access, feature not supported, foreign data wrapper, wrong state of the object."""
+_SQLITE_REFUSALS: Final = frozenset({1, 23})  # SQLITE_ERROR, SQLITE_AUTH
+
+
+def refuses(system: str, error: BaseException) -> bool:
+    """Say whether an error means that the database never runs this statement, however often it is sent.
+
+    Locks, deadlocks, timeouts and lost connections are none: whoever sent the statement must see them.
+
+    Args:
+        system: ``db.system.name``.
+        error: what the driver raised, or an exception made from it.
+    """
+    error = error.__cause__ or error
+    if any(kind.__name__ == "NotSupportedError" for kind in type(error).__mro__):
+        return True
+    if system == "postgresql":
+        state = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None) or ""
+        return state.startswith(_REFUSING_STATES)
+    if system == "sqlite":
+        return (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF in _SQLITE_REFUSALS
+    if system in ("mysql", "mariadb"):
+        return bool(error.args) and error.args[0] in _REFUSALS
+    return any(kind.__name__ == "ProgrammingError" for kind in type(error).__mro__)
 
 
 def transaction_open(system: str, driver: Any) -> bool | None:

@@ -39,6 +39,9 @@ class CaptureState:
         self.failures = Failures(library, fail_closed=config.on_error == "fail_closed")
         self._pipeline = pipeline
 
+    def schema_changed(self) -> None:
+        """Forget what was asked of tables: the application has changed one."""
+
     def logger(self) -> AuditLogger | None:
         """Return the logger of the pipeline: the one given, or the current one."""
         pipeline = self._pipeline or provider.current()

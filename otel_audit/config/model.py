@@ -108,6 +108,14 @@ class CaptureSection(_Section, frozen=True):
         int,
         Meta(ge=0, description="Above this number of rows it is recorded by count only."),
     ] = 100_000
+    max_bulk_bytes: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="Above this size of the old and new values a bulk statement is recorded by ids only; "
+            "measured in the database, before rows are fetched.",
+        ),
+    ] = 8 * 1024 * 1024
     max_read_ids: Annotated[
         int, Meta(ge=0, le=1_000, description="Object ids a read record lists; it always has the count.")
     ] = 1_000

@@ -12,11 +12,14 @@ from typing import Any, Final
 import msgspec
 
 from otel_audit.record import AuditRecord, Bulk, Change, Target
+from otel_audit.redaction.long_texts import cut_again
 
 MAX_BYTES: Final = 512 * 1024
 """Of an encoded record."""
 MAX_BULK_BYTES: Final = 1024 * 1024
 """Of an encoded bulk record."""
+MAX_CELL: Final = MAX_BULK_BYTES // 2
+"""Characters of one text value of a bulk record: an old and a new one fit together."""
 MAX_TEXT: Final = 64 * 1024
 """Characters of one text value; longer ones are cut first."""
 _CUT: Final = 4 * 1024
@@ -74,7 +77,7 @@ def _value_weight(value: Any) -> int:
 
 def _cut_text(value: Any, limit: int) -> Any:
     if type(value) is str and len(value) > limit:
-        return value[:limit] + f"… ({len(value)} characters)"
+        return cut_again(value, limit)
     return value
 
 

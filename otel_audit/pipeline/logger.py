@@ -68,6 +68,10 @@ class Redacts(Protocol):
         """Return the record without sensitive values; the same object if there are none."""
         ...
 
+    def shortened(self, record: AuditRecord, strategies: Mapping[str, str] | None, limit: int) -> AuditRecord:
+        """Give the record with texts of at most ``limit`` characters; the same object if none is longer."""
+        ...
+
     def mapping(self, mapping: Mapping[str, Any]) -> dict[str, Any]:
         """Give a mapping without sensitive values."""
         ...
@@ -214,6 +218,8 @@ class AuditLogger:
         for hook in self._hooks:
             record = self._enrich(hook, record)
             weight = UNWEIGHED
+        if weight >= limits.SMALL or record.bulk is not None:
+            record = self._shortened(record, strategies)
         record = self._redact(record, strategies, key_strategies)
         if weight < limits.SMALL and record.bulk is None:
             return record
@@ -247,6 +253,16 @@ class AuditLogger:
         except Exception as error:  # noqa: BLE001 - a hook is the application's, the record is ours
             self.health.log(
                 logging.ERROR, "hook", "hook %r failed (%r); records go on without it", hook, error
+            )
+            return record
+
+    def _shortened(self, record: AuditRecord, strategies: Mapping[str, str] | None) -> AuditRecord:
+        limit = limits.MAX_TEXT if record.bulk is None else limits.MAX_CELL
+        try:
+            return self._redactor.shortened(record, strategies, limit)
+        except Exception as error:  # noqa: BLE001 - it only spares work: the record is cut to size afterwards
+            self.health.log(
+                logging.ERROR, "limits", "the texts of %s cannot be cut (%r)", record.event_name, error
             )
             return record
 

@@ -10,6 +10,7 @@ from msgspec import UNSET, UnsetType
 
 from otel_audit.record import AuditRecord, Bulk, Change, Column, Target
 from otel_audit.redaction.lazy import pattern
+from otel_audit.redaction.long_texts import JSON_LENGTH, head_of, rest_of
 from otel_audit.redaction.names import SECRETS
 from otel_audit.redaction.patterns import SMALLEST_CARD
 
@@ -77,6 +78,56 @@ class RecordRedactor:
             if bulk is not record.bulk:
                 replaced["bulk"] = bulk
         return msgspec.structs.replace(record, **replaced) if replaced else record
+
+    def shortened(self, record: AuditRecord, strategies: Mapping[str, str], limit: int) -> AuditRecord:
+        """Give a record whose texts have at most ``limit`` characters; the same object if none is longer.
+
+        Not those of sensitive fields: what becomes of them is decided by the whole value.
+        """
+        replaced: dict[str, Any] = {}
+
+        def short(name: str, value: Any) -> Any:
+            if type(value) is not str or len(value) <= limit or not self._may_be_cut(name, strategies):
+                return value
+            if value[:1] in "{[" and len(value) <= JSON_LENGTH:
+                return value  # redaction reads a whole document
+            return head_of(value, limit) + rest_of(value, self._redactor.strategies.digest(value))
+
+        def cut_cells(name: str, cells: list[Any] | UnsetType) -> list[Any] | UnsetType:
+            return [short(name, cell) for cell in cells] if isinstance(cells, list) else cells
+
+        changes = [
+            Change(change.field, old, new, change.type)
+            if old is not change.old or new is not change.new
+            else change
+            for change in record.changes
+            for old, new in [(short(change.field, change.old), short(change.field, change.new))]
+        ]
+        _keep_changed(replaced, "changes", record.changes, changes)
+        for part in ("image", "attributes"):
+            values = getattr(record, part)
+            cut = {name: short(name, value) for name, value in values.items()}
+            if any(cut[name] is not value for name, value in values.items()):
+                replaced[part] = cut
+        if record.bulk is not None:
+            columns = [
+                Column(
+                    column.field,
+                    cut_cells(column.field, column.old),
+                    cut_cells(column.field, column.new),
+                    column.type,
+                )
+                for column in record.bulk.columns
+            ]
+            if columns != record.bulk.columns:
+                replaced["bulk"] = msgspec.structs.replace(record.bulk, columns=columns)
+        return msgspec.structs.replace(record, truncated=True, **replaced) if replaced else record
+
+    def _may_be_cut(self, name: str, strategies: Mapping[str, str]) -> bool:
+        strategy = strategies.get(name)
+        if strategy is None:
+            return self._redactor.names.decide(name) in ("clean", "allowed")
+        return strategy == "keep"
 
     def _texts(self, part: msgspec.Struct, members: Sequence[str]) -> dict[str, Any]:
         """Return the members that change, redacted."""

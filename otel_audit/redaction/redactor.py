@@ -18,6 +18,7 @@ from otel_audit.errors import ConfigurationError
 from otel_audit.record import AuditRecord
 from otel_audit.redaction import budget, patterns, sql
 from otel_audit.redaction.lazy import pattern
+from otel_audit.redaction.long_texts import JSON_LENGTH
 from otel_audit.redaction.names import SENSITIVE, NameRules, Sensitivity, compile_patterns, removes, words
 from otel_audit.redaction.pairs import PairScanner
 from otel_audit.redaction.records import RecordRedactor
@@ -292,6 +293,13 @@ class Redactor:
         """Return what may be shown of the key of an object, by its strategies as in :meth:`record`."""
         return self._records.identifier(identifier, strategies)
 
+    def shortened(self, record: AuditRecord, strategies: Mapping[str, str] | None, limit: int) -> AuditRecord:
+        """Give a record whose texts have at most ``limit`` characters, cut so that no secret is cut in two.
+
+        What is cut says how long it was, and with a ``hmac_key`` its keyed hash.
+        """
+        return self._records.shortened(record, strategies or {}, limit)
+
     def span(self, span: ReadableSpan) -> ReadableSpan:
         """Give a finished span, or a redacted copy of it."""
         if self._spans is None:
@@ -308,7 +316,7 @@ class Redactor:
             return text
         if self.builtin:
             text = patterns.scrub(text, self.mask, ibans=self._ibans)
-        if text[:1] in "{[" and layer < budget.LAYERS:
+        if text[:1] in "{[" and len(text) <= JSON_LENGTH and layer < budget.LAYERS:
             text = self._scrub_json(text, layer)
         found = sql.LOOKS_LIKE_SQL.search(text)
         if found is not None:

@@ -70,6 +70,10 @@ class Strategies:
                 f"at least {MINIMUM_KEY} characters"
             )
 
+    def digest(self, value: str) -> str:
+        """Return the keyed hash of a text; empty without a key."""
+        return keyed_hash(value, self._key) if self._key else ""
+
     def apply(self, strategy: str, value: Portable) -> Portable:
         """Give what a record may carry of ``value``; ``UNSET`` for ``drop``. ``None`` stays ``None``.
 

@@ -49,7 +49,8 @@ SUBSET = [
 
 _COUNTS = re.compile(r"AssertionError: \d+ != \d+ : \d+ queries executed, \d+ expected")
 _TEXT = re.compile(
-    r"AssertionError: .*(RETURNING|__otel_audit|FOR (NO KEY )?UPDATE|DELETE FROM .* WHERE 0)|sql\.count\(",
+    r"AssertionError: .*(RETURNING|__otel_audit|FOR (NO KEY )?UPDATE|(DELETE|UPDATE|INSERT) .* WHERE 0)"
+    r"|sql\.count\(",
     re.S,
 )
 

@@ -283,6 +283,11 @@ def test_when_redaction_fails_no_value_is_kept(
         ) -> AuditRecord:
             raise RuntimeError("rules")
 
+        def shortened(
+            self, record: AuditRecord, strategies: Mapping[str, str] | None, limit: int
+        ) -> AuditRecord:
+            raise RuntimeError("limits")
+
         def mapping(self, mapping: Mapping[str, Any]) -> dict[str, Any]:
             return dict(mapping)
 

@@ -141,6 +141,8 @@ OURS = [
     not in {
         "guarded",
         "in_transaction",
+        "in_own_transaction",
+        "_delete_counting",
         "suppressing",
         "execute",
         "save",
@@ -153,6 +155,9 @@ OURS = [
         "columns_of",
         "update_returning",
         "delete_returning",
+        "_delete_measured",
+        "_delete_by_keys",
+        "_within_budget",
         "fetch",
         "_upsert",
         "_update_joined",

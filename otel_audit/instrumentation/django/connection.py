@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from otel_audit.instrumentation.django.loaded import ThreadState
 
 _STATE: Final = "_otel_audit"
+_SCHEMA_CHANGES: Final = ("CREATE", "ALTER", "DROP", "REVOKE")
 _F = TypeVar("_F", bound=Callable[..., Any])
 _READS: Final = frozenset({"SE", "se", "Se"})
 """How SELECT and SET begin; what they call cannot be known, so only a second statement could write."""
@@ -475,6 +476,8 @@ class Transactions:
     def _statement(self, original: Callable[..., Any], cursor: Any, sql: Any, text: str, args: Any) -> Any:
         """Run a statement that may end or mark a transaction, and act on it."""
         effect = effect_of(text, dbapi.dialect(cursor.db.vendor).implicit_commits)
+        if text.split(None, 1)[:1] and text.split(None, 1)[0].upper() in _SCHEMA_CHANGES:
+            original = self._then_forget(original)
         return self._act(original, cursor, sql, args, effect)
 
     def _act(
@@ -487,6 +490,17 @@ class Transactions:
         result = original(cursor, sql, *args)
         self.state(cursor.db).apply(effect)
         return result
+
+    def _then_forget(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        """Make a function that changes the schema and then lets go of what was known of it."""
+
+        def changed(*args: Any) -> Any:
+            try:
+                return original(*args)
+            finally:
+                self._shared.schema_changed()
+
+        return changed
 
     def _internally(self, original: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         self.thread.internal += 1

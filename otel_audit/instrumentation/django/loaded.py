@@ -53,6 +53,7 @@ class ThreadState(threading.local):
         self.suppressed = 0
         self.migrating: Migrating | None = None
         self.compiling = 0
+        self.own_transactions = 0
 
 
 class Loaded(msgspec.Struct, gc=False, eq=False):

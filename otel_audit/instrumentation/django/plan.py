@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import decimal
 import uuid
+import weakref
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
@@ -266,9 +267,6 @@ def _instant(field: Any) -> Callable[[Any], Any]:
     return convert
 
 
-_MAX_MODELS: Final = 4096
-
-
 def _ends(model: type[Model]) -> dict[str, str]:
     """Return the foreign keys of a model behind many-to-many fields, and the labels of what they name.
 
@@ -298,7 +296,7 @@ class ModelPlan(TablePlan):
     ``noted`` those and the ones it makes while saving.
     """
 
-    __slots__ = ("by_attname", "custom", "generated", "model", "mutable", "noted", "row")
+    __slots__ = ("__weakref__", "by_attname", "custom", "generated", "model", "mutable", "noted", "row")
 
     def __init__(
         self, model: type[Model], settings: TableSettings, secret: KeyStrategies, vendor: str = ""
@@ -338,16 +336,13 @@ class ModelPolicy(Policy):
     def __init__(self, config: CaptureSection, names: NameRules | None = None) -> None:
         super().__init__(config)
         self._names = names or NameRules(enabled=True)
-        self._keys: dict[type[Model], KeyStrategies] = {}
+        self._keys: weakref.WeakKeyDictionary[type[Model], KeyStrategies] = weakref.WeakKeyDictionary()
 
     def keys(self, model: type[Model]) -> KeyStrategies:
         """Return how the key of ``model`` is redacted, and its columns that hold one. Apps must be ready."""
         concrete: Any = model._meta.concrete_model
         found = self._keys.get(concrete)
         if found is None:
-            # Models of migrations and tests are classes made anew each time.
-            if len(self._keys) >= _MAX_MODELS:
-                self._keys.clear()
             try:
                 found = key_strategies(concrete, self._names, lambda other: self.of(other).strategies)
             except Exception:  # an unusual model: not known to be harmless, and its records must be made

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 from django.db.models import deletion
 
-from otel_audit.capture.bulk import BulkWrite, ReturnedRows
+from otel_audit.capture.abilities import Abilities
+from otel_audit.capture.bulk import BulkWrite, ReturnedRows, limited
 from otel_audit.capture.plan import MAX_NAMED_KEYS, Verb
 from otel_audit.capture.writes import CapturedWrite
 from otel_audit.instrumentation.django.plan import ModelPlan
 from otel_audit.instrumentation.django.writes.sql import (
     Returned,
+    are_too_large,
     delete_returning,
+    is_large,
     matching_query,
+    names_one_row,
+    reads_its_rows,
     select_matching,
 )
-from otel_audit.instrumentation.django.writes.state import Capture, CompiledStatement, in_transaction
-
-_FORBIDDEN = (1142, 1143)
-"""MariaDB: the role may not SELECT from the table, or one of its columns."""
+from otel_audit.instrumentation.django.writes.state import (
+    Capture,
+    CompiledStatement,
+    Plain,
+    in_own_transaction,
+)
 
 
 def delete(capture: Capture, plan: ModelPlan, compiler: Any, run: Callable[[], Any], result_type: Any) -> Any:
@@ -34,70 +42,144 @@ def delete(capture: Capture, plan: ModelPlan, compiler: Any, run: Callable[[], A
         return run()
     connection = compiler.connection
     statement = CompiledStatement(capture, compiler, plan, "delete")
-    abilities = capture.abilities(connection, plan)
+    abilities = capture.abilities(connection, plan, "delete")
     returns = (
         abilities.returning and sql.startswith("DELETE FROM ") and result_type in (ROW_COUNT, NO_RESULTS)
     )
-    if plan.old_values == "off" or not abilities.select:
-        count = statement.run(run)
-        _note(capture, statement, Returned(None, count if type(count) is int else 0, "count"))
-        return count
+    if (
+        plan.old_values == "off"
+        or not (returns or abilities.select)
+        or (abilities.needs_condition and not reads_its_rows(compiler, plan))
+    ):
+        return _delete_counting(capture, plan, compiler, run)
     if not returns:
-        return in_transaction(connection, lambda: _select_first(capture, plan, compiler, run))
+        return in_own_transaction(
+            capture,
+            connection,
+            lambda: _select_first(capture, plan, compiler, run),
+            lambda: _delete_counting(capture, plan, compiler, run),
+        )
     if statement.autocommit:
         # Keys and values are on disk before the commit: should this process die, `unknown` names the rows.
-        return in_transaction(connection, lambda: delete(capture, plan, compiler, run, result_type))
+        return in_own_transaction(
+            capture,
+            connection,
+            lambda: delete(capture, plan, compiler, run, result_type),
+            lambda: _delete_counting(capture, plan, compiler, run),
+        )
+
+    large = any(is_large(field.field) for field in plan.fields) and not names_one_row(compiler.query)
+    folds = statement.connection.dialect.folds
+    by_keys = False
+    if large and not folds and abilities.select:
+        statement.take_write_lock()
+        others = [field for field in plan.fields if field not in plan.keys]
+        matching = matching_query(compiler.query, plan)
+        by_keys = (
+            statement.attempt(abilities, lambda: are_too_large(matching, others, compiler, capture.config))
+            or False
+        )
+
+    def ours() -> Returned:
+        measured = large and folds and abilities.certain
+        return delete_returning(
+            compiler, plan, capture.config, sql, params, measured=measured, by_keys=by_keys
+        )
+
+    returned = statement.run(lambda: statement.attempt(abilities, ours) or Plain(run()))
     try:
-        returned = statement.run(lambda: delete_returning(compiler, plan, capture.config, sql, params))
+        if type(returned) is Plain:
+            abilities = capture.abilities(connection, plan, "delete")
+            _note_plain(capture, statement, abilities, returned.result)
+        else:
+            _note(capture, statement, abilities, returned)
     except Exception as error:
-        if not _forbidden(connection, error):
-            raise
-        capture.tables.forbid(connection, plan.table)
-        return delete(capture, plan, compiler, run, result_type)
-    try:
-        _note(capture, statement, returned)
-    except Exception as error:
-        statement.recover(error, returned.count)
+        statement.recover(error, returned.result if type(returned) is Plain else returned.count)
+    if type(returned) is Plain:
+        return returned.result
     return returned.count if result_type == ROW_COUNT else None
 
 
-def _select_first(capture: Capture, plan: ModelPlan, compiler: Any, run: Callable[[], Any]) -> Any:
+def _delete_counting(capture: Capture, plan: ModelPlan, compiler: Any, run: Callable[[], Any]) -> Any:
+    """Run the DELETE as it is; only the number of rows is known."""
     statement = CompiledStatement(capture, compiler, plan, "delete")
-    statement.take_write_lock()
-    others = [field for field in plan.fields if field not in plan.keys]
-    matching = matching_query(compiler.query, plan)
-    found = select_matching(matching, plan, others, compiler, capture.config)
+    abilities = capture.abilities(compiler.connection, plan, "delete")
     result = statement.run(run)
     try:
-        count = result if type(result) is int else getattr(result, "rowcount", found.count)
-        if found.rows is None:
-            found = Returned(None, count, "count")
-        _note(capture, statement, found, more=count - found.count)
+        _note_plain(capture, statement, abilities, result)
     except Exception as error:
         statement.recover(error, result)
     return result
 
 
-def _note(capture: Capture, statement: CompiledStatement, returned: Returned, more: int = 0) -> None:
+def _select_first(capture: Capture, plan: ModelPlan, compiler: Any, run: Callable[[], Any]) -> Any:
+    statement = CompiledStatement(capture, compiler, plan, "delete")
+    statement.take_write_lock()
+    abilities = capture.abilities(compiler.connection, plan, "delete")
+    others = [field for field in plan.fields if field not in plan.keys]
+    matching = matching_query(compiler.query, plan)
+    found = None
+    # A column the table has not got (yet) is in the way of a SELECT only: then the keys alone are read.
+    for columns in (others, []):
+        found = statement.attempt(
+            abilities, functools.partial(select_matching, matching, plan, columns, compiler, capture.config)
+        )
+        if found is not None:
+            break
+    if found is not None and found.rows is not None and not columns and others:
+        found = Returned(found.rows, found.count, "ids")
+    result = statement.run(run)
+    try:
+        count = _count_of(result)
+        if found is None or found.rows is None or count is None or count < found.count:
+            _note_plain(capture, statement, abilities, result)
+        else:
+            _note(capture, statement, abilities, found, more=count - found.count)
+    except Exception as error:
+        statement.recover(error, result)
+    return result
+
+
+def _count_of(result: Any) -> int | None:
+    """Return how many rows a plain DELETE deleted; ``None`` if nobody can tell."""
+    count = result if type(result) is int else getattr(result, "rowcount", None)
+    return count if type(count) is int and count >= 0 else None
+
+
+def _note_plain(capture: Capture, statement: CompiledStatement, abilities: Abilities, result: Any) -> None:
+    """Note a DELETE of which only the number of rows is known, if that."""
+    count = _count_of(result)
+    if count is None:
+        abilities = abilities._replace(counts=False)
+    _note(capture, statement, abilities, Returned(None, count or 0, "count"))
+
+
+def _note(
+    capture: Capture, statement: CompiledStatement, abilities: Abilities, returned: Returned, more: int = 0
+) -> None:
     plan = statement.plan
-    if not returned.count:
-        statement.done()
+    if not returned.count and more <= 0:
+        statement.done(*statement.uncounted(abilities))
         return
     rows = returned.rows
-    statement.connection.wrote_many(plan, keys_of(plan, rows))
+    statement.connection.wrote_many(plan, None if more > 0 else keys_of(plan, rows))
     old = rows.plans[len(plan.keys) :] if rows is not None else []
-    write = BulkWrite(
-        plan,
-        "delete",
-        statement.connection,
-        returned.count,
-        rows,
-        old=old,
-        completeness=returned.completeness,
-        old_values="exact" if old else None,
-    )
-    extra: list[CapturedWrite] = [BulkWrite(plan, "delete", statement.connection, more)] if more > 0 else []
-    statement.done(write, *extra, *left_to_the_database(capture, statement))
+    writes: list[CapturedWrite] = []
+    if returned.count:
+        deleted = BulkWrite(
+            plan,
+            "delete",
+            statement.connection,
+            returned.count,
+            rows,
+            old=old,
+            completeness=returned.completeness,
+            old_values="exact" if old else None,
+        )
+        writes.append(limited(deleted, capture.config))
+    if more > 0:
+        writes.append(BulkWrite(plan, "delete", statement.connection, more))
+    statement.done(*writes, *left_to_the_database(capture, statement))
 
 
 def left_to_the_database(capture: Capture, statement: CompiledStatement) -> list[CapturedWrite]:
@@ -130,7 +212,3 @@ def left_to_the_database(capture: Capture, statement: CompiledStatement) -> list
 def keys_of(plan: ModelPlan, rows: ReturnedRows | None) -> list[Any] | None:
     """Return the keys of rows to remember as lately written; ``None`` if they are not known or too many."""
     return None if rows is None or len(rows) > MAX_NAMED_KEYS else plan.keys_of(rows.rows())
-
-
-def _forbidden(connection: Any, error: Exception) -> bool:
-    return connection.vendor == "mysql" and bool(error.args) and error.args[0] in _FORBIDDEN

@@ -12,6 +12,7 @@ from typing import Any
 
 from msgspec import UNSET
 
+from otel_audit.capture.abilities import Abilities
 from otel_audit.capture.bulk import BulkWrite, ReturnedRows, limited
 from otel_audit.capture.dbapi import dialect
 from otel_audit.capture.writes import CapturedWrite, RowWrite
@@ -19,7 +20,7 @@ from otel_audit.instrumentation.django.loaded import STATE_KEY, Loaded, put_back
 from otel_audit.instrumentation.django.plan import ModelFieldPlan, ModelPlan
 from otel_audit.instrumentation.django.stored import is_expression, plain
 from otel_audit.instrumentation.django.writes.sql import columns_of, converted, select_rows
-from otel_audit.instrumentation.django.writes.state import Capture, CompiledStatement
+from otel_audit.instrumentation.django.writes.state import Capture, CompiledStatement, Plain
 from otel_audit.values import ATOMS, Opaque
 
 _OBJECTS_PER_QUERY = 200
@@ -80,7 +81,10 @@ def _to_ask(capture: Capture, plan: ModelPlan, compiler: Any, wanted: list[Any])
         if len(states) == 1
         else features.can_return_rows_from_bulk_insert
     )
-    return fields if able and capture.abilities(compiler.connection, plan).returning else []
+    if not able:
+        return []
+    abilities = capture.abilities(compiler.connection, plan, "create", fields[0].column)
+    return fields if abilities.returning else []
 
 
 def _noting(plan: ModelPlan, compiler: Any) -> dict[str, list[tuple[Any, Any]]]:
@@ -264,7 +268,7 @@ def _known(values: Iterable[Any]) -> bool:
 
 
 def _limited(capture: Capture, write: BulkWrite) -> BulkWrite:
-    return limited(write, capture.config.max_bulk_rows, capture.config.max_bulk_ids)
+    return limited(write, capture.config)
 
 
 # --- with conflicts ------------------------------------------------------------------------------
@@ -277,31 +281,59 @@ def _upsert(
 
     connection, query = compiler.connection, compiler.query
     ignores = query.on_conflict == OnConflict.IGNORE
-    abilities = capture.abilities(connection, plan)
+    abilities = capture.abilities(connection, plan, "create", _written_column(compiler))
     statement = CompiledStatement(capture, compiler, plan, "create")
-    if plan.old_values == "off" or not abilities.returning:
-        result = statement.run(run)
-        # How many rows were new, changed or left alone cannot be told.
-        statement.connection.wrote_many(plan, None)
-        statement.done(CapturedWrite(plan, "create", statement.connection))
-        return result
-    before = {} if ignores else _rows_in_the_way(capture, statement, compiler)
-    plans, rows, inserted = statement.run(lambda: _returning_all(compiler, plan))
+    asks = plan.old_values != "off" and abilities.returning
+    before: dict[Any, tuple[Any, ...]] | None = {} if asks else None
+    if asks and not ignores:
+        before = statement.attempt(abilities, lambda: _rows_in_the_way(capture, statement, compiler))
+
+    def ours() -> tuple[list[ModelFieldPlan], list[Any], list[bool]]:
+        return _returning_all(compiler, plan, abilities, returning_fields)
+
+    if before is None:
+        returned: Any = Plain(statement.run(run))
+    else:
+        returned = statement.run(lambda: statement.attempt(abilities, ours) or Plain(run()))
     try:
-        _note_upsert(capture, statement, plans, rows, inserted, before, updates=not ignores)
+        if before is None or type(returned) is Plain:
+            _note_plainly(statement)
+        else:
+            plans, rows, inserted = returned
+            _note_upsert(capture, statement, plans, rows, inserted, before, updates=not ignores)
     except Exception as error:
         statement.recover(error)
+    if type(returned) is Plain:
+        return returned.result
+    plans, rows, _ = returned
     if not returning_fields:
         return []
     positions = [plans.index(plan.by_attname[field.attname]) for field in returning_fields]
     return [tuple(row[i] for i in positions) for row in rows]
 
 
-def _returning_all(compiler: Any, plan: ModelPlan) -> tuple[list[ModelFieldPlan], list[Any], list[bool]]:
+def _note_plainly(statement: CompiledStatement) -> None:
+    """Say that rows were written: how many were new, changed or left alone cannot be told."""
+    statement.connection.wrote_many(statement.plan, None)
+    statement.done(CapturedWrite(statement.plan, "create", statement.connection))
+
+
+def _written_column(compiler: Any) -> str:
+    """Return a column the INSERT writes; without any (only defaults) that of the key."""
+    query = compiler.query
+    return str((query.fields or [query.get_meta().pk])[0].column)
+
+
+def _returning_all(
+    compiler: Any, plan: ModelPlan, abilities: Abilities, returning_fields: Any
+) -> tuple[list[ModelFieldPlan], list[Any], list[bool]]:
     """Run the INSERT and fetch every row it wrote: (fields, rows, whether each is known to be new)."""
     connection = compiler.connection
-    tells = dialect(connection.vendor).tells_new_rows
-    suffix = f" RETURNING *, (xmax = 0) AS {_INSERTED}" if tells else " RETURNING *"
+    tells = abilities.tells_new_rows
+    # What the application asked for by name comes by name: `*` leaves invisible columns out.
+    asked = [connection.ops.quote_name(field.column) for field in returning_fields or ()]
+    last = [f"(xmax = 0) AS {_INSERTED}"] if tells else []
+    suffix = f" RETURNING {', '.join(['*', *asked, *last])}"
     compiler.returning_fields = None
     raw: list[Any] = []
     inserted: list[bool] = []
@@ -309,7 +341,7 @@ def _returning_all(compiler: Any, plan: ModelPlan) -> tuple[list[ModelFieldPlan]
     with connection.cursor() as cursor:
         for sql, params in compiler.as_sql():
             cursor.execute(f"{sql}{suffix}", params)
-            plans, positions = columns_of(cursor, plan)
+            plans, positions = columns_of(cursor, plan, exact_names=dialect(connection.vendor).exact_names)
             for row in cursor.fetchall():
                 raw.append(tuple([row[i] for i in positions]))
                 inserted.append(not tells or bool(row[-1]))
@@ -328,6 +360,8 @@ def _note_upsert(
 ) -> None:
     plan = statement.plan
     width = len(plan.keys)
+    if rows and plans[:width] != list(plan.keys):
+        raise LookupError(f"rows of {plan.label} came back without their key")
     last: dict[Any, tuple[Any, bool]] = {}
     for key, row, new in zip(plan.keys_in(rows), rows, inserted, strict=True):
         last[key] = (row, new)
@@ -372,7 +406,7 @@ def _rows_in_the_way(
 ) -> dict[Any, tuple[Any, ...]]:
     """Read, locked, the rows an upsert will change: key to the values of the other fields."""
     plan = statement.plan
-    statement.take_write_lock()
+    statement.take_write_lock(_written_column(compiler))
     others = [field for field in plan.fields if field not in plan.keys]
     width = len(plan.keys)
     found: dict[Any, tuple[Any, ...]] = {}

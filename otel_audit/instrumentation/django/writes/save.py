@@ -12,7 +12,8 @@ from typing import Any
 
 from msgspec import UNSET
 
-from otel_audit.capture.writes import RowWrite
+from otel_audit.capture.abilities import Abilities
+from otel_audit.capture.writes import CapturedWrite, RowWrite
 from otel_audit.instrumentation.django.loaded import STATE_KEY, Loaded, put_back
 from otel_audit.instrumentation.django.plan import ModelFieldPlan, ModelPlan
 from otel_audit.instrumentation.django.writes.sql import Returned
@@ -65,13 +66,13 @@ def save(capture: Capture, update: Update, instance: Any, key: Any) -> Any:
         or any(old is UNSET for _, old, _ in changed)
     )
     if doubtful and plan.old_values != "off" and (assigned.values or assigned.expressions):
-        abilities = capture.abilities(connection, plan)
+        abilities = capture.abilities(connection, plan, "update", assigned.fields[0].column)
         if abilities.joined_update:
-            result = _save_joined(capture, update, instance, key, assigned, row)
+            result = _save_joined(capture, update, instance, key, assigned, abilities, row)
             if result is not NotImplemented:
                 return result
         elif abilities.select:
-            ask = functools.partial(_save_asking, capture, update, instance, key, assigned, row)
+            ask = functools.partial(_save_asking, capture, update, instance, key, assigned, abilities, row)
             return in_transaction(connection, ask) if plan.old_values == "exact" else ask()
 
     statement = CompiledStatement(capture, compiler, plan, "update")
@@ -85,7 +86,7 @@ def save(capture: Capture, update: Update, instance: Any, key: Any) -> Any:
     ) or all(field.ignored for field in assigned.fields if field not in assigned.rest)
     try:
         if not result:
-            statement.done()
+            statement.done(*uncounted(capture, statement, assigned))
             return result
         note = None if nothing else write
         _note_save(capture, statement, instance, key, written, row, assigned.expressions, note)
@@ -94,8 +95,22 @@ def save(capture: Capture, update: Update, instance: Any, key: Any) -> Any:
     return result
 
 
+def uncounted(capture: Capture, statement: CompiledStatement, assigned: Assignment) -> list[CapturedWrite]:
+    """Say that a save may have written its row where the row count of 0 does not mean that it has not."""
+    if not assigned.fields:
+        return []
+    column = assigned.fields[0].column
+    return statement.uncounted(capture.abilities(statement.django, statement.plan, "update", column))
+
+
 def _save_joined(
-    capture: Capture, update: Update, instance: Any, key: Any, assigned: Assignment, row: dict[str, Any]
+    capture: Capture,
+    update: Update,
+    instance: Any,
+    key: Any,
+    assigned: Assignment,
+    abilities: Abilities,
+    row: dict[str, Any],
 ) -> Any:
     """Save by one rewritten UPDATE that returns the old values and those of expressions."""
     plan = update.plan
@@ -104,8 +119,11 @@ def _save_joined(
         return RowWrite(plan, "update", statement.connection, key, *difference(assigned.values, {}))
 
     def note(statement: CompiledStatement, returned: Returned, new: Sequence[ModelFieldPlan]) -> None:
-        if not returned.count or returned.rows is None:
+        if not returned.count:
             statement.done()
+            return
+        if returned.rows is None or returned.completeness != "full":
+            _note_asked(capture, statement, instance, key, assigned, row, {}, {}, "exact")
             return
         old, width = assigned.fields, len(plan.keys)
         first = returned.rows.rows()[0]
@@ -115,29 +133,42 @@ def _save_joined(
         }
         _note_asked(capture, statement, instance, key, assigned, row, before, after, "exact")
 
-    return run_joined(capture, update, assigned, intent, note)
+    return run_joined(capture, update, assigned, abilities, intent, note)
 
 
 def _save_asking(
-    capture: Capture, update: Update, instance: Any, key: Any, assigned: Assignment, row: dict[str, Any]
+    capture: Capture,
+    update: Update,
+    instance: Any,
+    key: Any,
+    assigned: Assignment,
+    abilities: Abilities,
+    row: dict[str, Any],
 ) -> Any:
     """Save with a SELECT of the row before, locked inside a transaction."""
     plan, compiler = update.plan, update.compiler
     statement = CompiledStatement(capture, compiler, plan, "update")
     certain: OldValues = "as_loaded" if statement.autocommit else "exact"
-    statement.take_write_lock()
-    found = capture.tables.select_row(compiler, plan, key, assigned.fields, lock=not statement.autocommit)
+    statement.take_write_lock(assigned.fields[0].column)
+
+    def ours() -> tuple[dict[ModelFieldPlan, Any] | None]:
+        lock = not statement.autocommit
+        return (capture.tables.select_row(compiler, plan, key, assigned.fields, lock=lock),)
+
+    (found,) = statement.attempt(abilities, ours) or (None,)
     before = {} if found is None else {field.attname: value for field, value in found.items()}
     changed, written = difference(assigned.values, before)
     intent = RowWrite(plan, "update", statement.connection, key, changed, written, certain)
     result = statement.run(update.run, lambda: intent)
     try:
         if not result:
-            statement.done()
+            statement.done(*uncounted(capture, statement, assigned))
             return result
         after: dict[ModelFieldPlan, Any] = {}
         if assigned.expressions:
-            now = capture.tables.select_row(compiler, plan, key, assigned.expressions, lock=False)
+            now = None
+            if found is not None:
+                now = capture.tables.select_row(compiler, plan, key, assigned.expressions, lock=False)
             after = {field: field.frozen(value) for field, value in (now or {}).items()}
         _note_asked(capture, statement, instance, key, assigned, row, before, after, certain)
     except Exception as error:

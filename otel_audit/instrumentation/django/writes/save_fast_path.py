@@ -77,13 +77,22 @@ def save_quickly(
             else:
                 connection.locked = True
                 connection.add(write)
-        elif statement is not None:
-            statement.done()
+        else:
+            _note_nothing(capture, compiler, plan, statement)
     except AuditError:
         raise
     except Exception as error:
-        (statement or CompiledStatement(capture, compiler, plan, "update")).recover(error, 1)
+        (statement or CompiledStatement(capture, compiler, plan, "update")).recover(error, result)
     return result
+
+
+def _note_nothing(
+    capture: Capture, compiler: Any, plan: ModelPlan, statement: CompiledStatement | None
+) -> None:
+    """Note a save whose row count is 0: its row is gone, or written by rules or triggers nobody counts."""
+    column = compiler.query.values[0][0].column
+    statement = statement or CompiledStatement(capture, compiler, plan, "update")
+    statement.done(*statement.uncounted(capture.abilities(compiler.connection, plan, "update", column)))
 
 
 def _run_in_transaction(

@@ -7,49 +7,90 @@ before would be wrong under load, and on SQLite would make the UPDATE fail with 
 
 from __future__ import annotations
 
+import math
+import sqlite3
+import time
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
+from otel_audit.capture import abilities
+from otel_audit.capture.abilities import Abilities, Answer
 from otel_audit.capture.bulk import ReturnedRows
+from otel_audit.capture.dbapi import dialect
+from otel_audit.capture.plan import Verb
 from otel_audit.config.model import CaptureSection
 from otel_audit.instrumentation.django.plan import ModelFieldPlan, ModelPlan
 from otel_audit.record import Completeness
 
 _CHUNK: Final = 2000
 _KEYS_PER_QUERY: Final = 400
-
-
-class Abilities(NamedTuple):
-    """What one table lets us ask: rows back from DELETE and INSERT, UPDATE with a locked join, SELECT."""
-
-    returning: bool
-    joined_update: bool
-    select: bool
+_MAX_SELECTS: Final = 4096
+_ASK_AGAIN: Final = 60.0
+"""Seconds until a table that is not an ordinary one is asked again what it is."""
+_LONGEST_SMALL: Final = 4096
+"""Characters: of a field that allows no more, 1000 rows are within the default of ``max_bulk_bytes``."""
+_SMALL_FIELDS: Final = frozenset(
+    {
+        "AutoField",
+        "BigAutoField",
+        "BigIntegerField",
+        "BooleanField",
+        "DateField",
+        "DateTimeField",
+        "DecimalField",
+        "DurationField",
+        "FloatField",
+        "GenericIPAddressField",
+        "IntegerField",
+        "PositiveBigIntegerField",
+        "PositiveIntegerField",
+        "PositiveSmallIntegerField",
+        "SmallAutoField",
+        "SmallIntegerField",
+        "TimeField",
+        "UUIDField",
+    }
+)
 
 
 class Tables:
     """The abilities of every table, asked once, through the driver, by statements that cannot fail."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[str, str], Abilities] = {}
+        self._known: weakref.WeakKeyDictionary[ModelPlan, dict[str, tuple[Answer, float]]] = (
+            weakref.WeakKeyDictionary()
+        )
         self._key_selects: dict[tuple[Any, ...], str] = {}
 
-    def known(self, alias: str, table: str) -> Abilities | None:
-        """Give the abilities of ``table`` if it was asked for them."""
-        return self._known.get((alias, table))
+    def known(self, alias: str, plan: ModelPlan, verb: Verb) -> Abilities | None:
+        """Return what the table of ``plan`` lets us ask around ``verb``, if it was asked for it."""
+        answers = self._known.get(plan)
+        kept = None if answers is None else answers.get(alias)
+        if kept is None:
+            return None
+        answer, until = kept
+        return answer.verbs[verb] if until == math.inf or time.monotonic() < until else None
 
-    def ask(self, connection: Any, table: str) -> Abilities:
-        """Ask ``table`` for its abilities; the connection is open."""
+    def ask(self, connection: Any, plan: ModelPlan, verb: Verb) -> Abilities:
+        """Ask the table of ``plan``; the connection is open. What may change at any moment is not kept."""
         try:
-            known = self._known[connection.alias, table] = _ask(connection, table)
+            answer = _ask(connection, plan)
         except Exception:  # an aborted transaction, a foreign driver: ask again next time
-            return Abilities(False, False, False)
-        return known
+            return Abilities()
+        if answer.lasting:
+            # Another process may change the table; of an ordinary one, a refusal tells.
+            until = math.inf if answer.plain else time.monotonic() + _ASK_AGAIN
+            self._known.setdefault(plan, {})[connection.alias] = answer, until
+        return answer.verbs[verb]
 
-    def forbid(self, connection: Any, table: str) -> None:
-        """Remember that the application's role may not read ``table``."""
-        self._known[connection.alias, table] = Abilities(False, False, False)
+    def forget(self, plan: ModelPlan | None = None) -> None:
+        """Forget what is known of the table of ``plan``, or of all: it has changed, or may have."""
+        if plan is None:
+            self._known.clear()
+        else:
+            self._known.pop(plan, None)
 
     def select_row(
         self, compiler: Any, plan: ModelPlan, key: Any, columns: Sequence[ModelFieldPlan], *, lock: bool
@@ -59,6 +100,8 @@ class Tables:
         cached = (connection.alias, plan.table, tuple(column.column for column in columns), lock)
         sql = self._key_selects.get(cached)
         if sql is None:
+            if len(self._key_selects) >= _MAX_SELECTS:
+                self._key_selects.clear()
             sql = self._key_selects[cached] = _key_select(compiler, plan, columns, lock=lock)
         parts = (key,) if len(plan.keys) == 1 else key
         params = [
@@ -74,29 +117,29 @@ class Tables:
         return dict(zip(columns, next(iter(values)), strict=True))
 
 
-def _ask(connection: Any, table: str) -> Abilities:
-    driver, vendor = connection.connection, connection.vendor
-    if vendor == "postgresql":
-        with driver.cursor() as cursor:
-            cursor.execute(
-                "SELECT c.relkind::text, has_table_privilege(c.oid, 'SELECT') FROM pg_catalog.pg_class c"
-                " WHERE c.oid = to_regclass(%s)",
-                [connection.ops.quote_name(table)],
-            )
-            kind, may_read = cursor.fetchone() or ("", False)
-        plain = bool(may_read) and kind in ("r", "p")
-        return Abilities(plain, plain, bool(may_read))
-    if vendor == "sqlite":
-        found = driver.execute(
-            "SELECT sql FROM sqlite_master WHERE name = ? AND type = 'table'", [table]
-        ).fetchone()
-        plain = found is not None and not str(found[0]).upper().startswith("CREATE VIRTUAL")
-        return Abilities(
-            plain and connection.features.can_return_rows_from_bulk_insert, joined_update=False, select=True
-        )
-    if vendor == "mysql" and connection.mysql_is_mariadb:
-        return Abilities(connection.mysql_version >= (10, 5), joined_update=False, select=True)
-    return Abilities(returning=False, joined_update=False, select=True)
+def _ask(connection: Any, plan: ModelPlan) -> Answer:
+    driver, system = connection.connection, connection.vendor
+    version: tuple[int, ...] = ()
+    if system == "sqlite":
+        version = sqlite3.sqlite_version_info
+    elif system == "mysql" and connection.mysql_is_mariadb:
+        system, version = "mariadb", connection.mysql_version
+
+    def query(sql: str, params: Sequence[Any]) -> list[Any]:
+        cursor = driver.cursor()
+        try:
+            cursor.execute(sql, params)
+            return list(cursor.fetchall())
+        finally:
+            cursor.close()
+
+    table = abilities.Table(
+        plan.table,
+        connection.ops.quote_name(plan.table),
+        [field.column for field in plan.fields],
+        [field.column for field in plan.keys],
+    )
+    return abilities.ask(system, version, query, table)
 
 
 def _key_select(compiler: Any, plan: ModelPlan, columns: Sequence[ModelFieldPlan], *, lock: bool) -> str:
@@ -154,27 +197,161 @@ class Returned:
     completeness: Completeness
 
 
-def columns_of(cursor: Any, plan: ModelPlan) -> tuple[list[ModelFieldPlan], list[int]]:
+def columns_of(cursor: Any, plan: ModelPlan, *, exact_names: bool) -> tuple[list[ModelFieldPlan], list[int]]:
     """Match the columns a cursor returns to the model's, keys first: (plans, positions).
 
-    The table may have columns the model does not know, or not yet all it knows.
+    The table may have columns the model does not know, or not yet all it knows. Unless ``exact_names``, the
+    database compares names without their case.
     """
-    positions = {column[0]: position for position, column in enumerate(cursor.description)}
+    name: Callable[[str], str] = str if exact_names else str.lower
+    positions = {name(column[0]): position for position, column in enumerate(cursor.description)}
     plans = [*plan.keys, *(field for field in plan.fields if field not in plan.keys)]
-    found = [field for field in plans if field.column in positions]
-    return found, [positions[field.column] for field in found]
+    found = [field for field in plans if name(field.column) in positions]
+    return found, [positions[name(field.column)] for field in found]
+
+
+def _delete_measured(
+    compiler: Any, plan: ModelPlan, config: CaptureSection, sql: str, params: Any
+) -> Returned:
+    plans = [*plan.keys, *(field for field in plan.fields if field not in plan.keys)]
+    quote = compiler.connection.ops.quote_name
+    returned = f"{sql} RETURNING {', '.join(quote(field.column) for field in plans)}"
+    return _within_budget(compiler, plan, config, JoinedUpdate(returned, tuple(params)), plans)
+
+
+def _within_budget(
+    compiler: Any,
+    plan: ModelPlan,
+    config: CaptureSection,
+    statement: JoinedUpdate,
+    plans: Sequence[ModelFieldPlan],
+) -> Returned:
+    """Run a statement that returns ``plans``' columns, keys first.
+
+    Large values leave the server only where all of them together are within ``max_bulk_bytes``.
+    """
+    names = [f"c{i}" for i in range(len(plans))]
+    large = {name for name, field in zip(names, plans, strict=True) if is_large(field.field)}
+    # The size of a stored text is known without reading it; its cast to itself costs nothing.
+    sizes = " + ".join(
+        f"coalesce(octet_length({name}{'' if _is_binary(field.field) else '::text'}), 0)"
+        for name, field in zip(names, plans, strict=True)
+        if name in large
+    )
+    shown = ", ".join(f"CASE WHEN within THEN {name} END" if name in large else name for name in names)
+    sql = (
+        f"WITH __otel_audit_rows ({', '.join(names)}) AS ({statement.sql}), __otel_audit_size AS"
+        f" (SELECT coalesce(sum({sizes}), 0) <= {config.max_bulk_bytes} AS within FROM __otel_audit_rows)"
+        f" SELECT {shown}, within FROM __otel_audit_rows, __otel_audit_size"
+    )
+    with compiler.connection.cursor() as cursor:
+        cursor.execute(sql, statement.params)
+        rows, count, completeness = fetch(cursor, config, len(plan.keys))
+    if rows is None:
+        return Returned(None, count, "count")
+    width = len(plans)
+    if completeness == "full" and rows and not rows[0][width]:
+        completeness = "ids"
+    if completeness == "ids":
+        width = len(plan.keys)
+    kept = list(plans[:width])
+    return Returned(
+        ReturnedRows(kept, [row[:width] for row in rows], converted(compiler, kept)), count, completeness
+    )
+
+
+def _delete_by_keys(
+    compiler: Any, plan: ModelPlan, config: CaptureSection, sql: str, params: Any
+) -> Returned:
+    """Run a DELETE of which only the keys are wanted."""
+    quote = compiler.connection.ops.quote_name
+    with compiler.connection.cursor() as cursor:
+        cursor.execute(f"{sql} RETURNING {', '.join(quote(field.column) for field in plan.keys)}", params)
+        rows, count, completeness = fetch(cursor, config, len(plan.keys))
+    if rows is None:
+        return Returned(None, count, "count")
+    return Returned(
+        ReturnedRows(plan.keys, rows, converted(compiler, plan.keys)), count, "ids" if rows else completeness
+    )
+
+
+def is_large(field: Any) -> bool:
+    """Say whether nothing bounds the size of a field's values."""
+    if _bounded(field):
+        return False
+    longest = getattr(field, "max_length", None)
+    return longest is None or longest > _LONGEST_SMALL or field.get_internal_type() == "TextField"
+
+
+def _bounded(field: Any) -> bool:
+    return field.remote_field is not None or field.get_internal_type() in _SMALL_FIELDS
+
+
+def _is_binary(field: Any) -> bool:
+    return bool(field.get_internal_type() == "BinaryField")
+
+
+def names_one_row(query: Any) -> bool:
+    """Say whether the condition of a statement is one key: its row is no more than the application knows."""
+    where = query.where
+    if len(where.children) != 1 or where.negated:
+        return False
+    condition = where.children[0]
+    target = getattr(getattr(condition, "lhs", None), "target", None)
+    if target is None or not target.primary_key:
+        return False
+    kind = condition.lookup_name
+    return kind == "exact" or (
+        kind == "in" and isinstance(condition.rhs, list | tuple | set | frozenset) and len(condition.rhs) == 1
+    )
+
+
+def are_too_large(
+    query: Any, columns: Sequence[ModelFieldPlan], compiler: Any, config: CaptureSection
+) -> bool:
+    """Measure, in the database, the values of a :func:`matching_query` against ``max_bulk_bytes``."""
+    from django.db.models import Func, IntegerField
+
+    large = [field for field in columns if is_large(field.field)]
+    if not large or names_one_row(query):
+        return False
+    connection = compiler.connection
+    limited = query.clone()
+    limited.set_limits(high=config.max_bulk_rows + 1)
+    alias = limited.get_initial_alias()
+    length = dialect(connection.vendor).length
+    sizes: tuple[Any, ...] = tuple(
+        Func(field.field.get_col(alias), function=length, output_field=IntegerField()) for field in large
+    )
+    return (
+        sum(size or 0 for row in _select(limited, sizes, connection) for size in row) > config.max_bulk_bytes
+    )
 
 
 def delete_returning(
-    compiler: Any, plan: ModelPlan, config: CaptureSection, sql: str, params: Any
+    compiler: Any,
+    plan: ModelPlan,
+    config: CaptureSection,
+    sql: str,
+    params: Any,
+    *,
+    measured: bool = False,
+    by_keys: bool = False,
 ) -> Returned:
-    """Run a compiled single-table DELETE and return the rows it deleted."""
+    """Run a compiled single-table DELETE and return the rows it deleted.
+
+    ``measured``: whole rows only where they are within ``max_bulk_bytes``. ``by_keys``: no more than keys.
+    """
+    if by_keys:
+        return _delete_by_keys(compiler, plan, config, sql, params)
     connection = compiler.connection
+    if measured:
+        return _delete_measured(compiler, plan, config, sql, params)
     with connection.cursor() as cursor:
         cursor.execute(f"{sql} RETURNING *", params)
         if cursor.description is None:
             return Returned(None, max(cursor.rowcount, 0), "count")
-        plans, positions = columns_of(cursor, plan)
+        plans, positions = columns_of(cursor, plan, exact_names=dialect(connection.vendor).exact_names)
         rows, count, completeness = fetch(_Picked(cursor, positions), config, len(plan.keys))
     if rows is None or plans[: len(plan.keys)] != plan.keys:
         return Returned(None, count, "count")
@@ -249,8 +426,15 @@ def update_returning(
     statement: JoinedUpdate,
     old: Sequence[ModelFieldPlan],
     new: Sequence[ModelFieldPlan],
+    *,
+    measured: bool = False,
 ) -> Returned:
-    """Run a rewritten UPDATE and return key, old and new values of its rows."""
+    """Run a rewritten UPDATE and return key, old and new values of its rows.
+
+    ``measured``: values only where all of them are within ``max_bulk_bytes``.
+    """
+    if measured:
+        return _within_budget(compiler, plan, config, statement, [*plan.keys, *old, *new])
     with compiler.connection.cursor() as cursor:
         cursor.execute(statement.sql, statement.params)
         rows, count, completeness = fetch(cursor, config, len(plan.keys))
@@ -260,14 +444,34 @@ def update_returning(
     return Returned(ReturnedRows(plans, rows, converted(compiler, plans)), count, completeness)
 
 
-def take_write_lock(connection: Any, table: str, *, visibly: bool = True) -> None:
+def reads_its_rows(compiler: Any, plan: ModelPlan) -> bool:
+    """Say whether a statement has a condition on columns of its own table."""
+    from django.core.exceptions import EmptyResultSet, FullResultSet
+
+    try:
+        where, _ = compiler.compile(compiler.query.where)
+    except FullResultSet:
+        return False
+    except EmptyResultSet:
+        return True
+    return f"{compiler.connection.ops.quote_name(plan.table)}." in where
+
+
+def take_write_lock(connection: Any, table: str, verb: Verb, column: str, *, visibly: bool = True) -> None:
     """Take SQLite's write lock before reading: a read snapshot could not be upgraded afterwards.
 
+    By a statement of the same verb on the same column, so that it is refused only where the application's
+    would be: a view may have an INSTEAD OF trigger for one verb only, a foreign key may not fit for one.
     Statements of ours are seen by whoever watches queries, unless they come once a process (``visibly``).
     """
     if connection.settings_dict.get("OPTIONS", {}).get("transaction_mode") in ("IMMEDIATE", "EXCLUSIVE"):
         return
-    sql = f"DELETE FROM {connection.ops.quote_name(table)} WHERE 0"
+    table, column = connection.ops.quote_name(table), connection.ops.quote_name(column)
+    sql = {
+        "create": f"INSERT INTO {table} ({column}) SELECT NULL WHERE 0",
+        "update": f"UPDATE {table} SET {column} = {column} WHERE 0",
+        "delete": f"DELETE FROM {table} WHERE 0",
+    }[verb]
     if visibly:
         with connection.cursor() as cursor:
             cursor.execute(sql)
@@ -314,24 +518,31 @@ def select_matching(
     Reads no more rows than may be recorded; where there are more, reads keys only, or nothing (``count`` 0).
     """
     connection = compiler.connection
+    measured = are_too_large(query, columns, compiler, config)
     steps: tuple[tuple[list[ModelFieldPlan], int, Completeness], ...] = (
         ([*plan.keys, *columns], config.max_bulk_rows, "full"),
         (list(plan.keys), config.max_bulk_ids, "ids"),
     )
-    for plans, limit, completeness in steps:
+    for plans, limit, completeness in steps[1:] if measured else steps:
         limited = query.clone()
         limited.set_limits(high=limit + 1)
-        rows = _select(limited, plans, connection)
+        rows = _select_fields(limited, plans, connection)
         if len(rows) <= limit:
             return Returned(ReturnedRows(plans, rows, converted(compiler, plans)), len(rows), completeness)
     return Returned(None, 0, "count")
 
 
-def _select(query: Any, plans: Sequence[ModelFieldPlan], connection: Any) -> list[Any]:
+def _select_fields(query: Any, plans: Sequence[ModelFieldPlan], connection: Any) -> list[Any]:
+    alias = query.get_initial_alias()
+    return _select(query, tuple(plan.field.get_col(alias) for plan in plans), connection)
+
+
+def _select(query: Any, columns: tuple[Any, ...], connection: Any) -> list[Any]:
+    """Run a query of these expressions, locked where the database locks rows."""
     from django.core.exceptions import EmptyResultSet
 
-    alias = query.get_initial_alias()
-    query.select = tuple(plan.field.get_col(alias) for plan in plans)
+    query.get_initial_alias()
+    query.select = columns
     query.select_for_update = connection.features.has_select_for_update and not connection.get_autocommit()
     query.select_for_no_key_update = connection.features.has_select_for_no_key_update
     # Not by execute_sql: nobody reads these rows but the trail.
@@ -341,7 +552,7 @@ def _select(query: Any, plans: Sequence[ModelFieldPlan], connection: Any) -> lis
         return []
     with connection.cursor() as cursor:
         cursor.execute(sql, params)
-        return [tuple(row[: len(plans)]) for row in cursor.fetchall()]
+        return [tuple(row[: len(columns)]) for row in cursor.fetchall()]
 
 
 def select_rows(
@@ -354,7 +565,7 @@ def select_rows(
     query.default_cols = False
     query.add_q(condition)
     plans = [*plan.keys, *columns]
-    raw = _select(query, plans, compiler.connection)
+    raw = _select_fields(query, plans, compiler.connection)
     return [tuple(row) for row in converted(compiler, plans)(raw)] if raw else []
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from otel_audit.capture import dbapi
+from otel_audit.capture.abilities import Abilities
 from otel_audit.capture.plan import Verb
 from otel_audit.capture.raw_sql import RawTables
 from otel_audit.capture.state import CaptureState
@@ -18,7 +19,7 @@ from otel_audit.errors import AuditError
 from otel_audit.instrumentation.django.connection import DjangoConnection, Transactions
 from otel_audit.instrumentation.django.loaded import ThreadState
 from otel_audit.instrumentation.django.plan import NOT_AUDITED, ModelPlan, ModelPolicy
-from otel_audit.instrumentation.django.writes.sql import Abilities, Tables, take_write_lock
+from otel_audit.instrumentation.django.writes.sql import Tables, take_write_lock
 from otel_audit.record import Database
 from otel_audit.redaction.names import NameRules
 
@@ -26,7 +27,17 @@ if TYPE_CHECKING:
     from otel_audit.pipeline.provider import AuditPipeline
 
 _F = TypeVar("_F", bound=Callable[..., Any])
-_MAX_PLANS: Final = 4096
+_R = TypeVar("_R")
+_PLANS: Final = "_otel_audit_plans"
+"""Where a :class:`_Plans` stands in ``model._meta``: plans go with the class they are of."""
+
+
+class _Plans(NamedTuple):
+    """The plans of one model by kind of database, made by one capture."""
+
+    owner: object
+    meta: Any
+    by_vendor: dict[str, ModelPlan]
 
 
 class Capture(CaptureState):
@@ -41,17 +52,19 @@ class Capture(CaptureState):
         self.tables = Tables()
         self.raw = RawTables()
         self.transactions = Transactions(self, self.thread, self.raw)
-        self._plans: dict[str, dict[Any, ModelPlan]] = {}
+        self._owner = object()
 
     def plan(self, model: Any, vendor: str = "") -> ModelPlan:
         """Give the plan of ``model`` on a database of ``vendor``; a proxy has that of its concrete model.
 
         A model that cannot be understood counts as not audited; the fault says so.
         """
-        plans = self._plans.get(vendor)
-        if plans is None:
-            plans = self._plans.setdefault(vendor, {})
-        found = plans.get(model)
+        meta = model._meta
+        plans: _Plans | None = meta.__dict__.get(_PLANS)
+        # A copied ``_meta`` carries the plans of the model it was copied from.
+        if plans is None or plans.owner is not self._owner or plans.meta is not meta:
+            plans = meta.__dict__[_PLANS] = _Plans(self._owner, meta, {})
+        found = plans.by_vendor.get(vendor)
         if found is None:
             concrete = model._meta.concrete_model
             try:
@@ -60,15 +73,15 @@ class Capture(CaptureState):
             except Exception as error:
                 self.failures.report(f"model {model.__name__}", error, lost=1)
                 return NOT_AUDITED
-            # Models of migrations and tests are classes made anew each time.
-            if len(plans) >= _MAX_PLANS:
-                plans.clear()
-            plans[model] = found
+            plans.by_vendor[vendor] = found
         return found
 
-    def abilities(self, connection: Any, plan: ModelPlan) -> Abilities:
-        """Give what the table of ``plan`` lets us ask."""
-        known = self.tables.known(connection.alias, plan.table)
+    def abilities(self, connection: Any, plan: ModelPlan, verb: Verb, column: str = "") -> Abilities:
+        """Return what the table of ``plan`` lets us ask around ``verb``.
+
+        ``column`` is one the statement writes; a DELETE has none.
+        """
+        known = self.tables.known(connection.alias, plan, verb)
         if known is not None:
             return known
         connection.ensure_connection()
@@ -77,9 +90,13 @@ class Capture(CaptureState):
             # that cannot be upgraded afterwards.
             state = self.transactions.state(connection)
             if not state.locked:
-                take_write_lock(connection, plan.table, visibly=False)
+                take_write_lock(connection, plan.table, verb, column, visibly=False)
                 state.locked = True
-        return self.tables.ask(connection, plan.table)
+        return self.tables.ask(connection, plan, verb)
+
+    def schema_changed(self) -> None:
+        """Forget what tables could do."""
+        self.tables.forget()
 
     def connection(self, connection: Any) -> DjangoConnection:
         """Return ours of one of Django's connections, which knows the system it is."""
@@ -89,6 +106,16 @@ class Capture(CaptureState):
         """Say in records where queries through one of Django's connections go."""
         found = self.connection(connection)
         return Database(found.system, found.namespace)
+
+
+class Plain(NamedTuple):
+    """What the application's own statement returned, run where the database refused ours."""
+
+    result: Any
+
+
+class Refused(Exception):
+    """The database refused a statement of ours in a transaction that holds nothing else."""
 
 
 class CompiledStatement(Statement):
@@ -116,6 +143,8 @@ class CompiledStatement(Statement):
         executed = thread.executed
         try:
             result = execute()
+        except Refused:
+            raise
         except BaseException as error:
             self.raised(error, executed, intent)
             raise
@@ -156,11 +185,51 @@ class CompiledStatement(Statement):
             self.capture.failures.note("intend", fault)
             return None
 
-    def take_write_lock(self) -> None:
-        """Take SQLite's write lock inside a transaction that has not taken it yet."""
+    def attempt(self, abilities: Abilities, ours: Callable[[], _R]) -> _R | None:
+        """Run a statement of ours; ``None``, as if it had never been sent, where the database refuses it.
+
+        Where an error would doom the transaction, and the catalog could not decide whether there will be one,
+        it runs under a savepoint.
+        """
+        from django.db import Error
+
+        dooms = self.connection.dialect.errors_doom and not self.autocommit
+        savepoint = self.django.savepoint() if dooms and not abilities.certain else None
+        try:
+            result = ours()
+        except Error as error:
+            if not dbapi.refuses(self.connection.system, error):
+                raise
+            # Whatever made us believe that it could run has changed.
+            self.capture.tables.forget(self.plan)
+            if savepoint is None:
+                if dooms and self.capture.thread.own_transactions:
+                    raise Refused from error
+                if dooms:
+                    raise
+                return None
+            self.django.savepoint_rollback(savepoint)
+            self.django.savepoint_commit(savepoint)
+            return None
+        if savepoint is not None:
+            self.django.savepoint_commit(savepoint)
+        return result
+
+    def uncounted(self, abilities: Abilities) -> list[CapturedWrite]:
+        """Say that rows may have been written where a row count of 0 does not mean that none were."""
+        if abilities.counts:
+            return []
+        self.connection.wrote_many(self.plan, None)
+        return [CapturedWrite(self.plan, self.verb, self.connection)]
+
+    def take_write_lock(self, column: str = "") -> None:
+        """Take SQLite's write lock inside a transaction that has not taken it yet.
+
+        ``column`` is one the statement writes; a DELETE has none.
+        """
         ours = self.connection
         if not self.autocommit and not ours.locked and ours.dialect.one_writer:
-            take_write_lock(self.django, self.plan.table)
+            take_write_lock(self.django, self.plan.table, self.verb, column)
             ours.locked = True
 
 
@@ -197,6 +266,23 @@ def in_transaction(connection: Any, run: Callable[[], Any]) -> Any:
         return run()
     with transaction.atomic(using=connection.alias):
         return run()
+
+
+def in_own_transaction(
+    capture: Capture, connection: Any, run: Callable[[], Any], otherwise: Callable[[], Any]
+) -> Any:
+    """Run as :func:`in_transaction`; ``otherwise`` where the database refused a statement of ours there."""
+    if connection.in_atomic_block or not connection.get_autocommit():
+        return run()
+    thread = capture.thread
+    thread.own_transactions += 1
+    try:
+        return in_transaction(connection, run)
+    except Refused:
+        pass
+    finally:
+        thread.own_transactions -= 1
+    return otherwise()
 
 
 def guarded(

@@ -5,21 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from otel_audit.capture.bulk import BulkWrite, ReturnedRows
+from otel_audit.capture.abilities import Abilities
+from otel_audit.capture.bulk import BulkWrite, ReturnedRows, limited
 from otel_audit.capture.writes import CapturedWrite
 from otel_audit.instrumentation.django.plan import ModelFieldPlan, ModelPlan
 from otel_audit.instrumentation.django.writes.delete import keys_of
 from otel_audit.instrumentation.django.writes.save import save
 from otel_audit.instrumentation.django.writes.sql import (
     Returned,
+    is_large,
     matching_query,
+    names_one_row,
+    reads_its_rows,
     select_by_keys,
     select_matching,
 )
 from otel_audit.instrumentation.django.writes.state import (
     Capture,
     CompiledStatement,
-    in_transaction,
+    in_own_transaction,
     reraise_database_error,
 )
 from otel_audit.instrumentation.django.writes.update_statement import (
@@ -32,18 +36,27 @@ from otel_audit.instrumentation.django.writes.update_statement import (
 
 def update_rows(capture: Capture, update: Update) -> Any:
     """Run an UPDATE without instance and note the rows it changed."""
-    from django.db import transaction
-
     plan, compiler = update.plan, update.compiler
     connection = compiler.connection
     assigned = assignment(plan, compiler)
-    abilities = capture.abilities(connection, plan)
-    if plan.old_values == "off" or not abilities.select:
-        return _update_counting(capture, update, assigned)
+    column = compiler.query.values[0][0].column
+    abilities = capture.abilities(connection, plan, "update", column)
+    if (
+        plan.old_values == "off"
+        or not (abilities.joined_update or abilities.select)
+        or (abilities.needs_condition and not reads_its_rows(compiler, plan))
+    ):
+        return _update_counting(capture, update, assigned, abilities)
     if not connection.in_atomic_block and connection.get_autocommit():
         # Keys and values are on disk before the commit: should this process die, `unknown` names the rows.
-        with transaction.atomic(using=connection.alias):
-            return update_rows(capture, update)
+        return in_own_transaction(
+            capture,
+            connection,
+            lambda: update_rows(capture, update),
+            lambda: _update_counting(
+                capture, update, assigned, capture.abilities(connection, plan, "update", column)
+            ),
+        )
     if plan.snapshot:
         assigned = assigned.with_rest(plan)
     if abilities.joined_update:
@@ -51,27 +64,42 @@ def update_rows(capture: Capture, update: Update) -> Any:
             capture,
             update,
             assigned,
+            abilities,
             lambda statement: _intent(statement, assigned),
             lambda statement, returned, new: _note_rows(capture, statement, assigned, returned, new),
+            measured=any(is_large(field.field) for field in assigned.fields)
+            and not names_one_row(compiler.query),
         )
         if result is not NotImplemented:
             return result
-    return in_transaction(connection, lambda: _update_selecting(capture, update, assigned))
+    if not abilities.select:
+        return _update_counting(capture, update, assigned, abilities)
+    return in_own_transaction(
+        capture,
+        connection,
+        lambda: _update_selecting(capture, update, assigned, abilities),
+        lambda: _update_counting(
+            capture, update, assigned, capture.abilities(connection, plan, "update", column)
+        ),
+    )
 
 
-def _update_selecting(capture: Capture, update: Update, assigned: Assignment) -> Any:
+def _update_selecting(capture: Capture, update: Update, assigned: Assignment, abilities: Abilities) -> Any:
     plan, compiler = update.plan, update.compiler
     statement = CompiledStatement(capture, compiler, plan, "update")
-    statement.take_write_lock()
-    found = select_matching(
-        matching_query(compiler.query, plan), plan, assigned.fields, compiler, capture.config
+    statement.take_write_lock(compiler.query.values[0][0].column)
+    matching = matching_query(compiler.query, plan)
+    found = statement.attempt(
+        abilities, lambda: select_matching(matching, plan, assigned.fields, compiler, capture.config)
     )
     result = statement.run(update.run, lambda: _intent(statement, assigned))
     try:
+        count = _count_of(result)
+        if found is None or found.rows is None or count < found.count:
+            # Fewer than were there: a trigger or a policy left some alone, and nobody says which.
+            _note_count(statement, assigned, abilities, count)
+            return result
         returned, known = _with_new_values(compiler, plan, assigned, found)
-        count = result if type(result) is int else 0
-        if returned.rows is None:
-            returned = Returned(None, count, "count")
         _note_rows(capture, statement, assigned, returned, known, more=count - returned.count)
     except Exception as error:
         reraise_database_error(error, statement)
@@ -114,36 +142,44 @@ def _note_rows(
     if not full:
         new = [field for field in new if field not in assigned.rest]
     if returned.count:
-        writes.append(
-            BulkWrite(
-                plan,
-                "update",
-                statement.connection,
-                returned.count,
-                returned.rows,
-                old=assigned.fields if full else (),
-                new=new,
-                constant=[(field, field.normal(value)) for field, value in assigned.values],
-                completeness=returned.completeness,
-                old_values="exact" if full else None,
-            )
+        updated = BulkWrite(
+            plan,
+            "update",
+            statement.connection,
+            returned.count,
+            returned.rows,
+            old=assigned.fields if full else (),
+            new=new,
+            constant=[(field, field.normal(value)) for field, value in assigned.values],
+            completeness=returned.completeness,
+            old_values="exact" if full else None,
         )
+        writes.append(limited(updated, capture.config))
     if more > 0:
         writes.append(_count_only(statement, assigned, more))
     statement.done(*writes)
 
 
-def _update_counting(capture: Capture, update: Update, assigned: Assignment) -> Any:
+def _update_counting(capture: Capture, update: Update, assigned: Assignment, abilities: Abilities) -> Any:
     """Run the UPDATE as it is; only the number of rows is known."""
     statement = CompiledStatement(capture, update.compiler, update.plan, "update")
     result = statement.run(update.run, lambda: _intent(statement, assigned))
-    count = len(result) if isinstance(result, list) else result
     try:
-        statement.connection.wrote_many(update.plan, None)
-        statement.done(*([_count_only(statement, assigned, count)] if count else []))
+        _note_count(statement, assigned, abilities, _count_of(result))
     except Exception as error:
-        statement.recover(error, count)
+        statement.recover(error, len(result) if isinstance(result, list) else result)
     return result
+
+
+def _count_of(result: Any) -> int:
+    """Return how many rows a plain UPDATE changed, from its row count or the rows it returned."""
+    return len(result) if isinstance(result, list) else result or 0
+
+
+def _note_count(statement: CompiledStatement, assigned: Assignment, abilities: Abilities, count: int) -> None:
+    """Note an UPDATE of which only the number of rows is known, if that."""
+    statement.connection.wrote_many(statement.plan, None)
+    statement.done(*([_count_only(statement, assigned, count)] if count else statement.uncounted(abilities)))
 
 
 def _count_only(statement: CompiledStatement, assigned: Assignment, count: int) -> CapturedWrite:

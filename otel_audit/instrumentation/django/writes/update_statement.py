@@ -7,11 +7,12 @@ from typing import Any, NamedTuple
 
 from msgspec import UNSET
 
+from otel_audit.capture.abilities import Abilities
 from otel_audit.capture.writes import CapturedWrite
 from otel_audit.instrumentation.django.plan import ModelFieldPlan, ModelPlan
 from otel_audit.instrumentation.django.stored import Prepared, is_expression
 from otel_audit.instrumentation.django.writes.sql import Returned, joined_update, update_returning
-from otel_audit.instrumentation.django.writes.state import Capture, CompiledStatement
+from otel_audit.instrumentation.django.writes.state import Capture, CompiledStatement, Plain
 from otel_audit.values import ATOMS
 
 
@@ -131,8 +132,11 @@ def run_joined(
     capture: Capture,
     update: Update,
     assigned: Assignment,
+    abilities: Abilities,
     intent: Callable[[CompiledStatement], CapturedWrite],
     note: Callable[[CompiledStatement, Returned, Sequence[ModelFieldPlan]], None],
+    *,
+    measured: bool = False,
 ) -> Any:
     """Run the UPDATE as one rewritten statement; ``NotImplemented``, with nothing run, if it cannot be.
 
@@ -140,8 +144,11 @@ def run_joined(
         capture: what captures.
         update: the UPDATE as Django made it.
         assigned: what it assigns.
+        abilities: what the table lets us ask.
         intent: gives what is about to be written, for autocommit.
-        note: notes what came back: keys, old values of the assigned fields, then values of the named ones.
+        note: notes what came back: keys, old values of the assigned fields, then values of the named ones;
+            no rows where the database refused ours and the plain statement ran.
+        measured: values larger than ``max_bulk_bytes`` are not fetched.
     """
     from django.core.exceptions import EmptyResultSet
 
@@ -156,10 +163,28 @@ def run_joined(
     if rewritten is None:
         return NotImplemented
     statement = CompiledStatement(capture, compiler, plan, "update")
+
+    def ours() -> Returned:
+        return update_returning(
+            compiler, plan, capture.config, rewritten, old, new, measured=measured and not update.returning
+        )
+
     returned = statement.run(
-        lambda: update_returning(compiler, plan, capture.config, rewritten, old, new),
-        lambda: intent(statement),
+        lambda: statement.attempt(abilities, ours) or Plain(update.run()), lambda: intent(statement)
     )
+    if type(returned) is Plain:
+        result = returned.result
+        count = len(result) if isinstance(result, list) else result or 0
+        try:
+            if count:
+                note(statement, Returned(None, count, "count"), ())
+            else:
+                column = compiler.query.values[0][0].column
+                abilities = capture.abilities(compiler.connection, plan, "update", column)
+                statement.done(*statement.uncounted(abilities))
+        except Exception as error:
+            statement.recover(error, count)
+        return result
     rows = returning_rows(update, new, returned, len(plan.keys) + len(old))
     try:
         note(statement, returned, new)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
+import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -38,7 +39,7 @@ class WriteCapture:
         self.suppressed = suppressing(self.capture.thread)
         self.migrates = migrating(self.capture.thread, "forwards")
         self.migrates_back = migrating(self.capture.thread, "backwards")
-        self._hooked: list[tuple[Any, Any]] = []
+        self._hooked: weakref.WeakSet[Any] = weakref.WeakSet()
         self._later = AppliedPatches()
         self._seen: set[str] = set()
 
@@ -243,7 +244,7 @@ class WriteCapture:
                 self._hook(model)
 
     def stop(self) -> None:
-        """Take the hooks back, last first."""
+        """Take the hooks back."""
         from django.db.backends.signals import connection_created
         from django.db.models.signals import class_prepared
 
@@ -252,7 +253,11 @@ class WriteCapture:
         self._later.undo()
         self._seen.clear()
         while self._hooked:
-            model, previous = self._hooked.pop()
+            model = self._hooked.pop()
+            hook = getattr(vars(model).get("from_db"), "__func__", None)
+            previous = getattr(hook, "otel_audit_previous", None)
+            if previous is None:  # somebody else has put something in its place since
+                continue
             if previous is _ABSENT:
                 del model.from_db
             else:
@@ -318,8 +323,10 @@ class WriteCapture:
         if VERSION >= (6, 1) and not _takes_options(model.from_db):
             hook = _without_options(from_db)
         hook.otel_audit = True  # type: ignore[attr-defined]
+        # On the class, as is the hook: kept here, an override would keep its class alive.
+        hook.otel_audit_previous = previous  # type: ignore[attr-defined]
         model.from_db = classmethod(hook)
-        self._hooked.append((model, previous))
+        self._hooked.add(model)
 
 
 def _uncaptured(thread: ThreadState, plan: Any, run: Callable[[], Any]) -> Any:
