@@ -17,6 +17,7 @@ from opentelemetry.sdk.trace import SpanProcessor
 from opentelemetry.trace import Span
 
 from otel_audit.context import AuditContext, current_context
+from otel_audit.interruptions import faults
 from otel_audit.record import ANONYMOUS, UNKNOWN
 from otel_audit.semconv import ACTOR_ID, REQUEST_ID
 
@@ -35,7 +36,7 @@ def known() -> dict[str, str]:
 def _values(context: AuditContext) -> dict[str, str]:
     try:
         actor, request = context.who()
-    except Exception:
+    except faults():
         # Spans and outgoing calls are the application's: whatever a scope does, they go on.
         _logger.exception("The current work cannot say who does it")
         return {}

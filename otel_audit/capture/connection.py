@@ -16,6 +16,7 @@ from otel_audit.capture.freshness import COMMITTED, Epoch, Mark, OneConnection, 
 from otel_audit.capture.transaction_buffer import Pending
 from otel_audit.capture.transaction_sql import Effect
 from otel_audit.errors import AuditError
+from otel_audit.interruptions import faults
 from otel_audit.record import Database, Outcome
 
 if TYPE_CHECKING:
@@ -139,7 +140,7 @@ class Connection:
             tell(sid)
         except AuditError:
             raise
-        except Exception as error:
+        except faults() as error:
             self.failures.report(place, error)
 
     # --- its end ---------------------------------------------------------------------------------
@@ -151,7 +152,7 @@ class Connection:
         except AuditError:
             self.abandon()
             raise
-        except Exception as error:
+        except faults() as error:
             self.failures.report("before_commit", error)
 
     def committed(self) -> None:
@@ -182,7 +183,7 @@ class Connection:
             settle()  # an empty buffer may still hold savepoint marks
         except AuditError:
             raise
-        except Exception as fault:
+        except faults() as fault:
             self.failures.report(place, fault, lost=pending)
         finally:
             self.error = ""

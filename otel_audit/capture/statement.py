@@ -15,6 +15,7 @@ from otel_audit.capture.connection import Connection
 from otel_audit.capture.plan import TablePlan, Verb
 from otel_audit.capture.writes import CapturedWrite, NoWrite
 from otel_audit.errors import AuditError
+from otel_audit.interruptions import faults
 
 
 class Statement:
@@ -50,7 +51,7 @@ class Statement:
             self._handle = self.connection.buffer.intend_now(self._intent)
         except AuditError:
             raise
-        except Exception as error:
+        except faults() as error:
             self.connection.failures.report("intend", error)
 
     def ran(self) -> None:
@@ -84,7 +85,7 @@ class Statement:
             self.done(write)
         except AuditError:
             raise
-        except Exception as fault:
+        except faults() as fault:
             failures.report(f"{self.verb}, again", fault, lost=1)
 
     def _settle(self, writes: tuple[CapturedWrite, ...]) -> None:
@@ -99,7 +100,7 @@ class Statement:
                 buffer.settle_now(None, write, "success")
         except AuditError:
             raise
-        except Exception as error:
+        except faults() as error:
             self.connection.failures.report("settle", error, lost=len(writes))
 
     def failed(
@@ -127,7 +128,7 @@ class Statement:
             elif sent:
                 # Something after the statement raised; what was written shares the fate of the transaction.
                 connection.add(write)
-        except Exception as fault:
+        except faults() as fault:
             connection.failures.note("failed statement", fault)
 
     def _failed_in_autocommit(self, write: CapturedWrite, *, sent: bool, refused: bool) -> None:

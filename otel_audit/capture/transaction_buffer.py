@@ -13,6 +13,7 @@ from typing import Protocol
 import msgspec
 
 from otel_audit.context import Moment
+from otel_audit.interruptions import faults
 from otel_audit.pipeline import provider
 from otel_audit.pipeline.logger import AuditLogger
 from otel_audit.pipeline.span_event import MAX_EVENTS
@@ -285,7 +286,7 @@ def _build(
         try:
             at = pending.moment
             built.extend((record, at) for record in pending.build(logger, outcome, transaction))
-        except Exception as error:
+        except faults() as error:
             logger.failed(f"a captured change ({type(pending).__name__})", error, may_raise=may_raise)
     return built
 
@@ -294,6 +295,6 @@ def _undo(pendings: list[Pending], logger: AuditLogger | None) -> None:
     for pending in reversed(pendings):
         try:
             pending.undo()
-        except Exception as error:
+        except faults() as error:
             if logger is not None:
                 logger.failed(f"taking back {type(pending).__name__}", error, may_raise=False)

@@ -18,6 +18,7 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.sdk.util import BoundedList
 from opentelemetry.trace import Link, Status
 
+from otel_audit.interruptions import faults
 from otel_audit.redaction.redactor import Redactor
 from otel_audit.semconv import RECORD_ID
 
@@ -188,7 +189,7 @@ class RedactingSpanExporter(SpanExporter):
     def _redacted(self, span: ReadableSpan) -> ReadableSpan:
         try:
             return self._redact(span)
-        except Exception:
+        except faults():
             _logger.exception("A span could not be redacted and is exported without its content")
             return ReadableSpan(
                 name="redaction failed",

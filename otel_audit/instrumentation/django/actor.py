@@ -21,6 +21,7 @@ from django.conf import settings
 from django.http import HttpRequest
 from django.utils.functional import LazyObject, empty
 
+from otel_audit.interruptions import faults
 from otel_audit.record import UNKNOWN, Actor
 from otel_audit.values import text
 
@@ -42,7 +43,7 @@ def request_actor(request: HttpRequest, user: Any) -> Actor:
         if user is not None:
             return user_actor(user) or _session_actor(request) or UNKNOWN_ACTOR
         return _session_actor(request) or (UNKNOWN_ACTOR if _unread_session(request) else ANONYMOUS_ACTOR)
-    except Exception:  # user models, proxies and session backends of others may do anything
+    except faults():  # user models, proxies and session backends of others may do anything
         _logger.debug("cannot say who makes the request", exc_info=True)
         return UNKNOWN_ACTOR
 

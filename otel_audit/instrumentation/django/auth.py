@@ -12,6 +12,7 @@ from django.http import HttpRequest
 from otel_audit.context import AuditContext, current_context, enter_context, leave_scope
 from otel_audit.instrumentation.django.actor import ANONYMOUS_ACTOR, UNKNOWN_ACTOR, unwrapped, user_actor
 from otel_audit.instrumentation.django.middleware import RequestCapture, request_scope
+from otel_audit.interruptions import faults
 from otel_audit.pipeline.logger import AuditLogger
 from otel_audit.record import UNKNOWN, Actor, Outcome, Target
 from otel_audit.values import text
@@ -126,7 +127,7 @@ def attempted_name(credentials: Mapping[str, Any]) -> str:
         from django.contrib.auth import get_user_model
 
         fields = [str(get_user_model().USERNAME_FIELD)]
-    except Exception:  # authentication without a user model
+    except faults():  # authentication without a user model
         fields = []
     for field in (*fields, "username", "email"):
         name = credentials.get(field)

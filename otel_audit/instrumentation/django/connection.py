@@ -14,6 +14,7 @@ from otel_audit.capture import dbapi
 from otel_audit.capture.connection import Connection
 from otel_audit.capture.freshness import Epoch
 from otel_audit.capture.transaction_sql import ORDINARY, effect_of, is_ordinary
+from otel_audit.interruptions import faults
 
 if TYPE_CHECKING:
     from otel_audit.capture.state import CaptureState
@@ -66,7 +67,7 @@ class DjangoConnection(Connection):
             django._rollback()
             django.needs_rollback = False
             django.run_on_commit = []
-        except Exception:
+        except faults():
             django.close()
         self.rolled_back("otel_audit.errors.SpoolError")
 

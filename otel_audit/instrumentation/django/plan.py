@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from otel_audit.capture.dbapi import dialect
 from otel_audit.capture.plan import FieldPlan, TablePlan
 from otel_audit.capture.policy import Policy, TableSettings
+from otel_audit.interruptions import faults
 from otel_audit.values import Encoded, freeze
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ class ModelFieldPlan(FieldPlan):
             return value
         try:
             return freeze(self._convert(value))
-        except Exception:  # to_python of an unusual value raises what it likes
+        except faults():  # to_python of an unusual value raises what it likes
             return value
 
 
@@ -114,7 +115,7 @@ def _value_field(field: Any) -> Any:
     while field.remote_field is not None and seen < 16:
         try:
             field = field.target_field
-        except Exception:  # a relation to a model that is not there (yet), or with several columns
+        except faults():  # a relation to a model that is not there (yet), or with several columns
             break
         seen += 1
     return field

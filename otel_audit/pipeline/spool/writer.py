@@ -21,6 +21,7 @@ import msgspec
 from otel_audit import forks
 from otel_audit.config.model import SpoolConfig
 from otel_audit.errors import SpoolError
+from otel_audit.interruptions import interrupts
 from otel_audit.pipeline.health import Health
 from otel_audit.pipeline.spool import directory as layout
 from otel_audit.pipeline.spool import frames, tips
@@ -243,6 +244,8 @@ class SpoolWriter:
             with self._mutex:
                 total = self._write_once(data, settles)
         except OSError as error:
+            if interrupts(error):  # a handler of SIGALRM may well raise TimeoutError
+                raise
             total = self._write_patiently(data, error, wait=wait, settles=settles)
         if self.health.spool_error:
             self.health.spool_recovered()
@@ -383,6 +386,8 @@ class SpoolWriter:
                 with self._mutex:
                     return self._write_once(data, settles)
             except OSError as again:
+                if interrupts(again):
+                    raise
                 error = again
         self._no_wait_before = time.monotonic() + _WAIT_AT_MOST_EVERY
         reason = f"spool directory {self.directory}: {error.strerror or error}"

@@ -18,6 +18,7 @@ from otel_audit.instrumentation.django.writes.sql import (
     select_matching,
 )
 from otel_audit.instrumentation.django.writes.state import Capture, CompiledStatement, in_transaction
+from otel_audit.interruptions import faults
 
 _FORBIDDEN = (1142, 1143)
 """MariaDB: the role may not SELECT from the table, or one of its columns."""
@@ -46,14 +47,14 @@ def delete(capture: Capture, plan: ModelPlan, compiler: Any, run: Callable[[], A
         return in_transaction(connection, lambda: _select_first(capture, plan, compiler, run))
     try:
         returned = statement.run(lambda: delete_returning(compiler, plan, capture.config, sql, params))
-    except Exception as error:
+    except faults() as error:
         if not _forbidden(connection, error):
             raise
         capture.tables.forbid(connection, plan.table)
         return delete(capture, plan, compiler, run, result_type)
     try:
         _note(capture, statement, returned)
-    except Exception as error:
+    except faults() as error:
         statement.recover(error, returned.count)
     return returned.count if result_type == ROW_COUNT else None
 
@@ -70,7 +71,7 @@ def _select_first(capture: Capture, plan: ModelPlan, compiler: Any, run: Callabl
         if found.rows is None:
             found = Returned(None, count, "count")
         _note(capture, statement, found, more=count - found.count)
-    except Exception as error:
+    except faults() as error:
         statement.recover(error, result)
     return result
 

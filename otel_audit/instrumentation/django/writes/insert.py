@@ -19,6 +19,7 @@ from otel_audit.instrumentation.django.loaded import STATE_KEY, Loaded, put_back
 from otel_audit.instrumentation.django.plan import ModelFieldPlan, ModelPlan
 from otel_audit.instrumentation.django.writes.sql import columns_of, converted, select_rows
 from otel_audit.instrumentation.django.writes.state import Capture, CompiledStatement
+from otel_audit.interruptions import faults
 from otel_audit.values import ATOMS, freeze
 
 _OBJECTS_PER_QUERY = 200
@@ -40,7 +41,7 @@ def insert(
             _note_one(capture, statement, objects[0], returned, result)
         else:
             _note_many(capture, statement, objects, returned, result)
-    except Exception as error:
+    except faults() as error:
         statement.recover(error, len(objects))
     return result
 
@@ -180,7 +181,7 @@ def _upsert(
     plans, rows, inserted = statement.run(lambda: _returning_all(compiler, plan))
     try:
         _note_upsert(capture, statement, plans, rows, inserted, before, updates=not ignores)
-    except Exception as error:
+    except faults() as error:
         statement.recover(error)
     if not returning_fields:
         return []

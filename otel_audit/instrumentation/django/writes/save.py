@@ -29,6 +29,7 @@ from otel_audit.instrumentation.django.writes.update_statement import (
     difference,
     run_joined,
 )
+from otel_audit.interruptions import faults
 from otel_audit.record import OldValues
 from otel_audit.values import freeze, same
 
@@ -84,7 +85,7 @@ def save(capture: Capture, update: Update, instance: Any, key: Any) -> Any:
             return result
         note = None if nothing else write
         _note_save(capture, statement, instance, key, written, row, assigned.expressions, note)
-    except Exception as error:
+    except faults() as error:
         statement.recover(error, 1)
     return result
 
@@ -133,7 +134,7 @@ def _save_asking(
             now = capture.tables.select_row(compiler, plan, key, assigned.expressions, lock=False)
             after = {field: freeze(value) for field, value in (now or {}).items()}
         _note_asked(capture, statement, instance, key, assigned, row, before, after, certain)
-    except Exception as error:
+    except faults() as error:
         reraise_database_error(error, statement)
         statement.recover(error, 1)
     return result

@@ -18,6 +18,7 @@ from otel_audit.instrumentation.django.connection import DjangoConnection
 from otel_audit.instrumentation.django.loaded import STATE_KEY, Loaded, Saving, put_back
 from otel_audit.instrumentation.django.plan import ModelFieldPlan, ModelPlan
 from otel_audit.instrumentation.django.writes.state import Capture, CompiledStatement
+from otel_audit.interruptions import faults
 from otel_audit.values import ATOMS, freeze, same
 
 
@@ -52,7 +53,7 @@ def save_quickly(
     """Run the UPDATE of a common save and note it; ``NotImplemented`` if it is not one, and nothing ran."""
     try:
         prepared = _prepare(capture, plan, compiler, saving)
-    except Exception:  # whatever it is, the long way says so
+    except faults():  # whatever it is, the long way says so
         prepared = None
     if prepared is None:
         return NotImplemented
@@ -79,7 +80,7 @@ def save_quickly(
             statement.done()
     except AuditError:
         raise
-    except Exception as error:
+    except faults() as error:
         (statement or CompiledStatement(capture, compiler, plan, "update")).recover(error, 1)
     return result
 

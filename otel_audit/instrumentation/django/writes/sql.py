@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 from otel_audit.capture.bulk import ReturnedRows
 from otel_audit.config.model import CaptureSection
 from otel_audit.instrumentation.django.plan import ModelFieldPlan, ModelPlan
+from otel_audit.interruptions import faults
 from otel_audit.record import Completeness
 
 _CHUNK: Final = 2000
@@ -43,7 +44,7 @@ class Tables:
         """Ask ``table`` for its abilities; the connection is open."""
         try:
             known = self._known[connection.alias, table] = _ask(connection, table)
-        except Exception:  # an aborted transaction, a foreign driver: ask again next time
+        except faults():  # an aborted transaction, a foreign driver: ask again next time
             return Abilities(False, False, False)
         return known
 

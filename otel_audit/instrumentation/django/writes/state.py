@@ -17,6 +17,7 @@ from otel_audit.instrumentation.django.connection import DjangoConnection, Trans
 from otel_audit.instrumentation.django.loaded import ThreadState
 from otel_audit.instrumentation.django.plan import NOT_AUDITED, ModelPlan, ModelPolicy
 from otel_audit.instrumentation.django.writes.sql import Abilities, Tables, take_write_lock
+from otel_audit.interruptions import faults
 from otel_audit.record import Database
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class Capture(CaptureState):
             concrete = model._meta.concrete_model
             try:
                 found = ModelPlan(concrete, self.policy.of(concrete), vendor)
-            except Exception as error:
+            except faults() as error:
                 self.failures.report(f"model {model.__name__}", error, lost=1)
                 return NOT_AUDITED
             # Models of migrations and tests are classes made anew each time.
@@ -140,7 +141,7 @@ class CompiledStatement(Statement):
     def _intended(self, intent: Callable[[], CapturedWrite] | None) -> CapturedWrite | None:
         try:
             return self._intent or (intent() if intent is not None else None)
-        except Exception as fault:
+        except faults() as fault:
             self.capture.failures.note("intend", fault)
             return None
 
@@ -182,7 +183,7 @@ def guarded(
     runs = thread.runs
     try:
         return captured()
-    except Exception as error:
+    except faults() as error:
         if thread.runs != runs or isinstance(error, AuditError):
             raise
         connection = compiler.connection

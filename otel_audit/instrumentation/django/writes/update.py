@@ -28,6 +28,7 @@ from otel_audit.instrumentation.django.writes.update_statement import (
     assignment,
     run_joined,
 )
+from otel_audit.interruptions import faults
 
 
 def update_rows(capture: Capture, update: Update) -> Any:
@@ -65,7 +66,7 @@ def _update_selecting(capture: Capture, update: Update, assigned: Assignment) ->
         if returned.rows is None:
             returned = Returned(None, count, "count")
         _note_rows(capture, statement, assigned, returned, known, more=count - returned.count)
-    except Exception as error:
+    except faults() as error:
         reraise_database_error(error, statement)
         statement.recover(error, result)
     return result
@@ -131,7 +132,7 @@ def _update_counting(capture: Capture, update: Update, assigned: Assignment) -> 
     try:
         statement.connection.wrote_many(update.plan, None)
         statement.done(*([_count_only(statement, assigned, count)] if count else []))
-    except Exception as error:
+    except faults() as error:
         statement.recover(error, count)
     return result
 

@@ -11,6 +11,7 @@ from otel_audit.capture.writes import CapturedWrite
 from otel_audit.instrumentation.django.plan import ModelFieldPlan, ModelPlan
 from otel_audit.instrumentation.django.writes.sql import Returned, joined_update, update_returning
 from otel_audit.instrumentation.django.writes.state import Capture, CompiledStatement
+from otel_audit.interruptions import faults
 from otel_audit.values import ATOMS, freeze, same
 
 
@@ -122,6 +123,6 @@ def run_joined(
     rows = returning_rows(update, new, returned, len(plan.keys) + len(old))
     try:
         note(statement, returned, new)
-    except Exception as error:
+    except faults() as error:
         statement.recover(error, returned.count)
     return update.result(returned.count, rows)

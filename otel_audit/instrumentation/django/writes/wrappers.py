@@ -14,6 +14,7 @@ from otel_audit.instrumentation.django.loaded import STATE_KEY, Loaded, Saving
 from otel_audit.instrumentation.django.writes import delete, insert, update
 from otel_audit.instrumentation.django.writes.save_fast_path import save_quickly
 from otel_audit.instrumentation.django.writes.state import Capture, guarded, suppressing
+from otel_audit.interruptions import faults
 from otel_audit.values import ATOMS, freeze
 
 if TYPE_CHECKING:
@@ -185,7 +186,7 @@ class WriteCapture:
                 thread.loaded = outer
             try:
                 _refreshed(instance, loaded)
-            except Exception as error:
+            except faults() as error:
                 capture.failures.note("refresh_from_db", error)
             return result
 
@@ -218,7 +219,7 @@ class WriteCapture:
     def _prepared(self, sender: Any, **kwargs: Any) -> None:
         try:
             self._hook(sender)
-        except Exception as error:
+        except faults() as error:
             self.capture.failures.note("class_prepared", error)
 
     def _hook(self, model: Any) -> None:
@@ -248,7 +249,7 @@ class WriteCapture:
                 instance._state.__dict__[STATE_KEY] = loaded
                 if thread.loaded is not None:
                     thread.loaded.append(loaded)
-            except Exception as error:
+            except faults() as error:
                 capture.failures.note("from_db", error)
             return instance
 
