@@ -10,11 +10,13 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from msgspec import UNSET
+
 from otel_audit.capture import dbapi
 from otel_audit.capture.connection import Connection
 from otel_audit.capture.freshness import Epoch
 from otel_audit.capture.transaction_sql import ORDINARY, effect_of, is_ordinary
-from otel_audit.interruptions import faults
+from otel_audit.interruptions import faults, interrupts
 
 if TYPE_CHECKING:
     from otel_audit.capture.state import CaptureState
@@ -107,27 +109,25 @@ class Transactions:
             state: DjangoConnection | None = connection.__dict__.get(_STATE)
             if state is None or connection.in_atomic_block:
                 return original(connection)
-            if not state.pending:
-                result = original(connection)
-                state.committed()
-                return result
-            if dbapi.transaction_aborted(state.system, connection.connection):
+            pending = state.pending
+            if pending and dbapi.transaction_aborted(state.system, connection.connection):
                 # PostgreSQL answers COMMIT of an aborted transaction with ROLLBACK, and no error.
-                result = original(connection)
-                state.rolled_back()
-                return result
-            if dbapi.transaction_open(state.system, connection.connection) is False:
+                return state.then(lambda: original(connection), state.rolled_back)
+            if pending and dbapi.transaction_open(state.system, connection.connection) is False:
                 # Ended by a statement nobody saw; whether by COMMIT or ROLLBACK cannot be told.
                 state.unknown()
                 return original(connection)
-            state.before_commit()
+            result: Any = UNSET
             try:
+                if pending:
+                    state.before_commit()
                 result = original(connection)
+                state.committed()
+                return result
             except BaseException as error:
-                state.failed_commit(error, refused=state.is_answer(error))
+                if pending:
+                    state.commit_raised(error, returned=result is not UNSET)
                 raise
-            state.committed()
-            return result
 
         return commit  # type: ignore[return-value]
 
@@ -136,6 +136,9 @@ class Transactions:
 
         @functools.wraps(original)
         def rollback(connection: Any) -> Any:
+            state: DjangoConnection | None = connection.__dict__.get(_STATE)
+            if state is not None:
+                return state.then(lambda: original(connection), state.rolled_back)
             result = original(connection)
             self._rolled_back(connection)
             return result
@@ -173,9 +176,10 @@ class Transactions:
 
         @functools.wraps(original)
         def savepoint_rollback(connection: Any, sid: Any) -> Any:
-            result = self._internally(original, connection, sid)
-            self.state(connection).rollback_to(sid)
-            return result
+            state = self.state(connection)
+            return state.then(
+                lambda: self._internally(original, connection, sid), lambda: state.rollback_to(sid)
+            )
 
         return savepoint_rollback  # type: ignore[return-value]
 
@@ -184,15 +188,18 @@ class Transactions:
 
         @functools.wraps(original)
         def savepoint_commit(connection: Any, sid: Any) -> Any:
-            result = self._internally(original, connection, sid)
             state = self.state(connection)
-            state.release(sid)
-            # With autocommit off and no BEGIN yet, SQLite's savepoint was the transaction.
-            if state.pending and (
-                (state.dialect.one_writer and state.is_open() is False) or only_testcase_blocks(connection)
-            ):
-                state.settle()
-            return result
+
+            def released() -> None:
+                state.release(sid)
+                # With autocommit off and no BEGIN yet, SQLite's savepoint was the transaction.
+                if state.pending and (
+                    (state.dialect.one_writer and state.is_open() is False)
+                    or only_testcase_blocks(connection)
+                ):
+                    state.settle()
+
+            return state.then(lambda: self._internally(original, connection, sid), released)
 
         return savepoint_commit  # type: ignore[return-value]
 
@@ -201,49 +208,72 @@ class Transactions:
 
         @functools.wraps(original)
         def set_autocommit(connection: Any, autocommit: bool, *args: Any, **kwargs: Any) -> Any:
-            state: DjangoConnection | None = connection.__dict__.get(_STATE)
-            commits = autocommit and state is not None and state.pending and not connection.in_atomic_block
-            if commits:
-                assert state is not None
-                state.before_commit()
-            self.thread.internal += 1
             try:
-                result = original(connection, autocommit, *args, **kwargs)
+                if autocommit:
+                    return self._end_by_autocommit(original, connection, *args, **kwargs)
+                return self._begin_by_autocommit(original, connection, *args, **kwargs)
             except BaseException as error:
-                if commits:
-                    assert state is not None
-                    state.failed_commit(error, refused=state.is_answer(error))
+                # atomic() does not expect it: it would leave the connection without autocommit.
+                if autocommit and interrupts(error) and not connection.autocommit:
+                    self._end_by_autocommit(original, connection)
                 raise
-            finally:
-                self.thread.internal -= 1
-            if commits:
-                assert state is not None
-                state.committed()
-            return result
 
         return set_autocommit  # type: ignore[return-value]
 
+    def _end_by_autocommit(self, original: Any, connection: Any, *args: Any, **kwargs: Any) -> Any:
+        state: DjangoConnection | None = connection.__dict__.get(_STATE)
+        if state is None or not state.pending or connection.in_atomic_block:
+            return self._internally(original, connection, True, *args, **kwargs)
+        try:
+            state.before_commit()
+            result = self._internally(original, connection, True, *args, **kwargs)
+            state.committed()
+            return result
+        except BaseException as error:
+            state.commit_raised(error, returned=connection.autocommit)
+            raise
+
+    def _begin_by_autocommit(self, original: Any, connection: Any, *args: Any, **kwargs: Any) -> Any:
+        before = connection.autocommit
+        try:
+            return self._internally(original, connection, False, *args, **kwargs)
+        except BaseException as error:
+            interrupted = interrupts(error) and not connection.in_atomic_block
+            if interrupted and before and not connection.autocommit:
+                self._internally(original, connection, True)
+            raise
+
     def leave_atomic(self, original: _F) -> _F:
         """Wrap ``Atomic.__exit__``."""
+        from django.db.transaction import get_connection
 
         @functools.wraps(original)
         def leave(block: Any, exc_type: Any, exc_value: Any, traceback: Any) -> Any:
-            from django.db.transaction import get_connection
-
-            connection = get_connection(block.using)
-            state: DjangoConnection | None = connection.__dict__.get(_STATE)
-            if state is None:
-                return original(block, exc_type, exc_value, traceback)
-            if exc_type is not None:
-                state.error = exc_type.__qualname__
-            elif connection.needs_rollback and connection.rollback_exc is not None:
-                state.error = type(connection.rollback_exc).__qualname__
             try:
-                return original(block, exc_type, exc_value, traceback)
-            finally:
-                state.error = ""
-                if state.pending and not connection.needs_rollback and only_testcase_blocks(connection):
-                    state.settle()
+                connection = get_connection(block.using)
+                state: DjangoConnection | None = connection.__dict__.get(_STATE)
+                ends = connection.commit_on_exit and len(connection.atomic_blocks) == 1
+                if state is None:
+                    return original(block, exc_type, exc_value, traceback)
+                try:
+                    if exc_type is not None:
+                        state.error = exc_type.__qualname__
+                    elif connection.needs_rollback and connection.rollback_exc is not None:
+                        state.error = type(connection.rollback_exc).__qualname__
+                    return original(block, exc_type, exc_value, traceback)
+                finally:
+                    state.error = ""
+                    if state.pending and not connection.needs_rollback and only_testcase_blocks(connection):
+                        state.settle()
+            except BaseException as error:
+                if interrupts(error):
+                    connection = get_connection(block.using)
+                    if block in connection.atomic_blocks[-1:]:  # it was not left yet
+                        original(block, type(error), error, error.__traceback__)
+                    elif ends and not connection.in_atomic_block and not connection.autocommit:
+                        _leave_no_transaction(connection)
+                    self.state(connection).error = ""
+                raise
 
         return leave  # type: ignore[return-value]
 
@@ -269,16 +299,20 @@ class Transactions:
             return original(cursor, sql, *args)
         if effect.kind == "commit":
             return self.state(cursor.db).commit(lambda: original(cursor, sql, *args), chained=effect.chained)
-        result = original(cursor, sql, *args)
-        self.state(cursor.db).apply(effect)
-        return result
+        state = self.state(cursor.db)
+        return state.then(lambda: original(cursor, sql, *args), lambda: state.apply(effect))
 
-    def _internally(self, original: Callable[..., Any], *args: Any) -> Any:
-        self.thread.internal += 1
+    def _internally(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        thread = self.thread
+        outer = thread.internal
         try:
-            return original(*args)
-        finally:
-            self.thread.internal -= 1
+            try:
+                thread.internal = outer + 1
+                return original(*args, **kwargs)
+            finally:
+                thread.internal = outer
+        finally:  # once more: an interruption may come between any two lines
+            thread.internal = outer
 
     def _rolled_back(self, connection: Any) -> None:
         state: DjangoConnection | None = connection.__dict__.get(_STATE)
@@ -286,6 +320,15 @@ class Transactions:
             self.thread.epoch = Epoch()
         else:
             state.rolled_back()
+
+
+def _leave_no_transaction(connection: Any) -> None:
+    """End what an interrupted COMMIT has left open, before the next statements get into it."""
+    try:
+        connection.rollback()
+        connection.set_autocommit(True)
+    except faults():
+        connection.close()
 
 
 def only_testcase_blocks(connection: Any) -> bool:

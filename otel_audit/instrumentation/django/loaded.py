@@ -7,11 +7,14 @@ decided by :class:`~otel_audit.capture.freshness.Freshness`, and that the instan
 from __future__ import annotations
 
 import threading
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
 from otel_audit.capture.freshness import Epoch
+
+if TYPE_CHECKING:
+    from otel_audit.capture.statement import Statement
 
 STATE_KEY: Final = "_otel_audit"
 """Where a :class:`Loaded` stands in ``instance._state``."""
@@ -34,7 +37,8 @@ class ThreadState(threading.local):
     """What one thread is doing; a thread reads and writes through connections of its own, so it is a reader.
 
     ``saving`` is the instance whose UPDATE comes next, ``loaded`` collects what
-    ``refresh_from_db`` loads, ``internal`` counts blocks of Django's own transaction handling, ``suppressed``
+    ``refresh_from_db`` loads, ``statement`` is the captured statement that is running or being noted,
+    ``internal`` counts blocks of Django's own transaction handling, ``suppressed``
     blocks in which nothing is captured, ``executed`` statements sent,
     ``runs`` captured ones.
     """
@@ -44,6 +48,7 @@ class ThreadState(threading.local):
         self.identity = object()
         self.saving: Saving | None = None
         self.loaded: list[Loaded] | None = None
+        self.statement: Statement | None = None
         self.executed = 0
         self.runs = 0
         self.internal = 0

@@ -129,22 +129,27 @@ class SpoolWriter:
             SpoolError: they were not written.
         """
         forks.check()
-        with self._mutex:
-            self._handle += 1
-            handle = self._handle
-            self._open[handle] = len(payloads)
+        handle = 0
         try:
+            with self._mutex:
+                handle = self._handle = self._handle + 1
+                self._open[handle] = len(payloads)
             chunks = frames.intent(frames.INTENT, handle, payloads)
             self._write(chunks[0] if len(chunks) == 1 else b"".join(chunks))
-        except BaseException:
+            return handle
+        except SpoolError:
             self._open.pop(handle, None)
             raise
-        return handle
+        except BaseException:  # it may be written, and nobody will settle it
+            with suppress(SpoolError):
+                self.settle(handle, "failure", [])
+            raise
 
     def settle(self, handle: int, outcome: Outcome, payloads: Sequence[bytes] | None = None) -> None:
         """Write the marker of an intent; ``payloads``: ship these instead of what was intended.
 
-        A marker that cannot be written is kept and written before anything else once there is room.
+        A marker that cannot be written is kept and written before anything else once there is room. An intent
+        is settled once: to call this again after an interruption is safe.
 
         Raises:
             SpoolError: it could not be written yet.
@@ -157,7 +162,6 @@ class SpoolWriter:
         if payloads is not None:
             count = len(payloads)
             data = b"".join([*frames.intent(frames.REPLACEMENT, handle, payloads), data])
-        self.health.emitted += count
         try:
             self._write(data, settles=handle)
         except SpoolError:
@@ -165,6 +169,9 @@ class SpoolWriter:
                 self._deferred.append(data)
                 self._open.pop(handle, None)
             raise
+        finally:
+            if handle not in self._open:
+                self.health.emitted += count
 
     def write_deferred(self) -> None:
         """Write markers that had to wait; quiet if there is still no room."""
@@ -265,18 +272,39 @@ class SpoolWriter:
         size = len(data)
         if size + _HEADER_ROOM > self._room:
             self._find_room(size + _HEADER_ROOM)
-        if self._descriptor < 0 or (self._offset and self._offset + size > self._segment_bytes):
-            self._open_segment(data)
-        else:
-            self._write_bytes(self._descriptor, data, self._offset)
-            self._offset += size
-        self._room -= size
-        self._written_total += size
-        self.committed = (self._number, self._offset)
-        if self._deferred:
-            self._deferred.clear()
-        self._open.pop(settles, None)
-        return self._written_total
+        offset, total = self._offset, self._written_total + size
+        try:
+            if self._descriptor < 0 or (offset and offset + size > self._segment_bytes):
+                self._open_segment(data)
+            else:
+                self._write_bytes(self._descriptor, data, offset)
+                self._offset, self.committed = offset + size, (self._number, offset + size)
+            self._written_total, self._room = total, self._room - size
+            if self._deferred:
+                self._deferred.clear()
+            self._open.pop(settles, None)
+        except BaseException as error:
+            # Interrupted: what stands in the file is counted, or nobody would read what comes after it.
+            if interrupts(error) and self._stands(offset, size):
+                self._written_total = total
+                self._deferred.clear()
+                self._open.pop(settles, None)
+            raise
+        return total
+
+    def _stands(self, offset: int, size: int) -> bool:
+        """Say whether a batch interrupted at ``offset`` was written; counted then, else taken away."""
+        if self._descriptor < 0:
+            return False
+        if self._offset != offset:
+            return True
+        end = os.fstat(self._descriptor).st_size
+        if end == offset + size:
+            self._offset, self.committed = end, (self._number, end)
+            return True
+        if end > offset:
+            os.ftruncate(self._descriptor, offset)
+        return False
 
     def _write_bytes(self, descriptor: int, data: bytes, offset: int) -> None:
         """Write all of ``data`` at the end of the file or nothing."""
@@ -309,13 +337,18 @@ class SpoolWriter:
             self._write_bytes(descriptor, header + data, 0)
             if self._fsync:
                 layout.sync_directory(self.lock.path)
-        except OSError:
-            os.close(descriptor)
-            layout.segment_path(self.lock.path, number).unlink(missing_ok=True)
+            end = len(header) + len(data)
+            self._descriptor, self._number, self._offset, self.committed = (
+                descriptor,
+                number,
+                end,
+                (number, end),
+            )
+        except BaseException:
+            if self._descriptor != descriptor:
+                os.close(descriptor)
+                layout.segment_path(self.lock.path, number).unlink(missing_ok=True)
             raise
-        self._descriptor = descriptor
-        self._number = number
-        self._offset = len(header) + len(data)
         self._room -= len(header)
         if self._tip_files:  # named by the header now
             tips.forget(self._tip_files)
@@ -345,10 +378,14 @@ class SpoolWriter:
             layout.sync_directory(self.directory)
 
     def _close_segment(self) -> None:
-        descriptor, self._descriptor = self._descriptor, -1
+        descriptor = self._descriptor
         if descriptor >= 0:
-            self._before, self._offset = self._offset, 0
-            self.committed = (self._number + 1, 0)
+            self._descriptor, self._before, self._offset, self.committed = (
+                -1,
+                self._offset,
+                0,
+                (self._number + 1, 0),
+            )
             try:
                 if self._fsync:
                     self._sync_closing(descriptor)

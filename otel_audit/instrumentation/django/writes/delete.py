@@ -44,7 +44,7 @@ def delete(capture: Capture, plan: ModelPlan, compiler: Any, run: Callable[[], A
         _note(capture, statement, Returned(None, count if type(count) is int else 0, "count"))
         return count
     if not returns:
-        return in_transaction(connection, lambda: _select_first(capture, plan, compiler, run))
+        return in_transaction(capture, connection, lambda: _select_first(capture, plan, compiler, run))
     try:
         returned = statement.run(lambda: delete_returning(compiler, plan, capture.config, sql, params))
     except faults() as error:

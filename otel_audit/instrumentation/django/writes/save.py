@@ -70,7 +70,7 @@ def save(capture: Capture, update: Update, instance: Any, key: Any) -> Any:
                 return result
         elif abilities.select and not (state.adding and not assigned.expressions):
             ask = functools.partial(_save_asking, capture, update, instance, key, assigned, row)
-            return in_transaction(connection, ask) if plan.old_values == "exact" else ask()
+            return in_transaction(capture, connection, ask) if plan.old_values == "exact" else ask()
 
     statement = CompiledStatement(capture, compiler, plan, "update")
     write = RowWrite(

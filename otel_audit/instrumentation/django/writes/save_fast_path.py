@@ -18,7 +18,7 @@ from otel_audit.instrumentation.django.connection import DjangoConnection
 from otel_audit.instrumentation.django.loaded import STATE_KEY, Loaded, Saving, put_back
 from otel_audit.instrumentation.django.plan import ModelFieldPlan, ModelPlan
 from otel_audit.instrumentation.django.writes.state import Capture, CompiledStatement
-from otel_audit.interruptions import faults
+from otel_audit.interruptions import faults, interrupts
 from otel_audit.values import ATOMS, freeze, same
 
 
@@ -60,11 +60,12 @@ def save_quickly(
     write, row, loaded, connection, statement = prepared
     thread = capture.thread
     thread.saving = None
-    if statement is None:
-        result = _run_in_transaction(capture, compiler, plan, write, run)
-    else:
-        result = statement.run(run, lambda: write)
+    result: Any = UNSET
     try:
+        if statement is None:
+            result = _run_in_transaction(capture, compiler, plan, write, run)
+        else:
+            result = statement.run(run, lambda: write)
         if result:
             mark = COMMITTED if statement is not None and statement.immediate else connection.mark
             seq = capture.freshness.wrote(connection.name, plan.table, write.key, mark)
@@ -78,11 +79,28 @@ def save_quickly(
                 connection.add(write)
         elif statement is not None:
             statement.done()
-    except AuditError:
-        raise
-    except faults() as error:
+    except BaseException as error:
+        if statement is not None and statement.result is not UNSET:
+            result = statement.result
+        if result is UNSET or isinstance(error, AuditError):
+            raise
+        if interrupts(error):
+            _finish(prepared, result)
+            raise
         (statement or CompiledStatement(capture, compiler, plan, "update")).recover(error, 1)
+    thread.statement = None
     return result
+
+
+def _finish(save: _Save, result: Any) -> None:
+    """Note a save that ran, where the application's own exception has interrupted us."""
+    connection = save.connection
+    if save.statement is not None:
+        save.statement.finish(1 if result else 0, save.write)
+    elif result:
+        connection.wrote_many(save.write.plan, None)
+        if not connection.buffer.holds(save.write):
+            connection.add(save.write)
 
 
 def _run_in_transaction(

@@ -6,6 +6,8 @@ import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from msgspec import UNSET
+
 from otel_audit.capture import dbapi
 from otel_audit.capture.plan import Verb
 from otel_audit.capture.state import CaptureState
@@ -17,7 +19,7 @@ from otel_audit.instrumentation.django.connection import DjangoConnection, Trans
 from otel_audit.instrumentation.django.loaded import ThreadState
 from otel_audit.instrumentation.django.plan import NOT_AUDITED, ModelPlan, ModelPolicy
 from otel_audit.instrumentation.django.writes.sql import Abilities, Tables, take_write_lock
-from otel_audit.interruptions import faults
+from otel_audit.interruptions import faults, interrupts
 from otel_audit.record import Database
 
 if TYPE_CHECKING:
@@ -108,19 +110,21 @@ class CompiledStatement(Statement):
 
         ``intent`` makes what is known of the statement before it runs; default its table.
         """
-        if self.autocommit:
-            self.begin(self._intended(intent))
         thread = self.capture.thread
-        thread.runs += 1
         executed = thread.executed
+        thread.statement = self
         try:
-            result = execute()
+            if self.autocommit:
+                self.begin(self._intended(intent))
+            thread.runs += 1
+            self.result = execute()
+            if not self.autocommit:
+                self.ran()
+            return self.result
         except BaseException as error:
-            self.raised(error, executed, intent)
+            if self.result is UNSET:
+                self.raised(error, executed, intent)
             raise
-        if not self.autocommit:
-            self.ran()
-        return result
 
     def raised(
         self, error: BaseException, executed: int, intent: Callable[[], CapturedWrite] | None = None
@@ -153,14 +157,34 @@ class CompiledStatement(Statement):
             ours.locked = True
 
 
-def in_transaction(connection: Any, run: Callable[[], Any]) -> Any:
+def in_transaction(capture: Capture, connection: Any, run: Callable[[], Any]) -> Any:
     """Run inside a transaction: one of its own in autocommit, where a lock would hold nothing."""
     from django.db import transaction
 
     if connection.in_atomic_block or not connection.get_autocommit():
         return run()
     with transaction.atomic(using=connection.alias):
-        return run()
+        try:
+            return run()
+        except BaseException as error:
+            if interrupts(error):
+                finish(capture.thread)
+            raise
+
+
+def finish(thread: ThreadState) -> None:
+    """Note the captured statement that ran, where the application's own exception has interrupted us."""
+    statement = thread.statement
+    if statement is not None:
+        statement.finish(_row_count(statement.verb, statement.result))
+
+
+def _row_count(verb: Verb, result: Any) -> int | None:
+    """Return how many rows a statement wrote by what it returned; None if that does not say it."""
+    if verb == "create":  # returns what was asked back, of all rows or none
+        return len(result) or None if isinstance(result, list) else None
+    count = len(result) if isinstance(result, list) else getattr(result, "count", result)
+    return count if type(count) is int else None
 
 
 def guarded(
@@ -180,16 +204,22 @@ def guarded(
     from django.db import Error
 
     thread = capture.thread
-    runs = thread.runs
+    runs, outer = thread.runs, thread.statement
+    thread.statement = None
     try:
         return captured()
-    except faults() as error:
+    except BaseException as error:
+        if interrupts(error):
+            finish(thread)
+            raise
         if thread.runs != runs or isinstance(error, AuditError):
             raise
         connection = compiler.connection
         if isinstance(error, Error) and (connection.in_atomic_block or not connection.autocommit):
             raise
         fault = error
+    finally:
+        thread.statement = outer
     statement = CompiledStatement(capture, compiler, plan, verb)
     result = statement.run(plain)
     statement.recover(fault, len(result) if isinstance(result, list) else result)
@@ -213,11 +243,15 @@ def suppressing(thread: ThreadState) -> Callable[[_F], _F]:
     def wrap(original: _F) -> _F:
         @functools.wraps(original)
         def suppressed(*args: Any, **kwargs: Any) -> Any:
-            thread.suppressed += 1
+            outer = thread.suppressed
             try:
-                return original(*args, **kwargs)
-            finally:
-                thread.suppressed -= 1
+                try:
+                    thread.suppressed = outer + 1
+                    return original(*args, **kwargs)
+                finally:
+                    thread.suppressed = outer
+            finally:  # once more: an interruption may come between any two lines
+                thread.suppressed = outer
 
         return suppressed  # type: ignore[return-value]
 

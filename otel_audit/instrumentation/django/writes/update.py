@@ -49,7 +49,7 @@ def update_rows(capture: Capture, update: Update) -> Any:
         )
         if result is not NotImplemented:
             return result
-    return in_transaction(connection, lambda: _update_selecting(capture, update, assigned))
+    return in_transaction(capture, connection, lambda: _update_selecting(capture, update, assigned))
 
 
 def _update_selecting(capture: Capture, update: Update, assigned: Assignment) -> Any:

@@ -164,10 +164,14 @@ class WriteCapture:
             plan = capture.plan(base_qs.model)
             if not plan.audited:
                 return original(instance, base_qs, using, pk_val, *args, **kwargs)
-            outer, thread.saving = thread.saving, Saving(instance, pk_val, plan.model)
+            outer = thread.saving
             try:
-                return original(instance, base_qs, using, pk_val, *args, **kwargs)
-            finally:
+                try:
+                    thread.saving = Saving(instance, pk_val, plan.model)
+                    return original(instance, base_qs, using, pk_val, *args, **kwargs)
+                finally:
+                    thread.saving = outer
+            finally:  # once more: an interruption may come between any two lines
                 thread.saving = outer
 
         return _do_update  # type: ignore[return-value]
@@ -178,11 +182,15 @@ class WriteCapture:
 
         @functools.wraps(original)
         def refresh_from_db(instance: Any, *args: Any, **kwargs: Any) -> Any:
-            outer, thread.loaded = thread.loaded, []
+            outer = thread.loaded
             try:
-                result = original(instance, *args, **kwargs)
-                loaded = thread.loaded
-            finally:
+                try:
+                    thread.loaded = []
+                    result = original(instance, *args, **kwargs)
+                    loaded = thread.loaded
+                finally:
+                    thread.loaded = outer
+            finally:  # once more: an interruption may come between any two lines
                 thread.loaded = outer
             try:
                 _refreshed(instance, loaded)
