@@ -60,7 +60,7 @@ class Interruption:
 
     def _line(self, frame: FrameType, event: str, arg: object) -> Any:
         # Before Django's own Atomic.__exit__ begins: interrupted there, it would not run without us either.
-        before = frame.f_code.co_name == "leave" and frame.f_lineno == frame.f_code.co_firstlineno + 2
+        before = frame.f_code.co_name == "leave" and frame.f_lineno == frame.f_code.co_firstlineno + 3
         if event == "line" and not before:
             self.lines += 1
             if self.lines - 1 == self.moment:

@@ -73,6 +73,12 @@ class DjangoConnection(Connection):
             django.close()
         self.rolled_back("otel_audit.errors.SpoolError")
 
+    def left_atomic(self) -> None:
+        """Note that an atomic block was left, by its own exception or not."""
+        self.error = ""
+        if self.pending and not self.django.needs_rollback and only_testcase_blocks(self.django):
+            self.settle()
+
     def is_answer(self, error: BaseException) -> bool:
         """Say whether an exception of COMMIT is the database's answer."""
         from django.db import Error, IntegrityError
@@ -249,30 +255,29 @@ class Transactions:
 
         @functools.wraps(original)
         def leave(block: Any, exc_type: Any, exc_value: Any, traceback: Any) -> Any:
+            state: DjangoConnection | None
             try:
                 connection = get_connection(block.using)
-                state: DjangoConnection | None = connection.__dict__.get(_STATE)
+                state = connection.__dict__.get(_STATE)
                 ends = connection.commit_on_exit and len(connection.atomic_blocks) == 1
-                if state is None:
-                    return original(block, exc_type, exc_value, traceback)
-                try:
-                    if exc_type is not None:
-                        state.error = exc_type.__qualname__
-                    elif connection.needs_rollback and connection.rollback_exc is not None:
-                        state.error = type(connection.rollback_exc).__qualname__
-                    return original(block, exc_type, exc_value, traceback)
-                finally:
-                    state.error = ""
-                    if state.pending and not connection.needs_rollback and only_testcase_blocks(connection):
-                        state.settle()
+                if state is not None and exc_type is not None:
+                    state.error = exc_type.__qualname__
+                elif state is not None and connection.needs_rollback and connection.rollback_exc is not None:
+                    state.error = type(connection.rollback_exc).__qualname__
+                result = original(block, exc_type, exc_value, traceback)
+                if state is not None:
+                    state.left_atomic()
+                return result
             except BaseException as error:
+                connection = get_connection(block.using)
+                state = connection.__dict__.get(_STATE)
                 if interrupts(error):
-                    connection = get_connection(block.using)
                     if block in connection.atomic_blocks[-1:]:  # it was not left yet
                         original(block, type(error), error, error.__traceback__)
                     elif ends and not connection.in_atomic_block and not connection.autocommit:
                         _leave_no_transaction(connection)
-                    self.state(connection).error = ""
+                if state is not None:
+                    state.left_atomic()
                 raise
 
         return leave  # type: ignore[return-value]

@@ -163,13 +163,23 @@ def in_transaction(capture: Capture, connection: Any, run: Callable[[], Any]) ->
 
     if connection.in_atomic_block or not connection.get_autocommit():
         return run()
-    with transaction.atomic(using=connection.alias):
-        try:
-            return run()
-        except BaseException as error:
-            if interrupts(error):
-                finish(capture.thread)
-            raise
+    block = transaction.atomic(using=connection.alias)
+    try:
+        with block:
+            return _noted(capture.thread, run)
+    except BaseException as error:
+        if interrupts(error) and block in connection.atomic_blocks[-1:]:  # it was not left
+            block.__exit__(type(error), error, error.__traceback__)
+        raise
+
+
+def _noted(thread: ThreadState, run: Callable[[], Any]) -> Any:
+    try:
+        return run()
+    except BaseException as error:
+        if interrupts(error):
+            finish(thread)
+        raise
 
 
 def finish(thread: ThreadState) -> None:
