@@ -23,15 +23,13 @@ from otel_audit.record import AuditRecord
 from otel_audit.testing import CapturedAudit
 from tests.instrumentation.django.warehouse.databases import (  # noqa: F401
     auditing,
-    postgres,
-    postgresql_warehouse,
     sqlite,
     sqlite_warehouse,
 )
 from tests.instrumentation.django.warehouse.models import Item, Pallet, Supplier
 
 OURS: Final = str(Path(otel_audit.__file__).parent) + os.sep
-SAMPLED: Final = 12
+SAMPLED: Final = 5
 """Moments of each way of writing that are tried without ``attack``."""
 
 
