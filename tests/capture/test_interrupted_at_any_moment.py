@@ -23,6 +23,8 @@ from otel_audit.record import AuditRecord
 from otel_audit.testing import CapturedAudit
 from tests.instrumentation.django.warehouse.databases import (  # noqa: F401
     auditing,
+    postgres,
+    postgresql_warehouse,
     sqlite,
     sqlite_warehouse,
 )
@@ -294,3 +296,16 @@ def test_interrupted_at_every_moment_a_write_is_recorded_as_it_turned_out(
     exception: type[BaseException],
 ) -> None:
     try_moments(way, mode, exception, None)
+
+
+@pytest.mark.attack
+@pytest.mark.parametrize("exception", [SoftTimeLimit, KeyboardInterrupt])
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("way", WAYS)
+def test_interrupted_at_some_moments_on_postgresql(
+    postgres: str,  # noqa: F811
+    way: str,
+    mode: str,
+    exception: type[BaseException],
+) -> None:
+    try_moments(way, mode, exception, 3 * SAMPLED)

@@ -27,9 +27,12 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 
 class DjangoConnection(Connection):
-    """A connection of Django's, which knows of atomic blocks and of tests that never commit."""
+    """A connection of Django's, which knows of atomic blocks and of tests that never commit.
 
-    __slots__ = ("django",)
+    ``interrupted``: the application's own exception came before COMMIT was sent; names it.
+    """
+
+    __slots__ = ("django", "interrupted")
 
     def __init__(self, django: Any, state: CaptureState, thread: ThreadState) -> None:
         super().__init__(
@@ -39,6 +42,7 @@ class DjangoConnection(Connection):
             namespace=str(django.settings_dict.get("NAME") or ""),
         )
         self.django = django
+        self.interrupted = ""
 
     def identify(self) -> None:
         """Find out which system it is, which asks MySQL's server once."""
@@ -62,7 +66,7 @@ class DjangoConnection(Connection):
         """Return the DB-API connection."""
         return self.django.connection
 
-    def abandon(self) -> None:
+    def abandon(self, error: str = "otel_audit.errors.SpoolError") -> None:
         """Roll back: leaving atomic() would otherwise turn autocommit on again, which commits on SQLite."""
         django = self.django
         try:
@@ -71,7 +75,7 @@ class DjangoConnection(Connection):
             django.run_on_commit = []
         except faults():
             django.close()
-        self.rolled_back("otel_audit.errors.SpoolError")
+        self.rolled_back(error)
 
     def left_atomic(self) -> None:
         """Note that an atomic block was left, by its own exception or not."""
@@ -126,6 +130,7 @@ class Transactions:
             result: Any = UNSET
             try:
                 if pending:
+                    state.interrupted = ""
                     state.before_commit()
                 result = original(connection)
                 state.committed()
@@ -133,6 +138,8 @@ class Transactions:
             except BaseException as error:
                 if pending:
                     state.commit_raised(error, returned=result is not UNSET)
+                    if state.pending and interrupts(error):
+                        state.interrupted = type(error).__qualname__
                 raise
 
         return commit  # type: ignore[return-value]
@@ -229,6 +236,10 @@ class Transactions:
     def _end_by_autocommit(self, original: Any, connection: Any, *args: Any, **kwargs: Any) -> Any:
         state: DjangoConnection | None = connection.__dict__.get(_STATE)
         if state is None or not state.pending or connection.in_atomic_block:
+            return self._internally(original, connection, True, *args, **kwargs)
+        if state.interrupted:  # atomic() has not committed, and the application sees that it raised
+            error_name, state.interrupted = state.interrupted, ""
+            state.abandon(error_name)
             return self._internally(original, connection, True, *args, **kwargs)
         try:
             state.before_commit()
