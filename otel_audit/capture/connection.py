@@ -242,7 +242,7 @@ class Connection:
         if not returned:
             if not isinstance(error, AuditError):  # of before_commit, which has rolled back
                 self.failed_commit(error, refused=self.is_answer(error))
-        elif interrupts(error):
+        else:
             self.committed()
 
     def then(self, run: Callable[[], Any], note: Callable[[], None]) -> Any:
