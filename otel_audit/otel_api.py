@@ -12,6 +12,8 @@ from typing import Final
 from opentelemetry import trace
 from opentelemetry.trace import INVALID_SPAN, Span, TracerProvider, get_current_span
 
+from otel_audit.interruptions import faults
+
 _logger: Final = logging.getLogger(__name__)
 _said: Final[set[str]] = set()
 _MOST: Final = 1000
@@ -21,7 +23,7 @@ def tracer_provider() -> TracerProvider | None:
     """Return the tracer provider of this process; None where it cannot be loaded."""
     try:
         return trace.get_tracer_provider()
-    except Exception as error:  # noqa: BLE001 - OTEL_PYTHON_TRACER_PROVIDER may name anything
+    except faults() as error:  # OTEL_PYTHON_TRACER_PROVIDER may name anything
         say_once("OpenTelemetry's tracer provider cannot be loaded", error)
         return None
 
@@ -30,7 +32,7 @@ def current_span() -> Span:
     """Return the current span; one that records nothing where there is none or the context fails."""
     try:
         return get_current_span()
-    except Exception as error:  # noqa: BLE001 - OTEL_PYTHON_CONTEXT may name anything
+    except faults() as error:  # OTEL_PYTHON_CONTEXT may name anything
         say_once("Records have no trace: OpenTelemetry's context cannot say which span is current", error)
         return INVALID_SPAN
 
@@ -45,7 +47,7 @@ def trace_ids(span: Span) -> tuple[str, str]:
         if 0 < trace_id < 1 << 128 and 0 <= span_id < 1 << 64:
             return f"{trace_id:032x}", f"{span_id:016x}"
         raise ValueError(f"trace id {trace_id!r}, span id {span_id!r}")
-    except Exception as error:  # noqa: BLE001 - a span may be anybody's
+    except faults() as error:  # a span may be anybody's
         say_once(f"Records have no trace: {type(span).__qualname__} has no valid ids", error)
         return "", ""
 

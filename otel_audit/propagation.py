@@ -16,6 +16,7 @@ from opentelemetry.sdk.trace import SpanProcessor
 from opentelemetry.trace import Span
 
 from otel_audit.context import AuditContext, current_context
+from otel_audit.interruptions import faults
 from otel_audit.otel_api import say_once
 from otel_audit.record import ANONYMOUS, UNKNOWN
 from otel_audit.semconv import ACTOR_ID, REQUEST_ID
@@ -40,7 +41,7 @@ def _values(context: AuditContext) -> dict[str, str]:
             values[ACTOR_ID] = _text(actor.id)
         if request:
             values[REQUEST_ID] = _text(request)
-    except Exception as error:  # noqa: BLE001 - spans and outgoing calls go on, whatever a scope does
+    except faults() as error:  # spans and outgoing calls go on, whatever a scope does
         say_once("Spans and calls do not name the actor: the current work cannot say who it is", error)
         return {}
     return values
@@ -56,7 +57,7 @@ def annotate(span: Span, context: AuditContext) -> None:
     try:
         if span.is_recording():
             span.set_attributes(_values(context))
-    except Exception as error:  # noqa: BLE001 - a span may be anybody's
+    except faults() as error:  # a span may be anybody's
         say_once(f"Spans do not name the actor: {type(span).__qualname__} refuses it", error)
 
 
@@ -88,7 +89,7 @@ class AuditPropagator(textmap.TextMapPropagator):
         try:
             # Without any propagator (OTEL_PROPAGATORS=none) the SDK extracts None, against its signature.
             return _without_ours(extracted) if extracted else extracted
-        except Exception as error:  # noqa: BLE001 - a context may be anybody's
+        except faults() as error:  # a context may be anybody's
             say_once("Inbound baggage cannot be read, and is not cleared of our names", error)
             return extracted
 
@@ -101,7 +102,7 @@ class AuditPropagator(textmap.TextMapPropagator):
         """Inject with the actor and request id of the current work in the baggage."""
         try:
             context = self._outgoing(get_current() if context is None else context)
-        except Exception as error:  # noqa: BLE001 - a context may be anybody's, and the call goes on
+        except faults() as error:  # a context may be anybody's, and the call goes on
             say_once("The actor does not travel to other services: the context does not take it", error)
         self.inner.inject(carrier, context, setter=setter)
 

@@ -27,6 +27,8 @@ from typing import Any, Final, TypeAlias, TypeVar
 import msgspec
 from msgspec import UNSET
 
+from otel_audit.interruptions import faults
+
 Portable: TypeAlias = "bool | int | float | str | list[Portable] | dict[str, Portable] | None"
 Frozen: TypeAlias = Any
 """An instance of one of :data:`ATOMS`, an :class:`Encoded` or an :class:`Opaque`."""
@@ -116,7 +118,7 @@ def _base64(value: bytes | bytearray | memoryview) -> str:
     if _search is not None:
         try:
             data = _search(data)
-        except Exception:  # noqa: BLE001 - what could not be searched must not be kept
+        except faults():  # what could not be searched must not be kept
             data = b""
     return b64encode(data).decode("ascii")
 
@@ -131,7 +133,7 @@ def instant_text(value: datetime.datetime) -> str:
         return value.isoformat()
     try:
         return value.astimezone(datetime.UTC).isoformat()
-    except Exception:  # noqa: BLE001 - the first and last hours of the calendar, a time zone of the application
+    except faults():  # the first and last hours of the calendar, a time zone of the application
         return value.isoformat()
 
 
@@ -248,7 +250,7 @@ class Conversion:
         self._depth += 1
         try:
             return self._other(value, kind)
-        except Exception:  # noqa: BLE001 - the methods of a foreign class may raise anything
+        except faults():  # the methods of a foreign class may raise anything
             self.complete = False
             return _stand_in(kind)
         finally:
@@ -368,7 +370,7 @@ def portable_type(value: Any) -> str:
         return found[1]
     try:
         return _other_type(value, kind)
-    except Exception:  # noqa: BLE001 - as in Conversion.portable
+    except faults():  # as in Conversion.portable
         return "text"
 
 
@@ -408,7 +410,7 @@ def freeze(value: Any) -> Frozen:
         return _encode(value)
     try:
         return _freeze_other(value, kind)
-    except Exception:  # noqa: BLE001 - as in Conversion.portable
+    except faults():  # as in Conversion.portable
         return Opaque(value)
 
 
@@ -442,14 +444,14 @@ def _freeze_other(value: Any, kind: type) -> Frozen:
 def _is_row(value: Any) -> bool:
     try:
         return hasattr(value.__class__, "_meta") and hasattr(value, "pk")
-    except Exception:  # noqa: BLE001 - a lazy object that cannot be made
+    except faults():  # a lazy object that cannot be made
         return False
 
 
 def _encode(value: Any) -> Encoded:
     try:
         return Encoded(msgspec.json.encode(value, enc_hook=portable))
-    except Exception:  # noqa: BLE001 - keys that are no text, integers beyond 64 bits, lone surrogates, recursion
+    except faults():  # keys that are no text, integers beyond 64 bits, lone surrogates, recursion
         return Encoded(msgspec.json.encode(portable(value)))
 
 
@@ -487,7 +489,7 @@ def same(old: Frozen, new: Frozen) -> bool:
         if kind is other:
             return bool(old == new) or (kind is Encoded and _sorted(old) == _sorted(new))
         return bool(old == new) and not (kind in _NUMBERS and other in _NUMBERS)
-    except Exception:  # noqa: BLE001 - a signalling NaN, a naive and an aware moment
+    except faults():  # a signalling NaN, a naive and an aware moment
         return False
 
 

@@ -11,11 +11,14 @@ import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from msgspec import UNSET
+
 from otel_audit.capture import dbapi
 from otel_audit.capture.freshness import COMMITTED, Epoch, Mark, OneConnection, Reader
 from otel_audit.capture.transaction_buffer import Pending
 from otel_audit.capture.transaction_sql import Effect
 from otel_audit.errors import AuditError
+from otel_audit.interruptions import faults, interrupts
 from otel_audit.record import Database, Outcome
 
 if TYPE_CHECKING:
@@ -140,7 +143,7 @@ class Connection:
             tell(sid)
         except AuditError:
             raise
-        except Exception as error:
+        except faults() as error:
             self.failures.report(place, error)
 
     # --- its end ---------------------------------------------------------------------------------
@@ -152,7 +155,7 @@ class Connection:
         except AuditError:
             self.abandon()
             raise
-        except Exception as error:
+        except faults() as error:
             self.failures.report("before_commit", error)
 
     def committed(self) -> None:
@@ -183,7 +186,7 @@ class Connection:
             settle()  # an empty buffer may still hold savepoint marks
         except AuditError:
             raise
-        except Exception as fault:
+        except faults() as fault:
             self.failures.report(place, fault, lost=pending)
         finally:
             self.error = ""
@@ -222,19 +225,38 @@ class Connection:
     def commit(self, commit: Callable[[], Any], *, chained: bool = False) -> Any:
         """Run what commits, and settle what it committed; ``chained``: the next transaction has begun."""
         if self.is_aborted():
-            result = commit()
-            self.rolled_back()
-            return result
-        if self.pending:
-            self.before_commit()
+            return self.then(commit, self.rolled_back)
+        result: Any = UNSET
         try:
+            if self.pending:
+                self.before_commit()
             result = commit()
+            self.committed()
+            self.raw = chained
+            return result
         except BaseException as error:
-            self.failed_commit(error, refused=self.is_answer(error))
+            self.commit_raised(error, returned=result is not UNSET)
             raise
-        self.committed()
-        self.raw = chained
-        return result
+
+    def commit_raised(self, error: BaseException, *, returned: bool) -> None:
+        """Settle a transaction whose COMMIT raised, or one interrupted before or after its COMMIT."""
+        if not returned:
+            if not isinstance(error, AuditError):  # of before_commit, which has rolled back
+                self.failed_commit(error, refused=self.is_answer(error))
+        else:
+            self.committed()
+
+    def then(self, run: Callable[[], Any], note: Callable[[], None]) -> Any:
+        """Run what ends or marks a transaction, then note it: once more where that was interrupted."""
+        result: Any = UNSET
+        try:
+            result = run()
+            note()
+            return result
+        except BaseException as error:
+            if result is not UNSET and interrupts(error):
+                note()
+            raise
 
     def is_answer(self, error: BaseException) -> bool:
         """Say whether an exception of COMMIT is the database's answer; False where it may have been lost."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import decimal
 from typing import Any, Final, NamedTuple
 
+from otel_audit.interruptions import faults
+
 
 class Dialect(NamedTuple):
     """What is different about a kind of database: all of it in one table.
@@ -89,7 +91,7 @@ def transaction_open(system: str, driver: Any) -> bool | None:
             if status in ("INTRANS", "INERROR", "ACTIVE"):
                 return not driver.closed
             return False if status == "IDLE" else None
-    except Exception:  # another driver, or no connection
+    except faults():  # another driver, or no connection
         return None
     return None
 
@@ -100,7 +102,7 @@ def transaction_aborted(system: str, driver: Any) -> bool:
         return False
     try:
         return bool(driver.info.transaction_status.name == "INERROR")
-    except Exception:  # another driver
+    except faults():  # another driver
         return False
 
 
@@ -113,7 +115,7 @@ def answered(system: str, driver: Any) -> bool:
             return False  # an I/O error: SQLite may have rolled back or not
         driver.ping()
         return True
-    except Exception:
+    except faults():
         return False
 
 
@@ -127,6 +129,6 @@ def connected(system: str, driver: Any) -> bool:
     if system in ("mysql", "mariadb"):
         try:
             driver.ping()
-        except Exception:
+        except faults():
             return False
     return True

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from msgspec import UNSET
+
 from otel_audit.capture.connection import Connection
 from otel_audit.capture.plan import TablePlan, Verb
 from otel_audit.capture.sql_text import SqlText, SqlTexts, folded
@@ -12,6 +14,7 @@ from otel_audit.capture.statement import Statement
 from otel_audit.capture.writes import CapturedWrite
 from otel_audit.context import Moment
 from otel_audit.errors import AuditError
+from otel_audit.interruptions import interrupts
 from otel_audit.pipeline.logger import AuditLogger
 from otel_audit.record import AuditRecord, Bulk, Database, Outcome, Target, new_record_id
 
@@ -81,11 +84,14 @@ class Announced(Protocol):
     def begin(self) -> None:
         """Announce it; raises AuditError where it must not run."""
 
-    def failed(self, error: BaseException, *, refused: bool) -> None:
+    def failed(self, error: BaseException, *, refused: bool, sent: bool = True) -> None:
         """Note that it raised. Never raises."""
 
     def done(self, count: Any) -> None:
         """Note that it ran."""
+
+    def finish(self) -> None:
+        """Note that it ran, where an exception of the application's has interrupted :meth:`done`."""
 
 
 class RawStatement:
@@ -120,10 +126,10 @@ class RawStatement:
         for statement, write in self._statements:
             statement.begin(write)
 
-    def failed(self, error: BaseException, *, refused: bool) -> None:
-        """Note that it raised; ``refused``: the error is the answer of the database, or it was never sent."""
+    def failed(self, error: BaseException, *, refused: bool, sent: bool = True) -> None:
+        """Note that it raised; ``refused``: the error is the answer of the database, or of its driver."""
         for statement, write in self._statements:
-            statement.failed(error, sent=True, refused=refused, intent=write)
+            statement.failed(error, sent=sent, refused=refused, intent=write)
 
     def done(self, count: Any) -> None:
         """Note that it ran; ``count`` is the driver's row count, below zero or no number if it has none."""
@@ -135,6 +141,12 @@ class RawStatement:
                 statement.done()
                 continue
             statement.done(RawWrite(write.plan, write.verb, self._connection, self._text, rows, write.moment))
+
+    def finish(self) -> None:
+        """Note that it ran, where :meth:`done` was interrupted: what that had noted is not noted again."""
+        for statement, write in self._statements:
+            statement.result = None
+            statement.finish(None, write)
 
 
 def run(
@@ -157,23 +169,27 @@ def run(
         AuditError: a record cannot be kept and ``on_error`` is ``fail_closed``.
     """
     failures = connection.failures
+    ours: Announced | None = None
+    result: Any = UNSET
+    sent = False
     try:
         ours = statement()
         ours.begin()
-    except AuditError:
-        raise
-    except Exception as error:
-        failures.report("SQL of the application's own", error, lost=1)
-        return execute()
-    try:
+        sent = True
         result = execute()
-    except BaseException as error:
-        ours.failed(error, refused=refused(error))
-        raise
-    try:
         ours.done(count())
-    except AuditError:
-        raise
-    except Exception as error:
+        return result
+    except BaseException as error:
+        interrupted = interrupts(error)
+        if ours is not None and sent and result is UNSET:
+            ours.failed(error, refused=refused(error))
+            raise
+        if interrupted and ours is not None:
+            if sent:
+                ours.finish()
+            else:
+                ours.failed(error, refused=False, sent=False)
+        if interrupted or isinstance(error, AuditError):
+            raise
         failures.report("SQL of the application's own", error, lost=1)
-    return result
+    return result if sent else execute()

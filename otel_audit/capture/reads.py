@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 from otel_audit.context import moment
+from otel_audit.interruptions import faults
 from otel_audit.pipeline.logger import AuditLogger
 from otel_audit.record import AuditRecord, Bulk, Completeness, Database, Target
 
@@ -83,7 +84,7 @@ class ReadRecords:
         for tally in tallies:
             try:
                 tally.add(chunk)
-            except Exception as error:
+            except faults() as error:
                 tally.lose_keys()
                 self._logger.failed("a read of sensitive data is recorded without its objects", error)
 
@@ -91,7 +92,7 @@ class ReadRecords:
         """Put on disk that rows are about to be read; give the intent to :meth:`keep`."""
         try:
             begun = [self._record(tally.reading, completeness="statement") for tally in tallies]
-        except Exception as error:
+        except faults() as error:
             self._logger.failed("a read of sensitive data that has begun", error)
             return None
         return self._logger.intend(begun)
@@ -102,7 +103,7 @@ class ReadRecords:
         for tally in tallies:
             try:
                 records.append(self._objects(tally))
-            except Exception as error:
+            except faults() as error:
                 self._logger.failed("a read of sensitive data", error)
         if intent is None:
             self._logger.emit(*records, at=self._at)
@@ -126,7 +127,7 @@ class ReadRecords:
                 records.append(
                     self._record(reading, bulk=bulk, completeness=completeness, attributes=attributes)
                 )
-            except Exception as error:
+            except faults() as error:
                 self._logger.failed("a read of sensitive data", error)
         self._logger.emit(*records, at=self._at)
 

@@ -13,6 +13,7 @@ from collections.abc import Set as AbstractSet
 from typing import Any, Final, NamedTuple
 
 from otel_audit.capture.plan import Verb
+from otel_audit.interruptions import faults
 from otel_audit.redaction.lazy import pattern
 
 MAX_ENTRIES: Final = 1024
@@ -245,7 +246,7 @@ class SqlTexts:
         if first in _PARSED_FIRST:
             try:
                 return self._parsed(piece, system)
-            except Exception:  # sqlglot is not installed, or cannot parse it: its names are left
+            except faults():  # sqlglot is not installed, or cannot parse it: its names are left
                 return list(self._by_names(piece)), first != "WITH"
         if first in _NAMED_FIRST or (first in _RUNNING and "ANALYZE" in piece.upper()):
             return list(self._by_names(piece)), True

@@ -10,11 +10,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from msgspec import UNSET
+
 from otel_audit.capture.bulk import BulkWrite
 from otel_audit.capture.connection import Connection
 from otel_audit.capture.plan import TablePlan, Verb
-from otel_audit.capture.writes import CapturedWrite, NoWrite
+from otel_audit.capture.writes import CapturedWrite, NoWrite, RowWrite
 from otel_audit.errors import AuditError
+from otel_audit.interruptions import faults, interrupts
 
 
 class Statement:
@@ -23,9 +26,22 @@ class Statement:
     Attributes:
         autocommit: it commits by itself; its intent is on disk before it runs.
         immediate: it is settled right afterwards: it commits by itself, or no COMMIT will ever come.
+        result: what it returned, ``UNSET`` until it has run.
     """
 
-    __slots__ = ("_handle", "_intent", "autocommit", "connection", "immediate", "plan", "verb")
+    __slots__ = (
+        "_finished",
+        "_handle",
+        "_intent",
+        "_mark",
+        "_writes",
+        "autocommit",
+        "connection",
+        "immediate",
+        "plan",
+        "result",
+        "verb",
+    )
 
     def __init__(self, connection: Connection, plan: TablePlan, verb: Verb) -> None:
         self.connection = connection
@@ -34,6 +50,10 @@ class Statement:
         self.autocommit, self.immediate = connection.commits_at_once()
         self._intent: CapturedWrite | None = None
         self._handle: Any = None
+        self._mark = connection.mark
+        self._writes: tuple[CapturedWrite, ...] | None = None
+        self._finished = False
+        self.result: Any = UNSET
 
     def begin(self, intent: CapturedWrite | None = None) -> None:
         """Announce the statement; in autocommit the intent of it is on disk when this returns.
@@ -50,7 +70,7 @@ class Statement:
             self._handle = self.connection.buffer.intend_now(self._intent)
         except AuditError:
             raise
-        except Exception as error:
+        except faults() as error:
             self.connection.failures.report("intend", error)
 
     def ran(self) -> None:
@@ -60,46 +80,80 @@ class Statement:
 
     def done(self, *writes: CapturedWrite) -> None:
         """Note what the statement did; nothing if it matched no row."""
+        self._writes = writes
         if self.autocommit:
             self._settle(writes)
+        else:
+            for write in writes:
+                self.connection.add(write)
+            if self.immediate and writes:
+                self.connection.settle()
+        self._finished = True
+
+    def finish(self, count: int | None, known: CapturedWrite | None = None) -> None:
+        """Note what ran, where an exception of the application's has interrupted us before it was noted.
+
+        Does nothing if it has not run, was noted, or its transaction is over. To be called inside that
+        transaction, before the exception reaches the application.
+
+        Args:
+            count: rows it wrote; None: not known.
+            known: what it wrote if it wrote anything; default what was to be noted, or the count.
+        """
+        connection = self.connection
+        if self._finished or self.result is UNSET:
             return
-        for write in writes:
-            self.connection.add(write)
-        if self.immediate and writes:
-            self.connection.settle()
+        if not self.autocommit and connection.mark is not self._mark:
+            return
+        self._finished = True
+        try:
+            if self._writes is None:
+                self._writes = () if count == 0 else (known or self._counted(count),)
+            connection.wrote_many(self.plan, None)
+            if self.autocommit:
+                self._settle(self._writes)
+                return
+            for write in self._writes:
+                if not connection.buffer.holds(write):
+                    connection.add(write)
+            if self.immediate and connection.pending:
+                connection.settle()
+        except faults() as fault:  # not even fail_closed may hide what interrupts
+            connection.failures.note(f"{self.verb}, interrupted", fault, lost=1)
+
+    def _counted(self, count: int | None) -> CapturedWrite:
+        intent = self._intent
+        if self.verb == "update" and count == 1 and isinstance(intent, RowWrite):
+            return intent
+        if count is None:
+            return CapturedWrite(self.plan, self.verb, self.connection)
+        return BulkWrite(self.plan, self.verb, self.connection, count)
 
     def recover(self, error: BaseException, count: Any = None) -> None:
         """Note the statement with its row count only: ``error`` is a fault of ours after it ran."""
         failures = self.connection.failures
         failures.report(self.verb, error)
-        write = CapturedWrite(self.plan, self.verb, self.connection)
-        if type(count) is int:
-            write = (
-                BulkWrite(self.plan, self.verb, self.connection, count)
-                if count
-                else NoWrite(self.plan, self.verb, self.connection)
-            )
+        write: CapturedWrite = NoWrite(self.plan, self.verb, self.connection)
+        if type(count) is not int or count:
+            write = self._counted(count if type(count) is int else None)
         try:
             self.connection.wrote_many(self.plan, None)
             self.done(write)
         except AuditError:
             raise
-        except Exception as fault:
+        except faults() as fault:
             failures.report(f"{self.verb}, again", fault, lost=1)
 
     def _settle(self, writes: tuple[CapturedWrite, ...]) -> None:
-        handle, self._handle = self._handle, None
+        handle = self._handle
         first, *others = writes or (NoWrite(self.plan, self.verb, self.connection),)
-        buffer = self.connection.buffer
         try:
             # What is on disk already as it turned out need not be made and written once more.
-            settled = None if first is self._intent and handle is not None else first
-            buffer.settle_now(handle, settled, "success")
-            for write in others:
-                buffer.settle_now(None, write, "success")
+            settled = None if first is self._intent and handle is not None and not others else first
+            self.connection.buffer.settle_now(handle, settled, "success", *others)
         except AuditError:
             raise
-        except Exception as error:
+        except faults() as error:
             self.connection.failures.report("settle", error, lost=len(writes))
 
     def failed(
@@ -127,7 +181,11 @@ class Statement:
             elif sent:
                 # Something after the statement raised; what was written shares the fate of the transaction.
                 connection.add(write)
-        except Exception as fault:
+                if interrupts(error):  # before or after the statement: nobody knows
+                    connection.buffer.doubt(write)
+            if sent and not refused:
+                connection.wrote_many(self.plan, None)
+        except faults() as fault:
             connection.failures.note("failed statement", fault)
 
     def _failed_in_autocommit(self, write: CapturedWrite, *, sent: bool, refused: bool) -> None:

@@ -13,6 +13,7 @@ from typing import Protocol
 import msgspec
 
 from otel_audit.context import Moment
+from otel_audit.interruptions import faults
 from otel_audit.pipeline import provider
 from otel_audit.pipeline.logger import AuditLogger
 from otel_audit.pipeline.span_event import MAX_EVENTS
@@ -63,6 +64,7 @@ class TransactionBuffer:
         self._pendings: list[Pending] = []
         self._marks: list[tuple[object, int]] = []
         self._intent: _Intent | None = None
+        self._doubtful: list[Pending] = []
         self._transaction = ""
 
     def _forget_parent(self) -> None:
@@ -89,6 +91,14 @@ class TransactionBuffer:
         """Hold a change of the open transaction."""
         self._forget_parent()
         self._pendings.append(pending)
+
+    def holds(self, pending: Pending) -> bool:
+        """Say whether a change is held."""
+        return any(held is pending for held in self._pendings)
+
+    def doubt(self, pending: Pending) -> None:
+        """Say of a change held that nobody knows whether it was made: no commit makes it a ``success``."""
+        self._doubtful.append(pending)
 
     def is_last(self, pending: Pending, position: int) -> bool:
         """Say whether what was added at ``position`` is still held, and no savepoint stands behind it."""
@@ -127,6 +137,7 @@ class TransactionBuffer:
         return None
 
     # --- its end ---------------------------------------------------------------------------------
+    # Each of these may be interrupted by an exception of the application's, and is then called once more.
 
     def before_commit(self) -> None:
         """Write the intents of all changes, in one go; to be called before COMMIT is sent.
@@ -137,7 +148,20 @@ class TransactionBuffer:
         self._forget_parent()
         if not self._pendings:
             return
+        if self._intent is not None:  # of a commit that did not come to pass
+            self._intent.logger.settle(self._intent.handle, "failure", [])
+            self._intent = None
+        if self._doubtful:
+            self._keep_doubtful()
         self._intent = self._intend(self._pendings, self.transaction)
+
+    def _keep_doubtful(self) -> None:
+        logger, doubtful = self.logger, self._doubtful
+        held = [pending for pending in self._pendings if any(pending is one for one in doubtful)]
+        if logger is not None and held:
+            logger.keep([record for record, _ in _build(held, logger, "unknown", self.transaction)])
+        self._pendings = [pending for pending in self._pendings if not any(pending is one for one in held)]
+        self._doubtful = []
 
     def committed(self) -> None:
         """The database has committed."""
@@ -169,8 +193,15 @@ class TransactionBuffer:
         if intent is None:
             self._fail_and_clear(pendings)
             return
-        transaction, logger = self.transaction, intent.logger
+        try:
+            self._fail_intended(pendings, intent)
+        except faults():
+            self._clear()
+            raise
         self._clear()
+
+    def _fail_intended(self, pendings: list[Pending], intent: _Intent) -> None:
+        transaction, logger = self.transaction, intent.logger
         _undo(pendings, logger)
         # Built again: what refused the commit was not known when the intent was written.
         built = _build(pendings, logger, "failure", transaction) if self.failures else []
@@ -179,24 +210,28 @@ class TransactionBuffer:
             logger.span_event(record, at)
 
     def _reset(self) -> None:
-        if self._marks or self._transaction:
+        if self._marks or self._transaction or self._intent is not None:
             self._clear()
 
     def _fail_and_clear(self, pendings: list[Pending]) -> None:
-        transaction = self.transaction
-        self._clear()
-        self._transaction = transaction
         try:
             self._fail(pendings)
-        finally:
-            self._transaction = ""
+        except faults():
+            self._clear()
+            raise
+        self._clear()
 
     def _settle(self, outcome: Outcome) -> None:
         intent = self._intent
-        self._clear()
         if intent is None:
+            self._clear()
             return
-        intent.logger.settle(intent.handle, outcome)
+        try:
+            intent.logger.settle(intent.handle, outcome)
+        except faults():
+            self._clear()
+            raise
+        self._clear()
         for record, at in intent.events:
             intent.logger.span_event(_with_outcome(record, outcome), at)
 
@@ -207,9 +242,15 @@ class TransactionBuffer:
         built = _build(pendings, logger, "success", transaction)
         if not built:
             return None
-        handle = logger.intend([record for record, _ in built])
         # Only the events are needed from here on; a large transaction must not be held twice.
-        return _Intent(logger, handle, built[:MAX_EVENTS])
+        intent = _Intent(logger, 0, built[:MAX_EVENTS])
+        try:
+            intent.handle = logger.intend([record for record, _ in built])
+            return intent
+        except BaseException:
+            if intent.handle:  # interrupted: nobody else will settle it, and nothing will be sent
+                logger.settle(intent.handle, "failure", [])
+            raise
 
     def _fail(self, pendings: list[Pending]) -> None:
         """Record changes that the database rolled back before any commit was sent."""
@@ -234,13 +275,18 @@ class TransactionBuffer:
         """
         return self._intend([pending], new_record_id())
 
-    def settle_now(self, intent: _Intent | None, pending: Pending | None, outcome: Outcome) -> None:
+    def settle_now(
+        self, intent: _Intent | None, pending: Pending | None, outcome: Outcome, *more: Pending
+    ) -> None:
         """Say how a statement that commits by itself ended.
+
+        Interrupted, it may be called once more: an intent is settled once.
 
         Args:
             intent: what :meth:`intend_now` gave; None if there was none, and the records are made now.
             pending: what it did, known better now (an INSERT's key); None: what was intended.
             outcome: ``failure`` also takes the pending back.
+            more: what else it did.
         """
         logger = intent.logger if intent is not None else self.logger
         if logger is None:
@@ -254,7 +300,7 @@ class TransactionBuffer:
             transaction = ""
             if intent is not None and intent.events:
                 transaction = intent.events[0][0].database.transaction
-            built = _build([pending], logger, outcome, transaction or new_record_id())
+            built = _build([pending, *more], logger, outcome, transaction or new_record_id())
         if intent is not None:
             logger.settle(intent.handle, outcome, None if built is None else [record for record, _ in built])
         elif built:
@@ -292,7 +338,7 @@ def _build(
         try:
             at = pending.moment
             built.extend((record, at) for record in pending.build(logger, outcome, transaction))
-        except Exception as error:
+        except faults() as error:
             logger.failed(f"a captured change ({type(pending).__name__})", error, may_raise=may_raise)
     return built
 
@@ -301,6 +347,6 @@ def _undo(pendings: list[Pending], logger: AuditLogger | None) -> None:
     for pending in reversed(pendings):
         try:
             pending.undo()
-        except Exception as error:
+        except faults() as error:
             if logger is not None:
                 logger.failed(f"taking back {type(pending).__name__}", error, may_raise=False)

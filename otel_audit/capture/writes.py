@@ -11,6 +11,7 @@ from opentelemetry.trace import INVALID_SPAN
 
 from otel_audit.capture.plan import FieldPlan, TablePlan, Verb
 from otel_audit.context import Moment, moment
+from otel_audit.interruptions import faults
 from otel_audit.record import AuditRecord, Change, Database, OldValues, Outcome, Target
 from otel_audit.values import RECORDED, key_text
 
@@ -42,11 +43,11 @@ class CapturedWrite:
         """Make the records; if that fails, one that says at least what was done to which table and row."""
         try:
             return self._records(logger, outcome, transaction)
-        except Exception as error:
+        except faults() as error:
             self.connection.failures.report("build", error)
         try:
             return [self._least(logger, outcome, transaction)]
-        except Exception as error:
+        except faults() as error:
             self.connection.failures.report("build", error, lost=1)
             return ()
 
@@ -158,7 +159,7 @@ class RowWrite(CapturedWrite):
         least = super()._least(logger, outcome, transaction)
         try:
             key = key_text(self.key)
-        except Exception:  # this may be what failed
+        except faults():  # this may be what failed
             return least
         return replace(least, target=Target(self.plan.label, key), completeness="ids") if key else least
 

@@ -26,6 +26,7 @@ from otel_audit.context import (
     without_context,
 )
 from otel_audit.instrumentation.patching import AppliedPatches, Patch
+from otel_audit.interruptions import faults
 from otel_audit.record import UNKNOWN, Actor
 
 _PROCESS_POOLS: Final = "concurrent.futures.process"
@@ -113,7 +114,7 @@ def submitting_to_processes(original: Callable[..., Any]) -> Callable[..., Any]:
             return original(executor, fn, *args, **kwargs)
         try:
             fields = context.fields()
-        except Exception:  # a scope may be anybody's; the call goes on
+        except faults():  # a scope may be anybody's; the call goes on
             fields = ContextFields(actor=Actor(UNKNOWN), truncated=True)
         token = without_context()
         try:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import logging
 import time
-from contextlib import suppress
 from typing import Final
+
+from otel_audit.interruptions import faults
 
 _log = logging.getLogger("otel_audit")
 _INTERVAL: Final = 60.0
@@ -31,8 +32,10 @@ class Throttle:
         self._seen[key] = (now, 0)
         if held_back:
             message += f" ({held_back} more like this since the last such line)"
-        with suppress(Exception):  # a user's log handler may do anything; the record comes first
+        try:
             _log.log(level, message, *args, exc_info=exc_info)
+        except faults():  # a user's log handler may raise; the record comes first
+            return
 
 
 class Health:

@@ -11,7 +11,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -20,6 +19,7 @@ from otel_audit import forks
 from otel_audit.config.model import AuditConfig
 from otel_audit.context import ContextFields, Moment, moment
 from otel_audit.errors import AuditError, InvalidRecord, SpoolError
+from otel_audit.interruptions import faults
 from otel_audit.otel_api import trace_ids
 from otel_audit.pipeline import limits, notices
 from otel_audit.pipeline.health import Health
@@ -164,7 +164,7 @@ class AuditLogger:
         observed = time.time_ns()
         try:
             context = at.fields()
-        except Exception as fault:  # noqa: BLE001 - a scope may be anybody's; what happened is recorded anyway
+        except faults() as fault:  # a scope may be anybody's; what happened is recorded anyway
             context = self._no_context(fault)
         trace_id, span_id = trace_ids(at.span)
         if type(event_name) is not str or type(action) is not str:
@@ -250,7 +250,7 @@ class AuditLogger:
     def _enrich(self, hook: Hook, record: AuditRecord) -> AuditRecord:
         try:
             return checked(hook(record))[0]
-        except Exception as error:  # noqa: BLE001 - a hook is the application's, the record is ours
+        except faults() as error:  # a hook is the application's, the record is ours
             self.health.log(
                 logging.ERROR, "hook", "hook %r failed (%r); records go on without it", hook, error
             )
@@ -271,12 +271,13 @@ class AuditLogger:
     ) -> AuditRecord:
         try:
             return self._redacted(record, strategies, key)
-        except UnicodeError:  # half a surrogate pair, somewhere
-            with suppress(Exception):
-                return self._redacted(repaired(record), strategies, key)
+        except faults() as error:  # whatever it was, no value may pass
+            if not isinstance(error, UnicodeError):
+                return self._without_values(record, repr(error))
+        try:  # half a surrogate pair, somewhere
+            return self._redacted(repaired(record), strategies, key)
+        except faults():
             return self._without_values(record, "text that cannot be encoded")
-        except Exception as error:  # noqa: BLE001 - whatever it was, no value may pass
-            return self._without_values(record, repr(error))
 
     def _redacted(
         self, record: AuditRecord, strategies: Mapping[str, str] | None, key: Sequence[str] | None
@@ -333,7 +334,7 @@ class AuditLogger:
             if parts.get("changes"):
                 parts["changes"] = with_texts(parts["changes"])
             record = self.record(event_name, action, **parts)
-        except Exception as error:  # noqa: BLE001 - whatever was handed over; failed() says and counts it
+        except faults() as error:  # whatever was handed over; failed() says and counts it
             self.failed(text(event_name) or "a record without a name", error)
             return None
         return record if self.emit(record, at=parts.get("at")) else None
@@ -410,7 +411,7 @@ class AuditLogger:
         """Add the event of a record to the span of ``at`` while that records, else to the current one."""
         try:
             add_span_event(record, at, self._content)
-        except Exception as error:  # noqa: BLE001 - a foreign Span may do anything; the record is safe
+        except faults() as error:  # a foreign Span may do anything; the record is safe
             self.health.log(logging.WARNING, "span event", "span event not added: %r", error)
 
     def failed(self, what: str, error: BaseException, *, may_raise: bool = True) -> None:
@@ -429,16 +430,18 @@ class AuditLogger:
     def _encode(self, records: Sequence[AuditRecord]) -> list[bytes]:
         try:
             return [encode_record(record) for record in records]
-        except Exception:  # noqa: BLE001 - an encoder meets any type, and its methods
+        except faults():  # an encoder meets any type, and its methods
             return [payload for record in records for payload in self._encode_repaired(record)]
 
     def _encode_repaired(self, record: AuditRecord) -> list[bytes]:
         """Encode a record, with lone surrogates and foreign types turned into text."""
-        with suppress(Exception):
+        try:
             return [encode_record(record)]
+        except faults():
+            pass
         try:
             return [encode_record(repaired(record))]
-        except Exception as error:  # noqa: BLE001 - an encoder meets any type, and its methods
+        except faults() as error:  # an encoder meets any type, and its methods
             self.failed(f"{record.event_name!r} cannot be represented", error)
             return []
 

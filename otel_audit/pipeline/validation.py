@@ -15,6 +15,7 @@ import msgspec
 
 from otel_audit.context import actor_of
 from otel_audit.errors import InvalidRecord
+from otel_audit.interruptions import faults
 from otel_audit.record import (
     UNKNOWN,
     ActorType,
@@ -159,7 +160,7 @@ def repaired(record: AuditRecord) -> AuditRecord:
     try:
         plain = portable(msgspec.to_builtins(record, enc_hook=portable, str_keys=True))
         return msgspec.convert(plain, AuditRecord, strict=False)
-    except Exception as error:
+    except faults() as error:
         raise InvalidRecord(f"record {record.id}: {error}") from error
 
 

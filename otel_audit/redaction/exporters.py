@@ -20,6 +20,7 @@ from opentelemetry.sdk import trace as sdk_trace
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor, SpanExporter
 
+from otel_audit.interruptions import faults
 from otel_audit.otel_api import say_once, tracer_provider
 from otel_audit.redaction.redactor import Redactor
 from otel_audit.redaction.spans import RedactingSpanExporter
@@ -227,7 +228,7 @@ class RedactingSpanProcessor(SpanProcessor):
         """Hand on a finished span, redacted; not at all if that fails."""
         try:
             redacted = self._redactor.span(span)
-        except Exception:
+        except faults():
             _logger.exception(
                 "A span could not be redacted and is withheld from %s", type(self.processor).__name__
             )

@@ -19,6 +19,7 @@ from opentelemetry.sdk.util import BoundedList
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, Status
 
+from otel_audit.interruptions import faults
 from otel_audit.redaction import routes
 from otel_audit.redaction.redactor import Redactor
 from otel_audit.semconv import RECORD_ID, EventRecordId
@@ -273,7 +274,7 @@ class RedactingSpanExporter(SpanExporter):
     def _redacted(self, span: ReadableSpan) -> ReadableSpan:
         try:
             return self._redact(span)
-        except Exception:
+        except faults():
             _logger.exception("A span could not be redacted and is exported without its content")
             return ReadableSpan(
                 name="redaction failed",

@@ -15,7 +15,6 @@ What that means where a view never asks who the user is:
 from __future__ import annotations
 
 import logging
-from contextlib import suppress
 from typing import Any, Final
 
 from django.conf import settings
@@ -23,6 +22,7 @@ from django.http import HttpRequest
 from django.utils.functional import LazyObject, empty
 
 from otel_audit.instrumentation.django.impersonation import acting_for, session_impersonator
+from otel_audit.interruptions import faults
 from otel_audit.record import UNKNOWN, Actor
 from otel_audit.values import text
 
@@ -58,7 +58,7 @@ def request_actor(
             return _real_actor(request, actor, session_key, roles=roles, real=real)
         actor = _session_actor(request, session_key)
         return actor or (UNKNOWN_ACTOR if _unread_session(request) else ANONYMOUS_ACTOR)
-    except Exception:  # user models, proxies and session backends of others may do anything
+    except faults():  # user models, proxies and session backends of others may do anything
         _logger.debug("cannot say who makes the request", exc_info=True)
         return UNKNOWN_ACTOR
 
@@ -66,16 +66,20 @@ def request_actor(
 def _real_actor(
     request: HttpRequest, actor: Actor, session_key: str, *, roles: bool, real: Actor | None
 ) -> Actor:
-    with suppress(Exception):  # anything of the application's may have that name
+    try:  # anything of the application's may have that name
         impersonator = unwrapped(request.__dict__.get("impersonator"))  # as django-impersonate has it
         found = user_actor(impersonator, roles=roles) if hasattr(impersonator, "pk") else None
         if found is not None and found.type == "user":
             return acting_for(found, actor)
-    with suppress(Exception):
+    except faults() as error:
+        _logger.debug("request.impersonator cannot be read: %r", error)
+    try:
         session = getattr(request.__dict__.get("session"), "__dict__", {}).get("_session_cache")
         # Whoever is authenticated in another way, by a token, is not whom the session tells of.
         if real is None and session and session.get(_SESSION_USER_ID) == actor.id:
             real = session_impersonator(session, session_key)
+    except faults() as error:
+        _logger.debug("the session's impersonator cannot be read: %r", error)
     return actor if real is None else acting_for(real, actor)
 
 

@@ -19,6 +19,7 @@ from otel_audit.instrumentation.django.impersonation import (
     taking_over,
 )
 from otel_audit.instrumentation.django.middleware import RequestCapture, request_scope
+from otel_audit.interruptions import faults
 from otel_audit.pipeline.logger import AuditLogger
 from otel_audit.record import UNKNOWN, Actor, Outcome, Target
 from otel_audit.values import text
@@ -194,7 +195,7 @@ def attempted_name(credentials: Mapping[str, Any]) -> str:
         from django.contrib.auth import get_user_model
 
         fields = [str(get_user_model().USERNAME_FIELD)]
-    except Exception:  # authentication without a user model
+    except faults():  # authentication without a user model
         fields = []
     for field in (*fields, "username", "email"):
         name = credentials.get(field)
@@ -218,7 +219,7 @@ def names_account(name: str) -> bool:
         database = router.db_for_read(model)
         with _savepoint(transaction, database):
             return bool(model._base_manager.using(database).filter(condition).exists())
-    except Exception:  # no such table, an event loop, a broken transaction: rather hide the name
+    except faults():  # no such table, an event loop, a broken transaction: rather hide the name
         return False
 
 

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from msgspec import UNSET
+
 from otel_audit.capture import dbapi
 from otel_audit.capture.connection import Connection
 from otel_audit.capture.freshness import Epoch
@@ -19,6 +21,7 @@ from otel_audit.capture.transaction_sql import ORDINARY, Effect, effect_of, is_o
 from otel_audit.errors import AuditError
 from otel_audit.instrumentation.django import schemas
 from otel_audit.instrumentation.django.writes.migrations import MigrationStatement
+from otel_audit.interruptions import faults, interrupts
 
 if TYPE_CHECKING:
     from otel_audit.capture.raw_sql import RawTables
@@ -34,9 +37,12 @@ _READS: Final = frozenset({"SE", "se", "Se"})
 
 
 class DjangoConnection(Connection):
-    """A connection of Django's, which knows of atomic blocks and of tests that never commit."""
+    """A connection of Django's, which knows of atomic blocks and of tests that never commit.
 
-    __slots__ = ("_database", "_path", "django", "follows")
+    ``interrupted``: the application's own exception came before COMMIT was sent; names it.
+    """
+
+    __slots__ = ("_database", "_path", "django", "follows", "interrupted")
 
     def __init__(self, django: Any, state: CaptureState, thread: ThreadState) -> None:
         super().__init__(
@@ -46,6 +52,7 @@ class DjangoConnection(Connection):
             namespace=str(django.settings_dict.get("NAME") or ""),
         )
         self.django = django
+        self.interrupted = ""
         self._database = self.namespace
         self._path = schemas.SearchPath(schemas.configured(django.settings_dict))
         self.follows = False
@@ -85,16 +92,22 @@ class DjangoConnection(Connection):
         """Return the DB-API connection."""
         return self.django.connection
 
-    def abandon(self) -> None:
+    def abandon(self, error: str = "otel_audit.errors.SpoolError") -> None:
         """Roll back: leaving atomic() would otherwise turn autocommit on again, which commits on SQLite."""
         django = self.django
         try:
             django._rollback()
             django.needs_rollback = False
             django.run_on_commit = []
-        except Exception:
+        except faults():
             django.close()
-        self.rolled_back("otel_audit.errors.SpoolError")
+        self.rolled_back(error)
+
+    def left_atomic(self) -> None:
+        """Note that an atomic block was left, by its own exception or not."""
+        self.error = ""
+        if self.pending and not self.django.needs_rollback and only_testcase_blocks(self.django):
+            self.settle()
 
     def is_answer(self, error: BaseException) -> bool:
         """Say whether an exception of COMMIT is the database's answer."""
@@ -145,27 +158,28 @@ class Transactions:
             state: DjangoConnection | None = connection.__dict__.get(_STATE)
             if state is None or connection.in_atomic_block:
                 return original(connection, *args, **kwargs)
-            if not state.pending:
-                result = original(connection, *args, **kwargs)
-                state.committed()
-                return result
-            if dbapi.transaction_aborted(state.system, connection.connection):
+            pending = state.pending
+            if pending and dbapi.transaction_aborted(state.system, connection.connection):
                 # PostgreSQL answers COMMIT of an aborted transaction with ROLLBACK, and no error.
-                result = original(connection, *args, **kwargs)
-                state.rolled_back()
-                return result
-            if dbapi.transaction_open(state.system, connection.connection) is False:
+                return state.then(lambda: original(connection, *args, **kwargs), state.rolled_back)
+            if pending and dbapi.transaction_open(state.system, connection.connection) is False:
                 # Ended by a statement nobody saw; whether by COMMIT or ROLLBACK cannot be told.
                 state.unknown()
                 return original(connection, *args, **kwargs)
-            state.before_commit()
+            result: Any = UNSET
             try:
+                if pending:
+                    state.interrupted = ""
+                    state.before_commit()
                 result = original(connection, *args, **kwargs)
+                state.committed()
+                return result
             except BaseException as error:
-                state.failed_commit(error, refused=state.is_answer(error))
+                if pending:
+                    state.commit_raised(error, returned=result is not UNSET)
+                    if state.pending and interrupts(error):
+                        state.interrupted = type(error).__qualname__
                 raise
-            state.committed()
-            return result
 
         return commit  # type: ignore[return-value]
 
@@ -174,6 +188,9 @@ class Transactions:
 
         @functools.wraps(original)
         def rollback(connection: Any, /, *args: Any, **kwargs: Any) -> Any:
+            state: DjangoConnection | None = connection.__dict__.get(_STATE)
+            if state is not None:
+                return state.then(lambda: original(connection, *args, **kwargs), state.rolled_back)
             result = original(connection, *args, **kwargs)
             self._rolled_back(connection)
             return result
@@ -211,9 +228,11 @@ class Transactions:
 
         @functools.wraps(original)
         def savepoint_rollback(connection: Any, /, sid: Any, *args: Any, **kwargs: Any) -> Any:
-            result = self._internally(original, connection, sid, *args, **kwargs)
-            self.state(connection).rollback_to(sid)
-            return result
+            state = self.state(connection)
+            return state.then(
+                lambda: self._internally(original, connection, sid, *args, **kwargs),
+                lambda: state.rollback_to(sid),
+            )
 
         return savepoint_rollback  # type: ignore[return-value]
 
@@ -222,15 +241,18 @@ class Transactions:
 
         @functools.wraps(original)
         def savepoint_commit(connection: Any, /, sid: Any, *args: Any, **kwargs: Any) -> Any:
-            result = self._internally(original, connection, sid, *args, **kwargs)
             state = self.state(connection)
-            state.release(sid)
-            # With autocommit off and no BEGIN yet, SQLite's savepoint was the transaction.
-            if state.pending and (
-                (state.dialect.one_writer and state.is_open() is False) or only_testcase_blocks(connection)
-            ):
-                state.settle()
-            return result
+
+            def released() -> None:
+                state.release(sid)
+                # With autocommit off and no BEGIN yet, SQLite's savepoint was the transaction.
+                if state.pending and (
+                    (state.dialect.one_writer and state.is_open() is False)
+                    or only_testcase_blocks(connection)
+                ):
+                    state.settle()
+
+            return state.then(lambda: self._internally(original, connection, sid), released)
 
         return savepoint_commit  # type: ignore[return-value]
 
@@ -239,51 +261,77 @@ class Transactions:
 
         @functools.wraps(original)
         def set_autocommit(connection: Any, /, autocommit: bool, *args: Any, **kwargs: Any) -> Any:
-            state: DjangoConnection | None = connection.__dict__.get(_STATE)
-            commits = autocommit and state is not None and state.pending and not connection.in_atomic_block
-            if commits:
-                assert state is not None
-                state.before_commit()
-            self.thread.internal += 1
             try:
-                result = original(connection, autocommit, *args, **kwargs)
+                if autocommit:
+                    return self._end_by_autocommit(original, connection, *args, **kwargs)
+                return self._begin_by_autocommit(original, connection, *args, **kwargs)
             except BaseException as error:
-                if commits:
-                    assert state is not None
-                    state.failed_commit(error, refused=state.is_answer(error))
+                # atomic() does not expect it: it would leave the connection without autocommit.
+                if autocommit and interrupts(error) and not connection.autocommit:
+                    self._end_by_autocommit(original, connection)
                 raise
-            finally:
-                self.thread.internal -= 1
-            if commits:
-                assert state is not None
-                state.committed()
-            return result
 
         return set_autocommit  # type: ignore[return-value]
 
+    def _end_by_autocommit(self, original: Any, connection: Any, /, *args: Any, **kwargs: Any) -> Any:
+        state: DjangoConnection | None = connection.__dict__.get(_STATE)
+        if state is None or not state.pending or connection.in_atomic_block:
+            return self._internally(original, connection, True, *args, **kwargs)
+        if state.interrupted:  # atomic() has not committed, and the application sees that it raised
+            error_name, state.interrupted = state.interrupted, ""
+            state.abandon(error_name)
+            return self._internally(original, connection, True, *args, **kwargs)
+        try:
+            state.before_commit()
+            result = self._internally(original, connection, True, *args, **kwargs)
+            state.committed()
+            return result
+        except BaseException as error:
+            state.commit_raised(error, returned=connection.autocommit)
+            raise
+
+    def _begin_by_autocommit(self, original: Any, connection: Any, /, *args: Any, **kwargs: Any) -> Any:
+        before = connection.autocommit
+        try:
+            return self._internally(original, connection, False, *args, **kwargs)
+        except BaseException as error:
+            interrupted = interrupts(error) and not connection.in_atomic_block
+            if interrupted and before and not connection.autocommit:
+                self._internally(original, connection, True)
+            raise
+
     def leave_atomic(self, original: _F) -> _F:
         """Wrap ``Atomic.__exit__``."""
+        from django.db.transaction import get_connection
 
         @functools.wraps(original)
         def leave(
             block: Any, /, exc_type: Any, exc_value: Any, traceback: Any, *args: Any, **kwargs: Any
         ) -> Any:
-            from django.db.transaction import get_connection
-
-            connection = get_connection(block.using)
-            state: DjangoConnection | None = connection.__dict__.get(_STATE)
-            if state is None:
-                return original(block, exc_type, exc_value, traceback, *args, **kwargs)
-            if exc_type is not None:
-                state.error = exc_type.__qualname__
-            elif connection.needs_rollback and connection.rollback_exc is not None:
-                state.error = type(connection.rollback_exc).__qualname__
+            state: DjangoConnection | None
             try:
-                return original(block, exc_type, exc_value, traceback, *args, **kwargs)
-            finally:
-                state.error = ""
-                if state.pending and not connection.needs_rollback and only_testcase_blocks(connection):
-                    state.settle()
+                connection = get_connection(block.using)
+                state = connection.__dict__.get(_STATE)
+                ends = connection.commit_on_exit and len(connection.atomic_blocks) == 1
+                if state is not None and exc_type is not None:
+                    state.error = exc_type.__qualname__
+                elif state is not None and connection.needs_rollback and connection.rollback_exc is not None:
+                    state.error = type(connection.rollback_exc).__qualname__
+                result = original(block, exc_type, exc_value, traceback, *args, **kwargs)
+                if state is not None:
+                    state.left_atomic()
+                return result
+            except BaseException as error:
+                connection = get_connection(block.using)
+                state = connection.__dict__.get(_STATE)
+                if interrupts(error):
+                    if block in connection.atomic_blocks[-1:]:  # it was not left yet
+                        original(block, type(error), error, error.__traceback__, *args, **kwargs)
+                    elif ends and not connection.in_atomic_block and not connection.autocommit:
+                        _leave_no_transaction(connection)
+                if state is not None:
+                    state.left_atomic()
+                raise
 
         return leave  # type: ignore[return-value]
 
@@ -381,7 +429,7 @@ class Transactions:
         try:
             if cursor.db.vendor == "postgresql":
                 self.state(cursor.db).sets(sql, args[0] if args else None)
-        except Exception as error:
+        except faults() as error:
             self._shared.failures.note("SET search_path", error)
         return result
 
@@ -393,7 +441,7 @@ class Transactions:
         try:
             written = self._written(cursor, self._text(sql, cursor))
             return None if written is None else self._statement_of(self.connection(cursor.db), written)
-        except Exception as error:
+        except faults() as error:
             self._shared.failures.report("SQL of the application's own", error, lost=1)
             return None
 
@@ -409,23 +457,30 @@ class Transactions:
     def _copying(self, cursor: Any, statement: Announced, copying: Any) -> Iterator[Any]:
         """Copy, with the records of it around; an exception of the application's takes it back."""
         state = self.connection(cursor.db)
+        copied = False
         try:
             statement.begin()
         except AuditError:
             raise
-        except Exception as error:
+        except BaseException as error:
+            if interrupts(error):
+                statement.failed(error, refused=False, sent=False)
+                raise
             self._shared.failures.report("COPY", error)
         try:
             with copying as copy:
                 yield copy
-        except BaseException as error:
-            statement.failed(error, refused=dbapi.connected(state.system, state.driver()))
-            raise
-        try:
+            copied = True
             statement.done(cursor.cursor.rowcount)
-        except AuditError:
-            raise
-        except Exception as error:
+        except BaseException as error:
+            if not copied:
+                statement.failed(error, refused=dbapi.connected(state.system, state.driver()))
+                raise
+            interrupted = interrupts(error)
+            if interrupted:
+                statement.finish()
+            if interrupted or isinstance(error, AuditError):
+                raise
             self._shared.failures.report("COPY", error, lost=1)
 
     def _text(self, sql: Any, cursor: Any) -> str:
@@ -438,13 +493,13 @@ class Transactions:
             if isinstance(sql, bytes):
                 return sql.decode(errors="replace")
             return str(sql.as_string(cursor.cursor))
-        except Exception:
+        except faults():
             return ""
 
     def _written(self, cursor: Any, text: str) -> SqlText | None:
         try:
             return self._tables.read(text, cursor.db.vendor)
-        except Exception as error:
+        except faults() as error:
             self._shared.failures.report("SQL of the application's own", error, lost=1)
             return None
 
@@ -487,9 +542,8 @@ class Transactions:
             return original(cursor, sql, *args)
         if effect.kind == "commit":
             return self.state(cursor.db).commit(lambda: original(cursor, sql, *args), chained=effect.chained)
-        result = original(cursor, sql, *args)
-        self.state(cursor.db).apply(effect)
-        return result
+        state = self.state(cursor.db)
+        return state.then(lambda: original(cursor, sql, *args), lambda: state.apply(effect))
 
     def _then_forget(self, original: Callable[..., Any]) -> Callable[..., Any]:
         """Make a function that changes the schema and then lets go of what was known of it."""
@@ -503,17 +557,31 @@ class Transactions:
         return changed
 
     def _internally(self, original: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        self.thread.internal += 1
+        thread = self.thread
+        outer = thread.internal
         try:
-            return original(*args, **kwargs)
-        finally:
-            self.thread.internal -= 1
+            try:
+                thread.internal = outer + 1
+                return original(*args, **kwargs)
+            finally:
+                thread.internal = outer
+        finally:  # once more: an interruption may come between any two lines
+            thread.internal = outer
 
     def _rolled_back(self, connection: Any) -> None:
         state: DjangoConnection | None = connection.__dict__.get(_STATE)
         self.thread.epoch = Epoch()
         if state is not None:
             state.rolled_back()
+
+
+def _leave_no_transaction(connection: Any) -> None:
+    """End what an interrupted COMMIT has left open, before the next statements get into it."""
+    try:
+        connection.rollback()
+        connection.set_autocommit(True)
+    except faults():
+        connection.close()
 
 
 def only_testcase_blocks(connection: Any) -> bool:
@@ -537,7 +605,9 @@ def _refused(error: BaseException, state: DjangoConnection) -> bool:
     if isinstance(error, OperationalError | InterfaceError | driver.OperationalError | driver.InterfaceError):
         return dbapi.connected(state.system, state.driver())
     # What is no error of the database comes of parameters the driver cannot send.
-    return isinstance(error, Error | driver.Error | TypeError | ValueError | ArithmeticError | LookupError)
+    if isinstance(error, Error | driver.Error):
+        return True
+    return isinstance(error, TypeError | ValueError | ArithmeticError | LookupError) and not interrupts(error)
 
 
 class _DriversOwn:

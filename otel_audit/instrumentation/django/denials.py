@@ -9,6 +9,8 @@ from django.contrib.auth import REDIRECT_FIELD_NAME
 from django.http import HttpRequest, HttpResponseBase
 from django.shortcuts import resolve_url
 
+from otel_audit.interruptions import faults
+
 LOGIN_REQUIRED = "login_required"
 _DENIED: Final = frozenset({401, 403})
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
@@ -44,5 +46,5 @@ def denial(request: HttpRequest, response: HttpResponseBase, login_url: object) 
 def _path(login_url: object) -> str:
     try:
         return urlsplit(resolve_url(login_url)).path  # type: ignore[arg-type]
-    except Exception:  # a LOGIN_URL that names no view: the application's own mistake, told elsewhere
+    except faults():  # a LOGIN_URL that names no view: the application's own mistake, told elsewhere
         return ""

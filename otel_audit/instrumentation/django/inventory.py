@@ -22,6 +22,7 @@ from otel_audit import startup
 from otel_audit.config.model import AuditConfig, DjangoConfig
 from otel_audit.config.sources import DJANGO_SETTING
 from otel_audit.instrumentation.django.plan import ModelPolicy
+from otel_audit.interruptions import faults
 
 _logger = logging.getLogger(__name__)
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -113,7 +114,7 @@ class Announcement:
     def _look(self) -> None:
         try:
             self._say()
-        except Exception as error:
+        except faults() as error:
             self._said = True
             _logger.warning("The patterns of django.models could not be compared with the models: %r", error)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from functools import partial
 from typing import Any, ClassVar, Final
 
@@ -24,6 +23,7 @@ from otel_audit.http.streaming import in_context, in_context_async
 from otel_audit.instrumentation.django.denials import DENYING, denial
 from otel_audit.instrumentation.django.plan import ModelPolicy
 from otel_audit.instrumentation.django.scope import RequestScope, ScopeSettings
+from otel_audit.interruptions import faults
 from otel_audit.otel_api import current_span
 from otel_audit.pipeline import provider
 from otel_audit.pipeline.logger import AuditLogger
@@ -51,8 +51,10 @@ def _get_ready_to_send() -> None:
     """A handler is made where requests will be served; none of them should wait for imports."""
     pipeline = provider.current()
     if pipeline is not None:
-        with suppress(Exception):
+        try:
             pipeline.get_ready_to_send()
+        except faults():  # whoever sends will hear of it
+            return
 
 
 class RequestCapture:
@@ -123,7 +125,7 @@ class RequestCapture:
             if error is None:
                 return
             route = getattr(request.resolver_match, "route", "") or request.path
-        except Exception as fault:
+        except faults() as fault:
             logger.failed("http.request.denied", fault)
             return
         logger.log(

@@ -7,7 +7,6 @@ import decimal
 import uuid
 import weakref
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import UNSET
@@ -18,6 +17,7 @@ from otel_audit.capture.policy import KeyStrategies, Policy, TableSettings
 from otel_audit.config.model import CaptureSection
 from otel_audit.instrumentation.django import stored
 from otel_audit.instrumentation.django.secret_keys import key_strategies
+from otel_audit.interruptions import faults
 from otel_audit.redaction.names import NameRules
 from otel_audit.values import ATOMS, Encoded, Opaque, freeze, freeze_known
 
@@ -141,7 +141,7 @@ class ModelFieldPlan(FieldPlan):
         try:
             connection = stored.any_connection(self.vendor)
             return freeze(stored.plain(self.field.get_db_prep_value(value, connection, prepared=False)))
-        except Exception:  # what the field cannot prepare
+        except faults():  # what the field cannot prepare
             return freeze(value)
 
     def normal(self, value: Any) -> Any:
@@ -151,7 +151,7 @@ class ModelFieldPlan(FieldPlan):
             return value
         try:
             return freeze(self._convert(value))
-        except Exception:  # to_python of an unusual value raises what it likes
+        except faults():  # to_python of an unusual value raises what it likes
             return value
 
     def key_part(self, value: Any) -> Any:
@@ -161,7 +161,7 @@ class ModelFieldPlan(FieldPlan):
         connection = stored.any_connection(self.vendor)
         try:
             prepared = self.field.get_db_prep_value(value, connection, prepared=False)
-        except Exception:  # the statement will say so
+        except faults():  # the statement will say so
             return freeze(value)
         return self.read_back(prepared, connection, value)
 
@@ -187,13 +187,15 @@ class ModelFieldPlan(FieldPlan):
             column, converters = self._stored
             for convert in converters:
                 # One that takes only what the driver would have made of it need not convert this.
-                with suppress(Exception):
+                try:
                     held = convert(held, column, connection)
+                except faults():
+                    continue
             known = self.frozen(held)
             if type(known) is Opaque:
                 known = freeze(plain)
             return known if type(known) is not Opaque else self.frozen(value)
-        except Exception:  # an adapter of another driver
+        except faults():  # an adapter of another driver
             return self.frozen(value)
 
     def _held(self, plain: Any) -> Any:
@@ -211,7 +213,7 @@ class ModelFieldPlan(FieldPlan):
         assert self._shape is not None
         try:
             return freeze(self._shape(value))
-        except Exception:  # the database, or the field, will refuse it
+        except faults():  # the database, or the field, will refuse it
             return freeze(value)
 
 
@@ -221,7 +223,7 @@ def _value_field(field: Any) -> Any:
     while field.remote_field is not None and seen < 16:
         try:
             field = field.target_field
-        except Exception:  # a relation to a model that is not there (yet), or with several columns
+        except faults():  # a relation to a model that is not there (yet), or with several columns
             break
         seen += 1
     return field
@@ -283,7 +285,7 @@ def _ends(model: type[Model]) -> dict[str, str]:
                 for name in (field.m2m_field_name(), field.m2m_reverse_field_name()):
                     if name in keys and keys[name].target_field.primary_key:
                         ends[name] = keys[name].remote_field.model._meta.concrete_model._meta.label
-    except Exception:  # a relation to a model that is not there (yet)
+    except faults():  # a relation to a model that is not there (yet)
         return {}
     return ends
 
@@ -345,7 +347,7 @@ class ModelPolicy(Policy):
         if found is None:
             try:
                 found = key_strategies(concrete, self._names, lambda other: self.of(other).strategies)
-            except Exception:  # an unusual model: not known to be harmless, and its records must be made
+            except faults():  # an unusual model: not known to be harmless, and its records must be made
                 found = KeyStrategies(("mask",) * len(concrete._meta.pk_fields))
             self._keys[concrete] = found
         return found

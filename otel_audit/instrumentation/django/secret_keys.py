@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from otel_audit.capture.policy import KeyStrategies
+from otel_audit.interruptions import faults
 from otel_audit.redaction.names import SECRETS, NameRules
 from otel_audit.redaction.records import SECRET_KEY
 
@@ -99,6 +100,6 @@ def _hops(field: Any) -> Iterator[Any]:
             return
         try:
             field = field.target_field
-        except Exception:  # a relation to a model that is not there (yet), or with several columns
+        except faults():  # a relation to a model that is not there (yet), or with several columns
             return
         yield field

@@ -26,6 +26,7 @@ import msgspec
 from otel_audit import forks
 from otel_audit.config.model import SpoolConfig
 from otel_audit.errors import SpoolError
+from otel_audit.interruptions import interrupts
 from otel_audit.pipeline.health import Health
 from otel_audit.pipeline.spool import directory as layout
 from otel_audit.pipeline.spool import frames, tips
@@ -145,22 +146,27 @@ class SpoolWriter:
             SpoolError: they were not written.
         """
         forks.check()
-        with self._mutex:
-            self._handle += 1
-            handle = self._handle
-            self._open[handle] = len(payloads)
+        handle = 0
         try:
+            with self._mutex:
+                handle = self._handle = self._handle + 1
+                self._open[handle] = len(payloads)
             chunks = frames.intent(frames.INTENT, handle, payloads)
             self._write(chunks[0] if len(chunks) == 1 else b"".join(chunks))
-        except BaseException:
+            return handle
+        except SpoolError:
             self._open.pop(handle, None)
             raise
-        return handle
+        except BaseException:  # it may be written, and nobody will settle it
+            with suppress(SpoolError):
+                self.settle(handle, "failure", [])
+            raise
 
     def settle(self, handle: int, outcome: Outcome, payloads: Sequence[bytes] | None = None) -> None:
         """Write the marker of an intent; ``payloads``: ship these instead of what was intended.
 
-        A marker that cannot be written is kept and written before anything else once there is room.
+        A marker that cannot be written is kept and written before anything else once there is room. An intent
+        is settled once: to call this again after an interruption is safe.
 
         Raises:
             SpoolError: it could not be written yet.
@@ -182,7 +188,8 @@ class SpoolWriter:
                 self._open.pop(handle, None)
             raise
         finally:
-            self.health.emitted += count
+            if handle not in self._open:
+                self.health.emitted += count
 
     def write_deferred(self) -> None:
         """Write markers that had to wait; quiet if there is still no room."""
@@ -353,6 +360,8 @@ class SpoolWriter:
             with self._mutex:
                 total = self._write_once(data, settles)
         except OSError as error:
+            if interrupts(error):  # a handler of SIGALRM may well raise TimeoutError
+                raise
             total = self._write_patiently(data, error, wait=wait, settles=settles)
         if self.health.spool_error:
             self.health.spool_recovered()
@@ -367,27 +376,38 @@ class SpoolWriter:
         """
         if self._closed:
             raise SpoolError("the audit pipeline is stopped; nothing more can be recorded")
-        size = len(data)
         if (
-            size + _HEADER_ROOM > self._room
+            len(data) + _HEADER_ROOM > self._room
             or self._deferred
             or self._descriptor < 0
-            or self._offset + size > self._segment_bytes
+            or self._offset + len(data) > self._segment_bytes
         ):
-            size = self._write_carefully(data)
-        else:
-            self._write_bytes(self._descriptor, data, self._offset)
-            self._offset += size
-        self._room -= size
-        self._written_total += size
-        self.committed = (self._number, self._offset)
-        self._open.pop(settles, None)
-        return self._written_total
+            data = self._get_ready(data)
+        size = len(data)
+        offset, total = self._offset, self._written_total + size
+        try:
+            if self._descriptor < 0 or (offset and offset + size > self._segment_bytes):
+                self._open_segment(data)
+            else:
+                self._write_bytes(self._descriptor, data, offset)
+                self._offset, self.committed = offset + size, (self._number, offset + size)
+            self._written_total, self._room = total, self._room - size
+            if self._deferred:
+                self._forget_deferred()
+            self._open.pop(settles, None)
+        except BaseException as error:
+            # Interrupted: what stands in the file is counted, or nobody would read what comes after it.
+            if interrupts(error) and self._stands(offset, size):
+                self._written_total = total
+                self._forget_deferred()
+                self._open.pop(settles, None)
+            raise
+        return total
 
-    def _write_carefully(self, data: bytes) -> int:
-        """Write a batch where something must be seen to before; gives the number of bytes.
+    def _get_ready(self, data: bytes) -> bytes:
+        """See to what must be seen to before a batch is written: files taken away, room in the directory.
 
-        Whether the files are still there, markers that waited, room in the directory, a new segment.
+        Return the batch, with the markers that waited before it.
         """
         if not self._is_in_place():
             self._leave()
@@ -396,14 +416,25 @@ class SpoolWriter:
         size = len(data)
         if size + _HEADER_ROOM > self._room:
             self._find_room(size + _HEADER_ROOM)
-        if self._descriptor < 0 or (self._offset and self._offset + size > self._segment_bytes):
-            self._open_segment(data)
-        else:
-            self._write_bytes(self._descriptor, data, self._offset)
-            self._offset += size
+        return data
+
+    def _forget_deferred(self) -> None:
         self._deferred.clear()
         self._deferred_records = 0
-        return size
+
+    def _stands(self, offset: int, size: int) -> bool:
+        """Say whether a batch interrupted at ``offset`` was written; counted then, else taken away."""
+        if self._descriptor < 0:
+            return False
+        if self._offset != offset:
+            return True
+        end = os.fstat(self._descriptor).st_size
+        if end == offset + size:
+            self._offset, self.committed = end, (self._number, end)
+            return True
+        if end > offset:
+            os.ftruncate(self._descriptor, offset)
+        return False
 
     def _write_bytes(self, descriptor: int, data: bytes, offset: int) -> None:
         """Write all of ``data`` at the end of the file or nothing."""
@@ -436,14 +467,19 @@ class SpoolWriter:
             self._write_bytes(descriptor, header + data, 0)
             if self._fsync:
                 layout.sync_directory(self.lock.path)
-        except OSError:
-            os.close(descriptor)
-            layout.segment_path(self.lock.path, number).unlink(missing_ok=True)
+            end = len(header) + len(data)
+            self._segment = layout.identity_of(descriptor)
+            self._descriptor, self._number, self._offset, self.committed = (
+                descriptor,
+                number,
+                end,
+                (number, end),
+            )
+        except BaseException:
+            if self._descriptor != descriptor:
+                os.close(descriptor)
+                layout.segment_path(self.lock.path, number).unlink(missing_ok=True)
             raise
-        self._descriptor = descriptor
-        self._segment = layout.identity_of(descriptor)
-        self._number = number
-        self._offset = len(header) + len(data)
         self._room -= len(header)
         if self._tip_files:  # named by the header now
             tips.forget(self._tip_files)
@@ -474,10 +510,14 @@ class SpoolWriter:
             layout.sync_directory(self.directory)
 
     def _close_segment(self) -> None:
-        descriptor, self._descriptor = self._descriptor, -1
+        descriptor = self._descriptor
         if descriptor >= 0:
-            self._before, self._offset = self._offset, 0
-            self.committed = (self._number + 1, 0)
+            self._descriptor, self._before, self._offset, self.committed = (
+                -1,
+                self._offset,
+                0,
+                (self._number + 1, 0),
+            )
             try:
                 if self._fsync:
                     self._sync_closing(descriptor)
@@ -521,6 +561,8 @@ class SpoolWriter:
                 with self._mutex:
                     return self._write_once(data, settles)
             except OSError as again:
+                if interrupts(again):
+                    raise
                 error = again
         self._no_wait_before = time.monotonic() + _WAIT_AT_MOST_EVERY
         reason = f"spool directory {self.directory}: {error.strerror or error}"

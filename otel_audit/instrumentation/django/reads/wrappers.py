@@ -32,6 +32,7 @@ from otel_audit.instrumentation.django.reads.plan import (
     missing_keys,
     row_readings,
 )
+from otel_audit.interruptions import faults
 from otel_audit.pipeline.logger import AuditLogger
 from otel_audit.record import Database
 from otel_audit.values import key_text
@@ -168,7 +169,7 @@ class ReadCapture:
             return []
         try:
             keys = missing_keys(query, self._is_sensitive)
-        except Exception as error:
+        except faults() as error:
             logger.failed("a read of sensitive data is recorded without its objects", error)
             return []
         if not keys:
@@ -196,7 +197,7 @@ class ReadCapture:
         kind = kind_of(compiler.query)
         try:
             readings = aggregate_readings(compiler.query, kind, self._is_sensitive)
-        except Exception as error:
+        except faults() as error:
             logger.failed("a read of sensitive data", error)
         else:
             records.keep_answer([self._named(reading) for reading in readings], kind, row)
@@ -209,7 +210,7 @@ class ReadCapture:
                 Tally(self._named(reading), key_readers(compiler, reading.keys), self._max_keys)
                 for reading in row_readings(compiler, self._is_sensitive, appended)
             ]
-        except Exception as error:
+        except faults() as error:
             logger.failed("a read of sensitive data", error)
             tallies = []
         width = -len(appended) if appended else None
@@ -268,7 +269,7 @@ class ReadCapture:
 def _raw_fields(logger: AuditLogger, queryset: Any) -> tuple[str, ...]:
     try:
         columns = [queryset.model_fields.get(column) for column in queryset.columns]
-    except Exception as error:
+    except faults() as error:
         logger.failed("a read of sensitive data is recorded without its fields", error)
         return ()
     return tuple(field.name for field in columns if field is not None)

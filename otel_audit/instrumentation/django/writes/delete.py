@@ -29,6 +29,7 @@ from otel_audit.instrumentation.django.writes.state import (
     Plain,
     in_own_transaction,
 )
+from otel_audit.interruptions import faults
 
 
 def delete(capture: Capture, plan: ModelPlan, compiler: Any, run: Callable[[], Any], result_type: Any) -> Any:
@@ -93,7 +94,7 @@ def delete(capture: Capture, plan: ModelPlan, compiler: Any, run: Callable[[], A
             _note_plain(capture, statement, abilities, returned.result)
         else:
             _note(capture, statement, abilities, returned)
-    except Exception as error:
+    except faults() as error:
         statement.recover(error, returned.result if type(returned) is Plain else returned.count)
     if type(returned) is Plain:
         return returned.result
@@ -107,7 +108,7 @@ def _delete_counting(capture: Capture, plan: ModelPlan, compiler: Any, run: Call
     result = statement.run(run)
     try:
         _note_plain(capture, statement, abilities, result)
-    except Exception as error:
+    except faults() as error:
         statement.recover(error, result)
     return result
 
@@ -135,7 +136,7 @@ def _select_first(capture: Capture, plan: ModelPlan, compiler: Any, run: Callabl
             _note_plain(capture, statement, abilities, result)
         else:
             _note(capture, statement, abilities, found, more=count - found.count)
-    except Exception as error:
+    except faults() as error:
         statement.recover(error, result)
     return result
 

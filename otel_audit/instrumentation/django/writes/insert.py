@@ -21,6 +21,7 @@ from otel_audit.instrumentation.django.plan import ModelFieldPlan, ModelPlan
 from otel_audit.instrumentation.django.stored import is_expression, plain
 from otel_audit.instrumentation.django.writes.sql import columns_of, converted, select_rows
 from otel_audit.instrumentation.django.writes.state import Capture, CompiledStatement, Plain
+from otel_audit.interruptions import faults
 from otel_audit.values import ATOMS, Opaque
 
 _OBJECTS_PER_QUERY = 200
@@ -54,7 +55,7 @@ def insert(
             _note_one(capture, statement, objects[0], returned, result, first)
         else:
             _note_many(capture, statement, objects, returned, result, made)
-    except Exception as error:
+    except faults() as error:
         statement.recover(error, len(objects))
     if len(fields) == len(wanted):
         return result
@@ -107,7 +108,7 @@ def _plain(prepared: Any) -> Any:
     """Unwrap what was prepared before the driver does: JSON is encoded once, and sent as it was."""
     try:
         return plain(prepared)
-    except Exception:  # the driver will say so
+    except faults():  # the driver will say so
         return prepared
 
 
@@ -301,7 +302,7 @@ def _upsert(
         else:
             plans, rows, inserted = returned
             _note_upsert(capture, statement, plans, rows, inserted, before, updates=not ignores)
-    except Exception as error:
+    except faults() as error:
         statement.recover(error)
     if type(returned) is Plain:
         return returned.result

@@ -16,6 +16,7 @@ from otel_audit.capture.raw_sql import RawTables
 from otel_audit.capture.sql_text import SqlText
 from otel_audit.capture.writes import CapturedWrite, NoWrite
 from otel_audit.instrumentation.django.loaded import ThreadState
+from otel_audit.interruptions import faults, interrupts
 from otel_audit.pipeline.logger import AuditLogger
 from otel_audit.record import AuditRecord, Bulk, Outcome, Target, new_record_id
 
@@ -55,8 +56,12 @@ class Migrating:
         found = self._alone.get(key)
         if found is None:
             found = _Alone(self, plan, connection, self._parts.setdefault(key, []))
-            found.handle = connection.buffer.intend_now(found)
             self._alone[key] = found
+            try:
+                found.handle = connection.buffer.intend_now(found)
+            except BaseException:
+                del self._alone[key]
+                raise
         return found
 
     def part(self, connection: Connection, plan: TablePlan) -> _Part:
@@ -76,13 +81,21 @@ class Migrating:
                     parts.clear()
 
     def end(self, outcome: Outcome) -> None:
-        """Settle what was committed on the way."""
+        """Settle what was committed on the way; once more where that is interrupted."""
+        try:
+            self._settle(outcome)
+        except BaseException as error:
+            if interrupts(error):
+                self._settle(outcome)
+            raise
+
+    def _settle(self, outcome: Outcome) -> None:
         for write in self._alone.values():
             try:
                 nothing = NoWrite(write.plan, write.verb, write.connection)
                 wrote = any(write._counts())
                 write.connection.buffer.settle_now(write.handle, write if wrote else nothing, outcome)
-            except Exception as error:
+            except faults() as error:
                 write.connection.failures.report("migration", error, lost=1)
 
 
@@ -190,6 +203,7 @@ class MigrationStatement:
         self._text = text
         self._writes = [(verb, tables.plan(table)) for verb, table in text.writes]
         self._alone, self._settled = connection.commits_at_once()
+        self._noted = False
 
     def begin(self) -> None:
         """Announce it; in autocommit an intent is on disk when this returns.
@@ -201,13 +215,16 @@ class MigrationStatement:
             for _, plan in self._writes:
                 self._migrating.alone(self._connection, plan)
 
-    def failed(self, error: BaseException, *, refused: bool) -> None:
+    def failed(self, error: BaseException, *, refused: bool, sent: bool = True) -> None:
         """Note that it raised: what may have been written is not counted, but told of."""
-        if not refused:
-            try:
-                self._count(None)
-            except Exception as fault:
-                self._connection.failures.note("migration", fault)
+        if sent and not refused:
+            self._count_anyhow()
+
+    def _count_anyhow(self) -> None:
+        try:
+            self._count(None)
+        except faults() as fault:
+            self._connection.failures.note("migration", fault)
 
     def done(self, count: Any) -> None:
         """Note that it ran; ``count`` is the driver's row count."""
@@ -215,6 +232,13 @@ class MigrationStatement:
         if self._text.counts:
             rows = count if type(count) is int and count >= 0 else self._migrating.inserted
         self._count(rows)
+        self._noted = True
+
+    def finish(self) -> None:
+        """Note that it ran, where :meth:`done` was interrupted: of how many rows is not known then."""
+        if not self._noted:
+            self._noted = True
+            self._count_anyhow()
 
     def _count(self, rows: int | None) -> None:
         migrating, connection = self._migrating, self._connection
@@ -244,13 +268,14 @@ def migrating(thread: ThreadState, direction: str) -> Callable[[_F], _F]:
             outer = thread.migrating
             connection = executor.connection
             whole = migration.atomic and connection.features.can_rollback_ddl
-            thread.migrating = current = Migrating(migration, direction, connection.alias if whole else "")
+            current = Migrating(migration, direction, connection.alias if whole else "")
             outcome: Outcome = "unknown"
             try:
+                thread.migrating = current
                 result = original(executor, state, migration, *args, **kwargs)
                 outcome = "success"
                 return result
-            except Exception as error:
+            except faults() as error:
                 # Whether the last COMMIT of several was carried out nobody knows where its answer was lost.
                 outcome = "unknown" if isinstance(error, OperationalError | InterfaceError) else "success"
                 raise

@@ -30,6 +30,7 @@ from otel_audit.instrumentation.django.writes.update_statement import (
     difference,
     run_joined,
 )
+from otel_audit.interruptions import faults
 from otel_audit.record import OldValues
 from otel_audit.values import same
 
@@ -73,7 +74,7 @@ def save(capture: Capture, update: Update, instance: Any, key: Any) -> Any:
                 return result
         elif abilities.select:
             ask = functools.partial(_save_asking, capture, update, instance, key, assigned, abilities, row)
-            return in_transaction(connection, ask) if plan.old_values == "exact" else ask()
+            return in_transaction(capture, connection, ask) if plan.old_values == "exact" else ask()
 
     statement = CompiledStatement(capture, compiler, plan, "update")
     write = RowWrite(
@@ -90,7 +91,7 @@ def save(capture: Capture, update: Update, instance: Any, key: Any) -> Any:
             return result
         note = None if nothing else write
         _note_save(capture, statement, instance, key, written, row, assigned.expressions, note)
-    except Exception as error:
+    except faults() as error:
         statement.recover(error, 1)
     return result
 
@@ -171,7 +172,7 @@ def _save_asking(
                 now = capture.tables.select_row(compiler, plan, key, assigned.expressions, lock=False)
             after = {field: field.frozen(value) for field, value in (now or {}).items()}
         _note_asked(capture, statement, instance, key, assigned, row, before, after, certain)
-    except Exception as error:
+    except faults() as error:
         reraise_database_error(error, statement)
         statement.recover(error, 1)
     return result

@@ -20,6 +20,7 @@ from otel_audit.instrumentation.django.plan import ModelFieldPlan, ModelPlan
 from otel_audit.instrumentation.django.stored import Prepared
 from otel_audit.instrumentation.django.writes.state import Capture, CompiledStatement
 from otel_audit.instrumentation.django.writes.update_statement import prepare
+from otel_audit.interruptions import faults, interrupts
 from otel_audit.values import ATOMS, same
 
 
@@ -54,18 +55,19 @@ def save_quickly(
     """Run the UPDATE of a common save and note it; ``NotImplemented`` if it is not one, and nothing ran."""
     try:
         prepared = _prepare(capture, plan, compiler, saving)
-    except Exception:  # whatever it is, the long way says so
+    except faults():  # whatever it is, the long way says so
         prepared = None
     if prepared is None:
         return NotImplemented
     write, row, loaded, connection, statement = prepared
     thread = capture.thread
     thread.saving = None
-    if statement is None:
-        result = _run_in_transaction(capture, compiler, plan, write, run)
-    else:
-        result = statement.run(run, lambda: write)
+    result: Any = UNSET
     try:
+        if statement is None:
+            result = _run_in_transaction(capture, compiler, plan, write, run)
+        else:
+            result = statement.run(run, lambda: write)
         if result:
             mark = COMMITTED if statement is not None and statement.immediate else connection.mark
             seq = capture.freshness.wrote(connection.name, plan.table, write.key, mark)
@@ -79,10 +81,16 @@ def save_quickly(
                 connection.add(write)
         else:
             _note_nothing(capture, compiler, plan, statement)
-    except AuditError:
-        raise
-    except Exception as error:
+    except BaseException as error:
+        if statement is not None and statement.result is not UNSET:
+            result = statement.result
+        if result is UNSET or isinstance(error, AuditError):
+            raise
+        if interrupts(error):
+            _finish(prepared, result)
+            raise
         (statement or CompiledStatement(capture, compiler, plan, "update")).recover(error, result)
+    thread.statement = None
     return result
 
 
@@ -93,6 +101,17 @@ def _note_nothing(
     column = compiler.query.values[0][0].column
     statement = statement or CompiledStatement(capture, compiler, plan, "update")
     statement.done(*statement.uncounted(capture.abilities(compiler.connection, plan, "update", column)))
+
+
+def _finish(save: _Save, result: Any) -> None:
+    """Note a save that ran, where the application's own exception has interrupted us."""
+    connection = save.connection
+    if save.statement is not None:
+        save.statement.finish(1 if result else 0, save.write)
+    elif result:
+        connection.wrote_many(save.write.plan, None)
+        if not connection.buffer.holds(save.write):
+            connection.add(save.write)
 
 
 def _run_in_transaction(

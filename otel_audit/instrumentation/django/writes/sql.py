@@ -22,6 +22,7 @@ from otel_audit.capture.dbapi import dialect
 from otel_audit.capture.plan import Verb
 from otel_audit.config.model import CaptureSection
 from otel_audit.instrumentation.django.plan import ModelFieldPlan, ModelPlan
+from otel_audit.interruptions import faults
 from otel_audit.record import Completeness
 
 _CHUNK: Final = 2000
@@ -77,7 +78,7 @@ class Tables:
         """Ask the table of ``plan``; the connection is open. What may change at any moment is not kept."""
         try:
             answer = _ask(connection, plan)
-        except Exception:  # an aborted transaction, a foreign driver: ask again next time
+        except faults():  # an aborted transaction, a foreign driver: ask again next time
             return Abilities()
         if answer.lasting:
             # Another process may change the table; of an ordinary one, a refusal tells.

@@ -7,6 +7,8 @@ import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
+from msgspec import UNSET
+
 from otel_audit.capture import dbapi
 from otel_audit.capture.abilities import Abilities
 from otel_audit.capture.plan import Verb
@@ -20,6 +22,7 @@ from otel_audit.instrumentation.django.connection import DjangoConnection, Trans
 from otel_audit.instrumentation.django.loaded import ThreadState
 from otel_audit.instrumentation.django.plan import NOT_AUDITED, ModelPlan, ModelPolicy
 from otel_audit.instrumentation.django.writes.sql import Tables, take_write_lock
+from otel_audit.interruptions import faults, interrupts
 from otel_audit.record import Database
 from otel_audit.redaction.names import NameRules
 
@@ -70,7 +73,7 @@ class Capture(CaptureState):
             try:
                 policy = self.policy
                 found = ModelPlan(concrete, policy.of(concrete), policy.keys(concrete), vendor)
-            except Exception as error:
+            except faults() as error:
                 self.failures.report(f"model {model.__name__}", error, lost=1)
                 return NOT_AUDITED
             plans.by_vendor[vendor] = found
@@ -136,21 +139,23 @@ class CompiledStatement(Statement):
 
         ``intent`` makes what is known of the statement before it runs; default its table.
         """
-        if self.autocommit:
-            self.begin(self._intended(intent))
         thread = self.capture.thread
-        thread.runs += 1
         executed = thread.executed
+        thread.statement = self
         try:
-            result = execute()
+            if self.autocommit:
+                self.begin(self._intended(intent))
+            thread.runs += 1
+            self.result = execute()
+            if not self.autocommit:
+                self.ran()
+            return self.result
         except Refused:
             raise
         except BaseException as error:
-            self.raised(error, executed, intent)
+            if self.result is UNSET:
+                self.raised(error, executed, intent)
             raise
-        if not self.autocommit:
-            self.ran()
-        return result
 
     def raised(
         self, error: BaseException, executed: int, intent: Callable[[], CapturedWrite] | None = None
@@ -158,7 +163,7 @@ class CompiledStatement(Statement):
         """Note that it raised; ``executed`` is the thread's count of statements before it."""
         try:
             refused = self._refused(error)
-        except Exception as fault:
+        except faults() as fault:
             self.capture.failures.note("statement that raised", fault)
             refused = False
         self.failed(
@@ -181,7 +186,7 @@ class CompiledStatement(Statement):
     def _intended(self, intent: Callable[[], CapturedWrite] | None) -> CapturedWrite | None:
         try:
             return self._intent or (intent() if intent is not None else None)
-        except Exception as fault:
+        except faults() as fault:
             self.capture.failures.note("intend", fault)
             return None
 
@@ -239,7 +244,7 @@ def _refused_by_driver(error: BaseException) -> bool:
     Drivers raise Python's own errors for these, before anything is sent. Raised anywhere else, in what a
     statement returned for example, they say nothing about it.
     """
-    if not isinstance(error, ValueError | TypeError | ArithmeticError | LookupError):
+    if not isinstance(error, ValueError | TypeError | ArithmeticError | LookupError) or interrupts(error):
         return False
     frame = error.__traceback__
     while frame is not None:
@@ -258,14 +263,46 @@ def _driver_calls() -> frozenset[Any]:
     return frozenset(function.__code__ for function in found)
 
 
-def in_transaction(connection: Any, run: Callable[[], Any]) -> Any:
+def in_transaction(capture: Capture, connection: Any, run: Callable[[], Any]) -> Any:
     """Run inside a transaction: one of its own in autocommit, where a lock would hold nothing."""
     from django.db import transaction
 
     if connection.in_atomic_block or not connection.get_autocommit():
         return run()
-    with transaction.atomic(using=connection.alias):
+    block = transaction.atomic(using=connection.alias)
+    try:
+        with block:
+            return _noted(capture.thread, run)
+    except BaseException as error:
+        if interrupts(error) and block in connection.atomic_blocks[-1:]:  # it was not left
+            block.__exit__(type(error), error, error.__traceback__)
+        raise
+
+
+def _noted(thread: ThreadState, run: Callable[[], Any]) -> Any:
+    try:
         return run()
+    except BaseException as error:
+        if interrupts(error):
+            finish(thread)
+        raise
+
+
+def finish(thread: ThreadState) -> None:
+    """Note the captured statement that ran, where the application's own exception has interrupted us."""
+    statement = thread.statement
+    if statement is not None:
+        statement.finish(_row_count(statement.verb, statement.result))
+
+
+def _row_count(verb: Verb, result: Any) -> int | None:
+    """Return how many rows a statement wrote by what it returned; None if that does not say it."""
+    if isinstance(result, Plain):
+        result = result.result
+    if verb == "create":  # returns what was asked back, of all rows or none
+        return len(result) or None if isinstance(result, list) else None
+    count = len(result) if isinstance(result, list) else getattr(result, "count", result)
+    return count if type(count) is int else None
 
 
 def in_own_transaction(
@@ -277,7 +314,7 @@ def in_own_transaction(
     thread = capture.thread
     thread.own_transactions += 1
     try:
-        return in_transaction(connection, run)
+        return in_transaction(capture, connection, run)
     except Refused:
         pass
     finally:
@@ -299,14 +336,28 @@ def guarded(
     A database error of a statement of ours inside a transaction reaches the application as it is: the
     transaction is doomed, and an application that retries on deadlocks must see why.
     """
+    return capture.thread.compile(lambda: _guarded(capture, plan, verb, compiler, plain, captured))
+
+
+def _guarded(
+    capture: Capture,
+    plan: ModelPlan,
+    verb: Verb,
+    compiler: Any,
+    plain: Callable[[], Any],
+    captured: Callable[[], Any],
+) -> Any:
     from django.db import Error
 
     thread = capture.thread
-    runs = thread.runs
-    thread.compiling += 1
+    runs, outer = thread.runs, thread.statement
+    thread.statement = None
     try:
         return captured()
-    except Exception as error:
+    except BaseException as error:
+        if interrupts(error):
+            finish(thread)
+            raise
         if thread.runs != runs or isinstance(error, AuditError):
             raise
         connection = compiler.connection
@@ -314,13 +365,9 @@ def guarded(
             raise
         fault = error
     finally:
-        thread.compiling -= 1
+        thread.statement = outer
     statement = CompiledStatement(capture, compiler, plan, verb)
-    thread.compiling += 1
-    try:
-        result = statement.run(plain)
-    finally:
-        thread.compiling -= 1
+    result = statement.run(plain)
     statement.recover(fault, len(result) if isinstance(result, list) else result)
     return result
 
@@ -342,11 +389,15 @@ def suppressing(thread: ThreadState) -> Callable[[_F], _F]:
     def wrap(original: _F) -> _F:
         @functools.wraps(original)
         def suppressed(*args: Any, **kwargs: Any) -> Any:
-            thread.suppressed += 1
+            outer = thread.suppressed
             try:
-                return original(*args, **kwargs)
-            finally:
-                thread.suppressed -= 1
+                try:
+                    thread.suppressed = outer + 1
+                    return original(*args, **kwargs)
+                finally:
+                    thread.suppressed = outer
+            finally:  # once more: an interruption may come between any two lines
+                thread.suppressed = outer
 
         return suppressed  # type: ignore[return-value]
 

@@ -32,6 +32,7 @@ from otel_audit.instrumentation.django.writes.update_statement import (
     assignment,
     run_joined,
 )
+from otel_audit.interruptions import faults
 
 
 def update_rows(capture: Capture, update: Update) -> Any:
@@ -101,7 +102,7 @@ def _update_selecting(capture: Capture, update: Update, assigned: Assignment, ab
             return result
         returned, known = _with_new_values(compiler, plan, assigned, found)
         _note_rows(capture, statement, assigned, returned, known, more=count - returned.count)
-    except Exception as error:
+    except faults() as error:
         reraise_database_error(error, statement)
         statement.recover(error, result)
     return result
@@ -166,7 +167,7 @@ def _update_counting(capture: Capture, update: Update, assigned: Assignment, abi
     result = statement.run(update.run, lambda: _intent(statement, assigned))
     try:
         _note_count(statement, assigned, abilities, _count_of(result))
-    except Exception as error:
+    except faults() as error:
         statement.recover(error, len(result) if isinstance(result, list) else result)
     return result
 

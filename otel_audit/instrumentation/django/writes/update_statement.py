@@ -13,6 +13,7 @@ from otel_audit.instrumentation.django.plan import ModelFieldPlan, ModelPlan
 from otel_audit.instrumentation.django.stored import Prepared, is_expression
 from otel_audit.instrumentation.django.writes.sql import Returned, joined_update, update_returning
 from otel_audit.instrumentation.django.writes.state import Capture, CompiledStatement, Plain
+from otel_audit.interruptions import faults
 from otel_audit.values import ATOMS
 
 
@@ -182,12 +183,12 @@ def run_joined(
                 column = compiler.query.values[0][0].column
                 abilities = capture.abilities(compiler.connection, plan, "update", column)
                 statement.done(*statement.uncounted(abilities))
-        except Exception as error:
+        except faults() as error:
             statement.recover(error, count)
         return result
     rows = returning_rows(update, new, returned, len(plan.keys) + len(old))
     try:
         note(statement, returned, new)
-    except Exception as error:
+    except faults() as error:
         statement.recover(error, returned.count)
     return update.result(returned.count, rows)

@@ -21,6 +21,7 @@ from otel_audit.instrumentation.django.writes.migrations import migrating
 from otel_audit.instrumentation.django.writes.save_fast_path import save_quickly
 from otel_audit.instrumentation.django.writes.state import Capture, guarded, suppressing
 from otel_audit.instrumentation.patching import AppliedPatches
+from otel_audit.interruptions import faults
 from otel_audit.values import ATOMS
 
 if TYPE_CHECKING:
@@ -89,11 +90,7 @@ class WriteCapture:
 
             saving = thread.saving
             if saving is not None and saving.model is plan.model:
-                thread.compiling += 1
-                try:
-                    result = save_quickly(capture, plan, compiler, saving, plain)
-                finally:
-                    thread.compiling -= 1
+                result = thread.compile(lambda: save_quickly(capture, plan, compiler, saving, plain))
                 if result is not NotImplemented:
                     return result
             return guarded(
@@ -187,10 +184,14 @@ class WriteCapture:
             plan = capture.plan(base_qs.model)
             if not plan.audited:
                 return original(instance, base_qs, using, pk_val, *args, **kwargs)
-            outer, thread.saving = thread.saving, Saving(instance, pk_val, plan.model)
+            outer = thread.saving
             try:
-                return original(instance, base_qs, using, pk_val, *args, **kwargs)
-            finally:
+                try:
+                    thread.saving = Saving(instance, pk_val, plan.model)
+                    return original(instance, base_qs, using, pk_val, *args, **kwargs)
+                finally:
+                    thread.saving = outer
+            finally:  # once more: an interruption may come between any two lines
                 thread.saving = outer
 
         return _do_update  # type: ignore[return-value]
@@ -201,15 +202,19 @@ class WriteCapture:
 
         @functools.wraps(original)
         def refresh_from_db(instance: Any, /, *args: Any, **kwargs: Any) -> Any:
-            outer, thread.loaded = thread.loaded, []
+            outer = thread.loaded
             try:
-                result = original(instance, *args, **kwargs)
-                loaded = thread.loaded
-            finally:
+                try:
+                    thread.loaded = []
+                    result = original(instance, *args, **kwargs)
+                    loaded = thread.loaded
+                finally:
+                    thread.loaded = outer
+            finally:  # once more: an interruption may come between any two lines
                 thread.loaded = outer
             try:
                 _refreshed(instance, loaded)
-            except Exception as error:
+            except faults() as error:
                 capture.failures.note("refresh_from_db", error)
             return result
 
@@ -270,13 +275,13 @@ class WriteCapture:
                 self._seen.add(name)
                 try:
                     self._later.apply(patches)
-                except Exception as error:
+                except faults() as error:
                     self.capture.failures.note(name, error)
 
     def _prepared(self, sender: Any, **kwargs: Any) -> None:
         try:
             self._hook(sender)
-        except Exception as error:
+        except faults() as error:
             self.capture.failures.note("class_prepared", error)
 
     def _hook(self, model: Any) -> None:
@@ -314,7 +319,7 @@ class WriteCapture:
                 instance._state.__dict__[STATE_KEY] = loaded
                 if thread.loaded is not None:
                     thread.loaded.append((instance, loaded))
-            except Exception as error:
+            except faults() as error:
                 capture.failures.note("from_db", error)
             return instance
 
@@ -333,11 +338,7 @@ def _uncaptured(thread: ThreadState, plan: Any, run: Callable[[], Any]) -> Any:
     """Run a compiler whose statement is not recorded: at the cursor nobody need read what it says."""
     if thread.suppressed or plan is NOT_AUDITED:  # a migration's is counted there, and what has no plan told
         return run()
-    thread.compiling += 1
-    try:
-        return run()
-    finally:
-        thread.compiling -= 1
+    return thread.compile(run)
 
 
 def _takes_options(from_db: Any) -> bool:
