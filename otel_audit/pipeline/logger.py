@@ -260,7 +260,7 @@ class AuditLogger:
         limit = limits.MAX_TEXT if record.bulk is None else limits.MAX_CELL
         try:
             return self._redactor.shortened(record, strategies, limit)
-        except Exception as error:  # noqa: BLE001 - it only spares work: the record is cut to size afterwards
+        except faults() as error:  # it only spares work: the record is cut to size afterwards
             self.health.log(
                 logging.ERROR, "limits", "the texts of %s cannot be cut (%r)", record.event_name, error
             )
