@@ -42,7 +42,7 @@ install: $(VENV)/.demo $(VENV)/.lint $(VENV)/.test ## Install everything for wor
 
 # --- what one does with it ---------------------------------------------------------------------------
 
-.PHONY: demo demo-collector test attack lint format bench docs collector lock clean
+.PHONY: demo demo-collector test attack beside lint format bench docs collector lock clean
 demo: $(VENV)/.demo ## Run the example shop, drive it, show its audit trail (DEMO_ONCE=1: then end)
 	$(PYTHON) examples/shop/demo.py $(if $(filter-out 0,$(DEMO_ONCE)),--once)
 
@@ -52,8 +52,11 @@ demo-collector: $(VENV)/.demo ## The same, with the Collector between the shop a
 test: $(VENV)/.test ## Run all tests, on the oldest and on the newest Python here (ARGS='-k …')
 	@scripts/test $(ARGS)
 
-attack: $(VENV)/.test ## Run the long forms of tests (ARGS='-k …')
+attack: $(VENV)/.test ## Run the long forms of the tests that attack what we promise, print counts (hours)
 	$(PYTHON) -m pytest -m attack $(ARGS)
+
+beside: $(VENV)/.test ## Run beside each other distribution and agent, write the table of docs/beside.md (ARGS=aws for one)
+	$(PYTHON) -m tests.beside $(ARGS)
 
 lint: $(VENV)/.lint ## Style, types, the direction of imports, links in the documents
 	$(VENV)/bin/ruff check .

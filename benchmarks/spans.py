@@ -11,6 +11,7 @@ from opentelemetry.trace import SpanKind
 from benchmarks.figures import Figure, each, report
 from otel_audit.config.model import RedactionConfig
 from otel_audit.redaction.redactor import Redactor
+from otel_audit.semconv import EventRecordId
 
 _GOAL_US = 8
 _SPANS = 20_000
@@ -33,7 +34,7 @@ _ATTRIBUTES = {
     "shop.member": True,
 }
 _EVENT = {
-    "audit.record.id": "019ab1c2-7d3e-7c10-9a52-1f0e6c2b8d41",
+    "audit.record.id": EventRecordId("019ab1c2-7d3e-7c10-9a52-1f0e6c2b8d41"),
     "audit.action": "UPDATE",
     "audit.outcome": "success",
     "audit.target.type": "shop.Order",

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         StartupError,
         StoreError,
     )
+    from otel_audit.span_redaction import RedactingSpanProcessor
     from otel_audit.startup import setup, shutdown
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "DeliveryError",
     "InvalidRecord",
     "QueryError",
+    "RedactingSpanProcessor",
     "SpoolError",
     "StartupError",
     "StoreError",
@@ -50,9 +52,10 @@ __all__ = [
     "shutdown",
 ]
 
-_HOMES: Final = {"AuditConfig": "otel_audit.config.model"} | dict.fromkeys(
-    ("setup", "shutdown"), "otel_audit.startup"
-)
+_HOMES: Final = {
+    "AuditConfig": "otel_audit.config.model",
+    "RedactingSpanProcessor": "otel_audit.span_redaction",
+} | dict.fromkeys(("setup", "shutdown"), "otel_audit.startup")
 
 
 def __getattr__(name: str) -> Any:

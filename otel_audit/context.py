@@ -10,16 +10,19 @@ from __future__ import annotations
 import os
 import sys
 import time
+import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar, Token
+from functools import partial
 from typing import Any, Final, Protocol
 
 import msgspec
-from opentelemetry.trace import INVALID_SPAN, Span, get_current_span
+from opentelemetry.trace import INVALID_SPAN, Span
 
 from otel_audit.location import application_function
-from otel_audit.record import UNKNOWN, Actor, Request, Source
+from otel_audit.otel_api import current_span
+from otel_audit.record import UNKNOWN, Actor, Origin, Request, Source
 from otel_audit.values import Conversion, text
 
 
@@ -34,6 +37,7 @@ class ContextFields(msgspec.Struct, frozen=True):
     system: str = ""
     attributes: dict[str, Any] = {}
     truncated: bool = False
+    origin: Origin | None = None
 
 
 def actor_of(value: Any, convert: Conversion) -> Actor:
@@ -71,31 +75,43 @@ class AuditContext:
     """A scope, and the explicit values laid over it, innermost last.
 
     ``span`` stands in where no span is current: the body of a streaming response runs after its span ended.
+    ``pinned`` is what :meth:`notice` gave when the work was handed over to where this context is used; it
+    keeps saying who acted then. ``ended``: the block that laid values over no scope has been left.
     """
 
-    __slots__ = ("_noticing", "overrides", "scope", "span")
+    __slots__ = ("__weakref__", "_noticing", "ended", "overrides", "pinned", "scope", "span")
 
     def __init__(
         self,
         scope: Scope | None,
         overrides: tuple[dict[str, Any], ...] = (),
         span: Span | None = None,
+        pinned: object = None,
     ) -> None:
+        self.ended = False
+        self.pinned = pinned
         self.scope = scope
         self.overrides = overrides
         self.span = span
         # Not isinstance(): a check against a protocol costs more than the rest of a request's scope.
         self._noticing: NoticingScope | None = scope if hasattr(scope, "notice") else None  # type: ignore[assignment]
 
+    @property
+    def is_noticing(self) -> bool:
+        """Whether the actor may change while the work goes on, as a request's may."""
+        return self._noticing is not None
+
     def notice(self) -> object:
         """Take down who acts now; give it to :meth:`fields` later."""
+        if self.pinned is not None:
+            return self.pinned
         return None if self._noticing is None else self._noticing.notice()
 
     def who(self) -> tuple[Actor, str]:
         """Say who acts now, and the id of the request: all that a span is told."""
-        if self._noticing is not None and not self.overrides:
+        if self._noticing is not None and not self.overrides and self.pinned is None:
             return self._noticing.who()
-        fields = self.fields()
+        fields = self.fields(self.pinned)
         return fields.actor, fields.request.id
 
     def fields(self, noticed: object = None) -> ContextFields:
@@ -105,7 +121,7 @@ class AuditContext:
         elif self._noticing is None:
             fields = self.scope.fields()
         else:
-            fields = self._noticing.fields(noticed)
+            fields = self._noticing.fields(self.pinned if noticed is None else noticed)
         for override in self.overrides:
             if "attributes" in override:
                 override = override | {"attributes": fields.attributes | override["attributes"]}
@@ -114,35 +130,43 @@ class AuditContext:
 
 
 class ProcessScope:
-    """The scope outside any request: the command this process runs, as a ``system`` actor."""
+    """The scope outside any known piece of work: the service this process belongs to, by ``service.name``.
 
-    def __init__(self, name: str = "") -> None:
-        self._fields = ContextFields()
-        self.name = name
+    Where nobody has named the service, the application's own script acts, as a ``system`` actor:
+    ``python fix_prices.py``. A server's or a tool's script is not who acts.
+    """
+
+    def __init__(self) -> None:
+        self.service: Callable[[], str] | None = None
+        """Gives the ``service.name`` of this process; asked for each record made outside a scope."""
+        self._service = ""
+        self._fields: ContextFields | None = None
 
     @property
     def name(self) -> str:
-        return self._fields.actor.id
-
-    @name.setter
-    def name(self, name: str) -> None:
-        self._fields = ContextFields(actor=Actor(id=text(name or _process_name()), type="system"))
+        """The id of the actor."""
+        return self.fields().actor.id
 
     def fields(self) -> ContextFields:
-        """Give the ``system`` actor of this process."""
+        """Return the service of this process as the actor."""
+        service = "" if self.service is None else self.service()
+        if self._fields is None or service != self._service:
+            self._service, self._fields = service, ContextFields(actor=_process_actor(service))
         return self._fields
 
 
-def _process_name() -> str:
-    arguments = getattr(sys, "argv", None) or [""]
-    program = os.path.basename(arguments[0]) or "python"
-    if program == "__main__.py":  # python -m package
-        program = os.path.basename(os.path.dirname(arguments[0])) or program
-    if program in ("manage.py", "django-admin", "django") and len(arguments) > 1:
-        return f"{program} {arguments[1]}"
-    return program
+def _process_actor(service: str) -> Actor:
+    if not service or service.partition(":")[0] == UNKNOWN_SERVICE:
+        # Looked at as late as this: a worker that is spawned gets its arguments after it has begun.
+        script = os.path.basename((getattr(sys, "argv", None) or [""])[0])
+        if script.endswith(".py") and script not in _STARTERS:
+            return Actor(id=text(script), type="system")
+    return Actor(id=text(service) or UNKNOWN_SERVICE, type="service")
 
 
+UNKNOWN_SERVICE: Final = "unknown_service"
+"""What OpenTelemetry calls a service that nobody has named; ``:`` and a program may follow."""
+_STARTERS: Final = frozenset({"__main__.py", "manage.py"})
 process_scope: Final = ProcessScope()
 _current: ContextVar[AuditContext | None] = ContextVar("otel_audit_context", default=None)
 
@@ -173,7 +197,7 @@ def locate_code(enabled: bool) -> None:
 def moment() -> Moment:
     """Take the present moment; nothing is resolved yet."""
     context = _current.get()
-    span = get_current_span()
+    span = current_span()
     code = "" if _locate is None else _locate()
     if context is None:
         return Moment(time.time_ns(), None, span, None, code)
@@ -208,6 +232,128 @@ def leave_scope(token: Token[AuditContext | None]) -> None:
     _current.reset(token)
 
 
+def without_context() -> Token[AuditContext | None]:
+    """Stand outside any work, as for starting a worker; give the token to :func:`leave_scope`."""
+    return _current.set(None)
+
+
+def handed_over() -> AuditContext | None:
+    """Return the current context for a call that will run elsewhere, as it is now; None outside any.
+
+    Who acts stays who acts now, also if a login or logout comes before the call does.
+    """
+    context = _current.get()
+    if context is None:
+        return None
+    span = current_span()
+    return AuditContext(
+        context.scope,
+        context.overrides,
+        context.span if span is INVALID_SPAN else span,
+        context.notice(),
+    )
+
+
+class StarterScope:
+    """A thread of the application's own: its starter acts while the work that started it goes on.
+
+    What it does afterwards is done by the service, and the record says whose work began it (``origin``): a
+    thread that goes on may by then work for anybody. The starter's scope is not kept alive. A scope says that
+    its work is over by an attribute ``ended``.
+    """
+
+    __slots__ = ("__weakref__", "_origin", "_overrides", "_pinned", "_scope", "_span")
+
+    def __init__(self, context: AuditContext) -> None:
+        self._overrides = context.overrides
+        self._span = context.span
+        self._pinned = context.pinned
+        # Without a scope the block of values is what goes on, or is over.
+        scope: Any = context if context.scope is None else context.scope
+        self._scope: Callable[[], Any] = partial(_itself, scope)
+        if not isinstance(scope, StarterScope):
+            with suppress(TypeError):  # a scope of others, with slots
+                self._scope = weakref.ref(scope)
+        self._origin = _origin(context)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the starter's work is over."""
+        return self._context() is None
+
+    def _context(self) -> AuditContext | None:
+        """Return the starter's context while it goes on."""
+        scope = self._scope()
+        if scope is None:
+            return None
+        if isinstance(scope, AuditContext):
+            context = scope
+        else:
+            context = AuditContext(scope, self._overrides, self._span, self._pinned)
+        if not getattr(scope, "ended", False):
+            return context
+        with suppress(Exception):  # somebody's scope; what was known at the start stays
+            self._origin = _origin(context)  # authenticated, maybe, after the thread was started
+        self._scope = _gone
+        return None
+
+    def notice(self) -> object:
+        """Take down whether the starter still acts, and as whom."""
+        context = self._context()
+        return _OVER if context is None else (context, context.notice())
+
+    def who(self) -> tuple[Actor, str]:
+        """Say who acts now, and the id of the request."""
+        fields = self.fields()
+        return fields.actor, fields.request.id
+
+    def fields(self, noticed: object = None) -> ContextFields:
+        """Resolve the starter, or the service and where its work came from."""
+        if noticed is None:
+            noticed = self.notice()
+        if isinstance(noticed, tuple):
+            context, inner = noticed
+            fields: ContextFields = context.fields(inner)
+            return fields
+        return msgspec.structs.replace(process_scope.fields(), origin=self._origin)
+
+    @classmethod
+    def of_parent(cls, context: AuditContext) -> StarterScope:
+        """Make the scope of a process that was forked in the middle of a request, which is its parent's."""
+        scope = cls(context)
+        scope._scope = _gone
+        return scope
+
+
+def _leave_request_to_parent() -> None:
+    """Stand outside the request a process was forked in: it may be the worker of a pool.
+
+    A command or a task goes on in the processes it forks.
+    """
+    context = _current.get()
+    if context is not None and context.is_noticing:
+        with suppress(Exception):
+            _current.set(AuditContext(StarterScope.of_parent(context)))
+
+
+os.register_at_fork(after_in_child=_leave_request_to_parent)
+
+_OVER: Final = "over"
+
+
+def _itself(scope: Any) -> Any:
+    return scope
+
+
+def _gone() -> None:
+    return None
+
+
+def _origin(context: AuditContext) -> Origin:
+    fields = context.fields()
+    return fields.origin or Origin(fields.actor.id, fields.actor.name, fields.request.id)
+
+
 @contextmanager
 def context(
     *,
@@ -226,7 +372,7 @@ def context(
 
     Args:
         actor: an :class:`Actor`, the id of a user, or a user object with a primary key.
-        on_behalf_of: the id of the user the actor acts for.
+        on_behalf_of: the user the actor acts for: an id, or an :class:`Actor`, whose name is kept as well.
         reason: why; stands on every record made inside.
         tenant, system: override the configured ones.
         attributes: anything else, kept on the record as the application's own.
@@ -238,7 +384,10 @@ def context(
         override["actor"] = _known(actor_of(actor, convert), convert)
     if on_behalf_of is not None:
         base = override.get("actor") or (outer.fields() if outer else process_scope.fields()).actor
-        override["actor"] = msgspec.structs.replace(base, on_behalf_of=convert.text(on_behalf_of))
+        customer = actor_of(on_behalf_of, convert)
+        override["actor"] = msgspec.structs.replace(
+            base, on_behalf_of=customer.id, on_behalf_of_name=customer.name
+        )
     for name, value in (("reason", reason), ("tenant", tenant), ("system", system)):
         if value is not None:
             override[name] = convert.text(value)
@@ -251,11 +400,16 @@ def context(
     if outer is None:
         token = _current.set(AuditContext(None, (override,)))
     else:
-        token = _current.set(AuditContext(outer.scope, (*outer.overrides, override), outer.span))
+        token = _current.set(
+            AuditContext(outer.scope, (*outer.overrides, override), outer.span, outer.pinned)
+        )
+    inside = _current.get()
     try:
         yield
     finally:
         _current.reset(token)
+        if inside is not None:
+            inside.ended = True
 
 
 def _known(actor: Actor, convert: Conversion) -> Actor:

@@ -12,7 +12,7 @@ class ConfigurationError(AuditError):
 
 
 class StartupError(AuditError):
-    """The application is of a kind that cannot be audited as configured; the message says what to change."""
+    """Audit could not be started, and ``on_error`` is ``fail_closed``; the message says why."""
 
 
 class InvalidRecord(AuditError):

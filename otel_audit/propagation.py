@@ -6,7 +6,6 @@ removed before anything can mistake it for ours (facts: opentelemetry, A6).
 
 from __future__ import annotations
 
-import logging
 from typing import Any, Final
 
 from opentelemetry import baggage
@@ -18,13 +17,14 @@ from opentelemetry.trace import Span
 
 from otel_audit.context import AuditContext, current_context
 from otel_audit.interruptions import faults
+from otel_audit.otel_api import say_once
 from otel_audit.record import ANONYMOUS, UNKNOWN
 from otel_audit.semconv import ACTOR_ID, REQUEST_ID
-
-_logger = logging.getLogger(__name__)
+from otel_audit.values import portable
 
 _OURS: Final = ("audit.", "otel_audit.")
 _NOBODY: Final = frozenset({"", ANONYMOUS, UNKNOWN})
+_LONGEST: Final = 512  # of a value in baggage: servers refuse requests with headers of a few kilobytes
 
 
 def known() -> dict[str, str]:
@@ -36,22 +36,29 @@ def known() -> dict[str, str]:
 def _values(context: AuditContext) -> dict[str, str]:
     try:
         actor, request = context.who()
-    except faults():
-        # Spans and outgoing calls are the application's: whatever a scope does, they go on.
-        _logger.exception("The current work cannot say who does it")
+        values = {}
+        if actor.id not in _NOBODY:
+            values[ACTOR_ID] = _text(actor.id)
+        if request:
+            values[REQUEST_ID] = _text(request)
+    except faults() as error:  # spans and outgoing calls go on, whatever a scope does
+        say_once("Spans and calls do not name the actor: the current work cannot say who it is", error)
         return {}
-    values = {}
-    if actor.id not in _NOBODY:
-        values[ACTOR_ID] = actor.id
-    if request:
-        values[REQUEST_ID] = request
     return values
+
+
+def _text(value: object) -> str:
+    # As in a record: a lone surrogate would make the exporter of a span fail, and a header of a call.
+    return value if type(value) is str and value.isascii() else str(portable(value))
 
 
 def annotate(span: Span, context: AuditContext) -> None:
     """Put actor and request id on a span that began before they were known, such as the request's own."""
-    if span.is_recording():
-        span.set_attributes(_values(context))
+    try:
+        if span.is_recording():
+            span.set_attributes(_values(context))
+    except faults() as error:  # a span may be anybody's
+        say_once(f"Spans do not name the actor: {type(span).__qualname__} refuses it", error)
 
 
 class ActorSpanProcessor(SpanProcessor):
@@ -79,8 +86,12 @@ class AuditPropagator(textmap.TextMapPropagator):
     ) -> Context:
         """Extract without any baggage under our names."""
         extracted = self.inner.extract(carrier, context, getter=getter)
-        # Without any propagator (OTEL_PROPAGATORS=none) the SDK extracts None, against its signature.
-        return _without_ours(extracted) if extracted else extracted
+        try:
+            # Without any propagator (OTEL_PROPAGATORS=none) the SDK extracts None, against its signature.
+            return _without_ours(extracted) if extracted else extracted
+        except faults() as error:  # a context may be anybody's
+            say_once("Inbound baggage cannot be read, and is not cleared of our names", error)
+            return extracted
 
     def inject(
         self,
@@ -89,11 +100,19 @@ class AuditPropagator(textmap.TextMapPropagator):
         setter: textmap.Setter[textmap.CarrierT] = textmap.default_setter,
     ) -> None:
         """Inject with the actor and request id of the current work in the baggage."""
-        context = _without_ours(get_current() if context is None else context)
+        try:
+            context = self._outgoing(get_current() if context is None else context)
+        except faults() as error:  # a context may be anybody's, and the call goes on
+            say_once("The actor does not travel to other services: the context does not take it", error)
+        self.inner.inject(carrier, context, setter=setter)
+
+    def _outgoing(self, context: Context) -> Context:
+        context = _without_ours(context)
         if self._propagate:
             for name, value in known().items():
-                context = baggage.set_baggage(name, value, context)
-        self.inner.inject(carrier, context, setter=setter)
+                if len(value) <= _LONGEST:  # an id cut short is another's
+                    context = baggage.set_baggage(name, value, context)
+        return context
 
     @property
     def fields(self) -> set[str]:
@@ -108,7 +127,7 @@ class AuditPropagator(textmap.TextMapPropagator):
 
 def _without_ours(context: Context) -> Context:
     for name in baggage.get_all(context):
-        if name.strip().lower().startswith(_OURS):
+        if str(name).strip().lower().startswith(_OURS):
             context = baggage.remove_baggage(name, context)
     return context
 

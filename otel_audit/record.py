@@ -25,12 +25,18 @@ UNKNOWN: Final = "unknown"
 
 
 class Actor(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Who: an id that is never empty, and what kind of actor it names."""
+    """Who: an id that is never empty, and what kind of actor it names.
+
+    ``on_behalf_of`` is the id of the user it acts for, as support does that has taken over an account, and
+    ``on_behalf_of_name`` the name of that user. ``roles`` are separated by commas.
+    """
 
     id: str = ANONYMOUS
     type: ActorType = "unknown"
     name: str = ""
     on_behalf_of: str = ""
+    on_behalf_of_name: str = ""
+    roles: str = ""
 
 
 class Target(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -62,13 +68,25 @@ class Request(msgspec.Struct, frozen=True, omit_defaults=True):
     view: str = ""
 
 
+class Origin(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Who began the work this came of, where that is over: id and name of its actor, and its request."""
+
+    actor: str = ""
+    name: str = ""
+    request: str = ""
+
+
 class Database(msgspec.Struct, frozen=True, omit_defaults=True):
-    """In which table: ``db.system.name``, ``db.namespace``, ``db.collection.name``, transaction id."""
+    """In which table: ``db.system.name``, ``db.namespace``, ``db.collection.name``, transaction id.
+
+    ``query`` is the statement, without values, of SQL that the application wrote itself.
+    """
 
     system: str = ""
     namespace: str = ""
     table: str = ""
     transaction: str = ""
+    query: str = ""
 
 
 class Change(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -139,6 +157,7 @@ class AuditRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     target: Target | None = None
     source: Source = Source()
     request: Request = Request()
+    origin: Origin | None = None
     database: Database = Database()
     changes: list[Change] = []
     image: dict[str, Any] = {}

@@ -23,6 +23,7 @@ from otel_audit.record import (
     Bulk,
     Change,
     Database,
+    Origin,
     Request,
     Sequence,
     Source,
@@ -47,6 +48,12 @@ INTEGRITY_PREFIX: Final = "audit.integrity."
 """Attributes under this prefix are proofs about a record, never part of it."""
 
 CURRENT_SCHEMA: Final = "1"
+
+
+class EventRecordId(str):
+    """The record id on the event a record adds to a span; an application's own event has a plain text."""
+
+    __slots__ = ()
 
 
 class Field(NamedTuple):
@@ -81,6 +88,11 @@ _V1 = Schema(
         Field("actor.type", "audit.actor.type", "text"),
         Field("actor.name", "user.name", "text"),
         Field("actor.on_behalf_of", "otel_audit.on_behalf_of", "text"),
+        Field("actor.on_behalf_of_name", "otel_audit.on_behalf_of_name", "text"),
+        Field("actor.roles", "otel_audit.actor.roles", "text"),
+        Field("origin.actor", "otel_audit.origin.actor.id", "text"),
+        Field("origin.name", "otel_audit.origin.actor.name", "text"),
+        Field("origin.request", "otel_audit.origin.request.id", "text"),
         Field("target.type", TARGET_TYPE, "text"),
         Field("target.id", TARGET_ID, "text"),
         Field("source.id", "audit.source.id", "text"),
@@ -96,6 +108,7 @@ _V1 = Schema(
         Field("database.namespace", "db.namespace", "text"),
         Field("database.table", "db.collection.name", "text"),
         Field("database.transaction", "otel_audit.transaction.id", "text"),
+        Field("database.query", "db.query.text", "text"),
         Field("changes", "otel_audit.changes", "json"),
         Field("image", "otel_audit.image", "json"),
         Field("bulk", "otel_audit.bulk", "json"),
@@ -140,6 +153,7 @@ _GROUPS: Final[dict[str, type[msgspec.Struct]]] = {
     "source": Source,
     "request": Request,
     "database": Database,
+    "origin": Origin,
     "sequence": Sequence,
 }
 _JSON_TYPES: Final[dict[str, Any]] = {
@@ -175,6 +189,8 @@ _UNIQUE: Final = frozenset(
         "id",
         "request.id",
         "database.transaction",
+        "origin.request",
+        "database.query",
         "target.id",
         "sequence.previous_hash",
         "sequence.previous_record",
@@ -191,21 +207,26 @@ def _fields_of(part: str) -> list[Field]:
 
 _TARGET_FIELDS: Final = _fields_of("target")
 _SEQUENCE_FIELDS: Final = _fields_of("sequence")
+_ORIGIN_FIELDS: Final = _fields_of("origin")
 _COMMON_FIELDS: Final = [
-    field for field in SCHEMAS[CURRENT_SCHEMA].fields if field not in (*_TARGET_FIELDS, *_SEQUENCE_FIELDS)
+    field
+    for field in SCHEMAS[CURRENT_SCHEMA].fields
+    if field not in (*_TARGET_FIELDS, *_SEQUENCE_FIELDS, *_ORIGIN_FIELDS)
 ]
 
 ATTRIBUTES: Final = tuple(
     Attribute(
         field.name, field.kind, field.path in _ALWAYS, field.kind == "text" and field.path not in _UNIQUE
     )
-    for field in (*_COMMON_FIELDS, *_TARGET_FIELDS, *_SEQUENCE_FIELDS)
+    for field in (*_COMMON_FIELDS, *_TARGET_FIELDS, *_SEQUENCE_FIELDS, *_ORIGIN_FIELDS)
 )
 """The attributes of the current schema but for the version itself, in the order of :func:`values`."""
 
 _common = attrgetter(*(field.path for field in _COMMON_FIELDS))
 _target = attrgetter(*(field.path.removeprefix("target.") for field in _TARGET_FIELDS))
 _sequence = attrgetter(*(field.path.removeprefix("sequence.") for field in _SEQUENCE_FIELDS))
+_NO_ORIGIN: Final = ("",) * len(_ORIGIN_FIELDS)
+_origin = attrgetter(*(field.path.removeprefix("origin.") for field in _ORIGIN_FIELDS))
 
 
 def values(record: AuditRecord) -> tuple[Any, ...]:
@@ -214,6 +235,7 @@ def values(record: AuditRecord) -> tuple[Any, ...]:
         *_common(record),
         *_target(record.target or _NO_TARGET),
         *_sequence(record.sequence or _NO_SEQUENCE),
+        *(_NO_ORIGIN if record.origin is None else _origin(record.origin)),
     )
 
 

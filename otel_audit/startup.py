@@ -23,7 +23,7 @@ import msgspec
 from otel_audit.config.loader import LoadedConfig, load
 from otel_audit.config.model import AuditConfig
 from otel_audit.config.sources import DJANGO_SETTING, find_file, mapping_layer
-from otel_audit.errors import AuditError, ConfigurationError
+from otel_audit.errors import AuditError, ConfigurationError, StartupError
 from otel_audit.pipeline import provider
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ class _State:
     running: _Running | None = None
     error: Exception | None = None
     refused: bool = False
+    setting_ignored: str = ""
     off_because: str = (
         "audit was not started: call otel_audit.setup(), or start the application under "
         "opentelemetry-instrument"
@@ -95,6 +96,7 @@ def setup(
     """
     shutdown()
     _state.error, _state.refused = None, False
+    _state.setting_ignored = "otel_audit.setup() was called with a configuration"
     try:
         if config is None:
             config = load_config(config_file).config
@@ -107,7 +109,7 @@ def setup(
         if _state.refused:
             if isinstance(error, AuditError):
                 raise
-            raise AuditError(f"audit could not be started: {error}") from error
+            raise StartupError(f"audit could not be started: {error}") from error
         return None
 
 
@@ -157,15 +159,16 @@ def _start(config: AuditConfig, *, instrument: bool) -> provider.AuditPipeline |
 
 
 def _cover_spans(running: _Running, config: AuditConfig, redactor: Any) -> None:
-    from opentelemetry.trace import get_tracer_provider
-
+    from otel_audit.otel_api import say_once, tracer_provider
     from otel_audit.propagation import ActorSpanProcessor, install
     from otel_audit.redaction.exporters import ExporterRedaction
 
-    running.propagator = install(propagate=config.context.propagate)
-    exporters = ExporterRedaction(redactor if config.redaction.spans else None, ActorSpanProcessor())
-    exporters.apply(get_tracer_provider())
-    running.exporters = exporters
+    try:
+        running.propagator = install(propagate=config.context.propagate)
+    except Exception as error:  # noqa: BLE001 - a propagator may be anybody's
+        say_once("The actor does not travel to other services: the propagator cannot be wrapped", error)
+    running.exporters = ExporterRedaction(redactor if config.redaction.spans else None, ActorSpanProcessor())
+    running.exporters.apply(tracer_provider())
 
 
 def must_not_run() -> bool:
@@ -176,9 +179,9 @@ def must_not_run() -> bool:
 def cover_provider() -> None:
     """Look at the tracer provider again: one may have been set without our noticing since the start."""
     if _state.running is not None and _state.running.exporters is not None:
-        from opentelemetry.trace import get_tracer_provider
+        from otel_audit.otel_api import tracer_provider
 
-        _state.running.exporters.cover(get_tracer_provider())
+        _state.running.exporters.cover(tracer_provider())
 
 
 def is_running() -> bool:
@@ -195,25 +198,46 @@ def load_config(config_file: str | os.PathLike[str] | None = None) -> LoadedConf
     Raises:
         ConfigurationError: it is wrong; or OTEL_CONFIG_FILE is set and cannot be read.
     """
-    path = None if config_file is None else Path(config_file)
-    settings = _django_setting() if path is None and find_file(os.environ, Path.cwd()) is None else None
+    path = find_file(os.environ, Path.cwd()) if config_file is None else Path(config_file)
+    settings = None
+    if path is not None:
+        _state.setting_ignored = f"the configuration is {path}"
+    elif _django_has_settings():
+        settings = _django_setting()
+        _state.setting_ignored = ""
+    else:
+        _state.setting_ignored = (
+            "there were no Django settings yet when audit started. Call otel_audit.setup() after "
+            "settings.configure(), or write otel-audit.toml"
+        )
     loaded = load(path, django_settings=settings, declarative=declared_options())
     for note in loaded.notes:
-        _logger.info("%s", note)
+        _logger.warning("%s", note)
     return loaded
 
 
+def why_setting_ignored() -> str:
+    """Say why Django's OTEL_AUDIT setting makes no difference in this process; empty if it does."""
+    return _state.setting_ignored
+
+
+def _django_has_settings() -> bool:
+    """Say whether Django has its settings, by ``settings.configure()``, or knows where they are."""
+    return _django_is_configured() or bool(
+        os.environ.get("DJANGO_SETTINGS_MODULE") and find_spec("django") is not None
+    )
+
+
 def _django_setting() -> Mapping[str, Any] | None:
-    """Read Django's OTEL_AUDIT setting, if this is a Django project that tells where its settings are."""
-    if not os.environ.get("DJANGO_SETTINGS_MODULE") or find_spec("django") is None:
+    """Read Django's OTEL_AUDIT setting, if there are settings to read it from."""
+    if not _django_has_settings():
         return None
     settings = import_module("django.conf").settings
     try:
         return getattr(settings, DJANGO_SETTING, None)
     except Exception as error:  # the project's own settings module may do anything
-        raise ConfigurationError(
-            f"Django's settings ({os.environ['DJANGO_SETTINGS_MODULE']}) cannot be imported: {error}"
-        ) from error
+        module = os.environ.get("DJANGO_SETTINGS_MODULE", "settings.configure()")
+        raise ConfigurationError(f"Django's settings ({module}) cannot be read: {error}") from error
 
 
 def declared_options() -> dict[str, Any]:

@@ -95,8 +95,9 @@ class CapturedAudit:
     def unrecorded_writes(self, ignore: Collection[str] = ()) -> list[str]:
         """Return the writes to tables of Django models that no record tells of, as ``shop.Order: UPDATE …``.
 
-        These are writes to models that ``[django] models`` does not name, and raw SQL. Statements are seen on
-        the connections of the thread that captures, not on those of others.
+        These are writes to models that ``[django] models`` does not name, by the ORM or by raw SQL; raw SQL
+        on a model that it names is on record. Statements are seen on the connections of the thread that
+        captures, not on those of others, and not where they go to the driver past Django's cursor.
 
         Args:
             ignore: patterns of models to leave out, ``sessions.*``.

@@ -104,8 +104,23 @@ def _integer(value: int) -> int | str:
         return hex(value)
 
 
+_search: Callable[[bytes], bytes] | None = None
+
+
+def search_binary(search: Callable[[bytes], bytes] | None) -> None:
+    """Have binary values searched for secrets before they become base64, where no rule can see them."""
+    global _search  # noqa: PLW0603 - of the process, as its pipeline is
+    _search = search
+
+
 def _base64(value: bytes | bytearray | memoryview) -> str:
-    return b64encode(bytes(value)).decode("ascii")
+    data = bytes(value)
+    if _search is not None:
+        try:
+            data = _search(data)
+        except faults():  # what could not be searched must not be kept
+            data = b""
+    return b64encode(data).decode("ascii")
 
 
 def _duration(value: datetime.timedelta) -> str:
@@ -207,12 +222,17 @@ def _own_text(value: Any, kind: type) -> str | None:
 
 
 class Conversion:
-    """Converts the values of one record; ``complete`` says whether every one of them could be."""
+    """Converts the values of one record; ``complete`` says whether every one of them could be.
 
-    __slots__ = ("_depth", "_room", "complete")
+    ``guessed`` says whether an object of an unknown class is known by its own text only, which may be the
+    same for objects that differ.
+    """
+
+    __slots__ = ("_depth", "_room", "complete", "guessed")
 
     def __init__(self) -> None:
         self.complete = True
+        self.guessed = False
         self._depth = 0
         self._room = MAX_PARTS
 
@@ -287,8 +307,14 @@ class Conversion:
                 return named[0](value)  # type: ignore[no-any-return]
         if issubclass(kind, os.PathLike):
             return self.portable(os.fspath(value))
+        return self._unknown(value, kind)
+
+    def _unknown(self, value: Any, kind: type) -> Portable:
+        if hasattr(kind, "tolist"):  # NumPy's and other arrays: their text leaves out the middle
+            return self.portable(value.tolist())
         if hasattr(kind, "__index__"):
             return _integer(kind.__index__(value))
+        self.guessed = True
         text = _own_text(value, kind)
         if text is None:
             self.complete = False
@@ -361,7 +387,8 @@ def _other_type(value: Any, kind: type) -> str:
         if named is not None:
             return named[1]
     plain = (dict, Mapping, list, tuple, set, frozenset, os.PathLike)
-    return "" if issubclass(kind, plain) or hasattr(kind, "__index__") else "text"
+    known = issubclass(kind, plain) or hasattr(kind, "tolist") or hasattr(kind, "__index__")
+    return "" if known else "text"
 
 
 def text(value: Any) -> str:
@@ -385,6 +412,16 @@ def freeze(value: Any) -> Frozen:
         return _freeze_other(value, kind)
     except faults():  # as in Conversion.portable
         return Opaque(value)
+
+
+def freeze_known(value: Any) -> Frozen:
+    """Freeze a value that is made of known classes only; ``UNSET`` for any other."""
+    kind = type(value)
+    if kind in ATOMS or kind is Encoded or kind is Opaque:
+        return value
+    conversion = Conversion()
+    conversion.portable(value)
+    return freeze(value) if conversion.complete and not conversion.guessed else UNSET
 
 
 def _freeze_other(value: Any, kind: type) -> Frozen:
@@ -441,17 +478,27 @@ def record_value(frozen: Frozen) -> tuple[Portable, str]:
 
 
 def same(old: Frozen, new: Frozen) -> bool:
-    """Say whether two frozen values are equal; a comparison that raises means they are not."""
+    """Say whether two frozen values are equal, with their types: true is not 1, and 1 is not 1.0.
+
+    A comparison that raises means they are not.
+    """
     if old is new:
         return True
+    kind, other = type(old), type(new)
     try:
-        if old == new:
-            return True
-        if type(old) is Encoded and type(new) is Encoded:
-            return bool(msgspec.json.decode(old) == msgspec.json.decode(new))
+        if kind is other:
+            return bool(old == new) or (kind is Encoded and _sorted(old) == _sorted(new))
+        return bool(old == new) and not (kind in _NUMBERS and other in _NUMBERS)
     except faults():  # a signalling NaN, a naive and an aware moment
         return False
-    return False
+
+
+_NUMBERS: Final = frozenset({bool, int, float})
+
+
+def _sorted(value: Encoded) -> bytes:
+    """Write JSON with its keys in order."""
+    return msgspec.json.encode(msgspec.json.decode(value), order="sorted")
 
 
 # --- keys --------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from otel_audit.record import (
     Change,
     Column,
     Database,
+    Origin,
     Request,
     Sequence,
     Source,
@@ -126,10 +127,13 @@ records = st.builds(
         type=st.sampled_from(["user", "service", "system", "unknown"]),
         name=text,
         on_behalf_of=text,
+        on_behalf_of_name=text,
+        roles=text,
     ),
     target=st.none() | st.builds(Target, type=named, id=text),
     source=st.builds(Source, id=text, type=text, user_agent=long_text, session=text),
     request=st.builds(Request, id=text, method=text, route=text, path=text, view=text),
+    origin=st.none() | st.builds(Origin, actor=named, name=text, request=text),
     database=st.builds(Database, system=text, namespace=text, table=text, transaction=text),
     changes=st.lists(
         st.builds(Change, field=named, old=known_or_not, new=known_or_not, type=text), max_size=3

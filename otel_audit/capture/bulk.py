@@ -24,7 +24,7 @@ from otel_audit.record import (
     Target,
     new_record_id,
 )
-from otel_audit.values import Portable, freeze, key_text, key_texts, record_value, same
+from otel_audit.values import Portable, key_text, key_texts, record_value
 
 if TYPE_CHECKING:
     from otel_audit.capture.connection import Connection
@@ -95,6 +95,8 @@ class BulkWrite(CapturedWrite):
         self.old_values: OldValues | None = old_values
 
     def _records(self, logger: AuditLogger, outcome: Outcome, transaction: str) -> list[AuditRecord]:
+        if self.verb == "update" and self._only_ignored():
+            return []
         if self.rows is None:
             return [self._part(logger, outcome, transaction, Bulk(self.count, id=new_record_id()))]
         rows = self.rows.rows()
@@ -104,7 +106,7 @@ class BulkWrite(CapturedWrite):
             return self._parts(logger, outcome, transaction, key_texts(keys), [])
         columns = self._columns(rows, width)
         if self.verb == "update":
-            keys, columns = _changed_only(keys, columns)
+            keys, columns = _changed_only(keys, columns, whole=self.plan.snapshot)
         if not keys:
             return []
         if len(keys) == 1:
@@ -112,9 +114,9 @@ class BulkWrite(CapturedWrite):
         recorded = [
             Column(
                 plan.name,
-                UNSET if old is None else _shown(old),
-                UNSET if new is None else _shown(new),
-                _column_type(old, new),
+                UNSET if old is None else _shown(plan, old),
+                UNSET if new is None else _shown(plan, new),
+                _column_type(plan, old, new),
             )
             for plan, old, new in columns
         ]
@@ -140,6 +142,7 @@ class BulkWrite(CapturedWrite):
         key: Any,
         columns: list[tuple[FieldPlan, list[Any] | None, list[Any] | None]],
     ) -> AuditRecord:
+        whole = self.plan.snapshot and self.verb == "update"
         return self._record(
             logger,
             outcome,
@@ -148,9 +151,12 @@ class BulkWrite(CapturedWrite):
             changes=[
                 _change(plan, UNSET if old is None else old[0], UNSET if new is None else new[0])
                 for plan, old, new in columns
+                if not (whole and old is None and plan in self.old)
             ],
+            image={plan.name: _shown(plan, new)[0] for plan, _, new in columns if whole and new},
             completeness=self.completeness,
             old_values=self.old_values,
+            **self._ends((plan.name, side) for plan, *both in columns for side in both),
         )
 
     def _parts(
@@ -186,6 +192,11 @@ class BulkWrite(CapturedWrite):
     def _names(self) -> list[str]:
         return [plan.name for plan in dict.fromkeys([*self.new, *(plan for plan, _ in self.constant)])]
 
+    def _only_ignored(self) -> bool:
+        """Say whether no field that counts was written; False where it is not known which were."""
+        written = [*self.old, *self.new, *(plan for plan, _ in self.constant)]
+        return bool(written) and all(plan.ignored for plan in written)
+
     def _least(self, logger: AuditLogger, outcome: Outcome, transaction: str) -> AuditRecord:
         least = super()._least(logger, outcome, transaction)
         return replace(least, bulk=Bulk(self.count, id=new_record_id()), completeness="count")
@@ -200,7 +211,21 @@ class BulkWrite(CapturedWrite):
             fields=[] if bulk.columns else self._names(),
             completeness=self.completeness,
             old_values=self.old_values,
+            **self._ends((each.field, side) for each in bulk.columns for side in (each.old, each.new)),
         )
+
+    def _ends(self, columns: Iterable[tuple[str, Any]]) -> dict[str, list[Target]]:
+        """Return ``related`` for the rows of a relation: what stands at its ends."""
+        plan = self.plan
+        if not plan.ends:
+            return {}
+        return {
+            "related": plan.related((name, value) for name, side in columns for value in _values_of(side))
+        }
+
+
+def _values_of(side: Any) -> Iterable[Any]:
+    return side if isinstance(side, list) else ()
 
 
 def limited(write: BulkWrite, max_rows: int, max_ids: int) -> BulkWrite:
@@ -225,62 +250,69 @@ def _lost_values(record: AuditRecord) -> bool:
 # --- columns: pure functions from the values of rows to what a record carries ---------------------
 
 
-def _shown(values: list[Any]) -> list[Portable]:
+def _shown(plan: FieldPlan, values: list[Any]) -> list[Portable]:
     """Give a column's values as the record carries them."""
     # Looked at by class once: most columns need nothing done to their values.
     if _PLAIN.issuperset(map(type, values)):
         return values
-    return [record_value(freeze(value))[0] for value in values]
+    return [record_value(plan.frozen(value))[0] for value in values]
 
 
 def _change(plan: FieldPlan, old: Any, new: Any) -> Change:
     """Make the change of one row of a bulk statement, of which there was only one."""
     kind = ""
     if old is not UNSET:
-        old, kind = record_value(freeze(old))
+        old, kind = record_value(plan.frozen(old))
     if new is not UNSET:
-        new, new_kind = record_value(freeze(new))
+        new, new_kind = record_value(plan.frozen(new))
         kind = new_kind or kind
     return Change(plan.name, old, new, kind)
 
 
-def _column_type(*columns: list[Any] | None) -> str:
+def _column_type(plan: FieldPlan, *columns: list[Any] | None) -> str:
     for column in columns:
         for value in column or ():
             if value is not None:
-                return record_value(freeze(value))[1]
+                return record_value(plan.frozen(value))[1]
     return ""
 
 
 def _changed_only(
-    keys: list[Any], columns: list[tuple[FieldPlan, list[Any] | None, list[Any] | None]]
+    keys: list[Any], columns: list[tuple[FieldPlan, list[Any] | None, list[Any] | None]], *, whole: bool
 ) -> tuple[list[Any], list[tuple[FieldPlan, list[Any] | None, list[Any] | None]]]:
-    """Leave out rows and columns in which nothing differs; a value not known counts as different."""
+    """Leave out rows and columns in which nothing differs; a value not known counts as different.
+
+    A row in which only fields differ that do not count is left out as well. With ``whole``, columns in which
+    nothing differs stay, without their old values.
+    """
     differs: list[list[bool]] = []
     for plan, old, new in columns:
         if old is None or new is None:
             differs.append([True] * len(keys))
             continue
         differs.append(_differing(plan, old, new))
-    kept = [index for index in range(len(keys)) if any(column[index] for column in differs)]
+    counting = [column for (plan, _, _), column in zip(columns, differs, strict=True) if not plan.ignored]
+    kept = [index for index in range(len(keys)) if any(column[index] for column in counting)]
     if len(kept) == len(keys) and all(any(column) for column in differs):
         return keys, columns
-    return [keys[index] for index in kept], [
-        (plan, old and [old[index] for index in kept], new and [new[index] for index in kept])
-        for (plan, old, new), column in zip(columns, differs, strict=True)
-        if any(column)
-    ]
+    shown = []
+    for (plan, old, new), column in zip(columns, differs, strict=True):
+        changed = any(column[index] for index in kept)
+        if changed or whole:
+            before = [old[index] for index in kept] if changed and old else None
+            shown.append((plan, before, new and [new[index] for index in kept]))
+    return [keys[index] for index in kept], shown
 
 
 def _differing(plan: FieldPlan, old: list[Any], new: list[Any]) -> list[bool]:
-    if _PLAIN.issuperset(map(type, old)) and {type(None), *map(type, old)}.issuperset(map(type, new)):
+    kinds = {*map(type, old), *map(type, new)} - {type(None)}
+    # Of one class: of several, Python calls values equal that a database does not, true and 1.
+    if len(kinds) <= 1 and _PLAIN.issuperset(kinds):
         return list(map(operator.ne, old, new))
-    return [not _equal(plan, before, after) for before, after in zip(old, new, strict=True)]
-
-
-def _equal(plan: FieldPlan, old: Any, new: Any) -> bool:
-    old, new = freeze(old), freeze(new)
-    return same(old, new) or same(old, plan.normal(new))
+    return [
+        not plan.equal(plan.frozen(before), plan.frozen(after))
+        for before, after in zip(old, new, strict=True)
+    ]
 
 
 def _split(

@@ -34,7 +34,7 @@ class Connection:
         reader: whoever sees what this connection has not committed yet; default this connection alone.
         name: of its database among those of this process.
         system: ``db.system.name``: ``postgresql``, ``mysql``, ``mariadb``, ``sqlite`` …
-        namespace: ``db.namespace``, the name of the database.
+        namespace: ``db.namespace``, the name of the database, with its schema where that is known.
 
     Attributes:
         dialect: what is different about this kind of database.
@@ -104,9 +104,10 @@ class Connection:
 
     # --- inside the transaction ----------------------------------------------------------------
 
-    def database(self, plan: TablePlan, transaction: str = "") -> Database:
+    def database(self, plan: TablePlan, transaction: str = "", namespace: str | None = None) -> Database:
         """Say in a record where a write went."""
-        return Database(self.system, self.namespace, plan.table, transaction)
+        namespace = self.namespace if namespace is None else namespace
+        return Database(self.system, namespace, plan.table, transaction)
 
     def add(self, pending: Pending) -> None:
         """Hold a write until its transaction ends."""

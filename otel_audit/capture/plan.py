@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, Literal, TypeAlias
+from uuid import UUID
 
 from msgspec import UNSET
 
-from otel_audit.capture.policy import TableSettings
-from otel_audit.values import Frozen, freeze
+from otel_audit.capture.policy import KeyStrategies, TableSettings
+from otel_audit.record import Target
+from otel_audit.values import Frozen, freeze, key_text, same
 
 Verb: TypeAlias = Literal["create", "update", "delete"]
+_IDS: Final = frozenset({int, str, UUID})
 MAX_NAMED_KEYS: Final = 1000
 """Rows of one statement that are remembered one by one as lately written; of more, only the table is."""
+
+
+_NO_SECRETS: Final = KeyStrategies()
 
 
 class FieldPlan:
@@ -23,9 +29,12 @@ class FieldPlan:
         attname: where an object of the application holds the value; default ``name``.
         automatic: written by itself with every save, so that it alone makes no change.
         hidden: its values are masked unless the configuration says otherwise.
+
+    Attributes:
+        ignored: the configuration says that it does not count, however it is written.
     """
 
-    __slots__ = ("attname", "automatic", "hidden", "name")
+    __slots__ = ("attname", "automatic", "hidden", "ignored", "name")
 
     def __init__(
         self, name: str, attname: str = "", *, automatic: bool = False, hidden: bool = False
@@ -34,10 +43,28 @@ class FieldPlan:
         self.attname = attname or name
         self.automatic = automatic
         self.hidden = hidden
+        self.ignored = False
+
+    def frozen(self, value: Any) -> Frozen:
+        """Return a value of this column, as an application holds it, frozen."""
+        return freeze(value)
 
     def normal(self, value: Any) -> Frozen:
         """Return a frozen value as the database will hold it; as it is where that cannot be told."""
         return freeze(value)
+
+    def key_part(self, value: Any) -> Frozen:
+        """Return a value of the key as the database holds it."""
+        return self.normal(self.frozen(value))
+
+    def equal(self, old: Frozen, new: Frozen) -> bool:
+        """Say whether the database holds the same for two frozen values."""
+        if same(old, new):
+            return True
+        normal = self.normal(new)
+        return (normal is not new and same(old, normal)) or (
+            type(old) is not type(normal) and same(self.normal(old), normal)
+        )
 
 
 class TablePlan:
@@ -49,9 +76,24 @@ class TablePlan:
         fields: its columns.
         keys: those of ``fields`` that make its primary key.
         settings: what the configuration says about it.
+        secret: which of its keys are secrets.
+        ends: of a table that relates two others: the names of its columns to what their values are ids of.
     """
 
-    __slots__ = ("audited", "event", "fields", "keys", "label", "old_values", "reads", "strategies", "table")
+    __slots__ = (
+        "audited",
+        "ends",
+        "event",
+        "fields",
+        "key_strategies",
+        "keys",
+        "label",
+        "old_values",
+        "reads",
+        "snapshot",
+        "strategies",
+        "table",
+    )
 
     def __init__(
         self,
@@ -60,6 +102,8 @@ class TablePlan:
         fields: Sequence[FieldPlan],
         keys: Sequence[FieldPlan],
         settings: TableSettings,
+        secret: KeyStrategies = _NO_SECRETS,
+        ends: Mapping[str, str] | None = None,
     ) -> None:
         self.label = label
         self.event = label.lower()
@@ -69,13 +113,31 @@ class TablePlan:
         self.audited = settings.audited
         self.reads = settings.reads
         self.old_values = settings.old_values
+        self.snapshot = settings.snapshot
+        for plan in fields:
+            if settings.ignores(plan.name):
+                plan.ignored = plan.automatic = True
         hidden = {plan.name: "mask" for plan in fields if plan.hidden}
-        self.strategies: Mapping[str, str] = hidden | dict(settings.strategies)
+        self.strategies: Mapping[str, str] = {**secret.fields, **hidden, **settings.strategies}
+        self.key_strategies = tuple(
+            hidden.get(plan.name, strategy) for plan, strategy in zip(keys, secret.key, strict=False)
+        )
+        self.ends = {
+            name: label for name, label in (ends or {}).items() if self.strategies.get(name, "keep") == "keep"
+        }
 
     def key(self, row: Sequence[Any]) -> Any:
         """Return the key of a row whose first columns it is: the value, or a tuple of a composite key."""
         width = len(self.keys)
         return row[0] if width == 1 else tuple(row[:width])
+
+    def related(self, values: Iterable[tuple[str, Any]]) -> list[Target]:
+        """Return the objects at the ends, each once, of (column, value) of the rows of a relation."""
+        ends = self.ends
+        found = {(ends[name], value) for name, value in values if name in ends and type(value) in _IDS}
+        return sorted(
+            {Target(label, key_text(value)) for label, value in found}, key=lambda end: (end.type, end.id)
+        )
 
     def key_of(self, values: Mapping[str, Any]) -> Any:
         """Take the key out of values by attname: the value, a tuple of a composite key, or UNSET."""
@@ -87,8 +149,8 @@ class TablePlan:
     def normal_key(self, key: Any) -> Any:
         """Return a key as the database will hold it: of one row there is one, however it was written."""
         if len(self.keys) == 1:
-            return self.keys[0].normal(freeze(key))
-        return tuple(plan.normal(freeze(part)) for plan, part in zip(self.keys, key, strict=True))
+            return self.keys[0].key_part(key)
+        return tuple(plan.key_part(part) for plan, part in zip(self.keys, key, strict=True))
 
     def keys_in(self, rows: Sequence[Sequence[Any]]) -> list[Any]:
         """Return the keys of many rows whose first columns they are."""

@@ -13,13 +13,27 @@ from otel_audit.config.model import CaptureSection
 class TableSettings(NamedTuple):
     """What the configuration says about one table or model.
 
-    ``strategies`` maps field names to redaction strategies.
+    ``strategies`` maps field names to redaction strategies, ``ignore`` are patterns of the names of fields
+    whose changes do not count; the last that matches decides. ``snapshot``: updates have the whole row.
     """
 
     audited: bool
     reads: bool
     old_values: Literal["as_loaded", "exact", "off"]
     strategies: Mapping[str, str]
+    ignore: tuple[str, ...] = ()
+    snapshot: bool = False
+
+    def ignores(self, field: str) -> bool:
+        """Say whether a change of this field alone makes no record."""
+        return bool(self.ignore) and bool(_Patterns(self.ignore).decide(field))
+
+
+class KeyStrategies(NamedTuple):
+    """How the key of a table is redacted, part by part (empty: by the rules), and fields that hold a key."""
+
+    key: tuple[str, ...] = ()
+    fields: Mapping[str, str] = {}
 
 
 class _Patterns:
@@ -74,10 +88,16 @@ class Policy:
         reads = verdict(self._reads)
         old_values = self.config.old_values
         strategies: dict[str, str] = {}
+        ignore = [*self.config.ignore]
+        snapshot = False
         for patterns, single in self._single:
             if not verdict(patterns):
                 continue
             reads = single.reads if single.reads is not None else reads
             old_values = single.old_values or old_values
             strategies.update(single.fields)
-        return TableSettings(bool(verdict(self._models)), bool(reads), old_values, strategies)
+            ignore += single.ignore
+            snapshot = snapshot if single.snapshot is None else single.snapshot
+        return TableSettings(
+            bool(verdict(self._models)), bool(reads), old_values, strategies, tuple(ignore), snapshot
+        )

@@ -25,6 +25,7 @@ class Reading(NamedTuple):
     table: str
     fields: tuple[str, ...] = ()
     every_row: bool = False
+    key_strategies: tuple[str, ...] = ()
 
 
 class Tally:
@@ -145,5 +146,6 @@ class ReadRecords:
             target=Target(reading.label, key),
             fields=reading.fields,
             database=Database(self._database.system, self._database.namespace, reading.table),
+            key_strategies=reading.key_strategies,
             **values,
         )

@@ -100,6 +100,13 @@ class TransactionBuffer:
         """Say of a change held that nobody knows whether it was made: no commit makes it a ``success``."""
         self._doubtful.append(pending)
 
+    def is_last(self, pending: Pending, position: int) -> bool:
+        """Say whether what was added at ``position`` is still held, and no savepoint stands behind it."""
+        self._forget_parent()
+        if position >= len(self._pendings) or self._pendings[position] is not pending:
+            return False
+        return not self._marks or self._marks[-1][1] <= position
+
     def savepoint(self, sid: object) -> None:
         """Remember where a savepoint stands."""
         self._forget_parent()

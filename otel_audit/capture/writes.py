@@ -12,7 +12,7 @@ from opentelemetry.trace import INVALID_SPAN
 from otel_audit.capture.plan import FieldPlan, TablePlan, Verb
 from otel_audit.context import Moment, moment
 from otel_audit.interruptions import faults
-from otel_audit.record import AuditRecord, Change, OldValues, Outcome, Target
+from otel_audit.record import AuditRecord, Change, Database, OldValues, Outcome, Target
 from otel_audit.values import RECORDED, key_text
 
 if TYPE_CHECKING:
@@ -25,15 +25,17 @@ _ACTIONS: Final[dict[Verb, str]] = {"create": "CREATE", "update": "UPDATE", "del
 class CapturedWrite:
     """One statement's effect on one table. ``error`` names the exception that took it back.
 
-    ``connection`` is where it was written, and knows what is rolling back.
+    ``connection`` is where it was written, and knows what is rolling back; ``namespace`` is that of the
+    connection when it was: a connection may go on to another schema before the record is made.
     """
 
-    __slots__ = ("connection", "error", "moment", "plan", "verb")
+    __slots__ = ("connection", "error", "moment", "namespace", "plan", "verb")
 
     def __init__(self, plan: TablePlan, verb: Verb, connection: Connection, at: Moment | None = None) -> None:
         self.plan = plan
         self.verb = verb
         self.connection = connection
+        self.namespace = connection.namespace
         self.moment = at or moment()
         self.error = ""
 
@@ -84,6 +86,9 @@ class CapturedWrite:
         """The names of the fields the statement was to write."""
         return []
 
+    def _database(self, transaction: str) -> Database:
+        return self.connection.database(self.plan, transaction, self.namespace)
+
     def _record(self, logger: AuditLogger, outcome: Outcome, transaction: str, **values: Any) -> AuditRecord:
         error = ""
         if outcome != "success":
@@ -94,8 +99,9 @@ class CapturedWrite:
             at=self.moment,
             outcome=outcome,
             error=error,
-            database=self.connection.database(self.plan, transaction),
+            database=self._database(transaction),
             strategies=self.plan.strategies or None,
+            key_strategies=self.plan.key_strategies,
             **values,
         )
 
@@ -131,6 +137,7 @@ class RowWrite(CapturedWrite):
         self.plan = plan
         self.verb = verb
         self.connection = connection
+        self.namespace = connection.namespace
         self.moment = at or moment()
         self.error = ""
         self.key = key
@@ -158,6 +165,7 @@ class RowWrite(CapturedWrite):
 
     def _records(self, logger: AuditLogger, outcome: Outcome, transaction: str) -> list[AuditRecord]:
         recorded = RECORDED
+        related: dict[str, Any] = {"related": self._ends()} if self.plan.ends else {}
         return [
             self._record(
                 logger,
@@ -171,8 +179,13 @@ class RowWrite(CapturedWrite):
                     if value is not UNSET
                 },
                 old_values=self.old_values,
+                **related,
             )
         ]
+
+    def _ends(self) -> list[Target]:
+        values = [(plan.name, value) for plan, *both in self.changed for value in both]
+        return self.plan.related([*values, *((plan.name, value) for plan, value in self.written)])
 
 
 def _change(name: str, old: Any, new: Any) -> Change:

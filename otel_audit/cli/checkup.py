@@ -16,7 +16,9 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from otel_audit.cli.installed_models import NotLoaded, ask_application
 from otel_audit.cli.options import load_declared
+from otel_audit.config.headers import sink_header_problems
 from otel_audit.config.loader import LoadedConfig
 from otel_audit.config.model import AuditConfig, SinkConfig, StoreConfig
 from otel_audit.errors import AuditError, ConfigurationError, StoreError
@@ -26,6 +28,8 @@ State: TypeAlias = Literal["ok", "note", "bad"]
 _WAITING_TOO_LONG: Final = 60 * 1_000_000_000
 _NO_TABLE: Final = frozenset({60, 81})
 _OURS: Final = "otel_audit"
+_LOADING_SECONDS: Final = 60.0
+_NAMED: Final = 5
 
 
 class Finding(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -39,15 +43,19 @@ class Finding(msgspec.Struct, frozen=True, omit_defaults=True):
 
 def checkup(path: Path | None, timeout: float, zone: datetime.tzinfo | None) -> Iterator[Finding]:
     """Look at everything, from the configuration to the newest record."""
+    broken = False
     try:
         loaded = load_declared(path)
     except ConfigurationError as error:
+        broken = True
         yield Finding("configuration", "bad", str(error), "correct it; the rest is checked with defaults")
         loaded = LoadedConfig(config=AuditConfig())
     else:
         yield from configuration(loaded)
     config = loaded.config
     yield from django(config)
+    if not broken:
+        yield from models(config, path)
     yield from packages()
     yield from spool(config)
     yield sink(config.sink, timeout)
@@ -117,17 +125,59 @@ def django(config: AuditConfig) -> Iterator[Finding]:
         yield Finding("Django", "ok", f"{version}; DJANGO_SETTINGS_MODULE is {settings}")
 
 
+def models(config: AuditConfig, path: Path | None) -> Iterator[Finding]:
+    """Load the application's apps in a process of their own, and count the models that are audited."""
+    if not _loadable(config):
+        return
+    try:
+        found = ask_application(path, _LOADING_SECONDS)
+    except NotLoaded as error:
+        yield Finding(
+            "models",
+            "bad",
+            f"the application's apps cannot be loaded: {error}",
+            "`python manage.py check` shows the whole error; run doctor in the application's environment",
+        )
+        return
+    origin = ", by Django's OTEL_AUDIT setting" if found.from_setting else ""
+    if found.models or found.reads:
+        reads = f"; reads of {_listed(found.reads)}" if found.reads else ""
+        yield Finding("models", "ok", f"{_listed(found.models)}{reads}{origin}")
+    elif not found.unmatched:
+        yield Finding(
+            "models", "note", f"no model is audited{origin}", 'write django.models, such as ["shop.*"]'
+        )
+    for each in found.unmatched:
+        yield Finding(
+            "models",
+            "bad",
+            f"{each.place} has {each.pattern!r}, and no installed model matches it",
+            each.hint,
+        )
+
+
+def _loadable(config: AuditConfig) -> bool:
+    settings = os.environ.get("DJANGO_SETTINGS_MODULE", "")
+    return bool(settings) and _is_file(settings) and not _why_no_django(config, _version("Django"))
+
+
+def _listed(labels: list[str]) -> str:
+    named = ", ".join(labels[:_NAMED]) + (", …" if len(labels) > _NAMED else "")
+    return f"{len(labels)} model{'' if len(labels) == 1 else 's'}{': ' if named else ''}{named}"
+
+
 def _active(name: str, config: AuditConfig) -> Finding:
     active = f"{name}: active under opentelemetry-instrument"
-    if name == "otel_audit_django" and not config.django.models:
+    if name != "otel_audit_django" or (not config.django.models and _loadable(config)):
+        return Finding("instrumentors", "ok", active)  # which models, the application will say
+    if not config.django.models:
         return Finding(
             "instrumentors",
             "note",
             f"{active}, but no model is named",
             'write django.models, such as ["shop.*"]',
         )
-    recorded = f", for {', '.join(config.django.models)}" if name == "otel_audit_django" else ""
-    return Finding("instrumentors", "ok", active + recorded)
+    return Finding("instrumentors", "ok", f"{active}, for {', '.join(config.django.models)}")
 
 
 def _why_no_django(config: AuditConfig, version: str | None) -> str:
@@ -242,6 +292,9 @@ def spool(config: AuditConfig) -> Iterator[Finding]:
         )
     else:
         yield Finding("spool", "ok", text)
+    for problem in state.unreadable:
+        reason, _, remedy = problem.partition("): ")
+        yield Finding("spool", "bad", f"passed over: {reason})", remedy)
     if state.damaged_files or state.quarantined:
         yield Finding(
             "spool",
@@ -253,6 +306,8 @@ def spool(config: AuditConfig) -> Iterator[Finding]:
 
 def sink(config: SinkConfig, timeout: float) -> Finding:
     """Send the sink an empty request, as the application would send a full one."""
+    for problem in sink_header_problems(config):
+        return Finding("sink", "bad", problem, "correct it: requests are sent without it, records may wait")
     address = urlsplit(config.endpoint)
     where = f"{address.scheme}://{address.netloc.rpartition('@')[2]}{address.path}"
     try:
@@ -264,6 +319,8 @@ def sink(config: SinkConfig, timeout: float) -> Finding:
             f"{where}: TLS: {error}",
             "set sink.ca_file to the certificate authority's PEM file",
         )
+    except ConfigurationError as error:
+        return Finding("sink", "bad", str(error))
     except (OSError, http.client.HTTPException) as error:
         reason = f"no answer within {timeout:g} s" if isinstance(error, TimeoutError) else str(error)
         return Finding(
@@ -300,7 +357,7 @@ def sink(config: SinkConfig, timeout: float) -> Finding:
         return Finding(
             "sink", "note", f"{where} answers {status}: busy; records wait in the spool and are sent later"
         )
-    if status >= 300:
+    if status != 200:
         return Finding(
             "sink", "bad", f"{where} answers {status} to an empty request", "see the log of the sink"
         )
@@ -308,25 +365,13 @@ def sink(config: SinkConfig, timeout: float) -> Finding:
 
 
 def _post_nothing(config: SinkConfig, timeout: float) -> int:
-    address = urlsplit(config.endpoint)
-    assert address.hostname is not None
-    connection: http.client.HTTPConnection
-    if address.scheme == "https":
-        context = ssl.create_default_context(cafile=config.ca_file or None)
-        connection = http.client.HTTPSConnection(
-            address.hostname, address.port, timeout=timeout, context=context
-        )
-    else:
-        connection = http.client.HTTPConnection(address.hostname, address.port, timeout=timeout)
-    headers = {"Content-Type": "application/x-protobuf", **config.headers}
-    if config.token:
-        headers["Authorization"] = f"Bearer {config.token}"
-    path = (address.path or "/") + (f"?{address.query}" if address.query else "")
+    from otel_audit.pipeline.transport import Transport
+
+    transport = Transport(msgspec.structs.replace(config, timeout=timeout, compression="none"))
     try:
-        connection.request("POST", path, b"", headers)  # the empty message is a valid request of no records
-        return connection.getresponse().status
+        return transport.probe()
     finally:
-        connection.close()
+        transport.close()
 
 
 def store(config: StoreConfig, timeout: float, zone: datetime.tzinfo | None) -> Iterator[Finding]:

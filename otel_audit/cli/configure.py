@@ -46,7 +46,7 @@ def init(
     if path.exists() and not force:
         raise ConfigurationError(f"{path} is there already; --force overwrites it")
     project = find_django(directory.resolve(), os.environ)
-    values: dict[str, Any] = {}
+    values: dict[str, Any] = {"redaction.personal_numbers": True}
     introduction = ""
     if project is not None:
         values["django.models"] = [*project.patterns, "!sessions.*"]

@@ -86,6 +86,11 @@ def _what(record: AuditRecord, screen: Screen) -> Iterator[tuple[str, str]]:
     yield "time", f"{local[:29]} {zone}"
     yield "event", safe(record.event_name)
     yield "who", phrases.who_in_full(record.actor)
+    yield "roles", safe(record.actor.roles.replace(",", ", "))
+    if record.origin is not None:
+        origin = record.origin
+        name = f"{origin.name} (user {origin.actor})" if origin.name else origin.actor
+        yield "begun by", safe(name + (f", request {origin.request}" if origin.request else ""))
     yield "object", safe(record.target or "")
     yield "outcome", safe(record.outcome) + (f": {safe(record.error)}" if record.error else "")
     yield "message", safe(record.message)
@@ -164,6 +169,7 @@ def _origin(stored: StoredRecord) -> Iterator[tuple[str, str]]:
     yield "code", safe(record.code)
     database = record.database
     yield "table", safe(" ".join(filter(None, (database.system, database.namespace, database.table))))
+    yield "statement", safe(database.query)
     yield "transaction", safe(database.transaction)
     yield "tenant", safe(record.tenant)
     yield "system", safe(record.system)

@@ -41,7 +41,9 @@ FILTERS: Final[dict[str, Any]] = {
     "session": _option("--session", help="Session, as hashed in `otel-audit show`."),
     "route": _option("--route", help="Route of the request: 'orders/<int:pk>/', or a pattern '*refund*'."),
     "reason": _option("--reason", help="A part of the reason: 'ticket 4711'."),
-    "on_behalf_of": _option("--on-behalf-of", help="Whom the actor acted for (impersonation)."),
+    "on_behalf_of": _option(
+        "--on-behalf-of", help="Whom the actor acted for, by name or id (impersonation)."
+    ),
 }
 """Every filter as a command line option, by its name in :class:`Filters`."""
 

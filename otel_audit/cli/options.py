@@ -143,13 +143,17 @@ def _asking(
     function: Callable[..., None], filters: Mapping[str, Any], screens: Mapping[str, Any]
 ) -> Callable[..., None]:
     def command(**options: Any) -> None:
+        from otel_audit.cli.asking import on_record
         from otel_audit.store.query import AuditStore
 
         screen = Screen(**{name: options.pop(name) for name in screens})
-        screen.config_file = options["config"]
+        path = screen.config_file = options["config"]
         config = store_config(**{name: options.pop(name) for name in _STORE_OPTIONS})
         asked = [filters_of(options)] if filters else []
-        with AuditStore(config, zone=screen.zone) as store:
+        with (
+            AuditStore(config, zone=screen.zone) as store,
+            on_record(load(path), config, lambda: store.received),
+        ):
             function(store, screen, *asked, **options)
 
     given = 3 if filters else 2

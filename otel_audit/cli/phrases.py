@@ -18,19 +18,23 @@ ACTION_STYLES: Final = {
     "READ": "cyan",
     "LOGIN": "blue",
     "LOGOUT": "blue",
+    "IMPERSONATE": "magenta",
 }
 OUTCOME_STYLES: Final = {"success": "green", "failure": "bold red", "unknown": "bold magenta"}
 _SIGNS: Final = {"success": "✓", "failure": "✗ failure", "unknown": "? unknown"}
 
 
-def who(actor: Actor, known_as: str = "") -> str:
+def who(actor: Actor, known_as: str = "", customer_known_as: str = "") -> str:
     """Name the actor: by name, else id, with the name other records have for it; with whom they act for."""
     name = safe(actor.name or actor.id)
     if known_as and not actor.name:
         name = f"{name} [{safe(known_as)}]"
     if actor.type in ("system", "service"):
         name += f" ({actor.type})"
-    return f"{name} for {safe(actor.on_behalf_of)}" if actor.on_behalf_of else name
+    customer = safe(actor.on_behalf_of_name or actor.on_behalf_of)
+    if customer_known_as and not actor.on_behalf_of_name:
+        customer = f"{customer} [{safe(customer_known_as)}]"
+    return f"{name} for {customer}" if customer else name
 
 
 def who_in_full(actor: Actor) -> str:
@@ -38,6 +42,8 @@ def who_in_full(actor: Actor) -> str:
     name = safe(actor.name or actor.id)
     identity = actor.type if not actor.name or actor.name == actor.id else f"{actor.type} {safe(actor.id)}"
     behalf = f", on behalf of {safe(actor.on_behalf_of)}" if actor.on_behalf_of else ""
+    if actor.on_behalf_of_name:
+        behalf = f", on behalf of {safe(actor.on_behalf_of_name)} (user {safe(actor.on_behalf_of)})"
     return f"{name} ({identity}){behalf}"
 
 

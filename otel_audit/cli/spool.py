@@ -30,7 +30,8 @@ def status(
 ) -> None:
     """Show what waits: by process, how many records, since when, whether anything is damaged.
 
-    Exits with 1 if the directory cannot be used, or holds damaged or refused records.
+    Exits with 1 if the directory cannot be used, holds damaged or refused records, or streams that cannot be
+    read: those of another user.
     """
     from otel_audit.pipeline.spool.status import read_status
 
@@ -40,7 +41,7 @@ def status(
         screen.object(state)
     else:
         _print(state, screen)
-    if state.error or state.damaged_files or state.quarantined:
+    if state.error or state.damaged_files or state.quarantined or state.unreadable:
         raise typer.Exit(Status.NOTHING)
 
 
@@ -59,7 +60,7 @@ def _print(state: SpoolStatus, screen: Screen) -> None:
         zone = safe(zone_name(state.oldest, zone=screen.zone))
         summary += f", the oldest since {format_time(state.oldest, zone=screen.zone)} {zone}"
     screen.line(summary)
-    if state.streams:
+    if any(not stream.error for stream in state.streams):
         table = Table(
             box=box.ASCII if screen.ascii_only else box.SIMPLE_HEAD, show_edge=False, pad_edge=False
         )
@@ -67,7 +68,7 @@ def _print(state: SpoolStatus, screen: Screen) -> None:
             table.add_column(
                 name, justify="right" if name in ("pid", "waiting", "open", "bytes", "damaged") else "left"
             )
-        for stream in state.streams:
+        for stream in (stream for stream in state.streams if not stream.error):
             table.add_row(
                 *map(
                     Text,
@@ -84,6 +85,8 @@ def _print(state: SpoolStatus, screen: Screen) -> None:
                 )
             )
         screen.print(table)
+    for problem in state.unreadable:
+        screen.line(f"passed over: {safe(problem)}")
     for name in state.damaged_files:
         screen.line(f"damaged, kept aside: {safe(name)}")
     for name in state.quarantined:
@@ -101,7 +104,8 @@ def drain(
 ) -> None:
     """Send what processes that ended have left, now; what running ones hold they send themselves.
 
-    Exits with 3 if the sink does not take all of it. Nothing is lost then: it waits on.
+    Exits with 3 if the sink does not take all of it, with 1 if a part of the spool cannot be read (another
+    user's). Nothing is lost then: it waits on.
     """
     from otel_audit.pipeline.drain import drain as drain_spool
 
@@ -120,9 +124,13 @@ def drain(
             "`otel-audit spool status` names the files",
             err=True,
         )
+    for problem in found.left.unreadable:
+        typer.echo(f"otel-audit: passed over: {safe(problem)}", err=True)
     if not found.complete:
         typer.echo(f"otel-audit: {safe(found.error)}", err=True)
         raise typer.Exit(Status.UNREACHABLE)
+    if found.left.unreadable:
+        raise typer.Exit(Status.NOTHING)
 
 
 def size(count: int) -> str:

@@ -118,7 +118,7 @@ def _cells(entry: AuditEntry, screen: Screen, *, wide: bool, date: bool) -> list
         style=phrases.OUTCOME_STYLES.get(entry.outcome, ""),
     )
     who = Text(
-        phrases.who(entry.actor, entry.actor_known_as),
+        phrases.who(entry.actor, entry.actor_known_as, entry.customer_known_as),
         style="italic" if entry.actor.type == "unknown" else "",
     )
     changes = _changes(entry, width, verbose=screen.verbose)
@@ -160,7 +160,7 @@ def entry_lines(
     rows += [
         (
             format_iso(each.timestamp, zone=screen.zone, digits=3),
-            phrases.who(each.actor, each.actor_known_as),
+            phrases.who(each.actor, each.actor_known_as, each.customer_known_as),
             safe(each.action),
             safe(each.outcome),
             phrases.what_object(each) or "-",
@@ -196,7 +196,7 @@ def blame_table(found: Sequence[Blame], screen: Screen) -> Table:
         table.add_row(
             Text(safe(each.field), style="bold"),
             Text(phrases.value(each.value)),
-            Text(phrases.who(each.entry.actor, each.entry.actor_known_as)),
+            Text(phrases.who(each.entry.actor, each.entry.actor_known_as, each.entry.customer_known_as)),
             Text(format_time(each.entry.timestamp, zone=screen.zone)),
             Text(safe(each.view or each.entry.route or each.code or each.entry.service)),
             Text(safe(each.entry.id[-8:]), style="dim"),

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import Final
 from urllib.parse import urlsplit
 
 from otel_audit.config.model import AuditConfig, CaptureSection, capture_sections
 
+_NO_KEY: Final = "hmac needs a key: set redaction.hmac_key (OTEL_AUDIT_REDACTION_HMAC_KEY)"
+
 
 def contradictions(config: AuditConfig, given: set[tuple[str, ...]]) -> Iterator[tuple[tuple[str, ...], str]]:
     """Give the key and the message of everything wrong; ``given`` are the keys somebody wrote."""
-    for name in ("names", "values", "allow"):
-        for pattern in getattr(config.redaction, name):
-            try:
-                re.compile(pattern)
-            except re.error as error:
-                yield ("redaction", name), f"{pattern!r} is not a regular expression: {error}"
+    yield from _redaction(config)
     key = config.redaction.hmac_key
-    if key and len(key) < 16:
-        yield ("redaction", "hmac_key"), f"has {len(key)} characters; at least 16 are needed"
     for address, section in ((config.sink.endpoint, "sink"), (config.store.url, "store")):
         name = "endpoint" if section == "sink" else "url"
         yield from (((section, name), problem) for problem in address_problems(address))
@@ -44,10 +40,7 @@ def _of_capture(
     for pattern, model in section.model.items():
         for field, strategy in model.fields.items():
             if strategy == "hmac" and not hmac:
-                yield (
-                    ("model", pattern, "fields", field),
-                    "hmac needs a key: set redaction.hmac_key (OTEL_AUDIT_REDACTION_HMAC_KEY)",
-                )
+                yield ("model", pattern, "fields", field), _NO_KEY
     if section.max_bulk_rows > section.max_bulk_ids:
         yield (
             ("max_bulk_ids" if (name, "max_bulk_ids") in given else "max_bulk_rows",),
@@ -59,6 +52,20 @@ def _of_capture(
     for setting in ("models", "reads"):
         for pattern in getattr(section, setting):
             yield from (((setting,), problem) for problem in _model_pattern(pattern))
+
+
+def _redaction(config: AuditConfig) -> Iterator[tuple[tuple[str, ...], str]]:
+    for name in ("names", "values", "allow"):
+        for pattern in getattr(config.redaction, name):
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                yield ("redaction", name), f"{pattern!r} is not a regular expression: {error}"
+    key = config.redaction.hmac_key
+    if key and len(key) < 16:
+        yield ("redaction", "hmac_key"), f"has {len(key)} characters; at least 16 are needed"
+    if not key and config.redaction.unknown_user_names == "hmac":
+        yield ("redaction", "unknown_user_names"), _NO_KEY
 
 
 def address_problems(address: str) -> Iterator[str]:

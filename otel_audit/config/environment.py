@@ -9,6 +9,7 @@ from __future__ import annotations
 import typing
 from collections.abc import Mapping
 from typing import Any, Final
+from urllib.parse import unquote
 
 import msgspec
 
@@ -17,6 +18,8 @@ from otel_audit.config.nearest import nearest
 from otel_audit.config.sources import FILE_VARIABLE, Layer
 
 _TRUE: Final = frozenset({"true", "1", "yes", "on"})
+_PERCENT_ENCODED: Final = ("sink", "headers")
+"""Written as in OTEL_EXPORTER_OTLP_HEADERS, so that a value may have a comma or a blank at its end."""
 _FALSE: Final = frozenset({"false", "0", "no", "off"})
 
 
@@ -70,7 +73,8 @@ def _parse(setting: Setting, text: str) -> Any:
         pairs = [part.partition("=") for part in text.split(",") if part.strip()]
         if setting.sections or not all(equals for _, equals, _ in pairs):
             return text
-        return {name.strip(): value.strip() for name, _, value in pairs}
+        decode = unquote if setting.path == _PERCENT_ENCODED else str
+        return {name.strip(): decode(value.strip()) for name, _, value in pairs}
     return text
 
 

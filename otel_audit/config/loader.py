@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -20,6 +20,14 @@ from otel_audit.config.sources import (
     mapping_layer,
 )
 from otel_audit.errors import ConfigurationError
+
+_PERSONAL_NUMBERS: Final = ("redaction", "personal_numbers")
+_PERSONAL_NUMBERS_NOTE: Final = (
+    "{where}: redaction.personal_numbers is not set, and is true: IBANs, and fields named iban, card, pan, "
+    "bank_account, account_number, tax_id, passport_number, national_id or drivers_license are redacted. "
+    "Write personal_numbers = true under [redaction] if that is right, false to record them"
+)
+"""A setting that came later, and changes what is recorded under a configuration written before it."""
 
 
 class LoadedConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,6 +104,9 @@ def load(
     problems = [f"{_where(origins, key)}: {message}" for key, message in contradictions(config, set(origins))]
     if problems:
         raise ConfigurationError("\n".join(problems))
+    redacts = config.enabled and config.redaction.enabled
+    if len(layers) > 1 and redacts and _PERSONAL_NUMBERS not in origins:
+        notes.append(_PERSONAL_NUMBERS_NOTE.format(where=layers[0].where(())))
     base = Path.cwd() if file is None else file.parent
     return LoadedConfig(
         config=_resolve(config, lambda *key: Path.cwd() if origins.get(key) is variables else base),

@@ -6,7 +6,7 @@ bytes, times are seconds unless a name says otherwise.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias, get_type_hints
 
 import msgspec
 from msgspec import Meta
@@ -23,7 +23,18 @@ Age: TypeAlias = Annotated[str, Meta(pattern=r"^([1-9]\d{0,5}(h|d|w|mo|y)|foreve
 
 
 class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    pass
+    def __repr__(self) -> str:
+        """Return the settings without secrets: a representation ends in logs and tracebacks."""
+        hints = get_type_hints(type(self), include_extras=True)
+        shown = (
+            f"{name}={'[hidden]' if value and _is_secret(hints[name]) else repr(value)}"
+            for name, value in ((name, getattr(self, name)) for name in self.__struct_fields__)
+        )
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+
+def _is_secret(hint: Any) -> bool:
+    return any(getattr(meta, "extra", None) == SECRET for meta in getattr(hint, "__metadata__", ()))
 
 
 class ModelConfig(_Section, frozen=True):
@@ -41,6 +52,20 @@ class ModelConfig(_Section, frozen=True):
         dict[str, Strategy],
         Meta(description="Field name to strategy: drop, mask, keep_last:N, hmac, keep."),
     ] = {}
+    ignore: Annotated[
+        list[str],
+        Meta(
+            description="Fields of this model that do not count, in addition to those of the section; a "
+            "leading `!` makes one count again."
+        ),
+    ] = []
+    snapshot: Annotated[
+        bool | None,
+        Meta(
+            description="Record the whole row with every update, not only what the statement wrote; deletes "
+            "and creates have it anyway. Where the row is not known it is read, locked."
+        ),
+    ] = None
 
 
 class CaptureSection(_Section, frozen=True):
@@ -64,6 +89,13 @@ class CaptureSection(_Section, frozen=True):
         Literal["as_loaded", "exact", "off"],
         Meta(description="Default of `model.<pattern>.old_values`."),
     ] = "as_loaded"
+    ignore: Annotated[
+        list[str],
+        Meta(
+            description="Names of fields that do not count, with `*` and `?`: an update that changes nothing "
+            "else makes no record; beside a change that counts they are listed."
+        ),
+    ] = []
     failures: Annotated[bool, Meta(description="Record changes that were rolled back, as `failure`.")] = True
     max_bulk_rows: Annotated[
         int,
@@ -118,6 +150,20 @@ class ContextConfig(_Section, frozen=True):
             "under our names is removed either way."
         ),
     ] = True
+    impersonator_session_key: Annotated[
+        str,
+        Meta(
+            description="Session key under which the application keeps the id of the user who really acts "
+            "while another user is logged in. django-hijack and django-impersonate need no setting."
+        ),
+    ] = ""
+    actor_roles: Annotated[
+        bool,
+        Meta(
+            description="Record with the actor whether it is staff or superuser, and its groups where they "
+            "were prefetched; nothing is queried."
+        ),
+    ] = False
     code_location: Annotated[
         bool,
         Meta(
@@ -129,6 +175,15 @@ class ContextConfig(_Section, frozen=True):
 
 class RedactionConfig(_Section, frozen=True):
     enabled: Annotated[bool, Meta(description="Apply the built-in rules. Own rules always apply.")] = True
+    personal_numbers: Annotated[
+        bool,
+        Meta(
+            description="Of the built-in rules, those about numbers of persons and accounts: IBANs, and "
+            "fields named iban, card, pan, bank_account, account_number, tax_id, passport_number, "
+            "national_id or drivers_license. What they remove can be neither shown in a history nor found by "
+            "its value."
+        ),
+    ] = True
     names: Annotated[
         list[str],
         Meta(
@@ -139,13 +194,21 @@ class RedactionConfig(_Section, frozen=True):
     values: Annotated[
         list[str],
         Meta(
-            description="More sensitive values, as regular expressions; with groups only the groups are "
-            "replaced."
+            description="More sensitive values, as regular expressions without case; with groups only the "
+            "groups are replaced."
         ),
     ] = []
     allow: Annotated[
         list[str], Meta(description="Names the rules must leave alone, as regular expressions.")
     ] = []
+    unknown_user_names: Annotated[
+        Literal["keep", "mask", "hmac"],
+        Meta(
+            description="The name of a failed login that belongs to no account: recorded, masked, or hashed "
+            "with `hmac_key`, so that equal ones can be counted. Sometimes it is a password, typed into the "
+            "wrong field. Other than `keep` costs one query per failed login."
+        ),
+    ] = "keep"
     replacement: Annotated[str, Meta(description="What stands in place of a removed value.")] = "[redacted]"
     hmac_key: Annotated[
         str,
@@ -196,17 +259,27 @@ class SpoolConfig(_Section, frozen=True):
 class SinkConfig(_Section, frozen=True):
     endpoint: Annotated[
         str,
-        Meta(description="OTLP/HTTP address records are sent to."),
+        Meta(
+            description="OTLP/HTTP address records are sent to. HTTP_PROXY, HTTPS_PROXY and NO_PROXY are "
+            "obeyed as OpenTelemetry's exporters obey them."
+        ),
     ] = "http://127.0.0.1:4318/v1/audit"
     token: Annotated[
         str, Meta(description="Bearer token; better given as OTEL_AUDIT_SINK_TOKEN.", extra=SECRET)
     ] = ""
-    headers: Annotated[dict[str, str], Meta(description="More request headers.", extra=SECRET)] = {}
+    headers: Annotated[
+        dict[str, str],
+        Meta(
+            description="More request headers; percent-encoded in OTEL_AUDIT_SINK_HEADERS, as in "
+            "OTEL_EXPORTER_OTLP_HEADERS.",
+            extra=SECRET,
+        ),
+    ] = {}
     compression: Annotated[Literal["gzip", "none"], Meta(description="Of request bodies.")] = "gzip"
     ca_file: Annotated[
         str, Meta(description="CA certificates for https, as a PEM file; empty: the system's.")
     ] = ""
-    timeout: Annotated[Seconds, Meta(description="Of one request.")] = 10.0
+    timeout: Annotated[Seconds, Meta(description="Of one request, its answer included.")] = 10.0
     batch_records: Annotated[int, Meta(ge=1, description="Most records in one request.")] = 2000
     batch_bytes: Annotated[
         int, Meta(ge=1024, description="Most bytes in one request before compression.")
@@ -247,9 +320,9 @@ class StoreConfig(_Section, frozen=True):
     retention: Annotated[
         dict[str, Age],
         Meta(
-            description="Log (`activity`, `pageview`, …, also `traces`, and `logs` for ordinary ones) to the "
-            "age at which it is deleted; what is not named is kept. Applied by `otel-audit store migrate`, "
-            "and by `otel-audit serve` at its start."
+            description="Log (`activity`, `pageview`, …, also `traces`, `metrics`, and `logs` for ordinary "
+            "ones) to the age at which it is deleted; what is not named is kept (`metrics`: 30d). Applied "
+            "by `otel-audit store migrate`, and by `otel-audit serve` at its start."
         ),
     ] = {}
     cold_after: Annotated[
@@ -319,6 +392,13 @@ class ServerConfig(_Section, frozen=True):
     max_request_bytes: Annotated[Bytes, Meta(description="Largest request body, after decompression.")] = (
         64 * 1024 * 1024
     )
+    record_queries: Annotated[
+        bool,
+        Meta(
+            description="Record who asks what at the query port, in the log `access` "
+            "(`otel-audit query --log access`)."
+        ),
+    ] = True
     memory_bytes: Annotated[Bytes, Meta(description="Memory the engine may use.")] = 2 * 1024 * 1024 * 1024
 
 

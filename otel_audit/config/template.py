@@ -68,9 +68,8 @@ def _choices(setting: Setting) -> str:
 
 def _model_example(setting: Setting) -> str:
     name = setting.path[-1]
-    return {"reads": "true", "old_values": '"exact"'}.get(
-        name, '{ email = "mask", card_number = "keep_last:4" }'
-    )
+    examples = {"reads": "true", "old_values": '"exact"', "ignore": '["last_seen"]', "snapshot": "true"}
+    return examples.get(name, '{ email = "mask", card_number = "keep_last:4" }')
 
 
 def _comment(text: str) -> Iterator[str]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined]
 
+from otel_audit.instrumentation import celery_tasks, threads
 from otel_audit.instrumentation.patching import AppliedPatches, Patch
 
 if TYPE_CHECKING:
@@ -32,6 +33,31 @@ class Part(Protocol):
 class _Active(NamedTuple):
     parts: Sequence[Part]
     patches: AppliedPatches
+
+
+class _Handovers:
+    """What carries the context to where work goes on; in force while any instrumentor is."""
+
+    users = 0
+    patches = AppliedPatches()
+
+    @classmethod
+    def begin(cls) -> None:
+        if not cls.users:
+            threads.Handing.over = True
+            cls.patches.apply(threads.table())
+            threads.watch_process_pools()
+            celery_tasks.watch()
+        cls.users += 1
+
+    @classmethod
+    def end(cls) -> None:
+        cls.users -= 1
+        if not cls.users:
+            celery_tasks.unwatch()
+            threads.Handing.over = False
+            threads.Handing.process_pools.undo(only_ours=True)
+            cls.patches.undo(only_ours=True)  # OpenTelemetry wraps them as well
 
 
 class AuditInstrumentor(BaseInstrumentor):  # type: ignore[misc]
@@ -84,6 +110,7 @@ class AuditInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         parts = self.parts(config, pipeline)
         patches = AppliedPatches()
         patches.apply(self.patches(parts))
+        _Handovers.begin()
         for part in parts:
             part.start()
         self._active = _Active(parts, patches)
@@ -94,5 +121,6 @@ class AuditInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         if active is not None:
             for part in reversed(active.parts):
                 part.stop()
+            _Handovers.end()
             active.patches.undo()
         self.withdraw()

@@ -20,20 +20,22 @@ class Patch(NamedTuple):
 
     ``target`` is ``package.module:Class.attribute`` or ``package.module:attribute``. ``wrap`` gets the
     attribute as it resolves today (a plain function, also where it is inherited). ``optional``: not every
-    supported version of the library has it.
+    supported version of the library has it. ``added``: its class has none, and finds it by ``__getattr__``;
+    ``wrap`` gets None.
     """
 
     target: str
     wrap: Callable[[Any], Any]
     why: str
     optional: bool = False
+    added: bool = False
 
 
 class AppliedPatches:
     """The patches in force, and how each attribute was before."""
 
     def __init__(self) -> None:
-        self._undo: list[tuple[Any, str, Any]] = []
+        self._undo: list[tuple[Any, str, Any, Any]] = []
 
     def apply(self, patches: Iterable[Patch]) -> None:
         """Apply ``patches`` in order; if one fails, take all back and raise."""
@@ -43,20 +45,24 @@ class AppliedPatches:
                 original = inspect.getattr_static(owner, name, _ABSENT)
                 if original is _ABSENT and patch.optional:
                     continue
-                if original is _ABSENT:
+                if original is _ABSENT and not patch.added:
                     raise AttributeError(
                         f"{patch.target} does not exist in the installed version of the library"
                     )
-                self._undo.append((owner, name, vars(owner).get(name, _ABSENT)))
-                setattr(owner, name, patch.wrap(original))
+                # Not what lies in vars(): another agent's wrapper there has to be bound to the class first.
+                wrapped = patch.wrap(None if patch.added else getattr(owner, name))
+                self._undo.append((owner, name, vars(owner).get(name, _ABSENT), wrapped))
+                setattr(owner, name, wrapped)
         except BaseException:
             self.undo()
             raise
 
-    def undo(self) -> None:
-        """Restore every attribute, last first."""
+    def undo(self, *, only_ours: bool = False) -> None:
+        """Restore every attribute, last first; with ``only_ours`` none that was wrapped by others since."""
         while self._undo:
-            owner, name, previous = self._undo.pop()
+            owner, name, previous, wrapped = self._undo.pop()
+            if only_ours and vars(owner).get(name) is not wrapped:
+                continue
             if previous is _ABSENT:
                 delattr(owner, name)
             else:

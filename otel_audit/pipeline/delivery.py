@@ -20,6 +20,8 @@ ADOPT_EVERY: Final = 5.0
 _MOST_ADOPTED: Final = 4
 """Dead processes' streams shipped at the same time; more wait for their turn."""
 _IDLE_WAIT: Final = 5.0
+LOOK_AGAIN_EVERY: Final = 60.0
+"""Pause before a stream that could not be read is tried again."""
 
 _log = logging.getLogger("otel_audit")
 
@@ -59,17 +61,37 @@ class Delivery:
         self._left: list[Shipper] = []
         self._all_adopted = False
         self._next_adoption = 0.0
+        self._passed_over: dict[Path, float] = {}
+        """Streams that cannot be read, and the monotonic time at which each is tried again."""
 
     def round(self) -> float:
         """Make one step in each stream that is due; gives the seconds until the next one is."""
         self._adopt()
-        spool = self._spool
-        if self._own is None and spool is not None and spool.lock is not None:
-            self._own = self._shipper(spool.lock, limit=lambda: spool.committed)
+        self._take_own()
         pause = _IDLE_WAIT
         for shipper in self._shippers():
             pause = min(pause, self._step(shipper))
         return pause
+
+    def _take_own(self) -> None:
+        """Begin to ship the own stream once there is one; go on with another if its files were taken away."""
+        spool = self._spool
+        if spool is None:
+            return
+        spool.look_after()
+        if self._own is not None and self._own.lock is not spool.lock:
+            self._own.abandon()
+            self._own.close()
+            self._own = None
+        while spool.left:
+            lock = spool.left.pop()
+            self._adopt_locked(lock) if lock.in_place else lock.release()
+        if self._own is not None or spool.lock is None:
+            return
+        try:
+            self._own = self._shipper(spool.lock, limit=lambda: spool.committed)
+        except OSError as error:
+            self._name(spool.lock.path, error)
 
     def has_acknowledged(self, target: tuple[int, int]) -> bool:
         """Say whether the sink has all of the own stream up to segment and offset ``target``."""
@@ -138,12 +160,18 @@ class Delivery:
         now = time.monotonic()
         if now < shipper.retry_at:
             return shipper.retry_at - now
+        if shipper is not self._own and not shipper.lock.in_place:
+            return self._taken_away(shipper)
         progress = shipper.step()
+        if shipper is self._own and self._spool is not None:
+            self._spool.acknowledged = shipper.place
         if progress is Progress.FINISHED:
             self.adopted.remove(shipper)
             self._left = [left for left in self._left if left is not shipper]
             self.adopt_now()
             return 0.0
+        if progress is Progress.UNREADABLE:
+            return self._unreadable(shipper)
         if progress is Progress.FAILED and not shipper.last_answer.reached:
             self.unreached += 1
             self._hold_all(shipper.retry_at)
@@ -170,14 +198,72 @@ class Delivery:
         known = {shipper.lock.path for shipper in self.adopted}
         if self._spool is not None and self._spool.lock is not None:
             known.add(self._spool.lock.path)
-        for path in layout.list_incarnations(self._directory):
+        streams = layout.list_incarnations(self._directory)
+        self._passed_over = {path: again for path, again in self._passed_over.items() if path in streams}
+        for path in streams:
             if len(self.adopted) >= _MOST_ADOPTED:
-                return
-            if path in known:
+                break
+            if path in known or now < self._passed_over.get(path, 0.0):
                 continue
+            self._take_over(path)
+        else:
+            self._all_adopted = True
+        self._health.unreadable = len(self._passed_over)
+
+    def _take_over(self, path: Path) -> None:
+        """Take over one stream if its process is dead; one that cannot be read must not keep the others."""
+        try:
             lock = layout.try_lock(path)
-            if lock is not None:
-                self._health.adopted += 1
-                _log.info("shipping audit records left by a process that ended: %s", path.name)
-                self.adopted.append(self._shipper(lock))
-        self._all_adopted = True
+        except OSError as error:
+            self._pass_over(path, error)
+            return
+        if lock is None or self._adopt_locked(lock):
+            self._passed_over.pop(path, None)
+        if lock is not None and path not in self._passed_over:
+            self._health.adopted += 1
+            _log.info("shipping audit records left by a process that ended: %s", path.name)
+
+    def _adopt_locked(self, lock: layout.Lock) -> bool:
+        try:
+            self.adopted.append(self._shipper(lock))
+        except OSError as error:
+            lock.release()
+            self._pass_over(lock.path, error)
+            return False
+        return True
+
+    def _taken_away(self, shipper: Shipper) -> float:
+        """Say that a dead process's stream vanished while it was shipped; what it still held is not known."""
+        self.adopted.remove(shipper)
+        shipper.taken_away()
+        shipper.close()
+        shipper.lock.release()
+        return 0.0
+
+    def _unreadable(self, shipper: Shipper) -> float:
+        """Leave alone, for a while, a stream of a dead process that cannot be read; gives the pause."""
+        path, error = shipper.lock.path, shipper.trouble
+        assert error is not None
+        if shipper is self._own:
+            self._name(path, error)
+            return max(0.0, shipper.retry_at - time.monotonic())
+        self.adopted.remove(shipper)
+        shipper.close()
+        shipper.lock.release()
+        self._pass_over(path, error)
+        self.adopt_now()
+        return 0.0
+
+    def _pass_over(self, path: Path, error: OSError) -> None:
+        if path not in self._passed_over:
+            self._name(path, error)
+        self._passed_over[path] = time.monotonic() + LOOK_AGAIN_EVERY
+        self._health.unreadable = len(self._passed_over)
+
+    def _name(self, path: Path, error: OSError) -> None:
+        self._health.log(
+            logging.ERROR,
+            f"unreadable {path.name}",
+            "audit records wait in a stream that is passed over: %s",
+            layout.explain(path, error),
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -10,8 +11,9 @@ from pathlib import Path
 
 import msgspec
 
+from otel_audit.config.headers import sink_header_problems
 from otel_audit.config.model import AuditConfig
-from otel_audit.errors import SpoolError
+from otel_audit.errors import ConfigurationError, SpoolError
 from otel_audit.pipeline.delivery import Delivery
 from otel_audit.pipeline.health import Health
 from otel_audit.pipeline.identity import identify
@@ -64,12 +66,15 @@ def drain(
         progress: called with the number of records delivered so far.
 
     Raises:
-        ConfigurationError: the endpoint is no http(s) address, or the CA file cannot be read.
+        ConfigurationError: the endpoint is no http(s) address, the CA file cannot be read, or the token or
+            another header cannot be sent.
         SpoolError: the directory cannot be read or written.
     """
+    for problem in sink_header_problems(config.sink):
+        raise ConfigurationError(problem)
     root = Path(directory).absolute()
     health = Health()
-    if not root.is_dir():
+    if not os.path.lexists(root):
         return DrainResult(0, 0, 0, "", read_status(root))
     layout.prepare(root)
     spool = SpoolWriter(config.spool, root, partial(identify, Redactor(config.redaction)), health)

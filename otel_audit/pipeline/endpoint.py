@@ -9,6 +9,18 @@ from otel_audit.config.model import SinkConfig
 from otel_audit.errors import ConfigurationError
 
 
+def without_credentials(address: str) -> str:
+    """Return an address without user and password, for messages; also where it is not a valid one."""
+    scheme, separator, rest = address.rpartition("://")
+    authority, slash, path = rest.partition("/")
+    return f"{scheme}{separator}{authority.rpartition('@')[2]}{slash}{path}"
+
+
+def shown(url: SplitResult) -> str:
+    """Return the address as messages show it: without credentials and query, which may hold a key."""
+    return f"{url.scheme}://{url.netloc.rpartition('@')[2]}{url.path}"
+
+
 def parse_endpoint(config: SinkConfig) -> SplitResult:
     """Split ``sink.endpoint`` into its parts.
 
@@ -23,7 +35,7 @@ def parse_endpoint(config: SinkConfig) -> SplitResult:
         valid = False
     if not valid:
         raise ConfigurationError(
-            f"sink.endpoint is {endpoint!r}; write an http or https address such as "
+            f"sink.endpoint is {without_credentials(endpoint)!r}; write an http or https address such as "
             f"http://127.0.0.1:4318/v1/audit"
         )
     if config.ca_file and not os.access(config.ca_file, os.R_OK):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
+from typing import Any
 
-from opentelemetry.metrics import get_meter
+from opentelemetry.metrics import NoOpCounter, get_meter
 
 from otel_audit.errors import AuditError
 from otel_audit.pipeline.health import Throttle
@@ -25,11 +27,13 @@ class Failures:
         self.fail_closed = fail_closed
         self.count = 0
         self._log = Throttle()
-        self._counter = get_meter("otel_audit").create_counter(
-            "otel_audit.capture.failures",
-            unit="{failure}",
-            description="Writes that were recorded less completely than asked, or not at all.",
-        )
+        self._counter: Any = NoOpCounter("otel_audit.capture.failures")
+        with suppress(Exception):  # a meter provider may be anybody's
+            self._counter = get_meter("otel_audit").create_counter(
+                "otel_audit.capture.failures",
+                unit="{failure}",
+                description="Writes that were recorded less completely than asked, or not at all.",
+            )
 
     def report(self, place: str, error: BaseException, *, lost: int = 0) -> None:
         """Note ``error`` and, under ``fail_closed``, raise it."""
@@ -45,7 +49,8 @@ class Failures:
     def note(self, place: str, error: BaseException, *, lost: int = 0) -> None:
         """Log and count ``error``; ``lost`` is the number of writes that go unrecorded because of it."""
         self.count += 1
-        self._counter.add(1, {"otel_audit.capture.place": place})
+        with suppress(Exception):  # a meter may be anybody's
+            self._counter.add(1, {"otel_audit.capture.place": place})
         consequence = f"{lost} change(s) are not recorded" if lost else "the record is incomplete"
         self._log(
             logging.ERROR,

@@ -65,6 +65,8 @@ class Health:
         self.damaged_bytes = 0
         self.adopted = 0
         """Streams of dead processes taken over."""
+        self.unreadable = 0
+        """Streams passed over just now because they cannot be read: another user's, on a failing disk."""
         self.oldest = 0
         """Time of the oldest record known to be waiting (ns since the epoch), 0 if none is."""
         self.spool_error = ""

@@ -10,9 +10,9 @@ import socket
 import uuid
 from typing import Final
 
-from opentelemetry import trace
 from opentelemetry.sdk.resources import SERVICE_INSTANCE_ID, SERVICE_NAME, Resource
 
+from otel_audit.otel_api import say_once, tracer_provider
 from otel_audit.pipeline.logger import Redacts
 from otel_audit.pipeline.spool.frames import Identity
 from otel_audit.version import __version__
@@ -43,6 +43,22 @@ def identify(redactor: Redacts) -> Identity:
     return Identity(incarnation="", host=host, version=__version__, resource=attributes)
 
 
+class _Named:
+    """The resource that was asked for its name last, and the answer."""
+
+    resource: Resource | None = None
+    service = ""
+
+
+def service_name() -> str:
+    """Return the ``service.name`` of this process, as the OTLP Resource of its records says it."""
+    resource = _application_resource() or _environment_resource()[0]
+    if resource is not _Named.resource:
+        _Named.service = str(resource.attributes.get(SERVICE_NAME, ""))
+        _Named.resource = resource
+    return _Named.service
+
+
 def get_ready() -> None:
     """Do now what must not be done in a forked child: detecting a Resource starts threads and imports."""
     if _application_resource() is None:
@@ -50,8 +66,12 @@ def get_ready() -> None:
 
 
 def _application_resource() -> Resource | None:
-    resource = getattr(trace.get_tracer_provider(), "resource", None)
-    return resource if isinstance(resource, Resource) else None
+    try:
+        resource = getattr(tracer_provider(), "resource", None)
+        return resource if isinstance(resource, Resource) else None
+    except Exception as error:  # noqa: BLE001 - a provider may be anybody's
+        say_once("The tracer provider's resource cannot be read", error)
+        return None
 
 
 @functools.cache

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
-from otel_audit.record import AuditRecord, Bulk, Change
+from otel_audit.record import AuditRecord, Bulk, Change, Target
 
 MAX_BYTES: Final = 512 * 1024
 """Of an encoded record."""
@@ -22,6 +22,7 @@ MAX_TEXT: Final = 64 * 1024
 _CUT: Final = 4 * 1024
 SMALL: Final = 32 * 1024
 """Records whose values weigh less need no closer look."""
+_LONGEST_NUMBER: Final = 19  # of 64 bits
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -120,7 +121,7 @@ def _without_lists(record: AuditRecord) -> AuditRecord:
 
 
 _NAMES: Final = ("error", "event_type", "reason", "tenant", "system", "code")
-_PARTS: Final = ("actor", "target", "source", "request", "database")
+_PARTS: Final = ("actor", "target", "source", "request", "origin", "database")
 
 
 def _named_parts(record: AuditRecord) -> list[Any]:
@@ -165,9 +166,12 @@ def _cut_bulk(record: AuditRecord, limit: int) -> AuditRecord:
 
 def without_any_values(record: AuditRecord) -> AuditRecord:
     """Take out everything that could be sensitive: what is left when redaction itself failed."""
-    bulk = record.bulk
+    bulk, target = record.bulk, record.target
+    if target is not None and not (target.id.isdecimal() and len(target.id) <= _LONGEST_NUMBER):
+        target = Target(target.type)  # the key may be the secret
     return msgspec.structs.replace(
         record,
+        target=target,
         changes=[Change(change.field, type=change.type) for change in record.changes],
         image={},
         bulk=None if bulk is None else Bulk(bulk.count, [], [], bulk.id, bulk.part, bulk.parts),
@@ -179,6 +183,7 @@ def without_any_values(record: AuditRecord) -> AuditRecord:
         attributes={},
         source=msgspec.structs.replace(record.source, user_agent=""),
         request=msgspec.structs.replace(record.request, path=""),
+        database=msgspec.structs.replace(record.database, query=""),
         related=[],
         truncated=True,
     )

@@ -20,6 +20,7 @@ from otel_audit.config.model import AuditConfig
 from otel_audit.context import ContextFields, Moment, moment
 from otel_audit.errors import AuditError, InvalidRecord, SpoolError
 from otel_audit.interruptions import faults
+from otel_audit.otel_api import trace_ids
 from otel_audit.pipeline import limits, notices
 from otel_audit.pipeline.health import Health
 from otel_audit.pipeline.span_event import MAX_EVENTS, add_span_event
@@ -32,6 +33,7 @@ from otel_audit.pipeline.validation import (
     portable_bulk,
     portable_parts,
     repaired,
+    with_texts,
 )
 from otel_audit.record import (
     UNKNOWN,
@@ -57,8 +59,13 @@ Hook = Callable[[AuditRecord], AuditRecord]
 class Redacts(Protocol):
     """What the logger needs of a redactor."""
 
-    def record(self, record: AuditRecord, strategies: Mapping[str, str] | None = None) -> AuditRecord:
-        """Give the record without sensitive values; the same object if there are none."""
+    def record(
+        self,
+        record: AuditRecord,
+        strategies: Mapping[str, str] | None = None,
+        key: Sequence[str] | None = None,
+    ) -> AuditRecord:
+        """Return the record without sensitive values; the same object if there are none."""
         ...
 
     def mapping(self, mapping: Mapping[str, Any]) -> dict[str, Any]:
@@ -125,6 +132,7 @@ class AuditLogger:
         related: Sequence[Target] = (),
         attributes: Mapping[str, Any] | None = None,
         strategies: Mapping[str, str] | None = None,
+        key_strategies: Sequence[str] | None = None,
         record_id: str | None = None,
         event_type: str = "",
         truncated: bool = False,
@@ -139,6 +147,8 @@ class AuditLogger:
             at: when, under which context and span; default now.
             actor: overrides the actor of the context.
             strategies: redaction strategy by field name, over the configured rules.
+            key_strategies: redaction strategy by part of the target's key, empty for the rules; without it
+                the type of the target decides.
             record_id: an id made before, default a new one.
 
         Raises:
@@ -152,8 +162,7 @@ class AuditLogger:
             context = at.fields()
         except faults() as fault:  # a scope may be anybody's; what happened is recorded anyway
             context = self._no_context(fault)
-        span_context = at.span.get_span_context()
-        trace_id = span_context.trace_id
+        trace_id, span_id = trace_ids(at.span)
         if type(event_name) is not str or type(action) is not str:
             event_name, action = name_of(event_name), name_of(action)
             self._check_names(event_name, action)
@@ -179,6 +188,7 @@ class AuditLogger:
             target=target,
             source=context.source,
             request=context.request,
+            origin=context.origin,
             database=database,
             changes=changes,
             image=image,
@@ -196,16 +206,21 @@ class AuditLogger:
             related=list(related),
             attributes=attributes,
             truncated=truncated or context.truncated or not complete,
-            trace_id=f"{trace_id:032x}" if trace_id else "",
-            span_id=f"{span_context.span_id:016x}" if trace_id else "",
+            trace_id=trace_id,
+            span_id=span_id,
         )
         record, length = checked(record)
         weight += length + 16 * (len(record.fields) + len(record.related))
         for hook in self._hooks:
             record = self._enrich(hook, record)
             weight = UNWEIGHED
-        record = self._redact(record, strategies)
-        return record if weight < limits.SMALL and record.bulk is None else limits.fit(record)
+        record = self._redact(record, strategies, key_strategies)
+        if weight < limits.SMALL and record.bulk is None:
+            return record
+        try:
+            return limits.fit(record)
+        except UnicodeEncodeError:  # a lone surrogate, which has no bytes
+            return limits.fit(repaired(record))
 
     def _no_context(self, error: Exception) -> ContextFields:
         self.health.log(
@@ -235,19 +250,36 @@ class AuditLogger:
             )
             return record
 
-    def _redact(self, record: AuditRecord, strategies: Mapping[str, str] | None) -> AuditRecord:
+    def _redact(
+        self, record: AuditRecord, strategies: Mapping[str, str] | None, key: Sequence[str] | None
+    ) -> AuditRecord:
         try:
-            return self._redactor.record(record, strategies)
+            return self._redacted(record, strategies, key)
         except faults() as error:  # whatever it was, no value may pass
-            # What could not be redacted must not be kept: only names and counts are left.
-            self.health.log(
-                logging.ERROR,
-                "redaction",
-                "redaction of %s failed (%r); the record is kept without any values",
-                record.event_name,
-                error,
-            )
-            return limits.without_any_values(record)
+            if not isinstance(error, UnicodeError):
+                return self._without_values(record, repr(error))
+        try:  # half a surrogate pair, somewhere
+            return self._redacted(repaired(record), strategies, key)
+        except faults():
+            return self._without_values(record, "text that cannot be encoded")
+
+    def _redacted(
+        self, record: AuditRecord, strategies: Mapping[str, str] | None, key: Sequence[str] | None
+    ) -> AuditRecord:
+        if key is None:
+            return self._redactor.record(record, strategies)
+        return self._redactor.record(record, strategies, key)
+
+    def _without_values(self, record: AuditRecord, why: str) -> AuditRecord:
+        # What could not be redacted must not be kept: only names and counts are left.
+        self.health.log(
+            logging.ERROR,
+            "redaction",
+            "redaction of %s failed (%s); the record is kept without any values",
+            record.event_name,
+            why,
+        )
+        return limits.without_any_values(record)
 
     # --- keeping -----------------------------------------------------------------------------
 
@@ -283,6 +315,8 @@ class AuditLogger:
             AuditError: the same, and ``on_error`` is ``fail_closed``.
         """
         try:
+            if parts.get("changes"):
+                parts["changes"] = with_texts(parts["changes"])
             record = self.record(event_name, action, **parts)
         except faults() as error:  # whatever was handed over; failed() says and counts it
             self.failed(text(event_name) or "a record without a name", error)

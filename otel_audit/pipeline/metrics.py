@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 
 from opentelemetry.metrics import CallbackOptions, Meter, Observation, get_meter
 
+from otel_audit.otel_api import say_once
 from otel_audit.pipeline.health import Health
 from otel_audit.version import __version__
 
@@ -34,17 +35,21 @@ def _age(health: Health) -> float:
 
 _GAUGES: tuple[tuple[str, str, str, Callable[[Health], float]], ...] = (
     ("audit.queue.depth", "{record}", "Records of this process waiting for the sink.", lambda h: h.depth),
+    ("audit.spool.unreadable", "{stream}", "Streams that cannot be read just now.", lambda h: h.unreadable),
     ("audit.queue.oldest_age", "s", "Age of the oldest record waiting for the sink.", _age),
 )
 
 
 def register(current: Callable[[], Health | None], meter: Meter | None = None) -> None:
     """Make the instruments, once a process; ``current`` gives the counters of the pipeline running now."""
-    meter = meter or get_meter("otel_audit", __version__)
-    for name, unit, description, count in _COUNTERS:
-        meter.create_observable_counter(name, [_observe(current, count)], unit, description)
-    for name, unit, description, read in _GAUGES:
-        meter.create_observable_gauge(name, [_observe(current, read)], unit, description)
+    try:
+        meter = meter or get_meter("otel_audit", __version__)
+        for name, unit, description, count in _COUNTERS:
+            meter.create_observable_counter(name, [_observe(current, count)], unit, description)
+        for name, unit, description, read in _GAUGES:
+            meter.create_observable_gauge(name, [_observe(current, read)], unit, description)
+    except Exception as error:  # noqa: BLE001 - a meter provider may be anybody's
+        say_once("otel-audit's own metrics are missing: the meter provider refuses them", error)
 
 
 def _observe(

@@ -14,15 +14,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from otel_audit import forks
+from otel_audit.config.headers import sink_header_problems
 from otel_audit.config.model import AuditConfig
-from otel_audit.context import locate_code
-from otel_audit.errors import SpoolError
-from otel_audit.pipeline import identity, metrics, process_end
+from otel_audit.context import locate_code, process_scope
+from otel_audit.errors import ConfigurationError, SpoolError
+from otel_audit.pipeline import identity, metrics, notices, process_end
 from otel_audit.pipeline.health import Health
 from otel_audit.pipeline.logger import AuditLogger, Hook, Redacts
 from otel_audit.pipeline.spool import directory as layout
+from otel_audit.pipeline.spool.frames import encode_record
 from otel_audit.pipeline.spool.status import SpoolStatus, read_status
 from otel_audit.pipeline.spool.writer import SpoolWriter
+from otel_audit.values import search_binary
 
 if TYPE_CHECKING:
     from otel_audit.pipeline.sender import Sender
@@ -54,6 +57,8 @@ class AuditPipeline:
             from otel_audit.redaction.redactor import Redactor
 
             redactor = Redactor(config.redaction)
+        search_binary(getattr(redactor, "data", None))
+        process_scope.service = identity.service_name
         self.config = config
         self.health = Health()
         self.directory = (directory or Path(config.spool.directory)).absolute()
@@ -63,6 +68,7 @@ class AuditPipeline:
             partial(identity.identify, redactor),
             self.health,
             self._forked,
+            lambda count, reason: encode_record(notices.Loss(count, reason=reason).record()),
         )
         self.sender: Sender | None = None
         if ship:
@@ -84,8 +90,10 @@ class AuditPipeline:
 
         Raises:
             SpoolError: it cannot, and ``on_error`` is ``fail_closed``; otherwise it is logged.
+            ConfigurationError: a header of the sink cannot be sent, likewise.
         """
         identity.get_ready()
+        self._check_headers()
         try:
             layout.prepare(self.directory)
         except SpoolError as error:
@@ -100,6 +108,13 @@ class AuditPipeline:
             from otel_audit.pipeline.sender import get_ready
 
             get_ready()
+
+    def _check_headers(self) -> None:
+        """Say which headers of the sink cannot be sent; the others are, and records wait at the worst."""
+        for problem in sink_header_problems(self.config.sink):
+            if self.config.on_error == "fail_closed":
+                raise ConfigurationError(problem)
+            _log.error("%s; it is left out of requests to the sink", problem)
 
     def flush(self, timeout: float | None = None) -> bool:
         """Wait up to ``timeout`` seconds until the sink has all records of this process; True if it has."""

@@ -49,6 +49,7 @@ class Progress(enum.Enum):
     DELIVERED = "the sink took some"
     FAILED = "wait before the next step"
     FINISHED = "nothing is left of a dead process"
+    UNREADABLE = "its files cannot be read"
 
 
 class _Waiting(NamedTuple):
@@ -97,6 +98,8 @@ class Shipper:
         self.retry_at = 0.0
         """Monotonic time before which :meth:`step` should not be called again."""
         self.last_answer = Answer(Verdict.ACCEPTED)
+        self.trouble: OSError | None = None
+        """Why the files could not be read at the last step."""
         self._directory = directory
         self._transport = transport
         self._config = config
@@ -144,23 +147,34 @@ class Shipper:
         self._waiting: deque[_Waiting] = deque()
         self._waiting_bytes = 0
         self._window = 0
+        self._interrupted = False
+        """Reading failed behind what waits; a reader that failed is not used again."""
 
     # --- one step ----------------------------------------------------------------------------
 
     def step(self) -> Progress:
         """Send at most one batch. Never raises."""
+        self.trouble = None
         try:
-            self._fill()
-            if not self._waiting:
-                return self._rest()
-            return self._send()
+            if not self._interrupted:
+                self._fill()
         except OSError as error:
-            self._health.log(
-                logging.ERROR, "spool read", "audit spool %s cannot be read: %s", self.lock.path, error
-            )
+            if not self._waiting:
+                return self._cannot_read(error)
+            self._interrupted = True  # what was read before is sent first
+        if self._waiting:
+            return self._send()
+        if self._interrupted:
             self._begin()
-            self._pause(None)
-            return Progress.FAILED
+            return Progress.DELIVERED
+        return self._rest()
+
+    def _cannot_read(self, error: OSError) -> Progress:
+        self.trouble = error
+        self._attempts += 1
+        self._begin()
+        self._pause(None)
+        return Progress.UNREADABLE
 
     def _fill(self) -> None:
         """Take settled records from the spool until a batch is full."""
@@ -282,8 +296,6 @@ class Shipper:
     def _set_aside(self, refused: _Waiting, answer: Answer) -> Progress:
         """Move a record the sink will never take out of the way, where people find it."""
         record = refused.record
-        place = self._directory / layout.QUARANTINE
-        path = place / f"{record.id}.json"
         content = {
             "reason": answer.reason,
             "time": time.time_ns(),
@@ -291,7 +303,7 @@ class Shipper:
             "record": record,
         }
         try:
-            place.mkdir(mode=0o700, exist_ok=True)
+            path = layout.aside(self._directory, layout.QUARANTINE) / f"{record.id}.json"
             path.write_bytes(msgspec.json.format(msgspec.json.encode(content), indent=2))
         except OSError as error:
             self._health.log(
@@ -311,7 +323,7 @@ class Shipper:
         self._suspect = None
         self._acknowledge(1, delivered=False)
         if self._tell is not None:
-            self._tell(notices.record_quarantined(record, answer.reason, f"{layout.QUARANTINE}/{path.name}"))
+            self._tell(notices.record_quarantined(record, answer.reason, f"{path.parent.name}/{path.name}"))
         return Progress.DELIVERED
 
     def _pause(self, retry_after: float | None) -> None:
@@ -385,7 +397,7 @@ class Shipper:
                 self._move(msgspec.structs.replace(self._state, place=place))
         if self._limit is None:
             self.finish()
-            return Progress.FINISHED
+            return Progress.FINISHED if self.trouble is None else Progress.UNREADABLE
         return Progress.IDLE
 
     def finish(self) -> None:
@@ -405,6 +417,7 @@ class Shipper:
                 self.close()
                 self.lock.remove()
             except OSError as error:
+                self.trouble = error
                 self._health.log(logging.WARNING, "remove", "acknowledged segments not removed: %s", error)
                 self.close()
                 self.lock.release()
@@ -414,6 +427,22 @@ class Shipper:
         self._limit = None
         self.retry_at = 0.0
         self._begin()  # what is being read ends where the limit stood
+
+    @property
+    def place(self) -> Place:
+        """How far the sink has acknowledged."""
+        return self._state.place
+
+    def taken_away(self) -> None:
+        """Report that the stream was removed or renamed while it was shipped."""
+        assert self._reader is not None
+        self.abandon()
+        place = self._state.place
+        identity = self._reader.identity
+        what = "the stream was removed or renamed before all of it was sent"
+        self._report(Damage(place.segment, place.offset, 0, place.time or identity.created, what))
+        if self._tell is not None:
+            self._tell(notices.spool_damaged(identity, place.segment, place.offset, 0, time.time_ns(), what))
 
     def abandon(self) -> None:
         """Stop here, whatever a request still on its way may answer; the lock is the caller's to release."""

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from typing import Any, Final, Literal, TypeAlias
 
-from opentelemetry.trace import Span, get_current_span
+import msgspec
+from opentelemetry.trace import Span
 from opentelemetry.util.types import AttributeValue
 
 from otel_audit import semconv
 from otel_audit.context import Moment
+from otel_audit.otel_api import current_span
+from otel_audit.pipeline.validation import repaired
 from otel_audit.record import AuditRecord
+from otel_audit.values import portable
 
 Content: TypeAlias = Literal["summary", "full", "none"]
 
@@ -28,19 +33,33 @@ def add_span_event(record: AuditRecord, at: Moment, content: Content) -> None:
         return
     span: Span = at.span
     if not span.is_recording():
-        span = get_current_span()
+        span = current_span()
         if not span.is_recording():
             return
     if content == "full":
-        span.add_event(record.event_name, semconv.to_attributes(record), timestamp=record.timestamp)
+        span.add_event(_text(record.event_name), _whole(record), timestamp=record.timestamp)
         return
-    attributes = _summary(record)
-    if type(span).__module__ == _SDK and _add_directly(span, record, attributes):
+    name, attributes = _summary(record)
+    if type(span).__module__ == _SDK and _add_directly(span, name, record.timestamp, attributes):
         return
-    span.add_event(record.event_name, attributes, timestamp=record.timestamp)
+    span.add_event(name, attributes, timestamp=record.timestamp)
 
 
-def _add_directly(span: Any, record: AuditRecord, attributes: dict[str, AttributeValue]) -> bool:
+def _text(value: str) -> str:
+    # An exporter that meets a lone surrogate loses the whole batch of spans.
+    return value if value.isascii() else str(portable(value))
+
+
+def _whole(record: AuditRecord) -> Mapping[str, AttributeValue]:
+    try:
+        attributes = semconv.to_attributes(record)
+        msgspec.json.encode(attributes)
+    except UnicodeEncodeError:
+        attributes = semconv.to_attributes(repaired(record))
+    return {**attributes, semconv.RECORD_ID: semconv.EventRecordId(record.id)}
+
+
+def _add_directly(span: Any, name: str, timestamp: int, attributes: dict[str, AttributeValue]) -> bool:
     """Add an event to a span of the SDK, past its look at each attribute; False if it has to look.
 
     Ours are clean already, and that look took longer than the rest of the event. What is used here of the
@@ -53,23 +72,27 @@ def _add_directly(span: Any, record: AuditRecord, attributes: dict[str, Attribut
             return False
         bounded = sdk.BoundedAttributes(most, immutable=True)
         bounded._dict = attributes
-        span._add_event(sdk.Event(record.event_name, bounded, record.timestamp))
+        span._add_event(sdk.Event(name, bounded, timestamp))
     except (AttributeError, TypeError):
         return False
     return True
 
 
-def _summary(record: AuditRecord) -> dict[str, AttributeValue]:
+def _summary(record: AuditRecord) -> tuple[str, dict[str, AttributeValue]]:
     attributes: dict[str, AttributeValue] = {
-        semconv.RECORD_ID: record.id,
+        semconv.RECORD_ID: semconv.EventRecordId(record.id),
         semconv.ACTION: record.action,
         semconv.OUTCOME: record.outcome,
     }
+    fields = record.changed_fields
+    texts = [record.event_name, record.action, *fields]
     if record.target is not None:
         attributes[semconv.TARGET_TYPE] = record.target.type
         if record.target.id:
             attributes[semconv.TARGET_ID] = record.target.id
-    fields = record.changed_fields
+        texts += (record.target.type, record.target.id)
     if fields:
         attributes[semconv.CHANGED_FIELDS] = tuple(fields)
-    return attributes
+    if "".join(texts).isascii():
+        return record.event_name, attributes
+    return _text(record.event_name), {name: portable(value) for name, value in attributes.items()}

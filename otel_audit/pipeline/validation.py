@@ -181,7 +181,7 @@ def checked(record: AuditRecord) -> tuple[AuditRecord, int]:
         record = _coerced(record)
         texts = _texts(record)
     target = record.target
-    if not record.log or (target is not None and not target.type) or "" in map(_FIELD, record.changes):
+    if not record.log or (target is not None and not target.type) or "" in texts[: len(record.changes)]:
         raise _empty(record)
     if (
         record.outcome not in _OUTCOMES
@@ -212,16 +212,21 @@ _TYPE: Final = operator.attrgetter("type")
 
 
 def _texts(record: AuditRecord) -> list[Any]:
-    """List everything that must be text. A part that is none of ours stands for itself."""
+    """List everything that must be text, the fields of changes first.
+
+    The types of changes are not among them: :func:`with_texts` sees to those the application hands over.
+    """
     target, bulk = record.target, record.bulk
-    texts: list[Any] = [*_TEXTS_OF(record)]
+    texts: list[Any] = []
     try:
         texts += map(_FIELD, record.changes)
-        texts += map(_TYPE, record.changes)
+        texts += _TEXTS_OF(record)
         texts += _astuple(record.actor)
         texts += _astuple(record.source)
         texts += _astuple(record.request)
         texts += _astuple(record.database)
+        if record.origin is not None:
+            texts += _astuple(record.origin)
         texts += record.fields
         for named in record.related if target is None else [target, *record.related]:
             texts += _astuple(named)
@@ -251,6 +256,7 @@ def _coerced(record: AuditRecord) -> AuditRecord:
             source=convert.texts(record.source),
             request=convert.texts(record.request),
             database=convert.texts(record.database),
+            origin=None if record.origin is None else convert.texts(record.origin),
             changes=[
                 Change(convert.text(change.field), change.old, change.new, convert.text(change.type))
                 for change in record.changes
@@ -301,6 +307,14 @@ def _wrong_choice(record: AuditRecord) -> InvalidRecord:
     return InvalidRecord(
         f"{record.event_name}: old_values is {record.old_values!r}; write 'as_loaded', 'exact' or None"
     )
+
+
+def with_texts(changes: Sequence[Change]) -> list[Change]:
+    """Return changes whose types are text, of the application's own records."""
+    return [
+        change if type(change.type) is str else msgspec.structs.replace(change, type=text(change.type))
+        for change in changes
+    ]
 
 
 def name_of(value: Any) -> Any:

@@ -22,10 +22,15 @@ END: Final = "  # --- redaction: end ---\n"
 _GAP: Final = "[^0-9A-Za-z]"
 _AFTER: Final = "(?:[^a-z]|$)"
 _MASK: Final = "[redacted]"
-_ISSUER: Final = r"(?:4\d{3}|5[0-8]\d{2}|2(?:2[2-9]\d|[3-6]\d{2}|7[01]\d|720)|3[05-9]\d{2}|6\d{3})"
+_ISSUER: Final = (
+    r"(?:4\d{3}|5[0-8]\d{2}|2(?:2[2-9]\d|[3-6]\d{2}|7[01]\d|720)|3[05-9]\d{2}|6\d{3}"
+    r"|[\x{ff12}-\x{ff16}][\x{ff10}-\x{ff19}]{3})"
+)
 
 # Terms that a word behind or before them turns into something harmless: `password_changed_at`, `max_tokens`.
-_EXCUSABLE: Final = "(?i:pass[^0-9A-Za-z]?(?:word|wd|phrase|code)|pwd|token|key|credential|card|code)s?"
+_EXCUSABLE: Final = (
+    "(?i:pass[^0-9A-Za-z]?(?:word|wd|phrase|code|key)|pwd|token|key|credential|card|code|link)s?"
+)
 _EXCUSABLE_BUT_ID: Final = "(?i:secret|session)s?"
 _COUNTS: Final = "(?i:tokens)$"
 
@@ -42,6 +47,7 @@ def _re2(source: str) -> str:
     """Rewrite a pattern for RE2: groups lose their names, quantifiers their possession."""
     source = re.sub(r"\(\?P<\w+>", "(?:", source)
     source = re.sub(r"([+*?}])\+", r"\1", source)
+    source = re.sub(r"\\u([0-9a-f]{4})", r"\\x{\1}", source)
     return source.replace(r"\Z", "$")
 
 
@@ -67,7 +73,7 @@ def _capitals(term: str) -> str:
 def key_patterns() -> list[str]:
     """Give what matches the keys of attributes whose values go."""
     found = []
-    for term in _split(_re2(_flat(names._TERMS.pattern))):
+    for term, _ in _terms():
         # Words end where the case changes, too: only an expression that minds case can see that. So the
         # boundaries mind it, and the terms do not.
         ends = term.endswith("(?![a-z])")
@@ -81,7 +87,20 @@ def key_patterns() -> list[str]:
             found.append(f"[a-z](?:{_capitals(spelled)}){after}")
     whole = _re2(_flat(names._EXACT.pattern)).replace(r"(?:\w+_)?", "\0").replace("_", _GAP)
     found.append(f"^(?i:{whole.replace(chr(0), f'(?:.*{_GAP})?')})$")
+    found.append(f"^(?i:{'|'.join(sorted(names._AMBIGUOUS))})$")
+    number = _re2(_flat(names._PERSONAL.pattern)).replace("_?", f"{_GAP}?").replace("_", _GAP)
+    found.append(rf"^(?:.*[.\[]|.*-\d+-)?(?i:{number})\]*$")
     return found
+
+
+def _terms() -> Iterator[tuple[str, str]]:
+    """Yield each term, and what behind it makes it another word: RE2 has no lookahead."""
+    for term in _split(_re2(_flat(names._TERMS.pattern))):
+        other = re.search(r"\(\?!([^()]+)\)$", term)
+        if other is None or other[1] == "[a-z]":
+            yield term, ""
+        else:
+            yield term[: other.start()], other[1]
 
 
 def harmless_key_patterns() -> list[str]:
@@ -97,21 +116,30 @@ def harmless_key_patterns() -> list[str]:
         f"(?i:token|password)(?:[A-Z][a-z]+)*(?:{capital})$",
         f"{_EXCUSABLE}.*(?i:{'|'.join(names._ABOUT_ENDINGS)})$",
         f"(?:^|[^A-Za-z])(?i:{before}){_GAP}.*{_EXCUSABLE}",
+        f"{_EXCUSABLE}{gap}(?i:{'|'.join(sorted(names._RATE))}){_GAP}",
+        r"(?:tokens?|Tokens?)(?:Per[A-Z]\w*)$",
         _COUNTS,
+        *(f"(?i:(?:{term})(?:{other}))" for term, other in _terms() if other),
     ]
 
 
 def text_patterns() -> list[tuple[str, str]]:
     """Give what is replaced in texts, each with what stands in its place; ``$1`` is a group that stays."""
-    shapes = _re2(_flat(patterns._WHOLE.pattern))
+    shapes = _re2(_flat(patterns._WHOLE.pattern).replace("|(?P<word>)", ""))
     # Without a check digit to look at, at least the issuer's: dates and most counters begin otherwise.
-    card = re.sub(r"\(\?<?![^()]*\)", "", _flat(patterns._CARD.pattern))
-    card = re.sub(r"\(\[ \.\\-\]\?\)|\\[123]", lambda _: r"[ .\-]?", card)
-    card = card.replace(r"[2-6]\d{3}", _ISSUER)
+    card = _re2(re.sub(r"\(\?<?![^()]*\)", "", _flat(patterns._CARD.pattern)))
+    card = card.replace(f"[2-6\\x{{ff12}}-\\x{{ff16}}]{patterns._DIGIT}{{3}}", _ISSUER)
     name = (
         r"(?:pass_?(?:word|wd|phrase|code)s?|pwd|secret(?:_?(?:access_?)?key)?|(?:[a-z]+_?)?token|"
         r"(?:api|access|private|account|auth|client|session|signing|encryption)[_ -]?key|credentials?|"
-        r"sess(?:ion)?_?id|cvv2?|cvc|card[_ -]?(?:number|num|no)|jwt|ssn|otp|pin)"
+        r"sess(?:ion)?_?id|cvv2?|cvc|card[_ -]?(?:number|num|no)|jwt|ssn|otp|pin|"
+        r"pin_?code|pass_?key|key_?phrase|"
+        r"(?:ssh|gpg|pgp|rsa)[_ -]?key|security[_ -]?answer|t?otp[_ -]?seed|magic[_ -]?link|auth[_ -]?header|"
+        r"ibans?|(?:bank[_ -]?)?account[_ -]?(?:number|num|no)|passport[_ -]?(?:number|num|no)|"
+        r"drivers?[_ -]?licen[cs]e(?:[_ -]?(?:number|no))?|"
+        r"passwo?rt|kennwort|geheim(?:nis|code|wort)?|contrase(?:n|ñ)a|mots?[_ -]?de[_ -]?passe|"
+        r"mdp|jeton|senha|palavra[_ -]?passe|segredo|"
+        r"пароль|секрет|токен|パスワード|暗証番号|トークン|シークレット|密码|密碼|口令|令牌|密钥)"
     )
     named = rf"(?i)((?:^|[^a-z]){name}[\])]?\\*[\"']?[ \t]*(?:=>|:=|==?|:|,|\bis\b)[ \t]*"
     plain = (
@@ -120,6 +148,10 @@ def text_patterns() -> list[tuple[str, str]]:
     )
     credential = r"(?:[A-Za-z0-9._~+/-]{20,}=*|[A-Za-z._~+/-]*[0-9][A-Za-z0-9._~+/-]*=*)"
     whole_line = r"(?:proxy-)?authori[sz]ation|(?:set-)?cookies?"
+    iban = "|".join(
+        f"(?:{'|'.join(countries.split())})" + r"\d{2}(?:[ \x{a0}\-]?[0-9A-Za-z]){" + f"{length - 4}}}"
+        for length, countries in patterns._IBAN_LENGTHS.items()
+    )
     signature = r"[?&](?:x-amz-signature|x-goog-signature|x-amz-credential|sig|signature|awsaccesskeyid)="
     return [
         (shapes, _MASK),
@@ -143,7 +175,8 @@ def text_patterns() -> list[tuple[str, str]]:
             f"$1{_MASK}",
         ),
         (rf"(?i)({signature})[^&#\s\"'<>]+", f"$1{_MASK}"),
-        (rf"(^|[^0-9A-Za-z.\-]){card}\b", f"$1{_MASK}"),
+        (rf"(^|[^0-9A-Za-z])(?i:{iban})\b", f"$1{_MASK}"),
+        (rf"(^|[^0-9A-Za-z.\-]){card}(\b|[^0-9A-Za-z]|$)", f"$1{_MASK}$2"),
     ]
 
 

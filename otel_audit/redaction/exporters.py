@@ -1,8 +1,10 @@
 """Puts redaction in front of every span exporter of this process: those there already, and those to come.
 
 Exporters hide inside processors. For the SDK's own processors we know where; of any other kind we look for an
-exporter or a processor among its attributes, and where there is none the processor itself is given redacted
-copies. What we rely on of the SDK is in :data:`PATCHES` and :data:`_HOLDERS`, and checked when it is used.
+exporter or a processor among its attributes, and where there is none, or it cannot be wrapped, the processor
+itself is given redacted copies. A provider that is not the SDK's is searched for one that is; what cannot be
+covered is said once, and never costs the application a span, nor the trail a record. What we rely on of the
+SDK is in :data:`PATCHES` and :data:`_HOLDERS`, and checked when it is used.
 """
 
 from __future__ import annotations
@@ -12,23 +14,25 @@ from collections.abc import Callable, Iterator
 from functools import partial, wraps
 from typing import Any, Final
 
+from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.sdk import trace as sdk_trace
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor, SpanExporter
 
-from otel_audit.errors import StartupError
 from otel_audit.interruptions import faults
+from otel_audit.otel_api import say_once, tracer_provider
 from otel_audit.redaction.redactor import Redactor
 from otel_audit.redaction.spans import RedactingSpanExporter
 
 _logger = logging.getLogger(__name__)
 
 PATCHES: Final = (
-    # class, method, why
+    # class or module, function, why
     (sdk_trace.SynchronousMultiSpanProcessor, "add_span_processor", "a processor is added later"),
     (sdk_trace.ConcurrentMultiSpanProcessor, "add_span_processor", "a processor is added later"),
     (sdk_trace.TracerProvider, "__init__", "a provider is made later, perhaps with processors"),
+    (trace, "_set_tracer_provider", "a provider that is not the SDK's becomes the process's later"),
 )
 # Where the SDK's processors keep their exporter, in SDK 1.45: the path to the holder, and its attribute.
 _HOLDERS: Final = (
@@ -36,6 +40,7 @@ _HOLDERS: Final = (
     (SimpleSpanProcessor, (), "span_exporter"),
 )
 _CHILDREN: Final = "_span_processors"  # of the processors that hand on to others
+_API: Final = "opentelemetry.trace"  # its providers, a proxy and one that does nothing, export nothing
 _MAX_DEPTH: Final = 4
 
 
@@ -51,73 +56,108 @@ class ExporterRedaction:
         self._redactor = redactor
         self._companion = companion
         self._undo: list[Callable[[], None]] = []
+        self._wrappers = {
+            "add_span_processor": self._added,
+            "__init__": self._made,
+            "_set_tracer_provider": self._was_set,
+        }
 
     def apply(self, provider: object) -> None:
-        """Redact what ``provider`` exports, now and later, and what any provider made from now on exports.
-
-        Raises:
-            StartupError: this is not the SDK's provider, or the SDK keeps its exporters where we do not know.
-        """
-        try:
-            for owner, method, _ in PATCHES:
-                wrapper = self._made if method == "__init__" else self._added
-                original = owner.__dict__[method]
-                setattr(owner, method, _wrapped(original, wrapper))
-                self._undo.append(partial(setattr, owner, method, original))
-            self.cover(provider)
-        except BaseException:
-            self.undo()
-            raise
+        """Redact what ``provider`` exports, now and later, and what any provider made from now on exports."""
+        for owner, name, _ in PATCHES:
+            original = vars(owner).get(name)
+            if original is None:
+                say_once(f"This OpenTelemetry has no {owner.__name__}.{name}: spans may not be redacted")
+                continue
+            setattr(owner, name, _wrapped(original, self._wrappers[name]))
+            self._undo.append(partial(setattr, owner, name, original))
+        self.cover(provider)
 
     def cover(self, provider: object) -> None:
-        """Redact what this provider exports; one that exports nothing yet (a proxy) is left alone."""
-        if isinstance(provider, TracerProvider):
-            self._cover_sdk(provider)
-        elif self._redactor is not None and not type(provider).__module__.startswith("opentelemetry.trace"):
-            raise StartupError(
-                f"the tracer provider is a {type(provider).__module__}.{type(provider).__qualname__}, not "
-                "the OpenTelemetry SDK's: its spans cannot be redacted. Set redaction.spans = false to "
-                "export them as they are"
-            )
+        """Redact what this provider exports, or say that this cannot be done; a proxy exports nothing."""
+        kind = type(provider)
+        if provider is None or kind.__module__.startswith(_API):
+            return
+        error: Exception | None = None
+        try:
+            if self._cover_inside(provider):
+                return
+        except Exception as failure:  # noqa: BLE001 - a provider may be anybody's
+            error = failure
+        what = "are not redacted and " if self._redactor is not None else ""
+        say_once(
+            f"The tracer provider is {kind.__module__}.{kind.__qualname__}, not the OpenTelemetry SDK's: its "
+            f"spans {what}do not name the actor, except that of a request. Records do not depend on it",
+            error,
+        )
 
     def undo(self) -> None:
         """Take redaction away from everywhere it was put, the last first."""
         while self._undo:
             self._undo.pop()()
 
+    def _cover_inside(self, provider: Any, depth: int = 0) -> bool:
+        """Cover a provider of the SDK, or what another one holds of the SDK; False if that is nothing."""
+        if isinstance(provider, TracerProvider):
+            self._cover_sdk(provider)
+            return True
+        found = self._wrap_inside(provider, depth)
+        for _, value in list(_attributes(provider)):
+            if isinstance(value, trace.TracerProvider) and depth < _MAX_DEPTH:
+                found = self._cover_inside(value, depth + 1) or found
+        return found
+
     def _cover_sdk(self, provider: TracerProvider) -> None:
         active = provider._active_span_processor
         covered = self._covered(active)
         if covered is not active:
             self._set(provider, "_active_span_processor", covered)
-        if self._companion is not None and self._companion not in getattr(
-            active, _CHILDREN, (self._companion,)
+        companion = self._companion
+        if companion is not None and all(
+            each is not companion for each in getattr(active, _CHILDREN, (companion,))
         ):
-            provider.add_span_processor(self._companion)
+            provider.add_span_processor(companion)
 
-    def _made(self, wrapped: Any, provider: TracerProvider, args: Any, kwargs: Any) -> None:
-        wrapped(provider, *args, **kwargs)
-        self._cover_sdk(provider)
+    def _made(self, wrapped: Any, args: Any, kwargs: Any) -> None:
+        wrapped(*args, **kwargs)
+        self.cover(args[0])
 
-    def _added(self, wrapped: Any, owner: Any, args: Any, kwargs: Any) -> Any:
-        if args:
-            args = (self._covered(args[0]), *args[1:])
+    def _was_set(self, wrapped: Any, args: Any, kwargs: Any) -> None:
+        wrapped(*args, **kwargs)
+        self.cover(tracer_provider())
+
+    def _added(self, wrapped: Any, args: Any, kwargs: Any) -> Any:
+        if len(args) > 1:
+            args = (args[0], self._covered(args[1]), *args[2:])
         elif "span_processor" in kwargs:
             kwargs = kwargs | {"span_processor": self._covered(kwargs["span_processor"])}
-        return wrapped(owner, *args, **kwargs)
+        return wrapped(*args, **kwargs)
 
     def _covered(self, processor: Any, depth: int = 0) -> Any:
-        """Give the processor to use in place of this one: itself, with what it exports through wrapped."""
+        """Return the processor to use in place of this one: itself, with what it exports through wrapped."""
+        redactor = self._redactor
         if (
-            self._redactor is None
+            redactor is None
             or processor is self._companion
-            or isinstance(processor, RedactingSpanProcessor)
+            or issubclass(type(processor), RedactingSpanProcessor)
         ):
             return processor
+        try:
+            return self._looked_into(processor, redactor, depth)
+        except Exception as error:  # noqa: BLE001 - a processor may be anybody's
+            _logger.info(
+                "Spans are redacted before %s sees them: its exporter cannot be wrapped (%r)",
+                type(processor).__name__,
+                error,
+            )
+            return RedactingSpanProcessor(processor, redactor)
+
+    def _looked_into(self, processor: Any, redactor: Redactor, depth: int) -> Any:
         if hasattr(processor, _CHILDREN):
-            children = tuple(self._covered(child, depth + 1) for child in getattr(processor, _CHILDREN))
-            if children != getattr(processor, _CHILDREN):
-                self._set(processor, _CHILDREN, children)
+            before = tuple(getattr(processor, _CHILDREN))
+            after = tuple(self._covered(child, depth + 1) for child in before)
+            if any(new is not old for new, old in zip(after, before, strict=True)):
+                self._set(processor, _CHILDREN, after)
             return processor
         for kind, path, attribute in _HOLDERS:
             if isinstance(processor, kind):
@@ -130,7 +170,7 @@ class ExporterRedaction:
         _logger.info(
             "Spans are redacted before %s sees them: its exporter is not known", type(processor).__name__
         )
-        return RedactingSpanProcessor(processor, self._redactor)
+        return RedactingSpanProcessor(processor, redactor)
 
     def _wrap_known(self, processor: Any, path: tuple[str, ...], attribute: str) -> None:
         holder = processor
@@ -138,14 +178,11 @@ class ExporterRedaction:
             holder = getattr(holder, step, None)
         exporter = getattr(holder, attribute, None)
         if exporter is None:
-            raise StartupError(
-                f"{type(processor).__qualname__} of this OpenTelemetry SDK keeps its exporter where we do "
-                "not find it: spans would be exported with what is sensitive in them. Use an SDK of "
-                "version 1.45, or set redaction.spans = false"
-            )
+            raise AttributeError(f"no exporter in {'.'.join((*path, attribute))}")
         self._wrap(holder, attribute, exporter)
 
     def _wrap_inside(self, processor: Any, depth: int) -> bool:
+        """Wrap the exporters and processors among an object's attributes; False if there are none."""
         found = False
         for name, value in list(_attributes(processor)):
             if isinstance(value, SpanExporter):
@@ -174,7 +211,7 @@ class ExporterRedaction:
 
 
 class RedactingSpanProcessor(SpanProcessor):
-    """Gives another processor redacted copies of finished spans."""
+    """Gives another processor redacted copies of finished spans; all else it is asked for is that one's."""
 
     def __init__(self, processor: SpanProcessor, redactor: Redactor) -> None:
         self.processor = processor
@@ -206,14 +243,19 @@ class RedactingSpanProcessor(SpanProcessor):
         """Flush the processor."""
         return self.processor.force_flush(timeout_millis)
 
+    def __getattr__(self, name: str) -> Any:
+        if name == "processor":
+            raise AttributeError(name)
+        return getattr(self.processor, name)
+
 
 def _wrapped(original: Callable[..., Any], wrapper: Callable[..., Any]) -> Callable[..., Any]:
     # Not wrapt's: importing it brings asyncio along, 20 ms of every start.
     @wraps(original)
-    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return wrapper(original, self, args, kwargs)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        return wrapper(original, args, kwargs)
 
-    return method
+    return wrapped
 
 
 def _attributes(processor: Any) -> Iterator[tuple[str, Any]]:

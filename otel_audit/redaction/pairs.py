@@ -11,31 +11,37 @@ from collections.abc import Callable
 from typing import Final
 from urllib.parse import unquote_plus
 
+from otel_audit.redaction import budget, forms, markup
 from otel_audit.redaction.lazy import pattern
-from otel_audit.redaction.names import NameRules, Sensitivity, words
+from otel_audit.redaction.names import NameRules, Sensitivity, removes_from_text, words
 
 # The lookbehind lets a name start only where a run of name characters starts: linear on any text.
 _HEAD = pattern(
     r"""(?<![\w%.\-\[\]$])
         (?P<name>[\w%.\-\[\]$]++)
-        (?P<separator> \\*["']?[ \t]*(?:=>|:=|[!<>=]?=|:(?!//))[ \t]*       # password = , "password":
-                     | \\*["'][ \t]*,[ \t]*(?=\\*["'])                        # ("password", "x")
-                     | \)=(?=\()                                              # Key (password)=(x)
+        (?P<separator> \\*["']?[ \t]*(?:=>|:=|[!<>=]?=|[＝﹦：﹕]|:(?!//))[ \t]*  # password = , "password":
+                     | \\*["'][ \t]*,[ \t]*(?=[bBuU]?\\*["'])                # (b"password", b"x")
                      | [ \t]+(?:(?:is|was)[ \t]+)?(?=\\*["'][^\s"'\\]{4}) )   # PASSWORD 'x'
     """,
     re.VERBOSE,
 )
 _ARGUMENT = pattern(r"(?<![\w%.\-\[\]$])--?([A-Za-z][\w.\-]*+)[ \t]+(?=[^\s\-])")
-_ELEMENT = pattern(r"<([\w:.\-]++)(?:\s[^<>]*+)?+>([^<]++)(?=</)")
-# A query string inside a parameter of another, quoted once or more.
-_QUOTED_PARAMETER = pattern(
-    r"(?:%(?:25)*+3F|%(?:25)*+26|[?&=;])([\w.\-]++)%(?:25)*+3D((?:(?!%(?:25)*26|%(?:25)*23)[^&\s\"'<>])++)",
+# password\n    hunter2: alone on its line, and a deeper line of one word after it.
+_ABOVE = pattern(
+    r"^([ \t]*+)(?P<name>[\w.\-\[\]$%]++)[ \t]*+\r?\n\1[ \t]++(?=[^\s<]++[ \t]*+(?:\r?\n|\Z))", re.MULTILINE
+)
+# A pair in a parameter or a document that was quoted, once or more: `%3Fpassword%3D`, `%22token%22%3A%22`.
+_QUOTED = pattern(
+    r"(?:(?<![\w.\-%])|(?<=%3[DA])|(?<=%253[DA])|(?<=%25253[DA]))(?P<name>(?:%(?:25)*+(?!3[DA])[0-9A-F]{2}|[\w.\-+])++)%(?:25)*+3(?P<sign>[DA])",
     re.IGNORECASE,
 )
-_QUOTED_MEMBER = pattern(
-    r"(?<=%22)([\w.\-]++)%22(?:%20|\+)*+%3A(?:%20|\+)*+(?:%22)?+((?:(?!%22|%2C|%7D)[^&\s\"'<>])++)",
-    re.IGNORECASE,
-)
+_QUOTED_OPENING = pattern(r"(?:%(?:25)*+(?:20|5C)|\+){0,8}+(%(?:25)*+2[27])?", re.IGNORECASE)
+_QUOTED_VALUE: Final = {
+    "D": pattern(r"(?:(?!%(?:25)*+(?:26|23|0A|0D|22|27|3C))[^&\s\"'<>])*+", re.IGNORECASE),
+    "A": pattern(r"(?:(?!%(?:25)*+(?:26|23|0A|0D|22|27|3C|2C|7D))[^&\s\"'<>,])*+", re.IGNORECASE),
+    "%": pattern(r"(?:(?!%(?:25)*+(?:26|23|22|27))[^&\s\"'<>])*+", re.IGNORECASE),
+}
+_LAST_NAME = pattern(r"([\w.\-\[\]]++)\\*[\"']?\s*+\Z")
 
 _OPENING_QUOTE = pattern(r"""[bBuUrRfFeEnN]{0,2}(\\*)(["'])""")
 _CLOSED_BY: Final = {
@@ -45,7 +51,8 @@ _CLOSED_BY: Final = {
 _PLACEHOLDER = pattern(
     r"(?:%s|%\(\w+\)s|\?|\$\d+|:\w+|\{\w*\}|null|none|true|false)(?![^\s,;&)\]}\"'])", re.IGNORECASE
 )
-_IN_QUERY = pattern(r"[^&#\s\"'<>]*+")
+# With blanks only if another parameter follows: an address may stand in a sentence.
+_IN_QUERY = pattern(r"[^&#\s\"'<>]*+(?:(?:[ ](?!HTTP/)[^&#\s\"'<>]*+){1,12}(?=&[\w.\-\[\]%]{1,64}=))?+")
 # A closing bracket, comma or semicolon ends a value if something new begins after it.
 _PLAIN = pattern(
     r"""(?:Bearer|Basic|Digest|Negotiate|Token|ApiKey)[ ]+[^\s,;"'<>]++
@@ -53,6 +60,24 @@ _PLAIN = pattern(
     """,
     re.VERBOSE | re.IGNORECASE,
 )
+# More words of a value with blanks, `password: correct horse battery`, up to a word of a sentence or a pair.
+_MORE_WORDS = pattern(
+    r"""(?:[ \t](?!(?:a|about|after|an|and|are|as|at|be|because|been|before|but|by|can|cannot|could|did|do
+            |does|exists?|expired|failed|for|from|had|has|have|if|in|into|invalid|is|it|its|may|missing|must|no|not
+            |of|on|or|out|over|rejected|refused|required|rest|set|should|so|than|that|the|then|they|this|to
+            |too|up|used|user|was|were|when|which|who|will|with|within|without|would|you|your)\b)
+           (?![\w.\-]{1,64}\s?[=:＝：])[^\s,;"'<>&|()\[\]{}=]++){0,24}+""",
+    re.VERBOSE | re.IGNORECASE,
+)
+# What may stand on a line before a name whose value is below. Code is none: `if password:`, `class Token:`.
+_LABEL = pattern(
+    r"""[ \t\-*•>"']{0,64}+(?:(?!(?:if|elif|while|for|class|def|with|except|return|async|in|not|and|or|else
+        |try|case|match|lambda|is)\b)[\w'’]{1,32}[ ]){0,3}+["']?""",
+    re.VERBOSE,
+)
+_LINE_BREAK = pattern(r"(?:[|>][+\-\d]{0,2})?[ \t]{0,64}+\r?\n")
+_LINE_BEGIN = pattern(r"(?:[ \t]*+(?:[\-*•>][ \t]++)?(?:export[ \t]++|set[ \t]++)?)", re.IGNORECASE)
+_FURTHER_LINE = pattern(r"([ \t]*+)([^\r\n]*+)(?:\r?\n|\Z)")
 _LINE = pattern(r"[^\r\n]*+")
 _WHOLE_LINE: Final = ("cookie", "cookies", "authorization", "authorisation", "phrase")
 _BRACKETS: Final = {"(": ")", "[": "]", "{": "}"}
@@ -68,38 +93,53 @@ class PairScanner:
         self._mask = mask
 
     def scrub(self, text: str) -> str:
-        """Give ``text`` without the values of sensitive names."""
-        if "%3" in text:
-            text = self._substitute(_QUOTED_PARAMETER, text, in_address=True)
-            text = self._substitute(_QUOTED_MEMBER, text)
+        """Return ``text`` without the values of sensitive names."""
+        if "%" in text and "3" in text:
+            text = self._scan(_QUOTED, text, self._decide_quoted)
         if "<" in text:
-            text = self._substitute(_ELEMENT, text)
+            text = markup.scrub(text, self._is_secret, self._mask)
+        text = forms.scrub_constraints(text, self._is_secret, self._mask)
+        if "form-data" in text:
+            text = forms.scrub_parts(text, self._is_secret, self._mask)
+        if "\n" in text:
+            text = forms.scrub_tables(text, self._is_secret, self._mask)
+            text = self._scan(_ABOVE, text, self._decide_above)
         text = self._scan(_HEAD, text, self._decide_pair)
         if "-" in text:
+            text = forms.scrub_options(text, self._mask)
             text = self._scan(_ARGUMENT, text, lambda match: self._names.decide(match[1]))
         return text
 
-    def _substitute(self, found_by: re.Pattern[str], text: str, *, in_address: bool = False) -> str:
-        def replace(match: re.Match[str]) -> str:
-            name, value = match.groups()
-            if not self._removes(self._decide(name, in_address), value):
-                return match.group()
-            start = match.start()
-            return match.string[start : match.start(2)] + self._mask
+    def _is_secret(self, name: str) -> bool:
+        return self._names.decide(name) in ("secret", "secret_text")
 
-        return found_by.sub(replace, text)
+    def _decide_quoted(self, match: re.Match[str]) -> Sensitivity:
+        name = match["name"]
+        for _ in range(budget.LAYERS):
+            name = unquote_plus(name)
+        found = _LAST_NAME.search(name[-_LABEL_REACH:])
+        return "clean" if found is None else self._decide(found[1], match["sign"] in "dD")
+
+    def _decide_above(self, match: re.Match[str]) -> Sensitivity:
+        return self._names.decide(match["name"])
 
     def _scan(
         self, found_by: re.Pattern[str], text: str, decide: Callable[[re.Match[str]], Sensitivity]
     ) -> str:
         parts: list[str] = []
-        copied = position = 0
+        copied = position = names = 0
+        lines = _Lines(text)
         while (match := found_by.search(text, position)) is not None:
+            names += 1
+            if names > budget.TOKENS:
+                return "".join(
+                    (*parts, budget.cut(text[copied:], max(0, match.start() - copied), self._mask))
+                )
             position = match.end()
             sensitivity = decide(match)
             if sensitivity in ("clean", "allowed"):
                 continue
-            start, end = self._value(text, match)
+            start, end = self._value(text, match, lines)
             if start < end and self._removes(sensitivity, text[start:end]):
                 parts += (text[copied:start], self._mask)
                 copied = end
@@ -125,40 +165,89 @@ class PairScanner:
         return self._names.decide(label) if label else found
 
     def _removes(self, sensitivity: Sensitivity, value: str) -> bool:
-        if sensitivity in ("clean", "allowed") or value == self._mask:
-            return False
-        return sensitivity == "secret" or not value.isdecimal()
+        if sensitivity == "ambiguous":  # of a number that says little the words after it say no more
+            value = value.split(None, 1)[0] if value.strip() else value
+        return value != self._mask and removes_from_text(sensitivity, value)
 
-    def _value(self, text: str, match: re.Match[str]) -> tuple[int, int]:
+    def _value(self, text: str, match: re.Match[str], lines: _Lines) -> tuple[int, int]:
         """Find where the value after a name and separator starts and ends; equal if none is to be removed."""
         start = match.end()
-        if text.startswith(self._mask, start):
-            return start, start
-        quote = _OPENING_QUOTE.match(text, start)
-        if quote is not None:
-            return quote.end(), _quoted_end(text, quote)
-        if (placeholder := _PLACEHOLDER.match(text, start)) is not None:
-            return placeholder.end(), placeholder.end()
-        if text[start : start + 1] in _BRACKETS:
-            end = _balanced_end(text, start)
-            return (
-                (start + 1, end - 1)
-                if "separator" in match.re.groupindex and ")=" in match["separator"]
-                else (start, end)
-            )
+        if match.re.pattern == _QUOTED.pattern:
+            return _quoted_value(text, match)
+        # A mask that stands there already, perhaps a client's own, does not shield what follows it.
+        masked = start + len(self._mask) if text.startswith(self._mask, start) else start
+        if masked == start:
+            if (quote := _OPENING_QUOTE.match(text, start)) is not None:
+                return quote.end(), _quoted_end(text, quote)
+            if (placeholder := _PLACEHOLDER.match(text, start)) is not None:
+                return placeholder.end(), placeholder.end()
+            if text[start : start + 1] in _BRACKETS:
+                return start, _balanced_end(text, start)
         before = text[match.start() - 1] if match.start() else ""
-        if before in "?&" and match.group().endswith("="):
-            found = _IN_QUERY.match(text, start)
-        elif _is_source_line(text, match.start()):
+        separator = match.group().rstrip()[-1:]
+        if before in "?&" and separator == "=":
+            end = _end(_IN_QUERY, text, masked)
+            return start, end if before or text[end : end + 1] == "&" else _end(_MORE_WORDS, text, end)
+        if lines.is_source(match.start()):
             return start, start
-        elif ":" in match.group() and words(match[1]).endswith(_WHOLE_LINE):
-            found = _LINE.match(text, start)
-            if before and before in "\"'" and found is not None:
-                closing = text.find(before, start, found.end())
-                return start, closing if closing >= 0 else found.end()
-        else:
-            found = _PLAIN.match(text, start)
-        return (start, found.end()) if found is not None else (start, start)
+        if (further := _LINE_BREAK.match(text, masked)) is not None and separator in "=:：":
+            line = lines.start(match.start())
+            if _LABEL.fullmatch(text, line, match.start()) is None:
+                return start, start
+            return _block(text, line, further.end())
+        if separator in ":：" and words(match[1]).endswith(_WHOLE_LINE):
+            end = _end(_LINE, text, masked)
+            if before and before in "\"'":
+                closing = text.find(before, masked, end)
+                return start, closing if closing >= 0 else end
+            return start, end
+        end = _end(_PLAIN, text, masked)
+        if separator in "=:＝：﹦﹕" and end > start and lines.begins(match.start()):
+            end = _end(_MORE_WORDS, text, end)
+        return start, end
+
+
+def _end(shape: re.Pattern[str], text: str, start: int) -> int:
+    found = shape.match(text, start)
+    return start if found is None else found.end()
+
+
+def _quoted_value(text: str, match: re.Match[str]) -> tuple[int, int]:
+    opening = _QUOTED_OPENING.match(text, match.end())
+    if opening is None:
+        return match.end(), match.end()
+    kind = "%" if opening[1] else match["sign"].upper()
+    return opening.end(), _end(_QUOTED_VALUE[kind], text, opening.end())
+
+
+def _block(text: str, line: int, start: int) -> tuple[int, int]:
+    """Find the value on the lines after a name: all that are deeper, or the next one."""
+    own = _indentation(text, line)
+    first, end = -1, start
+    position = start
+    while position < len(text) and (found := _FURTHER_LINE.match(text, position)) is not None:
+        content = found.start(2)
+        if found[2]:
+            deeper = _indentation(text, position) > own
+            if not deeper and first >= 0:
+                break
+            if first < 0:
+                if found[2][0] in "<" or (not deeper and _HEAD.match(text, content)):
+                    return start, start
+                quote = _OPENING_QUOTE.match(text, content)
+                if quote is not None:
+                    return quote.end(), _quoted_end(text, quote)
+                first = content
+            end = found.end(2)
+            if not deeper:
+                break
+        position = found.end()
+    return (first, end) if first >= 0 else (start, start)
+
+
+def _indentation(text: str, line: int) -> int:
+    found = _LINE_BEGIN.match(text, line)
+    return 0 if found is None else found.end() - line
 
 
 def _label(text: str, start: int, end: int, before: str) -> str:
@@ -198,10 +287,41 @@ def _balanced_end(text: str, start: int) -> int:
     return len(text)
 
 
-def _is_source_line(text: str, position: int) -> bool:
-    """Say whether ``position`` is on a line of source code in a traceback: names there are beside names."""
-    line = text.rfind("\n", 0, position) + 1
-    if not text.startswith("    ", line):
-        return False
-    previous = text.rfind("\n", 0, max(0, line - 1)) + 1
-    return text[previous:line].lstrip().startswith('File "')
+class _Lines:
+    """Knows the lines of a text, asked from its beginning to its end: each is looked at once."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._end = -1  # of the line asked about last
+        self._start = 0
+        self._is_source = False
+
+    def start(self, position: int) -> int:
+        """Return where the line of ``position`` starts."""
+        self._look(position)
+        return self._start
+
+    def begins(self, position: int) -> bool:
+        """Say whether what is at ``position`` is the first on its line."""
+        self._look(position)
+        return (
+            not self._text[self._start : position].strip(" \t-*>\"'")
+            if position - self._start < 80
+            else False
+        )
+
+    def is_source(self, position: int) -> bool:
+        """Say whether ``position`` is on a line of source in a traceback: names there are beside names."""
+        self._look(position)
+        return self._is_source
+
+    def _look(self, position: int) -> None:
+        if position > self._end:
+            text = self._text
+            self._start = line = text.rfind("\n", 0, position) + 1
+            end = text.find("\n", position)
+            self._end = len(text) if end < 0 else end
+            self._is_source = False
+            if text.startswith("    ", line):
+                previous = text.rfind("\n", 0, max(0, line - 1)) + 1
+                self._is_source = text[previous:line].lstrip().startswith('File "')

@@ -18,14 +18,20 @@ _WHOLE = pattern(
     r"""
       -----BEGIN[A-Z0-9 ]{0,40}PRIVATE[ ]KEY(?:[ ]BLOCK)?-----[\s\S]*?
         (?:-----END[A-Z0-9 ]{0,40}PRIVATE[ ]KEY(?:[ ]BLOCK)?-----|\Z)
-    | \beyJ[A-Za-z0-9_-]{8,}+\.[A-Za-z0-9_-]{4,}+(?:\.[A-Za-z0-9_-]*+)*+
+    | \beyJ[A-Za-z0-9_-]{8,}+(?:\.[A-Za-z0-9_-]{4,}+(?:\.[A-Za-z0-9_-]*+)*+|(?P<word>))
     | \b(?:AKIA|ASIA|ABIA|ACCA)[A-Z0-9]{16}\b
     | \b(?:gh[pousr]_[A-Za-z0-9]{20,}+ | github_pat_[A-Za-z0-9_]{20,}+ | glpat-[A-Za-z0-9_-]{16,}+
         | xox[abeoprs]-[A-Za-z0-9-]{10,}+ | [srp]k_(?:live|test)_[A-Za-z0-9]{10,}+ | whsec_[A-Za-z0-9]{16,}+
         | AIza[A-Za-z0-9_-]{35} | ya29\.[A-Za-z0-9_-]{20,}+ | sk-[A-Za-z0-9_-]{20,}+
         | hv[sb]\.[A-Za-z0-9_-]{20,}+
         | SG\.[A-Za-z0-9_-]{16,}+\.[A-Za-z0-9_-]{16,}+ | npm_[A-Za-z0-9]{30,}+ | pypi-[A-Za-z0-9_-]{30,}+
-        | dop_v1_[a-f0-9]{40,}+)
+        | do[opr]_v1_[a-f0-9]{40,}+ | gl(?:rt|dt|ptt|cbt|soat|agent|ft)-[A-Za-z0-9_-]{16,}+
+        | gl(?:sa|c)_[A-Za-z0-9_=+/]{30,}+ | shp(?:at|ca|pa|ss)_[a-fA-F0-9]{32} | hf_[A-Za-z]{30,}+
+        | dapi[a-f0-9]{32} | lin_api_[A-Za-z0-9]{30,}+ | sntry[su]_[A-Za-z0-9_=+/-]{40,}+
+        | GOCSPX-[A-Za-z0-9_-]{20,}+ | AGE-SECRET-KEY-1[A-Z0-9]{50,}+ | xapp-[0-9]-[A-Za-z0-9-]{20,}+
+        | xkeysib-[a-f0-9]{60,}+(?:-[A-Za-z0-9]{10,}+)? | LTAI[A-Za-z0-9]{16,24}\b | NRAK-[A-Z0-9]{27}
+        | PMAK-[a-fA-F0-9]{24}-[a-fA-F0-9]{34} | sq0(?:atp|csp)-[A-Za-z0-9_-]{22,}+
+        | (?:ATATT3|pscale_(?:tkn|pw|oauth)_)[A-Za-z0-9_=.-]{30,}+ | figd_[A-Za-z0-9_-]{30,}+)
     | \b(?:pbkdf2_sha(?:256|1|512)|bcrypt(?:_sha256)?|argon2|scrypt|md5|sha1)\$[^\s"',;)]{12,}+
     | \$(?:2[abxy]|argon2(?:id|i|d)|[156y])\$[A-Za-z0-9./$=,+-]{20,}+
     """,
@@ -40,16 +46,37 @@ _LONG_CREDENTIAL: Final = 20
 # What stands before the last @ of it is userinfo: an unescaped @ in a password is part of the password.
 _AUTHORITY = pattern(r"(?<=://)[^\s/?#\"'<>\\]++")
 
+# Blanks, dashes and dots that people and documents put between groups of digits: at most three at a time.
+_GAP: Final = r"[ \t\u00a0\u2000-\u200b\u202f\u3000.\-\u2010-\u2015\u2212\uff0d]{0,3}"
+_DIGIT: Final = "[0-9\uff10-\uff19]"  # and those of full width
 _CARD = pattern(
-    r"""(?<![0-9A-Za-z])(?<![0-9][.-])
-        (?: [2-6]\d{3}([ .\-]?)\d{4}\1\d{4}\1\d{1,7}
-          | 3[47]\d{2}([ .\-]?)\d{6}\2\d{5}
-          | 3[068]\d{2}([ .\-]?)\d{6}\3\d{4} )
-        (?![0-9A-Za-z])(?![.-]\d)
+    rf"""(?<![0-9A-Za-z\uff10-\uff19])(?<![0-9][.-])
+        (?: [2-6\uff12-\uff16]{_DIGIT}{{3}}{_GAP}{_DIGIT}{{4}}{_GAP}{_DIGIT}{{4}}{_GAP}{_DIGIT}{{1,7}}
+          | [3\uff13][47\uff14\uff17]{_DIGIT}{{2}}{_GAP}{_DIGIT}{{6}}{_GAP}{_DIGIT}{{5}}
+          | [3\uff13][068\uff10\uff16\uff18]{_DIGIT}{{2}}{_GAP}{_DIGIT}{{6}}{_GAP}{_DIGIT}{{4}} )
+        (?![0-9A-Za-z\uff10-\uff19])(?![.-]\d)
     """,
     re.VERBOSE,
 )
 _NOT_DIGIT = pattern(r"\D")
+
+# The countries of ISO 13616 by the length of their IBANs.
+_IBAN_LENGTHS: Final = {
+    15: "NO", 16: "BE", 18: "DK FI FO GL NL SD", 19: "MK SI", 20: "AT BA EE KZ LT LU MN XK",
+    21: "CH CR HR LI LV", 22: "BG BH DE GB GE IE ME RS VA", 23: "AE GI IL IQ OM SO TL",
+    24: "AD CZ ES MD PK RO SA SE SK TN VG", 25: "LY PT ST", 26: "IS TR", 27: "BI DJ FR GR IT MC SM",
+    28: "AL AZ BY CY DO GT HN HU LB NI PL SV", 29: "BR EG PS QA UA", 30: "JO KW MU YE", 31: "MT SC", 32: "LC",
+    33: "RU",
+}  # fmt: skip
+_IBAN_LENGTH: Final = {
+    country: length for length, countries in _IBAN_LENGTHS.items() for country in countries.split()
+}
+_IBAN = pattern(
+    r"(?<![0-9A-Za-z])[A-Za-z]{2}\d{2}(?:[ \u00a0\-]?[0-9A-Za-z]{4}){2,7}(?:[ \u00a0\-]?[0-9A-Za-z]{1,3})?"
+    r"(?![0-9A-Za-z])"
+)
+_NOT_ALPHANUMERIC = pattern(r"[^0-9A-Za-z]")
+
 # Issuer prefixes with their numbers of digits. Times in any unit since 1970 begin with 1 until the year 2033
 # (milliseconds and up), dates like 20261123… with 20: neither is a card's beginning.
 _ISSUERS: Final = (
@@ -64,6 +91,13 @@ _ISSUERS: Final = (
 
 SMALLEST_CARD: Final = 10**12
 """No smaller integer is a card number."""
+
+# An address inside a parameter, quoted once or more, or inside JSON.
+_QUOTED_AUTHORITY = pattern(
+    r"(%(?:25)*+3A(?:%(?:25)*+2F){2}|:\\/\\/)((?:(?!%(?:25)*+(?:2F|3F|23|22|27))[^\s/&?#\"'<>\\])++)",
+    re.IGNORECASE,
+)
+_AT = pattern(r"@|%(?:25)*+40", re.IGNORECASE)
 
 _FAILING_ROW = pattern(r"(Failing row contains \()([\s\S]*?)(\)\.?\s*(?:\n|$)|\Z)")
 
@@ -86,6 +120,14 @@ def is_card_number(digits: str) -> bool:
     ) and luhn(digits)
 
 
+def is_iban(text: str) -> bool:
+    """Say whether ``text`` is as long as its country's IBANs and passes their check (ISO 7064, mod 97-10)."""
+    if _IBAN_LENGTH.get(text[:2].upper()) != len(text):
+        return False
+    # A letter stands for two digits, A for 10.
+    return int("".join([str(int(character, 36)) for character in text[4:] + text[:4]])) % 97 == 1
+
+
 def _is_credential(scheme: str, value: str) -> bool:
     # "Basic information", "bearer responsibilities", "digest algorithm" are words, not credentials.
     if scheme.lower() == "basic":
@@ -98,9 +140,10 @@ def _is_credential(scheme: str, value: str) -> bool:
     )
 
 
-def scrub(text: str, mask: str) -> str:
-    """Replace every secret that shows by its shape."""
-    text = _WHOLE.sub(lambda _: mask, text)
+def scrub(text: str, mask: str, *, ibans: bool = True) -> str:
+    """Replace every secret that shows by its shape, and every IBAN if asked."""
+    # A word that begins like a token and is none is matched, too: it would be followed from each `eyJ` in it.
+    text = _WHOLE.sub(lambda match: mask if match["word"] is None else match.group(), text)
 
     def credential(match: re.Match[str]) -> str:
         scheme, space, value = match.groups()
@@ -109,20 +152,44 @@ def scrub(text: str, mask: str) -> str:
     text = _SCHEME.sub(credential, text)
     if "@" in text:
         text = _AUTHORITY.sub(lambda match: _without_userinfo(match.group(), mask), text)
+    if "%" in text or ":\\/" in text:
+        text = _QUOTED_AUTHORITY.sub(lambda match: match[1] + _without_userinfo(match[2], mask), text)
     text = _FAILING_ROW.sub(lambda match: match[1] + mask + match[3], text)
-    return scrub_cards(text, mask)
+    text = scrub_cards(text, mask)
+    return scrub_ibans(text, mask) if ibans else text
 
 
 def _without_userinfo(authority: str, mask: str) -> str:
-    userinfo, at, host = authority.rpartition("@")
-    return mask + at + host if at and userinfo else authority
+    marks = [found.start() for found in _AT.finditer(authority)]
+    return mask + authority[marks[-1] :] if marks and marks[-1] else authority
 
 
 def scrub_cards(text: str, mask: str) -> str:
     """Replace every card number."""
-    return _CARD.sub(
-        lambda match: mask if is_card_number(_NOT_DIGIT.sub("", match.group())) else match.group(), text
-    )
+    return _CARD.sub(lambda match: mask if is_card_number(_digits(match.group())) else match.group(), text)
+
+
+def _digits(text: str) -> str:
+    digits = _NOT_DIGIT.sub("", text)
+    return digits if digits.isascii() else unicodedata.normalize("NFKC", digits)
+
+
+def scrub_ibans(text: str, mask: str) -> str:
+    """Replace every IBAN, in groups or not."""
+    return _IBAN.sub(lambda match: _without_iban(match.group(), mask), text)
+
+
+def _without_iban(candidate: str, mask: str) -> str:
+    plain = _NOT_ALPHANUMERIC.sub("", candidate)
+    if is_iban(plain):
+        return mask
+    # A word may follow in what looks like its next group: "DE89 3704 … 0130 00 paid".
+    length = _IBAN_LENGTH.get(plain[:2].upper(), len(plain))
+    if length < len(plain) and is_iban(plain[:length]):
+        end = [index for index, character in enumerate(candidate) if character.isalnum()][length]
+        if not candidate[end - 1].isalnum():
+            return mask + candidate[end - 1 :]
+    return candidate
 
 
 def may_hold_secret(text: str) -> bool:
@@ -143,14 +210,18 @@ def may_hold_secret(text: str) -> bool:
             or "'" in lower
             or "--" in lower
             or ">" in lower
-            or "%3" in lower
+            or "%" in lower
+            or "|" in lower
+            or "\n" in lower
+            or " -" in lower
+            or "│" in lower
         )
         and _may_hold_name(lower)
     )
 
 
 _SHORTEST_SHAPE: Final = 10  # "Basic YTpi"
-_BESIDE = pattern("[=:\"'>]|--")
+_BESIDE = pattern("[=:\"'>：＝﹕﹦\n|%-]")
 
 
 def _may_hold_shape(lower: str) -> bool:
@@ -164,33 +235,57 @@ def _may_hold_shape(lower: str) -> bool:
         or "digest " in lower
         or "negotiate " in lower
         or "failing row" in lower
-        or "_live_" in lower
-        or "_test_" in lower
         or "auth " in lower  # Redis: AUTH user password
         or "akia" in lower
         or "asia" in lower
         or "abia" in lower
         or "acca" in lower
-        or "ghp_" in lower
-        or "gho_" in lower
-        or "ghu_" in lower
-        or "ghs_" in lower
-        or "ghr_" in lower
-        or "_pat_" in lower
-        or "glpat-" in lower
-        or "xox" in lower
-        or "sk-" in lower
-        or "npm_" in lower
-        or "pypi-" in lower
-        or "whsec_" in lower
         or "aiza" in lower
-        or "ya29." in lower
-        or "hvs." in lower
-        or "hvb." in lower
-        or "sg." in lower
-        or "dop_v1_" in lower
-        or ("@" in lower and "://" in lower)
-        or _DIGITS.search(lower) is not None
+        or "dapi" in lower
+        or "ltai" in lower
+        or "atatt3" in lower
+        or ("_" in lower and _may_hold_underscored(lower))
+        or ("-" in lower and _may_hold_hyphenated(lower))
+        or ("." in lower and ("sg." in lower or "ya29." in lower or "hvs." in lower or "hvb." in lower))
+        or ("@" in lower and ("://" in lower or ":\\/" in lower))
+        or ("%" in lower and "40" in lower and "2f" in lower)
+        or (_EIGHT_DIGITS.search(lower) is not None and _CARD_OR_IBAN.search(lower) is not None)
+    )
+
+
+def _may_hold_underscored(lower: str) -> bool:
+    return (
+        "_live_" in lower
+        or "_test_" in lower
+        or "_v1_" in lower
+        or "_pat_" in lower
+        or "_api_" in lower
+        or _GITHUB.search(lower) is not None
+        or "gls" in lower
+        or "glc_" in lower
+        or "npm_" in lower
+        or "whsec_" in lower
+        or "shp" in lower
+        or "hf_" in lower
+        or "sntry" in lower
+        or "pscale_" in lower
+        or "figd_" in lower
+    )
+
+
+def _may_hold_hyphenated(lower: str) -> bool:
+    return (
+        "sk-" in lower
+        or "xox" in lower
+        or "xapp-" in lower
+        or _GITLAB.search(lower) is not None
+        or "pypi-" in lower
+        or "gocspx-" in lower
+        or "age-sec" in lower
+        or "xkeysib-" in lower
+        or "nrak-" in lower
+        or "pmak-" in lower
+        or "sq0" in lower
     )
 
 
@@ -218,23 +313,52 @@ def _may_hold_name(lower: str) -> bool:
         or "ssn" in lower
         or "social" in lower
         or "phrase" in lower
-        or "sig=" in lower
-        or "signature" in lower
-        or "credit" in lower
-        or "debit" in lower
-        or "ccn" in lower
-        or "cc_n" in lower
-        or "cc-n" in lower
-        or "cc n" in lower
-        or "ccno" in lower
+        or ("sig" in lower and ("sig=" in lower or "signature" in lower))
+        or ("cc" in lower and _CC_NUMBER.search(lower) is not None)
         or "kennwort" in lower
         or "contrase" in lower
         or "senha" in lower
         or "identified" in lower
+        or "answer" in lower
+        or "seed" in lower
+        or "magic" in lower
+        or "iban" in lower
+        or (
+            ("tax" in lower or "account" in lower or "pan" in lower)
+            and _PERSONAL_NAME.search(lower) is not None
+        )
+        or "licen" in lower
+        or "national" in lower
+        or "geheim" in lower
+        or "schluess" in lower
+        or "zugang" in lower
+        or "mdp" in lower
+        or "jeton" in lower
+        or "segredo" in lower
+        or "clave" in lower
+        or "chave" in lower
+        or "cle_" in lower
+        or (not lower.isascii() and _FOREIGN_NAME.search(lower) is not None)
+        or "duplicate entry" in lower
+        or "already exists" in lower
+        or (" -" in lower and _PROGRAM.search(lower) is not None)
         or ("%" in lower and _PERCENT_ENCODED.search(lower) is not None)
         or "\\u00" in lower
     )
 
 
+_GITHUB = pattern(r"gh[oprsu]_")
+_GITLAB = pattern(r"gl[a-z]{2,5}-")
+_CC_NUMBER = pattern(r"cc[ _-]?(?:n|no|nr|num|number)(?![a-z])")
+_PERSONAL_NAME = pattern(r"tax|account|(?<![a-z])pan(?![a-z])")
+_FOREIGN_NAME = pattern(
+    r"kennwö|schlüss|secrète|clé|парол|секрет|токен|パスワ|パスコ|パスフ|トークン|シークレ|暗証|合言葉|秘密|密码|密碼|口令|令牌|密钥|密鑰"
+)
 _PERCENT_ENCODED = pattern(r"%[2-7][0-9a-f]")  # not the %s of a statement
-_DIGITS = pattern(r"[2-6]\d{3}[ .\-]?\d{4}[ .\-]?\d{4}|3\d{3}[ .\-]?\d{6}")
+_PROGRAM = pattern(r"curl|wget|lftp|smbclient|mysql|mariadb|sshpass|login|redis-cli|ldap|7z")
+# Every card number and IBAN has eight digits in a row or in groups of four: that is quickly seen.
+_EIGHT_DIGITS = pattern(r"[0-9]{4}(?:[^0-9a-z\n]{1,3}[0-9]{4}|[0-9]{4})")
+_CARD_OR_IBAN = pattern(
+    r"[2-6][0-9]{3}[^\w\n]{0,3}[0-9]{4}[^\w\n]{0,3}[0-9]{4}|3[0-9]{3}[^\w\n]{0,3}[0-9]{6}"
+    r"|[a-z][a-z][0-9]{2}[^\w\n]?[a-z0-9]{4}[^\w\n]?[a-z0-9]{4}"
+)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -10,19 +10,27 @@ from msgspec import UNSET, UnsetType
 
 from otel_audit.record import AuditRecord, Bulk, Change, Column, Target
 from otel_audit.redaction.lazy import pattern
+from otel_audit.redaction.names import SECRETS
 from otel_audit.redaction.patterns import SMALLEST_CARD
 
 if TYPE_CHECKING:
     from otel_audit.redaction.redactor import Redactor
 
+SECRET_KEY: Final = "keep_last:4"  # noqa: S105
+"""The strategy of a key that is a secret: rows can still be told apart."""
+_NO_STRATEGY: Final = ("",)
 _UUID = pattern(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_SESSIONS: Final = frozenset({"Session", "Sessions", "session", "sessions"})
 _SECRET_ID_LENGTH: Final = 16
+_LARGEST_KEY_LENGTH: Final = 19  # of 64 bits
 _SIMPLE: Final = frozenset({str, int, bool, float, type(None), UnsetType})
-_TEXTS: Final = ("message", "error", "reason")
+_TEXTS: Final = ("event_name", "message", "error", "reason", "tenant", "system", "event_type", "code")
 _CONTEXT_TEXTS: Final = (
     ("request", ("path", "route", "view", "id")),
     ("source", ("user_agent",)),
-    ("actor", ("id", "name", "on_behalf_of")),
+    ("actor", ("id", "name", "on_behalf_of", "on_behalf_of_name", "roles")),
+    ("origin", ("actor", "name", "request")),
+    ("database", ("query",)),
 )
 
 
@@ -32,28 +40,21 @@ class RecordRedactor:
     def __init__(self, redactor: Redactor) -> None:
         self._redactor = redactor
 
-    def record(self, record: AuditRecord, strategies: Mapping[str, str]) -> AuditRecord:
-        """Give a record without sensitive values; the same object if it holds none.
+    def record(
+        self, record: AuditRecord, strategies: Mapping[str, str], key: Sequence[str] | None = None
+    ) -> AuditRecord:
+        """Return a record without sensitive values; the same object if it holds none.
 
-        ``strategies`` maps the names of fields to strategies; it decides before the rules do.
+        ``strategies`` and ``key`` as in :meth:`Redactor.record`.
         """
-        if not self._redactor.has_own_values and self._is_clean(record, strategies):
+        if not self._redactor.has_own_values and self._is_clean(record, strategies, key):
             return record
-        replaced: dict[str, Any] = {}
-        for name in _TEXTS:
-            text = getattr(record, name)
-            if text and (redacted := self._redactor.text(text)) is not text:
-                replaced[name] = redacted
+        replaced = self._texts(record, _TEXTS)
         for name, members in _CONTEXT_TEXTS:
             part = getattr(record, name)
-            found = {
-                member: redacted
-                for member in members
-                if (text := getattr(part, member)) and (redacted := self._redactor.text(text)) is not text
-            }
-            if found:
+            if part is not None and (found := self._texts(part, members)):
                 replaced[name] = msgspec.structs.replace(part, **found)
-        if record.target is not None and (target := self._target(record.target)) is not record.target:
+        if record.target is not None and (target := self._target(record.target, key)) is not record.target:
             replaced["target"] = target
         if record.related:
             _keep_changed(
@@ -64,16 +65,30 @@ class RecordRedactor:
             _keep_changed(replaced, "changes", record.changes, changes)
         if record.image and (image := self._image(record.image, strategies)) is not record.image:
             replaced["image"] = image
-        if (
-            record.attributes
-            and (attributes := self._image(record.attributes, strategies)) is not record.attributes
-        ):
-            replaced["attributes"] = attributes
-        if record.bulk is not None and (bulk := self._bulk(record.bulk, strategies)) is not record.bulk:
-            replaced["bulk"] = bulk
+        if record.attributes:
+            attributes = self._with_clean_names(self._image(record.attributes, strategies))
+            if attributes is not record.attributes:
+                replaced["attributes"] = attributes
+        if record.fields:
+            _keep_changed(replaced, "fields", record.fields, [self._redactor.text(f) for f in record.fields])
+        if record.bulk is not None:
+            identifier = self._identifiers("" if record.target is None else record.target.type, key)
+            bulk = self._bulk(record.bulk, strategies, identifier)
+            if bulk is not record.bulk:
+                replaced["bulk"] = bulk
         return msgspec.structs.replace(record, **replaced) if replaced else record
 
-    def _is_clean(self, record: AuditRecord, strategies: Mapping[str, str]) -> bool:
+    def _texts(self, part: msgspec.Struct, members: Sequence[str]) -> dict[str, Any]:
+        """Return the members that change, redacted."""
+        return {
+            member: redacted
+            for member in members
+            if (text := getattr(part, member)) and (redacted := self._redactor.text(text)) is not text
+        }
+
+    def _is_clean(
+        self, record: AuditRecord, strategies: Mapping[str, str], key: Sequence[str] | None
+    ) -> bool:
         """Tell in one go that nothing in a record is sensitive; False is only a doubt.
 
         Most records are clean, and one look at all texts together costs a fraction of one at each.
@@ -82,11 +97,15 @@ class RecordRedactor:
         if (
             record.bulk is not None
             or record.related
-            or (target is not None and len(target.id) >= _SECRET_ID_LENGTH)
+            or (
+                target is not None
+                and (len(target.id) >= _SECRET_ID_LENGTH if key is None else key != _NO_STRATEGY)
+            )
         ):
             return False
         changes, image, attributes = record.changes, record.image, record.attributes
         names = [*[change.field for change in changes], *image, *attributes]
+        names += record.fields
         if not self._are_clean(names) or (strategies and not strategies.keys().isdisjoint(names)):
             return False
         values = [*image.values(), *attributes.values()]
@@ -99,11 +118,18 @@ class RecordRedactor:
             return False
         request, actor = record.request, record.actor
         values += (record.message, record.error, record.reason, record.source.user_agent)
-        values += (request.path, request.route, request.view, request.id)
-        values += (actor.id, actor.name, actor.on_behalf_of, "" if target is None else target.id)
+        values += (request.path, request.route, request.view, request.id, record.database.query)
+        values += (record.event_name, record.tenant, record.system, record.event_type, record.code)
+        values += (actor.id, actor.name)
+        if actor.on_behalf_of or actor.on_behalf_of_name or actor.roles:
+            values += (actor.on_behalf_of, actor.on_behalf_of_name, actor.roles)
+        if record.origin is not None:
+            values += msgspec.structs.astuple(record.origin)
+        if target is not None:
+            values += (target.type, target.id)
         known = self._redactor.clean_texts
         texts = {value for value in values if type(value) is str and value not in known}
-        if self._redactor.suspects("\n".join(texts)):
+        if self._redactor.suspects("\0".join(texts)):
             return False
         self._redactor.remember_clean((), texts)
         return True
@@ -113,29 +139,95 @@ class RecordRedactor:
             return True
         if any(self._redactor.names.decide(name) != "clean" for name in names):
             return False
+        # What stands in place of a name may be anything: `context(**{"password=x": 1})`.
+        if self._redactor.suspects("\n".join(names)) and any(
+            self._redactor.text(name) is not name for name in names
+        ):
+            return False
         self._redactor.remember_clean(names, ())
         return True
 
-    def _target(self, target: Target) -> Target:
-        identifier = target.id
-        # The primary key of `authtoken.Token` and `sessions.Session` is the secret itself.
-        name = target.type.rpartition(".")[2]
-        if (
-            self._redactor.builtin
-            and (name == "Session" or self._redactor.is_secret(name))
-            and len(identifier) >= _SECRET_ID_LENGTH
-            and not (identifier.isdecimal() or _UUID.fullmatch(identifier))
+    def _target(self, target: Target, key: Sequence[str] | None = None) -> Target:
+        identifier = self._identifiers(target.type, key)(target.id)
+        type_ = self._redactor.text(target.type)
+        return target if identifier is target.id and type_ is target.type else Target(type_, identifier)
+
+    def _with_clean_names(self, attributes: dict[str, Any]) -> dict[str, Any]:
+        names = [self._redactor.text(name) for name in attributes]
+        if all(new is old for new, old in zip(names, attributes, strict=True)):
+            return attributes
+        changed: dict[str, Any] = {}
+        for name, value in zip(names, attributes.values(), strict=True):
+            unique, number = name, 2
+            while unique in changed:  # two names that differed in their secret only
+                unique, number = f"{name} ({number})", number + 1
+            changed[unique] = value
+        return changed
+
+    def identifier(self, identifier: str, key: Sequence[str]) -> str:
+        """Return what may be shown of one id, by the strategies of its parts."""
+        return self._identifiers("", key)(identifier)
+
+    def _identifiers(self, type_: str, key: Sequence[str] | None) -> Callable[[str], str]:
+        """Return what redacts the ids of objects of one type."""
+        if key is None:
+            name = type_.rpartition(".")[2]
+            if self._redactor.builtin and name in _SESSIONS:
+                return self._session_key
+            return self._secret_key if self._redactor.names.decide(name) in SECRETS else self._redactor.text
+        if not any(key):
+            return self._redactor.text
+        if len(key) == 1:
+            return lambda identifier: self._part(identifier, key[0])
+        return lambda identifier: self._composite(identifier, key)
+
+    def _session_key(self, identifier: str) -> str:
+        # Sessions of a therapist or a chat have UUIDs; Django's have 32 letters and digits.
+        if _UUID.fullmatch(identifier):
+            return self._redactor.text(identifier)
+        return self._secret_key(identifier)
+
+    def _secret_key(self, identifier: str) -> str:
+        """Redact what is as long as a secret, unless it is the number of a row."""
+        if len(identifier) < _SECRET_ID_LENGTH or (
+            identifier.isdecimal() and len(identifier) <= _LARGEST_KEY_LENGTH
         ):
-            return Target(target.type, str(self._redactor.strategies.apply("keep_last:4", identifier)))
-        redacted = self._redactor.text(identifier)
-        return target if redacted is identifier else Target(target.type, redacted)
+            return self._redactor.text(identifier)
+        return self._part(identifier, SECRET_KEY)
+
+    def _part(self, identifier: str, strategy: str) -> str:
+        if not identifier or strategy == "keep":
+            return identifier
+        if not strategy:
+            return self._redactor.text(identifier)
+        # An id can be hidden, not left out: each row of a bulk record has one.
+        return str(self._redactor.strategies.apply("mask" if strategy == "drop" else strategy, identifier))
+
+    def _composite(self, identifier: str, key: Sequence[str]) -> str:
+        """Redact the parts of a composite key, which is written as a JSON list."""
+        if not identifier:
+            return identifier
+        try:
+            parts = msgspec.json.decode(identifier)
+        except ValueError:
+            parts = None
+        if not isinstance(parts, list) or len(parts) != len(key):
+            return self._part(identifier, "mask")
+        redacted = [
+            self._part(part if isinstance(part, str) else str(part), strategy)
+            if strategy or isinstance(part, str)
+            else part
+            for part, strategy in zip(parts, key, strict=True)
+        ]
+        return identifier if redacted == parts else msgspec.json.encode(redacted).decode()
 
     def _change(self, change: Change, strategy: str | None) -> Change:
+        field = self._redactor.text(change.field)
         old = self._redactor.field(change.field, change.old, strategy)
         new = self._redactor.field(change.field, change.new, strategy)
-        if old is change.old and new is change.new:
+        if old is change.old and new is change.new and field is change.field:
             return change
-        return Change(change.field, old, new)  # without a type: it told what the original text was
+        return Change(field, old, new)  # without a type: it told what the original text was
 
     def _image(self, image: dict[str, Any], strategies: Mapping[str, str]) -> dict[str, Any]:
         changed: dict[str, Any] | None = None
@@ -150,19 +242,28 @@ class RecordRedactor:
                     changed[name] = redacted
         return image if changed is None else changed
 
-    def _bulk(self, bulk: Bulk, strategies: Mapping[str, str]) -> Bulk:
+    def _bulk(self, bulk: Bulk, strategies: Mapping[str, str], identifier: Callable[[str], str]) -> Bulk:
         columns = [self._column(column, strategies.get(column.field)) for column in bulk.columns]
-        keys = self._redactor.field("key", bulk.keys)  # type: ignore[arg-type]
+        keys = self._keys(bulk.keys, identifier)
         if keys is bulk.keys and all(new is old for new, old in zip(columns, bulk.columns, strict=True)):
             return bulk
         return msgspec.structs.replace(bulk, columns=columns, keys=keys)
 
+    def _keys(self, keys: list[str], identifier: Callable[[str], str]) -> list[str]:
+        if identifier == self._redactor.text and not (
+            self._redactor.has_own_values or self._redactor.suspects("\n".join(keys))
+        ):
+            return keys
+        redacted = [identifier(key) for key in keys]
+        return keys if all(new is old for new, old in zip(redacted, keys, strict=True)) else redacted
+
     def _column(self, column: Column, strategy: str | None) -> Column:
+        field = self._redactor.text(column.field)
         old = self._cells(column.field, column.old, strategy)
         new = self._cells(column.field, column.new, strategy)
-        if old is column.old and new is column.new:
+        if old is column.old and new is column.new and field is column.field:
             return column
-        return Column(column.field, old, new)
+        return Column(field, old, new)
 
     def _cells(self, name: str, cells: list[Any] | UnsetType, strategy: str | None) -> list[Any] | UnsetType:
         if not isinstance(cells, list):

@@ -7,17 +7,18 @@ and so are texts found clean. Texts with a secret are never kept.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from msgspec import UNSET
 
 from otel_audit.config.model import RedactionConfig
+from otel_audit.errors import ConfigurationError
 from otel_audit.record import AuditRecord
-from otel_audit.redaction import patterns, sql
+from otel_audit.redaction import budget, patterns, sql
 from otel_audit.redaction.lazy import pattern
-from otel_audit.redaction.names import NameRules, compile_patterns, words
+from otel_audit.redaction.names import SENSITIVE, NameRules, Sensitivity, compile_patterns, removes, words
 from otel_audit.redaction.pairs import PairScanner
 from otel_audit.redaction.records import RecordRedactor
 from otel_audit.redaction.strategies import Strategies
@@ -33,18 +34,19 @@ _CACHED_TEXTS: Final = 4096
 _CACHED_LENGTH: Final = 512
 _CACHED_STATEMENTS: Final = 512
 _CACHED_STATEMENT_LENGTH: Final = 8192
-_JSON_LENGTH: Final = 1024 * 1024
 _LARGEST_CARD: Final = 10**19
 
 _NUMBERED = pattern(
     r"(?:^|_)(?:ids?|pk|uuid|timestamp|time|at|ns|us|ms|nanos|millis|micros|count|size|bytes)$"
 )
 _SQL_START = pattern(
-    r"\s*(?:--|/\*|\(|(?:with|select|insert|update|delete|merge|replace|alter|create|set|call|do|explain|declare"
+    r"\A\s*(?:--|/\*|\(|(?:with|select|insert|update|delete|merge|replace|alter|create|set|call|do|explain|declare"
     r"|fetch|copy|begin|grant|truncate|savepoint)\b)",
     re.IGNORECASE,
 )
-_PARAMETERS = pattern(r"(\[parameters: )([\s\S]*?)(\](?:\s*\n|\s*\Z|\s*\(Background))")
+# Up to the end if it does not end: else each of many beginnings would be followed to the end of the text.
+_PARAMETERS = pattern(r"(\[parameters: )([\s\S]*?)(\](?=[ \t]*+(?:[\r\n]|\Z|\(Background))|\Z)")
+_ODD_JSON = pattern(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]|\b(?:NaN|Infinity)\b")
 _REDIS_AUTH = pattern(r"\A\s*(AUTH|HELLO)\b\s+\S[\s\S]*\Z", re.IGNORECASE)
 
 
@@ -58,10 +60,13 @@ class Redactor:
             ConfigurationError: a pattern is not a regular expression, or the hmac key is too short.
         """
         self.mask = config.replacement
-        self.names = NameRules(enabled=config.enabled, names=config.names, allow=config.allow)
+        self.names = NameRules.of(config)
         self.strategies = Strategies(mask=config.replacement, hmac_key=config.hmac_key)
         self.builtin = config.enabled
-        self._own = compile_patterns("redaction.values", config.values, re.RegexFlag(0))
+        self._ibans = config.personal_numbers
+        self._own = compile_patterns("redaction.values", config.values)
+        for setting, own in (("values", config.values), ("names", config.names), ("allow", config.allow)):
+            _refuse_exponential(f"redaction.{setting}", own)
         self._pairs = PairScanner(self.names, config.replacement)
         # Read by the span redactor without a call: it looks at every attribute of every span.
         self.clean_names: set[str] = set()
@@ -84,7 +89,7 @@ class Redactor:
             return self.strategies.apply(strategy, value)
         decision = self.names.decide(name)
         if decision == "clean":
-            return self._value(name, value, 0)
+            return self._value(name, value, 0, 0)
         if decision == "allowed":
             return value
         return self._masked(decision, value)
@@ -92,11 +97,9 @@ class Redactor:
     def attribute(self, name: str, value: Any) -> Any:
         """Give what a span attribute may carry: the type stays, a sequence stays a sequence."""
         if type(value) is bytes:
-            text = value.decode("latin-1")
-            redacted = self.field(name, text)
-            return (
-                value if redacted is text or redacted == text else str(redacted).encode("latin-1", "replace")
-            )
+            if self.names.decide(name) == "clean":
+                return self.data(value)
+            return str(self.field(name, value.decode("latin-1"))).encode("latin-1", "replace")
         redacted = self.field(name, value)
         if (
             redacted is not value
@@ -107,14 +110,35 @@ class Redactor:
         return redacted
 
     def text(self, text: str) -> str:
-        """Give ``text`` without the secrets in it; the same object if there are none."""
+        """Return ``text`` without the secrets in it; the same object if there are none.
+
+        What lies beyond the bounds of :mod:`otel_audit.redaction.budget` is left out, and the text says so.
+        """
+        return text if text in self.clean_texts else self._text(text, 0)
+
+    def _text(self, text: str, layer: int) -> str:
+        """Return a text without secrets; it stood inside ``layer`` others."""
         if text in self.clean_texts:
             return text
-        scrubbed = self._scrub(text) if self._own or self.suspects(text) else text
+        scrubbed = self._bounded(text, self._scrub, layer) if self._own or self.suspects(text) else text
         if scrubbed == text:
             self._remember(text)
             return text
         return scrubbed
+
+    def data(self, data: bytes) -> bytes:
+        """Return binary data without the secrets that stand in it as text; the same object if there are none.
+
+        Of more than a record can keep only the beginning is returned.
+        """
+        if len(data) > budget.CHARACTERS:
+            data = data[: budget.CHARACTERS]
+        try:
+            text, encoding = data.decode(), "utf-8"
+        except UnicodeDecodeError:
+            text, encoding = data.decode("latin-1"), "latin-1"
+        scrubbed = self.text(text)
+        return data if scrubbed == text else scrubbed.encode(encoding, "replace")
 
     def statement(self, text: str) -> str:
         """Give a database statement without the literals of sensitive columns and other secrets."""
@@ -123,7 +147,7 @@ class Redactor:
         if not self._own and not self.suspects(text):
             self._remember(text)
             return text
-        scrubbed = self._scrub_statement(text)
+        scrubbed = self._bounded(text, self._scrub_statement, 0)
         if scrubbed != text:
             return scrubbed
         if len(text) <= _CACHED_STATEMENT_LENGTH:
@@ -132,13 +156,18 @@ class Redactor:
             self._clean_sql.add(text)
         return text
 
+    def _bounded(self, text: str, scrub: Callable[[str, int], str], layer: int) -> str:
+        if len(text) <= budget.CHARACTERS:
+            return scrub(text, layer)
+        return budget.searched(scrub(text[: budget.CHARACTERS], layer), len(text), self.mask)
+
     def names_secret(self, statement: str) -> bool:
         """Say whether a database statement names a sensitive column."""
         return self.suspects(statement) and sql.names_sensitive(statement, self.is_secret)
 
     def mapping(self, mapping: Mapping[str, Any]) -> dict[str, Any]:
         """Give a copy with every value redacted under its key, the same ``dict`` if nothing matches."""
-        redacted = self._mapping(mapping, 0)
+        redacted = self._mapping(mapping, 0, 0)
         return redacted if isinstance(redacted, dict) else dict(redacted)
 
     def suspects(self, text: str) -> bool:
@@ -168,20 +197,15 @@ class Redactor:
 
     def is_secret(self, name: str) -> bool:
         """Say whether what stands under ``name`` is removed, whatever it is."""
-        return self.names.decide(name) in ("secret", "secret_text")
+        return self.names.decide(name) in SENSITIVE
 
-    def _masked(self, decision: str, value: Any) -> Any:
-        # That there is no password, or that a flag is set, is worth knowing and nobody's secret.
-        if value is None or value == "" or type(value) is bool:
-            return value
-        if decision == "secret_text" and isinstance(value, (int, float)):
-            return value
-        return self.mask
+    def _masked(self, decision: Sensitivity, value: Any) -> Any:
+        return self.mask if removes(decision, value) else value
 
-    def _value(self, name: str, value: Any, depth: int) -> Any:
+    def _value(self, name: str, value: Any, depth: int, layer: int) -> Any:
         kind = type(value)
         if kind is str:
-            return self.text(value)
+            return self._text(value, layer)
         if kind is int:
             return self._integer(name, value)
         if kind is bool or kind is float or value is None:
@@ -189,11 +213,11 @@ class Redactor:
         if depth >= _MAX_DEPTH:
             return self.mask  # too deep to look into is too deep to trust
         if isinstance(value, str):
-            return self.text(value)
+            return self._text(value, layer)
         if isinstance(value, Mapping):
-            return self._mapping(value, depth)
+            return self._mapping(value, depth, layer)
         if isinstance(value, (list, tuple)):
-            return self._items(name, value, depth)
+            return self._items(name, value, depth, layer)
         return value
 
     def _integer(self, name: str, value: int) -> Any:
@@ -205,12 +229,15 @@ class Redactor:
             return value if _NUMBERED.search(words(name)) else self.mask
         return value
 
-    def _mapping(self, mapping: Mapping[str, Any], depth: int) -> Any:
+    def _mapping(self, mapping: Mapping[str, Any], depth: int, layer: int) -> Any:
         changed: dict[str, Any] | None = None
+        renamed: dict[str, str] = {}
         for key, value in mapping.items():
             decision = self.names.decide(key)
+            if (shown := self._text(key, layer)) != key:
+                renamed[key] = shown
             if decision == "clean":
-                redacted = self._value(key, value, depth + 1)
+                redacted = self._value(key, value, depth + 1, layer)
             elif decision == "allowed":
                 continue
             else:
@@ -219,16 +246,18 @@ class Redactor:
                 if changed is None:
                     changed = dict(mapping)
                 changed[key] = redacted
+        if renamed:
+            return _renamed(mapping if changed is None else changed, renamed)
         return mapping if changed is None else changed
 
-    def _items(self, name: str, items: Sequence[Any], depth: int) -> Any:
+    def _items(self, name: str, items: Sequence[Any], depth: int, layer: int) -> Any:
         changed: list[Any] | None = None
         before: Any = None
         for index, item in enumerate(items):
             if type(before) is str and type(item) is str and self._is_option(before):
                 redacted = item if item.startswith("-") else self.mask
             else:
-                redacted = self._value(name, item, depth + 1)
+                redacted = self._value(name, item, depth + 1, layer)
             before = item
             if redacted is not item:
                 if changed is None:
@@ -244,12 +273,24 @@ class Redactor:
 
     # --- records and spans -------------------------------------------------------------------------
 
-    def record(self, record: AuditRecord, strategies: Mapping[str, str] | None = None) -> AuditRecord:
-        """Give a record without sensitive values; the same object if it holds none.
+    def record(
+        self,
+        record: AuditRecord,
+        strategies: Mapping[str, str] | None = None,
+        key: Sequence[str] | None = None,
+    ) -> AuditRecord:
+        """Return a record without sensitive values; the same object if it holds none.
 
-        ``strategies`` maps the names of fields to strategies; it decides before the rules do.
+        Args:
+            strategies: strategy by name of a field; decides before the rules do.
+            key: strategy by part of the target's key, empty where only the text of it counts. Without it the
+                type of the target says whether its key is a secret.
         """
-        return self._records.record(record, strategies or {})
+        return self._records.record(record, strategies or {}, key)
+
+    def key(self, identifier: str, strategies: Sequence[str]) -> str:
+        """Return what may be shown of the key of an object, by its strategies as in :meth:`record`."""
+        return self._records.identifier(identifier, strategies)
 
     def span(self, span: ReadableSpan) -> ReadableSpan:
         """Give a finished span, or a redacted copy of it."""
@@ -261,14 +302,14 @@ class Redactor:
 
     # --- text --------------------------------------------------------------------------------------
 
-    def _scrub(self, text: str) -> str:
+    def _scrub(self, text: str, layer: int) -> str:
         text = self._own_values(text)
         if not self.builtin and not self.names.has_own:
             return text
         if self.builtin:
-            text = patterns.scrub(text, self.mask)
-        if text[:1] in "{[" and len(text) <= _JSON_LENGTH:
-            text = self._scrub_json(text)
+            text = patterns.scrub(text, self.mask, ibans=self._ibans)
+        if text[:1] in "{[" and layer < budget.LAYERS:
+            text = self._scrub_json(text, layer)
         found = sql.LOOKS_LIKE_SQL.search(text)
         if found is not None:
             text = sql.scrub(text, self.is_secret, self.mask, found.start())
@@ -277,33 +318,48 @@ class Redactor:
                 text = _PARAMETERS.sub(lambda match: match[1] + self.mask + match[3], text)
         return self._pairs.scrub(text)
 
-    def _scrub_json(self, text: str) -> str:
+    def _scrub_json(self, text: str, layer: int) -> str:
         try:
             value = msgspec.json.decode(text)
-        except (msgspec.DecodeError, RecursionError):
-            return text
-        redacted = self._value("", value, 0)
+        except (ValueError, RecursionError):
+            return self._scrub_odd_json(text, layer)
+        redacted = self._value("", value, 0, layer + 1)
         return text if redacted is value else msgspec.json.encode(redacted).decode()
 
-    def _scrub_statement(self, text: str) -> str:
+    def _scrub_odd_json(self, text: str, layer: int) -> str:
+        """Do the same for what only Python's own reader takes: half a surrogate pair, NaN."""
+        if not _ODD_JSON.search(text):
+            return text
+        import json
+
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError):
+            return text
+        redacted = self._value("", value, 0, layer + 1)
+        return text if redacted is value else json.dumps(redacted, separators=(",", ":"))
+
+    def _scrub_statement(self, text: str, layer: int) -> str:
         if not _SQL_START.match(text):
             redis = _REDIS_AUTH.match(text)
-            return f"{redis[1]} {self.mask}" if redis and self.builtin else self._scrub(text)
+            return f"{redis[1]} {self.mask}" if redis and self.builtin else self._scrub(text, layer)
         text = self._own_values(text)
         if self.builtin:
-            text = patterns.scrub(text, self.mask)
+            text = patterns.scrub(text, self.mask, ibans=self._ibans)
         if self.builtin or self.names.has_own:
             text = sql.scrub(text, self.is_secret, self.mask)
-            text = self._scrub_literals(text)
+            text = self._scrub_literals(text, layer)
         return text
 
-    def _scrub_literals(self, text: str) -> str:
+    def _scrub_literals(self, text: str, layer: int) -> str:
         """Look inside the literals of a statement: a JSON document, a message, an address."""
+        if layer >= budget.LAYERS:
+            return self._pairs.scrub(text)
         parts: list[str] = []
         copied = 0
         for start, end in sql.literals(text):
             inner = text[start:end]
-            if (scrubbed := self.text(inner)) is not inner and scrubbed != inner:
+            if (scrubbed := self._text(inner, layer + 1)) is not inner and scrubbed != inner:
                 parts += (text[copied:start], scrubbed)
                 copied = end
         return "".join((*parts, text[copied:])) if parts else text
@@ -325,3 +381,33 @@ class Redactor:
             parts += (whole[copied : start - offset], self.mask)
             copied = end - offset
         return "".join((*parts, whole[copied:]))
+
+
+def _renamed(mapping: Mapping[str, Any], renamed: Mapping[str, str]) -> dict[str, Any]:
+    """Return a mapping with other keys; two that became the same are numbered, so that none is lost."""
+    result: dict[str, Any] = {}
+    for key, value in mapping.items():
+        shown = renamed.get(key, key)
+        number = 1
+        while shown in result:
+            number += 1
+            shown = f"{renamed.get(key, key)} ({number})"
+        result[shown] = value
+    return result
+
+
+def _refuse_exponential(setting: str, patterns: Sequence[str]) -> None:
+    """Refuse patterns by which a short text of a client could stop a worker.
+
+    Raises:
+        ConfigurationError: one repeats a repeat of the same characters; the message names it.
+    """
+    for index, source in enumerate(patterns):
+        from otel_audit.redaction.repeats import problems
+
+        for kind, reason in problems(source):
+            if kind == "exponential":
+                raise ConfigurationError(
+                    f"{setting}[{index}] can take exponential time: {source!r}: {reason}. Make the inner "
+                    "repeat possessive (`++` for `+`, `*+` for `*`) or write it as one repeat"
+                )

@@ -16,17 +16,23 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.sdk.util import BoundedList
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, Status
 
 from otel_audit.interruptions import faults
+from otel_audit.redaction import routes
 from otel_audit.redaction.redactor import Redactor
-from otel_audit.semconv import RECORD_ID
+from otel_audit.semconv import RECORD_ID, EventRecordId
 
 _logger = logging.getLogger(__name__)
 
 _STATEMENTS: Final = frozenset({"db.query.text", "db.statement", "db.query.summary"})
-_PARAMETERS: Final = "db.statement.parameters"
+# `db.query.parameter.0`, `db.query.parameter.name`: of the statement beside them.
+_PARAMETERS: Final = ("db.statement.parameters", "db.query.parameter")
+_ROUTES: Final = ("http.route", "url.template")
+_PATHS: Final = frozenset({"url.path", "url.full", "http.target", "http.url", "http.path", "url.original"})
 _KNOWN_RESOURCES: Final = 64
+_KNOWN_ROUTES: Final = 1024
 _CARD_SIZED: Final = 10**12
 
 
@@ -36,13 +42,18 @@ class SpanRedactor:
     def __init__(self, redactor: Redactor) -> None:
         self._redactor = redactor
         self._resources: dict[int, tuple[Resource, Resource]] = {}
+        self._scopes: dict[int, tuple[InstrumentationScope, InstrumentationScope]] = {}
+        self._plain_routes: set[str | None] = {None}  # and no route at all
 
     def span(self, span: ReadableSpan) -> ReadableSpan:
         """Give the span, or a copy of it if anything in it is sensitive.
 
         Everything else is kept: ids, times, scope, kind, limits and the counts of what was dropped.
         """
-        attributes = self._attributes(span.attributes)
+        # A plain dict: to ask the SDK's own mapping for a name that it has not costs a microsecond.
+        given: Any = span.attributes
+        values: dict[str, Any] = given.copy() if given else {}
+        attributes = self._redacted(values) if values else None
         # `events` and `links` copy what they give; nearly every span has neither.
         events = self._events(span.events) if span._events else None
         links = self._links(span.links) if span._links else None
@@ -50,6 +61,16 @@ class SpanRedactor:
         description = span.status.description
         status_text = self._redactor.text(description) if description else description
         resource = self._resource(span.resource)
+        scope = span.instrumentation_scope
+        if scope is not None:
+            scope = known[1] if (known := self._scopes.get(id(scope))) else self._scope(scope)
+        plain = values.get("http.route") in self._plain_routes and "url.template" not in values
+        if not plain and (hidden := self._in_path(values)):
+            attributes = self._without(values if attributes is None else attributes, hidden)
+            name = routes.without(name, hidden, self._redactor.mask)
+            if status_text:
+                status_text = routes.without(status_text, hidden, self._redactor.mask)
+            events = [self._event_without(event, hidden) for event in events or span.events]
         if (
             attributes is None
             and events is None
@@ -57,6 +78,7 @@ class SpanRedactor:
             and name is span.name
             and status_text is description
             and resource is span.resource
+            and scope is span.instrumentation_scope
         ):
             return span
         return ReadableSpan(
@@ -74,14 +96,17 @@ class SpanRedactor:
             else Status(span.status.status_code, status_text),
             start_time=span.start_time,
             end_time=span.end_time,
-            instrumentation_scope=span.instrumentation_scope,
+            instrumentation_scope=scope,
         )
 
     def _attributes(self, attributes: Mapping[str, Any] | None) -> dict[str, Any] | None:
         """Give a redacted copy, None if there is nothing to redact."""
         if not attributes:
             return None
-        values: dict[str, Any] = attributes.copy()  # type: ignore[attr-defined] # a mapping proxy
+        return self._redacted(attributes.copy())  # type: ignore[attr-defined] # a mapping proxy
+
+    def _redacted(self, values: dict[str, Any]) -> dict[str, Any] | None:
+        """Return the values changed in place, None if there is nothing to redact."""
         names, texts = self._redactor.clean_names, self._redactor.clean_texts
         doubted = [
             name
@@ -97,6 +122,36 @@ class SpanRedactor:
         ]
         return self._doubted(values, doubted) if doubted else None
 
+    def _in_path(self, attributes: dict[str, Any]) -> set[str]:
+        """Return what the path of a span has at the sensitive parameters of its route.
+
+        ``reset/<token>/`` of Django, ``/invite/{token}`` of Starlette; nearly always nothing.
+        """
+        found: set[str] = set()
+        for name in _ROUTES:
+            if name not in attributes or (route := attributes[name]) in self._plain_routes:
+                continue
+            if type(route) is not str:
+                continue
+            if routes.secret_groups(route, self._redactor.is_secret):
+                for path_name in _PATHS:
+                    if type(path := attributes.get(path_name)) is str:
+                        found |= routes.secrets(route, self._redactor.text(path), self._redactor.is_secret)
+            else:
+                if len(self._plain_routes) >= _KNOWN_ROUTES:
+                    self._plain_routes = {None}
+                self._plain_routes.add(route)
+        found.discard(self._redactor.mask)
+        return found
+
+    def _without(self, given: dict[str, Any], hidden: set[str]) -> dict[str, Any]:
+        """Return attributes without these texts; a route keeps its own words."""
+        mask = self._redactor.mask
+        return {
+            name: routes.without(value, hidden, mask) if type(value) is str and name not in _ROUTES else value
+            for name, value in given.items()
+        }
+
     def _doubted(self, values: dict[str, Any], names: list[str]) -> dict[str, Any] | None:
         redactor = self._redactor
         if not redactor.has_own_values and all(
@@ -107,16 +162,28 @@ class SpanRedactor:
         ):
             # Most often the doubt is about texts not seen before: look at them in one go.
             unknown = [values[name] for name in names]
-            if not redactor.suspects("\n".join(unknown)):
+            keys = [name for name in names if name not in redactor.clean_names]
+            if not redactor.suspects("\0".join((*unknown, *keys))):
                 redactor.remember_clean(names, unknown)
                 return None
         changed = False
+        if not _STATEMENTS.isdisjoint(names) and "parameter" in "\0".join(values):
+            parameters = [name for name in values if name.startswith(_PARAMETERS)]
+            if parameters and self._belong_to_secret(values):
+                changed = True
+                values.update(dict.fromkeys(parameters, redactor.mask))
         for name in names:
             value = values[name]
+            if (
+                name not in redactor.clean_names
+                and redactor.suspects(name)
+                and (shown := redactor.text(name)) != name
+            ):
+                values[shown] = redactor.attribute(name, values.pop(name))
+                changed = True
+                continue
             if name in _STATEMENTS and isinstance(value, str) and redactor.names.decide(name) == "clean":
                 redacted: Any = redactor.statement(value)
-            elif name == _PARAMETERS and self._belong_to_secret(values):
-                redacted = redactor.mask
             else:
                 redacted = redactor.attribute(name, value)
             if redacted is not value:
@@ -137,7 +204,7 @@ class SpanRedactor:
         changed: list[Event] | None = None
         for index, event in enumerate(events):
             attributes = event.attributes
-            if attributes is not None and RECORD_ID in attributes:
+            if attributes is not None and type(attributes.get(RECORD_ID)) is EventRecordId:
                 continue  # an audit record's own event was redacted when the record was made
             values = self._attributes(_proxy(attributes))
             name = self._redactor.text(event.name)
@@ -149,6 +216,12 @@ class SpanRedactor:
             changed[index] = Event(name=name, attributes=kept, timestamp=event.timestamp)
         return changed
 
+    def _event_without(self, event: Event, hidden: set[str]) -> Event:
+        if event.attributes is None or type(event.attributes.get(RECORD_ID)) is EventRecordId:
+            return event
+        values = self._without(dict(event.attributes), hidden)
+        return Event(event.name, _bounded(event.attributes, values), event.timestamp)
+
     def _links(self, links: Sequence[Link]) -> list[Link] | None:
         changed: list[Link] | None = None
         for index, link in enumerate(links):
@@ -158,6 +231,18 @@ class SpanRedactor:
                     changed = list(links)
                 changed[index] = Link(link.context, _bounded(link.attributes, values))
         return changed
+
+    def _scope(self, scope: InstrumentationScope) -> InstrumentationScope:
+        values = self._attributes(_proxy(scope.attributes))
+        redacted = (
+            scope
+            if values is None
+            else InstrumentationScope(scope.name, scope.version, scope.schema_url, values)
+        )
+        if len(self._scopes) >= _KNOWN_RESOURCES:
+            self._scopes.clear()
+        self._scopes[id(scope)] = (scope, redacted)
+        return redacted
 
     def _resource(self, resource: Resource) -> Resource:
         known = self._resources.get(id(resource))

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import UNSET
 
 from otel_audit.errors import ConfigurationError
-from otel_audit.values import Portable
+from otel_audit.values import Portable, portable
 
 MINIMUM_KEY: Final = 16
 _DEFAULT_LAST: Final = 4
@@ -22,14 +22,24 @@ _canonical = msgspec.json.Encoder(order="sorted").encode
 
 def keep_last(value: Portable, count: int, mask: str) -> str:
     """Give ``mask`` and the last ``count`` characters; only ``mask`` where that would show over half."""
-    text = value if isinstance(value, str) else _canonical(value).decode()
+    text = value if isinstance(value, str) else _encoded(value).decode("utf-8", "replace")
     return mask + text[-count:] if count and len(text) >= 2 * count else mask
 
 
 def keyed_hash(value: Portable, key: bytes) -> str:
     """Give ``hmac:`` and 32 hexadecimal digits: equal values stay comparable, and cannot be guessed."""
-    text = value.encode() if isinstance(value, str) else _canonical(value)
-    return "hmac:" + hmac.new(key, text, hashlib.sha256).hexdigest()[:_DIGEST_HEX]
+    digest = hmac.new(key, _encoded(value), hashlib.sha256).hexdigest()
+    return "hmac:" + digest[:_DIGEST_HEX]
+
+
+def _encoded(value: Portable) -> bytes:
+    # Half a surrogate pair is no character: it cannot be encoded, and must not cost the record its values.
+    if isinstance(value, str):
+        return value.encode("utf-8", "surrogatepass")
+    try:
+        return _canonical(value)
+    except UnicodeEncodeError:
+        return _canonical(portable(value))
 
 
 class Strategies:

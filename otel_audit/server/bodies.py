@@ -7,7 +7,7 @@ import email.policy
 import gzip
 import zlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import lz4.frame
 import zstandard
@@ -19,6 +19,10 @@ class Malformed(ValueError):
 
 class TooLarge(ValueError):
     """The body is larger than the limit, as it came or decompressed."""
+
+
+_STEP: Final = 1024
+_MOST_STEP: Final = 1024 * 1024
 
 
 def decompress(body: bytes, encoding: str, limit: int) -> bytes:
@@ -39,24 +43,40 @@ def decompress(body: bytes, encoding: str, limit: int) -> bytes:
             raise Malformed(
                 f"Content-Encoding {encoding!r} is unknown; send gzip, deflate, zstd, lz4 or none"
             )
-        parts, size = [], 0
-        while body:
-            unpack = zlib.decompressobj(47)  # gzip or zlib, told by the header
-            parts.append(unpack.decompress(body, limit - size + 1))
-            size += len(parts[-1])
-            if size > limit:
-                raise TooLarge(f"the body is larger than {limit} bytes when decompressed")
-            if not unpack.eof:
-                raise Malformed("the compressed body ends early")
-            body = unpack.unused_data
-        return b"".join(parts)
+        return _inflate(body, limit)
     except zlib.error as error:
         raise Malformed(f"the body is no {encoding}: {error}") from error
 
 
+def _inflate(body: bytes, limit: int) -> bytes:
+    """Undo gzip or zlib, of several members if need be.
+
+    What follows a member is handed back as a copy: so a member is fed in steps that grow with it, and a body
+    of many small members costs no more than one large one.
+    """
+    parts: list[bytes] = []
+    size = at = 0
+    view = memoryview(body)
+    while at < len(body):
+        unpack, step = zlib.decompressobj(47), _STEP  # gzip or zlib, told by the header
+        while not unpack.eof:
+            if at >= len(body):
+                raise Malformed("the compressed body ends early")
+            piece = view[at : at + step]
+            parts.append(unpack.decompress(piece, limit - size + 1))
+            size += len(parts[-1])
+            if size > limit:
+                raise TooLarge(f"the body is larger than {limit} bytes when decompressed")
+            at += len(piece) - len(unpack.unused_data)
+            step = min(2 * step, _MOST_STEP)
+    return b"".join(parts)
+
+
 def _unzstd(body: bytes, limit: int) -> bytes:
     try:
-        with zstandard.ZstdDecompressor(max_window_size=2**27).stream_reader(body) as reader:
+        with zstandard.ZstdDecompressor(max_window_size=2**27).stream_reader(
+            body, read_across_frames=True
+        ) as reader:
             data = reader.read(limit + 1)
     except zstandard.ZstdError as error:
         raise Malformed(f"the body is no zstd: {error}") from error

@@ -14,7 +14,7 @@ import time
 import uuid
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from starlette.applications import Starlette
@@ -30,7 +30,9 @@ from otel_audit.server.bodies import Malformed, TooLarge
 from otel_audit.server.commit import Backlog, Busy
 from otel_audit.server.engine import Connection, Engine, EngineError, quoted
 from otel_audit.server.gate import Denied, ReadGate
+from otel_audit.server.http_status import http_status
 from otel_audit.server.origin import from_a_page
+from otel_audit.server.questions import Asker, Question, Questions
 from otel_audit.server.receiver import read_body
 from otel_audit.store import schema
 
@@ -74,24 +76,11 @@ _NATIVE_REVISION: Final = 54454
 """From this version on clickhouse-go reads the first answer with block info and serialization flags."""
 
 _AUTHENTICATION_FAILED: Final = 516
-_STATUS: Final = {
-    gate.SYNTAX_ERROR: 400,
-    gate.ACCESS_DENIED: 403,
-    164: 403,  # read-only
-    _AUTHENTICATION_FAILED: 403,
-    gate.UNKNOWN_FORMAT: 400,
-    60: 404,  # unknown table
-    81: 404,  # unknown database
-    46: 404,  # unknown function
-    47: 404,  # unknown identifier
-    36: 400,  # bad arguments
-    115: 404,  # unknown setting
-    456: 400,  # parameter not set
-    457: 400,  # bad parameter
-    117: 400,  # incorrect data
-    241: 503,  # memory limit
-}
 _MAX_SECONDS: Final = 300
+_STOP_AGAIN: Final = 0.2
+"""Seconds until a statement is stopped once more: it may not have begun when it was the first time."""
+_NAME: Final = "otel-audit"
+"""By which the command line knows that this server records questions."""
 _SESSIONS: Final = 1000
 _SESSION_SECONDS: Final = 3600.0
 _COMPRESS_FROM: Final = 1024
@@ -135,6 +124,15 @@ class _Call(msgspec.Struct):
     body: bytes
     session: _Session
     may: _May
+    mark: str
+    """By which the engine knows its statement, among those it runs."""
+    asker: Asker
+    reads: bool = False
+    """Whether it may be stopped at any time."""
+    question: str = ""
+    """What is asked, if it is a question at all: an INSERT is none."""
+    gone: bool = False
+    """Whether its client went away."""
 
     @property
     def format(self) -> str:
@@ -145,6 +143,12 @@ class _Result(msgspec.Struct):
     body: bytes
     format: str
     summary: dict[str, str]
+    rows: int = 0
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 class QueryPort:
@@ -159,7 +163,9 @@ class QueryPort:
         backlog: Backlog,
         limit: int,
         memory_bytes: int,
+        questions: Questions | None = None,
     ) -> None:
+        self._questions = questions
         self._engine = engine
         self._database = database
         self._access = access
@@ -178,7 +184,7 @@ class QueryPort:
         """Build the application."""
 
         async def ok(_: Request) -> Response:
-            return PlainTextResponse("Ok.\n")
+            return PlainTextResponse("Ok.\n", headers={"X-ClickHouse-Server-Display-Name": _NAME})
 
         async def query(request: Request) -> Response:
             if request.method in ("GET", "HEAD") and "query" not in request.query_params:
@@ -201,19 +207,24 @@ class QueryPort:
         query_id = request.query_params.get("query_id") or str(uuid.uuid4())
         headers = {
             "X-ClickHouse-Query-Id": query_id if query_id.isprintable() and query_id.isascii() else "",
-            "X-ClickHouse-Server-Display-Name": "otel-audit",
+            "X-ClickHouse-Server-Display-Name": _NAME,
             "X-ClickHouse-Timezone": self._timezone,
         }
         try:
             may = self._may(request)
-            body = await read_body(request, self._limit)
-            with self._backlog.hold(len(body)):
-                call = await asyncio.to_thread(self._call, request, body, may)
-                loop = asyncio.get_running_loop()
-                result = await loop.run_in_executor(self._threads, self._run, call)
+            asker = self._asker(request)
+            with self._backlog.hold() as held:
+                body = await read_body(request, self._limit, held)
+                call = await asyncio.to_thread(self._call, request, body, may, asker)
+                held.grow(max(len(call.body) - len(body), 0))
+                del body
+                result = await self._result(request, call)
                 wanted = request.headers.get("accept-encoding", "")
                 payload, encoding = await asyncio.to_thread(_encode, result.body, call.options, wanted)
         except (StoreError, Malformed, TooLarge, TimeoutError, ClientDisconnect) as error:
+            return self._failure(error, headers)
+        except Exception as error:
+            _logger.exception("a statement failed in a way that nobody thought of")
             return self._failure(error, headers)
         if encoding:
             headers["Content-Encoding"] = encoding
@@ -244,9 +255,40 @@ class QueryPort:
         greet = bool(rights) or (not secrets and "authorization" in request.headers)
         return _May(read, why, greet, bool(rights))
 
+    def _asker(self, request: Request) -> Asker:
+        name = self._access.named(presented(request.headers.items()))
+        address = request.client.host if request.client else ""
+        return Asker(name, address, request.headers.get("user-agent", ""))
+
+    async def _result(self, request: Request, call: _Call) -> _Result:
+        """Run a call, and stop it when its client is gone: nobody would see the answer.
+
+        Rows that are being inserted are inserted to the end.
+        """
+        running = asyncio.get_running_loop().run_in_executor(self._threads, self._run, call)
+        gone = asyncio.create_task(_disconnected(request))
+        try:
+            both: set[asyncio.Future[Any]] = {running, gone}
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            call.gone = not running.done()
+            while not running.done():
+                if call.reads:
+                    await asyncio.to_thread(self._stop, call)
+                await asyncio.wait({running}, timeout=_STOP_AGAIN)
+        finally:
+            gone.cancel()
+        if call.gone:
+            running.exception()  # looked at, so that nobody complains that it was not
+            raise ClientDisconnect
+        return running.result()
+
+    def _stop(self, call: _Call) -> None:
+        with self._engine.connection() as connection:
+            connection.query(f"KILL QUERY WHERE Settings['log_comment'] = '{call.mark}' ASYNC")
+
     def _failure(self, error: Exception, headers: dict[str, str]) -> Response:
         code = gate.engine_code(error) if isinstance(error, StoreError) else 1002
-        status = _STATUS.get(code, 500)
+        status = http_status(code)
         text = str(error)
         if isinstance(error, Malformed):
             code, status = 117, 400
@@ -265,7 +307,7 @@ class QueryPort:
 
     # --- taking a request apart ---------------------------------------------------------------
 
-    def _call(self, request: Request, body: bytes, may: _May) -> _Call:
+    def _call(self, request: Request, body: bytes, may: _May, asker: Asker) -> _Call:
         encoding = request.headers.get("content-encoding", "").strip().lower()
         body = bodies.decompress(body, encoding, self._limit)
         given = dict(request.query_params)
@@ -288,7 +330,7 @@ class QueryPort:
         )
         session = self._session(options.get("session_id", ""))
         sql = options.get("query", "")
-        return _Call(options, settings, parameters, sql, body, session, may)
+        return _Call(options, settings, parameters, sql, body, session, may, uuid.uuid4().hex, asker)
 
     def _session(self, name: str) -> _Session:
         if not name:
@@ -306,6 +348,24 @@ class QueryPort:
     # --- running it ---------------------------------------------------------------------------
 
     def _run(self, call: _Call) -> _Result:
+        """Run a call; if it asks something, that is on record before it is answered."""
+        began, rows, error = time.perf_counter(), 0, ""
+        try:
+            result = self._statement(call)
+            rows = result.rows
+            return result
+        except Exception as failure:
+            error = (
+                str(gate.engine_code(failure)) if isinstance(failure, StoreError) else type(failure).__name__
+            )
+            raise
+        finally:
+            if call.question and self._questions is not None:
+                seconds = time.perf_counter() - began
+                question = Question(call.asker, call.question, call.parameters, rows, seconds, error)
+                self._questions.asked(question)
+
+    def _statement(self, call: _Call) -> _Result:
         current = call.options.get("database") or call.session.database or "default"
         # An INSERT's rows follow the statement, in the same body or after the `query` parameter, and need not
         # be text: latin-1 keeps every byte and every offset.
@@ -331,6 +391,7 @@ class QueryPort:
             return empty
         if _HELLO.match(sql) and "client_protocol_version" in call.options:
             return _Result(self._hello(call), "Native", {})
+        call.question = sql
         greets = call.may.greet and gate.is_greeting(sql)
         if not (call.may.read or greets or gate.asked_by_writers(sql, self._database, current)):
             if not call.may.known:
@@ -347,6 +408,7 @@ class QueryPort:
             return self._read(connection, call, sql)
 
     def _read(self, connection: Connection, call: _Call, sql: str) -> _Result:
+        call.reads = True
         settings = call.session.settings | call.settings
         wished = settings.pop("max_execution_time", "")
         seconds = float(wished) if re.fullmatch(r"\d+(\.\d+)?", wished) else 0.0
@@ -355,9 +417,12 @@ class QueryPort:
             connection.query(f"SET {name} = '{value.translate(_LITERAL)}'")
         connection.query(f"SET max_result_bytes = {self._max_result}, result_overflow_mode = 'throw'")
         connection.query(f"SET max_memory_usage = {self._max_memory}")
+        connection.query(f"SET log_comment = '{call.mark}'")
         found = _FORMAT.search(sql)
         output = gate.output_format(found.group(1) if found else call.format)
         self._gate.check(connection, sql, call.parameters)
+        if call.gone:
+            raise ClientDisconnect
         connection.become_reader()
         # Read-only, the engine says of every setting that it cannot be changed, and drivers believe it.
         if not _SETTINGS_LIST.match(sql):
@@ -370,11 +435,13 @@ class QueryPort:
             body,
             output,
             {"read_rows": str(answer.rows_read), "elapsed_ns": str(int(answer.elapsed * 1e9))},
+            answer.rows_read,
         )
 
     def _insert(self, call: _Call, insert: gate.Insert, whole: bytes) -> _Result:
         with self._engine.connection() as connection:
             connection.prepare_inserts()
+            connection.query(f"SET max_execution_time = {_MAX_SECONDS}")
             # In VALUES an expression would be run, with whatever it calls.
             connection.query("SET input_format_values_interpret_expressions = 0")
             connection.query("SET input_format_values_deduce_templates_of_expressions = 0")
@@ -421,7 +488,7 @@ class QueryPort:
         offered = call.options.get("client_protocol_version", "0")
         modern = offered.isdigit() and int(offered) >= _NATIVE_REVISION
         columns = (
-            ("displayName()", "String", native.text("otel-audit")),
+            ("displayName()", "String", native.text(_NAME)),
             ("version()", "String", native.text(self._version)),
             ("revision()", "UInt32", b"\0\0\0\0"),
             ("timezone()", "String", native.text(self._timezone)),

@@ -40,29 +40,61 @@ class Busy(StoreError):
 
 
 class Backlog:
-    """Bytes of requests that were taken in and not answered yet, bounded."""
+    """Bytes of requests that are arriving or were taken in and are not answered yet, bounded."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self._held = 0
         self._lock = threading.Lock()
 
+    @property
+    def held(self) -> int:
+        """How many bytes are held now."""
+        return self._held
+
     @contextmanager
-    def hold(self, size: int) -> Iterator[None]:
-        """Count ``size`` bytes while a request is worked on.
+    def hold(self, size: int = 0) -> Iterator[Held]:
+        """Count the bytes of a request while it arrives and is worked on: ``size``, and what it grows by.
 
         Raises:
             Busy: there is no room. One request alone always has room.
         """
+        held = Held(self)
+        try:
+            held.grow(size)
+            yield held
+        finally:
+            held.release()
+
+    def _change(self, own: int, size: int) -> None:
         with self._lock:
-            if self._held and self._held + size > self.limit:
+            if size > 0 and self._held > own and self._held + size > self.limit:
                 raise Busy(f"{self._held} bytes are waiting to be written, the limit is {self.limit}")
             self._held += size
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._held -= size
+
+
+class Held:
+    """What one request holds of a backlog; for one thread at a time."""
+
+    __slots__ = ("_backlog", "size")
+
+    def __init__(self, backlog: Backlog) -> None:
+        self._backlog = backlog
+        self.size = 0
+
+    def grow(self, size: int) -> None:
+        """Hold more bytes.
+
+        Raises:
+            Busy: there is no room for them beside other requests.
+        """
+        self._backlog._change(self.size, size)
+        self.size += size
+
+    def release(self) -> None:
+        """Hold nothing any more."""
+        self._backlog._change(self.size, -self.size)
+        self.size = 0
 
 
 class Committer:

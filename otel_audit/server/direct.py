@@ -23,6 +23,7 @@ from google.protobuf.message import DecodeError
 
 from otel_audit.semconv import RECORD_ID
 from otel_audit.server import wire
+from otel_audit.server.limits import Budget
 from otel_audit.server.rows import Rows
 from otel_audit.store import schema
 
@@ -30,10 +31,13 @@ _TEXT_TAG: Final = rb"\x0a"
 _VALUE_TAG: Final = rb"\x12"
 
 
-def rows(body: bytes) -> Rows | None:
+def rows(body: bytes, budget: Budget | None = None) -> Rows | None:
     """Give the rows of an ``ExportLogsServiceRequest`` if the engine can make them, else None.
 
     That the bytes are well-formed, with texts in UTF-8, is judged here for those that it can.
+
+    Raises:
+        TooLarge: the rows are more than the budget has; each has the resource.
     """
     message = wire.PlainLogs()
     try:
@@ -51,6 +55,11 @@ def rows(body: bytes) -> Rows | None:
     logs = _logs(body, size)
     if logs is None or len(logs) > 1:
         return None
+    if budget is not None:
+        budget.add(len(body))
+        for resource in message.resource_logs:
+            count = sum(len(scope.log_records) for scope in resource.scope_logs)
+            budget.rows(count, resource.resource.ByteSize())
     log = schema.own(next(iter(logs), ""))
     bulk = any(name in body for name in _BULK_NAMES)
     return Rows(schema.events(log), schema.RECORD_COLUMNS, body, size, select=_SELECTS[log, bulk])

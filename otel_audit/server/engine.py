@@ -76,6 +76,8 @@ class Connection:
             result = self._raw.query(sql, output_format, params=dict(parameters or {}))
         except RuntimeError as error:
             raise EngineError(str(error)) from None
+        except UnicodeDecodeError as error:  # the message quotes what it complains of, which is not text
+            raise EngineError(bytes(error.object).decode("utf-8", "replace")) from None
         if result.has_error():
             raise EngineError(result.error_message())
         return Answer(result.bytes(), int(result.rows_read()), float(result.elapsed()))
@@ -83,7 +85,11 @@ class Connection:
     def rows(self, sql: str) -> Sequence[Sequence[Any]]:
         """Run one statement; give the rows of a SELECT."""
         body = self.query(sql, "JSONCompactEachRow").body
-        return [msgspec.json.decode(line) for line in body.split(b"\n") if line]
+        try:
+            return [msgspec.json.decode(line) for line in body.split(b"\n") if line]
+        except ValueError:  # names that a client made up need not be text
+            lines = body.decode("utf-8", "replace").split("\n")
+            return [msgspec.json.decode(line) for line in lines if line]
 
     def prepare_inserts(self) -> None:
         """Set what every insert on this connection wants."""

@@ -59,7 +59,7 @@ def unframe(data: bytes, limit: int) -> bytes:
             if method == _LZ4:
                 plain = lz4.block.decompress(packed, uncompressed_size=plain_size)
             elif method == _ZSTD:
-                plain = zstandard.ZstdDecompressor().decompress(packed, max_output_size=plain_size)
+                plain = _unzstd(packed, plain_size)
             elif method == _NONE:
                 plain = packed
             else:
@@ -71,6 +71,12 @@ def unframe(data: bytes, limit: int) -> bytes:
         parts.append(plain)
         at = end
     return b"".join(parts)
+
+
+def _unzstd(packed: bytes, size: int) -> bytes:
+    # The frame has a size of its own, which the library would take for the truth.
+    with zstandard.ZstdDecompressor().stream_reader(packed) as reader:
+        return reader.read(size + 1)
 
 
 def _checksum(body: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""OTLP over gRPC: the Export methods of logs and traces, without generated stubs."""
+"""OTLP over gRPC: the Export methods of logs, traces and metrics, without generated stubs."""
 
 from __future__ import annotations
 
@@ -19,9 +19,12 @@ from otel_audit.server.receiver import Intake, note
 _METHODS: Final = {
     "opentelemetry.proto.collector.logs.v1.LogsService": "logs",
     "opentelemetry.proto.collector.trace.v1.TraceService": "traces",
+    "opentelemetry.proto.collector.metrics.v1.MetricsService": "metrics",
 }
 _WORKERS: Final = 64
 """Requests that may wait for their commit at once; each holds a thread, asleep."""
+_MOST_MESSAGE: Final = 16 * 1024 * 1024
+"""Of a message as it comes, compressed or not: so many bytes each of the workers may be waiting for."""
 
 
 def grpc_server(intake: Intake, address: str) -> tuple[grpc.Server, int]:
@@ -33,7 +36,12 @@ def grpc_server(intake: Intake, address: str) -> tuple[grpc.Server, int]:
     server = grpc.server(
         futures.ThreadPoolExecutor(_WORKERS, thread_name_prefix="otlp-grpc"),
         options=[
-            ("grpc.max_receive_message_length", intake.limit),
+            ("grpc.max_receive_message_length", min(intake.limit, _MOST_MESSAGE)),
+            # The library decompresses a message as a whole before it looks at its size: so we do it.
+            ("grpc.per_message_decompression", 0),
+            # There is no deadline for a message that does not arrive as a whole; for its connection there is.
+            ("grpc.max_connection_age_ms", 300_000),
+            ("grpc.max_connection_age_grace_ms", 60_000),
             # Otherwise a second server could share the port and take half of the records.
             ("grpc.so_reuseport", 0),
         ],
@@ -63,8 +71,8 @@ def _export(intake: Intake, signal: str) -> Callable[[bytes, Any], bytes]:
         if not intake.access.rights(secrets) and (mark := mark_of_a_page(name for name, _ in metadata)):
             context.abort(grpc.StatusCode.PERMISSION_DENIED, f"not taken without a token: {mark}")
         try:
-            with intake.backlog.hold(len(body)):
-                parts = intake.rows(signal, body)
+            with intake.backlog.hold(len(body)) as held:
+                parts = intake.rows(signal, body, held, encoding=_encoding(body))
                 for written in intake.submit(signal, parts):
                     written.result()
         except Malformed as error:
@@ -79,6 +87,17 @@ def _export(intake: Intake, signal: str) -> Callable[[bytes, Any], bytes]:
         return answer
 
     return export
+
+
+def _encoding(body: bytes) -> str:
+    """Say how a message is compressed: gRPC tells the library, which does not pass it on.
+
+    No request begins like that: the first byte of gzip is not a tag of protobuf, that of zlib belongs to a
+    field that OTLP does not have.
+    """
+    if body[:2] == b"\x1f\x8b":
+        return "gzip"
+    return "deflate" if body[:1] == b"\x78" and int.from_bytes(body[:2]) % 31 == 0 else ""
 
 
 def _retry_info(message: str, seconds: int) -> bytes:

@@ -52,6 +52,11 @@ def int64s(values: Iterable[int]) -> bytes:
     return array("q", values).tobytes()
 
 
+def float64s(values: Iterable[float]) -> bytes:
+    """Encode a Float64 column."""
+    return array("d", values).tobytes()
+
+
 def uint64s(values: Iterable[int]) -> bytes:
     """Encode a UInt64 column, or the offsets of an array or map column."""
     return array("Q", values).tobytes()

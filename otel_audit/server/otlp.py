@@ -12,27 +12,56 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import (
     ExportLogsServiceRequest,
     ExportLogsServiceResponse,
 )
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsServiceRequest,
+    ExportMetricsServiceResponse,
+)
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
     ExportTraceServiceResponse,
 )
 
 from otel_audit.server.bodies import Malformed
+from otel_audit.server.limits import Limits, check_messages, check_nodes
 
 PROTOBUF: Final = "application/x-protobuf"
 JSON: Final = "application/json"
 
-REQUESTS: Final = {"logs": ExportLogsServiceRequest, "traces": ExportTraceServiceRequest}
-RESPONSES: Final = {"logs": ExportLogsServiceResponse, "traces": ExportTraceServiceResponse}
+REQUESTS: Final[dict[str, Any]] = {
+    "logs": ExportLogsServiceRequest,
+    "traces": ExportTraceServiceRequest,
+    "metrics": ExportMetricsServiceRequest,
+}
+RESPONSES: Final = {
+    "logs": ExportLogsServiceResponse,
+    "traces": ExportTraceServiceResponse,
+    "metrics": ExportMetricsServiceResponse,
+}
 
 _IDS: Final = frozenset({"traceId", "spanId", "parentSpanId", "trace_id", "span_id", "parent_span_id"})
 
 
-def checked(body: bytes, signal: str, content_type: str = PROTOBUF) -> bytes:
-    """Give an export request (of ``logs`` or ``traces``) as protobuf that is known to be well-formed.
+def check_size(body: bytes, signal: str, limits: Limits) -> None:
+    """Return if decoding a request in protobuf takes no more than the limits say.
+
+    Raises:
+        TooLarge: it has too many messages.
+    """
+    check_messages(body, REQUESTS[signal].DESCRIPTOR, limits.messages)
+
+
+def checked(body: bytes, signal: str, content_type: str = PROTOBUF, limits: Limits | None = None) -> bytes:
+    """Give an export request as protobuf that is known to be well-formed.
+
+    Args:
+        body: the request as it came, decompressed.
+        signal: ``logs``, ``traces`` or ``metrics``.
+        content_type: ``PROTOBUF`` or ``JSON``.
+        limits: what a request in JSON may have in it.
 
     Raises:
         Malformed: the body is not of that type.
+        TooLarge: in JSON, it has more in it than the limits say.
     """
     message = REQUESTS[signal]()
     if content_type == PROTOBUF:
@@ -41,6 +70,8 @@ def checked(body: bytes, signal: str, content_type: str = PROTOBUF) -> bytes:
         except DecodeError as error:
             raise Malformed(f"the body is no {type(message).__name__}: {error}") from error
         return body
+    if limits is not None:
+        check_nodes(body, limits.nodes)
     try:
         data = json.loads(body)
         if not isinstance(data, dict):

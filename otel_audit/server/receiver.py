@@ -1,4 +1,4 @@
-"""OTLP over HTTP: ``/v1/logs``, ``/v1/audit`` and ``/v1/traces``, and the server's health."""
+"""OTLP over HTTP: ``/v1/logs``, ``/v1/audit``, ``/v1/traces`` and ``/v1/metrics``; the server's health."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ from otel_audit.errors import StoreError
 from otel_audit.server import direct, native, otlp
 from otel_audit.server.access import Access, presented
 from otel_audit.server.bodies import Malformed, TooLarge, decompress
-from otel_audit.server.commit import Backlog, Busy, Committer
+from otel_audit.server.commit import Backlog, Busy, Committer, Held
+from otel_audit.server.limits import Budget, Limits
 from otel_audit.server.origin import from_a_page
 from otel_audit.server.otlp import JSON, PROTOBUF
-from otel_audit.server.rows import Rows, log_rows, span_rows
+from otel_audit.server.rows import Rows, log_rows, metric_rows, span_rows
 
 _logger: Final = logging.getLogger(__name__)
 _READ_TIMEOUT: Final = 60.0
@@ -32,6 +33,8 @@ _DRAINED: Final = 16 * 1024 * 1024
 broken connection, and tries again, where it should see the answer."""
 _INLINE: Final = 16 * 1024
 """Bodies up to this size are decoded where they are; a thread would cost more than it saves."""
+_FEW: Final = Limits(body=8 * _INLINE, rows=32 * _INLINE, messages=8192, nodes=2048)
+"""What such a body may become; one that becomes more is decoded in a thread after all."""
 
 _INVALID_ARGUMENT, _DENIED, _UNAUTHENTICATED, _UNAVAILABLE, _EXHAUSTED = 3, 7, 16, 14, 8
 
@@ -45,25 +48,60 @@ class Intake:
         self.backlog = backlog
         self.access = access
         self.limit = limit
-        self._signals: dict[str, tuple[Callable[[bytes], list[Rows]], Committer]] = {
+        self._limits = Limits.of(limit)
+        self._signals: dict[str, tuple[Callable[[bytes, Budget], list[Rows]], Committer]] = {
             "logs": (log_rows, logs),
             "traces": (span_rows, spans),
+            "metrics": (metric_rows, spans),  # few, and of a table of their own: no threads for them alone
         }
+        self.dropped = 0
+        """Points of metrics that were accepted and are not kept, since they are not ours."""
 
-    def rows(self, signal: str, body: bytes, content_type: str = PROTOBUF, encoding: str = "") -> list[Rows]:
+    def rows(
+        self, signal: str, body: bytes, held: Held, content_type: str = PROTOBUF, encoding: str = ""
+    ) -> list[Rows]:
         """Decode a request body to rows, those for each table apart.
+
+        Args:
+            held: what the request holds of the backlog; it grows by what the body and its rows take.
 
         Raises:
             Malformed, TooLarge: what is wrong with the body.
+            Busy: there is no room for it now.
         """
-        body = decompress(body, encoding, self.limit)
-        if signal == "logs" and content_type == PROTOBUF and (made := direct.rows(body)) is not None:
-            return [made]
-        return self._signals[signal][0](otlp.checked(body, signal, content_type))
+        return self._rows(signal, body, held, content_type, encoding, self._limits)
+
+    def few_rows(
+        self, signal: str, body: bytes, held: Held, content_type: str, encoding: str
+    ) -> list[Rows] | None:
+        """Decode a body as :meth:`rows` does, if that is a matter of a moment; else None."""
+        before = held.size
+        try:
+            return self._rows(signal, body, held, content_type, encoding, _FEW)
+        except TooLarge:
+            held.grow(before - held.size)
+            return None
+
+    def _rows(
+        self, signal: str, body: bytes, held: Held, content_type: str, encoding: str, limits: Limits
+    ) -> list[Rows]:
+        budget = Budget(limits.rows, held.grow)
+        if not encoding:
+            held.grow(-len(body))  # it is counted again, as the first of what its rows take
+        body = decompress(body, encoding, limits.body)
+        if content_type == PROTOBUF:
+            otlp.check_size(body, signal, limits)
+            if signal == "logs" and (made := direct.rows(body, budget)) is not None:
+                return [made]
+        return self._signals[signal][0](otlp.checked(body, signal, content_type, limits), budget)
 
     def submit(self, signal: str, parts: list[Rows]) -> list[Future[None]]:
         """Queue the rows of a request to be written; see :meth:`Committer.submit`."""
         committer = self._signals[signal][1]
+        if dropped := sum(rows.dropped for rows in parts):
+            if not self.dropped:
+                _logger.info("metrics other than those of otel-audit are accepted and not kept")
+            self.dropped += dropped
         return [committer.submit(rows) for rows in parts]
 
     @property
@@ -114,7 +152,7 @@ def receiver(intake: Intake, ready: Callable[[], None]) -> Starlette:
         return endpoint
 
     async def health(_: Request) -> Response:
-        return JSONResponse({"status": "ok"})
+        return JSONResponse({"status": "ok", "metric_points_dropped": intake.dropped})
 
     async def readiness(_: Request) -> Response:
         try:
@@ -128,6 +166,7 @@ def receiver(intake: Intake, ready: Callable[[], None]) -> Starlette:
             Route("/v1/logs", export("logs"), methods=["POST"]),
             Route("/v1/audit", export("logs"), methods=["POST"]),
             Route("/v1/traces", export("traces"), methods=["POST"]),
+            Route("/v1/metrics", export("metrics"), methods=["POST"]),
             Route("/health", health),
             Route("/ready", readiness),
         ]
@@ -144,13 +183,13 @@ async def _accept(intake: Intake, signal: str, request: Request, kind: str) -> l
         raise _Refused(403, _DENIED, f"not taken without a token: {reason}")
     encoding = request.headers.get("content-encoding", "").strip().lower()
     try:
-        body = await read_body(request, intake.limit)
-        # Compressed bodies count for what they may become: telemetry shrinks to about a tenth.
-        with intake.backlog.hold(len(body) * (10 if encoding else 1)):
+        with intake.backlog.hold() as held:
+            body = await read_body(request, intake.limit, held)
+            parts = None
             if len(body) <= _INLINE:
-                parts = intake.rows(signal, body, kind, encoding)
-            else:
-                parts = await asyncio.to_thread(intake.rows, signal, body, kind, encoding)
+                parts = intake.few_rows(signal, body, held, kind, encoding)
+            if parts is None:
+                parts = await asyncio.to_thread(intake.rows, signal, body, held, kind, encoding)
             del body
             for written in intake.submit(signal, parts):
                 await asyncio.wrap_future(written)
@@ -169,29 +208,39 @@ async def _accept(intake: Intake, signal: str, request: Request, kind: str) -> l
     return parts
 
 
-async def read_body(request: Request, limit: int) -> bytes:
-    """Read a request body of at most ``limit`` bytes.
+async def read_body(request: Request, limit: int, held: Held) -> bytes:
+    """Read a request body of at most ``limit`` bytes, which are held from when they arrive.
 
     Raises:
         TooLarge: it is larger; the rest is not read.
-        TimeoutError: it does not arrive in time.
+        Busy: other requests hold too much.
+        TimeoutError: it does not arrive as a whole in time.
     """
     announced = request.headers.get("content-length", "")
     if announced.isdigit() and int(announced) > limit + _DRAINED:
         raise TooLarge(f"the body has {announced} bytes, the limit is {limit}")
     chunks: list[bytes] = []
     size = 0
+    refused: Busy | None = None
     async with asyncio.timeout(_READ_TIMEOUT):
         async for chunk in request.stream():
             size += len(chunk)
-            if size <= limit:
-                chunks.append(chunk)
-            elif size > limit + _DRAINED:
+            if size > limit + _DRAINED:
                 break
-            else:
-                chunks.clear()
+            if refused is None and size <= limit:
+                try:
+                    held.grow(len(chunk))
+                    chunks.append(chunk)
+                    continue
+                except Busy as error:
+                    refused = error
+            # The rest is read, so that the sender sees the answer, and not kept.
+            chunks.clear()
+            held.release()
     if size > limit:
         raise TooLarge(f"the body is larger than {limit} bytes")
+    if refused is not None:
+        raise refused
     return b"".join(chunks)
 
 

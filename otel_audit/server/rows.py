@@ -11,11 +11,14 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope, KeyValue
+from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
 from otel_audit.semconv import RECORD_ID
 from otel_audit.server import native, wire
+from otel_audit.server.limits import Budget
 from otel_audit.server.native import Column, prefixed, text
 from otel_audit.server.values import value_text
 from otel_audit.store import schema
@@ -34,7 +37,8 @@ _HEADS: Final = {size: bytes([_VALUE, size - 2, _STRING, size - 4]) for size in 
 class Rows(NamedTuple):
     """Rows for one table: the names of the columns, the rows encoded, and what was noticed on the way.
 
-    The rows are a block of the Native format, or what ``select`` makes rows of.
+    The rows are a block of the Native format, or what ``select`` makes rows of. ``dropped`` counts what was
+    accepted and is not kept.
     """
 
     table: str
@@ -43,14 +47,16 @@ class Rows(NamedTuple):
     size: int
     notices: tuple[str, ...] = ()
     select: str = ""
+    dropped: int = 0
 
 
 class Maps:
     """A column of maps from text to text, being built."""
 
-    __slots__ = ("keys", "offsets", "values")
+    __slots__ = ("_budget", "keys", "offsets", "values")
 
-    def __init__(self) -> None:
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
         self.keys: list[bytes] = []
         self.values: list[bytes] = []
         self.offsets: list[int] = []
@@ -68,20 +74,56 @@ class Maps:
                     add_key(pair[1:end])
                     add_value(pair[end + 3 :])
                     continue
-            key, value = _longer(pair) or _any(pair)
+            key, value = _longer(pair) or _any(pair, self._budget)
             add_key(key)
             add_value(value)
-        self.offsets.append(len(self.keys))
-
-    def repeat(self, keys: list[bytes], values: list[bytes]) -> None:
-        """Append a map that is encoded already."""
-        self.keys += keys
-        self.values += values
         self.offsets.append(len(self.keys))
 
     def data(self) -> bytes:
         """Give the column."""
         return native.uint64s(self.offsets) + b"".join(self.keys) + b"".join(self.values)
+
+
+class _Origin(NamedTuple):
+    """A resource or scope, encoded once for all its rows: its map, that map's length, and what names it."""
+
+    keys: bytes
+    values: bytes
+    length: int
+    name: bytes
+    version: bytes
+
+    @property
+    def size(self) -> int:
+        """Bytes of it in each row."""
+        return len(self.keys) + len(self.values) + len(self.name) + len(self.version)
+
+
+class _Origins:
+    """A column of maps of resources or scopes, being built; each is kept once for all rows that repeat it."""
+
+    __slots__ = ("_length", "_offsets", "_parts")
+
+    def __init__(self) -> None:
+        self._parts: list[tuple[_Origin, int]] = []
+        self._offsets: list[int] = []
+        self._length = 0
+
+    def repeat(self, origin: _Origin, count: int) -> None:
+        """Append the map of an origin for ``count`` rows."""
+        self._parts.append((origin, count))
+        step, first = origin.length, self._length
+        self._length += step * count
+        if step:
+            self._offsets += range(first + step, self._length + 1, step)
+        else:
+            self._offsets += [first] * count
+
+    def data(self) -> bytes:
+        """Give the column."""
+        keys = [origin.keys * count for origin, count in self._parts]
+        values = [origin.values * count for origin, count in self._parts]
+        return b"".join((native.uint64s(self._offsets), *keys, *values))
 
 
 def _longer(pair: bytes) -> tuple[bytes, bytes] | None:
@@ -109,33 +151,36 @@ def _longer(pair: bytes) -> tuple[bytes, bytes] | None:
     return pair[1:end], pair[at:]
 
 
-def _any(pair: bytes) -> tuple[bytes, bytes]:
+def _any(pair: bytes, budget: Budget) -> tuple[bytes, bytes]:
     attribute = KeyValue.FromString(pair)
-    return text(attribute.key), text(value_text(attribute.value))
+    key, value = text(attribute.key), text(_text_of(attribute.value, budget))
+    budget.add(max(len(key) + len(value) - len(pair), 0))
+    return key, value
 
 
-class _Origin(NamedTuple):
-    """A resource or scope, encoded once for all its rows."""
-
-    keys: list[bytes]
-    values: list[bytes]
-    name: bytes
-    version: bytes
+def _text_of(value: AnyValue, budget: Budget) -> str:
+    if value.WhichOneof("value") in _NESTED:
+        budget.nested(value.ByteSize())
+    return value_text(value)
 
 
-def _resource(encoded: bytes) -> _Origin:
+_NESTED: Final = ("array_value", "kvlist_value")
+
+
+def _resource(encoded: bytes, budget: Budget) -> _Origin:
     attributes = Resource.FromString(encoded).attributes
-    name = next((value_text(pair.value) for pair in attributes if pair.key == _SERVICE), "")
-    return _Origin(*_encoded(attributes), text(name), b"")
+    name = next((_text_of(pair.value, budget) for pair in attributes if pair.key == _SERVICE), "")
+    return _Origin(*_encoded(attributes, budget), text(name), b"")
 
 
-def _scope(encoded: bytes) -> _Origin:
+def _scope(encoded: bytes, budget: Budget) -> _Origin:
     scope = InstrumentationScope.FromString(encoded)
-    return _Origin(*_encoded(scope.attributes), text(scope.name), text(scope.version))
+    return _Origin(*_encoded(scope.attributes, budget), text(scope.name), text(scope.version))
 
 
-def _encoded(attributes: Any) -> tuple[list[bytes], list[bytes]]:
-    return [text(pair.key) for pair in attributes], [text(value_text(pair.value)) for pair in attributes]
+def _encoded(attributes: Any, budget: Budget) -> tuple[bytes, bytes, int]:
+    keys = b"".join(text(pair.key) for pair in attributes)
+    return keys, b"".join(text(_text_of(pair.value, budget)) for pair in attributes), len(attributes)
 
 
 def _time(nanoseconds: int) -> int:
@@ -153,19 +198,26 @@ class _Scoped(NamedTuple):
     records: list[Any]
 
 
-def log_rows(body: bytes) -> list[Rows]:
+def log_rows(body: bytes, budget: Budget | None = None) -> list[Rows]:
     """Give the rows of an ``ExportLogsServiceRequest``, for each landing table its records are for.
 
     The views behind them tell audit records from ordinary logs. A record whose id is no UUID is kept as an
     ordinary log; this is noted.
+
+    Raises:
+        TooLarge: the rows are more than the budget has.
     """
+    budget = budget or Budget()
+    budget.add(len(body))
     tables: dict[str, list[_Scoped]] = {}
     for resource_logs in wire.Logs.FromString(body).resource_logs:
-        resource = _resource(resource_logs.resource)
+        resource = _resource(resource_logs.resource, budget)
         resource_url = prefixed(resource_logs.schema_url)
         for scope_logs in resource_logs.scope_logs:
-            scope = _scope(scope_logs.scope)
+            scope = _scope(scope_logs.scope, budget)
             scope_url = prefixed(scope_logs.schema_url)
+            shared = resource.size + len(resource_url) + scope.size + len(scope_url)
+            budget.rows(len(scope_logs.log_records), shared)
             by_table: dict[str, list[Any]] = {}
             for record in scope_logs.log_records:
                 by_table.setdefault(_landing(record.attributes), []).append(record)
@@ -173,7 +225,7 @@ def log_rows(body: bytes) -> list[Rows]:
                 tables.setdefault(table, []).append(
                     _Scoped(resource, resource_url, scope, scope_url, records)
                 )
-    return [_log_rows(table, scoped) for table, scoped in tables.items()]
+    return [_log_rows(table, scoped, budget) for table, scoped in tables.items()]
 
 
 _LOG: Final = tuple(
@@ -186,7 +238,7 @@ def _landing(attributes: Iterable[bytes]) -> str:
     return schema.landing(value_text(KeyValue.FromString(found).value) if found else "")
 
 
-def _log_rows(table: str, groups: list[_Scoped]) -> Rows:
+def _log_rows(table: str, groups: list[_Scoped], budget: Budget) -> Rows:
     times: list[int] = []
     trace_ids: list[bytes] = []
     span_ids: list[bytes] = []
@@ -200,7 +252,7 @@ def _log_rows(table: str, groups: list[_Scoped]) -> Rows:
     scope_names: list[bytes] = []
     scope_versions: list[bytes] = []
     names: list[bytes] = []
-    resources, scopes, attributes = Maps(), Maps(), Maps()
+    resources, scopes, attributes = _Origins(), _Origins(), Maps(budget)
     for resource, resource_url, scope, scope_url, records in groups:
         for record in records:
             times.append(_time(record.time or record.observed_time))
@@ -209,12 +261,12 @@ def _log_rows(table: str, groups: list[_Scoped]) -> Rows:
             flags.append(record.flags & 255)
             severities.append(prefixed(record.severity_text))
             numbers.append(min(max(record.severity_number, 0), 255))
-            bodies.append(_body(record.body))
+            bodies.append(_body(record.body, budget))
             names.append(prefixed(record.event_name))
             attributes.add(record.attributes)
-            resources.repeat(resource.keys, resource.values)
-            scopes.repeat(scope.keys, scope.values)
         count = len(records)
+        resources.repeat(resource, count)
+        scopes.repeat(scope, count)
         services += [resource.name] * count
         resource_urls += [resource_url] * count
         scope_urls += [scope_url] * count
@@ -245,8 +297,12 @@ def _log_rows(table: str, groups: list[_Scoped]) -> Rows:
     )
 
 
-def _body(encoded: bytes) -> bytes:
-    return text(value_text(AnyValue.FromString(encoded))) if encoded else b"\0"
+def _body(encoded: bytes, budget: Budget) -> bytes:
+    if not encoded:
+        return b"\0"
+    body = text(_text_of(AnyValue.FromString(encoded), budget))
+    budget.add(max(len(body) - len(encoded), 0))
+    return body
 
 
 _RECORD_ID_KEY: Final = text(RECORD_ID)
@@ -274,8 +330,14 @@ def _rows(table: str, size: int, columns: tuple[Column, ...], notices: tuple[str
     return Rows(table, names, native.block(size, columns) if size else b"", size, notices)
 
 
-def span_rows(body: bytes) -> list[Rows]:
-    """Give the rows of an ``ExportTraceServiceRequest`` for the trace table."""
+def span_rows(body: bytes, budget: Budget | None = None) -> list[Rows]:
+    """Give the rows of an ``ExportTraceServiceRequest`` for the trace table.
+
+    Raises:
+        TooLarge: the rows are more than the budget has.
+    """
+    budget = budget or Budget()
+    budget.add(len(body))
     times: list[int] = []
     trace_ids: list[bytes] = []
     span_ids: list[bytes] = []
@@ -289,13 +351,15 @@ def span_rows(body: bytes) -> list[Rows]:
     durations: list[int] = []
     codes: list[bytes] = []
     messages: list[bytes] = []
-    resources, attributes = Maps(), Maps()
-    events, links = _Events(), _Links()
+    resources, attributes = _Origins(), Maps(budget)
+    events, links = _Events(budget), _Links(budget)
     for resource_spans in wire.Traces.FromString(body).resource_spans:
-        resource = _resource(resource_spans.resource)
+        resource = _resource(resource_spans.resource, budget)
         for scope_spans in resource_spans.scope_spans:
-            scope = _scope(scope_spans.scope)
+            scope = _scope(scope_spans.scope, budget)
             spans = scope_spans.spans
+            budget.rows(len(spans), resource.size + len(scope.name) + len(scope.version))
+            resources.repeat(resource, len(spans))
             for span in spans:
                 start = _time(span.start)
                 times.append(start)
@@ -309,7 +373,6 @@ def span_rows(body: bytes) -> list[Rows]:
                 codes.append(text(_named(_STATUS, span.status.code)))
                 messages.append(prefixed(span.status.message))
                 attributes.add(span.attributes)
-                resources.repeat(resource.keys, resource.values)
                 events.add(span.events)
                 links.add(span.links)
             services += [resource.name] * len(spans)
@@ -342,6 +405,69 @@ def span_rows(body: bytes) -> list[Rows]:
     ]
 
 
+_METER: Final = "otel_audit"
+
+
+def metric_rows(body: bytes, budget: Budget | None = None) -> list[Rows]:
+    """Give the rows of an ``ExportMetricsServiceRequest``: the numbers our own meter counts.
+
+    Points of others are accepted, counted and not kept: this is no store of metrics, and an exporter that is
+    refused complains each minute.
+
+    Raises:
+        TooLarge: the rows are more than the budget has.
+    """
+    budget = budget or Budget()
+    budget.add(len(body))
+    times: list[int] = []
+    starts: list[int] = []
+    services: list[bytes] = []
+    names: list[bytes] = []
+    units: list[bytes] = []
+    values: list[float] = []
+    resources, attributes = _Origins(), Maps(budget)
+    dropped = 0
+    for resource_metrics in ExportMetricsServiceRequest.FromString(body).resource_metrics:
+        resource = _resource(resource_metrics.resource.SerializeToString(), budget)
+        for scope_metrics in resource_metrics.scope_metrics:
+            for metric in scope_metrics.metrics:
+                points = _points(metric)
+                numbers = points if metric.WhichOneof("data") in ("sum", "gauge") else ()
+                if scope_metrics.scope.name != _METER or not numbers:
+                    dropped += len(points)
+                    continue
+                budget.rows(len(numbers), resource.size + len(metric.name) + len(metric.unit))
+                for point in numbers:
+                    times.append(_time(point.time_unix_nano))
+                    starts.append(_time(point.start_time_unix_nano))
+                    values.append(float(getattr(point, point.WhichOneof("value") or "as_int")))
+                    attributes.add(pair.SerializeToString() for pair in point.attributes)
+                services += [resource.name] * len(numbers)
+                names += [text(metric.name)] * len(numbers)
+                units += [text(metric.unit)] * len(numbers)
+                resources.repeat(resource, len(numbers))
+    rows = _rows(
+        schema.METRICS,
+        len(times),
+        (
+            Column("Timestamp", "DateTime64(9)", native.int64s(times)),
+            Column("StartTimestamp", "DateTime64(9)", native.int64s(starts)),
+            Column("ServiceName", "String", b"".join(services)),
+            Column("MetricName", "String", b"".join(names)),
+            Column("MetricUnit", "String", b"".join(units)),
+            Column("Value", "Float64", native.float64s(values)),
+            Column("Attributes", _MAP, attributes.data()),
+            Column("ResourceAttributes", _MAP, resources.data()),
+        ),
+    )
+    return [rows._replace(dropped=dropped)]
+
+
+def _points(metric: Metric) -> Any:
+    data = metric.WhichOneof("data")
+    return getattr(metric, data).data_points if data else ()
+
+
 def _named(names: tuple[str, ...], number: int) -> str:
     return names[number] if 0 <= number < len(names) else str(number)
 
@@ -349,11 +475,11 @@ def _named(names: tuple[str, ...], number: int) -> str:
 class _Events:
     """The nested columns of span events, being built."""
 
-    def __init__(self) -> None:
+    def __init__(self, budget: Budget) -> None:
         self.offsets: list[int] = []
         self.times: list[int] = []
         self.names: list[bytes] = []
-        self.attributes = Maps()
+        self.attributes = Maps(budget)
 
     def add(self, events: Iterable[Any]) -> None:
         for event in events:
@@ -374,12 +500,12 @@ class _Events:
 class _Links:
     """The nested columns of span links, being built."""
 
-    def __init__(self) -> None:
+    def __init__(self, budget: Budget) -> None:
         self.offsets: list[int] = []
         self.trace_ids: list[bytes] = []
         self.span_ids: list[bytes] = []
         self.states: list[bytes] = []
-        self.attributes = Maps()
+        self.attributes = Maps(budget)
 
     def add(self, links: Iterable[Any]) -> None:
         for link in links:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import ipaddress
 import logging
 import signal
 import socket
@@ -25,6 +26,7 @@ from otel_audit.server.engine import Engine
 from otel_audit.server.gate import readable
 from otel_audit.server.grpc_receiver import grpc_server
 from otel_audit.server.origin import Hosts, NoPages
+from otel_audit.server.questions import Questions
 from otel_audit.server.receiver import Intake, no_entry, receiver
 from otel_audit.store import schema
 from otel_audit.store.local_tokens import Published
@@ -97,6 +99,9 @@ class Server:
             undo.callback(self._logs.close)
             self._spans = Committer(self._engine, self._database, schema.TRACES)
             undo.callback(self._spans.close)
+            self._questions = (
+                _questions(config, directory.path, sockets[0]) if options.record_queries else None
+            )
             self._assemble(options, sockets, made)
             undo.callback(self._queries.close)
             self._grpc, grpc_port = _grpc(self._intake, options)
@@ -128,6 +133,7 @@ class Server:
             backlog=backlog,
             limit=limit,
             memory_bytes=options.memory_bytes,
+            questions=self._questions,
         )
         hosts = Hosts(options.host, options.hosts)
         apps = (
@@ -152,12 +158,19 @@ class Server:
         self._grpc.start()
         for server, _ in self._listeners:
             await server.listening.wait()
+        if self._questions is not None:
+            self._questions.start()
         started(self.endpoints)
         await stop.wait()
         grpc_stopped = self._grpc.stop(_STOP_SECONDS)
-        for server, _ in self._listeners:
-            server.should_exit = True
-        await asyncio.gather(*tasks)
+        # No more questions, then what was asked is written, as long as there is somebody to write it.
+        otlp, queries = (server for server, _ in self._listeners)
+        queries.should_exit = True
+        await tasks[1]
+        if self._questions is not None:
+            await asyncio.to_thread(self._questions.close)
+        otlp.should_exit = True
+        await tasks[0]
         await asyncio.to_thread(grpc_stopped.wait)
 
     def close(self) -> None:
@@ -201,6 +214,15 @@ def _made_token(options: ServerConfig, directory: DataDirectory) -> str:
             directory.path,
         )
     return token
+
+
+def _questions(config: AuditConfig, data: Path, sock: socket.socket) -> Questions:
+    address, port = sock.getsockname()[:2]
+    if ipaddress.ip_address(address).is_unspecified:
+        address = "::1" if ":" in address else "127.0.0.1"
+    host = f"[{address}]" if ":" in address else address
+    endpoint = f"http://{host}:{port}/v1/audit"
+    return Questions(config, data / "questions", endpoint, configured(config.server)["write"])
 
 
 def _listener(app: Any) -> _Listener:

@@ -17,8 +17,9 @@ from typing import Any, Final
 
 import msgspec
 
+from otel_audit.config.headers import value_problem
 from otel_audit.config.model import StoreConfig
-from otel_audit.errors import QueryError, StoreError
+from otel_audit.errors import ConfigurationError, QueryError, StoreError
 from otel_audit.store.local_tokens import find
 
 _ESCAPES: Final = str.maketrans(
@@ -56,12 +57,18 @@ class StoreClient:
             self.config.user or urllib.parse.unquote(parts.username or ""),
             self.config.password or urllib.parse.unquote(parts.password or ""),
         )
+        for key in ("token", "user", "password"):
+            problem = value_problem(getattr(self.config, key))
+            if problem and (key == "token" or "surrogate" in problem):  # the others are sent encoded
+                raise ConfigurationError(f"store.{key} (OTEL_AUDIT_STORE_{key.upper()}) {problem}")
         self._looks_up = not (self.config.token or user or password) and self._tls is None
         if self.config.token:
             self._headers["Authorization"] = f"Bearer {self.config.token}"
         elif user or password:
             token = base64.b64encode(f"{user or 'default'}:{password}".encode()).decode()
             self._headers["Authorization"] = f"Basic {token}"
+        self.received = 0
+        """Rows of all answers so far."""
         self._local = threading.local()
         self._open: set[http.client.HTTPConnection] = set()
 
@@ -84,7 +91,9 @@ class StoreClient:
             "output_format_json_quote_64bit_integers": 0,
             **(settings or {}),
         }
-        return [_decode(line) for line in _lines(self._post(sql, parameters or {}, options))]
+        found = [_decode(line) for line in _lines(self._post(sql, parameters or {}, options))]
+        self.received += len(found)
+        return found
 
     def rows(self, sql: str, parameters: Mapping[str, Any] | None = None) -> list[list[Any]]:
         """Run any statement; give the rows of a SELECT as lists of values, nothing for other statements."""
@@ -92,7 +101,9 @@ class StoreClient:
             "default_format": "JSONCompactEachRow",
             "output_format_json_quote_64bit_integers": 0,
         }
-        return [_decode(line) for line in _lines(self._post(sql, parameters or {}, options))]
+        found = [_decode(line) for line in _lines(self._post(sql, parameters or {}, options))]
+        self.received += len(found)
+        return found
 
     def insert(self, table: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Insert rows, each by column name, into a table of the database."""
@@ -128,13 +139,22 @@ class StoreClient:
         return self._send(address, sql.encode())
 
     def _send(self, query: str, body: bytes) -> bytes:
+        response, answer = self._exchange(query, body)
+        # The server may have been about to start when its token was looked for.
+        if response.headers.get("X-ClickHouse-Exception-Code") == _AUTHENTICATION_FAILED and self._look_up():
+            response, answer = self._exchange(query, body)
+        if response.status != 200:
+            raise self._refused(response, answer)
+        return answer
+
+    def _exchange(self, query: str, body: bytes) -> tuple[http.client.HTTPResponse, bytes]:
         for attempt in (1, 2):
             connection: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
             fresh = connection is None or connection.sock is None
             if connection is None:
                 connection = self._connect()
             if fresh:
-                self._local.headers = self._headers | self._found()
+                self._look_up()
             try:
                 connection.request("POST", f"{self._path}?{query}", body, self._local.headers)
                 response = connection.getresponse()
@@ -146,14 +166,15 @@ class StoreClient:
                     continue
                 raise StoreError(self._unreachable(error)) from error
             break
-        if response.status != 200:
-            raise self._refused(response, answer)
-        return answer
+        return response, answer
 
-    def _found(self) -> dict[str, str]:
-        """Look for a server of this user, if no credentials were given: it may have started meanwhile."""
+    def _look_up(self) -> bool:
+        """Look for a server of this user, if no credentials were given; return whether its token is new."""
         token = find(self._host, self._port) if self._looks_up else ""
-        return {"Authorization": f"Bearer {token}"} if token else {}
+        headers = self._headers | ({"Authorization": f"Bearer {token}"} if token else {})
+        changed = headers != getattr(self._local, "headers", None)
+        self._local.headers = headers
+        return changed
 
     def _connect(self) -> http.client.HTTPConnection:
         timeout = self.config.timeout or None

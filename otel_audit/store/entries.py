@@ -40,7 +40,8 @@ class AuditEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One record, or the row of a bulk record that matched (``ordinal`` above 0).
 
     ``changes`` hold text as the store keeps it: old and new are ``UNSET`` if not known, ``None`` if NULL.
-    ``actor_known_as`` is the name that other records have for the id of a user whose record has none.
+    ``actor_known_as`` is the name that other records have for the id of a user whose record has none, and
+    ``customer_known_as`` the one they have for the user it acted on behalf of.
     ``fields`` names the fields that were read, or changed without known values. ``rows`` is how many rows a
     bulk record is about. Times are nanoseconds since the epoch.
     """
@@ -53,6 +54,7 @@ class AuditEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     log: str = "audit"
     actor: Actor = Actor()
     actor_known_as: str = ""
+    customer_known_as: str = ""
     target: Target | None = None
     changes: list[Change] = []
     fields: list[str] = []

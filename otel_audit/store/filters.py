@@ -18,7 +18,7 @@ import msgspec
 from otel_audit.errors import QueryError
 from otel_audit.record import Outcome
 from otel_audit.store.entries import COLUMNS
-from otel_audit.store.schema import DEFAULT_LOG, LOGS, OTHER_LOG, events
+from otel_audit.store.schema import ACCESS_LOG, DEFAULT_LOG, LOGS, OTHER_LOG, events
 from otel_audit.store.times import TimeLike, format_iso, parse_time
 
 MAX_LIMIT: Final = 10_000
@@ -52,9 +52,10 @@ class Filters(msgspec.Struct, frozen=True, kw_only=True):
         session: the hashed session, as records show it.
         route: of the request, as the framework spells it; with ``*`` a pattern.
         reason: a part of the reason, without case.
-        on_behalf_of: whom the actor acted for.
+        on_behalf_of: whom the actor acted for, by id, or by the name that user has in the trail.
         completeness: ``full``, ``ids``, ``count``, ``statement``; one or several.
         actor_ids: ids of users that ``actor`` names; :class:`AuditStore` finds them in the trail.
+        customer_ids: the same of ``on_behalf_of``.
     """
 
     actor: str | None = None
@@ -77,6 +78,7 @@ class Filters(msgspec.Struct, frozen=True, kw_only=True):
     on_behalf_of: str | None = None
     completeness: str | Sequence[str] | None = None
     actor_ids: Sequence[str] = ()
+    customer_ids: Sequence[str] = ()
 
 
 class FilterOptions(typing.TypedDict, total=False):
@@ -192,10 +194,15 @@ def tables(log: str | Sequence[str] | None) -> tuple[str, ...]:
 
 
 def _logs(log: str | Sequence[str] | None) -> tuple[list[str], list[str]]:
-    """Take the logs meant apart: those named (none: all), and those excluded."""
+    """Take the logs meant apart: those named (none: all), and those excluded.
+
+    Who asked is told only to those who ask for it by name: every question would find itself.
+    """
     given = [DEFAULT_LOG] if log is None else _several("log", log)
     named = [name for name in given if name != EVERY_LOG and not name.startswith("!")]
     excluded = [_filled("log", name[1:].strip()) for name in given if name.startswith("!")]
+    if (EVERY_LOG in given or not named) and ACCESS_LOG not in (*named, *excluded):
+        excluded.append(ACCESS_LOG)
     return ([] if EVERY_LOG in given else named), excluded
 
 
@@ -246,10 +253,11 @@ def _columns(where: Conditions, filters: Filters) -> None:
         ("request_id", filters.request_id),
         ("tenant", filters.tenant),
         ("session", filters.session),
-        ("on_behalf_of", filters.on_behalf_of),
     ):
         if value is not None:
             where.add(f"{column} = {{String}}", value)
+    if filters.on_behalf_of is not None:
+        where.add("on_behalf_of IN {Array(String)}", [filters.on_behalf_of, *filters.customer_ids])
     if filters.completeness is not None:
         where.add("completeness IN {Array(String)}", _several("completeness", filters.completeness))
     if filters.service is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal, Self, TypeAlias, Unpack
 
 import msgspec
@@ -29,7 +29,7 @@ from otel_audit.store.filters import (
     union,
     write_cursor,
 )
-from otel_audit.store.schema import EVENTS, TRACES
+from otel_audit.store.schema import ACCESS_LOG, EVENTS, TRACES
 from otel_audit.store.times import TimeLike, parse_time
 from otel_audit.store.traces import SPAN_COLUMNS, Trace, span, tree
 
@@ -139,18 +139,24 @@ class AuditStore:
 
     def _with_actor_ids(self, filters: Filters) -> Filters:
         """Look up which users carry the name asked for: some of their records have only the id."""
-        if filters.actor is None:
-            return filters
+        if filters.actor is not None:
+            filters = msgspec.structs.replace(filters, actor_ids=self._ids_of(filters.actor))
+        if filters.on_behalf_of is not None:
+            filters = msgspec.structs.replace(filters, customer_ids=self._ids_of(filters.on_behalf_of))
+        return filters
+
+    def _ids_of(self, name: str) -> list[str]:
         rows = self._client.query(
             f"SELECT DISTINCT actor_id FROM {self._database}.{EVENTS} WHERE actor_name = {{name:String}} "
             f"AND actor_type = 'user' AND actor_id != {{name:String}} LIMIT {_MAX_NAMESAKES}",
-            {"name": filters.actor},
+            {"name": name},
         )
-        return msgspec.structs.replace(filters, actor_ids=[str(row["actor_id"]) for row in rows])
+        return [str(row["actor_id"]) for row in rows]
 
     def _with_names(self, entries: list[AuditEntry]) -> list[AuditEntry]:
         """Give users without a name the one that other records of the same time have for their id."""
         nameless = {each.actor.id for each in entries if each.actor.type == "user" and not each.actor.name}
+        nameless |= {each.actor.on_behalf_of for each in entries} - {""}
         if not nameless:
             return entries
         moments = [each.timestamp for each in entries]
@@ -166,12 +172,7 @@ class AuditStore:
             },
         )
         names = {str(row["actor_id"]): str(row["name"]) for row in rows}
-        return [
-            msgspec.structs.replace(each, actor_known_as=names[each.actor.id])
-            if each.actor.type == "user" and not each.actor.name and each.actor.id in names
-            else each
-            for each in entries
-        ]
+        return [_named(each, names) for each in entries]
 
     def _at_fixed_times(self, filters: Filters) -> Filters:
         """Put numbers in the place of words, so that "an hour ago" stays the same over several statements."""
@@ -299,7 +300,7 @@ class AuditStore:
         if target:
             where.add("target_type = {String}", target.partition("/")[0])
         if kind == "log":
-            log = EVERY_LOG
+            log = (EVERY_LOG, ACCESS_LOG)
         log_conditions(where, log)
         each = [
             f"SELECT {_VOCABULARY_SQL[kind]} AS word, count() AS times FROM {self._database}.{table} "
@@ -314,9 +315,14 @@ class AuditStore:
         return [str(row["word"]) for row in rows]
 
     def newest(self) -> AuditEntry | None:
-        """Give the newest record of any log, ``None`` if there is none."""
+        """Give the newest record of any log but that of questions, ``None`` if there is none."""
         page = self.find(Filters(log=EVERY_LOG), limit=1)
         return page.entries[0] if page.entries else None
+
+    @property
+    def received(self) -> int:
+        """How many rows the store has given so far."""
+        return self._client.received
 
     def close(self) -> None:
         """Close the connection."""
@@ -327,6 +333,17 @@ class AuditStore:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+def _named(entry: AuditEntry, names: Mapping[str, str]) -> AuditEntry:
+    """Put the names that are known of an entry's users into it, where the record has none."""
+    actor = entry.actor
+    found: dict[str, str] = {}
+    if actor.type == "user" and not actor.name and actor.id in names:
+        found["actor_known_as"] = names[actor.id]
+    if actor.on_behalf_of in names:
+        found["customer_known_as"] = names[actor.on_behalf_of]
+    return msgspec.structs.replace(entry, **found) if found else entry
 
 
 def _record_id(text: str) -> str:

@@ -17,11 +17,13 @@ from otel_audit.config.model import StoreConfig
 from otel_audit.errors import ConfigurationError
 from otel_audit.store import schema
 from otel_audit.store.layout import Layout
+from otel_audit.store.tables import METRICS_KEPT
 
 FOREVER: Final = "forever"
 SPANS: Final = "traces"
 ORDINARY: Final = "logs"
-"""What else can be given a time, beside the logs: spans, and logs that are no audit records."""
+MEASURED: Final = "metrics"
+"""What else can be given a time, beside the logs: spans, logs that are no audit records, and our metrics."""
 COLD_VOLUME: Final = "cold"
 
 _AGE: Final = re.compile(r"([1-9]\d{0,5})\s*(h|d|w|mo|y)")
@@ -97,7 +99,8 @@ class Retention(msgspec.Struct, frozen=True):
         for table, clause in new.items():
             stored = layout.stored(table)
             name = f"ALTER TABLE {layout.name(stored)}{layout.on_cluster}"
-            applied, policy = (old[table], before.policy) if stored in there else ("", "")
+            made = NOTHING.clauses()[table]
+            applied, policy = (old[table], before.policy) if stored in there else (made, "")
             if self.policy != policy:
                 found.append(f"{name} MODIFY SETTING storage_policy = '{self.policy}'")
             if clause != applied:
@@ -124,11 +127,13 @@ class Retention(msgspec.Struct, frozen=True):
         tables[schema.LOGS_TABLE] = list(self._rules(ORDINARY, "Timestamp"))
         tables[schema.TRACES] = list(self._rules(SPANS, "Timestamp"))
         tables[schema.TRACE_TIMES] = list(self._rules(SPANS, "Start"))
+        tables[schema.METRICS] = list(self._rules(MEASURED, "Timestamp"))
         return {table: ", ".join(tables[table]) for table in sorted(tables)}
 
     def _rules(self, name: str, column: str, which: str = "", *, moves: bool = True) -> Iterator[str]:
         # A move is of whole parts, so it has no condition.
-        cold, delete = self.cold.get(name, FOREVER), self.delete.get(name, FOREVER)
+        unless_told = METRICS_KEPT if name == MEASURED else FOREVER
+        cold, delete = self.cold.get(name, FOREVER), self.delete.get(name, unless_told)
         if moves and cold != FOREVER:
             yield f"{column} + {_interval(cold)} TO VOLUME '{COLD_VOLUME}'"
         if delete != FOREVER:
@@ -162,7 +167,7 @@ def pairs(option: str, given: Iterable[str]) -> dict[str, str]:
 
 
 def _log(name: str) -> str:
-    valid = [*(log.name for log in schema.LOGS), SPANS, ORDINARY]
+    valid = [*(log.name for log in schema.LOGS), SPANS, ORDINARY, MEASURED]
     if name not in valid:
         raise ConfigurationError(f"no log is named {name!r}; valid are {', '.join(valid)}")
     return name

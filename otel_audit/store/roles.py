@@ -61,7 +61,8 @@ def _reader(layout: Layout) -> Iterator[str]:
     """What asks: our command line, dashboards, people."""
     # readonly = 2: to read, and choose the format of the answer, which clients do by settings.
     yield from _role(layout, READER, "readonly = 2")
-    for table in (*_EVENTS, *_TRAILS, schema.LOGS_TABLE, schema.TRACES, schema.TRACE_TIMES):
+    tables = (schema.LOGS_TABLE, schema.TRACES, schema.TRACE_TIMES, schema.METRICS)
+    for table in (*_EVENTS, *_TRAILS, *tables):
         yield from _select(layout, table, READER)
     yield _grant(layout, "SELECT", layout.name(schema.MIGRATIONS), READER)
     for table in ("parts", "tables", "replicas", "clusters", "one"):

@@ -29,6 +29,8 @@ class Log(NamedTuple):
 
 DEFAULT_LOG: Final = "audit"
 OTHER_LOG: Final = "other"
+ACCESS_LOG: Final = "access"
+"""Who asked what of the store; it has no tables of its own."""
 
 LOGS: Final = (
     Log(DEFAULT_LOG),
@@ -67,6 +69,7 @@ EVENTS: Final = events(DEFAULT_LOG)
 LOGS_TABLE: Final = "otel_logs"
 TRACES: Final = "otel_traces"
 TRACE_TIMES: Final = "otel_traces_trace_id_ts"
+METRICS: Final = "otel_audit_metrics"
 MIGRATIONS: Final = "otel_audit_migrations"
 
 WRITABLE: Final = (*(landing(log.name) for log in LOGS), LOGS_TABLE, TRACES, TRACE_TIMES)
@@ -168,10 +171,14 @@ _SINGLE: Final = _Shape(
     total="0",
     fields="",
     types="emptyArrayString()",
-    rows="0 AS ordinal, own_key AS key, own_pairs AS pairs, "
+    rows="0 AS ordinal, own_key AS key, own_pairs AS pairs, own_related AS related, "
     "LogAttributes AS own_attributes, ResourceAttributes AS own_resource",
     join="",
 )
+_MOST_CELLS: Final = 4_000_000
+_MOST_REPEATED: Final = 1024 * 1024 * 1024
+"""Cells of the columns of one bulk record, and bytes its rows repeat of it, up to which it is given rows of
+its own. Ours have at most 1000 rows and 1 MiB; one of 100 kB can be made that would take 10 GB."""
 _CELLS: Final = ", ".join(
     f"arrayResize(arrayMap(v -> {_marked('v')}, c.{side}), n, '-')" for side in ("old", "new")
 )
@@ -179,7 +186,11 @@ _BULK: Final = _Shape(
     names=f""",
     JSONExtract({attribute("bulk")}, 'Tuple(count UInt64, keys Array(String), columns Array(Tuple(
       field String, old Array(Nullable(String)), new Array(Nullable(String)), type String)))') AS bulk,
-    bulk.keys AS keys, bulk.columns AS columns, length(keys) AS n, length(columns) AS width,
+    length(bulk.keys) * length(bulk.columns) <= {_MOST_CELLS}
+      AND length(bulk.keys) * (byteSize(LogAttributes) - length({attribute("bulk")}) + length(Body))
+        <= {_MOST_REPEATED} AS fits,
+    if(fits, bulk.keys, []) AS keys, if(fits, bulk.columns, []) AS columns,
+    length(keys) AS n, length(columns) AS width,
     range(n * width) AS cell_numbers""",
     total="bulk.count",
     fields="""
@@ -195,10 +206,11 @@ _BULK: Final = _Shape(
           cell_numbers),
         n),
       own_pairs) AS pairs_,
+    arrayResize([own_related], n + 1) AS related_,
     arrayResize([LogAttributes], n + 1) AS attributes_,
     arrayResize([ResourceAttributes], n + 1) AS resource_""",
     join="""
-ARRAY JOIN range(length(keys_)) AS ordinal, keys_ AS key, pairs_ AS pairs,
+ARRAY JOIN range(length(keys_)) AS ordinal, keys_ AS key, pairs_ AS pairs, related_ AS related,
   attributes_ AS own_attributes, resource_ AS own_resource""",
 )
 
@@ -211,8 +223,8 @@ def record_rows(log: Log, source: str, *, sure: bool = False, bulk: bool = True)
 
     A bulk record's columns are turned into rows by sorting the flattened cells by row number: a lambda that
     captured the columns would copy all of them for every row, which is quadratic (one record of 1000 rows
-    and 75 kB took 0.8 s that way, 1 ms this way). For the same reason the record's own attributes travel as
-    the first element of a joined array instead of being copied to every row.
+    and 75 kB took 0.8 s that way, 1 ms this way). For the same reason the record's own attributes and related
+    objects travel as the first element of a joined array instead of being copied to every row.
 
     The engine analyses this anew for each insert, which for few rows costs more than the rows: each lambda
     takes some 0.4 ms. So old and new values go together, and an array is padded rather than mapped.
@@ -256,7 +268,7 @@ FROM (
     SpanId AS span_id,
     Body AS message,
     arrayMap(r -> if(r.id = '', r.type, concat(r.type, '/', r.id)),
-      JSONExtract({attribute("related")}, 'Array(Tuple(type String, id String))')) AS related,
+      JSONExtract({attribute("related")}, 'Array(Tuple(type String, id String))')) AS own_related,
     multiIf(
       notEmpty(listed), arrayMap(c -> ifNull(c['field'], ''), listed),{shape.fields}
       JSONExtract({attribute("fields")}, 'Array(String)')) AS fields,

@@ -15,6 +15,7 @@ _TIMES: Final = {
     **{schema.events(log.name): "timestamp" for log in schema.LOGS},
     schema.LOGS_TABLE: "Timestamp",
     schema.TRACES: "Timestamp",
+    schema.METRICS: "Timestamp",
 }
 """The tables that are told of, and the column of their time."""
 

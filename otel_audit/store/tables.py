@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from otel_audit.store.schema import DEFAULT_LOG, LOGS_TABLE, MIGRATIONS, TRACE_TIMES, TRACES
+from otel_audit.store.schema import DEFAULT_LOG, LOGS_TABLE, METRICS, MIGRATIONS, TRACE_TIMES, TRACES
 
 _LOG_COLUMNS: Final = """
   Timestamp DateTime64(9) CODEC(Delta(8), ZSTD(1)),
@@ -199,6 +199,25 @@ _TRACE_TIMES: Final = Table(
     "cityHash64(TraceId)",
 )
 
+METRICS_KEPT: Final = "30d"
+_METRICS: Final = Table(
+    METRICS,
+    """
+  Timestamp DateTime64(9) CODEC(Delta(8), ZSTD(1)),
+  StartTimestamp DateTime64(9) CODEC(Delta(8), ZSTD(1)),
+  ServiceName LowCardinality(String) CODEC(ZSTD(1)),
+  MetricName LowCardinality(String) CODEC(ZSTD(1)),
+  MetricUnit LowCardinality(String) CODEC(ZSTD(1)),
+  Value Float64 CODEC(ZSTD(1)),
+  Attributes Map(LowCardinality(String), String) CODEC(ZSTD(1)),
+  ResourceAttributes Map(LowCardinality(String), String) CODEC(ZSTD(1))""",
+    "MergeTree",
+    "PARTITION BY toDate(Timestamp)\nORDER BY (MetricName, ServiceName, Timestamp)\n"
+    "TTL Timestamp + INTERVAL 30 DAY DELETE",
+    "index_granularity = 8192, ttl_only_drop_parts = 1",
+    "cityHash64(ServiceName, MetricName)",
+)
+
 JOURNAL: Final = Table(
     MIGRATIONS,
     """
@@ -216,6 +235,7 @@ JOURNAL: Final = Table(
 STEPS: Final[tuple[Step, ...]] = (
     Step("tables", (_LANDING.of(DEFAULT_LOG), _LOGS, _TRACES, _TRACE_TIMES, _EVENTS.of(DEFAULT_LOG))),
     Step("logs", (_LANDING, _EVENTS)),
+    Step("metrics", (_METRICS,)),
 )
 """In the order they were released."""
 

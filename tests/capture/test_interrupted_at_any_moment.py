@@ -60,7 +60,7 @@ class Interruption:
 
     def _line(self, frame: FrameType, event: str, arg: object) -> Any:
         # Before Django's own Atomic.__exit__ begins: interrupted there, it would not run without us either.
-        before = frame.f_code.co_name == "leave" and frame.f_lineno == frame.f_code.co_firstlineno + 3
+        before = frame.f_code.co_name == "leave" and frame.f_lineno == frame.f_code.co_firstlineno + 5
         if event == "line" and not before:
             self.lines += 1
             if self.lines - 1 == self.moment:
@@ -86,6 +86,11 @@ def _pallet() -> tuple[Pallet, Item]:
     return Pallet.objects.create(label="p"), Item.objects.create(name="i")
 
 
+def _rename_by_sql(_: object) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(f"UPDATE {Supplier._meta.db_table} SET name = %s", ["renamed"])
+
+
 WAYS: Final[dict[str, Way]] = {
     "create": Way(lambda: None, lambda _: Supplier.objects.create(name="new")),
     "save": Way(lambda: Supplier.objects.create(name="old"), _rename),
@@ -100,6 +105,7 @@ WAYS: Final[dict[str, Way]] = {
     "bulk_create": Way(
         lambda: None, lambda _: Supplier.objects.bulk_create([Supplier(name="a"), Supplier(name="b")])
     ),
+    "raw": Way(lambda: Supplier.objects.create(name="old"), _rename_by_sql),
     "m2m add": Way(_pallet, lambda pair: pair[0].items.add(pair[1])),
 }
 
@@ -194,6 +200,8 @@ def half_open(audit: CapturedAudit) -> Iterator[str]:
         thread = ours.reader
         if ours.pending or len(ours.buffer) or ours.error or ours.raw:
             yield f"the connection holds {ours.pending} writes, {len(ours.buffer)}, {ours.error!r}"
+        if thread.compiling or thread.migrating:
+            yield f"thread: {thread.compiling} compilers, {thread.migrating}"
         if thread.saving or thread.internal or thread.suppressed or thread.loaded is not None:
             yield f"thread: {thread.saving} {thread.internal} {thread.suppressed} {thread.loaded}"
     if audit.pipeline.spool.open_intents:

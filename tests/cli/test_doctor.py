@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from otel_audit.cli import checkup
 from otel_audit.config.model import SpoolConfig
 from otel_audit.pipeline.health import Health
 from otel_audit.pipeline.spool import directory as layout
@@ -17,6 +18,7 @@ from otel_audit.pipeline.spool.frames import Identity, encode_record
 from otel_audit.pipeline.spool.writer import SpoolWriter
 from tests.cli.afternoon import RECORDS
 from tests.cli.conftest import Command, Done
+from tests.startup.agent import ROOT
 from tests.trail import Serving, serving
 
 Finding = dict[str, str]
@@ -39,9 +41,35 @@ def healthy(tmp_path: Path, trail: Serving, monkeypatch: pytest.MonkeyPatch) -> 
         f'[django]\nmodels = ["shop.*"]\n[sink]\nendpoint = "{trail.http}/v1/audit"\n'
         f'[store]\nurl = "{trail.clickhouse}"\n'
     )
-    (tmp_path / "shop").mkdir()
-    (tmp_path / "shop" / "settings.py").write_text("raise SystemExit('imported')\n")
+    make_shop(tmp_path, monkeypatch)
+
+
+MODELS = """
+from django.db import models
+
+class Card(models.Model):
+    number = models.CharField(max_length=20)
+
+class Order(models.Model):
+    cards = models.ManyToManyField(Card)
+
+class Late(Order):
+    class Meta:
+        proxy = True
+"""
+
+
+def make_shop(directory: Path, monkeypatch: pytest.MonkeyPatch, settings: str = "") -> None:
+    """Make an application of one app with two models."""
+    (directory / "shop").mkdir(exist_ok=True)
+    for name, content in {
+        "__init__.py": "",
+        "models.py": MODELS,
+        "settings.py": f"SECRET_KEY = 'x'\nINSTALLED_APPS = ['shop']\nDATABASES = {{}}\n{settings}\n",
+    }.items():
+        (directory / "shop" / name).write_text(content)
     monkeypatch.setenv("DJANGO_SETTINGS_MODULE", "shop.settings")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
 
 
 @pytest.mark.usefixtures("healthy")
@@ -53,7 +81,12 @@ def test_what_works_is_told_in_one_screen_with_status_zero(command: Command, tmp
     assert "✗" not in shown
     for part in (
         *(f"{tmp_path}/otel-audit.toml", "otel_audit_django: active", "shop.settings", "accepts records"),
-        *("instrumentation-asgi", "does not exist yet: nothing was recorded here", "2026-11-23 14:00:30 UTC"),
+        *(
+            "2 models: shop.Card, shop.Order",
+            "instrumentation-asgi",
+            "does not exist yet: nothing was recorded here",
+            "2026-11-23 14:00:30 UTC",
+        ),
     ):
         # Lines break where the length of the path demands, within it too.
         assert re.sub(r"\s", "", part) in re.sub(r"\s", "", shown), part
@@ -175,3 +208,146 @@ def test_records_that_wait_are_counted(command: Command, tmp_path: Path) -> None
     assert "2026-11-23 14:00:01 UTC" in shown
     spool.close()
     spool.release()
+
+
+def test_a_stream_that_cannot_be_read_is_told_with_what_to_do(command: Command, tmp_path: Path) -> None:
+    """By doctor, status and drain; none of them ends in a traceback, none lets it hide the others."""
+    stream = tmp_path / ".otel-audit" / "spool" / "01a221d1-2d66-7b32-9201-a657cc958510"
+    (stream / "lock").mkdir(parents=True)
+    [spool, *_, problem] = findings(command("doctor", "--json", "--timeout", "0.2"))["spool"]
+    assert spool["state"] == "ok"
+    assert problem["state"] == "bad"
+    assert str(stream) in problem["finding"]
+    assert "look at what lies there" in problem["advice"]
+    status = command("spool", "status")
+    assert (status.status, str(stream) in status.out.replace("\n", "")) == (1, True)
+    drained = command("spool", "drain", "--timeout", "0.2")
+    assert (drained.status, str(stream) in drained.err) == (1, True)
+    assert "0 records sent" in drained.out
+
+
+@pytest.mark.parametrize("value", ["s3cr3t\u20ac", "s3cr3t\r\nX: 1", " s3cr3t"])
+def test_a_token_that_is_no_header_is_told_without_it(
+    command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, value: str
+) -> None:
+    """By its key, for sink and store; `query` says it as well, and ends."""
+    file = tmp_path / "otel-audit.toml"
+    file.write_text(f"[sink]\ntoken = {json.dumps(value)}\n[store]\ntoken = {json.dumps(value)}\n")
+    done = command("doctor", "--json", "--timeout", "0.2", "--config", str(file))
+    found = findings(done)
+    assert "sink.token (OTEL_AUDIT_SINK_TOKEN)" in found["sink"][0]["finding"]
+    assert "store.token (OTEL_AUDIT_STORE_TOKEN)" in found["store"][0]["finding"]
+    asked = command("query", "--config", str(file))
+    assert asked.status == 2
+    assert "store.token (OTEL_AUDIT_STORE_TOKEN)" in asked.err.replace("\n", " ")
+    assert "s3cr3t" not in done.out + done.err + asked.out + asked.err
+
+
+def models(command: Command) -> list[Finding]:
+    return findings(command("doctor", "--json", "--timeout", "0.2")).get("models", [])
+
+
+@pytest.mark.parametrize(
+    ("patterns", "state", "finding", "advice"),
+    [
+        ('models = ["*"]', "ok", "2 models: shop.Card, shop.Order", ""),
+        (
+            'models = ["shop.card"]\nreads = ["shop.*"]',
+            "ok",
+            "1 model: shop.Card; reads of 2 models: shop.",
+            "",
+        ),
+        (
+            'models = ["shp.Card"]',
+            "bad",
+            "django.models has 'shp.Card', and no installed model",
+            "'shop.Card'",
+        ),
+        ('reads = ["library.*"]', "bad", "django.reads has 'library.*'", "app_label.Model"),
+        ("auth_events = true", "note", "no model is audited", "shop.*"),
+    ],
+)
+def test_the_models_that_are_audited_are_counted(
+    command: Command,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    patterns: str,
+    state: str,
+    finding: str,
+    advice: str,
+) -> None:
+    (tmp_path / "otel-audit.toml").write_text(f"[django]\n{patterns}\n")
+    make_shop(tmp_path, monkeypatch)
+    [found] = models(command)
+    assert (found["state"], found["finding"][: len(finding)]) == (state, finding)
+    assert advice in found.get("advice", "")
+
+
+def test_a_pattern_that_matches_nothing_is_named_beside_those_that_do(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "otel-audit.toml").write_text('[django]\nmodels = ["shop.*", "!auth.*", "shop.Ordr"]\n')
+    make_shop(tmp_path, monkeypatch)
+    counted, missing = models(command)
+    assert counted["state"] == "ok"
+    assert (missing["state"], missing["advice"]) == ("bad", "Did you mean 'shop.Order'?")
+
+
+def test_djangos_setting_counts_where_there_is_no_file(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_shop(tmp_path, monkeypatch, 'OTEL_AUDIT = {"django": {"models": ["shop.Order"]}}')
+    found = findings(command("doctor", "--json", "--timeout", "0.2"))
+    assert found["models"][0]["finding"] == "1 model: shop.Order, by Django's OTEL_AUDIT setting"
+    assert found["instrumentors"][0]["state"] == "ok"
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ("raise RuntimeError('no database host')", "RuntimeError: no database host"),
+        ("raise SystemExit(3)", "status 3"),
+        ("import os; os._exit(4)", "status 4"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "status -11"),
+        ("INSTALLED_APPS = ['nowhere']", "No module named 'nowhere'"),
+    ],
+)
+def test_apps_that_cannot_be_loaded_are_told_with_the_reason_and_harm_nothing(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: str, reason: str
+) -> None:
+    make_shop(tmp_path, monkeypatch, settings)
+    [found] = models(command)
+    assert found["state"] == "bad"
+    assert found["finding"].startswith("the application's apps cannot be loaded: ")
+    assert reason in found["finding"]
+
+
+def test_what_an_application_prints_and_starts_stays_out_of_the_answer(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pid = tmp_path / "pid"
+    make_shop(
+        tmp_path,
+        monkeypatch,
+        "import subprocess, sys, threading, time\n"
+        'print(\'{"subject": "models"}\')\n'
+        "print('noise', file=sys.stderr)\n"
+        "threading.Thread(target=time.sleep, args=(600,)).start()\n"
+        f"open({str(pid)!r}, 'w').write(str(subprocess.Popen(['sleep', '600']).pid))\n"
+        "import otel_audit\notel_audit.setup()",
+    )
+    (tmp_path / "otel-audit.toml").write_text('[django]\nmodels = ["shop.*"]\n')
+    [found] = models(command)
+    assert found["state"] == "ok"
+    assert not (tmp_path / ".otel-audit").exists(), "doctor records nothing"
+    state = Path(f"/proc/{pid.read_text()}/stat")
+    assert not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+def test_apps_that_do_not_get_ready_are_given_up_on(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_shop(tmp_path, monkeypatch, "import time; time.sleep(600)")
+    monkeypatch.setattr(checkup, "_LOADING_SECONDS", 0.5)
+    [found] = models(command)
+    assert "not ready after 0.5 s" in found["finding"]

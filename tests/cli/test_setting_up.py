@@ -62,6 +62,12 @@ def test_init_writes_a_file_that_holds_and_names_the_next_commands(command: Comm
     loaded = load(environ={})
     assert loaded.path == tmp_path / "otel-audit.toml"
     assert loaded.config.django.models == ["sales.*", "stock.*", "auth.User", "!sessions.*"]
+    assert loaded.notes == []
+    assert (
+        loaded.origins["redaction.personal_numbers"].startswith("otel-audit.toml:")
+        or str(tmp_path) in (loaded.origins["redaction.personal_numbers"])
+    )
+    assert "personal_numbers = true" in (tmp_path / "otel-audit.toml").read_text()
     assert "DJANGO_SETTINGS_MODULE=config.settings" in done.out
     assert f"OTEL_SERVICE_NAME={tmp_path.name}" in done.out
     assert "opentelemetry-instrument gunicorn config.wsgi" in done.out
@@ -128,6 +134,25 @@ def test_a_user_model_of_an_app_that_is_recorded_is_not_named_twice(tmp_path: Pa
     project = find_django(tmp_path, {"DJANGO_SETTINGS_MODULE": "shop.settings"})
     assert project is not None
     assert project.patterns == ["shop.*"]
+
+
+def test_a_file_from_before_the_rules_about_personal_numbers_has_them_and_is_told_once(
+    command: Command, tmp_path: Path
+) -> None:
+    (tmp_path / "otel-audit.toml").write_text("tenant = 'mine'\n")
+    done = command("config", "show")
+    assert done.status == 0
+    said = done.out + done.err
+    assert said.count("personal_numbers is not set") == 1
+    assert "false to record them" in " ".join(said.split())
+    assert "redaction.personal_numbers" in done.out
+    for chosen in ("true", "false"):
+        (tmp_path / "otel-audit.toml").write_text(f"[redaction]\npersonal_numbers = {chosen}\n")
+        done = command("config", "show")
+        assert "is not set" not in done.out + done.err
+    (tmp_path / "otel-audit.toml").write_text("[redaction]\nenabled = false\n")
+    done = command("config", "show")
+    assert "is not set" not in done.out + done.err, "they are off with all others"
 
 
 def test_init_does_not_overwrite_what_somebody_wrote(command: Command, tmp_path: Path) -> None:

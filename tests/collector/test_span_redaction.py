@@ -13,7 +13,7 @@ import pytest
 from otel_audit.redaction.collector import written_into
 from tests.collector.running import COLLECTOR, Collector, kill
 from tests.e2e.running import Store, eventually
-from tests.redaction import test_names, test_text
+from tests.redaction import test_names, test_rule_sets, test_text
 
 SECRET_TEXTS = [
     text
@@ -36,7 +36,12 @@ STATEMENTS = [
     if not statement.startswith("AUTH ")
 ]
 NEEDLES = ("hunter2", "ter2", "MII", "4111 1111", "378282", "5555-", "AKIA", "4eC39", "dozjgN", "abc$")
-NAMES = {name: f"kept-{number}-ter2" for number, name in enumerate(test_names.SECRET) if name.isascii()}
+NAMES = {
+    name: f"kept-{number}-ter2" for number, name in enumerate([*test_names.SECRET, *test_names.PERSONAL])
+}
+# The rules of the Collector normalise nothing.
+for name in ("ｐａｓｓｗｏｒｄ", "ﾊﾟｽﾜｰﾄﾞ"):
+    del NAMES[name]
 
 
 class Spans:
@@ -106,7 +111,8 @@ def test_values_beside_the_name_of_a_secret_leave_in_every_spelling(spans: Spans
 
 
 def test_values_beside_a_name_that_only_resembles_one_stay(spans: Spans) -> None:
-    given = {name: f"kept {number}" for number, name in enumerate(test_names.CLEAN)}
+    names = [name for name in test_names.CLEAN if name not in test_names.PERSONAL]
+    given = {name: f"kept {number}" for number, name in enumerate([*names, *test_names.NOT_PERSONAL])}
     row = spans.through(attributes=attributes(given | {"gen_ai.usage.input_tokens": 17}))
     assert row["SpanAttributes"] == given | {"gen_ai.usage.input_tokens": "17"}
 
@@ -117,6 +123,20 @@ def test_secrets_in_texts_leave_by_their_shape_and_beside_their_names(spans: Spa
     left = {key: text for key, text in row["SpanAttributes"].items() if any(n in text for n in NEEDLES)}
     assert set(row["SpanAttributes"]) == set(given)
     assert not left
+
+
+def test_ibans_and_card_numbers_leave_however_they_are_written(spans: Spans) -> None:
+    cards = (
+        "4111 - 1111 - 1111 - 1111",
+        "4111\u00a01111\u00a01111\u00a01111",
+        "４１１１ １１１１ １１１１ １１１１",
+    )
+    grouped = [" ".join(iban[at : at + 4] for at in range(0, len(iban), 4)) for iban in test_rule_sets.IBANS]
+    given = {
+        f"text.{n}": f"to {text} now" for n, text in enumerate([*test_rule_sets.IBANS, *grouped, *cards])
+    }
+    row = spans.through(attributes=attributes(given))
+    assert row["SpanAttributes"] == dict.fromkeys(given, "to [redacted] now")
 
 
 def test_texts_without_a_secret_stay_as_they_are(spans: Spans) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -266,3 +267,32 @@ def test_bad_variables_are_told_by_name(variable: str, text: str, expected: str)
 def test_no_two_settings_share_a_variable() -> None:
     variables = [setting.variable for setting in settings().values()]
     assert len(variables) == len(set(variables))
+
+
+def test_a_hash_of_unknown_user_names_needs_a_key() -> None:
+    environ = {"OTEL_AUDIT_REDACTION_UNKNOWN_USER_NAMES": "hmac"}
+    with pytest.raises(ConfigurationError, match=r"UNKNOWN_USER_NAMES.*hmac needs a key"):
+        load(environ=environ)
+    keyed = environ | {"OTEL_AUDIT_REDACTION_HMAC_KEY": "sixteen letters!"}
+    assert load(environ=keyed).config.redaction.unknown_user_names == "hmac"
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ({"environ": {}}, 0),
+        ({"environ": {}, "django_settings": {"tenant": "a"}}, 1),
+        ({"environ": {}, "django_settings": {"redaction": {"personal_numbers": False}}}, 0),
+        (
+            {
+                "environ": {"OTEL_AUDIT_REDACTION_PERSONAL_NUMBERS": "true"},
+                "django_settings": {"tenant": "a"},
+            },
+            0,
+        ),
+        ({"environ": {"OTEL_AUDIT_REDACTION_ENABLED": "false"}, "django_settings": {"tenant": "a"}}, 0),
+    ],
+)
+def test_a_configuration_from_before_a_rule_is_told_that_it_has_it(source: dict[str, Any], told: int) -> None:
+    loaded = load(**source)
+    assert sum("personal_numbers" in note for note in loaded.notes) == told

@@ -58,17 +58,38 @@ def alice() -> Iterator[Session]:
     leave_scope(token)
 
 
-def test_outside_any_scope_the_process_acts() -> None:
-    fields = current_fields()
-    assert fields.actor.type == "system"
-    assert fields.actor.id == process_scope.name != ""
+def test_outside_any_scope_the_service_acts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process_scope, "service", lambda: "shop")
+    assert current_fields().actor == Actor("shop", "service")
+    with context(reason="nightly"):
+        assert current_fields().actor == Actor("shop", "service")
+
+
+@pytest.mark.parametrize(
+    ("argument", "actor"),
+    [
+        ("/srv/fix_prices.py", Actor("fix_prices.py", "system")),
+        ("/usr/bin/gunicorn", Actor("unknown_service", "service")),
+        ("/lib/uvicorn/__main__.py", Actor("unknown_service", "service")),
+        ("-c", Actor("unknown_service", "service")),
+        ("", Actor("unknown_service", "service")),
+    ],
+)
+def test_where_nobody_named_the_service_a_script_acts_but_no_server(
+    monkeypatch: pytest.MonkeyPatch, argument: str, actor: Actor
+) -> None:
+    scope = audit_context.ProcessScope()
+    monkeypatch.setattr("sys.argv", [argument])
+    assert scope.fields().actor == actor
+    scope.service = lambda: "shop"
+    assert scope.fields().actor == Actor("shop", "service")
 
 
 def test_a_scope_says_who_acts_until_it_is_left() -> None:
     token = enter_scope(Session("alice"))
     assert current_fields().actor == Actor("alice", "user")
     leave_scope(token)
-    assert current_fields().actor.type == "system"
+    assert current_fields().actor == process_scope.fields().actor
 
 
 def test_overrides_nest_and_merge_and_end(alice: Session) -> None:
@@ -181,20 +202,3 @@ def test_tasks_do_not_see_each_other() -> None:
         return await asyncio.gather(*(work(f"user{n}") for n in range(20)))
 
     assert asyncio.run(both()) == [f"user{n}" for n in range(20)]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "expected"),
-    [
-        (["/srv/app/manage.py", "migrate", "--noinput"], "manage.py migrate"),
-        (["/usr/bin/django-admin", "shell"], "django-admin shell"),
-        (["/usr/bin/gunicorn", "shop.wsgi"], "gunicorn"),
-        (["/srv/worker/__main__.py"], "worker"),
-        ([""], "python"),
-    ],
-)
-def test_the_process_is_named_by_what_was_started(
-    monkeypatch: pytest.MonkeyPatch, arguments: list[str], expected: str
-) -> None:
-    monkeypatch.setattr("sys.argv", arguments)
-    assert audit_context.ProcessScope().name == expected

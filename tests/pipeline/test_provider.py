@@ -11,14 +11,16 @@ from pathlib import Path
 import pytest
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.resources import Resource
 
+from otel_audit.context import process_scope
 from otel_audit.errors import ConfigurationError
-from otel_audit.pipeline import metrics, provider
+from otel_audit.pipeline import identity, metrics, provider
 from otel_audit.pipeline.drain import drain
 from otel_audit.pipeline.provider import AuditPipeline
 from otel_audit.pipeline.spool import directory as layout
 from otel_audit.pipeline.spool.status import read_status
-from otel_audit.record import Target
+from otel_audit.record import Actor, Target
 from otel_audit.testing import capture_audit
 from tests.pipeline.otlp_sink import Reply, Sink
 from tests.pipeline.spooling import NOWHERE, audit_config, make_record, run_script, target_ids, wait_until
@@ -329,3 +331,13 @@ def test_whoever_forks_imports_what_sending_needs_for_its_children(tmp_path: Pat
         """,
         tmp_path,
     )
+
+
+def test_the_service_outside_any_work_is_the_one_the_resource_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the application sets its own tracer provider after audit has started."""
+    resources = [Resource({"service.name": "shop"}), Resource({"service.name": "depot"}), Resource({})]
+    for resource, name in zip(resources, ("shop", "depot", ""), strict=True):
+        monkeypatch.setattr(identity, "_application_resource", lambda found=resource: found)
+        assert identity.service_name() == name
+        monkeypatch.setattr(process_scope, "service", identity.service_name)
+        assert process_scope.fields().actor == Actor(name or "unknown_service", "service")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import email.utils
 import shutil
 import socket
 import ssl
 import threading
+import time
 from http.client import HTTPMessage
 from pathlib import Path
 
@@ -35,7 +37,15 @@ JSON = headers(Content_Type="application/json; charset=utf-8")
     [
         (200, PROTOBUF, b"", Verdict.ACCEPTED),
         (200, headers(), b"", Verdict.ACCEPTED),
-        (204, headers(), b"", Verdict.ACCEPTED),
+        (200, JSON, b"", Verdict.ACCEPTED),
+        (200, headers(Content_Type="text/html"), b"", Verdict.MISCONFIGURED),
+        (200, headers(Content_Type="application/octet-stream"), b"", Verdict.MISCONFIGURED),
+        (200, headers(), b"ok", Verdict.MISCONFIGURED),
+        (201, PROTOBUF, b"", Verdict.MISCONFIGURED),
+        (202, PROTOBUF, b"", Verdict.MISCONFIGURED),
+        (204, headers(), b"", Verdict.MISCONFIGURED),
+        (206, PROTOBUF, b"", Verdict.MISCONFIGURED),
+        (407, headers(), b"", Verdict.MISCONFIGURED),
         (200, JSON, b"{}", Verdict.ACCEPTED),
         (200, JSON, b'{"partialSuccess": {}}', Verdict.ACCEPTED),
         (200, JSON, b'{"partialSuccess": {"rejectedLogRecords": "0"}}', Verdict.ACCEPTED),
@@ -149,6 +159,81 @@ def test_a_sink_that_never_answers_is_given_up_after_the_timeout() -> None:
     assert "timed out" in answer.reason
 
 
+class Clock:
+    """A second passes at each look, whatever the machine's load."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        self.now += 1.0
+        return self.now
+
+
+@pytest.mark.parametrize(
+    ("before", "drop"),
+    [
+        (b"", b"H"),
+        (b"HTTP/1.1 200 OK\r\n", b"X-A: b\r\n"),
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n", b"x"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n"),
+    ],
+)
+def test_an_answer_that_trickles_in_is_given_up(before: bytes, drop: bytes) -> None:
+    """``sink.timeout`` limits the whole exchange: a byte now and then must not hold the sender."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        stop = threading.Event()
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            with connection, contextlib.suppress(OSError):
+                connection.recv(65536)
+                connection.sendall(before)
+                while not stop.is_set():
+                    connection.sendall(drop)
+                    time.sleep(0.001)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        config = SinkConfig(endpoint=f"http://127.0.0.1:{server.getsockname()[1]}/", timeout=50)
+        clock = Clock()
+        answer = Transport(config, clock=clock).send(b"x")
+        stop.set()
+        thread.join(5)
+    assert answer.verdict is Verdict.UNAVAILABLE
+    assert "timed out" in answer.reason or "100" in answer.reason, answer.reason
+    assert clock.now <= 60
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Type: application/x-protobuf\r\nContent-Length: 9\r\n\r\n\n\x02",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Ty",
+        b"HTTP/1.1 200 OK\r\nContent-Type: application/x-protobuf\r\n",
+        b"HTTP/1.1 200 OK\r\n",
+    ],
+)
+def test_an_answer_cut_off_acknowledges_nothing(answer: bytes) -> None:
+    """What was to come may have rejected records."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            for _ in range(2):
+                connection, _ = server.accept()
+                connection.recv(65536)
+                connection.sendall(answer)
+                connection.close()
+
+        threading.Thread(target=serve, daemon=True).start()
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/"
+        said = Transport(SinkConfig(endpoint=url, timeout=5)).send(b"x")
+    assert said.verdict in (Verdict.UNAVAILABLE, Verdict.MISCONFIGURED)
+
+
 @pytest.mark.parametrize("noise", [b"", b"SSH-2.0-OpenSSH\r\n", b"HTTP/1.1 banana\r\n\r\n", b"\0" * 100])
 def test_something_that_speaks_no_http_harms_nobody(noise: bytes) -> None:
     """Any port may be somebody else's."""
@@ -171,7 +256,7 @@ def test_something_that_speaks_no_http_harms_nobody(noise: bytes) -> None:
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl to make a certificate")
 def test_a_certificate_nobody_trusts_is_no_sink(tmp_path: Path) -> None:
     """TLS is verified, and the message says it is the certificate."""
-    certificate, key = _self_signed(tmp_path)
+    certificate, key = self_signed(tmp_path)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
     with Sink() as sink:
@@ -184,7 +269,7 @@ def test_a_certificate_nobody_trusts_is_no_sink(tmp_path: Path) -> None:
         assert trusted.verdict is Verdict.ACCEPTED
 
 
-def _self_signed(place: Path) -> tuple[Path, Path]:
+def self_signed(place: Path) -> tuple[Path, Path]:
     import subprocess
 
     certificate, key = place / "cert.pem", place / "key.pem"

@@ -18,6 +18,7 @@ import pytest
 from django.db import DatabaseError, connection, transaction
 
 from otel_audit.record import AuditRecord
+from tests.attack.effort import counted, effort
 from tests.instrumentation.django.warehouse.databases import (  # noqa: F401
     audit,
     auditing,
@@ -30,7 +31,7 @@ from tests.instrumentation.django.warehouse.databases import (  # noqa: F401
 from tests.instrumentation.django.warehouse.models import Supplier
 from tests.pipeline.spooling import spooled_records, start_script, wait_until
 
-WRITER = """
+PROJECT = """
 import json, random, uuid, django
 from django.conf import settings
 spool, out, database = sys.argv[1:]
@@ -46,7 +47,11 @@ config = AuditConfig(django=DjangoConfig(models=["warehouse.*"]), spool=SpoolCon
 provider.start(config)
 DjangoAuditInstrumentor().instrument(config=config)
 from django.db import transaction
+"""
 
+WRITER = (
+    PROJECT
+    + """
 def thread():
     while True:
         name = str(uuid.uuid4())
@@ -76,6 +81,28 @@ for one in threads:
 for one in threads:
     one.join()
 """
+)
+
+DYING = (
+    PROJECT
+    + """
+from otel_audit.pipeline.spool.writer import SpoolWriter
+Supplier.objects.bulk_create([Supplier(name=name) for name in ("a", "b", "c")])
+def die(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+SpoolWriter.settle = die  # the statement is done, its outcome is not on disk yet
+rows = Supplier.objects.filter(name__in=["a", "b"])
+how = Path(out).read_text()
+if how == "delete":
+    rows.delete()
+elif how == "raw delete":
+    rows._raw_delete("default")
+elif how == "update":
+    rows.update(name="d")
+else:
+    rows.get(name="a").delete()
+"""
+)
 
 
 def claims(records: list[AuditRecord]) -> dict[tuple[str, str], str]:
@@ -95,16 +122,18 @@ def claims(records: list[AuditRecord]) -> dict[tuple[str, str], str]:
     return found
 
 
+@effort(short=4, long=200)
 def test_killed_at_any_moment_every_commit_is_found_and_none_is_invented(
     request: pytest.FixtureRequest,
     vendor: str,  # noqa: F811
     tmp_path: Path,
+    rounds: int,
 ) -> None:
     database = request.getfixturevalue(f"{'mariadb' if vendor == 'mysql' else vendor}_warehouse")
     if vendor == "sqlite":
         database = database | {"OPTIONS": {"timeout": 30}}
     connection.close()
-    for attempt in range(4):
+    for attempt in range(rounds):
         before = set(Supplier.objects.values_list("pk", flat=True))
         connection.close()
         spool, out = tmp_path / f"spool{attempt}", tmp_path / f"out{attempt}"
@@ -114,6 +143,7 @@ def test_killed_at_any_moment_every_commit_is_found_and_none_is_invented(
         time.sleep(random.uniform(0.05, 0.6))
         os.kill(process.pid, signal.SIGKILL)
         process.communicate()
+        counted("processes killed while they wrote to a database")
         rows = {
             (str(key), name) for key, name in Supplier.objects.values_list("pk", "name") if key not in before
         }
@@ -135,6 +165,35 @@ def test_killed_at_any_moment_every_commit_is_found_and_none_is_invented(
         # By name: SQLite gives the key of a row that was rolled back to the next one.
         failed = {name for (_, name), outcome in told.items() if outcome == "failure"}
         assert not failed & {name for _, name in rows}
+
+
+@pytest.mark.parametrize("how", ["update", "delete", "raw delete", "delete of an instance"])
+def test_a_statement_in_autocommit_whose_process_dies_names_its_rows(
+    request: pytest.FixtureRequest,
+    vendor: str,  # noqa: F811
+    tmp_path: Path,
+    how: str,
+) -> None:
+    """Keys and old values stand in the intent; whether it was committed is what is not known."""
+    database = request.getfixturevalue(f"{'mariadb' if vendor == 'mysql' else vendor}_warehouse")
+    connection.close()
+    (tmp_path / "how").write_text(how)
+    process = start_script(DYING, tmp_path / "spool", tmp_path / "how", json.dumps(database))
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL, err
+    [record] = [record for record in spooled_records(tmp_path / "spool") if record.outcome == "unknown"]
+    [created] = [record for record in spooled_records(tmp_path / "spool") if record.action == "CREATE"]
+    assert created.bulk is not None
+    before = set(zip(created.bulk.keys, ["a", "b", "c"], strict=True))
+    if record.bulk is not None:
+        [names] = [column for column in record.bulk.columns if column.field == "name"]
+        named = set(zip(record.bulk.keys, names.old or (), strict=True))
+    else:
+        assert record.target is not None
+        named = {(record.target.id, change.old) for change in record.changes if change.field == "name"}
+    assert named <= before
+    assert len(named) == (1 if how == "delete of an instance" else 2)
+    assert record.old_values == "exact"
 
 
 def test_random_transactions_agree_with_the_database(audit: Any) -> None:  # noqa: F811

@@ -80,7 +80,7 @@ NAMED: dict[str, Any] = {
 class Sink:
     """Receives OTLP over HTTP and keeps the raw bodies, decompressed."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
         bodies: list[bytes] = []
 
         class Handler(BaseHTTPRequestHandler):
@@ -98,8 +98,9 @@ class Sink:
                 pass
 
         self._bodies = bodies
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        self.port = self._server.server_port
+        self.url = f"http://127.0.0.1:{self.port}"
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self._thread.start()
 
@@ -269,6 +270,29 @@ def test_the_full_event_of_a_record_carries_nothing_sensitive(tmp_path: Path, si
         pipeline.logger.emit(*seeded(pipeline)[:20], at=moment())
     assert CANARY.encode() in sink.received
     assert_clean(sink.received)
+
+
+def test_binary_values_are_searched_before_they_become_base64(tmp_path: Path) -> None:
+    pipeline = started(tmp_path, "http://127.0.0.1:9/v1/audit")
+    data = b"\x00\xff note password=" + SECRET.encode() + b"\x00 " + CANARY.encode()
+    record = pipeline.logger.record(
+        "shop.order.update",
+        "UPDATE",
+        changes=[Change("document", data, memoryview(data))],
+        image={"document": data, "blob": b"\x00\xff\x10"},
+        attributes={"list": [bytearray(data)]},
+    )
+    assert record.image["blob"] == base64.b64encode(b"\x00\xff\x10").decode()
+    texts = [
+        record.changes[0].old,
+        record.changes[0].new,
+        record.image["document"],
+        record.attributes["list"][0],
+    ]
+    for text in texts:
+        found = base64.b64decode(text)
+        assert SECRET.encode() not in found
+        assert CANARY.encode() in found
 
 
 def test_when_redaction_itself_fails_the_values_are_not_kept(

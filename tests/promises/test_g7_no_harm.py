@@ -140,6 +140,7 @@ OURS = [
     and name
     not in {
         "guarded",
+        "_guarded",
         "in_transaction",
         "suppressing",
         "execute",

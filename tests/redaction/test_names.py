@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from otel_audit.errors import ConfigurationError
-from otel_audit.redaction.names import NameRules, builtin, in_address
+from otel_audit.redaction.names import NameRules, builtin, in_address, removes
 
 SECRET = """
     password Password PASSWORD passwd pwd user_pwd db_password dbPassword DATABASE_PASSWORD password2
@@ -20,7 +22,14 @@ SECRET = """
     cvv CVV2 card_cvc cvc card_number cardNumber cc_number credit_card creditCardNumber
     mastercard_number security_code jwt id_jwt bearer basic_auth otp totp_secret mfa_code one_time_code
     pin card_pin ssn social_security_number seed_phrase backup_code user[password] form-0-password
-    ｐａｓｓｗｏｒｄ
+    ｐａｓｓｗｏｒｄ ssh_key sshKey SSH_KEY passkey passKey pincode security_answer securityAnswer totp_seed
+    TOTP_SEED magic_link magicLink auth_header authHeader X-Auth-Header keyphrase gpg_key
+    Passwort benutzer_passwort Kennwort Kennwörter Passwörter passwoerter geheimnis Geheimcode geheimschlüssel
+    zugangscode mot_de_passe motDePasse mdp jeton jeton_acces clé_api secrète contrasena nuevaContraseña
+    clave_secreta secreto senha nova_senha palavra_passe segredo chave_secreta
+    пароль Пароль новый_пароль секрет секретный_ключ токен токен_доступа
+    パスワード ﾊﾟｽﾜｰﾄﾞ 新しいパスワード 暗証番号 トークン 秘密鍵 シークレット
+    密码 新密码 密碼 口令 访问令牌 密钥
 """.split()  # noqa: SIM905
 
 CLEAN = """
@@ -28,20 +37,78 @@ CLEAN = """
     authors author_id authority authored_by authenticated auth_user auth.user authorization_id
     authorization_status authorization_url_count passenger passengers passport compass bypass
     boarding_pass pass_rate secretary secretariat secret_name aws.secretsmanager.secret.arn order_id
-    order_number id created_at updated_at timestamp user.id customer number account_number
+    order_number id created_at updated_at timestamp user.id customer number account_balance
     discard_number wildcard_no password_changed_at password_length has_password is_password_set
     password_policy requires_password password_reset_required password_expires card card_id card_brand
     credit_card_id credit_card_last4 credit_card_type session sessions session_count session_duration
     cookie_consent cookies_accepted cookie_policy csrf_exempt key keyboard primary_key public_key
     foreign_key cache_key sort_key idempotency_key monkey donkey_key description shipping spin pinned
     pin_code postal_code code http.response.status_code code.function.name otp_enabled passive access
-    accessed_by cc success
+    accessed_by cc success magic_link_sent_at passkey_count security_question keyphrases_count
+    tokens_per_second tokensPerMinute token_budget prompt_token_details palabra_clave parolee
+    секретарь токенизация パスワード変更日 トークン数 秘密保持契約 密码更新时间 令牌数量
 """.split()  # noqa: SIM905
 
 
 @pytest.mark.parametrize("name", SECRET)
 def test_the_name_of_a_secret_is_known_in_every_spelling(name: str) -> None:
     assert builtin(name) == "secret"
+
+
+PERSONAL = """
+    iban IBAN card pan bank_account bankAccount account_number accountNumber bank_account_number tax_id taxId
+    tax-id tax_number passport_number passportNumber passport_no national_id nationalId national_id_number
+    national_insurance_number drivers_license driversLicense driver_license driver_licence_number
+    customer.iban customer[iban] form-0-iban X-Iban HTTP_X_IBAN iban_2 http.request.header.x-iban
+""".split()  # noqa: SIM905
+
+NOT_PERSONAL = """
+    card_type card_id card_brand cards discard wildcard cardinal pan_angle panel company pancake expand
+    iban_country account account_id account_type account_number_format accounts bank bank_name tax tax_rate
+    tax_ids_count passport passport_country nationality national national_park license license_plate
+    driver driver_id drivers number id licence_number_plate
+""".split()  # noqa: SIM905
+
+
+@pytest.mark.parametrize("name", PERSONAL)
+def test_the_number_of_a_person_or_account_is_known_by_its_whole_name(name: str) -> None:
+    assert NameRules(enabled=True).decide(name) in ("personal", "ambiguous")
+
+
+@pytest.mark.parametrize("name", NOT_PERSONAL)
+def test_a_name_that_only_contains_one_is_left_alone(name: str) -> None:
+    assert NameRules(enabled=True).decide(name) == "clean"
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        NameRules(enabled=True, personal_numbers=False),
+        NameRules(enabled=False),
+        NameRules(enabled=True, allow=["iban", "card", "tax.id", "account_number"]),
+    ],
+)
+def test_numbers_of_persons_stay_where_the_rules_or_an_exception_say_so(rules: NameRules) -> None:
+    for name in ("iban", "card", "tax_id", "account_number"):
+        assert rules.decide(name) in ("clean", "allowed")
+
+
+@pytest.mark.parametrize(
+    ("name", "removed", "kept"),
+    [
+        ("password", ["x", 1, 1.5, ["x"], {"a": 1}], [None, "", True, False]),
+        ("tokens", ["x", "1" * 13, ["x"]], [None, "", True, 5, 1.5, "5", "1.5"]),
+        ("iban", ["x", 5, ["x"]], [None, "", True]),
+        ("card", ["x", "12345678", 10_000_000, -1, ["x"]], [None, "", True, 7, "7", "9999999"]),
+        ("tax_id", ["x"], [7, "550e8400-e29b-41d4-a716-446655440000"]),
+    ],
+)
+def test_what_is_removed_depends_on_the_value_where_a_name_means_several_things(
+    name: str, removed: list[Any], kept: list[Any]
+) -> None:
+    sensitivity = NameRules(enabled=True).decide(name)
+    assert all(removes(sensitivity, value) for value in removed)
+    assert not any(removes(sensitivity, value) for value in kept)
 
 
 @pytest.mark.parametrize("name", CLEAN)

@@ -10,7 +10,7 @@ from msgspec import UNSET
 
 from otel_audit.config.model import RedactionConfig
 from otel_audit.errors import ConfigurationError
-from otel_audit.record import Actor, AuditRecord, Bulk, Change, Column, Request, Source, Target
+from otel_audit.record import Actor, AuditRecord, Bulk, Change, Column, Database, Request, Source, Target
 from otel_audit.redaction import Redactor
 
 KEY = "a key of sixteen"
@@ -23,9 +23,8 @@ def redactor() -> Redactor:
 
 
 def record(**parts: Any) -> AuditRecord:
-    return AuditRecord(
-        id="r", timestamp=1, observed_timestamp=1, event_name="shop.x", action="UPDATE", **parts
-    )
+    parts = {"event_name": "shop.x", "action": "UPDATE"} | parts
+    return AuditRecord(id="r", timestamp=1, observed_timestamp=1, **parts)
 
 
 def test_the_rules_decide_by_name_and_by_value(redactor: Redactor) -> None:
@@ -167,6 +166,7 @@ TEXT = "password=hunter2"
         {"actor": Actor(id=TEXT)},
         {"actor": Actor(name=TEXT)},
         {"actor": Actor(on_behalf_of=TEXT)},
+        {"database": Database(query=TEXT)},
         {"target": Target("shop.Order", TEXT)},
         {"related": [Target("shop.Order", TEXT)]},
         {"changes": [Change("note", TEXT, "b")]},
@@ -180,6 +180,19 @@ TEXT = "password=hunter2"
         {"attributes": {"note": TEXT}},
         {"attributes": {"password": "hunter2"}},
         {"bulk": Bulk(1, columns=[Column("note", ["a"], [TEXT])])},
+        {"bulk": Bulk(1, columns=[Column(TEXT, ["a"], ["b"])])},
+        {"bulk": Bulk(1, keys=[TEXT])},
+        {"tenant": TEXT},
+        {"system": TEXT},
+        {"event_type": TEXT},
+        {"event_name": TEXT},
+        {"code": TEXT},
+        {"target": Target(TEXT, "7")},
+        {"related": [Target(TEXT, "7")]},
+        {"fields": ["a", TEXT]},
+        {"changes": [Change(TEXT, "a", "b")]},
+        {"attributes": {TEXT: 1}},
+        {"attributes": {f"card {CARD}": True}},
     ],
     ids=str,
 )
@@ -193,9 +206,44 @@ def test_one_secret_among_clean_values_is_found_wherever_it_is(
         "attributes": {"branch": "Uji"},
     }
     assert redactor.record(record(**clean)).image == clean["image"]
-    redacted = msgspec.json.encode(redactor.record(record(**clean | place)))
-    assert b"hunter2" not in redacted
-    assert CARD.encode() not in redacted
+    for _ in range(2):  # what was remembered the first time must not hide it the second
+        redacted = msgspec.json.encode(redactor.record(record(**clean | place)))
+        assert b"hunter2" not in redacted
+        assert CARD.encode() not in redacted
+        assert b"[redacted]" in redacted
+
+
+def test_attributes_whose_names_become_equal_are_all_kept(redactor: Redactor) -> None:
+    attributes = {f"of card {CARD}": 1, "of card 5555555555554444": 2, "plain": 3}
+    redacted = redactor.record(record(attributes=attributes)).attributes
+    assert redacted == {"of card [redacted]": 1, "of card [redacted] (2)": 2, "plain": 3}
+
+
+HALF = "\ud83d"  # of a surrogate pair, as a client cut it
+
+
+@pytest.mark.parametrize("strategy", [None, "mask", "hmac", "keep_last", "drop", "keep"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        HALF,
+        f"password=hunter2 {HALF}",
+        [HALF, {"a": HALF}],
+        {HALF: "x", "password": "hunter2"},
+        f'{{"a": "{HALF}", "p\\u0061ssword": "hunter2"}}',
+        '{"a": "\\ud83d", "p\\u0061ssword": "hunter2"}',
+        '[{"p\\u0061ssword": "hunter2", "n": NaN}]',
+    ],
+)
+def test_half_a_surrogate_pair_costs_no_record_its_values(
+    redactor: Redactor, value: Any, strategy: str | None
+) -> None:
+    strategies = {} if strategy is None else {"note": strategy}
+    given = record(changes=[Change("note", value, value), Change("status", "a", "b")], message=HALF)
+    redacted = redactor.record(given, strategies)
+    assert redacted.changes[1] == Change("status", "a", "b")
+    if strategy != "keep":
+        assert "hunter2" not in str(redacted)
 
 
 def test_every_part_of_a_record_that_takes_free_values_is_redacted(redactor: Redactor) -> None:
@@ -214,6 +262,7 @@ def test_every_part_of_a_record_that_takes_free_values_is_redacted(redactor: Red
         message="password=hunter2",
         error="ValueError: token=hunter2",
         reason="secret: hunter2",
+        database=Database(query="UPDATE u SET password = 'hunter2'"),
     )
     assert b"hunter2" not in msgspec.json.encode(redactor.record(seeded))
     assert b"hunter2" in msgspec.json.encode(seeded)
@@ -282,8 +331,26 @@ def test_the_primary_key_of_a_token_is_shown_by_its_end_only(redactor: Redactor)
     assert identifier("authtoken.Token", "9944b09199c62bcf9418ad846dd0e4bb") == "[redacted]e4bb"
     assert identifier("sessions.Session", "abcdefghijklmnopqrstuvwxyz012345") == "[redacted]2345"
     assert identifier("shop.ApiToken", "17") == "17"
+    assert identifier("shop.ApiToken", str(2**63 - 1)) == str(2**63 - 1)
     uuid = "550e8400-e29b-41d4-a716-446655440000"
-    assert identifier("shop.ApiToken", uuid) == uuid
+    assert identifier("shop.ApiToken", uuid) == "[redacted]0000"
+    assert identifier("chat.Session", uuid) == uuid
+
+
+def test_the_strategies_of_a_key_go_before_the_type_of_the_target(redactor: Redactor) -> None:
+    def identifier(id_: str, *key: str) -> str:
+        target = redactor.record(record(target=Target("shop.ApiToken", id_)), {}, key).target
+        assert target is not None
+        return target.id
+
+    secret = "9944b09199c62bcf9418ad846dd0e4bb"
+    assert identifier(secret, "keep") == secret
+    assert identifier(secret, "") == secret
+    assert identifier("token=hunter2", "") == "token=[redacted]"
+    assert identifier(secret, "drop") == "[redacted]", "an id cannot be left out"
+    assert identifier(secret, "hmac").startswith("hmac:")
+    assert identifier(f'["{secret}",7]', "keep_last:4", "") == '["[redacted]e4bb",7]'
+    assert identifier("no list", "keep_last:4", "") == "[redacted]"
 
 
 def test_texts_with_secrets_are_not_kept_in_memory(redactor: Redactor) -> None:

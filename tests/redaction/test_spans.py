@@ -17,6 +17,7 @@ from opentelemetry.trace import Link, SpanContext, Status, StatusCode
 from otel_audit.config.model import RedactionConfig
 from otel_audit.redaction import Redactor
 from otel_audit.redaction.spans import RedactingSpanExporter
+from otel_audit.semconv import EventRecordId
 
 CONTEXT = SpanContext(0xA, 0xB, is_remote=False)
 
@@ -166,9 +167,153 @@ def test_what_was_dropped_is_still_counted_and_everything_else_stays(redactor: R
 def test_the_event_of_an_audit_record_is_left_as_it_was_made(redactor: Redactor) -> None:
     spans = Spans()
     with spans.provider.get_tracer("tests").start_as_current_span("x") as live:
-        live.add_event("shop.order.update", {"audit.record.id": "1", "session.id": "a hash"})
+        live.add_event("shop.order.update", {"audit.record.id": EventRecordId("1"), "session.id": "a hash"})
     span = spans.memory.get_finished_spans()[-1]
     assert redactor.span(span) is span
+
+
+def test_an_event_of_the_application_that_names_a_record_is_redacted_like_any_other(
+    redactor: Redactor,
+) -> None:
+    spans = Spans()
+    with spans.provider.get_tracer("tests").start_as_current_span("x") as live:
+        live.add_event(
+            "password=hunter2", {"audit.record.id": "1", "password": "hunter2", "n": "token=hunter2"}
+        )
+    redacted = redactor.span(spans.memory.get_finished_spans()[-1])
+    assert "hunter2" not in redacted.to_json()
+    assert redacted.events[0].attributes is not None
+    assert redacted.events[0].attributes["audit.record.id"] == "1"
+
+
+TOKEN = "c8x2-9a7b"  # of no shape, under no name
+
+
+@pytest.mark.parametrize(
+    ("route", "path"),
+    [
+        ("accounts/reset/<uidb64>/<token>/", f"/accounts/reset/Mw/{TOKEN}/"),
+        ("reset/<str:token>/", f"/app/reset/{TOKEN}/"),
+        ("^reset/(?P<uid>[^/]+)/(?P<token>[^/]+)/$", f"/reset/Mw/{TOKEN}/"),
+        ("api/<int:pk>/^x/(?P<api_key>[^/]+)/$", f"/api/7/x/{TOKEN}/"),
+        ("/invite/{token}", f"/invite/{TOKEN}"),
+        ("/files/{token}/x", f"/files/{TOKEN}/x"),
+        ("/invite/:token/accept", f"/invite/{TOKEN}/accept"),
+        ("reset/<token>/", f"/rewritten/by/a/proxy/{TOKEN}/"),
+    ],
+)
+@pytest.mark.parametrize("form", ["new", "old"])
+def test_the_sensitive_part_of_a_path_is_masked_in_every_text_of_the_span(
+    redactor: Redactor, route: str, path: str, form: str
+) -> None:
+    attributes = {
+        "http.route": route,
+        "url.path" if form == "new" else "http.target": path,
+        "url.full" if form == "new" else "http.url": f"https://shop.example{path}?page=2#top",
+        "http.request.header.referer": f"https://shop.example{path}",
+    }
+    spans = Spans()
+    with spans.provider.get_tracer("tests").start_as_current_span(
+        f"GET {path}", attributes=attributes
+    ) as live:
+        live.add_event("seen", {"path": path})
+        live.set_status(Status(StatusCode.ERROR, f"not found: {path}"))
+    redacted = redactor.span(spans.memory.get_finished_spans()[-1])
+    assert TOKEN not in redacted.to_json()
+    assert redacted.attributes is not None
+    assert redacted.attributes["http.route"] == route
+    assert "page=2" in str(redacted.attributes["url.full" if form == "new" else "http.url"])
+
+
+def test_a_path_whose_route_names_nothing_sensitive_stays(redactor: Redactor) -> None:
+    span = Spans().one(attributes={"http.route": "orders/<int:pk>/", "url.path": "/orders/7/"})
+    for _ in range(2):
+        assert redactor.span(span) is span
+
+
+def test_a_short_secret_of_a_path_is_masked_in_its_place_only(redactor: Redactor) -> None:
+    redacted = redactor.span(
+        Spans().one(attributes={"http.route": "pin/<pin>/7/", "url.path": "/pin/7/7/", "n": "7"})
+    )
+    assert redacted.attributes == {
+        "http.route": "pin/<pin>/7/",
+        "url.path": "/pin/[redacted]/[redacted]/",
+        "n": "7",
+    }
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["db.query.parameter.0", "db.query.parameter.1", "db.query.parameter.param_1", "db.statement.parameters"],
+)
+@pytest.mark.parametrize("statement", ["db.query.text", "db.statement"])
+def test_parameters_go_with_a_statement_that_names_a_sensitive_column(
+    redactor: Redactor, statement: str, name: str
+) -> None:
+    clean = {statement: "UPDATE u SET name = %s", name: "hunter2"}
+    span = Spans().one(attributes=clean)
+    assert redactor.span(span) is span
+    # Now both are known to be clean, the value too; what they are beside decides.
+    secret = clean | {statement: "UPDATE u SET password = %s"}
+    assert redactor.span(Spans().one(attributes=secret)).attributes == secret | {name: "[redacted]"}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        (
+            "db.query.text",
+            "SELECT 1 FROM u WHERE (a, password) IN ((1, 'hunter2'))",
+            "SELECT 1 FROM u WHERE (a, password) IN ((1, '[redacted]'))",
+        ),
+        (
+            "db.query.text",
+            "SELECT 1 /*route='%2Fx',token='hunter2'*/",
+            "SELECT 1 /*route='%2Fx',token='[redacted]'*/",
+        ),
+        ("url.query", "next=%252F%253Ftoken%253Dhunter2", "next=%252F%253Ftoken%253D[redacted]"),
+        ("url.query", "next=https%3A%2F%2Fbob%3Ahunter2%40h", "next=https%3A%2F%2F[redacted]%40h"),
+        (
+            "exception.message",
+            "Key (token)=(hunter2) already exists.",
+            "Key (token)=([redacted]) already exists.",
+        ),
+        (
+            "nested",
+            {"x token=hunter2": {"password=hunter2": "a"}},
+            {"x token=[redacted]": {"password=[redacted]": "a"}},
+        ),
+    ],
+)
+def test_secrets_inside_the_values_of_attributes(
+    redactor: Redactor, name: str, value: Any, expected: Any
+) -> None:
+    redacted = redactor.span(Spans().one(attributes={name: value}))
+    assert redacted.attributes is not None
+    if name == "nested":
+        assert "hunter2" not in str(redacted.attributes)
+    else:
+        assert redacted.attributes[name] == expected
+
+
+def test_keys_of_attributes_and_mappings_are_redacted_and_none_is_lost(redactor: Redactor) -> None:
+    jwt = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.dozjgNryP4J3jVmNHl0w5N"
+    redacted = redactor.span(Spans().one(attributes={jwt: "a", "b": 1}))
+    assert redacted.attributes == {"[redacted]": "a", "b": 1}
+    assert redactor.mapping({jwt: 1, jwt + "x": 2, "a": 3}) == {"[redacted]": 1, "[redacted] (2)": 2, "a": 3}
+    assert redactor.mapping({"x token=hunter2": "y"}) == {"x token=[redacted]": "[redacted]"}
+
+
+def test_attributes_of_the_scope_are_redacted(redactor: Redactor) -> None:
+    provider = TracerProvider()
+    memory = InMemorySpanExporter()
+    provider.add_span_processor(SimpleSpanProcessor(memory))
+    tracer = provider.get_tracer("tests", "1.2", "https://schema", {"token": "hunter2", "a": "b"})
+    tracer.start_span("x").end()
+    scope = redactor.span(memory.get_finished_spans()[-1]).instrumentation_scope
+    assert scope is not None
+    assert dict(scope.attributes or {}) == {"token": "[redacted]", "a": "b"}
+    assert (scope.name, scope.version, scope.schema_url) == ("tests", "1.2", "https://schema")
 
 
 class Recording(SpanExporter):

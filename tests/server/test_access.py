@@ -25,6 +25,7 @@ from otel_audit.server import run
 from otel_audit.server.access import Access, presented
 from otel_audit.server.datadir import DataDirectory
 from otel_audit.store.client import RefusedQuery, StoreClient
+from otel_audit.store.local_tokens import find
 from tests.server.otlp_messages import audit
 from tests.trail import COMMAND, DRIVER, START_SECONDS, Serving, clean_environment, record, serving
 
@@ -48,6 +49,12 @@ def asked(url: str, sql: str = "SELECT 1", **headers: str) -> int:
     """Ask or write with these headers; return the status."""
     given = DRIVER | {name.replace("_", "-"): value for name, value in headers.items()}
     return httpx.post(url, content=sql, headers=given, timeout=30).status_code
+
+
+def found(running: Serving) -> str:
+    """Look for the token of a server as our commands do."""
+    address = urlsplit(running.clickhouse)
+    return find(address.hostname or "", address.port or 0)
 
 
 def bearer(token: str) -> dict[str, str]:
@@ -102,9 +109,9 @@ def test_the_same_user_s_commands_find_it(tmp_path: Path, runtime: Path) -> None
             assert (done.returncode, "Nothing found" in done.stderr) == (1, True), done.stderr
         assert StoreClient(running.clickhouse).rows("SELECT 1") == [[1]]
         done = command("doctor", "--json", OTEL_AUDIT_STORE_URL=running.clickhouse)
-        found = [json.loads(line) for line in done.stdout.splitlines()]
+        findings = [json.loads(line) for line in done.stdout.splitlines()]
         assert {"subject": "store", "state": "ok"}.items() <= next(
-            each for each in found if each["subject"] == "store"
+            each for each in findings if each["subject"] == "store"
         ).items()
         (folder,) = runtime.iterdir()
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
@@ -125,6 +132,20 @@ def test_a_client_from_before_a_restart_finds_the_new_token(tmp_path: Path) -> N
         assert client.rows("SELECT 1") == [[1]]
 
 
+def test_a_client_that_asked_too_early_finds_the_token(
+    tmp_path: Path, runtime: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the connection it has: it may have been there before the server had laid out its token."""
+    with serving(tmp_path, makes_token=True) as running:
+        client = StoreClient(running.clickhouse)
+        with monkeypatch.context() as early:
+            early.setenv("XDG_RUNTIME_DIR", str(tmp_path / "none"))
+            early.setenv("XDG_STATE_HOME", str(tmp_path / "none"))
+            with pytest.raises(RefusedQuery, match="none were sent"):
+                client.rows("SELECT 1")
+        assert client.rows("SELECT 1") == [[1]]
+
+
 def test_what_a_killed_server_left_is_not_sent(tmp_path: Path) -> None:
     """Whoever listens at its address by now does not get the token; the next server clears it away."""
     with serving(tmp_path, makes_token=True) as running:
@@ -132,9 +153,9 @@ def test_what_a_killed_server_left_is_not_sent(tmp_path: Path) -> None:
         time.sleep(0.5)
         left = list((tmp_path / "runtime" / "otel-audit").iterdir())
         assert left
-        assert StoreClient(running.clickhouse)._found() == {}
+        assert found(running) == ""
     with serving(tmp_path, makes_token=True) as running:
-        assert StoreClient(running.clickhouse)._found() != {}
+        assert found(running) != ""
         assert not [path for path in left if path.exists()]
 
 
@@ -155,8 +176,7 @@ def test_a_directory_others_can_change_is_not_trusted(tmp_path: Path, runtime: P
         if spoiled == "file open":
             for path in folder.iterdir():
                 path.chmod(0o644)
-        found = StoreClient(running.clickhouse)._found()
-        assert (found != {}) == (spoiled == "read-only")
+        assert (found(running) != "") == (spoiled == "read-only")
         assert not (tmp_path / "elsewhere").exists() or not list((tmp_path / "elsewhere").iterdir())
         token = (tmp_path / "data" / "read-token").read_text().strip()
         assert asked(running.clickhouse, **bearer(token)) == 200

@@ -117,7 +117,7 @@ def test_errors_carry_the_engine_s_code(driver: Client, port: httpx.Client) -> N
         ("SELECT 1 FROM", 62, 400),
         ("", 62, 400),
         ("SELECT {x:String}", 456, 400),
-        ("SELECT throwIf(1)", 395, 500),
+        ("SELECT throwIf(1)", 395, 400),
         ("SELECT number FROM numbers(1e12) FORMAT Nope", 73, 400),
     ):
         answer = port.post("/", content=sql or b"\n")

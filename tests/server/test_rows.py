@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 
 from otel_audit.server import native
+from otel_audit.server.limits import Budget
 from otel_audit.server.rows import Maps, log_rows, span_rows
 from otel_audit.server.values import value_text
 from tests.server.otlp_messages import any_value, logs, traces
@@ -27,7 +28,7 @@ values = st.recursive(
 @example([("k" * length, "v" * length) for length in (125, 126, 127, 128, 129, 16_383, 16_384)])
 def test_attributes_are_the_same_by_both_ways(pairs: list[tuple[str, Any]]) -> None:
     """Whatever their lengths and kinds."""
-    maps = Maps()
+    maps = Maps(Budget())
     maps.add(KeyValue(key=key, value=any_value(value)).SerializeToString() for key, value in pairs)
     assert maps.keys == [native.text(key) for key, _ in pairs]
     assert maps.values == [native.text(value_text(any_value(value))) for _, value in pairs]
@@ -44,7 +45,7 @@ def test_unusual_encodings_of_an_attribute_are_read_as_protobuf_reads_them(tail:
             message.ParseFromString(encoded)
         except Exception:  # noqa: BLE001 - refused before rows are made of it
             continue
-        maps = Maps()
+        maps = Maps(Budget())
         maps.add([encoded])
         assert maps.keys == [native.text(message.key)]
         assert maps.values == [native.text(value_text(message.value))]

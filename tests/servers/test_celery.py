@@ -55,3 +55,5 @@ def test_nothing_is_left_when_a_worker_is_ended(prepared: Site, pool: str) -> No
     process.wait_until(lambda: len(site.rows) == before + TASKS, "the tasks are done")
     assert site.stop() == 0, process.output()
     site.expect_nothing_left()
+    actors = {(record.actor.type, record.actor.id) for record in site.creations}
+    assert actors == {("system", "tests.servers.small.tasks.make")}

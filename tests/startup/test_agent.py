@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,81 @@ def test_our_distro_alone_exports_over_otlp_without_being_told(tmp_path: Path) -
     """
     done = run(tmp_path, program, agent=False, environ={"OTEL_PYTHON_DISTRO": "otel_audit"})
     assert done.output.strip() == "otlp", done.errors
+
+
+FAILING = """
+class Failing:
+    def __init__(self):
+        CONSTRUCTED
+
+    def configure(self, **kwargs):
+        raise RuntimeError("not today")
+"""
+
+
+def put_before(directory: Path, entry_points: str, module: str = "") -> Path:
+    """Put ours first on the path, then a distribution with ``entry_points`` of the module ``other``."""
+    (directory / "other.py").write_text(module)
+    folder = directory / "second" / "other-1.dist-info"
+    folder.mkdir(parents=True)
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: other\nVersion: 1\n")
+    (folder / "entry_points.txt").write_text(entry_points)
+    return Path(f"{put_first(directory, 'otel-audit')}{os.pathsep}{folder.parent}")
+
+
+def test_the_agent_has_nothing_to_say_about_what_was_handed_over_to(tmp_path: Path) -> None:
+    done = run(tmp_path, path=put_first(tmp_path, "otel-audit"))
+    assert done.report["provider"] == "TracerProvider"
+    assert "Configuration of configurator not loaded" not in done.errors
+
+
+@pytest.mark.parametrize("constructed", ["pass", "raise RuntimeError('never')"])
+@pytest.mark.parametrize("kind", ["distro", "configurator"])
+def test_a_distribution_beside_us_that_fails_does_not_stop_audit(
+    tmp_path: Path, kind: str, constructed: str
+) -> None:
+    module = FAILING.replace("CONSTRUCTED", constructed)
+    if kind == "distro":
+        base = "from opentelemetry.instrumentation.distro import BaseDistro\n"
+        module = base + module.replace("class Failing:", "class Failing(BaseDistro):")
+        module = module.replace("def configure", "def _configure")
+    first = put_before(tmp_path, f"[opentelemetry_{kind}]\nbroken = other:Failing\n", module)
+    done = run(tmp_path, path=first)
+    assert done.report["running"], done.errors
+    assert done.report["recorded"]
+    assert ("not today" if constructed == "pass" else "never") in done.errors
+
+
+ALONE = """
+    import os
+    from importlib import metadata
+    from otel_audit import distro
+    groups = ("opentelemetry_distro", "opentelemetry_configurator")
+    def alone(*, group, **more):
+        found = metadata.entry_points(group=group, **more)
+        return [each for each in found if each.name == "otel_audit" or group not in groups]
+    distro.entry_points = alone
+    before = dict(os.environ)
+    distro.AuditDistro().configure()
+    distro.AuditConfigurator().configure()
+    from opentelemetry import trace
+    changed = sorted(name for name in os.environ if os.environ[name] != before.get(name))
+    print(type(trace.get_tracer_provider()).__name__, changed)
+"""
+
+
+@pytest.mark.parametrize("enabled", ["true", "false"])
+def test_without_another_distribution_the_provider_is_left_to_the_application(
+    tmp_path: Path, enabled: str
+) -> None:
+    done = run(tmp_path, ALONE, agent=False, environ={"OTEL_AUDIT_ENABLED": enabled})
+    assert done.output.strip() == "ProxyTracerProvider []", done.errors
+
+
+@pytest.mark.parametrize("variable", ["OTEL_PYTHON_DISTRO", "OTEL_PYTHON_CONFIGURATOR"])
+def test_asked_for_by_name_it_is_set(tmp_path: Path, variable: str) -> None:
+    done = run(tmp_path, ALONE, agent=False, environ={variable: "otel_audit"})
+    assert done.output.startswith("TracerProvider "), done.errors
 
 
 def test_the_sdk_failing_to_start_does_not_stop_audit_under_our_configurator(tmp_path: Path) -> None:

@@ -49,7 +49,8 @@ class Captured(TestCase):
             Draft.objects.create(text="not named")
         assert "seen" in [change.new for change in captured.one(action="CREATE").changes]
         found = captured.unrecorded_writes()
-        assert [each.partition(":")[0] for each in found] == ["notes.Note", "notes.Draft"], found
+        assert [each.partition(":")[0] for each in found] == ["notes.Draft"], found
+        assert captured.one(action="UPDATE").database.query == "UPDATE notes_note SET text = ?"
 
 class Committing(TransactionTestCase):
     def test_it(self):
@@ -182,12 +183,16 @@ def test_a_write_that_is_not_recorded(audited):
         audited.assert_every_write_recorded()
     audited.assert_every_write_recorded(ignore=["notes.draft"])
 
-def test_raw_sql_that_is_not_recorded(audited):
+def test_raw_sql_is_recorded_where_its_model_is(audited):
     Note.objects.create(text="x")
+    Draft.objects.create(text="x")
     with connection.cursor() as cursor:
         cursor.execute('/* by hand */ DELETE FROM "notes_note"')
         cursor.execute('DELETE FROM "notes_note"')
-    assert len(audited.unrecorded_writes()) == 1
+        cursor.execute('/* by hand */ DELETE FROM "notes_draft"')
+        cursor.execute('DELETE FROM "notes_draft"')
+    assert [each.partition(":")[0] for each in audited.unrecorded_writes()] == ["notes.Draft"] * 2
+    assert audited.one(action="DELETE").completeness == "statement"
 
 def test_each_test_has_its_own_records(audited):
     assert len(audited) == 0

@@ -88,7 +88,7 @@ def test_a_crash_after_any_statement_is_finished_by_the_next_run(tmp_path: Path)
         "    result['same'].append(shape(connection, name) == whole and again == [])\n"
         "    connection.query(f'DROP DATABASE {name} SYNC')\n",
     )
-    assert result["tables"] == 3 + 2 * len(schema.LOGS) + len(schema.VIEWS) + 1
+    assert result["tables"] == 4 + 2 * len(schema.LOGS) + len(schema.VIEWS) + 1
     assert result["statements"] > 15
     assert all(result["same"]), result
 

@@ -221,6 +221,15 @@ def test_an_entry_says_what_the_record_said(store: AuditStore) -> None:
         ["number", "holder"],
         ["shop.Order/7"],
     )
+    assert (entry.actor_known_as, entry.customer_known_as) == ("", "ana")
+
+
+def test_who_was_acted_for_is_found_by_id_and_by_name(store: AuditStore) -> None:
+    asked = [entry.id for entry in store.query(on_behalf_of="2", limit=100)]
+    assert READ.id in asked
+    assert CREATED.id not in asked
+    assert [entry.id for entry in store.query(on_behalf_of="ana", limit=100)] == asked
+    assert not store.query(on_behalf_of="nobody")
 
 
 def test_records_come_back_as_they_were_signed(store: AuditStore) -> None:

@@ -141,6 +141,17 @@ def test_each_part_of_a_record_people_ask_for_has_its_column(server: Serving, st
     assert row["related"] == ["shop.Customer/3", "shop.Shop"]
 
 
+def test_what_many_rows_are_related_to_stands_at_the_record_and_not_at_each_row(
+    server: Serving, store: StoreClient
+) -> None:
+    """It would be the square of the rows else: a relation of a thousand rows has a thousand ends."""
+    related = [Target("shop.Order", "7"), Target("shop.Tag", "1"), Target("shop.Tag", "2")]
+    added = bulk(Bulk(2, ["5", "6"], [Column("tag", new=[1, 2])]), related=related)
+    send(server, added)
+    found = {row["ordinal"]: row["related"] for row in rows(store, added.id)}
+    assert found == {0: ["shop.Order/7", "shop.Tag/1", "shop.Tag/2"], 1: [], 2: []}
+
+
 def test_changes_are_text_that_says_what_was_known(server: Serving, store: StoreClient) -> None:
     """A NULL, a value not known and an empty text are three different things."""
     changed = msgspec.structs.replace(FULL, id=new_record_id(NOW))

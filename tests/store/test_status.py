@@ -40,7 +40,8 @@ def test_a_store_says_what_it_holds_how_much_and_from_when_to_when(client: Store
     assert (found.version, found.pending, found.missing, found.complete) == (CURRENT, [], {}, True)
     by_name = {each.name: each for each in found.tables}
     assert list(by_name) == [
-        *("audit_events", "activity_events", "pageview_events", "other_events", "otel_logs", "otel_traces")
+        *("audit_events", "activity_events", "pageview_events", "other_events", "otel_logs", "otel_traces"),
+        "otel_audit_metrics",
     ]
     audit = by_name["audit_events"]
     assert (audit.rows, audit.parts, audit.retention) == (3, 1, "")

@@ -35,6 +35,7 @@ class DjangoAuditInstrumentor(AuditInstrumentor):
 
     def parts(self, config: AuditConfig, pipeline: AuditPipeline | None) -> Sequence[Part]:
         from otel_audit.instrumentation.django.auth import AuthCapture
+        from otel_audit.instrumentation.django.inventory import Announcement
         from otel_audit.instrumentation.django.middleware import RequestCapture
         from otel_audit.instrumentation.django.reads.wrappers import ReadCapture
         from otel_audit.instrumentation.django.test_runs import TestRuns
@@ -42,12 +43,13 @@ class DjangoAuditInstrumentor(AuditInstrumentor):
 
         writes = WriteCapture(config, pipeline)
         capture = writes.capture
-        requests = RequestCapture(config, capture.logger)
-        parts: list[Part] = [writes, requests]
+        requests = RequestCapture(config, capture.logger, capture.policy)
+        parts: list[Part] = [writes, requests, Announcement(config)]
+        reads = ReadCapture(capture.policy, config.django, capture.logger, capture.database)
         if capture.policy.reads:
-            parts.append(ReadCapture(capture.policy, config.django, capture.logger, capture.database))
+            parts.append(reads)
         if config.django.auth_events:
-            parts.append(AuthCapture(capture.logger, requests))
+            parts.append(AuthCapture(capture.logger, requests, reads.internal))
         if pipeline is None and not config.record_tests:
             parts.append(TestRuns())
         return parts

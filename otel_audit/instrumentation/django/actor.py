@@ -21,6 +21,7 @@ from django.conf import settings
 from django.http import HttpRequest
 from django.utils.functional import LazyObject, empty
 
+from otel_audit.instrumentation.django.impersonation import acting_for, session_impersonator
 from otel_audit.interruptions import faults
 from otel_audit.record import UNKNOWN, Actor
 from otel_audit.values import text
@@ -34,18 +35,52 @@ _SESSION_USER_ID: Final = "_auth_user_id"
 _SIGNED_COOKIES: Final = "django.contrib.sessions.backends.signed_cookies"
 
 
-def request_actor(request: HttpRequest, user: Any) -> Actor:
+def request_actor(
+    request: HttpRequest, user: Any, session_key: str = "", *, roles: bool = False, real: Actor | None = None
+) -> Actor:
     """Say who makes ``request``, as far as that is known by now; never raises.
 
-    ``user`` is what :func:`evaluated_user` gives.
+    Where somebody has taken over another's account, the actor is who really acts, on behalf of that user.
+
+    Args:
+        user: what :func:`evaluated_user` gives.
+        session_key: where an application of its own keeps the id of who really acts.
+        roles: whether to say whether it is staff, and the like.
+        real: who really acts, where that is known already.
     """
     try:
         if user is not None:
-            return user_actor(user) or _session_actor(request) or UNKNOWN_ACTOR
-        return _session_actor(request) or (UNKNOWN_ACTOR if _unread_session(request) else ANONYMOUS_ACTOR)
+            actor = user_actor(user, roles=roles)
+            if actor is None:
+                return _session_actor(request, session_key) or UNKNOWN_ACTOR
+            if actor.type != "user":
+                return actor
+            return _real_actor(request, actor, session_key, roles=roles, real=real)
+        actor = _session_actor(request, session_key)
+        return actor or (UNKNOWN_ACTOR if _unread_session(request) else ANONYMOUS_ACTOR)
     except faults():  # user models, proxies and session backends of others may do anything
         _logger.debug("cannot say who makes the request", exc_info=True)
         return UNKNOWN_ACTOR
+
+
+def _real_actor(
+    request: HttpRequest, actor: Actor, session_key: str, *, roles: bool, real: Actor | None
+) -> Actor:
+    try:  # anything of the application's may have that name
+        impersonator = unwrapped(request.__dict__.get("impersonator"))  # as django-impersonate has it
+        found = user_actor(impersonator, roles=roles) if hasattr(impersonator, "pk") else None
+        if found is not None and found.type == "user":
+            return acting_for(found, actor)
+    except faults() as error:
+        _logger.debug("request.impersonator cannot be read: %r", error)
+    try:
+        session = getattr(request.__dict__.get("session"), "__dict__", {}).get("_session_cache")
+        # Whoever is authenticated in another way, by a token, is not whom the session tells of.
+        if real is None and session and session.get(_SESSION_USER_ID) == actor.id:
+            real = session_impersonator(session, session_key)
+    except faults() as error:
+        _logger.debug("the session's impersonator cannot be read: %r", error)
+    return actor if real is None else acting_for(real, actor)
 
 
 def actor_before_login(request: HttpRequest) -> Actor:
@@ -77,8 +112,8 @@ def unwrapped(user: Any) -> Any:
     return user
 
 
-def user_actor(user: Any) -> Actor | None:
-    """Turn a user object into an actor: id by primary key, name by its user name field.
+def user_actor(user: Any, *, roles: bool = False) -> Actor | None:
+    """Turn a user object into an actor: id by primary key, name by its user name field, ``roles`` if asked.
 
     None if the object has lost its key, as an account does that was just deleted.
     """
@@ -90,7 +125,20 @@ def user_actor(user: Any) -> Actor | None:
     if key is None:
         return None
     identifier = str(key) if type(key) is int else text(key)
-    return Actor(id=identifier or UNKNOWN, type="user", name=user_name(user))
+    name = user_name(user)
+    if not roles:
+        return Actor(id=identifier or UNKNOWN, type="user", name=name)
+    return Actor(id=identifier or UNKNOWN, type="user", name=name, roles=user_roles(user))
+
+
+def user_roles(user: Any) -> str:
+    """Return ``staff``, ``superuser``, ``group:<name>`` separated by commas, as far as they are loaded."""
+    values = getattr(user, "__dict__", {})
+    roles = [name for name in ("staff", "superuser") if values.get(f"is_{name}") is True]
+    prefetched = values.get("_prefetched_objects_cache", {}).get("groups", ())
+    groups = getattr(prefetched, "_result_cache", prefetched) or ()  # not by iteration: it might query
+    roles += sorted(f"group:{text(group.__dict__.get('name', ''))}" for group in groups)
+    return ",".join(roles)
 
 
 def user_name(user: Any) -> str:
@@ -118,14 +166,22 @@ def _unread_session(request: HttpRequest) -> bool:
     return not loaded and bool(session_key(request))
 
 
-def _session_actor(request: HttpRequest) -> Actor | None:
+def _session_actor(request: HttpRequest, session_key: str) -> Actor | None:
+    session = _loaded_session(request)
+    user_id = None if session is None else session.get(_SESSION_USER_ID)
+    if session is None or user_id is None:
+        return None
+    actor = Actor(id=str(user_id), type="user")
+    real = session_impersonator(session, session_key)
+    return actor if real is None else acting_for(real, actor)
+
+
+def _loaded_session(request: HttpRequest) -> dict[str, Any] | None:
+    """Return what is known of the session without a query."""
     session = request.__dict__.get("session")
     if session is None:
         return None
-    loaded = getattr(session, "__dict__", {}).get("_session_cache")
-    if loaded is None:
-        if type(session).__module__ != _SIGNED_COOKIES or not session.session_key:
-            return None
-        loaded = type(session)(session.session_key).load()
-    user_id = loaded.get(_SESSION_USER_ID)
-    return None if user_id is None else Actor(id=str(user_id), type="user")
+    loaded: dict[str, Any] | None = getattr(session, "__dict__", {}).get("_session_cache")
+    if loaded is None and type(session).__module__ == _SIGNED_COOKIES and session.session_key:
+        return type(session)(session.session_key).load()  # type: ignore[no-any-return]
+    return loaded

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Any, Final
 
+import msgspec
 from django.contrib.auth.signals import user_logged_in, user_logged_out, user_login_failed
 from django.http import HttpRequest
 
 from otel_audit.context import AuditContext, current_context, enter_context, leave_scope
 from otel_audit.instrumentation.django.actor import ANONYMOUS_ACTOR, UNKNOWN_ACTOR, unwrapped, user_actor
+from otel_audit.instrumentation.django.impersonation import (
+    Impersonations,
+    remember_name,
+    taking_over,
+)
 from otel_audit.instrumentation.django.middleware import RequestCapture, request_scope
 from otel_audit.interruptions import faults
 from otel_audit.pipeline.logger import AuditLogger
@@ -24,9 +31,24 @@ _MAX_NAME: Final = 254
 class AuthCapture:
     """Receives Django's authentication signals while started."""
 
-    def __init__(self, logger: Callable[[], AuditLogger | None], requests: RequestCapture) -> None:
+    def __init__(
+        self,
+        logger: Callable[[], AuditLogger | None],
+        requests: RequestCapture,
+        internal: Callable[[Callable[[str], bool]], Callable[[str], bool]] = lambda function: function,
+    ) -> None:
+        """Receive signals.
+
+        Args:
+            logger: the current one, if any.
+            requests: knows the scope of a request.
+            internal: wraps a function whose queries are not to be recorded.
+        """
         self._logger = logger
         self._requests = requests
+        self._names_account = internal(names_account)
+        self._roles = requests.settings.roles
+        self._impersonations = Impersonations(self._impersonated)
         self._receivers = (
             (user_logged_in, self._logged_in),
             (user_logged_out, self._logged_out),
@@ -37,24 +59,50 @@ class AuthCapture:
         """Connect the receivers."""
         for signal, receiver in self._receivers:
             signal.connect(receiver, weak=False, dispatch_uid=_DISPATCH_UID)
+        self._impersonations.start()
 
     def stop(self) -> None:
         """Disconnect the receivers."""
         for signal, _ in self._receivers:
             signal.disconnect(dispatch_uid=_DISPATCH_UID)
+        self._impersonations.stop()
 
     def _logged_in(self, sender: Any, request: Any = None, user: Any = None, **kwargs: Any) -> None:
         scope = request_scope(request)
+        login = partial(self._record, "user.login.success", "LOGIN", request, user, self._actor(user))
+        taken = "" if scope is None else taking_over(request)
         if scope is not None:
-            scope.logged_in()
-        self._record("user.login.success", "LOGIN", request, user, user_actor(unwrapped(user)))
+            scope.logged_in(taken_over=taken == "begin")
+            if taken:
+                # An account is taken over or given back, as django-hijack's signal will say in a moment. A
+                # view derived from its own may not send it: then it was a login.
+                scope.unsaid = login
+                return
+        login()
+
+    def _actor(self, user: Any) -> Actor | None:
+        return user_actor(unwrapped(user), roles=self._roles)
+
+    def _impersonated(self, what: str, request: Any, who: Any, whom: Any) -> None:
+        actor = self._actor(who) or UNKNOWN_ACTOR
+        remember_name(actor)
+        scope = request_scope(request)
+        if scope is not None:
+            scope.unsaid = None
+            scope.look_again()
+            if scope.actor.on_behalf_of:
+                # Who has taken over one account may take over another from there: the first one acts.
+                actor = msgspec.structs.replace(scope.actor, on_behalf_of="", on_behalf_of_name="")
+        self._record(f"user.impersonate.{what}", "IMPERSONATE", request, whom, actor)
 
     def _logged_out(self, sender: Any, request: Any = None, user: Any = None, **kwargs: Any) -> None:
         if not getattr(user, "is_authenticated", False):  # a visitor who asked for the logout page
             return
         scope = request_scope(request)
-        actor = user_actor(unwrapped(user))
+        actor = self._actor(user)
         if scope is not None:
+            if actor is not None and scope.actor.on_behalf_of == actor.id:
+                actor = scope.actor
             actor = actor or scope.actor  # an account just deleted has lost its key, the scope has seen it
             scope.logged_out(actor)
         self._record("user.logout", "LOGOUT", request, user, actor)
@@ -76,13 +124,24 @@ class AuthCapture:
             actor=ANONYMOUS_ACTOR,
             target=Target("user.name", name),
             error="authentication_failed",
+            key_strategies=self._name_strategies(name),
         )
+
+    def _name_strategies(self, name: str) -> tuple[str] | None:
+        """Return the strategy of the name: one that belongs to no account may be a password."""
+        logger = self._logger()
+        strategy = "keep" if logger is None else logger.config.redaction.unknown_user_names
+        if strategy == "keep" or name == UNKNOWN or self._names_account(name):
+            return None
+        return (strategy,)
 
     def _record(self, event_name: str, action: str, request: Any, user: Any, actor: Actor | None) -> None:
         user = unwrapped(user)
         actor = actor or UNKNOWN_ACTOR
         meta = getattr(user, "_meta", None)
-        target = Target(type(user).__name__ if meta is None else meta.concrete_model._meta.label, actor.id)
+        account = user_actor(user)
+        key = actor.id if account is None or account.type != "user" else account.id
+        target = Target(type(user).__name__ if meta is None else meta.concrete_model._meta.label, key)
         self._emit(request, event_name, action, outcome="success", actor=actor, target=target)
 
     def _emit(
@@ -95,12 +154,21 @@ class AuthCapture:
         actor: Actor,
         target: Target,
         error: str = "",
+        key_strategies: tuple[str] | None = None,
     ) -> None:
         logger = self._logger()
         if logger is None:
             return
         with self._request_of(request):
-            logger.log(event_name, action, outcome=outcome, actor=actor, target=target, error=error)
+            logger.log(
+                event_name,
+                action,
+                outcome=outcome,
+                actor=actor,
+                target=target,
+                error=error,
+                key_strategies=key_strategies,
+            )
 
     def _request_of(self, request: Any) -> AbstractContextManager[None]:
         """Lend the request's scope where the middleware did not see it, as in a thread of the application."""
@@ -134,3 +202,29 @@ def attempted_name(credentials: Mapping[str, Any]) -> str:
         if isinstance(name, str | int):
             return text(name)[:_MAX_NAME]
     return UNKNOWN
+
+
+def names_account(name: str) -> bool:
+    """Say whether an account has this user name or e-mail address; False also if that cannot be found out."""
+    try:
+        from django.contrib.auth import get_user_model
+        from django.db import router, transaction
+        from django.db.models import Q
+
+        model: Any = get_user_model()
+        fields = {model.USERNAME_FIELD, getattr(model, "EMAIL_FIELD", None) or model.USERNAME_FIELD}
+        condition = Q()
+        for field in fields:
+            condition |= Q(**{f"{field}__iexact": name})
+        database = router.db_for_read(model)
+        with _savepoint(transaction, database):
+            return bool(model._base_manager.using(database).filter(condition).exists())
+    except faults():  # no such table, an event loop, a broken transaction: rather hide the name
+        return False
+
+
+def _savepoint(transaction: Any, database: str) -> AbstractContextManager[Any]:
+    """Keep a failing query of ours from breaking the application's transaction."""
+    if transaction.get_connection(database).in_atomic_block:
+        return transaction.atomic(using=database)  # type: ignore[no-any-return]
+    return nullcontext()

@@ -6,12 +6,9 @@ Registered by the instrumentor, without an entry in INSTALLED_APPS, before anyth
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
-from difflib import get_close_matches
-from fnmatch import fnmatchcase
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from django.apps import apps
 from django.conf import settings
 from django.core import checks
 from django.core.checks import CheckMessage, Error, Info
@@ -20,6 +17,7 @@ from django.db import connections
 
 from otel_audit import startup
 from otel_audit.config.model import DjangoConfig
+from otel_audit.instrumentation.django.inventory import unmatched
 from otel_audit.pipeline import provider
 
 _TAG: Final = "otel_audit"
@@ -99,32 +97,14 @@ def _settings() -> Iterator[CheckMessage]:
 
 
 def _patterns(config: DjangoConfig) -> Iterator[CheckMessage]:
-    labels = [model._meta.label for model in apps.get_models(include_auto_created=True)]
     if not config.models:
         yield checks.Warning(
             "No model is audited: django.models names none.",
             hint='Write for example models = ["shop.*"] under [django] in otel-audit.toml.',
             id="otel_audit.W006",
         )
-    places: tuple[tuple[str, Iterable[str]], ...] = (
-        ("django.models", config.models),
-        ("django.reads", config.reads),
-        ("django.model", config.model),
-    )
-    for place, patterns in places:
-        for pattern in patterns:
-            if pattern.startswith("!") or _matches(pattern, labels):
-                continue
-            near = get_close_matches(pattern, labels, n=1, cutoff=0.5)
-            yield checks.Warning(
-                f"{place} has the pattern {pattern!r}, and no installed model matches it.",
-                hint=f"Did you mean {near[0]!r}?" if near else "Patterns are app_label.Model, with * and ?.",
-                id="otel_audit.W007",
-            )
-
-
-def _matches(pattern: str, labels: Iterable[str]) -> bool:
-    return any(fnmatchcase(label.lower(), pattern.lower()) for label in labels)
+    for each in unmatched(config):
+        yield checks.Warning(each.sentence, hint=each.hint, id="otel_audit.W007")
 
 
 def _backends() -> Iterator[CheckMessage]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from otel_audit.context import AuditContext, current_context, enter_context, leave_scope
+from otel_audit.context import AuditContext, StarterScope, current_context, enter_context, leave_scope
 from otel_audit.instrumentation.django.scope import CommandScope
 from otel_audit.record import Actor
 
@@ -17,10 +17,10 @@ def in_command_scope(original: Callable[..., Any]) -> Callable[..., Any]:
     called inside a request leaves the request as it is.
     """
 
-    def execute(command: Any, *args: Any, **kwargs: Any) -> Any:
+    def execute(command: Any, /, *args: Any, **kwargs: Any) -> Any:
         outer = current_context()
         scope = None if outer is None else outer.scope
-        if scope is None:
+        if scope is None or (isinstance(scope, StarterScope) and scope.ended):
             actor = Actor(id=f"manage.py {command_name(command)}", type="system")
         elif isinstance(scope, CommandScope):
             actor = scope.fields().actor
@@ -28,11 +28,13 @@ def in_command_scope(original: Callable[..., Any]) -> Callable[..., Any]:
             return original(command, *args, **kwargs)
         view = f"{type(command).__module__}.{type(command).__qualname__}"
         overrides = () if outer is None else outer.overrides
-        token = enter_context(AuditContext(CommandScope(actor, view), overrides))
+        inside = CommandScope(actor, view)
+        token = enter_context(AuditContext(inside, overrides))
         try:
             return original(command, *args, **kwargs)
         finally:
             leave_scope(token)
+            inside.ended = True
 
     return execute
 

@@ -17,9 +17,9 @@ def with_lifespan(original: _Handle) -> _Handle:
     """Wrap ``ASGIHandler.__call__``: answer the lifespan protocol while audit runs."""
 
     @functools.wraps(original)
-    async def handle(handler: Any, scope: Any, receive: Any, send: Any) -> None:
+    async def handle(handler: Any, /, scope: Any, receive: Any, send: Any, *args: Any, **kwargs: Any) -> None:
         if scope["type"] != "lifespan" or provider.current() is None:
-            await original(handler, scope, receive, send)
+            await original(handler, scope, receive, send, *args, **kwargs)
             return
         await receive()
         await send({"type": "lifespan.startup.complete"})

@@ -7,6 +7,7 @@ decided by :class:`~otel_audit.capture.freshness.Freshness`, and that the instan
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
@@ -15,6 +16,7 @@ from otel_audit.capture.freshness import Epoch
 
 if TYPE_CHECKING:
     from otel_audit.capture.statement import Statement
+    from otel_audit.instrumentation.django.writes.migrations import Migrating
 
 STATE_KEY: Final = "_otel_audit"
 """Where a :class:`Loaded` stands in ``instance._state``."""
@@ -36,23 +38,37 @@ def put_back(state: Any, previous: Loaded | None) -> None:
 class ThreadState(threading.local):
     """What one thread is doing; a thread reads and writes through connections of its own, so it is a reader.
 
-    ``saving`` is the instance whose UPDATE comes next, ``loaded`` collects what
-    ``refresh_from_db`` loads, ``statement`` is the captured statement that is running or being noted,
-    ``internal`` counts blocks of Django's own transaction handling, ``suppressed``
-    blocks in which nothing is captured, ``executed`` statements sent,
-    ``runs`` captured ones.
+    ``saving`` is the instance whose UPDATE comes next, ``loaded`` collects what ``refresh_from_db`` loads
+    with the instance made of it, ``statement`` is the captured statement that is running or being noted,
+    ``internal`` counts blocks of Django's own transaction handling, ``suppressed`` blocks in which nothing is
+    captured, ``compiling`` compilers of audited models at work, ``executed`` statements sent, ``runs``
+    captured ones. ``migrating`` is the migration that is running.
     """
 
     def __init__(self) -> None:
         self.epoch = Epoch()
         self.identity = object()
         self.saving: Saving | None = None
-        self.loaded: list[Loaded] | None = None
+        self.loaded: list[tuple[Any, Loaded]] | None = None
         self.statement: Statement | None = None
         self.executed = 0
         self.runs = 0
         self.internal = 0
         self.suppressed = 0
+        self.migrating: Migrating | None = None
+        self.compiling = 0
+
+    def compile(self, run: Callable[[], Any]) -> Any:
+        """Run a compiler of an audited model: its statements are no SQL of the application's own."""
+        outer = self.compiling
+        try:
+            try:
+                self.compiling = outer + 1
+                return run()
+            finally:
+                self.compiling = outer
+        finally:  # once more: an interruption may come between any two lines
+            self.compiling = outer
 
 
 class Loaded(msgspec.Struct, gc=False, eq=False):

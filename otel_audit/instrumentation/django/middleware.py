@@ -9,20 +9,22 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, ClassVar, Final
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.conf import settings
 from django.http import FileResponse, HttpRequest, HttpResponseBase, StreamingHttpResponse
-from opentelemetry.trace import get_current_span
 
 from otel_audit import forks
 from otel_audit.config.model import AuditConfig
 from otel_audit.context import AuditContext, current_context, enter_context, leave_scope
 from otel_audit.http.streaming import in_context, in_context_async
 from otel_audit.instrumentation.django.denials import DENYING, denial
+from otel_audit.instrumentation.django.plan import ModelPolicy
 from otel_audit.instrumentation.django.scope import RequestScope, ScopeSettings
 from otel_audit.interruptions import faults
+from otel_audit.otel_api import current_span
 from otel_audit.pipeline import provider
 from otel_audit.pipeline.logger import AuditLogger
 from otel_audit.propagation import annotate
@@ -58,9 +60,14 @@ def _get_ready_to_send() -> None:
 class RequestCapture:
     """What the middleware does with a request, as configured."""
 
-    def __init__(self, config: AuditConfig, logger: Callable[[], AuditLogger | None]) -> None:
+    def __init__(
+        self, config: AuditConfig, logger: Callable[[], AuditLogger | None], policy: ModelPolicy
+    ) -> None:
         self._logger = logger
-        self._scope_settings = ScopeSettings.of(config, Redactor(config.redaction).field)
+        redactor = Redactor(config.redaction)
+        self.settings = ScopeSettings.of(
+            config, redactor.field, lambda model, key: redactor.key(key, policy.keys(model).key)
+        )
         self._record_denials = config.django.auth_events
 
     def start(self) -> None:
@@ -73,12 +80,12 @@ class RequestCapture:
 
     def scope(self, request: HttpRequest) -> RequestScope:
         """Make the scope of ``request``."""
-        return RequestScope(request, self._scope_settings)
+        return RequestScope(request, self.settings)
 
     def load_middleware(self, original: Callable[..., None]) -> Callable[..., None]:
         """Wrap ``BaseHandler.load_middleware``: it reads a list with our middleware in it."""
 
-        def load_middleware(handler: Any, *args: Any, **kwargs: Any) -> None:
+        def load_middleware(handler: Any, /, *args: Any, **kwargs: Any) -> None:
             # Django offers no other way in than the setting. It is put back as it was: checks, tests and
             # `diffsettings` see the user's own list.
             with _Loading.mutex:
@@ -94,12 +101,18 @@ class RequestCapture:
 
     def finish(self, context: AuditContext, request: HttpRequest, response: HttpResponseBase) -> None:
         """Record a denial; let the body of a streaming response run in the request's context."""
-        annotate(get_current_span(), context)  # the request's own span began before anyone was known
+        scope = context.scope
+        if isinstance(scope, RequestScope) and scope.unsaid is not None:
+            unsaid, scope.unsaid = scope.unsaid, None
+            unsaid()
+        annotate(current_span(), context)  # the request's own span began before anyone was known
         if isinstance(response, StreamingHttpResponse) and not isinstance(response, FileResponse):
-            body = AuditContext(context.scope, context.overrides, get_current_span())
+            body = AuditContext(context.scope, context.overrides, current_span())
             content: Any = response.streaming_content
             stream = in_context_async if response.is_async else in_context
-            response.streaming_content = stream(content, body)
+            response.streaming_content = stream(content, body, partial(_end, context))
+        else:
+            _end(context)
         if self._record_denials and response.status_code in DENYING:
             self._denied(request, response)
 
@@ -149,6 +162,9 @@ class AuditMiddleware:
         try:
             response: HttpResponseBase = self.get_response(request)
             capture.finish(context, request, response)
+        except BaseException:
+            _end(context)
+            raise
         finally:
             leave_scope(token)
         return response
@@ -159,9 +175,18 @@ class AuditMiddleware:
         try:
             response: HttpResponseBase = await self.get_response(request)
             capture.finish(context, request, response)
+        except BaseException:
+            _end(context)
+            raise
         finally:
             leave_scope(token)
         return response
+
+
+def _end(context: AuditContext) -> None:
+    """Note that a request is over: threads it has started work for themselves from now on."""
+    if isinstance(context.scope, RequestScope):
+        context.scope.ended = True
 
 
 AUDIT_MIDDLEWARE: Final = f"{AuditMiddleware.__module__}.{AuditMiddleware.__qualname__}"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from otel_audit.instrumentation.patching import Patch
 
 if TYPE_CHECKING:
+    from otel_audit.instrumentation.django.inventory import Announcement
     from otel_audit.instrumentation.django.middleware import RequestCapture
     from otel_audit.instrumentation.django.reads.wrappers import ReadCapture
     from otel_audit.instrumentation.django.test_runs import TestRuns
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
 def table(parts: Iterable[Part]) -> list[Patch]:
     """List every patch that the parts of the Django instrumentor need."""
+    from otel_audit.instrumentation.django.inventory import Announcement
     from otel_audit.instrumentation.django.middleware import RequestCapture
     from otel_audit.instrumentation.django.reads.wrappers import ReadCapture
     from otel_audit.instrumentation.django.test_runs import TestRuns
@@ -32,12 +35,16 @@ def table(parts: Iterable[Part]) -> list[Patch]:
             patches += _requests(part)
         elif isinstance(part, TestRuns):
             patches += _tests(part)
+        elif isinstance(part, Announcement):
+            patches += _start(part)
     return patches
 
 
 def _writes(writes: WriteCapture) -> list[Patch]:
     compiler = "django.db.models.sql.compiler"
     wrapper = "django.db.backends.base.base:BaseDatabaseWrapper"
+    cursor = "django.db.backends.utils:CursorWrapper"
+    executor = "django.db.migrations.executor:MigrationExecutor"
     transactions = writes.transactions
     return [
         Patch(f"{compiler}:SQLInsertCompiler.execute_sql", writes.inserts, "every INSERT of the ORM"),
@@ -59,6 +66,11 @@ def _writes(writes: WriteCapture) -> list[Patch]:
             writes.refreshes,
             "what it loads is what the instance knows from then on",
         ),
+        Patch(
+            "django.db.models.query:RawModelIterable.__iter__",
+            writes.raw,
+            "what raw() loads is not what the row holds",
+        ),
         Patch(f"{wrapper}.commit", transactions.commit, "success is known here"),
         Patch(f"{wrapper}.rollback", transactions.rollback, "everything pending failed"),
         Patch(f"{wrapper}.close", transactions.close, "a connection closed in a transaction rolls it back"),
@@ -69,8 +81,17 @@ def _writes(writes: WriteCapture) -> list[Patch]:
         Patch(
             "django.db.backends.utils:CursorWrapper._execute",
             transactions.execute,
-            "COMMIT, ROLLBACK and SAVEPOINT written as text end or mark a transaction as well",
+            "SQL of the application's own: what it writes, and COMMIT, ROLLBACK and SAVEPOINT as text",
         ),
+        Patch(
+            "django.db.backends.utils:CursorWrapper._executemany",
+            transactions.execute,
+            "the same, with many sets of parameters",
+        ),
+        *[
+            Patch(f"{cursor}.{name}", wrap, "the driver's own, past execute()", added=True)
+            for name, wrap in transactions.drivers_own().items()
+        ],
         Patch(
             "django.db.transaction:Atomic.__exit__",
             transactions.leave_atomic,
@@ -81,7 +102,27 @@ def _writes(writes: WriteCapture) -> list[Patch]:
             writes.suppressed,
             "migrations write content types, permissions and moved data, not what somebody did",
         ),
+        Patch(f"{executor}.apply_migration", writes.migrates, "what a migration does to rows is told in sum"),
+        Patch(f"{executor}.unapply_migration", writes.migrates_back, "the same, taking it back"),
     ]
+
+
+def later(writes: WriteCapture) -> dict[str, list[Patch]]:
+    """List what is wrapped when a connection of its backend is made, by the module it is in."""
+    postgresql = "django.db.backends.postgresql.base"
+    module = sys.modules.get(postgresql)
+    # Which of them it has depends on the driver; the other would be ours, inherited.
+    names = [name for name in ("copy", "copy_expert") if module and name in vars(module.CursorDebugWrapper)]
+    return {
+        postgresql: [
+            Patch(
+                f"{postgresql}:CursorDebugWrapper.{name}",
+                writes.transactions.debug_copy,
+                "with DEBUG the cursor has one of its own",
+            )
+            for name in names
+        ]
+    }
 
 
 def _reads(reads: ReadCapture) -> list[Patch]:
@@ -140,4 +181,19 @@ def _tests(tests: TestRuns) -> list[Patch]:
     return [
         Patch(f"{creation}.create_test_db", tests.create_test_db, "what is written there is no trail"),
         Patch(f"{creation}.destroy_test_db", tests.destroy_test_db, "the trail goes on"),
+    ]
+
+
+def _start(announcement: Announcement) -> list[Patch]:
+    return [
+        Patch(
+            "django.apps.registry:Apps.populate",
+            announcement.after,
+            "all models are known: patterns that match none of them are named",
+        ),
+        Patch(
+            "django.core.handlers.base:BaseHandler.load_middleware",
+            announcement.after,
+            "the same, where audit was started while the apps were loaded",
+        ),
     ]

@@ -5,14 +5,20 @@ from __future__ import annotations
 import datetime
 import decimal
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
+
+from msgspec import UNSET
 
 from otel_audit.capture.dbapi import dialect
 from otel_audit.capture.plan import FieldPlan, TablePlan
-from otel_audit.capture.policy import Policy, TableSettings
+from otel_audit.capture.policy import KeyStrategies, Policy, TableSettings
+from otel_audit.config.model import CaptureSection
+from otel_audit.instrumentation.django import stored
+from otel_audit.instrumentation.django.secret_keys import key_strategies
 from otel_audit.interruptions import faults
-from otel_audit.values import Encoded, freeze
+from otel_audit.redaction.names import NameRules
+from otel_audit.values import ATOMS, Encoded, Opaque, freeze, freeze_known
 
 if TYPE_CHECKING:
     from django.db.models import Field, Model
@@ -83,9 +89,20 @@ class ModelFieldPlan(FieldPlan):
     otherwise.
     """
 
-    __slots__ = ("_canonical", "_convert", "column", "field", "mutable")
+    __slots__ = (
+        "_canonical",
+        "_convert",
+        "_shape",
+        "_stored",
+        "column",
+        "custom",
+        "field",
+        "mutable",
+        "noted",
+        "vendor",
+    )
 
-    def __init__(self, field: Field[Any, Any], rounding: str = decimal.ROUND_HALF_EVEN) -> None:
+    def __init__(self, field: Field[Any, Any], vendor: str = "") -> None:
         hidden = any(
             word in f"{kind.__module__}.{kind.__qualname__}".lower()
             for kind in type(field).__mro__
@@ -94,19 +111,109 @@ class ModelFieldPlan(FieldPlan):
         automatic = bool(getattr(field, "auto_now", False))
         super().__init__(field.name, field.attname, automatic=automatic, hidden=hidden)
         self.field = field
+        self.vendor = vendor
         self.column: str = field.column  # type: ignore[assignment]
-        self.mutable = _value_field(field).get_internal_type() not in _IMMUTABLE_FIELDS
-        self._convert = _conversion(_value_field(field), rounding)
-        self._canonical = _CANONICAL.get(_value_field(field).get_internal_type())
+        holder = _value_field(field)
+        kind: str = holder.get_internal_type()
+        self.custom = stored.translates(field) or stored.translates(holder)
+        self.noted = self.custom or stored.makes_on_save(field)
+        self.mutable = self.custom or kind not in _IMMUTABLE_FIELDS
+        rounding = dialect(vendor).rounding
+        self._convert = _conversion(holder, rounding)
+        self._shape = stored.shape(holder, lambda element: _conversion(element, rounding))
+        self._canonical = _CANONICAL.get(kind)
+        self._stored: tuple[Any, list[Any]] | None = None
+
+    def frozen(self, value: Any) -> Any:
+        """Freeze a value as the application reads it.
+
+        One of an unknown class is taken as its field prepares it: that can be compared, and read.
+        """
+        kind = type(value)
+        if kind in ATOMS or kind is Encoded or kind is Opaque:
+            return value
+        if not self.custom:
+            return freeze(value) if self._shape is None else self._shaped(value)
+        known = freeze_known(value)
+        if known is not UNSET:
+            return known
+        try:
+            connection = stored.any_connection(self.vendor)
+            return freeze(stored.plain(self.field.get_db_prep_value(value, connection, prepared=False)))
+        except faults():  # what the field cannot prepare
+            return freeze(value)
 
     def normal(self, value: Any) -> Any:
         """Give a frozen value as the database will hold it; as it is where that cannot be told."""
-        if value is None or type(value) is self._canonical or type(value) is Encoded:
+        kind = type(value)
+        if value is None or kind is self._canonical or kind is Encoded or self.custom:
             return value
         try:
             return freeze(self._convert(value))
         except faults():  # to_python of an unusual value raises what it likes
             return value
+
+    def key_part(self, value: Any) -> Any:
+        """Return a value of the key as the database holds it."""
+        if not self.custom:
+            return self.normal(self.frozen(value))
+        connection = stored.any_connection(self.vendor)
+        try:
+            prepared = self.field.get_db_prep_value(value, connection, prepared=False)
+        except faults():  # the statement will say so
+            return freeze(value)
+        return self.read_back(prepared, connection, value)
+
+    def prepare(self, value: Any, connection: Any) -> stored.Prepared:
+        """Let the field prepare a value of an UPDATE; what it raises is the application's."""
+        if hasattr(value, "prepare_database_save") and self.field.remote_field:
+            value = value.prepare_database_save(self.field)
+        prepared = self.field.get_db_prep_save(value, connection=connection)
+        return stored.Prepared(self.field, prepared, self.read_back(prepared, connection, value))
+
+    def read_back(self, prepared: Any, connection: Any, value: Any) -> Any:
+        """Return what will be read where ``prepared`` is stored, frozen; ``UNSET`` for an expression.
+
+        ``value`` is what the application set: told where it cannot be read back.
+        """
+        if stored.is_expression(prepared):
+            return UNSET
+        try:
+            plain = stored.plain(prepared)
+            held = self._held(plain)
+            if self._stored is None:
+                self._stored = stored.converters(self.field, connection)
+            column, converters = self._stored
+            for convert in converters:
+                # One that takes only what the driver would have made of it need not convert this.
+                try:
+                    held = convert(held, column, connection)
+                except faults():
+                    continue
+            known = self.frozen(held)
+            if type(known) is Opaque:
+                known = freeze(plain)
+            return known if type(known) is not Opaque else self.frozen(value)
+        except faults():  # an adapter of another driver
+            return self.frozen(value)
+
+    def _held(self, plain: Any) -> Any:
+        """Return a prepared value as the driver would give it back."""
+        if self._shape is not None:
+            return plain if plain is None else self._shape(plain)
+        if isinstance(plain, decimal.Decimal):
+            return self._convert(plain)
+        canonical = self._canonical
+        if canonical in (str, int, float) and type(plain) in ATOMS and plain is not None:
+            return canonical(plain) if type(plain) is not canonical else plain
+        return plain
+
+    def _shaped(self, value: Any) -> Any:
+        assert self._shape is not None
+        try:
+            return freeze(self._shape(value))
+        except faults():  # the database, or the field, will refuse it
+            return freeze(value)
 
 
 def _value_field(field: Any) -> Any:
@@ -161,33 +268,94 @@ def _instant(field: Any) -> Callable[[Any], Any]:
     return convert
 
 
+_MAX_MODELS: Final = 4096
+
+
+def _ends(model: type[Model]) -> dict[str, str]:
+    """Return the foreign keys of a model behind many-to-many fields, and the labels of what they name.
+
+    A key to another field than the primary one names no id.
+    """
+    through: Any = model._meta
+    ends: dict[str, str] = {}
+    try:
+        keys = {field.name: field for field in through.local_concrete_fields if field.many_to_one}
+        for related in [field.remote_field.model for field in keys.values()]:
+            for field in related._meta.many_to_many:
+                if field.remote_field.through is not model:
+                    continue
+                for name in (field.m2m_field_name(), field.m2m_reverse_field_name()):
+                    if name in keys and keys[name].target_field.primary_key:
+                        ends[name] = keys[name].remote_field.model._meta.concrete_model._meta.label
+    except faults():  # a relation to a model that is not there (yet)
+        return {}
+    return ends
+
+
 class ModelPlan(TablePlan):
     """What capture needs to know of one concrete model on one kind of database, looked up once.
 
     ``fields`` are the columns of the model's own table, ``row`` the names an instance of it is loaded with
-    (parents' included).
+    (parents' included). ``custom`` are the names of fields whose class outside Django decides what is stored,
+    ``noted`` those and the ones it makes while saving.
     """
 
-    __slots__ = ("by_attname", "model", "mutable", "row")
+    __slots__ = ("by_attname", "custom", "generated", "model", "mutable", "noted", "row")
 
-    def __init__(self, model: type[Model], settings: TableSettings, vendor: str = "") -> None:
+    def __init__(
+        self, model: type[Model], settings: TableSettings, secret: KeyStrategies, vendor: str = ""
+    ) -> None:
         meta: Any = model._meta
-        rounding = dialect(vendor).rounding
-        fields = [ModelFieldPlan(field, rounding) for field in meta.local_concrete_fields]
+        fields = [ModelFieldPlan(field, vendor) for field in meta.local_concrete_fields]
         self.by_attname = {plan.attname: plan for plan in fields}
         keys = [self.by_attname[field.attname] for field in meta.pk_fields]
-        super().__init__(meta.label, meta.db_table, fields, keys, settings)
+        super().__init__(meta.label, meta.db_table, fields, keys, settings, secret, _ends(model))
         self.model = model
         self.row: list[str] = [field.attname for field in meta.concrete_fields]
+        self.custom = frozenset(plan.attname for plan in fields if plan.custom)
+        self.noted = frozenset(plan.attname for plan in fields if plan.noted)
+        self.generated = [plan for plan in fields if plan.field.generated]
+        columns = [ModelFieldPlan(field, vendor) for field in meta.concrete_fields]
         self.mutable = {
-            field.attname: position
-            for position, field in enumerate(meta.concrete_fields)
-            if ModelFieldPlan(field).mutable
+            plan.attname: (position, plan) for position, plan in enumerate(columns) if plan.mutable
         }
+
+    def keys_in(self, rows: Sequence[Sequence[Any]]) -> list[Any]:
+        """Return the keys of many rows, frozen: of one row there is one, and it can be remembered."""
+        if len(self.keys) == 1:
+            if not self.keys[0].mutable:
+                return [row[0] for row in rows]
+            return [self.keys[0].frozen(row[0]) for row in rows]
+        return [
+            tuple([plan.frozen(part) for plan, part in zip(self.keys, row, strict=False)]) for row in rows
+        ]
 
 
 class ModelPolicy(Policy):
-    """The settings of every model; a proxy has those of its concrete model."""
+    """The settings of every model; a proxy has those of its concrete model.
+
+    ``names`` are the rules by which a key is known for a secret.
+    """
+
+    def __init__(self, config: CaptureSection, names: NameRules | None = None) -> None:
+        super().__init__(config)
+        self._names = names or NameRules(enabled=True)
+        self._keys: dict[type[Model], KeyStrategies] = {}
+
+    def keys(self, model: type[Model]) -> KeyStrategies:
+        """Return how the key of ``model`` is redacted, and its columns that hold one. Apps must be ready."""
+        concrete: Any = model._meta.concrete_model
+        found = self._keys.get(concrete)
+        if found is None:
+            # Models of migrations and tests are classes made anew each time.
+            if len(self._keys) >= _MAX_MODELS:
+                self._keys.clear()
+            try:
+                found = key_strategies(concrete, self._names, lambda other: self.of(other).strategies)
+            except faults():  # an unusual model: not known to be harmless, and its records must be made
+                found = KeyStrategies(("mask",) * len(concrete._meta.pk_fields))
+            self._keys[concrete] = found
+        return found
 
     def of(self, model: type[Model]) -> TableSettings:
         """Return the settings of ``model``.

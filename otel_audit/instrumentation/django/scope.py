@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, Final
+from uuid import UUID
 
 import msgspec
 from django.http import HttpRequest
@@ -32,16 +33,22 @@ _NOTHING: Final = ContextFields()
 class ScopeSettings(msgspec.Struct, frozen=True, eq=False):
     """What a request's scope needs of the configuration.
 
-    ``redact`` takes the name and the value of a path parameter and gives what may be shown of it.
+    ``redact`` takes the name and the value of a path parameter and gives what may be shown of it,
+    ``redact_key`` a model and the key of one of its objects.
     """
 
     trusted_proxies: int
     request_id_header: str
     hmac_key: str
     redact: Callable[[str, str], Any]
+    redact_key: Callable[[Any, str], str]
+    impersonator_key: str = ""
+    roles: bool = False
 
     @classmethod
-    def of(cls, config: AuditConfig, redact: Callable[[str, str], Any]) -> ScopeSettings:
+    def of(
+        cls, config: AuditConfig, redact: Callable[[str, str], Any], redact_key: Callable[[Any, str], str]
+    ) -> ScopeSettings:
         """Take the settings from ``config``; the header becomes its WSGI name."""
         header = config.context.request_id_header
         trusted = config.context.trusted_proxies
@@ -50,6 +57,9 @@ class ScopeSettings(msgspec.Struct, frozen=True, eq=False):
             request_id_header=f"HTTP_{header.upper().replace('-', '_')}" if header and trusted else "",
             hmac_key=config.redaction.hmac_key,
             redact=redact,
+            redact_key=redact_key,
+            impersonator_key=config.context.impersonator_session_key,
+            roles=config.context.actor_roles,
         )
 
 
@@ -59,31 +69,40 @@ class RequestScope:
     The request itself is kept: token authentication sets its user inside the view, and the route is known
     only once it is resolved. A login or logout inside the request begins a new phase; what was written before
     it keeps the actor of its own phase, also if its transaction commits later.
+
+    ``unsaid`` records what is to be recorded at the end of the request unless something better comes before.
     """
 
     __slots__ = (
+        "__weakref__",
         "_address",
         "_answer",
         "_key",
         "_phase",
         "_phases",
+        "_real",
         "_settings",
         "_user",
         "_user_actor",
         "_user_shown",
         "_user_values",
+        "ended",
         "id",
         "request",
+        "unsaid",
     )
 
     def __init__(self, request: HttpRequest, settings_: ScopeSettings) -> None:
         self.request = request
+        self.ended = False
+        self.unsaid: Callable[[], None] | None = None
         self._settings = settings_
         header = settings_.request_id_header
         forwarded = forwarded_request_id(request.META.get(header, "")) if header else ""
         self.id = forwarded or new_record_id()
         self._phase = 0
         self._phases: list[Actor] = []
+        self._real: Actor | None = None
         self._address: tuple[str, str] | None = None
         self._key: tuple[Any, ...] | None = None
         self._answer = _NOTHING
@@ -105,12 +124,15 @@ class RequestScope:
                 self._user_actor
             )  # asked at every write and span: the same lazy object, evaluated as before
         user = evaluated_user(self.request)
-        if user is not None and user is self._user:
+        if user is not None and user is self._user and not self._settings.impersonator_key:
             return self._user_actor
-        actor = request_actor(self.request, user)
+        chosen = self._settings
+        actor = request_actor(
+            self.request, user, chosen.impersonator_key, roles=chosen.roles, real=self._real
+        )
         if user is not None and actor.type == "user":
             self._user, self._user_actor = user, actor
-            if type(shown) is SimpleLazyObject:
+            if type(shown) is SimpleLazyObject and not chosen.impersonator_key:
                 self._user_shown, self._user_values = shown, object.__getattribute__(shown, "__dict__")
         return actor
 
@@ -123,9 +145,20 @@ class RequestScope:
         actor = self.actor
         return actor if actor.type == "user" else self._phase
 
-    def logged_in(self) -> None:
-        """Begin a new phase: the request's user has just been replaced."""
-        self._end_phase(actor_before_login(self.request))
+    def logged_in(self, *, taken_over: bool = False) -> None:
+        """Begin a new phase: the request's user has just been replaced.
+
+        ``taken_over``: by the user before, who goes on acting.
+        """
+        before = actor_before_login(self.request)
+        self._end_phase(before)
+        if self._user is not None:
+            before = self._user_actor
+        self._real = _without_customer(before) if taken_over and before.type == "user" else None
+
+    def look_again(self) -> None:
+        """Forget who acts: the session has come to say so by now."""
+        self._real = self._user = self._user_shown = None
 
     def logged_out(self, actor: Actor) -> None:
         """Begin a new phase: up to now it was ``actor``."""
@@ -174,18 +207,23 @@ class RequestScope:
             id=self.id,
             method=request.method or "",
             route=(getattr(match, "route", "") or "") if match is not None else "",
-            path=shown_path(request.path, getattr(match, "kwargs", None) or {}, self._settings.redact),
+            path=request.path if not getattr(match, "kwargs", None) else shown_path(request, self._settings),
             view=view_name(match.func) if match is not None else "",
         )
 
 
-class CommandScope:
-    """A management command: a ``system`` actor, and the command's class as the way through."""
+def _without_customer(actor: Actor) -> Actor:
+    return msgspec.structs.replace(actor, on_behalf_of="", on_behalf_of_name="")
 
-    __slots__ = ("_fields",)
+
+class CommandScope:
+    """A management command or a task: a ``system`` actor, and the command's class as the way through."""
+
+    __slots__ = ("__weakref__", "_fields", "ended")
 
     def __init__(self, actor: Actor, view: str) -> None:
         self._fields = ContextFields(actor=actor, request=Request(view=view))
+        self.ended = False
 
     def fields(self) -> ContextFields:
         """Give the command, and the process it runs in."""
@@ -202,12 +240,36 @@ def view_name(view: Any) -> str:
     return f"{view.__module__}.{view.__qualname__}"
 
 
-def shown_path(path: str, parameters: dict[str, Any], redact: Callable[[str, str], Any]) -> str:
-    """Give ``path`` without the values of sensitive path parameters (a password reset link has a token)."""
-    for name, value in parameters.items():
-        text = str(value) if isinstance(value, str | int) else ""
-        if text and text in path:
-            shown = redact(name, text)
-            if shown != text:
-                path = path.replace(text, "" if shown is None else str(shown))
+def shown_path(request: HttpRequest, settings: ScopeSettings) -> str:
+    """Return the path without the values of sensitive path parameters.
+
+    A link that resets a password has a token, and the admin's page of a token has its key.
+    """
+    path: str = request.path
+    match: Any = request.resolver_match
+    for name, value in match.kwargs.items():
+        text = str(value) if isinstance(value, str | int | UUID) else ""
+        if not text or text not in path:
+            continue
+        shown = settings.redact(name, text)
+        if shown == text and len(text) >= _SHORTEST_KEY:
+            model = view_model(match.func)
+            if model is not None and name in (*_KEY_PARAMETERS, getattr(model._meta.pk, "name", "")):
+                shown = settings.redact_key(model, text)
+        if shown != text:
+            path = path.replace(text, "" if shown is None else str(shown))
     return path
+
+
+_SHORTEST_KEY: Final = 8
+_KEY_PARAMETERS: Final = ("object_id", "pk", "id")
+
+
+def view_model(view: Any) -> Any:
+    """Return the model a view of the admin, a generic view or a view set is about, if it says so."""
+    for name in ("model_admin", "view_class", "cls"):
+        holder = getattr(view, name, None)
+        model = getattr(holder, "model", None) or getattr(getattr(holder, "queryset", None), "model", None)
+        if hasattr(model, "_meta"):
+            return model
+    return None

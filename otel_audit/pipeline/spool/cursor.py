@@ -77,20 +77,19 @@ class CursorFile:
         """Read the newest whole slot; None if there is no cursor yet.
 
         Raises:
-            ValueError: there is one, and neither slot can be read.
+            ValueError: there is one, and neither slot holds anything that can be understood.
+            OSError: it cannot be opened or read. It may be whole all the same: another user's.
         """
         self.close()
         try:
             descriptor = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
             return None
-        except OSError as error:
-            raise ValueError(f"cursor cannot be read: {error.strerror}") from error
         try:
             raw = os.pread(descriptor, os.fstat(descriptor).st_size, 0)
-        except OSError as error:
+        except OSError:
             os.close(descriptor)
-            raise ValueError(f"cursor cannot be read: {error.strerror}") from error
+            raise
         slot = len(raw) // 2
         found = [part for part in (_parse(raw[:slot]), _parse(raw[slot:])) if part is not None]
         if not found:

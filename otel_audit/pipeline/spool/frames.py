@@ -126,6 +126,38 @@ def split_intent(payload: bytes) -> tuple[int, memoryview]:
     return _HANDLE.unpack_from(payload)[0], memoryview(payload)[_HANDLE.size :]
 
 
+def _count(payload: bytes) -> int:
+    """Return how many records an INTENT or REPLACEMENT payload holds, by the head of its array."""
+    head = payload[_HANDLE.size]
+    return (
+        head & 0x0F if head != 0xDD else int.from_bytes(payload[_HANDLE.size + 1 : _HANDLE.size + 5], "big")
+    )
+
+
+def copy_settling(descriptor: int, offset: int, limit: int) -> tuple[bytes, int]:
+    """Copy the frames of an open file that hold records or settle them; gives how many are settled, too.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    copied: list[bytes] = []
+    settled = 0
+    counts: dict[tuple[int, int], int] = {}
+    for piece in read_pieces(descriptor, offset, limit):
+        if isinstance(piece, Gap) or piece.kind in (HEADER, END):
+            continue
+        copied.append(frame(piece.kind, piece.payload))
+        if piece.kind == RECORD:
+            settled += 1
+        elif piece.kind == MARKER:
+            handle, _, replaced = split_marker(piece.payload)
+            settled += counts.get((REPLACEMENT if replaced else INTENT, handle), 0)
+        else:
+            key = piece.kind, split_intent(piece.payload)[0]
+            counts[key] = counts.get(key, 0) + _count(piece.payload)
+    return b"".join(copied), settled
+
+
 def marker(handle: int, outcome: Outcome, *, replaced: bool) -> bytes:
     """Make the MARKER frame that settles an intent; ``replaced``: by what the REPLACEMENT frames hold."""
     return frame(MARKER, _MARKER.pack(handle, _OUTCOME_NUMBERS[outcome], replaced))

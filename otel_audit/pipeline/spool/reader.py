@@ -303,9 +303,8 @@ class StreamReader:
                     except _UNREADABLE:
                         pass
                 break
-        incarnation = self._incarnation.name
-        created = int(incarnation.replace("-", "")[:12], 16) * 1_000_000
-        return frames.Identity(incarnation=incarnation, created=created)
+        created = layout.created(self._incarnation)
+        return frames.Identity(incarnation=self._incarnation.name, created=created)
 
     def _descriptor(self, number: int) -> int:
         descriptor = self._descriptors.get(number)

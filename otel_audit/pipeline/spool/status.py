@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import msgspec
@@ -15,7 +16,8 @@ class StreamStatus(msgspec.Struct, frozen=True):
     """One incarnation: who wrote it, whether that process is alive, what waits there.
 
     ``waiting`` counts settled records, ``open_intents`` transactions without a marker, ``oldest`` is the
-    time (ns) of the first waiting record, 0 if none waits.
+    time (ns) of the first waiting record, 0 if none waits. ``error`` says why it cannot be read, whose it is
+    and what to do; then nothing else is known of it.
     """
 
     incarnation: str
@@ -30,10 +32,14 @@ class StreamStatus(msgspec.Struct, frozen=True):
     open_intents: int
     oldest: int
     damaged: int
+    error: str = ""
 
 
 class SpoolStatus(msgspec.Struct, frozen=True):
-    """A spool directory. ``error`` says why it cannot be read or written, empty if it can."""
+    """A spool directory. ``error`` says why it cannot be read or written, empty if it can.
+
+    ``unreadable`` says the same of each thing in it that is passed over: another user's, on a failing disk.
+    """
 
     directory: str
     exists: bool
@@ -44,6 +50,7 @@ class SpoolStatus(msgspec.Struct, frozen=True):
     streams: list[StreamStatus]
     damaged_files: list[str]
     quarantined: list[str]
+    unreadable: list[str] = []
 
 
 def read_status(directory: str | Path) -> SpoolStatus:
@@ -53,12 +60,17 @@ def read_status(directory: str | Path) -> SpoolStatus:
     streams: list[StreamStatus] = []
     damaged: list[str] = []
     quarantined: list[str] = []
-    exists = root.is_dir()
+    unreadable: list[str] = []
+    exists = False
     try:
+        exists = root.is_dir()
         if exists:
-            streams = [_stream(path) for path in layout.list_incarnations(root) if path.exists()]
-            damaged = [path.name for path in layout.list_kept(root, layout.DAMAGED)]
-            quarantined = [path.name for path in layout.list_kept(root, layout.QUARANTINE)]
+            streams = [_readable(path) for path in layout.list_incarnations(root) if os.path.lexists(path)]
+            unreadable = [stream.error for stream in streams if stream.error]
+            for kind, names in ((layout.DAMAGED, damaged), (layout.QUARANTINE, quarantined)):
+                kept, problems = layout.list_kept(root, kind)
+                names += [path.name for path in kept]
+                unreadable += problems
             layout.prepare(root)
     except Exception as problem:  # noqa: BLE001 - the one who asks wants an answer, whatever lies there
         error = str(problem)
@@ -72,7 +84,30 @@ def read_status(directory: str | Path) -> SpoolStatus:
         streams=streams,
         damaged_files=damaged,
         quarantined=quarantined,
+        unreadable=unreadable,
     )
+
+
+def _readable(incarnation: Path) -> StreamStatus:
+    """Read one stream; one that cannot be read must not hide the others."""
+    try:
+        return _stream(incarnation)
+    except OSError as error:
+        return StreamStatus(
+            incarnation=incarnation.name,
+            alive=False,
+            service="",
+            host="",
+            pid=0,
+            created=layout.created(incarnation),
+            segments=0,
+            bytes=0,
+            waiting=0,
+            open_intents=0,
+            oldest=0,
+            damaged=0,
+            error=layout.explain(incarnation, error),
+        )
 
 
 def _stream(incarnation: Path) -> StreamStatus:

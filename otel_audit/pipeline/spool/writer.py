@@ -3,10 +3,15 @@
 When :meth:`SpoolWriter.append` returns, the bytes are with the operating system (``fsync = never``) or on the
 disk (``always``). When they cannot be, it waits ``block_timeout`` for room and raises SpoolError; nothing
 half-written stays behind, and the next write tries anew.
+
+A spool may be removed, renamed or mounted over while it is written to, and the open file tells nobody. So
+its name is looked at before each new segment, every ``_LOOK_EVERY`` bytes and in each of the sender's rounds.
+If it is gone, a new incarnation begins with what the sink has not acknowledged of the open segment.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -25,13 +30,15 @@ from otel_audit.interruptions import interrupts
 from otel_audit.pipeline.health import Health
 from otel_audit.pipeline.spool import directory as layout
 from otel_audit.pipeline.spool import frames, tips
-from otel_audit.pipeline.spool.cursor import CursorFile, CursorState
+from otel_audit.pipeline.spool.cursor import CursorFile, CursorState, Place
 from otel_audit.record import Outcome
 
 _SMALLEST_ALLOWANCE: Final = 16 * 1024
 _HEADER_ROOM: Final = 1024
 """A batch may need a new segment, which begins with a header."""
 _RETRY_PAUSE: Final = 0.02
+_LOOK_EVERY: Final = 64 * 1024
+_TAKEN_AWAY: Final = "it was removed, renamed or mounted over while this process wrote to it"
 _WAIT_AT_MOST_EVERY: Final = 1.0
 """A spool that stays full blocks the application once a second at most, not at every record."""
 
@@ -51,6 +58,7 @@ class SpoolWriter:
         identify: gives what a segment's header says about this process; called at the first write.
         health: counters to keep.
         forked: called in a forked child, after it has begun an incarnation of its own.
+        tell_loss: makes the encoded record that says how many records were lost, and why.
     """
 
     def __init__(
@@ -60,6 +68,7 @@ class SpoolWriter:
         identify: Callable[[], frames.Identity],
         health: Health,
         forked: Callable[[], None] = lambda: None,
+        tell_loss: Callable[[int, str], bytes] | None = None,
     ) -> None:
         self.directory = directory
         self.health = health
@@ -67,6 +76,7 @@ class SpoolWriter:
         self.written: Callable[[], None] = _nobody_waits
         """Called after each write, outside the lock."""
         self._forked = forked
+        self._tell_loss = tell_loss
         self._segment_bytes = max(4096, min(config.segment_bytes, config.max_bytes // 8))
         self._max_bytes = config.max_bytes
         self._block_timeout = config.block_timeout
@@ -93,14 +103,21 @@ class SpoolWriter:
         self._synced_total = 0
         self._unsynced_total = 0
         self._room = 0
+        self._measured = 0
         self._no_wait_before = 0.0
         # Handles go on: a child that is asked to settle its parent's must not take it for one of its own.
         self._open: dict[int, int] = {}
         self._deferred: list[bytes] = []
+        self._deferred_records = 0
         self._identity: frames.Identity | None = None
         self._tip_files: list[Path] = []
         self._closed = False
+        self._segment: layout.FileIdentity = (0, 0)
         self.lock: layout.Lock | None = None
+        self.left: list[layout.Lock] = []
+        """Incarnations left behind by :meth:`look_after`: the sender ships what is still there."""
+        self.acknowledged = Place()
+        """How far the sink has acknowledged this incarnation; the sender keeps it up to date."""
         self.committed: tuple[int, int] = (0, 0)
         """Segment number and offset up to which whole batches stand; readers stop here."""
 
@@ -167,6 +184,7 @@ class SpoolWriter:
         except SpoolError:
             with self._mutex:
                 self._deferred.append(data)
+                self._deferred_records += count
                 self._open.pop(handle, None)
             raise
         finally:
@@ -218,6 +236,7 @@ class SpoolWriter:
             self._created = time.time_ns()
             self._number = self._offset = self._before = 0
             self.committed = (0, 0)
+            self.acknowledged = Place()
             return lock
         finally:
             self._mutex.release()
@@ -231,6 +250,7 @@ class SpoolWriter:
         with self._mutex:
             if self._closed:
                 return
+            self.look_after()
             if self._number and not self.open_intents:
                 with suppress(SpoolError):  # an end is good to have; without one the stream counts as open
                     self._write(frames.end(time.time_ns()), wait=False)
@@ -243,6 +263,95 @@ class SpoolWriter:
         if self.lock is not None:
             self.lock.release()
             self.lock = None
+        while self.left:
+            self.left.pop().release()
+
+    # --- files that were taken away ----------------------------------------------------------
+
+    def look_after(self) -> None:
+        """Begin a new incarnation if the files of this one are no longer where they were.
+
+        Not while somebody writes: that is looked after by itself, and may have been interrupted by a signal
+        whose handler waits for the sender.
+        """
+        forks.check()
+        if not self._mutex.acquire(blocking=False):
+            return
+        try:
+            if self._closed or self._is_in_place():
+                return
+            self._leave()
+        finally:
+            self._mutex.release()
+        self.write_deferred()
+
+    def _is_in_place(self) -> bool:
+        lock = self.lock
+        if lock is None:
+            return True
+        if self._descriptor >= 0 and not self._segment_is_in_place(lock):
+            return False
+        return lock.in_place
+
+    def _segment_is_in_place(self, lock: layout.Lock) -> bool:
+        return layout.is_at(layout.segment_path(lock.path, self._number), self._segment)
+
+    def _leave(self) -> None:
+        """Leave the incarnation; what is worth keeping of its open segment comes first in the next one.
+
+        What waited in its closed segments is lost if the directory is gone: that is logged, counted and
+        recorded in the trail.
+        """
+        lock, health = self.lock, self.health
+        assert lock is not None
+        rescued, kept = self._rescue(lock)
+        self._deferred_records += kept
+        lost = 0 if self._is_left_to_others(lock) else max(0, health.depth - self._deferred_records)
+        health.own_delivered = health.emitted - self._deferred_records
+        reason = f"spool directory {self.directory}: {_TAKEN_AWAY}"
+        health.log(
+            logging.ERROR,
+            "taken away",
+            "%s: a new stream begins with %d records of the one before; %d records are lost",
+            reason,
+            kept,
+            lost,
+        )
+        if lost:
+            health.dropped += lost
+            if self._tell_loss is not None:
+                rescued += frames.frame(frames.RECORD, self._tell_loss(lost, reason))
+                health.emitted += 1
+                self._deferred_records += 1
+        if rescued:
+            self._deferred.insert(0, rescued)
+        with suppress(OSError):  # a flush: these bytes are written anew
+            self._close_segment()
+        self._before = 0
+        self.left.append(lock)
+        self.lock = None
+
+    def _is_left_to_others(self, lock: layout.Lock) -> bool:
+        """Say whether what stands in the stream is there to be adopted."""
+        with suppress(OSError):
+            return lock.in_place or bool(layout.list_segments(lock.path))
+        return True
+
+    def _rescue(self, lock: layout.Lock) -> tuple[bytes, int]:
+        """Read from the open segment, which needs no name for that, what the sink has not acknowledged.
+
+        Gives whole frames, and the number of settled records in them; nothing if the segment is still where
+        it was and only its lock is gone.
+        """
+        if self._descriptor < 0 or self._segment_is_in_place(lock):
+            return b"", 0
+        done = self.acknowledged
+        begin = done.low_offset if done.low_segment == self._number else 0
+        try:
+            return frames.copy_settling(self._descriptor, begin, self._offset)
+        except OSError as error:
+            self.health.log(logging.ERROR, "rescue", "audit records cannot be read back: %s", error)
+            return b"", 0
 
     # --- writing -----------------------------------------------------------------------------
 
@@ -267,11 +376,14 @@ class SpoolWriter:
         """
         if self._closed:
             raise SpoolError("the audit pipeline is stopped; nothing more can be recorded")
-        if self._deferred:
-            data = b"".join((*self._deferred, data))
+        if (
+            len(data) + _HEADER_ROOM > self._room
+            or self._deferred
+            or self._descriptor < 0
+            or self._offset + len(data) > self._segment_bytes
+        ):
+            data = self._get_ready(data)
         size = len(data)
-        if size + _HEADER_ROOM > self._room:
-            self._find_room(size + _HEADER_ROOM)
         offset, total = self._offset, self._written_total + size
         try:
             if self._descriptor < 0 or (offset and offset + size > self._segment_bytes):
@@ -281,16 +393,34 @@ class SpoolWriter:
                 self._offset, self.committed = offset + size, (self._number, offset + size)
             self._written_total, self._room = total, self._room - size
             if self._deferred:
-                self._deferred.clear()
+                self._forget_deferred()
             self._open.pop(settles, None)
         except BaseException as error:
             # Interrupted: what stands in the file is counted, or nobody would read what comes after it.
             if interrupts(error) and self._stands(offset, size):
                 self._written_total = total
-                self._deferred.clear()
+                self._forget_deferred()
                 self._open.pop(settles, None)
             raise
         return total
+
+    def _get_ready(self, data: bytes) -> bytes:
+        """See to what must be seen to before a batch is written: files taken away, room in the directory.
+
+        Return the batch, with the markers that waited before it.
+        """
+        if not self._is_in_place():
+            self._leave()
+        if self._deferred:
+            data = b"".join((*self._deferred, data))
+        size = len(data)
+        if size + _HEADER_ROOM > self._room:
+            self._find_room(size + _HEADER_ROOM)
+        return data
+
+    def _forget_deferred(self) -> None:
+        self._deferred.clear()
+        self._deferred_records = 0
 
     def _stands(self, offset: int, size: int) -> bool:
         """Say whether a batch interrupted at ``offset`` was written; counted then, else taken away."""
@@ -338,6 +468,7 @@ class SpoolWriter:
             if self._fsync:
                 layout.sync_directory(self.lock.path)
             end = len(header) + len(data)
+            self._segment = layout.identity_of(descriptor)
             self._descriptor, self._number, self._offset, self.committed = (
                 descriptor,
                 number,
@@ -361,7 +492,8 @@ class SpoolWriter:
         try:
             # Its place on the disk is taken now: a full disk must not keep acknowledged segments from going.
             cursor = CursorFile(lock.path)
-            cursor.save(CursorState())
+            first = self._number + 1
+            cursor.save(CursorState(Place(first, 0, 0, first, 0)))
             cursor.close()
         except OSError:
             lock.remove()
@@ -402,14 +534,20 @@ class SpoolWriter:
             raise
 
     def _find_room(self, size: int) -> None:
-        """Measure the directory anew and allow some more bytes before the next measuring."""
-        free = self._max_bytes - layout.spooled_bytes(self.directory)
-        if size > free:
-            raise OSError(
-                f"its segments hold {self._max_bytes - free} of at most {self._max_bytes} bytes "
-                f"(spool.max_bytes); the sink must take some first"
-            )
-        self._room = min(free, max(size, _SMALLEST_ALLOWANCE, min(self._segment_bytes, free // 8)))
+        """Allow some more bytes before the files are looked at again; measure the directory now and then."""
+        self._measured += max(0, self._room)
+        self._room = 0
+        if size > self._measured:
+            free = self._max_bytes - layout.spooled_bytes(self.directory)
+            if size > free:
+                self._measured = 0
+                raise OSError(
+                    f"its segments hold {self._max_bytes - free} of at most {self._max_bytes} bytes "
+                    f"(spool.max_bytes); the sink must take some first"
+                )
+            self._measured = min(free, max(size, _SMALLEST_ALLOWANCE, min(self._segment_bytes, free // 8)))
+        self._room = min(self._measured, max(size, _LOOK_EVERY))
+        self._measured -= self._room
 
     def _write_patiently(self, data: bytes, error: OSError, *, wait: bool, settles: int) -> int:
         """Wait for room, the lock released, and try again until ``block_timeout`` is over."""

@@ -23,7 +23,7 @@ os.environ["OTEL_AUDIT_TEST_DIRECTORY"] = _directory
 os.environ["DJANGO_SETTINGS_MODULE"] = "tests.instrumentation.django.clinic.settings"
 django.setup()
 
-_EMPTIED = ("admin", "auth", "clinic", "sessions")
+_EMPTIED = ("admin", "auth", "authtoken", "clinic", "impersonate", "sessions", "vault")
 
 Instrumented = Callable[..., AbstractContextManager[CapturedAudit]]
 

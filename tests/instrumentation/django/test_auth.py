@@ -11,8 +11,11 @@ from django.conf import settings
 from django.contrib.auth import authenticate
 from django.contrib.auth.models import AnonymousUser, User
 from django.contrib.auth.signals import user_logged_in, user_logged_out, user_login_failed
+from django.db import connection, transaction
+from django.db.models import QuerySet
 from django.test import AsyncClient, Client, RequestFactory
 
+from otel_audit.config.model import RedactionConfig
 from otel_audit.errors import SpoolError
 from otel_audit.instrumentation.django.auth import attempted_name
 from otel_audit.record import Actor
@@ -168,3 +171,48 @@ def test_a_login_that_cannot_be_recorded_fails_only_if_told_to(
 )
 def test_the_attempted_name_is_all_that_is_taken(credentials: dict[str, Any], expected: str) -> None:
     assert attempted_name(credentials) == expected
+
+
+KEY = "sixteen letters!"
+
+
+@pytest.mark.parametrize(
+    ("how", "expected"), [("keep", WRONG), ("mask", "[redacted]"), ("hmac", "hmac:")], ids=lambda value: value
+)
+def test_a_name_that_belongs_to_no_account_may_be_a_password_and_is_hidden_if_asked(
+    instrumented: Instrumented, alice: User, how: Any, expected: str
+) -> None:
+    redaction = RedactionConfig(unknown_user_names=how, hmac_key=KEY)
+    with instrumented(models=["auth.User"], reads=["auth.User"], redaction=redaction) as audit:
+        for name in (WRONG, WRONG, "alice", "ALICE", alice.email):
+            Client().post("/login/", {"username": name, "password": "x"})
+        user_login_failed.send(sender="test", credentials={})
+        first, second, *known, none = [
+            r.target.id for r in audit.find(event_name="user.login.failure") if r.target
+        ]
+    assert first == second
+    assert first.startswith(expected)
+    assert known == ["alice", "ALICE", alice.email], "the name of an account is shown, however it is spelled"
+    assert none == "unknown"
+    asked = [r for r in audit.find(action="READ") if r.attributes.get("query") == "exists"]
+    assert not asked, "our own question is nobody's read"
+
+
+def test_a_name_is_hidden_where_nobody_can_be_asked_and_the_transaction_goes_on(
+    instrumented: Instrumented, alice: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any, **__: Any) -> bool:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT nonsense FROM nowhere")
+        return True
+
+    redaction = RedactionConfig(unknown_user_names="mask")
+    with instrumented(models=["auth.User"], redaction=redaction) as audit:
+        with transaction.atomic(), monkeypatch.context() as patch:
+            patch.setattr(QuerySet, "exists", fails)
+            user_login_failed.send(sender="test", credentials={"username": "alice"})
+            patch.undo()
+            User.objects.filter(pk=alice.pk).update(first_name="Alice")
+        user_login_failed.send(sender="test", credentials={"username": "a\x00b"})
+        assert [str(r.target) for r in audit.find(action="LOGIN")] == ["user.name/[redacted]"] * 2
+        assert audit.one(action="UPDATE").outcome == "success"

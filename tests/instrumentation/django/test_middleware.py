@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -22,10 +21,19 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from otel_audit.config.model import ContextConfig, RedactionConfig
-from otel_audit.context import context, current_context
+from otel_audit.context import (
+    AuditContext,
+    StarterScope,
+    context,
+    current_context,
+    enter_context,
+    leave_scope,
+)
 from otel_audit.instrumentation.django.middleware import AUDIT_MIDDLEWARE, with_audit_middleware
-from otel_audit.record import Actor
+from otel_audit.pipeline import identity
+from otel_audit.record import Actor, Origin
 from otel_audit.testing import CapturedAudit
+from tests.instrumentation.django.clinic import urls
 from tests.instrumentation.django.project import Instrumented
 
 ANONYMOUS = Actor("anonymous", "unknown")
@@ -485,6 +493,17 @@ def test_a_command_called_by_another_keeps_who_began(audit: CapturedAudit) -> No
     assert audit.one(event_name="clinic.command").request.view.endswith("commands.note.Command")
 
 
+def test_a_command_called_by_a_thread_whose_request_is_over_is_who_acts(audit: CapturedAudit) -> None:
+    with context(actor="ana"):
+        inside = current_context()
+        assert inside is not None
+        scope = StarterScope(inside)
+    token = enter_context(AuditContext(scope))
+    call_command("note")
+    leave_scope(token)
+    assert audit.one(event_name="clinic.command").actor == Actor("manage.py note", "system")
+
+
 def test_a_command_called_by_a_request_is_the_requests(audit: CapturedAudit, client: Client) -> None:
     client.get("/commanding/")
     record = audit.one(event_name="clinic.command")
@@ -502,11 +521,20 @@ def test_a_command_keeps_the_reason_around_it_and_leaves_on_failure(audit: Captu
     assert audit.one(event_name="clinic.command").reason == "ticket 7"
 
 
-def test_outside_everything_the_process_acts(audit: CapturedAudit, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_outside_everything_the_service_acts(audit: CapturedAudit) -> None:
     from tests.instrumentation.django.clinic.urls import record
 
     record()
-    actor = audit.one(event_name="clinic.note").actor
-    assert actor.type == "system"
-    assert actor.id
-    assert sys.argv
+    assert audit.one(event_name="clinic.note").actor == Actor(identity.service_name(), "service")
+
+
+def test_a_thread_a_view_started_is_the_users_until_the_response_and_the_services_after_it(
+    audit: CapturedAudit, signed_in: Client, alice: User
+) -> None:
+    signed_in.get("/threading/")
+    urls.THREAD.goes_on.set()
+    urls.THREAD.thread.join()
+    during, after = audit.find(event_name="clinic.note")
+    assert (during.actor.name, during.origin) == ("alice", None)
+    assert after.actor == Actor(identity.service_name(), "service")
+    assert after.origin == Origin(str(alice.pk), "alice", during.request.id)

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import otel_audit
-from otel_audit.record import Actor, Target
+from otel_audit.record import Actor, Change, Target
 from otel_audit.testing import CapturedAudit
 from tests.hostile_values import Mute, anything
 from tests.instrumentation.django.clinic.models import Dose, Patient, Tag, Ward
@@ -95,11 +95,13 @@ def test_the_application_records_with_parts_of_any_type(audit: CapturedAudit) ->
         target=Target("clinic.Ward", 7),  # type: ignore[arg-type]
         message=gettext_lazy("Exported"),  # type: ignore[arg-type]
         actor=Actor(5),  # type: ignore[arg-type]
+        changes=[Change(Reason.REFUND, 1, mark_safe("2"), mark_safe("amount"))],
         attributes={"format": Reason.REFUND, 3: format_html("<b>{}</b>", "x")},  # type: ignore[dict-item]
     )
     assert audit.one(event_name="clinic.export") == record
     assert (record.action, record.message) == ("EXPORT", "Exported")
     assert record.target == Target("clinic.Ward", "7")
+    assert record.changes == [Change("refund", 1, "2", "amount")]
     assert record.attributes == {"format": "refund", "3": "<b>x</b>"}
 
 

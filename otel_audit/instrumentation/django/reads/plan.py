@@ -41,10 +41,12 @@ class ModelReading(NamedTuple):
     keys: tuple[KeyColumns, ...] = ()
     every_row: bool = False
 
-    def named(self) -> Reading:
-        """Return it as records name it."""
+    def named(self, key_strategies: tuple[str, ...]) -> Reading:
+        """Return it as records name it; ``key_strategies`` are those of the model's key."""
         meta = self.model._meta
-        return Reading(meta.label, meta.label_lower, meta.db_table, self.fields, self.every_row)
+        return Reading(
+            meta.label, meta.label_lower, meta.db_table, self.fields, self.every_row, key_strategies
+        )
 
 
 def row_readings(

@@ -21,7 +21,7 @@ from django.db.models.sql import AggregateQuery
 from django.db.models.sql.compiler import SQLDeleteCompiler, SQLInsertCompiler, SQLUpdateCompiler
 from django.db.models.sql.constants import MULTI, SINGLE
 
-from otel_audit.capture.reads import ReadRecords, Tally
+from otel_audit.capture.reads import Reading, ReadRecords, Tally
 from otel_audit.config.model import CaptureSection
 from otel_audit.instrumentation.django.plan import ModelPolicy
 from otel_audit.instrumentation.django.reads.plan import (
@@ -72,7 +72,7 @@ class ReadCapture:
         """Wrap ``SQLCompiler.execute_sql``."""
 
         @functools.wraps(original)
-        def execute_sql(compiler: Any, result_type: Any = MULTI, *args: Any, **kwargs: Any) -> Any:
+        def execute_sql(compiler: Any, /, result_type: Any = MULTI, *args: Any, **kwargs: Any) -> Any:
             if self._internal.depth or isinstance(compiler, _WRITES) or compiler.query.explain_info:
                 return original(compiler, result_type, *args, **kwargs)
             if result_type == SINGLE:
@@ -102,8 +102,8 @@ class ReadCapture:
         """Wrap ``RawModelIterable.__iter__``: ``raw()`` makes its objects without the compiler's help."""
 
         @functools.wraps(original)
-        def iterate(iterable: Any) -> Iterator[Any]:
-            rows: Iterator[Any] = original(iterable)
+        def iterate(iterable: Any, /, *args: Any, **kwargs: Any) -> Iterator[Any]:
+            rows: Iterator[Any] = original(iterable, *args, **kwargs)
             queryset = iterable.queryset
             logger = self._logger()
             if logger is None or self._internal.depth or not self._is_sensitive(queryset.model):
@@ -130,7 +130,7 @@ class ReadCapture:
         collect_silently = self.internal(original)
 
         @functools.wraps(original)
-        def collect(collector: Any, *args: Any, **kwargs: Any) -> Any:
+        def collect(collector: Any, /, *args: Any, **kwargs: Any) -> Any:
             chosen = collect_silently if type(collector) is Collector else original
             return chosen(collector, *args, **kwargs)
 
@@ -188,6 +188,9 @@ class ReadCapture:
 
     # --- recording ---------------------------------------------------------------------------
 
+    def _named(self, reading: ModelReading) -> Reading:
+        return reading.named(self._policy.keys(reading.model).key)
+
     def _answered(self, logger: AuditLogger, compiler: Any, row: Any) -> None:
         """Record a count, an exists or an aggregate."""
         records = ReadRecords(logger, self._database(compiler.connection))
@@ -197,14 +200,14 @@ class ReadCapture:
         except faults() as error:
             logger.failed("a read of sensitive data", error)
         else:
-            records.keep_answer([reading.named() for reading in readings], kind, row)
+            records.keep_answer([self._named(reading) for reading in readings], kind, row)
 
     def _fetched(self, logger: AuditLogger, compiler: Any, appended: Sequence[Any], result: Any) -> Any:
         """Record rows that are there; of those still to come, see to it that they will be."""
         records = ReadRecords(logger, self._database(compiler.connection))
         try:
             tallies = [
-                Tally(reading.named(), key_readers(compiler, reading.keys), self._max_keys)
+                Tally(self._named(reading), key_readers(compiler, reading.keys), self._max_keys)
                 for reading in row_readings(compiler, self._is_sensitive, appended)
             ]
         except faults() as error:
@@ -241,7 +244,7 @@ class ReadCapture:
     def _raw_rows(self, logger: AuditLogger, queryset: Any, rows: Iterator[Any]) -> Iterator[Any]:
         with self._internal:
             records = ReadRecords(logger, self._database(connections[queryset.db]))
-        reading = ModelReading(queryset.model._meta.concrete_model, (), every_row=True).named()
+        reading = self._named(ModelReading(queryset.model._meta.concrete_model, (), every_row=True))
         tally = Tally(reading, [lambda instance: key_text(instance.pk)], self._max_keys)
         try:
             for instance in rows:

@@ -45,6 +45,9 @@ def delete(capture: Capture, plan: ModelPlan, compiler: Any, run: Callable[[], A
         return count
     if not returns:
         return in_transaction(capture, connection, lambda: _select_first(capture, plan, compiler, run))
+    if statement.autocommit:
+        # Keys and values are on disk before the commit: should this process die, `unknown` names the rows.
+        return in_transaction(capture, connection, lambda: delete(capture, plan, compiler, run, result_type))
     try:
         returned = statement.run(lambda: delete_returning(compiler, plan, capture.config, sql, params))
     except faults() as error:

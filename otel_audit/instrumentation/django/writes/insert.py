@@ -17,39 +17,123 @@ from otel_audit.capture.dbapi import dialect
 from otel_audit.capture.writes import CapturedWrite, RowWrite
 from otel_audit.instrumentation.django.loaded import STATE_KEY, Loaded, put_back
 from otel_audit.instrumentation.django.plan import ModelFieldPlan, ModelPlan
+from otel_audit.instrumentation.django.stored import is_expression, plain
 from otel_audit.instrumentation.django.writes.sql import columns_of, converted, select_rows
 from otel_audit.instrumentation.django.writes.state import Capture, CompiledStatement
 from otel_audit.interruptions import faults
-from otel_audit.values import ATOMS, freeze
+from otel_audit.values import ATOMS, Opaque
 
 _OBJECTS_PER_QUERY = 200
 _INSERTED = "__otel_audit_inserted"
 
 
 def insert(
-    capture: Capture, plan: ModelPlan, compiler: Any, run: Callable[[], Any], returning_fields: Any
+    capture: Capture,
+    plan: ModelPlan,
+    compiler: Any,
+    run: Callable[[Any], Any],
+    returning_fields: Any,
 ) -> Any:
-    """Run an INSERT compiler's statement and note the rows it made (or changed)."""
+    """Run an INSERT compiler's statement and note the rows it made (or changed).
+
+    ``run`` takes the fields to return: the database is asked for the values of expressions as well.
+    """
     if compiler.query.on_conflict is not None:
-        return _upsert(capture, plan, compiler, run, returning_fields)
+        return _upsert(capture, plan, compiler, lambda: run(returning_fields), returning_fields)
     objects = compiler.query.objs
     statement = CompiledStatement(capture, compiler, plan, "create")
-    result = statement.run(run, lambda: _intent(statement, objects))
+    wanted = list(returning_fields or ())
+    fields = [*wanted, *_to_ask(capture, plan, compiler, wanted)]
+    noted = _noting(plan, compiler) if plan.noted else None
+    result = statement.run(lambda: run(fields or returning_fields), lambda: _intent(statement, objects))
     try:
-        returned = list(returning_fields or ()) if result else []
+        returned = fields if result else []
+        made = _made(plan, compiler.connection, noted, len(objects)) if noted is not None else {}
         if len(objects) == 1:
-            _note_one(capture, statement, objects[0], returned, result)
+            first = {name: values[0] for name, values in made.items()}
+            _note_one(capture, statement, objects[0], returned, result, first)
         else:
-            _note_many(capture, statement, objects, returned, result)
+            _note_many(capture, statement, objects, returned, result, made)
     except faults() as error:
         statement.recover(error, len(objects))
-    return result
+    if len(fields) == len(wanted):
+        return result
+    return [tuple(row[: len(wanted)]) for row in result] if wanted else []
+
+
+def _to_ask(capture: Capture, plan: ModelPlan, compiler: Any, wanted: list[Any]) -> list[Any]:
+    """Give the fields set to expressions that nobody asks for yet, where the INSERT can return them."""
+    states = [instance.__dict__ for instance in compiler.query.objs]
+    fields = []
+    for field in plan.fields:
+        name = field.attname
+        for state in states:
+            value = state.get(name)
+            if type(value) not in ATOMS and hasattr(value, "resolve_expression"):
+                if field.field not in wanted:
+                    fields.append(field.field)
+                break
+    if not fields:
+        return fields
+    features = compiler.connection.features
+    able = (
+        features.can_return_columns_from_insert
+        if len(states) == 1
+        else features.can_return_rows_from_bulk_insert
+    )
+    return fields if able and capture.abilities(compiler.connection, plan).returning else []
+
+
+def _noting(plan: ModelPlan, compiler: Any) -> dict[str, list[tuple[Any, Any]]]:
+    """Note what the compiler prepares for the fields that decide what is stored: (value, prepared)."""
+    noted: dict[str, list[tuple[Any, Any]]] = {name: [] for name in plan.noted}
+    original = compiler.prepare_value
+
+    def prepare_value(field: Any, value: Any) -> Any:
+        prepared = original(field, value)
+        found = noted.get(field.attname)
+        if found is not None:
+            found.append((value, _plain(prepared)))
+        return prepared
+
+    compiler.prepare_value = prepare_value
+    return noted
+
+
+def _plain(prepared: Any) -> Any:
+    """Unwrap what was prepared before the driver does: JSON is encoded once, and sent as it was."""
+    try:
+        return plain(prepared)
+    except faults():  # the driver will say so
+        return prepared
+
+
+def _made(
+    plan: ModelPlan, connection: Any, noted: dict[str, list[tuple[Any, Any]]], count: int
+) -> dict[str, list[Any]]:
+    """Turn what was noted into frozen values by attname, one per object, expressions as their mark."""
+    made: dict[str, list[Any]] = {}
+    for name, pairs in noted.items():
+        if len(pairs) < count:  # not written, the key a database gives
+            continue
+        field = plan.by_attname[name]
+        made[name] = [_stored(field, value, prepared, connection) for value, prepared in pairs[-count:]]
+    return made
+
+
+def _stored(field: ModelFieldPlan, value: Any, prepared: Any, connection: Any) -> Any:
+    if is_expression(value):
+        return Opaque(value)
+    if not field.custom:
+        return field.normal(field.frozen(value))
+    stored = field.read_back(prepared, connection, value)
+    return Opaque(prepared) if stored is UNSET else stored
 
 
 def _intent(statement: CompiledStatement, objects: Sequence[Any]) -> CapturedWrite:
     plan = statement.plan
     if len(objects) == 1:
-        values = values_of(plan, objects[0], {})
+        values = values_of(plan, objects[0], {}, {})
         key = plan.key_of(values)
         return RowWrite(plan, "create", statement.connection, key, _created(plan, values))
     rows = BulkWrite(plan, "create", statement.connection, len(objects), new=plan.fields)
@@ -57,21 +141,30 @@ def _intent(statement: CompiledStatement, objects: Sequence[Any]) -> CapturedWri
     return rows
 
 
-def values_of(plan: ModelPlan, instance: Any, returned: dict[str, Any]) -> dict[str, Any]:
-    """Give the values of an instance after its INSERT, by attname, frozen; what is not known is left out."""
+def values_of(
+    plan: ModelPlan, instance: Any, returned: dict[str, Any], made: dict[str, Any]
+) -> dict[str, Any]:
+    """Give the values of an instance after its INSERT, by attname, frozen.
+
+    What the database made and did not tell is the :class:`Opaque` of its expression; what is not known at
+    all is left out.
+    """
     state = instance.__dict__
     values: dict[str, Any] = {}
     for field in plan.fields:
         name = field.attname
         if name in returned:
-            values[name] = freeze(returned[name])
+            values[name] = field.frozen(returned[name])
+            continue
+        if name in made:
+            values[name] = made[name]
             continue
         value = state.get(name, UNSET)
         if type(value) not in ATOMS:
-            if value is UNSET or hasattr(value, "resolve_expression"):
+            if value is UNSET:
                 continue
-            value = freeze(value)
-        values[name] = field.normal(value)
+            value = Opaque(value) if hasattr(value, "resolve_expression") else field.frozen(value)
+        values[name] = value if type(value) is Opaque else field.normal(value)
     return values
 
 
@@ -82,13 +175,18 @@ def _created(plan: ModelPlan, values: dict[str, Any]) -> list[tuple[ModelFieldPl
 
 
 def _note_one(
-    capture: Capture, statement: CompiledStatement, instance: Any, returned: list[Any], result: Any
+    capture: Capture,
+    statement: CompiledStatement,
+    instance: Any,
+    returned: list[Any],
+    result: Any,
+    made: dict[str, Any],
 ) -> None:
     plan = statement.plan
     row = dict(zip((field.attname for field in returned), result[0], strict=False)) if returned else {}
-    values = values_of(plan, instance, row)
+    values = values_of(plan, instance, row, made)
     key = plan.key_of(values)
-    if key is UNSET:
+    if key is UNSET or type(key) is Opaque:
         raise LookupError(f"the key of a new {plan.label} is not known")
     seq = statement.connection.wrote(plan, key)
     write = RowWrite(plan, "create", statement.connection, key, _created(plan, values))
@@ -101,12 +199,21 @@ def _note_one(
         if previous is not None and plan.model._meta.parents and previous.epoch is capture.thread.epoch
         else {}
     )
-    state.__dict__[STATE_KEY] = Loaded(None, {**parent, **values}, capture.thread.epoch, seq)
+    row = {**parent, **values}
+    for name, value in values.items():
+        if type(value) is Opaque:
+            del row[name]
+    state.__dict__[STATE_KEY] = Loaded(None, row, capture.thread.epoch, seq)
     statement.done(write)
 
 
 def _note_many(
-    capture: Capture, statement: CompiledStatement, objects: Sequence[Any], returned: list[Any], result: Any
+    capture: Capture,
+    statement: CompiledStatement,
+    objects: Sequence[Any],
+    returned: list[Any],
+    result: Any,
+    made: dict[str, list[Any]],
 ) -> None:
     plan = statement.plan
     names = [field.attname for field in returned]
@@ -117,21 +224,23 @@ def _note_many(
         if complete and field.attname in names:
             position = names.index(field.attname)
             columns[field] = [row[position] for row in result]
+        elif field.attname in made:
+            columns[field] = made[field.attname]
         else:
             columns[field] = [
                 field.normal(value) if type(value) in ATOMS else _frozen(field, value)
                 for value in [state.get(field.attname, UNSET) for state in states]
             ]
-    if any(value is None or value is UNSET for field in plan.keys for value in columns[field]):
+    if any(
+        value is None or value is UNSET or type(value) is Opaque
+        for field in plan.keys
+        for value in columns[field]
+    ):
         # MySQL tells no keys of several rows.
         statement.connection.wrote_many(plan, None)
         statement.done(BulkWrite(plan, "create", statement.connection, len(objects), new=plan.fields))
         return
-    others = [
-        field
-        for field in plan.fields
-        if field not in plan.keys and UNSET not in _uncomparable(columns[field])
-    ]
+    others = [field for field in plan.fields if field not in plan.keys and _known(columns[field])]
     raw = list(zip(*(columns[field] for field in (*plan.keys, *others)), strict=True))
     statement.connection.wrote_many(plan, plan.keys_of(raw))
     statement.done(
@@ -145,14 +254,14 @@ def _note_many(
 
 
 def _frozen(field: ModelFieldPlan, value: Any) -> Any:
-    if value is UNSET or hasattr(value, "resolve_expression"):
+    if value is UNSET:
         return UNSET
-    return field.normal(freeze(value))
+    return Opaque(value) if hasattr(value, "resolve_expression") else field.normal(field.frozen(value))
 
 
-def _uncomparable(values: Iterable[Any]) -> set[Any]:
-    """Give ``{UNSET}`` if it is among the values, which may have no usable equality."""
-    return {UNSET} if any(value is UNSET for value in values) else set()
+def _known(values: Iterable[Any]) -> bool:
+    """Say whether at least one of a column's values is known; they may have no usable equality."""
+    return any(value is not UNSET for value in values)
 
 
 def _limited(capture: Capture, write: BulkWrite) -> BulkWrite:

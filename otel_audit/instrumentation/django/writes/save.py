@@ -14,7 +14,7 @@ from msgspec import UNSET
 
 from otel_audit.capture.writes import RowWrite
 from otel_audit.instrumentation.django.loaded import STATE_KEY, Loaded, put_back
-from otel_audit.instrumentation.django.plan import ModelFieldPlan
+from otel_audit.instrumentation.django.plan import ModelFieldPlan, ModelPlan
 from otel_audit.instrumentation.django.writes.sql import Returned
 from otel_audit.instrumentation.django.writes.state import (
     Capture,
@@ -31,7 +31,7 @@ from otel_audit.instrumentation.django.writes.update_statement import (
 )
 from otel_audit.interruptions import faults
 from otel_audit.record import OldValues
-from otel_audit.values import freeze, same
+from otel_audit.values import same
 
 
 def save(capture: Capture, update: Update, instance: Any, key: Any) -> Any:
@@ -42,7 +42,7 @@ def save(capture: Capture, update: Update, instance: Any, key: Any) -> Any:
     state = instance._state
     if type(key) is not int:
         key = plan.normal_key(key)
-    assigned = assignment(plan, compiler.query)
+    assigned = assignment(plan, compiler)
     loaded: Loaded | None = state.__dict__.get(STATE_KEY) or None
     row: dict[str, Any] = {}
     believed = (
@@ -55,7 +55,10 @@ def save(capture: Capture, update: Update, instance: Any, key: Any) -> Any:
         row = loaded.by_name()
         if not same(plan.key_of(row), key):
             believed, row = False, {}
+    if plan.snapshot and plan.old_values != "off":
+        assigned = assigned.with_rest(plan, known=row)
     changed, written = difference(assigned.values, row)
+    _complete(plan, written, row)
     doubtful = (
         not believed
         or bool(assigned.expressions)
@@ -68,7 +71,7 @@ def save(capture: Capture, update: Update, instance: Any, key: Any) -> Any:
             result = _save_joined(capture, update, instance, key, assigned, row)
             if result is not NotImplemented:
                 return result
-        elif abilities.select and not (state.adding and not assigned.expressions):
+        elif abilities.select:
             ask = functools.partial(_save_asking, capture, update, instance, key, assigned, row)
             return in_transaction(capture, connection, ask) if plan.old_values == "exact" else ask()
 
@@ -78,7 +81,9 @@ def save(capture: Capture, update: Update, instance: Any, key: Any) -> Any:
     )
     result = statement.run(update.run, lambda: write)
     # Only where nothing may be asked (`off`) does a save get here that seems to change nothing.
-    nothing = believed and not assigned.expressions and all(field.automatic for field, _, _ in changed)
+    nothing = (
+        believed and not assigned.expressions and all(field.automatic for field, _, _ in changed)
+    ) or all(field.ignored for field in assigned.fields if field not in assigned.rest)
     try:
         if not result:
             statement.done()
@@ -106,7 +111,9 @@ def _save_joined(
         old, width = assigned.fields, len(plan.keys)
         first = returned.rows.rows()[0]
         before = dict(zip((field.attname for field in old), first[width : width + len(old)], strict=True))
-        after = dict(zip(new, (freeze(value) for value in first[width + len(old) :]), strict=True))
+        after = {
+            field: field.frozen(value) for field, value in zip(new, first[width + len(old) :], strict=True)
+        }
         _note_asked(capture, statement, instance, key, assigned, row, before, after, "exact")
 
     return run_joined(capture, update, assigned, intent, note)
@@ -132,7 +139,7 @@ def _save_asking(
         after: dict[ModelFieldPlan, Any] = {}
         if assigned.expressions:
             now = capture.tables.select_row(compiler, plan, key, assigned.expressions, lock=False)
-            after = {field: freeze(value) for field, value in (now or {}).items()}
+            after = {field: field.frozen(value) for field, value in (now or {}).items()}
         _note_asked(capture, statement, instance, key, assigned, row, before, after, certain)
     except faults() as error:
         reraise_database_error(error, statement)
@@ -161,8 +168,12 @@ def _note_asked(
         *((field, after[field]) for field in assigned.expressions if field in after),
     ]
     changed, written = difference(values, before)
-    unknown = [field for field in assigned.expressions if field not in after]
-    changed += [(field, freeze(before.get(field.attname, UNSET)), UNSET) for field in unknown]
+    unknown = [field for field in assigned.made if field not in after]
+    changed += [
+        (field, field.frozen(before[field.attname]) if field.attname in before else UNSET, UNSET)
+        for field in unknown
+    ]
+    _complete(statement.plan, written, row)
     write = None
     if any(not field.automatic for field, _, _ in changed):
         write = RowWrite(
@@ -175,6 +186,17 @@ def _note_asked(
             certain if before else None,
         )
     _note_save(capture, statement, instance, key, written, row, unknown, write)
+
+
+def _complete(plan: ModelPlan, written: list[tuple[ModelFieldPlan, Any]], row: dict[str, Any]) -> None:
+    """Add what is known of the rest of the row, where the model's updates are to have all of it."""
+    if plan.snapshot:
+        names = {field.attname for field, _ in written} | {field.attname for field in plan.keys}
+        written += [
+            (field, row[field.attname])
+            for field in plan.fields
+            if field.attname in row and field.attname not in names
+        ]
 
 
 def _note_save(

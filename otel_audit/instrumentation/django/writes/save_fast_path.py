@@ -17,9 +17,11 @@ from otel_audit.errors import AuditError
 from otel_audit.instrumentation.django.connection import DjangoConnection
 from otel_audit.instrumentation.django.loaded import STATE_KEY, Loaded, Saving, put_back
 from otel_audit.instrumentation.django.plan import ModelFieldPlan, ModelPlan
+from otel_audit.instrumentation.django.stored import Prepared
 from otel_audit.instrumentation.django.writes.state import Capture, CompiledStatement
+from otel_audit.instrumentation.django.writes.update_statement import prepare
 from otel_audit.interruptions import faults, interrupts
-from otel_audit.values import ATOMS, freeze, same
+from otel_audit.values import ATOMS, same
 
 
 class _Image:
@@ -117,18 +119,28 @@ def _run_in_transaction(
         raise
 
 
+def _unusual(plan: ModelPlan, field: Any, value: Any) -> Any:
+    """Freeze a value that is not plain, or not stored as it is; ``UNSET`` where the long way must."""
+    if type(field) is Prepared:
+        return field.frozen
+    if hasattr(value, "resolve_expression") or hasattr(value, "prepare_database_save"):
+        return UNSET
+    return plan.by_attname[field.attname].frozen(value)
+
+
 def _prepare(capture: Capture, plan: ModelPlan, compiler: Any, saving: Saving) -> _Save | None:
     """Compare what is written with what was loaded; ``None`` unless everything is plain and certain."""
     instance, key, _ = saving
     connection = compiler.connection
     blocks = connection.atomic_blocks
-    if blocks and blocks[-1]._from_testcase:
-        return None
     state = instance._state
     loaded = state.__dict__.get(STATE_KEY)
     alias = connection.alias
     if (
-        type(loaded) is not Loaded
+        (blocks and blocks[-1]._from_testcase)
+        or plan.generated
+        or plan.snapshot
+        or type(loaded) is not Loaded
         or state.db != alias
         or plan.old_values == "exact"
         or type(key) not in ATOMS
@@ -141,17 +153,22 @@ def _prepare(capture: Capture, plan: ModelPlan, compiler: Any, saving: Saving) -
     changed: list[tuple[ModelFieldPlan, Any, Any]] = []
     significant = False
     attnames: list[str] = []
+    custom, mutable = plan.custom, plan.mutable
+    if custom:
+        prepare(plan, compiler)
     for field, _, value in compiler.query.values:
         attname = field.attname
         attnames.append(attname)
         old = row[attname]
-        if old is value:
+        if old is value and attname not in custom:
             continue
-        if type(value) not in ATOMS:
-            if hasattr(value, "resolve_expression") or hasattr(value, "prepare_database_save"):
+        if attname in mutable or type(value) not in ATOMS:
+            value = _unusual(plan, field, value)
+            if value is UNSET:
                 return None
-            value = freeze(value)
-        if same(old, value):
+            if same(old, value):
+                continue
+        elif old == value:
             continue
         target = plan.by_attname[attname]
         new = target.normal(value)

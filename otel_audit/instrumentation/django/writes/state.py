@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -10,6 +11,7 @@ from msgspec import UNSET
 
 from otel_audit.capture import dbapi
 from otel_audit.capture.plan import Verb
+from otel_audit.capture.raw_sql import RawTables
 from otel_audit.capture.state import CaptureState
 from otel_audit.capture.statement import Statement
 from otel_audit.capture.writes import CapturedWrite
@@ -21,6 +23,7 @@ from otel_audit.instrumentation.django.plan import NOT_AUDITED, ModelPlan, Model
 from otel_audit.instrumentation.django.writes.sql import Abilities, Tables, take_write_lock
 from otel_audit.interruptions import faults, interrupts
 from otel_audit.record import Database
+from otel_audit.redaction.names import NameRules
 
 if TYPE_CHECKING:
     from otel_audit.pipeline.provider import AuditPipeline
@@ -36,10 +39,11 @@ class Capture(CaptureState):
 
     def __init__(self, config: AuditConfig, pipeline: AuditPipeline | None = None) -> None:
         super().__init__("Django", config, config.django, pipeline)
-        self.policy = ModelPolicy(config.django)
+        self.policy = ModelPolicy(config.django, NameRules.of(config.redaction))
         self.thread = ThreadState()
         self.tables = Tables()
-        self.transactions = Transactions(self, self.thread)
+        self.raw = RawTables()
+        self.transactions = Transactions(self, self.thread, self.raw)
         self._plans: dict[str, dict[Any, ModelPlan]] = {}
 
     def plan(self, model: Any, vendor: str = "") -> ModelPlan:
@@ -54,7 +58,8 @@ class Capture(CaptureState):
         if found is None:
             concrete = model._meta.concrete_model
             try:
-                found = ModelPlan(concrete, self.policy.of(concrete), vendor)
+                policy = self.policy
+                found = ModelPlan(concrete, policy.of(concrete), policy.keys(concrete), vendor)
             except faults() as error:
                 self.failures.report(f"model {model.__name__}", error, lost=1)
                 return NOT_AUDITED
@@ -81,10 +86,7 @@ class Capture(CaptureState):
 
     def connection(self, connection: Any) -> DjangoConnection:
         """Return ours of one of Django's connections, which knows the system it is."""
-        found = self.transactions.state(connection)
-        if not found.system:
-            found.identify()
-        return found
+        return self.transactions.connection(connection)
 
     def database(self, connection: Any) -> Database:
         """Say in records where queries through one of Django's connections go."""
@@ -130,16 +132,26 @@ class CompiledStatement(Statement):
         self, error: BaseException, executed: int, intent: Callable[[], CapturedWrite] | None = None
     ) -> None:
         """Note that it raised; ``executed`` is the thread's count of statements before it."""
-        from django.db import Error, InterfaceError, OperationalError
-
-        lost = isinstance(error, OperationalError | InterfaceError) and not dbapi.connected(
-            self.connection.system, self.connection.driver()
-        )
+        try:
+            refused = self._refused(error)
+        except faults() as fault:
+            self.capture.failures.note("statement that raised", fault)
+            refused = False
         self.failed(
             error,
             sent=self.capture.thread.executed != executed,
-            refused=isinstance(error, Error) and not lost,
+            refused=refused,
             intent=self._intended(intent),
+        )
+
+    def _refused(self, error: BaseException) -> bool:
+        """Say whether it is the answer of the database, or of its driver, that nothing was written."""
+        from django.db import Error, InterfaceError, OperationalError
+
+        if not isinstance(error, Error):
+            return _refused_by_driver(error)
+        return not isinstance(error, OperationalError | InterfaceError) or dbapi.connected(
+            self.connection.system, self.connection.driver()
         )
 
     def _intended(self, intent: Callable[[], CapturedWrite] | None) -> CapturedWrite | None:
@@ -155,6 +167,31 @@ class CompiledStatement(Statement):
         if not self.autocommit and not ours.locked and ours.dialect.one_writer:
             take_write_lock(self.django, self.plan.table)
             ours.locked = True
+
+
+def _refused_by_driver(error: BaseException) -> bool:
+    """Say whether the driver would not send a parameter: too large a number, text it cannot encode.
+
+    Drivers raise Python's own errors for these, before anything is sent. Raised anywhere else, in what a
+    statement returned for example, they say nothing about it.
+    """
+    if not isinstance(error, ValueError | TypeError | ArithmeticError | LookupError) or interrupts(error):
+        return False
+    frame = error.__traceback__
+    while frame is not None:
+        if frame.tb_frame.f_code in _driver_calls():
+            return True
+        frame = frame.tb_next
+    return False
+
+
+@functools.cache
+def _driver_calls() -> frozenset[Any]:
+    """Return the functions in which Django calls the driver's ``execute`` and ``executemany``."""
+    from django.db.backends.utils import CursorWrapper
+
+    found = (inspect.unwrap(vars(CursorWrapper)[name]) for name in ("_execute", "_executemany"))
+    return frozenset(function.__code__ for function in found)
 
 
 def in_transaction(capture: Capture, connection: Any, run: Callable[[], Any]) -> Any:
@@ -211,6 +248,17 @@ def guarded(
     A database error of a statement of ours inside a transaction reaches the application as it is: the
     transaction is doomed, and an application that retries on deadlocks must see why.
     """
+    return capture.thread.compile(lambda: _guarded(capture, plan, verb, compiler, plain, captured))
+
+
+def _guarded(
+    capture: Capture,
+    plan: ModelPlan,
+    verb: Verb,
+    compiler: Any,
+    plain: Callable[[], Any],
+    captured: Callable[[], Any],
+) -> Any:
     from django.db import Error
 
     thread = capture.thread

@@ -33,12 +33,20 @@ from otel_audit.interruptions import faults
 
 def update_rows(capture: Capture, update: Update) -> Any:
     """Run an UPDATE without instance and note the rows it changed."""
+    from django.db import transaction
+
     plan, compiler = update.plan, update.compiler
     connection = compiler.connection
-    assigned = assignment(plan, compiler.query)
+    assigned = assignment(plan, compiler)
     abilities = capture.abilities(connection, plan)
     if plan.old_values == "off" or not abilities.select:
         return _update_counting(capture, update, assigned)
+    if not connection.in_atomic_block and connection.get_autocommit():
+        # Keys and values are on disk before the commit: should this process die, `unknown` names the rows.
+        with transaction.atomic(using=connection.alias):
+            return update_rows(capture, update)
+    if plan.snapshot:
+        assigned = assigned.with_rest(plan)
     if abilities.joined_update:
         result = run_joined(
             capture,
@@ -104,6 +112,8 @@ def _note_rows(
     statement.connection.wrote_many(plan, keys)
     full = returned.completeness == "full" and returned.rows is not None
     writes: list[CapturedWrite] = []
+    if not full:
+        new = [field for field in new if field not in assigned.rest]
     if returned.count:
         writes.append(
             BulkWrite(
@@ -143,7 +153,7 @@ def _count_only(statement: CompiledStatement, assigned: Assignment, count: int) 
         "update",
         statement.connection,
         count,
-        new=assigned.expressions,
+        new=assigned.made,
         constant=assigned.values,
     )
 
@@ -151,7 +161,7 @@ def _count_only(statement: CompiledStatement, assigned: Assignment, count: int) 
 def _intent(statement: CompiledStatement, assigned: Assignment) -> CapturedWrite:
     """What is known before the statement runs: the table and the fields."""
     intent = BulkWrite(
-        statement.plan, "update", statement.connection, 0, new=assigned.expressions, constant=assigned.values
+        statement.plan, "update", statement.connection, 0, new=assigned.made, constant=assigned.values
     )
     intent.completeness = "statement"
     return intent

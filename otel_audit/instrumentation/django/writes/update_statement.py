@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Any, NamedTuple
 
 from msgspec import UNSET
 
 from otel_audit.capture.writes import CapturedWrite
 from otel_audit.instrumentation.django.plan import ModelFieldPlan, ModelPlan
+from otel_audit.instrumentation.django.stored import Prepared, is_expression
 from otel_audit.instrumentation.django.writes.sql import Returned, joined_update, update_returning
 from otel_audit.instrumentation.django.writes.state import Capture, CompiledStatement
 from otel_audit.interruptions import faults
-from otel_audit.values import ATOMS, freeze, same
+from otel_audit.values import ATOMS
 
 
 class Update(NamedTuple):
@@ -30,31 +31,69 @@ class Update(NamedTuple):
 
 
 class Assignment(NamedTuple):
-    """What an UPDATE sets: values by field, frozen, and the fields set to expressions."""
+    """What an UPDATE sets: values by field, frozen, and the fields set to expressions.
+
+    ``rest`` are those among the expressions that it does not set: they are asked for a snapshot.
+    """
 
     values: list[tuple[ModelFieldPlan, Any]]
     expressions: list[ModelFieldPlan]
+    rest: Sequence[ModelFieldPlan] = ()
+
+    def with_rest(self, plan: ModelPlan, known: Container[str] = ()) -> Assignment:
+        """Add the other fields, but for those ``known`` by attname: the database tells them as well."""
+        written = self.fields
+        rest = [
+            field
+            for field in plan.fields
+            if field not in plan.keys and field not in written and field.attname not in known
+        ]
+        return Assignment(self.values, [*self.expressions, *rest], rest) if rest else self
+
+    @property
+    def made(self) -> list[ModelFieldPlan]:
+        """The fields that it sets to expressions."""
+        return [field for field in self.expressions if field not in self.rest]
 
     @property
     def fields(self) -> list[ModelFieldPlan]:
         return [*(plan for plan, _ in self.values), *self.expressions]
 
 
-def assignment(plan: ModelPlan, query: Any) -> Assignment:
-    """Read ``query.values``: what is written, after ``pre_save`` and ``update_fields``."""
+def assignment(plan: ModelPlan, compiler: Any) -> Assignment:
+    """Read ``query.values``: what is written, after ``pre_save`` and ``update_fields``.
+
+    Columns the database generates count as expressions: it alone knows what became of them.
+    """
     values: list[tuple[ModelFieldPlan, Any]] = []
     expressions: list[ModelFieldPlan] = []
-    for field, _, value in query.values:
+    if plan.custom:
+        prepare(plan, compiler)
+    for field, _, value in compiler.query.values:
         target = plan.by_attname[field.attname]
-        if type(value) not in ATOMS:
+        if type(field) is Prepared:
+            value = field.frozen
+            if value is UNSET:
+                expressions.append(target)
+                continue
+        elif type(value) not in ATOMS:
             if hasattr(value, "resolve_expression"):
                 expressions.append(target)
                 continue
             if hasattr(value, "prepare_database_save"):
                 value = value.prepare_database_save(field)
-            value = freeze(value)
+            value = target.frozen(value)
         values.append((target, value))
-    return Assignment(values, expressions)
+    return Assignment(values, [*expressions, *plan.generated])
+
+
+def prepare(plan: ModelPlan, compiler: Any) -> None:
+    """Let the fields that decide what is stored prepare their values; the query then takes these."""
+    values = compiler.query.values
+    for position, (field, model, value) in enumerate(values):
+        if field.attname in plan.custom and type(field) is not Prepared and not is_expression(value):
+            prepared = plan.by_attname[field.attname].prepare(value, compiler.connection)
+            values[position] = (prepared, model, value)
 
 
 def difference(
@@ -65,14 +104,16 @@ def difference(
     written: list[tuple[ModelFieldPlan, Any]] = []
     for plan, value in values:
         old = row.get(plan.attname, UNSET)
-        if old is value or (old is not UNSET and same(freeze(old), value)):
+        if old is value:
             written.append((plan, old))
             continue
+        if old is not UNSET:
+            old = plan.frozen(old)
+            if plan.equal(old, value):
+                written.append((plan, old))
+                continue
         new = plan.normal(value)
-        if old is not UNSET and new is not value and same(freeze(old), new):
-            written.append((plan, old))
-            continue
-        changed.append((plan, old if old is UNSET else freeze(old), new))
+        changed.append((plan, old, new))
         written.append((plan, new))
     return changed, written
 

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from django import VERSION
 
+from otel_audit.capture.plan import TablePlan
 from otel_audit.config.model import AuditConfig
-from otel_audit.instrumentation.django.loaded import STATE_KEY, Loaded, Saving
+from otel_audit.instrumentation.django.loaded import STATE_KEY, Loaded, Saving, ThreadState
+from otel_audit.instrumentation.django.patches import later
+from otel_audit.instrumentation.django.plan import NOT_AUDITED, ModelFieldPlan
 from otel_audit.instrumentation.django.writes import delete, insert, update
+from otel_audit.instrumentation.django.writes.migrations import migrating
 from otel_audit.instrumentation.django.writes.save_fast_path import save_quickly
 from otel_audit.instrumentation.django.writes.state import Capture, guarded, suppressing
+from otel_audit.instrumentation.patching import AppliedPatches
 from otel_audit.interruptions import faults
-from otel_audit.values import ATOMS, freeze
+from otel_audit.values import ATOMS
 
 if TYPE_CHECKING:
     from otel_audit.pipeline.provider import AuditPipeline
@@ -31,7 +37,11 @@ class WriteCapture:
         self.capture = Capture(config, pipeline)
         self.transactions = self.capture.transactions
         self.suppressed = suppressing(self.capture.thread)
+        self.migrates = migrating(self.capture.thread, "forwards")
+        self.migrates_back = migrating(self.capture.thread, "backwards")
         self._hooked: list[tuple[Any, Any]] = []
+        self._later = AppliedPatches()
+        self._seen: set[str] = set()
 
     # --- compilers -----------------------------------------------------------------------------
 
@@ -40,19 +50,23 @@ class WriteCapture:
         capture, thread = self.capture, self.capture.thread
 
         @functools.wraps(original)
-        def execute_sql(compiler: Any, returning_fields: Any = None) -> Any:
+        def execute_sql(compiler: Any, /, returning_fields: Any = None, *args: Any, **kwargs: Any) -> Any:
             plan = capture.plan(compiler.query.model, compiler.connection.vendor)
+
+            def plain(fields: Any = returning_fields) -> Any:
+                return original(compiler, fields, *args, **kwargs)
+
             if not plan.audited or thread.suppressed:
-                return original(compiler, returning_fields)
+                if thread.migrating is not None:
+                    return thread.migrating.inserting(compiler.query, plain)
+                return _uncaptured(thread, plan, plain)
             return guarded(
                 capture,
                 plan,
                 "create",
                 compiler,
-                lambda: original(compiler, returning_fields),
-                lambda: insert.insert(
-                    capture, plan, compiler, lambda: original(compiler, returning_fields), returning_fields
-                ),
+                plain,
+                lambda: insert.insert(capture, plan, compiler, plain, returning_fields),
             )
 
         return execute_sql  # type: ignore[return-value]
@@ -62,19 +76,20 @@ class WriteCapture:
         capture, thread = self.capture, self.capture.thread
 
         @functools.wraps(original)
-        def execute_sql(compiler: Any, result_type: Any) -> Any:
+        def execute_sql(compiler: Any, /, result_type: Any, *args: Any, **kwargs: Any) -> Any:
             query = compiler.query
             plan = capture.plan(query.model, compiler.connection.vendor)
-            # Without values of its own an update only leads to those of parent tables.
-            if not plan.audited or thread.suppressed or not query.values:
-                return original(compiler, result_type)
 
+            # Without values of its own an update only leads to those of parent tables.
             def plain() -> Any:
-                return original(compiler, result_type)
+                return original(compiler, result_type, *args, **kwargs)
+
+            if not plan.audited or thread.suppressed or not query.values:
+                return _uncaptured(thread, plan, plain)
 
             saving = thread.saving
             if saving is not None and saving.model is plan.model:
-                result = save_quickly(capture, plan, compiler, saving, plain)
+                result = thread.compile(lambda: save_quickly(capture, plan, compiler, saving, plain))
                 if result is not NotImplemented:
                     return result
             return guarded(
@@ -93,7 +108,7 @@ class WriteCapture:
         capture, thread = self.capture, self.capture.thread
 
         @functools.wraps(original)
-        def execute_returning_sql(compiler: Any, returning_fields: Any) -> Any:
+        def execute_returning_sql(compiler: Any, /, returning_fields: Any, *args: Any, **kwargs: Any) -> Any:
             query = compiler.query
             plan = capture.plan(query.model, compiler.connection.vendor)
             passes = (
@@ -104,11 +119,12 @@ class WriteCapture:
                 or not compiler.connection.features.can_return_rows_from_update
                 or query.related_updates
             )
-            if passes:
-                return original(compiler, returning_fields)
 
             def plain() -> Any:
-                return original(compiler, returning_fields)
+                return original(compiler, returning_fields, *args, **kwargs)
+
+            if passes:
+                return _uncaptured(thread, plan, plain)
 
             return guarded(
                 capture,
@@ -129,17 +145,20 @@ class WriteCapture:
         from django.db.models.sql.constants import MULTI
 
         capture, thread = self.capture, self.capture.thread
+        inherits = "execute_sql" not in vars(SQLDeleteCompiler)
 
         @functools.wraps(original)
-        def execute_sql(compiler: Any, result_type: Any = MULTI, *args: Any, **kwargs: Any) -> Any:
+        def execute_sql(compiler: Any, /, result_type: Any = MULTI, *args: Any, **kwargs: Any) -> Any:
             def plain() -> Any:
+                if not inherits:  # another agent's wrapper
+                    return original(compiler, result_type, *args, **kwargs)
                 # Not `original`: a backend may have an execute_sql of its own further along the MRO.
                 inherited: Any = super(SQLDeleteCompiler, compiler)
                 return inherited.execute_sql(result_type, *args, **kwargs)
 
             plan = capture.plan(compiler.query.model, compiler.connection.vendor)
             if not plan.audited or thread.suppressed:
-                return plain()
+                return _uncaptured(thread, plan, plain)
             return guarded(
                 capture,
                 plan,
@@ -159,7 +178,7 @@ class WriteCapture:
 
         @functools.wraps(original)
         def _do_update(
-            instance: Any, base_qs: Any, using: Any, pk_val: Any, *args: Any, **kwargs: Any
+            instance: Any, /, base_qs: Any, using: Any, pk_val: Any, *args: Any, **kwargs: Any
         ) -> Any:
             plan = capture.plan(base_qs.model)
             if not plan.audited:
@@ -181,7 +200,7 @@ class WriteCapture:
         capture, thread = self.capture, self.capture.thread
 
         @functools.wraps(original)
-        def refresh_from_db(instance: Any, *args: Any, **kwargs: Any) -> Any:
+        def refresh_from_db(instance: Any, /, *args: Any, **kwargs: Any) -> Any:
             outer = thread.loaded
             try:
                 try:
@@ -200,29 +219,59 @@ class WriteCapture:
 
         return refresh_from_db  # type: ignore[return-value]
 
+    def raw(self, original: _F) -> _F:
+        """Wrap ``RawModelIterable.__iter__``: its SQL may give a column another value than the row has."""
+
+        @functools.wraps(original)
+        def iterate(iterable: Any) -> Any:
+            for instance in original(iterable):
+                state = getattr(instance, "_state", None)
+                if state is not None:
+                    state.__dict__.pop(STATE_KEY, None)
+                yield instance
+
+        return iterate  # type: ignore[return-value]
+
     # --- models --------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Hook the models there are and those to come."""
         from django.apps import apps
+        from django.db.backends.signals import connection_created
         from django.db.models.signals import class_prepared
 
         class_prepared.connect(self._prepared, weak=False)
+        connection_created.connect(self._connected, weak=False)
+        self._connected()
         for models in list(apps.all_models.values()):
             for model in list(models.values()):
                 self._hook(model)
 
     def stop(self) -> None:
         """Take the hooks back, last first."""
+        from django.db.backends.signals import connection_created
         from django.db.models.signals import class_prepared
 
         class_prepared.disconnect(self._prepared)
+        connection_created.disconnect(self._connected)
+        self._later.undo()
+        self._seen.clear()
         while self._hooked:
             model, previous = self._hooked.pop()
             if previous is _ABSENT:
                 del model.from_db
             else:
                 model.from_db = previous
+
+    def _connected(self, **kwargs: Any) -> None:
+        """Wrap what a backend has of its own, once it is loaded: importing it here would need its driver."""
+        for name, patches in later(self).items():
+            if name in sys.modules and name not in self._seen:
+                self._seen.add(name)
+                try:
+                    self._later.apply(patches)
+                except faults() as error:
+                    self.capture.failures.note(name, error)
 
     def _prepared(self, sender: Any, **kwargs: Any) -> None:
         try:
@@ -236,7 +285,15 @@ class WriteCapture:
         Per class, outermost: other models pay nothing, and an override of ``from_db`` that does not call
         ``super()`` is still seen.
         """
-        if not self.capture.policy.of(model).audited or model.__module__ == "__fake__":
+        settings = self.capture.policy.of(model)
+        if not settings.audited:
+            return
+        historical = model.__module__ == "__fake__"  # of a migration
+        concrete = model._meta.concrete_model._meta
+        if model.__module__ != "django.db.migrations.recorder":  # which migrations have run
+            table = TablePlan(concrete.label, concrete.db_table, (), (), settings)
+            self.capture.raw.add(table, instead=not historical)
+        if historical:
             return
         previous = vars(model).get("from_db", _ABSENT)
         if previous is _ABSENT and getattr(model.from_db.__func__, "otel_audit", False):
@@ -244,7 +301,7 @@ class WriteCapture:
         capture, thread = self.capture, self.capture.thread
         freshness = capture.freshness
 
-        def from_db(cls: Any, db: Any, field_names: Any, values: Any, **options: Any) -> Any:
+        def from_db(cls: Any, /, db: Any, field_names: Any, values: Any, **options: Any) -> Any:
             if previous is _ABSENT:
                 inherited: Any = super(model, cls)
                 instance = inherited.from_db(db, field_names, values, **options)
@@ -256,7 +313,7 @@ class WriteCapture:
                 loaded = Loaded(field_names, row, thread.epoch, freshness.now)
                 instance._state.__dict__[STATE_KEY] = loaded
                 if thread.loaded is not None:
-                    thread.loaded.append(loaded)
+                    thread.loaded.append((instance, loaded))
             except faults() as error:
                 capture.failures.note("from_db", error)
             return instance
@@ -270,6 +327,13 @@ class WriteCapture:
         self._hooked.append((model, previous))
 
 
+def _uncaptured(thread: ThreadState, plan: Any, run: Callable[[], Any]) -> Any:
+    """Run a compiler whose statement is not recorded: at the cursor nobody need read what it says."""
+    if thread.suppressed or plan is NOT_AUDITED:  # a migration's is counted there, and what has no plan told
+        return run()
+    return thread.compile(run)
+
+
 def _takes_options(from_db: Any) -> bool:
     kinds = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD)
     parameters = inspect.signature(from_db).parameters
@@ -277,30 +341,36 @@ def _takes_options(from_db: Any) -> bool:
 
 
 def _without_options(from_db: Callable[..., Any]) -> Callable[..., Any]:
-    def plain(cls: Any, db: Any, field_names: Any, values: Any) -> Any:
+    def plain(cls: Any, /, db: Any, field_names: Any, values: Any) -> Any:
         return from_db(cls, db, field_names, values)
 
     return plain
 
 
-def _frozen(mutable: dict[str, int], width: int, names: Any, values: Any) -> Any:
+def _frozen(mutable: dict[str, tuple[int, ModelFieldPlan]], width: int, names: Any, values: Any) -> Any:
     """Give a loaded row with its mutable values encoded; the row itself if it has none."""
     row: list[Any] | None = None
     positions: Any = mutable.values()
     if len(values) != width:
-        positions = [names.index(name) for name in mutable if name in names]
-    for position in positions:
+        positions = [(names.index(name), plan) for name, (_, plan) in mutable.items() if name in names]
+    for position, plan in positions:
         value = values[position]
         if type(value) not in ATOMS:
             row = list(values) if row is None else row
-            row[position] = freeze(value)
+            row[position] = plan.frozen(value)
     return values if row is None else row
 
 
-def _refreshed(instance: Any, loaded: list[Loaded] | None) -> None:
-    if not loaded:
+def _refreshed(instance: Any, loaded: list[tuple[Any, Loaded]] | None) -> None:
+    # With select_related and prefetches other rows are loaded with it, of the same table perhaps.
+    model, key = instance._meta.concrete_model, instance.pk
+    own = [found for other, found in loaded or () if other._meta.concrete_model is model and other.pk == key]
+    state = instance._state
+    if not own:
+        if loaded:
+            state.__dict__.pop(STATE_KEY, None)
         return
-    new, state = loaded[-1], instance._state
+    new = own[0]
     old: Loaded | None = state.__dict__.get(STATE_KEY) or None
     values = dict(new.by_name())
     seq, epoch = new.seq, new.epoch

@@ -19,7 +19,11 @@ INSTALLED_APPS = [
     "django.contrib.contenttypes",
     "django.contrib.messages",
     "django.contrib.sessions",
+    "hijack",
+    "impersonate",
     "tests.instrumentation.django.clinic",
+    "rest_framework.authtoken",
+    "tests.instrumentation.django.vault",
     "tests.instrumentation.django.warehouse",
 ]
 MIDDLEWARE = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from typing import Any
@@ -19,6 +20,7 @@ from django.http import FileResponse, HttpRequest, HttpResponse, StreamingHttpRe
 from django.urls import path
 from django.utils.functional import SimpleLazyObject
 from django.views import View
+from django.views.generic import DetailView
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.exceptions import AuthenticationFailed
 from rest_framework.permissions import IsAuthenticated
@@ -27,6 +29,7 @@ from rest_framework.views import APIView
 
 from otel_audit.pipeline import provider
 from tests.instrumentation.django.clinic.models import Patient, Ward
+from tests.instrumentation.django.vault.models import MagicLink
 
 
 def record(event: str = "clinic.note") -> None:
@@ -51,6 +54,30 @@ def known(request: HttpRequest) -> HttpResponse:
     response = HttpResponse(f"hello {request.user}")
     record()
     return response
+
+
+class THREAD:
+    """The thread of the last request that started one."""
+
+    goes_on = threading.Event()
+    thread: threading.Thread
+
+
+def starting_a_thread(request: HttpRequest) -> HttpResponse:
+    """Record in a thread, while the request waits for it and after its response."""
+    recorded, THREAD.goes_on = threading.Event(), threading.Event()
+
+    def work() -> None:
+        record()
+        recorded.set()
+        THREAD.goes_on.wait(20)
+        record()
+
+    str(request.user)
+    THREAD.thread = threading.Thread(target=work)
+    THREAD.thread.start()
+    recorded.wait(20)
+    return HttpResponse("ok")
 
 
 def impersonating(request: HttpRequest) -> HttpResponse:
@@ -239,7 +266,18 @@ class Api(APIView):
         return Response({})
 
 
+class LinkView(DetailView):  # type: ignore[type-arg]
+    """A record of the page of an object whose key is a secret."""
+
+    model = MagicLink
+
+    def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        record("clinic.link")
+        return HttpResponse(self.get_object().label)
+
+
 urlpatterns = [
+    path("links/<uuid:pk>/", LinkView.as_view()),
     path("noop/", noop),
     path("note/", note),
     path("note/<int:pk>/<slug:token>/", note),
@@ -247,6 +285,7 @@ urlpatterns = [
     path("known/", known),
     path("impersonating/", impersonating),
     path("visited/", visited),
+    path("threading/", starting_a_thread),
     path("signing-up/", signing_up),
     path("leaving/", leaving),
     path("signing-up-for-real/", signing_up_for_real),

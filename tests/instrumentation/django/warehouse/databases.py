@@ -64,6 +64,16 @@ def empty_tables() -> None:
                 cursor.execute(f"DELETE FROM {table}")
 
 
+def unseen(sql: str) -> None:
+    """Run SQL as another process does: through the driver, where nobody sees it."""
+    from django.db import connection
+
+    connection.ensure_connection()
+    cursor = connection.connection.cursor()
+    cursor.execute(sql)
+    cursor.close()
+
+
 @pytest.fixture(scope="session")
 def sqlite_warehouse(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     path: Path = tmp_path_factory.mktemp("warehouse") / "warehouse.sqlite3"
@@ -105,6 +115,11 @@ def sqlite(sqlite_warehouse: dict[str, Any]) -> Iterator[str]:
 @pytest.fixture
 def postgres(postgresql_warehouse: dict[str, Any]) -> Iterator[str]:
     yield from _use(postgresql_warehouse)
+
+
+@pytest.fixture
+def mariadb(mariadb_warehouse: dict[str, Any]) -> Iterator[str]:
+    yield from _use(mariadb_warehouse)
 
 
 @pytest.fixture(params=["sqlite", "postgresql", "mariadb"])

@@ -8,6 +8,7 @@ pytest.register_assert_rewrite("tests.instrumentation.django.writes.truth")
 
 from tests.instrumentation.django.warehouse.databases import (  # noqa: E402
     audit,
+    mariadb,
     mariadb_warehouse,
     postgres,
     postgresql_warehouse,
@@ -18,6 +19,7 @@ from tests.instrumentation.django.warehouse.databases import (  # noqa: E402
 
 __all__ = [
     "audit",
+    "mariadb",
     "mariadb_warehouse",
     "postgres",
     "postgresql_warehouse",

@@ -17,7 +17,7 @@ from django.test.utils import CaptureQueriesContext
 from otel_audit.config.model import ModelConfig
 from otel_audit.record import AuditRecord
 from otel_audit.testing import CapturedAudit
-from tests.instrumentation.django.warehouse.databases import auditing
+from tests.instrumentation.django.warehouse.databases import auditing, unseen
 from tests.instrumentation.django.warehouse.models import Item, Kiosk, Reading, Stock
 
 
@@ -141,8 +141,7 @@ def test_an_unpickled_instance_is_doubted(audit: CapturedAudit, item: Item) -> N
 
 def test_a_refresh_is_what_is_known_from_then_on(audit: CapturedAudit, item: Item) -> None:
     """Written by somebody this process knows nothing of, and then loaded again, in part."""
-    with connection.cursor() as cursor:
-        cursor.execute("UPDATE warehouse_item SET quantity = 7, name = 'raw' WHERE id = %s", [item.pk])
+    unseen(f"UPDATE warehouse_item SET quantity = 7, name = 'raw' WHERE id = {item.pk}")
     item.refresh_from_db(fields=["quantity"])
     item.quantity += 1
     item.save(update_fields=["quantity"])
@@ -172,8 +171,7 @@ def test_an_instance_made_by_hand_for_a_row_that_is_there(postgres: str) -> None
 def test_nothing_changed_is_no_record_and_is_verified(audit: CapturedAudit, item: Item) -> None:
     item.save()
     assert len(audit) == 0
-    with connection.cursor() as cursor:
-        cursor.execute("UPDATE warehouse_item SET quantity = 7 WHERE id = %s", [item.pk])
+    unseen(f"UPDATE warehouse_item SET quantity = 7 WHERE id = {item.pk}")
     item.save()
     assert changes(updated(audit)) == {"quantity": (7, 1)}
 
@@ -239,8 +237,7 @@ def exact(vendor: str) -> Iterator[CapturedAudit]:
 @pytest.mark.parametrize("in_transaction", [True, False])
 def test_exact_sees_what_other_processes_wrote(exact: CapturedAudit, in_transaction: bool) -> None:
     item = Item.objects.create(name="a", quantity=1)
-    with connection.cursor() as cursor:
-        cursor.execute("UPDATE warehouse_item SET quantity = 7 WHERE id = %s", [item.pk])
+    unseen(f"UPDATE warehouse_item SET quantity = 7 WHERE id = {item.pk}")
     exact.clear()
     item.name = "b"
     if in_transaction:
@@ -256,8 +253,7 @@ def test_exact_sees_what_other_processes_wrote(exact: CapturedAudit, in_transact
 def test_off_asks_nothing_ever(vendor: str) -> None:
     with auditing(old_values="off") as audit:
         item = Item.objects.create(name="a", quantity=1)
-        with connection.cursor() as cursor:
-            cursor.execute("UPDATE warehouse_item SET quantity = 7 WHERE id = %s", [item.pk])
+        unseen(f"UPDATE warehouse_item SET quantity = 7 WHERE id = {item.pk}")
         audit.clear()
         restored = pickle.loads(pickle.dumps(item))
         restored.name = "b"

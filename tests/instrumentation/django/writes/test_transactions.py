@@ -11,6 +11,7 @@ import pytest
 from django.db import DatabaseError, IntegrityError, OperationalError, connection, transaction
 from django.db.transaction import TransactionManagementError
 
+from otel_audit.config.model import AuditConfig
 from otel_audit.testing import CapturedAudit
 from tests.instrumentation.django.warehouse.databases import auditing, create_tables, default_database
 from tests.instrumentation.django.warehouse.models import Item, Kiosk, Pallet, Stock, Supplier
@@ -484,7 +485,7 @@ def test_the_async_orm_is_recorded_like_the_other(audit: CapturedAudit) -> None:
     assert len(audit.find(action="DELETE", outcome="success")) == 1
 
 
-def test_nothing_is_recorded_inside_migrate(tmp_path: Path) -> None:
+def test_no_row_is_recorded_inside_migrate(tmp_path: Path) -> None:
     """Permissions and content types are made by migrate, by nobody."""
     settings = {"ENGINE": "django.db.backends.sqlite3", "NAME": str(tmp_path / "fresh.sqlite3")}
     with default_database(settings), auditing(models=["*"]) as audit:
@@ -492,6 +493,23 @@ def test_nothing_is_recorded_inside_migrate(tmp_path: Path) -> None:
         from django.contrib.auth.models import Permission
 
         assert Permission.objects.exists()
-        assert len(audit) == 0
+        assert {record.action for record in audit} <= {"MIGRATE"}  # what a migration of Django's does
+        assert not [record for record in audit if str(record.target) == "auth.Permission"]
         Permission.objects.all().delete()
         assert audit.find(event_name="auth.permission.delete")
+
+
+def test_an_instrumentor_applied_anew_does_not_go_on_with_the_configuration_before(
+    vendor: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection of Django's is the same, and remembers."""
+
+    def broken(*args: Any) -> str:
+        raise RuntimeError("broken")
+
+    with auditing(config=AuditConfig(on_error="fail_closed")):
+        supplier("a")
+    with auditing() as audit:
+        monkeypatch.setattr("otel_audit.capture.writes.key_text", broken)
+        supplier("b")
+        assert [record.event_name for record in audit] == ["warehouse.supplier.create"]

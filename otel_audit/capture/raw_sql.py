@@ -1,0 +1,195 @@
+"""Writes by SQL of the application's own: one record per statement and table, of what it says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from msgspec import UNSET
+
+from otel_audit.capture.connection import Connection
+from otel_audit.capture.plan import TablePlan, Verb
+from otel_audit.capture.sql_text import SqlText, SqlTexts, folded
+from otel_audit.capture.statement import Statement
+from otel_audit.capture.writes import CapturedWrite
+from otel_audit.context import Moment
+from otel_audit.errors import AuditError
+from otel_audit.interruptions import interrupts
+from otel_audit.pipeline.logger import AuditLogger
+from otel_audit.record import AuditRecord, Bulk, Database, Outcome, Target, new_record_id
+
+
+class RawTables:
+    """The audited tables, by the names that statements call them."""
+
+    def __init__(self) -> None:
+        self._plans: dict[str, TablePlan] = {}
+        self._texts = SqlTexts(self._plans.keys())
+
+    def add(self, plan: TablePlan, *, instead: bool = True) -> None:
+        """Look for a table from now on; not ``instead`` of one that is known by the same name."""
+        name = folded(plan.table)
+        if instead or name not in self._plans:
+            self._plans[name] = plan
+            self._texts.forget()
+
+    def plan(self, name: str) -> TablePlan:
+        """Return the plan of a table, by what :meth:`read` calls it."""
+        return self._plans[name]
+
+    def read(self, sql: str, system: str) -> SqlText | None:
+        """Say what a statement writes to audited tables; None if nothing."""
+        return self._texts.read(sql, system) if self._plans else None
+
+
+class RawWrite(CapturedWrite):
+    """What a statement of the application's own did to one table; ``count`` is rows, None if not known."""
+
+    __slots__ = ("count", "text")
+
+    def __init__(
+        self,
+        plan: TablePlan,
+        verb: Verb,
+        connection: Connection,
+        text: SqlText,
+        count: int | None = None,
+        at: Moment | None = None,
+    ) -> None:
+        super().__init__(plan, verb, connection, at)
+        self.text = text
+        self.count = count
+
+    def _database(self, transaction: str) -> Database:
+        where = super()._database(transaction)
+        return Database(where.system, where.namespace, where.table, transaction, self.text.text)
+
+    def _records(self, logger: AuditLogger, outcome: Outcome, transaction: str) -> list[AuditRecord]:
+        return [
+            self._record(
+                logger,
+                outcome,
+                transaction,
+                target=Target(self.plan.label),
+                bulk=None if self.count is None else Bulk(self.count, id=new_record_id()),
+                completeness="statement",
+                truncated=self.text.cut,
+            )
+        ]
+
+
+class Announced(Protocol):
+    """A statement of the application's own, from before it runs until its effect is noted."""
+
+    def begin(self) -> None:
+        """Announce it; raises AuditError where it must not run."""
+
+    def failed(self, error: BaseException, *, refused: bool, sent: bool = True) -> None:
+        """Note that it raised. Never raises."""
+
+    def done(self, count: Any) -> None:
+        """Note that it ran."""
+
+    def finish(self) -> None:
+        """Note that it ran, where an exception of the application's has interrupted :meth:`done`."""
+
+
+class RawStatement:
+    """One statement of the application's own, which writes to one table or several.
+
+    Args:
+        connection: runs it.
+        tables: the audited ones.
+        text: what it says.
+        alone: whether it commits by itself, where its text decides that; default the connection does.
+    """
+
+    def __init__(
+        self, connection: Connection, tables: RawTables, text: SqlText, *, alone: bool | None = None
+    ) -> None:
+        self._connection = connection
+        self._text = text
+        self._statements: list[tuple[Statement, RawWrite]] = []
+        for verb, table in text.writes:
+            plan = tables.plan(table)
+            statement = Statement(connection, plan, verb)
+            if alone is not None:
+                statement.autocommit = statement.immediate = alone
+            self._statements.append((statement, RawWrite(plan, verb, connection, text)))
+
+    def begin(self) -> None:
+        """Announce it; in autocommit the intents are on disk when this returns.
+
+        Raises:
+            AuditError: they cannot be kept and ``on_error`` is ``fail_closed``: it must not run.
+        """
+        for statement, write in self._statements:
+            statement.begin(write)
+
+    def failed(self, error: BaseException, *, refused: bool, sent: bool = True) -> None:
+        """Note that it raised; ``refused``: the error is the answer of the database, or of its driver."""
+        for statement, write in self._statements:
+            statement.failed(error, sent=sent, refused=refused, intent=write)
+
+    def done(self, count: Any) -> None:
+        """Note that it ran; ``count`` is the driver's row count, below zero or no number if it has none."""
+        rows = count if self._text.counts and type(count) is int and count >= 0 else None
+        for statement, write in self._statements:
+            statement.ran()
+            self._connection.wrote_many(write.plan, None)
+            if rows == 0:
+                statement.done()
+                continue
+            statement.done(RawWrite(write.plan, write.verb, self._connection, self._text, rows, write.moment))
+
+    def finish(self) -> None:
+        """Note that it ran, where :meth:`done` was interrupted: what that had noted is not noted again."""
+        for statement, write in self._statements:
+            statement.result = None
+            statement.finish(None, write)
+
+
+def run(
+    connection: Connection,
+    statement: Callable[[], Announced],
+    execute: Callable[[], Any],
+    count: Callable[[], Any],
+    refused: Callable[[BaseException], bool],
+) -> Any:
+    """Run a statement of the application's own with its records around it.
+
+    Args:
+        connection: runs it.
+        statement: makes what is known of it.
+        execute: runs it.
+        count: asks for the driver's row count afterwards.
+        refused: says whether an exception of it means that nothing was written.
+
+    Raises:
+        AuditError: a record cannot be kept and ``on_error`` is ``fail_closed``.
+    """
+    failures = connection.failures
+    ours: Announced | None = None
+    result: Any = UNSET
+    sent = False
+    try:
+        ours = statement()
+        ours.begin()
+        sent = True
+        result = execute()
+        ours.done(count())
+        return result
+    except BaseException as error:
+        interrupted = interrupts(error)
+        if ours is not None and sent and result is UNSET:
+            ours.failed(error, refused=refused(error))
+            raise
+        if interrupted and ours is not None:
+            if sent:
+                ours.finish()
+            else:
+                ours.failed(error, refused=False, sent=False)
+        if interrupted or isinstance(error, AuditError):
+            raise
+        failures.report("SQL of the application's own", error, lost=1)
+    return result if sent else execute()

@@ -1,0 +1,88 @@
+"""Which models the application has, asked of it in a process of its own.
+
+Loading the apps runs the application's code. Nothing it prints, starts or breaks reaches ours: its output
+goes to a file, it has a deadline, and what it started ends with it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+_PROGRAM: Final = "otel_audit.instrumentation.django.inventory"
+_LONGEST_ERROR: Final = 300
+
+
+class NotLoaded(Exception):
+    """The application's apps could not be loaded; the message says why."""
+
+
+class Unmatched(msgspec.Struct, frozen=True):
+    """A pattern that matches no installed model."""
+
+    place: str
+    pattern: str
+    hint: str
+
+
+class InstalledModels(msgspec.Struct, frozen=True):
+    """What the application answered: labels by what is recorded of them, and patterns that match nothing."""
+
+    models: list[str]
+    reads: list[str]
+    unmatched: list[Unmatched]
+    from_setting: bool
+
+
+def ask_application(config_file: Path | None, timeout: float) -> InstalledModels:
+    """Load the apps that ``DJANGO_SETTINGS_MODULE`` names, as this directory's ``manage.py`` would.
+
+    Raises:
+        NotLoaded: it fails, or takes longer than ``timeout`` seconds.
+    """
+    with tempfile.TemporaryDirectory(prefix="otel-audit-doctor-") as name:
+        directory = Path(name)
+        answer, errors = directory / "answer.json", directory / "errors.txt"
+        arguments = [str(answer)] if config_file is None else [str(answer), str(config_file)]
+        with errors.open("wb") as written:
+            status = _run([sys.executable, "-m", _PROGRAM, *arguments], written, timeout)
+        if status is None:
+            raise NotLoaded(f"not ready after {timeout:g} s")
+        try:
+            return msgspec.json.decode(answer.read_bytes(), type=InstalledModels)
+        except (OSError, msgspec.MsgspecError):
+            raise NotLoaded(_last_line(errors) or f"the process ended with status {status}") from None
+
+
+def _run(command: Sequence[str], written: Any, timeout: float) -> int | None:
+    """Run ``command`` without audit or spans; give its status, None if it had to be ended."""
+    variables = os.environ | {"OTEL_AUDIT_ENABLED": "false", "OTEL_SDK_DISABLED": "true"}
+    own_group: dict[str, Any] = {"start_new_session": True} if os.name == "posix" else {}
+    process = subprocess.Popen(  # noqa: S603 - this interpreter, and a module of ours
+        command, stdin=subprocess.DEVNULL, stdout=written, stderr=written, env=variables, **own_group
+    )
+    try:
+        return process.wait(timeout)
+    except subprocess.TimeoutExpired:
+        return None
+    finally:
+        with suppress(OSError):
+            if own_group:
+                os.killpg(process.pid, signal.SIGKILL)
+            else:
+                process.kill()
+        process.wait()
+
+
+def _last_line(file: Path) -> str:
+    lines = [line.strip() for line in file.read_text("utf-8", "replace").splitlines() if line.strip()]
+    return lines[-1][:_LONGEST_ERROR] if lines else ""

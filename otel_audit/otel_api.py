@@ -1,0 +1,63 @@
+"""OpenTelemetry's API, asked so that no answer of it costs a record.
+
+Tracer provider, spans and context may be anybody's: another vendor's, a wrapper's, a test's. What they cannot
+say is left out of the record, and logged once.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+from opentelemetry import trace
+from opentelemetry.trace import INVALID_SPAN, Span, TracerProvider, get_current_span
+
+from otel_audit.interruptions import faults
+
+_logger: Final = logging.getLogger(__name__)
+_said: Final[set[str]] = set()
+_MOST: Final = 1000
+
+
+def tracer_provider() -> TracerProvider | None:
+    """Return the tracer provider of this process; None where it cannot be loaded."""
+    try:
+        return trace.get_tracer_provider()
+    except faults() as error:  # OTEL_PYTHON_TRACER_PROVIDER may name anything
+        say_once("OpenTelemetry's tracer provider cannot be loaded", error)
+        return None
+
+
+def current_span() -> Span:
+    """Return the current span; one that records nothing where there is none or the context fails."""
+    try:
+        return get_current_span()
+    except faults() as error:  # OTEL_PYTHON_CONTEXT may name anything
+        say_once("Records have no trace: OpenTelemetry's context cannot say which span is current", error)
+        return INVALID_SPAN
+
+
+def trace_ids(span: Span) -> tuple[str, str]:
+    """Return trace id and span id in hexadecimal; both empty where the span has none that are valid."""
+    try:
+        context = span.get_span_context()
+        trace_id, span_id = context.trace_id, context.span_id
+        if not trace_id:
+            return "", ""
+        if 0 < trace_id < 1 << 128 and 0 <= span_id < 1 << 64:
+            return f"{trace_id:032x}", f"{span_id:016x}"
+        raise ValueError(f"trace id {trace_id!r}, span id {span_id!r}")
+    except faults() as error:  # a span may be anybody's
+        say_once(f"Records have no trace: {type(span).__qualname__} has no valid ids", error)
+        return "", ""
+
+
+def say_once(what: str, error: BaseException | None = None) -> None:
+    """Log a warning the first time ``what`` is said in this process, with the error that led to it."""
+    if what in _said or len(_said) >= _MOST:
+        return
+    _said.add(what)
+    if error is None:
+        _logger.warning("%s", what)
+    else:
+        _logger.warning("%s: %r", what, error, exc_info=error)

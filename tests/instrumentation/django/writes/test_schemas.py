@@ -1,0 +1,124 @@
+"""PostgreSQL: ``db.namespace`` tells the schemas of tenants apart where they are known without asking."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from django.db import connection, connections, transaction
+
+from otel_audit.instrumentation.django import schemas
+from otel_audit.testing import CapturedAudit
+from tests.instrumentation.django.warehouse.databases import auditing, default_database
+from tests.instrumentation.django.warehouse.models import Supplier
+
+SCHEMAS = ("acme", "umbrella")
+
+
+@pytest.fixture
+def database(postgres: str) -> Iterator[str]:
+    """The name of a database with a table of suppliers in each of two schemas and in ``public``."""
+    with connection.cursor() as cursor:
+        for schema in SCHEMAS:
+            cursor.execute(f"CREATE SCHEMA {schema}")
+            cursor.execute(
+                f"CREATE TABLE {schema}.warehouse_supplier (LIKE warehouse_supplier INCLUDING ALL)"
+            )
+    yield str(connection.settings_dict["NAME"])
+    with connection.cursor() as cursor:
+        cursor.execute("RESET search_path")
+        for schema in SCHEMAS:
+            cursor.execute(f"DROP SCHEMA {schema} CASCADE")
+
+
+def sql(statement: str, *params: Any) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(statement, params or None)
+
+
+def places(audit: CapturedAudit) -> list[str]:
+    found = [record.database.namespace for record in audit]
+    audit.clear()
+    return found
+
+
+def test_the_schema_set_at_a_cursor_is_in_the_namespace(database: str) -> None:
+    with auditing() as audit:
+        Supplier.objects.create(name="a")
+        assert places(audit) == [database]
+        for schema in SCHEMAS:
+            sql(f"SET search_path TO {schema}, public")
+            Supplier.objects.create(name="b")
+            assert places(audit) == [f"{database}|{schema}"]
+        sql("SET search_path = %s", "acme")
+        Supplier.objects.create(name="c")
+        sql("RESET search_path")
+        Supplier.objects.create(name="d")
+        assert places(audit) == [f"{database}|acme", database]
+
+
+def test_each_write_of_a_transaction_has_the_schema_it_went_to(database: str) -> None:
+    with auditing() as audit:
+        with transaction.atomic():
+            for schema in SCHEMAS:
+                sql(f"SET search_path TO {schema}")
+                Supplier.objects.create(name="a")
+        Supplier.objects.create(name="b")
+        assert places(audit) == [f"{database}|acme", f"{database}|umbrella", f"{database}|umbrella"]
+
+
+def test_a_rollback_takes_the_schema_back_and_a_local_one_ends_with_its_transaction(database: str) -> None:
+    with auditing() as audit:
+        with pytest.raises(ZeroDivisionError), transaction.atomic():
+            sql("SET search_path TO acme")
+            raise ZeroDivisionError
+        Supplier.objects.create(name="a")
+        with transaction.atomic():
+            sql("SET LOCAL search_path TO umbrella")
+            Supplier.objects.create(name="b")
+        Supplier.objects.create(name="c")
+        assert places(audit) == [database, f"{database}|umbrella", database]
+
+
+def test_the_schema_of_the_connection_options_is_in_the_namespace(database: str) -> None:
+    settings = {
+        name: connection.settings_dict[name]
+        for name in ("ENGINE", "NAME", "USER", "HOST", "PASSWORD", "PORT")
+    }
+    settings["OPTIONS"] = {"options": "-c statement_timeout=9000 -c search_path=acme,public"}
+    with default_database(settings), auditing() as audit:
+        Supplier.objects.create(name="a")
+        assert places(audit) == [f"{database}|acme"]
+
+
+def test_the_schema_of_a_package_for_tenants_is_in_the_namespace(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections["default"], "schema_name", "acme", raising=False)
+    with auditing() as audit:
+        with transaction.atomic():
+            Supplier.objects.create(name="a")
+            monkeypatch.setattr(connections["default"], "schema_name", "umbrella")
+            Supplier.objects.create(name="b")
+        assert places(audit) == [f"{database}|acme", f"{database}|umbrella"]
+
+
+@pytest.mark.parametrize(
+    ("statement", "expected"),
+    [
+        ("SET search_path TO acme", ("acme", False)),
+        ("set search_path=acme , public;", ("acme", False)),
+        ("SET LOCAL search_path = 'Acme'", ("Acme", True)),
+        ('SET SESSION search_path TO "a ""b""", public', ('a "b"', False)),
+        ("SET search_path TO ACME", ("acme", False)),
+        ('SET search_path TO "$user", public', ("", False)),
+        ("SET search_path TO DEFAULT", (None, False)),
+        ("RESET search_path", (None, False)),
+        ("RESET ALL", (None, False)),
+        ("SET statement_timeout TO 5", None),
+        ("SET ROLE acme", None),
+    ],
+)
+def test_a_statement_says_which_schema_comes_first(statement: str, expected: Any) -> None:
+    assert schemas.setting(statement) == expected
