@@ -336,7 +336,8 @@ def _leave_request_to_parent() -> None:
             _current.set(AuditContext(StarterScope.of_parent(context)))
 
 
-os.register_at_fork(after_in_child=_leave_request_to_parent)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_request_to_parent)
 
 _OVER: Final = "over"
 

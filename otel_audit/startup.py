@@ -35,6 +35,10 @@ _logger = logging.getLogger(__name__)
 _INSTRUMENTORS: Final = "opentelemetry_instrumentor"
 _PREFIX: Final = "otel_audit_"  # of our instrumentors' entry points; what follows names their section
 _ON_ERROR: Final = "OTEL_AUDIT_ON_ERROR"
+_NEEDS_POSIX: Final = (
+    "the spool needs file locks and fork hooks, which this system has not (Windows): no record can be kept, "
+    "and spans are not redacted. Run the application on Linux or macOS, or under WSL"
+)
 
 
 class _Running(msgspec.Struct):
@@ -147,6 +151,8 @@ def _start(config: AuditConfig, *, instrument: bool) -> provider.AuditPipeline |
             "OTEL_SDK_DISABLED is set: there are no spans, and audit stays on. To switch it off, set "
             "OTEL_AUDIT_ENABLED=false"
         )
+    if not _can_keep_records():
+        raise StartupError(_NEEDS_POSIX)
     _warn_about_django(config)
     from otel_audit.redaction.redactor import Redactor
 
@@ -156,6 +162,15 @@ def _start(config: AuditConfig, *, instrument: bool) -> provider.AuditPipeline |
     if instrument:
         instrument_all()
     return _state.running.pipeline
+
+
+def _can_keep_records() -> bool:
+    """Say whether the system has what the spool stands on: locks of files, and hooks at a fork."""
+    try:
+        import fcntl  # noqa: F401 - Windows has none
+    except ImportError:
+        return False
+    return hasattr(os, "register_at_fork")
 
 
 def _cover_spans(running: _Running, config: AuditConfig, redactor: Any) -> None:

@@ -15,7 +15,6 @@ An incarnation is one process's life (a fork begins a new one); its name is a UU
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import re
 import stat
@@ -23,12 +22,18 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from otel_audit import forks
 from otel_audit.config.project_directory import make_private_directory
 from otel_audit.errors import SpoolError
 from otel_audit.record import new_record_id
+
+fcntl: Any
+try:
+    import fcntl
+except ImportError:  # Windows: setup() says that nothing can be kept there; importing us must not fail
+    fcntl = None
 
 LOCK: Final = "lock"
 CURSOR: Final = "cursor"
@@ -264,8 +269,10 @@ def _take(descriptor: int) -> None:
 
     Raises:
         BlockingIOError: another process holds it.
-        OSError: the file system has no locks.
+        OSError: the file system, or the whole system, has no locks.
     """
+    if fcntl is None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
