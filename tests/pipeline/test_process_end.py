@@ -24,6 +24,7 @@ from tests.pipeline.spooling import (
 )
 
 START = """
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup, and what runs tests in the background, may ignore it
 pipeline = provider.start(audit_config(Path(sys.argv[1]), sys.argv[2], sink_shutdown_timeout=60.0))
 pipeline.logger.emit(make_record(pipeline, 1))
 """
