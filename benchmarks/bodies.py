@@ -30,7 +30,7 @@ class Template:
         self.encoded = b""
 
     def id(self, number: int) -> str:
-        """Give the id of one of its records."""
+        """Return the id of one of its records."""
         return f"{self._id.decode()}{number:012x}"
 
     def __call__(self) -> bytes:

@@ -70,7 +70,7 @@ class Costs:
         self._before = {name: cpu_seconds(pid) for name, pid in pids.items()}
 
     def a_record(self, records: int) -> dict[str, float]:
-        """Give the microseconds each has used for a record so far."""
+        """Return the microseconds each has used for a record so far."""
         return {
             name: (cpu_seconds(pid) - self._before[name]) / records * 1e6 for name, pid in self._pids.items()
         }

@@ -18,7 +18,7 @@ VENDORS = ("sqlite", "postgresql")
 
 @contextmanager
 def entries(vendor: str, count: int = 1) -> Iterator[list[dict[str, Any]]]:
-    """Give ``DATABASES`` entries of ``count`` new databases."""
+    """Return ``DATABASES`` entries of ``count`` new databases."""
     if vendor == "sqlite":
         with directory() as path:
             yield [

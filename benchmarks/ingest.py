@@ -86,7 +86,7 @@ def _load(addresses: Addresses, bodies: list[bytes], clients: int) -> tuple[floa
 
 
 def _poster(address: str) -> Callable[[bytes], None]:
-    """Give a call that posts over one keep-alive connection, and again after a 503."""
+    """Return a call that posts over one keep-alive connection, and again after a 503."""
     parts = urllib.parse.urlsplit(address)
     connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=120)
 

@@ -84,7 +84,7 @@ def post_at(
 
 
 def poster(address: str, headers: Mapping[str, str]) -> Callable[[bytes], None]:
-    """Give a call that posts over one kept connection; any answer but 200 is an error."""
+    """Return a call that posts over one kept connection; any answer but 200 is an error."""
     parts = urllib.parse.urlsplit(address)
     connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=120)
     given = {"Content-Type": "application/x-protobuf", **headers}

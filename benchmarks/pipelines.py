@@ -14,14 +14,14 @@ from otel_audit.config.model import AuditConfig, DjangoConfig, SinkConfig, Spool
 
 @contextmanager
 def directory() -> Iterator[Path]:
-    """Give a temporary directory."""
+    """Return a temporary directory."""
     with tempfile.TemporaryDirectory(prefix="otel-audit-bench-") as path:
         yield Path(path)
 
 
 @contextmanager
 def configuration(models: list[str] | None = None, endpoint: str | None = None) -> Iterator[AuditConfig]:
-    """Give a configuration that records ``models`` and sends to ``endpoint``, by default a sink it runs."""
+    """Return a configuration that records ``models`` and sends to ``endpoint``, by default a sink it runs."""
     with directory() as path, sink() as address:
         yield AuditConfig(
             django=DjangoConfig(models=models or []),

@@ -10,7 +10,7 @@ _application: dict[str, bool] = {}
 
 
 def application_function() -> str:
-    """Give the application's function that runs, as ``module.qualname``; empty if none is on the stack.
+    """Return the application's function that runs, as ``module.qualname``; empty if none is on the stack.
 
     None is, where the work was handed to another thread: the async ORM runs in one that knows only Django.
     """

@@ -28,7 +28,7 @@ _LONGEST: Final = 512  # of a value in baggage: servers refuse requests with hea
 
 
 def known() -> dict[str, str]:
-    """Give actor and request id of the current work, by attribute name, as far as they are known."""
+    """Return actor and request id of the current work, by attribute name, as far as they are known."""
     context = current_context()
     return {} if context is None else _values(context)
 

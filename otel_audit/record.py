@@ -198,7 +198,7 @@ forks.after_in_child(_random.clear)
 
 
 def _draw() -> str:
-    """Give the random part of an id, fetched from the system some at a time. Any thread may call."""
+    """Return the random part of an id, fetched from the system some at a time. Any thread may call."""
     raw = os.urandom(_RANDOM_BYTES * _RANDOM_AT_ONCE)
     parts = [
         _random_part(int.from_bytes(raw[start : start + _RANDOM_BYTES], "big"))

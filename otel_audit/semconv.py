@@ -230,7 +230,7 @@ _origin = attrgetter(*(field.path.removeprefix("origin.") for field in _ORIGIN_F
 
 
 def values(record: AuditRecord) -> tuple[Any, ...]:
-    """Give what the :data:`ATTRIBUTES` of a record are made of, in their order."""
+    """Return what the :data:`ATTRIBUTES` of a record are made of, in their order."""
     return (
         *_common(record),
         *_target(record.target or _NO_TARGET),
@@ -240,7 +240,7 @@ def values(record: AuditRecord) -> tuple[Any, ...]:
 
 
 def to_attributes(record: AuditRecord) -> Attributes:
-    """Give the attributes of a record in the current schema; empty values are absent.
+    """Return the attributes of a record in the current schema; empty values are absent.
 
     ``timestamp``, ``trace_id``, ``span_id`` and ``message`` are not among them: OTLP has fields for these.
     """

@@ -355,12 +355,12 @@ def keep_instrumentor(instrumentor: Any) -> None:
 
 
 def active_instrumentors() -> list[Any]:
-    """Give our instrumentors that are active in this process."""
+    """Return our instrumentors that are active in this process."""
     return [] if _state.running is None else list(_state.running.instrumentors)
 
 
 def for_instrumentor(section: str, options: Mapping[str, Any]) -> AuditConfig | None:
-    """Give an instrumentor its configuration, starting audit if nobody has; None if there is nothing to do.
+    """Return an instrumentor its configuration, starting audit if nobody has; None if there is nothing to do.
 
     ``options`` are what ``instrument()`` was called with: settings of ``section``, laid over the others.
 

@@ -61,11 +61,11 @@ class CapturedAudit:
         self._records.clear()
 
     def find(self, **expected: Any) -> list[AuditRecord]:
-        """Give the records whose attributes equal ``expected``; ``target`` may be text, ``shop.Order/7``."""
+        """Return the records whose attributes equal ``expected``; ``target`` may be ``shop.Order/7``."""
         return [record for record in self.records if _matches(record, expected)]
 
     def one(self, **expected: Any) -> AuditRecord:
-        """Give the only record that matches; AssertionError says what was recorded instead."""
+        """Return the only record that matches; AssertionError says what was recorded instead."""
         found = self.find(**expected)
         if len(found) != 1:
             seen = "\n".join(

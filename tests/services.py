@@ -121,7 +121,7 @@ class Server:
 
     @contextmanager
     def database(self) -> Iterator[str]:
-        """Give a new, empty database for the length of a ``with`` block."""
+        """Return a new, empty database for the length of a ``with`` block."""
         name = self.create_database()
         try:
             yield name

@@ -50,7 +50,7 @@ class Serving(NamedTuple):
 
 
 def clean_environment(**variables: str) -> dict[str, str]:
-    """Give this process's environment without what would configure us or OpenTelemetry."""
+    """Return this process's environment without what would configure us or OpenTelemetry."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "DJANGO_"))}
     return kept | variables
 
@@ -178,7 +178,7 @@ records = st.builds(
 
 
 def sent(record: AuditRecord) -> AuditRecord:
-    """Give a record the id, time and trace of one that is really sent."""
+    """Return a record the id, time and trace of one that is really sent."""
     return msgspec.structs.replace(
         record,
         id=new_record_id(),
@@ -196,7 +196,7 @@ def record(event_name: str, action: str, *, at: int, **values: Any) -> AuditReco
 
 
 def exported(record: AuditRecord) -> dict[str, str]:
-    """Give the attributes of a record as the Collector's ClickHouse exporter writes them: all text."""
+    """Return the attributes of a record as the Collector's ClickHouse exporter writes them: all text."""
     return {
         name: str(value).lower() if isinstance(value, bool) else str(value)
         for name, value in to_attributes(record).items()

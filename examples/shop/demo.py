@@ -45,7 +45,7 @@ class Ports:
 
 
 def environment(ports: Ports, state: Path, collector: relay.Relay | None = None) -> dict[str, str]:
-    """Give all that is set for the demo; in a project of one's own the defaults do."""
+    """Return all that is set for the demo; in a project of one's own the defaults do."""
     direct = {
         "DJANGO_SETTINGS_MODULE": "shop.settings",
         "SHOP_DATABASE": f"sqlite://{state / 'shop.sqlite3'}",
@@ -111,7 +111,7 @@ class Trail:
         return [json.loads(line) for line in done.splitlines()]
 
     def newest(self, *arguments: str) -> expectations.Entry:
-        """Give the newest record of a question that must have an answer."""
+        """Return the newest record of a question that must have an answer."""
         found = self.ask(*arguments)
         if not found:
             raise DemoFailed(f"otel-audit query {shlex.join(arguments)} found nothing.")

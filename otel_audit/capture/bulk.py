@@ -59,7 +59,7 @@ class ReturnedRows:
         return self._raw
 
     def rows(self) -> list[Any]:
-        """Give the rows with Python's values."""
+        """Return the rows with Python's values."""
         if self._convert is not None:
             self._raw, self._convert = list(self._convert(self._raw)), None
         return self._raw
@@ -278,7 +278,7 @@ def _lost_values(record: AuditRecord) -> bool:
 
 
 def _shown(plan: FieldPlan, values: list[Any]) -> list[Portable]:
-    """Give a column's values as the record carries them."""
+    """Return a column's values as the record carries them."""
     # Looked at by class once: most columns need nothing done to their values.
     if _PLAIN.issuperset(map(type, values)):
         return values

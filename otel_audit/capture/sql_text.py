@@ -239,7 +239,7 @@ class SqlTexts:
         return SqlText(tuple(writes), text[:MAX_SHOWN], bool(doubtful) or len(text) > MAX_SHOWN, counts)
 
     def _piece(self, piece: str, block: str, system: str) -> tuple[list[Write], bool]:
-        """Give the writes of one statement, and whether its row count is that of the first."""
+        """Return the writes of one statement, and whether its row count is that of the first."""
         first = _first_word(piece, 0)
         if first in _BLOCKS:
             return list(self._by_names(block, inside=True)), False
@@ -327,7 +327,7 @@ def _targets(verb: str, match: re.Match[str], text: str) -> Iterator[str]:
 
 
 def _written(node: Any) -> Iterator[Any]:
-    """Give the tables a statement of sqlglot's writes to."""
+    """Return the tables a statement of sqlglot's writes to."""
     from sqlglot import exp
 
     if isinstance(node, exp.TruncateTable):

@@ -160,7 +160,7 @@ def _print_rows(rows: list[tuple[str, Any, str]], screen: Screen) -> None:
 
 
 def _rows(loaded: LoadedConfig) -> list[tuple[str, Any, str]]:
-    """Give dotted key, value and origin of every setting; sections named by the user one by one."""
+    """Return dotted key, value and origin of every setting; sections named by the user one by one."""
     from otel_audit.config.catalog import settings
 
     rows: list[tuple[str, Any, str]] = []
@@ -192,7 +192,7 @@ def _joined(origins: list[str]) -> str:
 
 
 def shown(value: Any, *, secret: bool) -> Any:
-    """Give a value as it may be shown: no secrets, no credentials inside addresses."""
+    """Return a value as it may be shown: no secrets, no credentials inside addresses."""
     if secret:
         if isinstance(value, dict):
             return dict.fromkeys(value, "********")

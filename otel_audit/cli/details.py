@@ -31,7 +31,7 @@ _SHOWN_RESOURCE = (
 
 
 def record_dict(stored: StoredRecord) -> dict[str, Any]:
-    """Give the whole record as plain data for JSON, times in ISO 8601 beside nanoseconds."""
+    """Return the whole record as plain data for JSON, times in ISO 8601 beside nanoseconds."""
     record = stored.record
     return {
         "time": format_iso(record.timestamp),

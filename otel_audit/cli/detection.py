@@ -224,7 +224,7 @@ def _is_abstract(node: ast.ClassDef) -> bool:
 
 
 def _label(path: Path) -> str:
-    """Give the label of the app a models file belongs to: what ``apps.py`` says, or the directory's name."""
+    """Return the label of the app a models file belongs to: what ``apps.py`` says, or its directory."""
     directory = path.parent.parent if path.parent.name == "models" else path.parent
     tree = _parse(directory / "apps.py")
     for node in ast.walk(tree) if tree else ():

@@ -202,7 +202,7 @@ def trace(
 
 
 def _trace_of(store: AuditStore, screen: Screen, number: str) -> str:
-    """Give the trace id meant: itself, or that of the record with this id; empty if that has none."""
+    """Return the trace id meant: itself, or that of the record with this id; empty if that has none."""
     from otel_audit.store.filters import trace_id
 
     bare = number.strip().lower().replace("-", "")

@@ -20,7 +20,7 @@ _SHORT: Final = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
 def safe(text: object) -> str:
-    """Give text that shows as itself and does nothing else; what is escaped stays readable."""
+    """Return text that shows as itself and does nothing else; what is escaped stays readable."""
     return _UNSAFE.sub(_escape, str(text))
 
 

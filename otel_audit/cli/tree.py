@@ -20,7 +20,7 @@ _SHOWN_ATTRIBUTES = ("http.response.status_code", "http.status_code", "db.query.
 
 
 def trace_objects(trace: Trace) -> Iterator[dict[str, Any]]:
-    """Give spans and records in the order of the tree, each with its depth, as plain data for JSON."""
+    """Return spans and records in the order of the tree, each with its depth, as plain data for JSON."""
     stack: list[tuple[int, SpanNode | AuditEntry]] = [(0, root) for root in reversed(trace.roots)]
     while stack:
         depth, node = stack.pop()

@@ -123,7 +123,7 @@ def _unwrap(hint: Any) -> tuple[Any, msgspec.Meta | None]:
 
 
 def plain_type(hint: Any) -> Any:
-    """Give the type inside ``Annotated``, without ``None``."""
+    """Return the type inside ``Annotated``, without ``None``."""
     kind, _ = _unwrap(hint)
     if typing.get_origin(kind) in (typing.Union, types.UnionType):
         kind = next(member for member in typing.get_args(kind) if member is not type(None))

@@ -13,7 +13,7 @@ _NO_KEY: Final = "hmac needs a key: set redaction.hmac_key (OTEL_AUDIT_REDACTION
 
 
 def contradictions(config: AuditConfig, given: set[tuple[str, ...]]) -> Iterator[tuple[tuple[str, ...], str]]:
-    """Give the key and the message of everything wrong; ``given`` are the keys somebody wrote."""
+    """Return the key and the message of everything wrong; ``given`` are the keys somebody wrote."""
     yield from _redaction(config)
     key = config.redaction.hmac_key
     for address, section in ((config.sink.endpoint, "sink"), (config.store.url, "store")):

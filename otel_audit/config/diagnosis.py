@@ -13,7 +13,7 @@ from otel_audit.config.sources import Layer
 
 
 def diagnose(layer: Layer) -> Iterator[str]:
-    """Give one message for each unknown key and bad value of a layer, with its place."""
+    """Return one message for each unknown key and bad value of a layer, with its place."""
     by_name = {section.name: section for section in sections()}
     top = {setting.path[-1]: setting for setting in by_name[""].settings}
     valid = [*top, *(name for name in by_name if name)]

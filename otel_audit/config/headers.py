@@ -53,7 +53,7 @@ def sink_headers(sink: SinkConfig) -> dict[str, str]:
 
 def _header_problem(name: str, value: str, number: int = 0) -> str:
     if _NAME.fullmatch(name) is None:  # not shown: whoever wrote `authorization: Bearer …` wrote a secret
-        return f"what stands as name of the header number {number} is none: write name=value"
+        return f"header number {number} has no valid name: write name=value"
     if name.lower() in _SET_BY_US:
         return f"{name!r} is set by otel-audit itself"
     problem = value_problem(value)

@@ -47,7 +47,7 @@ class _Running:
 
 
 def watch() -> None:
-    """Give tasks their scope from now on, also if Celery is imported later."""
+    """Return tasks their scope from now on, also if Celery is imported later."""
     _Running.watched = True
     if _SIGNALS in sys.modules:
         _connect(sys.modules[_SIGNALS])

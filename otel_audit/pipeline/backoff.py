@@ -13,7 +13,7 @@ LONGEST_RETRY_AFTER: Final = 3600.0
 
 
 def delay(attempt: int, longest: float, retry_after: float | None = None) -> float:
-    """Give the seconds to wait after failed attempt number ``attempt`` (from 1).
+    """Return the seconds to wait after failed attempt number ``attempt`` (from 1).
 
     Exponential with full jitter, at most ``longest``; what the sink asked for by Retry-After is the least.
     """

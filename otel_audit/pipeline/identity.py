@@ -76,7 +76,7 @@ def _application_resource() -> Resource | None:
 
 @functools.cache
 def _environment_resource() -> tuple[Resource, int]:
-    """Give the Resource of the environment, and the process it was detected in."""
+    """Return the Resource of the environment, and the process it was detected in."""
     try:
         return Resource.create(), os.getpid()
     except Exception as error:  # noqa: BLE001 - a detector is foreign code; the records need a name at least

@@ -31,7 +31,7 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 def fit(record: AuditRecord) -> AuditRecord:
-    """Give the record, or one cut to size with ``truncated`` set."""
+    """Return the record, or one cut to size with ``truncated`` set."""
     if record.bulk is None and _weight(record) < SMALL:
         return record
     limit = MAX_BYTES if record.bulk is None else MAX_BULK_BYTES

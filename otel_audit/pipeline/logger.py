@@ -69,11 +69,11 @@ class Redacts(Protocol):
         ...
 
     def shortened(self, record: AuditRecord, strategies: Mapping[str, str] | None, limit: int) -> AuditRecord:
-        """Give the record with texts of at most ``limit`` characters; the same object if none is longer."""
+        """Return the record with texts of at most ``limit`` characters; the same object if none is longer."""
         ...
 
     def mapping(self, mapping: Mapping[str, Any]) -> dict[str, Any]:
-        """Give a mapping without sensitive values."""
+        """Return a mapping without sensitive values."""
         ...
 
 

@@ -92,7 +92,7 @@ class _Known(dict[str, bytes]):
 
 
 def _encoder(attribute: semconv.Attribute) -> Callable[[Any], bytes]:
-    """Give what writes the field of an attribute from its value in a record."""
+    """Return what writes the field of an attribute from its value in a record."""
     key = _key(attribute.name)
     if attribute.repeats:
         return _Known(key).__getitem__

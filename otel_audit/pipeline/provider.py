@@ -173,7 +173,7 @@ def start(
 
 
 def current() -> AuditPipeline | None:
-    """Give the running pipeline, None before :func:`start` and after :func:`stop`."""
+    """Return the running pipeline, None before :func:`start` and after :func:`stop`."""
     return _current
 
 

@@ -28,7 +28,7 @@ class Sealed(NamedTuple):
 
 
 def stream_id(incarnation: str, log: str, epoch: int = 0) -> str:
-    """Give the id of the stream of ``log`` that an incarnation writes: opaque, never used twice."""
+    """Return the id of the stream of ``log`` that an incarnation writes: opaque, never used twice."""
     try:
         namespace = uuid.UUID(incarnation)
     except ValueError:

@@ -315,7 +315,7 @@ def _judge_success(content: bytes, headers: http.client.HTTPMessage, endpoint: s
 
 
 def _partial_success(content: bytes, headers: http.client.HTTPMessage) -> tuple[int, str]:
-    """Give the number of rejected records and the sink's message.
+    """Return the number of rejected records and the sink's message.
 
     Raises:
         ValueError: this is no OTLP answer.
@@ -345,7 +345,7 @@ def _partial_success(content: bytes, headers: http.client.HTTPMessage) -> tuple[
 
 
 def _text_of(content: bytes, headers: http.client.HTTPMessage) -> str:
-    """Give what the sink says about an error, printable and short, with a leading blank; or nothing."""
+    """Return what the sink says about an error, printable and short, with a leading blank; or nothing."""
     if not content:
         return ""
     text = ""

@@ -104,7 +104,7 @@ def _scalar_change(change: Change) -> Change:
 
 
 def _weigh_plain(values: list[Any], kinds: set[type]) -> int:
-    """Give about how many bytes plain values are; -1 if one of them is not portable as it stands."""
+    """Return about how many bytes plain values are; -1 if one of them is not portable as it stands."""
     if int in kinds:
         numbers = [value for value in values if type(value) is int]
         if max(numbers) >= 2**64 or min(numbers) < -(2**63):

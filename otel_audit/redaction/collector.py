@@ -36,7 +36,7 @@ _COUNTS: Final = "(?i:tokens)$"
 
 
 def _flat(verbose: str) -> str:
-    """Give a pattern written over several lines as one; blanks in classes stay."""
+    """Return a pattern written over several lines as one; blanks in classes stay."""
     lines = (line.partition(" # ")[0] for line in verbose.splitlines())
     parts = re.split(r"(\[[^\]]*\])", "\n".join(lines))
     flat = (part if index % 2 else re.sub(r"\s+", "", part) for index, part in enumerate(parts))
@@ -66,12 +66,12 @@ def _split(alternatives: str) -> Iterator[str]:
 
 
 def _capitals(term: str) -> str:
-    """Give a term as it stands inside ``camelCase``: each of its words begins with a capital."""
+    """Return a term as it stands inside ``camelCase``: each of its words begins with a capital."""
     return re.sub(r"(?<![A-Za-z\\])[a-z](?=[a-z0-9])", lambda match: match.group().upper(), term)
 
 
 def key_patterns() -> list[str]:
-    """Give what matches the keys of attributes whose values go."""
+    """Return what matches the keys of attributes whose values go."""
     found = []
     for term, _ in _terms():
         # Words end where the case changes, too: only an expression that minds case can see that. So the
@@ -104,7 +104,7 @@ def _terms() -> Iterator[tuple[str, str]]:
 
 
 def harmless_key_patterns() -> list[str]:
-    """Give what matches keys that only tell about a secret, or count some."""
+    """Return what matches keys that only tell about a secret, or count some."""
     about = sorted(names._ABOUT)
     capital = "|".join(word.capitalize() for word in about)
     but_id = [word for word in about if word not in ("id", "ids")]
@@ -124,7 +124,7 @@ def harmless_key_patterns() -> list[str]:
 
 
 def text_patterns() -> list[tuple[str, str]]:
-    """Give what is replaced in texts, each with what stands in its place; ``$1`` is a group that stays."""
+    """Return what is replaced in texts, each with what stands in its place; ``$1`` is a group that stays."""
     shapes = _re2(_flat(patterns._WHOLE.pattern).replace("|(?P<word>)", ""))
     # Without a check digit to look at, at least the issuer's: dates and most counters begin otherwise.
     card = _re2(re.sub(r"\(\?<?![^()]*\)", "", _flat(patterns._CARD.pattern)))
@@ -228,7 +228,7 @@ def processors() -> str:
 
 
 def written_into(config: str) -> str:
-    """Give a configuration with its redaction section written anew.
+    """Return a configuration with its redaction section written anew.
 
     Raises:
         ValueError: it has no such section.

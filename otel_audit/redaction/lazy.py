@@ -19,5 +19,5 @@ class _LazyPattern:
 
 
 def pattern(source: str, flags: int = 0) -> re.Pattern[str]:
-    """Give what behaves like ``re.compile(source, flags)``; a malformed one is noticed at its first use."""
+    """Return what behaves like ``re.compile(source, flags)``; a malformed one is noticed at its first use."""
     return cast("re.Pattern[str]", _LazyPattern(source, flags))

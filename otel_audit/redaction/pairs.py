@@ -251,7 +251,7 @@ def _indentation(text: str, line: int) -> int:
 
 
 def _label(text: str, start: int, end: int, before: str) -> str:
-    """Give a name of two words, ``API key: …``, or a quoted one, ``"card number": …``; empty if neither."""
+    """Return a name of two words, ``API key: …``, or a quoted one, ``"card number": …``; empty if neither."""
     if before == " ":
         quote = text[end : end + 1]
         if quote and quote in "\"'":

@@ -80,7 +80,7 @@ class RecordRedactor:
         return msgspec.structs.replace(record, **replaced) if replaced else record
 
     def shortened(self, record: AuditRecord, strategies: Mapping[str, str], limit: int) -> AuditRecord:
-        """Give a record whose texts have at most ``limit`` characters; the same object if none is longer.
+        """Return a record whose texts have at most ``limit`` characters; the same object if none is longer.
 
         Not those of sensitive fields: what becomes of them is decided by the whole value.
         """

@@ -79,7 +79,7 @@ class Redactor:
     # --- one value ---------------------------------------------------------------------------------
 
     def field(self, name: str, value: Portable, strategy: str | None = None) -> Any:
-        """Give what may be kept of a value under ``name``; ``UNSET`` if nothing, not even that it is there.
+        """Return what may be kept of a value under ``name``; ``UNSET`` if nothing, not even that it is there.
 
         ``strategy`` is what the configuration says about this field; without one the rules decide.
         ``None`` and ``UNSET`` pass.
@@ -96,7 +96,7 @@ class Redactor:
         return self._masked(decision, value)
 
     def attribute(self, name: str, value: Any) -> Any:
-        """Give what a span attribute may carry: the type stays, a sequence stays a sequence."""
+        """Return what a span attribute may carry: the type stays, a sequence stays a sequence."""
         if type(value) is bytes:
             if self.names.decide(name) == "clean":
                 return self.data(value)
@@ -142,7 +142,7 @@ class Redactor:
         return data if scrubbed == text else scrubbed.encode(encoding, "replace")
 
     def statement(self, text: str) -> str:
-        """Give a database statement without the literals of sensitive columns and other secrets."""
+        """Return a database statement without the literals of sensitive columns and other secrets."""
         if text in self._clean_sql or text in self.clean_texts:
             return text
         if not self._own and not self.suspects(text):
@@ -167,7 +167,7 @@ class Redactor:
         return self.suspects(statement) and sql.names_sensitive(statement, self.is_secret)
 
     def mapping(self, mapping: Mapping[str, Any]) -> dict[str, Any]:
-        """Give a copy with every value redacted under its key, the same ``dict`` if nothing matches."""
+        """Return a copy with every value redacted under its key, the same ``dict`` if nothing matches."""
         redacted = self._mapping(mapping, 0, 0)
         return redacted if isinstance(redacted, dict) else dict(redacted)
 
@@ -294,14 +294,14 @@ class Redactor:
         return self._records.identifier(identifier, strategies)
 
     def shortened(self, record: AuditRecord, strategies: Mapping[str, str] | None, limit: int) -> AuditRecord:
-        """Give a record whose texts have at most ``limit`` characters, cut so that no secret is cut in two.
+        """Return a record whose texts have at most ``limit`` characters, cut so that no secret is cut in two.
 
         What is cut says how long it was, and with a ``hmac_key`` its keyed hash.
         """
         return self._records.shortened(record, strategies or {}, limit)
 
     def span(self, span: ReadableSpan) -> ReadableSpan:
-        """Give a finished span, or a redacted copy of it."""
+        """Return a finished span, or a redacted copy of it."""
         if self._spans is None:
             from otel_audit.redaction.spans import SpanRedactor
 

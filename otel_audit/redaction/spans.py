@@ -46,7 +46,7 @@ class SpanRedactor:
         self._plain_routes: set[str | None] = {None}  # and no route at all
 
     def span(self, span: ReadableSpan) -> ReadableSpan:
-        """Give the span, or a copy of it if anything in it is sensitive.
+        """Return the span, or a copy of it if anything in it is sensitive.
 
         Everything else is kept: ids, times, scope, kind, limits and the counts of what was dropped.
         """
@@ -100,7 +100,7 @@ class SpanRedactor:
         )
 
     def _attributes(self, attributes: Mapping[str, Any] | None) -> dict[str, Any] | None:
-        """Give a redacted copy, None if there is nothing to redact."""
+        """Return a redacted copy, None if there is nothing to redact."""
         if not attributes:
             return None
         return self._redacted(attributes.copy())  # type: ignore[attr-defined] # a mapping proxy

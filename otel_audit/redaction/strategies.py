@@ -21,13 +21,13 @@ _canonical = msgspec.json.Encoder(order="sorted").encode
 
 
 def keep_last(value: Portable, count: int, mask: str) -> str:
-    """Give ``mask`` and the last ``count`` characters; only ``mask`` where that would show over half."""
+    """Return ``mask`` and the last ``count`` characters; only ``mask`` where that would show over half."""
     text = value if isinstance(value, str) else _encoded(value).decode("utf-8", "replace")
     return mask + text[-count:] if count and len(text) >= 2 * count else mask
 
 
 def keyed_hash(value: Portable, key: bytes) -> str:
-    """Give ``hmac:`` and 32 hexadecimal digits: equal values stay comparable, and cannot be guessed."""
+    """Return ``hmac:`` and 32 hexadecimal digits: equal values stay comparable, and cannot be guessed."""
     digest = hmac.new(key, _encoded(value), hashlib.sha256).hexdigest()
     return "hmac:" + digest[:_DIGEST_HEX]
 
@@ -75,7 +75,7 @@ class Strategies:
         return keyed_hash(value, self._key) if self._key else ""
 
     def apply(self, strategy: str, value: Portable) -> Portable:
-        """Give what a record may carry of ``value``; ``UNSET`` for ``drop``. ``None`` stays ``None``.
+        """Return what a record may carry of ``value``; ``UNSET`` for ``drop``. ``None`` stays ``None``.
 
         A strategy not known, or ``hmac`` without a key, masks: too little in the trail, never too much.
         """

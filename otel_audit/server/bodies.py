@@ -113,7 +113,7 @@ def _gzip(body: bytes) -> bytes:
 
 
 def form(content_type: str, body: bytes) -> dict[str, str]:
-    """Give the fields of a ``multipart/form-data`` body."""
+    """Return the fields of a ``multipart/form-data`` body."""
     head = f"Content-Type: {content_type}\r\n\r\n".encode("latin-1")
     message: Any = email.parser.BytesParser(policy=email.policy.HTTP).parsebytes(head + body)
     fields: dict[str, str] = {}

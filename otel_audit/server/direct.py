@@ -32,7 +32,7 @@ _VALUE_TAG: Final = rb"\x12"
 
 
 def rows(body: bytes, budget: Budget | None = None) -> Rows | None:
-    """Give the rows of an ``ExportLogsServiceRequest`` if the engine can make them, else None.
+    """Return the rows of an ``ExportLogsServiceRequest`` if the engine can make them, else None.
 
     That the bytes are well-formed, with texts in UTF-8, is judged here for those that it can.
 
@@ -91,7 +91,7 @@ def made(landing: str, columns: Collection[str], data: bytes, at: int) -> Made |
 
 
 def _logs(body: bytes, size: int) -> set[str] | None:
-    """Give the logs the records name; None if that takes a closer look."""
+    """Return the logs the records name; None if that takes a closer look."""
     mentioned = sum(body.count(name) for name in _LOG_NAMES)
     if not mentioned:
         return set()
@@ -172,7 +172,7 @@ _BLOCK: Final = f"""(
 
 
 def _selects(source: str, settings: str) -> dict[tuple[str, bool], str]:
-    """Give the SELECT of rows from ``source`` by log, and by whether there are bulk records."""
+    """Return the SELECT of rows from ``source`` by log, and by whether there are bulk records."""
     return {
         (log.name, bulk): schema.record_rows(log, source, sure=True, bulk=bulk) + settings
         for log in schema.LOGS

@@ -162,11 +162,11 @@ class Connection:
         return found["query_class"].name, int(found["statement_count"])
 
     def become_reader(self) -> None:
-        """Give up, for the rest of this connection, all but what the engine was told is readable."""
+        """Return up, for the rest of this connection, all but what the engine was told is readable."""
         self.query(f"SET ROLE {_READER}")
 
     def close(self) -> None:
-        """Give the connection back to the engine."""
+        """Return the connection back to the engine."""
         self._raw.close()
 
 
@@ -310,7 +310,7 @@ def _write(file: io.RawIOBase | io.FileIO, chunk: bytes | memoryview) -> None:
 
 
 def quoted(name: str) -> str:
-    """Give an identifier as SQL."""
+    """Return an identifier as SQL."""
     return "`" + name.replace("\\", "\\\\").replace("`", "\\`") + "`"
 
 

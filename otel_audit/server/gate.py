@@ -423,7 +423,7 @@ def parse_insert(text: str, database: str, current: str) -> Insert | None:
 
 
 def created_name(sql: str, current: str) -> tuple[str, str] | None:
-    """Give database and table of a ``CREATE … IF NOT EXISTS``; None if it is none.
+    """Return database and table of a ``CREATE … IF NOT EXISTS``; None if it is none.
 
     The table is empty where the database itself is created.
     """
@@ -453,7 +453,7 @@ def asked_by_writers(sql: str, database: str, current: str) -> bool:
 
 
 def parse_set(sql: str) -> tuple[str, str] | None:
-    """Give name and value of a ``SET``; None if it is none."""
+    """Return name and value of a ``SET``; None if it is none."""
     found = _SET.match(sql)
     return (
         None
@@ -463,7 +463,7 @@ def parse_set(sql: str) -> tuple[str, str] | None:
 
 
 def parse_use(sql: str) -> str | None:
-    """Give the database of a ``USE``; None if it is none."""
+    """Return the database of a ``USE``; None if it is none."""
     found = _USE.match(sql)
     return None if found is None else _bare(found["database"])
 
@@ -614,7 +614,7 @@ def _normal_form(connection: Connection, sql: str) -> str:
 
 
 def engine_code(error: StoreError) -> int:
-    """Give ClickHouse's code of an error; 1002 (unknown exception) if it has none."""
+    """Return ClickHouse's code of an error; 1002 (unknown exception) if it has none."""
     return (error.code if isinstance(error, EngineError | Denied) else 0) or 1002
 
 

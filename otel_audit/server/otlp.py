@@ -51,7 +51,7 @@ def check_size(body: bytes, signal: str, limits: Limits) -> None:
 
 
 def checked(body: bytes, signal: str, content_type: str = PROTOBUF, limits: Limits | None = None) -> bytes:
-    """Give an export request as protobuf that is known to be well-formed.
+    """Return an export request as protobuf that is known to be well-formed.
 
     Args:
         body: the request as it came, decompressed.
@@ -106,7 +106,7 @@ def _ids_to_base64(data: Any) -> None:
 
 
 def response(signal: str, notices: tuple[str, ...]) -> Any:
-    """Give the answer to an accepted request; notices go along as a warning with nothing rejected."""
+    """Return the answer to an accepted request; notices go along as a warning with nothing rejected."""
     message = RESPONSES[signal]()
     if notices:
         more = f" (and {len(notices) - 1} more)" if len(notices) > 1 else ""

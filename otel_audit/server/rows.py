@@ -80,7 +80,7 @@ class Maps:
         self.offsets.append(len(self.keys))
 
     def data(self) -> bytes:
-        """Give the column."""
+        """Return the column."""
         return native.uint64s(self.offsets) + b"".join(self.keys) + b"".join(self.values)
 
 
@@ -120,7 +120,7 @@ class _Origins:
             self._offsets += [first] * count
 
     def data(self) -> bytes:
-        """Give the column."""
+        """Return the column."""
         keys = [origin.keys * count for origin, count in self._parts]
         values = [origin.values * count for origin, count in self._parts]
         return b"".join((native.uint64s(self._offsets), *keys, *values))
@@ -199,7 +199,7 @@ class _Scoped(NamedTuple):
 
 
 def log_rows(body: bytes, budget: Budget | None = None) -> list[Rows]:
-    """Give the rows of an ``ExportLogsServiceRequest``, for each landing table its records are for.
+    """Return the rows of an ``ExportLogsServiceRequest``, for each landing table its records are for.
 
     The views behind them tell audit records from ordinary logs. A record whose id is no UUID is kept as an
     ordinary log; this is noted.
@@ -331,7 +331,7 @@ def _rows(table: str, size: int, columns: tuple[Column, ...], notices: tuple[str
 
 
 def span_rows(body: bytes, budget: Budget | None = None) -> list[Rows]:
-    """Give the rows of an ``ExportTraceServiceRequest`` for the trace table.
+    """Return the rows of an ``ExportTraceServiceRequest`` for the trace table.
 
     Raises:
         TooLarge: the rows are more than the budget has.
@@ -409,7 +409,7 @@ _METER: Final = "otel_audit"
 
 
 def metric_rows(body: bytes, budget: Budget | None = None) -> list[Rows]:
-    """Give the rows of an ``ExportMetricsServiceRequest``: the numbers our own meter counts.
+    """Return the rows of an ``ExportMetricsServiceRequest``: the numbers our own meter counts.
 
     Points of others are accepted, counted and not kept: this is no store of metrics, and an exporter that is
     refused complains each minute.

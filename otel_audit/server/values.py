@@ -9,7 +9,7 @@ from typing import Any
 
 
 def value_text(value: Any) -> str:
-    """Give an ``AnyValue`` as text: numbers bare, bytes base64, lists and maps as JSON, nothing as empty."""
+    """Return an ``AnyValue`` as text: numbers bare, bytes in base64, lists and maps as JSON, none empty."""
     kind = value.WhichOneof("value")
     if kind == "string_value":
         return value.string_value  # type: ignore[no-any-return]

@@ -224,7 +224,7 @@ class StoreClient:
 
 
 def encode_parameter(value: Any, *, nested: bool = False) -> str:
-    r"""Give a value as ClickHouse reads a parameter: text escaped, lists and tuples as literals.
+    r"""Return a value as ClickHouse reads a parameter: text escaped, lists and tuples as literals.
 
     >>> encode_parameter(["it's", 1])
     "['it\\'s',1]"

@@ -81,7 +81,7 @@ class AuditEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     sequence: int = 0
 
     def to_dict(self, zone: datetime.tzinfo | None = datetime.UTC) -> dict[str, Any]:
-        """Give the entry as plain data for JSON, ``time`` in ISO 8601 first; empty values are absent."""
+        """Return the entry as plain data for JSON, ``time`` in ISO 8601 first; empty values are absent."""
         return {"time": format_iso(self.timestamp, zone=zone), **msgspec.to_builtins(self)}
 
 

@@ -144,7 +144,7 @@ def select(
     now: int | None = None,
     zone: datetime.tzinfo | None = None,
 ) -> Statement:
-    """Give the statement for ``rows`` rows, newest first.
+    """Return the statement for ``rows`` rows, newest first.
 
     A record that was sent twice, or of which several rows match, has its rows side by side: who reads them
     takes the first. ``LIMIT 1 BY`` would say that in SQL, but the engine then reads the table to its end,
@@ -176,7 +176,7 @@ def select(
 
 
 def union(selects: Sequence[str]) -> str:
-    """Give one SELECT over several that may each have their own order and limit."""
+    """Return one SELECT over several that may each have their own order and limit."""
     return f"SELECT * FROM ({' UNION ALL '.join(f'({each})' for each in selects)})"
 
 
@@ -401,7 +401,7 @@ def _filled(name: str, value: str) -> str:
 
 
 def write_cursor(timestamp: int, record_id: str) -> str:
-    """Give the text that continues a query behind a record."""
+    """Return the text that continues a query behind a record."""
     return urlsafe_b64encode(f"{timestamp}.{record_id}".encode()).decode().rstrip("=")
 
 

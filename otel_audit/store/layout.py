@@ -41,11 +41,11 @@ class Layout(msgspec.Struct, frozen=True):
         return f" ON CLUSTER '{self.cluster}'" if self.cluster else ""
 
     def name(self, table: str) -> str:
-        """Give the full name of a table or view."""
+        """Return the full name of a table or view."""
         return f"{self.database}.{table}"
 
     def stored(self, table: str) -> str:
-        """Give the name, without database, of the table in which the rows of a table lie."""
+        """Return the name, without database, of the table in which the rows of a table lie."""
         return f"{table}{_STORED}" if self.cluster else table
 
     def names(self, table: Table) -> tuple[str, ...]:
@@ -55,7 +55,7 @@ class Layout(msgspec.Struct, frozen=True):
         return (table.name,)
 
     def create(self, table: Table) -> tuple[str, ...]:
-        """Give the statements that make a table where it is missing."""
+        """Return the statements that make a table where it is missing."""
         if not self.cluster or not table.keeps_rows:
             return (self._create(table.name, table, table.engine),)
         # The path names shard, database and table, not the table's UUID: a host that joins later, or lost its
@@ -77,7 +77,7 @@ class Layout(msgspec.Struct, frozen=True):
         return "\n".join(filter(None, (f"{begin} ENGINE = {engine}", table.keys, settings)))
 
     def as_elsewhere(self, name: str, definition: str) -> str:
-        """Give the statement that makes a table on the hosts that lack it as it is on another one by now.
+        """Return the statement that makes a table on the hosts that lack it as it is on another one by now.
 
         A replica whose columns or TTL differ from those of its shard is refused. Empty without a definition.
         """
@@ -88,7 +88,7 @@ class Layout(msgspec.Struct, frozen=True):
         return f"CREATE TABLE IF NOT EXISTS {self.name(name)}{self.on_cluster} {rest}"
 
     def view(self, view: View, *, missing: bool, outdated: bool) -> Iterator[str]:
-        """Give the statements that make a view what it should be; an outdated one is altered in place."""
+        """Return the statements that make a view what it should be; an outdated one is altered in place."""
         select = self.select(view)
         name = f"{self.name(view.name)}{self.on_cluster}"
         if view.target is None:
@@ -101,7 +101,7 @@ class Layout(msgspec.Struct, frozen=True):
             yield f"ALTER TABLE {name} MODIFY QUERY {select}"
 
     def select(self, view: View) -> str:
-        """Give the SELECT of a view."""
+        """Return the SELECT of a view."""
         return self._filled(view.select).strip()
 
     def _filled(self, text: str) -> str:

@@ -159,7 +159,7 @@ def _hosts(execute: Execute, layout: Layout) -> dict[str, frozenset[str]]:
 
 
 def _definitions(execute: Execute, layout: Layout, hosts: dict[str, frozenset[str]]) -> dict[str, str]:
-    """Give how this host made what another one lacks."""
+    """Return how this host made what another one lacks."""
     some = sorted(frozenset[str]().union(*hosts.values()) - frozenset.intersection(*hosts.values()))
     if not some:
         return {}
@@ -185,7 +185,7 @@ def plan(state: State, layout: Layout, retention: Retention = NOTHING) -> list[C
 
 
 def foundation(layout: Layout) -> tuple[str, ...]:
-    """Give the statements that come before all others: the database, and the journal of what was applied."""
+    """Return the statements that come first: the database, and the journal of what was applied."""
     return f"CREATE DATABASE IF NOT EXISTS {layout.database}{layout.on_cluster}", *layout.create(JOURNAL)
 
 
@@ -196,7 +196,7 @@ def expected(layout: Layout) -> frozenset[str]:
 
 
 def _tables() -> Iterator[tuple[int, str, tables.Table]]:
-    """Give the tables of each step, by number and log; the log is empty for a table they share."""
+    """Return the tables of each step, by number and log; the log is empty for a table they share."""
     for number, step in enumerate(tables.STEPS, start=1):
         for table in step.tables:
             if table.each_log:

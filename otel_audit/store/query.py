@@ -154,7 +154,7 @@ class AuditStore:
         return [str(row["actor_id"]) for row in rows]
 
     def _with_names(self, entries: list[AuditEntry]) -> list[AuditEntry]:
-        """Give users without a name the one that other records of the same time have for their id."""
+        """Return users without a name the one that other records of the same time have for their id."""
         nameless = {each.actor.id for each in entries if each.actor.type == "user" and not each.actor.name}
         nameless |= {each.actor.on_behalf_of for each in entries} - {""}
         if not nameless:
@@ -210,7 +210,7 @@ class AuditStore:
         return self.find(filters, limit=limit, cursor=cursor, related=True)
 
     def trace(self, id: str) -> Trace:  # noqa: A002 - the word for it
-        """Give the spans of one trace and its records of every log, as a tree.
+        """Return the spans of one trace and its records of every log, as a tree.
 
         Empty (and false) if the store has neither.
         """
@@ -315,7 +315,7 @@ class AuditStore:
         return [str(row["word"]) for row in rows]
 
     def newest(self) -> AuditEntry | None:
-        """Give the newest record of any log but that of questions, ``None`` if there is none."""
+        """Return the newest record of any log but that of questions, ``None`` if there is none."""
         page = self.find(Filters(log=EVERY_LOG), limit=1)
         return page.entries[0] if page.entries else None
 

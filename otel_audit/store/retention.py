@@ -82,18 +82,18 @@ class Retention(msgspec.Struct, frozen=True):
         )
 
     def notes(self) -> Iterator[tuple[str, str, str]]:
-        """Give what the journal keeps: kind, name and value."""
+        """Return what the journal keeps: kind, name and value."""
         yield from (("retention", name, age) for name, age in self.delete.items())
         yield from (("cold", name, age) for name, age in self.cold.items())
         if self.policy:
             yield "storage", "policy", self.policy
 
     def overlaid(self, other: Retention) -> Retention:
-        """Give this one, with what the other one names instead."""
+        """Return this one, with what the other one names instead."""
         return Retention(self.delete | other.delete, self.cold | other.cold, other.policy or self.policy)
 
     def statements(self, before: Retention, layout: Layout, there: frozenset[str]) -> list[str]:
-        """Give what has to be run where ``before`` is applied to the tables that are ``there``."""
+        """Return what has to be run where ``before`` is applied to the tables that are ``there``."""
         found: list[str] = []
         old, new = before.clauses(), self.clauses()
         for table, clause in new.items():
@@ -108,7 +108,7 @@ class Retention(msgspec.Struct, frozen=True):
         return found
 
     def clauses(self) -> dict[str, str]:
-        """Give the TTL of every table, empty where all is kept."""
+        """Return the TTL of every table, empty where all is kept."""
         own = {log.name for log in schema.LOGS if log.name != schema.OTHER_LOG}
         # DateTime64 as it is: made a DateTime, the time of a clock that is far ahead would wrap into the
         # past, and the record be deleted at once.

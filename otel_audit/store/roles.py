@@ -26,7 +26,7 @@ _LANDINGS: Final = tuple(schema.landing(log.name) for log in schema.LOGS)
 
 
 def roles(layout: Layout, tenants: Iterable[str] = ()) -> list[str]:
-    """Give the statements that make the roles, their rights, and the row policies of tenants.
+    """Return the statements that make the roles, their rights, and the row policies of tenants.
 
     Each may be run again, and a tenant be added by naming it alone: who has a role keeps it.
 

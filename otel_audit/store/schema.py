@@ -89,7 +89,7 @@ class View(NamedTuple):
 
 
 def attribute_names(path: str) -> list[str]:
-    """Give the names of the attribute that holds ``path`` of a record, under every schema version."""
+    """Return the names of the attribute that holds ``path`` of a record, under every schema version."""
     names = dict.fromkeys(
         field.name for schema in SCHEMAS.values() for field in schema.fields if field.path == path
     )
@@ -99,7 +99,7 @@ def attribute_names(path: str) -> list[str]:
 
 
 def attribute(path: str) -> str:
-    """Give the SQL of the attribute that holds ``path`` of a record, as text, under every schema version."""
+    """Return the SQL of the attribute that holds ``path`` of a record, as text, for every schema."""
     found = [f"LogAttributes['{name}']" for name in attribute_names(path)]
     if len(found) == 1:
         return found[0]
@@ -216,7 +216,7 @@ ARRAY JOIN range(length(keys_)) AS ordinal, keys_ AS key, pairs_ AS pairs, relat
 
 
 def record_rows(log: Log, source: str, *, sure: bool = False, bulk: bool = True) -> str:
-    """Give the SELECT from ``source``, rows as they land, to the table that keeps the records of a log.
+    """Return the SELECT from ``source``, rows as they land, to the table that keeps the records of a log.
 
     Rows that are no records of this log are left out; if there should be none (``sure``), it fails instead.
     Where no record can have rows of its own (``bulk`` is false), there is less to analyse.
@@ -280,12 +280,12 @@ FROM (
 
 
 def _is_kept(log: Log) -> str:
-    """Give the condition on the rows of a log's landing table that its own table keeps."""
+    """Return the condition on the rows of a log's landing table that its own table keeps."""
     return _VALID if log.name == OTHER_LOG else f"{_VALID} AND {_LOG} = '{log.name}'"
 
 
 def _strays(log: Log) -> View:
-    """Give the view for what was sent to the wrong landing table; one without a valid id is no record."""
+    """Return the view for what was sent to the wrong landing table; one without a valid id is no record."""
     name = landing(log.name)
     target = LOGS_TABLE if log.name == OTHER_LOG else landing(OTHER_LOG)
     return View(

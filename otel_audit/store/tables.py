@@ -54,7 +54,7 @@ class Table(NamedTuple):
         return "{log}" in self.name
 
     def of(self, log: str) -> Table:
-        """Give the table of one log."""
+        """Return the table of one log."""
         return self._replace(name=self.name.replace("{log}", log))
 
 

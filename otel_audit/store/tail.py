@@ -36,7 +36,7 @@ class Tail:
         self._looks = 0
 
     def last(self, count: int) -> list[AuditEntry]:
-        """Give the newest ``count`` records, oldest first; what is there now will not be given again."""
+        """Return the newest ``count`` records, oldest first; what is there now will not be given again."""
         self._looked = time.time_ns()
         self._note(self._since(self._looked - _LONG))
         if not count:
@@ -46,7 +46,7 @@ class Tail:
         return page.entries[::-1]
 
     def arrived(self) -> list[AuditEntry]:
-        """Give what arrived since the last look, oldest first."""
+        """Return what arrived since the last look, oldest first."""
         self._looks += 1
         now = time.time_ns()
         found = self._since(self._looked - (_LONG if self._looks % _EVERY == 0 else _SHORT))

@@ -192,7 +192,7 @@ def _packed(trace_id: str) -> bytes:
 
 
 def version(programs: Path, package: str) -> str:
-    """Give the version of a package that is installed there."""
+    """Return the version of a package that is installed there."""
     name = re.sub(r"\[.*", "", package)
     program = (
         f"from importlib.metadata import version; print(version({name!r}), version('opentelemetry-sdk'))"

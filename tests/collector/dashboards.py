@@ -46,7 +46,7 @@ class Query(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Give what names it in a test's output."""
+        """Return what names it in a test's output."""
         return f"{self.dashboard}: {self.title}"
 
 
@@ -64,14 +64,14 @@ def read(path: Any) -> dict[str, Any]:
 
 
 def panels(dashboard: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Give all panels, those in collapsed rows too."""
+    """Return all panels, those in collapsed rows too."""
     for panel in dashboard["panels"]:
         yield panel
         yield from panel.get("panels", [])
 
 
 def queries(datasource: str) -> Iterator[Query]:
-    """Give all queries that go to a kind of data source."""
+    """Return all queries that go to a kind of data source."""
     for path in DASHBOARDS:
         dashboard = read(path)
         for panel in panels(dashboard):
@@ -86,7 +86,7 @@ def queries(datasource: str) -> Iterator[Query]:
 
 
 def chosen(dashboard: str) -> dict[str, str]:
-    """Give what each variable of a dashboard stands for when it is opened."""
+    """Return what each variable of a dashboard stands for when it is opened."""
     values = {}
     for variable in read(GRAFANA / "dashboards" / f"{dashboard}.json")["templating"]["list"]:
         value = variable["current"]["value"]

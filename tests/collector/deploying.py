@@ -68,7 +68,7 @@ def validate(arguments: Sequence[str], files: Mapping[str, Path], environment: M
 
 
 def unknown_variables(names: set[str]) -> set[str]:
-    """Give those of ``names`` that are ours and that nothing reads."""
+    """Return those of ``names`` that are ours and that nothing reads."""
     files = [COLLECTOR / "config.yaml", *(COLLECTOR / "profiles").glob("*.yaml")]
     known = {name for path in files for name in re.findall(r"\$\{env:(\w+)", path.read_text())}
     known |= {setting.variable for setting in settings().values()} | {"OTEL_AUDIT_CONFIG"}

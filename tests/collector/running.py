@@ -87,7 +87,7 @@ class Collector:
         self.telemetry = f"http://127.0.0.1:{ports['METRICS']}/metrics"
 
     def arguments(self) -> list[str]:
-        """Give the arguments that name its configuration."""
+        """Return the arguments that name its configuration."""
         return [f"--config={COLLECTOR / config}" for config in self.configs]
 
     def start(self, *, wait: bool = True) -> None:
@@ -115,7 +115,7 @@ class Collector:
         self.process.kill()
 
     def output(self) -> str:
-        """Give all that it logged, in all its lives."""
+        """Return all that it logged, in all its lives."""
         return self._log.read_text("utf-8", "replace")
 
     def metrics(self) -> Counter[str]:
@@ -130,7 +130,7 @@ class Collector:
         return found
 
     def mirrored(self) -> list[str]:
-        """Give the lines of the mirror's files: each an OTLP/JSON request."""
+        """Return the lines of the mirror's files: each an OTLP/JSON request."""
         return [
             line
             for path in sorted(self.mirror.glob("*.jsonl"))
@@ -307,7 +307,7 @@ class Trail:
         assert told.slowest < POLICY
 
     def gaps(self, table: str = "audit_events") -> list[dict[str, Any]]:
-        """Give the streams whose numbers are not 1, 2, 3 … without a gap, each once."""
+        """Return the streams whose numbers are not 1, 2, 3 … without a gap, each once."""
         return self._store.query(
             "SELECT stream, count() AS records, uniqExact(sequence) AS numbers, max(sequence) AS last "
             f"FROM otel.{table} FINAL WHERE ordinal = 0 GROUP BY stream "

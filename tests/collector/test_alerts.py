@@ -98,7 +98,7 @@ def series(tmp_path_factory: pytest.TempPathFactory) -> list[Series]:
 
 
 def parts(rule: dict[str, Any]) -> list[Any]:
-    """Give an expression and all that it is made of."""
+    """Return an expression and all that it is made of."""
     found: list[Any] = []
     promql_parser.walk(promql_parser.parse(rule["expr"]), lambda part: found.append(part) or True)
     return found

@@ -71,7 +71,7 @@ def telemetry(collector: Collector, kind: str, request: tuple[bytes, str]) -> ht
 
 
 def scrape(collector: Collector) -> dict[str, set[str]]:
-    """Give the metrics of a Collector by the names a Prometheus reads, with the names of their labels."""
+    """Return the metrics of a Collector by the names a Prometheus reads, with the names of their labels."""
     text = httpx.get(collector.telemetry, headers={"Accept": ASKED}, timeout=10).text
     return {
         match[1]: set(re.findall(r'(\w+)="', match[2] or ""))
@@ -106,12 +106,12 @@ def spans() -> tuple[bytes, str]:
 
 
 def posted(request: Mapping[str, Any]) -> tuple[bytes, str]:
-    """Give the body and the content type of a request."""
+    """Return the body and the content type of a request."""
     return json.dumps(request).encode(), "application/json"
 
 
 def parts(query: Query) -> list[Any]:
-    """Give an expression and all that it is made of, with a duration where Grafana puts one."""
+    """Return an expression and all that it is made of, with a duration where Grafana puts one."""
     found: list[Any] = []
     parsed = promql_parser.parse(query.text.replace("$__rate_interval", "1m"))
     promql_parser.walk(parsed, lambda part: found.append(part) or True)
@@ -119,12 +119,12 @@ def parts(query: Query) -> list[Any]:
 
 
 def names(query: Query) -> set[str]:
-    """Give the names of the metrics an expression selects."""
+    """Return the names of the metrics an expression selects."""
     return {part.name for part in parts(query) if isinstance(part, promql_parser.VectorSelector)}  # type: ignore[misc]
 
 
 def drawn() -> set[str]:
-    """Give the names of all metrics that the dashboards draw."""
+    """Return the names of all metrics that the dashboards draw."""
     return {name for each in queries(PROMETHEUS) for name in names(each)}
 
 

@@ -48,14 +48,14 @@ def of(objects: list[Object], kind: str) -> list[Object]:
 
 
 def workloads(objects: list[Object]) -> Iterator[tuple[Object, Object]]:
-    """Give each object that makes pods, and what its pods are."""
+    """Return each object that makes pods, and what its pods are."""
     for each in objects:
         if each["kind"] in ("StatefulSet", "DaemonSet", "Job", "Deployment"):
             yield each, each["spec"]["template"]["spec"]
 
 
 def containers(objects: list[Object]) -> Iterator[tuple[str, Object, Object]]:
-    """Give each main container: the name of what it belongs to, its pod, itself."""
+    """Return each main container: the name of what it belongs to, its pod, itself."""
     for workload, pod in workloads(objects):
         for container in pod["containers"]:
             yield workload["metadata"]["name"], pod, container
@@ -170,7 +170,7 @@ def test_what_was_accepted_is_on_a_volume_that_outlives_the_pod(objects: list[Ob
 
 
 def claimed(objects: list[Object], workload: str, volume: str) -> int:
-    """Give the bytes a StatefulSet asks for; 0 if it has no such volume."""
+    """Return the bytes a StatefulSet asks for; 0 if it has no such volume."""
     sizes = [
         claim["spec"]["resources"]["requests"]["storage"]
         for each in of(objects, "StatefulSet")

@@ -21,7 +21,7 @@ ADDRESS = "203.0.113.7"
 
 @contextmanager
 def logged_in(name: str, url: str) -> Iterator[Visitor]:
-    """Give someone's browser, logged in."""
+    """Return someone's browser, logged in."""
     visitor = Visitor(name, url, ADDRESS, "firefox", lambda _who, _what: None)
     try:
         visitor.login(story.PASSWORD)

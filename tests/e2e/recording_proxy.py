@@ -60,7 +60,7 @@ class RecordingProxy:
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
 
     def wire(self, path: str = "") -> bytes:
-        """Give all that came over the wire, or what came to one path, as one piece."""
+        """Return all that came over the wire, or what came to one path, as one piece."""
         return b"\n".join(body for where, body in self.bodies if where == path or not path)
 
     @contextmanager

@@ -87,12 +87,12 @@ class Process:
         self._process.wait()
 
     def output(self) -> str:
-        """Give the last of what it printed."""
+        """Return the last of what it printed."""
         return self.log.read_text("utf-8", "replace")[-6000:]
 
 
 def clean_environment() -> dict[str, str]:
-    """Give this process's environment without settings that would change what is under test."""
+    """Return this process's environment without settings that would change what is under test."""
     return {
         name: value
         for name, value in os.environ.items()
@@ -101,7 +101,7 @@ def clean_environment() -> dict[str, str]:
 
 
 def command(name: str) -> str:
-    """Give the path of a command of this installation."""
+    """Return the path of a command of this installation."""
     return str(BIN / name)
 
 
@@ -276,7 +276,7 @@ class Shop:
         self.process.stop()
 
     def workers(self) -> list[int]:
-        """Give the process ids of the workers."""
+        """Return the process ids of the workers."""
         assert self.process is not None
         path = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
         return [int(pid) for pid in path.read_text().split()]
@@ -293,7 +293,7 @@ class Shop:
 
 
 def postgresql_address(settings: Mapping[str, Any]) -> str:
-    """Give the address of a private PostgreSQL database, as the shop's settings take it."""
+    """Return the address of a private PostgreSQL database, as the shop's settings take it."""
     return f"postgresql://{settings['USER']}@/{settings['NAME']}?host={quote(str(settings['HOST']))}"
 
 
@@ -311,7 +311,7 @@ def running_store(directory: Path) -> Iterator[Store]:
 
 @contextmanager
 def prepared_shop(directory: Path, sink: str, **options: Any) -> Iterator[Shop]:
-    """Give a shop with its tables made and its shelf filled; whatever it runs in the end is killed."""
+    """Return a shop with its tables made and its shelf filled; whatever it runs in the end is killed."""
     shop = Shop(directory, sink, **options)
     shop.manage("migrate", "--verbosity=0")
     shop.manage("seed")

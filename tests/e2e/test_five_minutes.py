@@ -26,7 +26,7 @@ def project(tmp_path: Path) -> Path:
 
 
 def commands_of(page: str) -> list[str]:
-    """Give the `otel-audit` commands of a page's shell blocks, but for those run already or until Ctrl-C."""
+    """Return the `otel-audit` commands of a page's shell blocks, except those already run or until Ctrl-C."""
     blocks = re.findall(r"^```sh\n(.*?)^```", (ROOT / page).read_text(), re.S | re.M)
     lines = [line.partition("#")[0].strip() for block in blocks for line in block.splitlines()]
     found = [line for line in lines if line.startswith("otel-audit ")]
@@ -35,7 +35,7 @@ def commands_of(page: str) -> list[str]:
 
 
 def substitutes(entry: Mapping[str, Any]) -> dict[str, str]:
-    """Give what stands in this project for the examples of the pages."""
+    """Return what stands in this project for the examples of the pages."""
     return {
         "shop.Order/7": "auth.User/1",
         "ana": "lee",

@@ -54,7 +54,7 @@ class Customer(threading.Thread):
 
 
 def claimed(records: list[AuditRecord]) -> dict[str, Counter[Change]]:
-    """Give the changes of watched columns the trail speaks of, by outcome."""
+    """Return the changes of watched columns the trail speaks of, by outcome."""
     found: dict[str, Counter[Change]] = {"success": Counter(), "unknown": Counter(), "failure": Counter()}
     for record in records:
         table, column = TABLES.get(record.target.type if record.target else "", ("", ""))

@@ -80,12 +80,12 @@ def found(where: str, content: bytes, sessions: list[str]) -> list[str]:
 
 
 def tree(directory: Path) -> bytes:
-    """Give every byte of every file below ``directory``."""
+    """Return every byte of every file below ``directory``."""
     return b"\n".join(path.read_bytes() for path in sorted(directory.rglob("*")) if path.is_file())
 
 
 def dump(store: Store) -> bytes:
-    """Give every column of every row of the store, uncompressed."""
+    """Return every column of every row of the store, uncompressed."""
     tables = ("audit_events", "otel_logs", "otel_traces")
     address = urlsplit(store.url)
     token = {"Authorization": f"Bearer {find(address.hostname or '', address.port or 0)}"}
@@ -96,7 +96,7 @@ def dump(store: Store) -> bytes:
 
 
 def sessions_of(shop: Shop) -> list[str]:
-    """Give the keys of all sessions: whoever has one is logged in."""
+    """Return the keys of all sessions: whoever has one is logged in."""
     listing = shop.manage(
         "shell",
         "-c",

@@ -74,6 +74,6 @@ def watch(address: str) -> None:
 
 
 def told(address: str) -> list[Change]:
-    """Give every change that was committed."""
+    """Return every change that was committed."""
     rows = execute(address, ["SELECT tbl, id, old, new FROM truth"])
     return [Change(str(table), str(key), old, str(new)) for table, key, old, new in rows]

@@ -58,7 +58,7 @@ def in_child(work: Callable[[], object]) -> None:
 
 
 def kinds(records: list[AuditRecord]) -> list[tuple[str, str]]:
-    """Give target id and outcome of each record of :func:`make_record`."""
+    """Return target id and outcome of each record of :func:`make_record`."""
     return sorted((record.target.id, record.outcome) for record in records if record.target)
 
 

@@ -109,7 +109,7 @@ class Keys:
 
 
 def rows(keys: Keys) -> dict[str, Callable[[], Any]]:
-    """Give a maker of an unsaved row for each model with a secret key."""
+    """Return a maker of an unsaved row for each model with a secret key."""
     from django.contrib.auth.models import User
     from django.contrib.sessions.models import Session
     from rest_framework.authtoken.models import Token
@@ -134,7 +134,7 @@ KINDS = ["session", "drf token", "knox", "uuid", "link", "configured", "child"]
 
 
 def change(instance: Any) -> dict[str, Any]:
-    """Give one field of a row with another value."""
+    """Return one field of a row with another value."""
     for name, value in (
         ("session_data", "x"),
         ("label", "x"),

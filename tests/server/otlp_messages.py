@@ -16,7 +16,7 @@ RESOURCE = {"service.name": "shop", "host.name": "web-1", "process.pid": 12}
 
 
 def any_value(value: Any) -> AnyValue:
-    """Give a value of Python as OTLP has it."""
+    """Return a value of Python as OTLP has it."""
     message = AnyValue()
     if isinstance(value, bool):
         message.bool_value = value
@@ -38,7 +38,7 @@ def any_value(value: Any) -> AnyValue:
 
 
 def key_values(attributes: Mapping[str, Any]) -> list[KeyValue]:
-    """Give attributes as OTLP has them."""
+    """Return attributes as OTLP has them."""
     return [KeyValue(key=name, value=any_value(value)) for name, value in attributes.items()]
 
 

@@ -35,7 +35,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[httpx.Cli
 
 
 def entry(log: str | None = None, **attributes: Any) -> dict[str, Any]:
-    """Give the least there is to a record, with a body that says which it is."""
+    """Return the least there is to a record, with a body that says which it is."""
     found = {RECORD_ID: new_record_id(), "audit.action": "READ", **attributes}
     if log is not None:
         found["otel_audit.log"] = log
@@ -43,7 +43,7 @@ def entry(log: str | None = None, **attributes: Any) -> dict[str, Any]:
 
 
 def kept(store: StoreClient, table: str, ids: list[str]) -> list[dict[str, Any]]:
-    """Give the rows a table has of some records, ordered, without the record's own id."""
+    """Return the rows a table has of some records, ordered, without the record's own id."""
     return store.query(
         "SELECT * EXCEPT (record_id, message, attributes), "
         f"mapFilter((k, v) -> k != '{RECORD_ID}', attributes) AS others "

@@ -91,7 +91,7 @@ def statements(changes: Sequence[Change]) -> list[str]:
 
 
 def of_one_host(statement: str) -> str:
-    """Give what of a statement can be run without Keeper."""
+    """Return what of a statement can be run without Keeper."""
     alone = statement.replace(" ON CLUSTER 'main'", "")
     return re.sub(r"ENGINE = Replicated(\w+)\('[^)]*\)", r"ENGINE = \1()", alone)
 
@@ -210,7 +210,7 @@ class Cluster:
 
 
 def journal() -> list[list[Any]]:
-    """Give what the journal says after a whole run."""
+    """Return what the journal says after a whole run."""
     noted = []
     for sql in statements(plan(State(), CLUSTER, Retention.parse({"activity": "90d"}))):
         found = re.search(r"VALUES \('(\w+)', '(\w+)', (\d+), '(\w*)'", sql)

@@ -28,7 +28,7 @@ HOSTILE = 'it\'s \\ "a" {x:String} \n\t\0 ;-- ü 日本'
 
 
 def at(seconds: int) -> int:
-    """Give a time ``seconds`` into the afternoon, an hour ago."""
+    """Return a time ``seconds`` into the afternoon, an hour ago."""
     return NOW - 3600 * S + seconds * S
 
 

@@ -13,7 +13,7 @@ from otel_audit.store.roles import roles
 
 
 def rights(role: str, layout: Layout | None = None, tenants: tuple[str, ...] = ()) -> dict[str, str]:
-    """Give what a role may do, by table."""
+    """Return what a role may do, by table."""
     found = {}
     for sql in roles(layout or Layout(), tenants):
         granted = re.fullmatch(rf"GRANT(?: ON CLUSTER 'main')? (.+) ON (\S+) TO {re.escape(role)}", sql)

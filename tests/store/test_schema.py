@@ -62,7 +62,7 @@ def send(server: Serving, *made: AuditRecord) -> None:
 
 
 def rows(store: StoreClient, record_id: str) -> list[dict[str, Any]]:
-    """Give the rows of a record in their order."""
+    """Return the rows of a record in their order."""
     each = " UNION ALL ".join(f"SELECT * FROM otel.{log.name}_trail" for log in LOGS)
     return store.query(
         f"SELECT *, toUnixTimestamp64Nano(timestamp) AS time FROM ({each}) "

@@ -11,7 +11,7 @@ BETA_BEHIND = 21  # core 1.N goes with 0.(N+21)b0 of what is not yet stable
 
 
 def lower_bounds() -> dict[str, str]:
-    """Give the lowest version of each OpenTelemetry package that users install."""
+    """Return the lowest version of each OpenTelemetry package that users install."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = [each for extra in project["optional-dependencies"].values() for each in extra]
     wanted = [*project["dependencies"], *extras]

@@ -13,7 +13,7 @@ LOCK: dict[str, Any] = runpy.run_path(str(ROOT / "scripts" / "lock.py"))
 
 
 def pinned(lines: list[str], python: str) -> dict[str, str]:
-    """Give what a constraints file pins on one Python."""
+    """Return what a constraints file pins on one Python."""
     requirements = [Requirement(line) for line in lines if not line.startswith("#")]
     return {
         requirement.name: str(requirement.specifier)

@@ -53,7 +53,7 @@ def customers(request: HttpRequest) -> HttpResponse:
 @require_GET
 @staff_only
 def export(request: HttpRequest) -> HttpResponse:
-    """Give all customers as CSV.
+    """Return all customers as CSV.
 
     A row that leaves the house is worth a record, but nothing about a SELECT says that it does: this event is
     the application's own, recorded by one call.

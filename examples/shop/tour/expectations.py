@@ -146,11 +146,11 @@ def rows(entry: Entry) -> int:
 
 
 def address(entry: Entry) -> str:
-    """Give the target as ``type/id``."""
+    """Return the target as ``type/id``."""
     target = entry.get("target") or {}
     return f"{target.get('type', '')}/{target.get('id', '')}".rstrip("/")
 
 
 def changed(entry: Entry) -> dict[str, tuple[str | None, str]]:
-    """Give field to (old, new)."""
+    """Return field to (old, new)."""
     return {change["field"]: (change.get("old"), change.get("new")) for change in entry.get("changes", ())}

@@ -146,7 +146,7 @@ class Processes:
         return [(name, process.returncode) for name, process in self._running if process.poll() is not None]
 
     def last_words(self, name: str, lines: int = 20) -> str:
-        """Give the end of a process's output."""
+        """Return the end of a process's output."""
         text = (self.logs / f"{name}.log").read_text(errors="replace")
         return "\n".join(text.splitlines()[-lines:])
 

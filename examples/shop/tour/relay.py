@@ -46,7 +46,7 @@ class Relay:
         self._token = secrets.token_hex(16)
 
     def environment(self, store: str) -> dict[str, str]:
-        """Give what sends the shop's records and spans here, and from here to the store."""
+        """Return what sends the shop's records and spans here, and from here to the store."""
         return {
             "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{self.http}",
             "OTEL_AUDIT_SINK_ENDPOINT": f"http://127.0.0.1:{self.audit}/v1/audit",

@@ -93,7 +93,7 @@ def actor_before_login(request: HttpRequest) -> Actor:
 
 
 def evaluated_user(request: HttpRequest) -> Any:
-    """Give the user object the application has put on ``request``, None while it is lazy."""
+    """Return the user object the application has put on ``request``, None while it is lazy."""
     values = request.__dict__
     for name in ("user", "_cached_user", "_acached_user"):  # the last two: auth.get_user(), request.auser()
         user = unwrapped(values.get(name))
@@ -103,7 +103,7 @@ def evaluated_user(request: HttpRequest) -> Any:
 
 
 def unwrapped(user: Any) -> Any:
-    """Give the object behind a lazy one, None if it was not evaluated yet."""
+    """Return the object behind a lazy one, None if it was not evaluated yet."""
     # type(), not isinstance(): that would ask the proxy for its class, and so evaluate it.
     while issubclass(type(user), LazyObject):
         user = object.__getattribute__(user, "__dict__").get("_wrapped", empty)
@@ -142,7 +142,7 @@ def user_roles(user: Any) -> str:
 
 
 def user_name(user: Any) -> str:
-    """Give a user's name, ``""`` where it was not loaded."""
+    """Return a user's name, ``""`` where it was not loaded."""
     field = getattr(type(user), "USERNAME_FIELD", "username")
     values = getattr(user, "__dict__", {})
     if field in values:  # not getattr(): a deferred field would be fetched
@@ -153,7 +153,7 @@ def user_name(user: Any) -> str:
 
 
 def session_key(request: HttpRequest) -> str:
-    """Give the key of the session ``request`` belongs to, ``""`` if none."""
+    """Return the key of the session ``request`` belongs to, ``""`` if none."""
     session = request.__dict__.get("session")
     if session is None:
         return request.COOKIES.get(settings.SESSION_COOKIE_NAME) or ""

@@ -85,7 +85,7 @@ class Loaded(msgspec.Struct, gc=False, eq=False):
     seq: int
 
     def by_name(self) -> dict[str, Any]:
-        """Give the values by attname; the dict must not be changed."""
+        """Return the values by attname; the dict must not be changed."""
         values: Any = self.values
         if self.names is not None:
             values = self.values = dict(zip(self.names, values, strict=True))

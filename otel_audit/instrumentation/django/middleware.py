@@ -193,7 +193,7 @@ AUDIT_MIDDLEWARE: Final = f"{AuditMiddleware.__module__}.{AuditMiddleware.__qual
 
 
 def with_audit_middleware(configured: list[str] | tuple[str, ...]) -> list[str]:
-    """Give the list with our middleware inside OpenTelemetry's, or first; a place the user chose stays."""
+    """Return the list with our middleware inside OpenTelemetry's, or first; a place the user chose stays."""
     middleware = list(configured)
     if AUDIT_MIDDLEWARE not in middleware:
         position = middleware.index(_OTEL_MIDDLEWARE) + 1 if _OTEL_MIDDLEWARE in middleware else 0
@@ -202,7 +202,7 @@ def with_audit_middleware(configured: list[str] | tuple[str, ...]) -> list[str]:
 
 
 def request_scope(request: Any) -> RequestScope | None:
-    """Give the current scope if it is that of ``request``, also seen through another framework's wrapper."""
+    """Return the current scope if it is that of ``request``, also behind another framework's wrapper."""
     context = current_context()
     scope = None if context is None else context.scope
     request = getattr(request, "_request", request)  # Django REST framework's

@@ -145,7 +145,7 @@ class ModelFieldPlan(FieldPlan):
             return freeze(value)
 
     def normal(self, value: Any) -> Any:
-        """Give a frozen value as the database will hold it; as it is where that cannot be told."""
+        """Return a frozen value as the database will hold it; as it is where that cannot be told."""
         kind = type(value)
         if value is None or kind is self._canonical or kind is Encoded or self.custom:
             return value

@@ -226,7 +226,7 @@ class CommandScope:
         self.ended = False
 
     def fields(self) -> ContextFields:
-        """Give the command, and the process it runs in."""
+        """Return the command, and the process it runs in."""
         return self._fields
 
 

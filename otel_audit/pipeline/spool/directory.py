@@ -64,7 +64,7 @@ class Segment(NamedTuple):
 
 
 def segment_path(incarnation: Path, number: int) -> Path:
-    """Give the path of segment ``number`` in an incarnation's directory."""
+    """Return the path of segment ``number`` in an incarnation's directory."""
     return incarnation / f"{number:08d}.seg"
 
 
@@ -176,7 +176,7 @@ class Lock:
         return is_at(self.path / LOCK, self._identity)
 
     def release(self) -> None:
-        """Give the lock back; others may adopt what is left."""
+        """Return the lock back; others may adopt what is left."""
         _held.discard(self)
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:

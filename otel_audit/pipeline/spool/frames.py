@@ -122,7 +122,7 @@ def _intent_frame(kind: int, handle: int, payloads: Sequence[bytes]) -> bytes:
 
 
 def split_intent(payload: bytes) -> tuple[int, memoryview]:
-    """Give the handle and the encoded records of an INTENT or REPLACEMENT payload."""
+    """Return the handle and the encoded records of an INTENT or REPLACEMENT payload."""
     return _HANDLE.unpack_from(payload)[0], memoryview(payload)[_HANDLE.size :]
 
 
@@ -164,7 +164,7 @@ def marker(handle: int, outcome: Outcome, *, replaced: bool) -> bytes:
 
 
 def split_marker(payload: bytes) -> tuple[int, Outcome, bool]:
-    """Give handle, outcome and whether the intended records were replaced."""
+    """Return handle, outcome and whether the intended records were replaced."""
     handle, outcome, replaced = _MARKER.unpack(payload)
     return handle, OUTCOMES[outcome], bool(replaced)
 
@@ -175,7 +175,7 @@ def end(time: int) -> bytes:
 
 
 def split_end(payload: bytes) -> int:
-    """Give the time of an END frame."""
+    """Return the time of an END frame."""
     return int(_TIME.unpack(payload)[0])
 
 
@@ -229,7 +229,7 @@ class _Window:
         self._start = 0
 
     def read(self, offset: int, length: int) -> bytes:
-        """Give up to ``length`` bytes at ``offset``; fewer at the end of the file."""
+        """Return up to ``length`` bytes at ``offset``; fewer at the end of the file."""
         if offset + length > self._limit:
             length = max(0, self._limit - offset)
         begin = offset - self._start
@@ -239,7 +239,7 @@ class _Window:
         return self._buffer[begin : begin + length]
 
     def find_magic(self, offset: int) -> int:
-        """Give the next offset at which the magic stands, ``limit`` if there is none."""
+        """Return the next offset at which the magic stands, ``limit`` if there is none."""
         while offset < self._limit:
             window = self.read(offset, min(_WINDOW, self._limit - offset))
             if not window:

@@ -209,7 +209,7 @@ class _Groups:
         return columns
 
     def readings(self) -> list[ModelReading]:
-        """Give one reading a model: several aliases of it come together."""
+        """Return one reading a model: several aliases of it come together."""
         by_model: dict[Any, list[_Group]] = {}
         for group in self._groups.values():
             by_model.setdefault(group.model, []).append(group)
@@ -250,7 +250,7 @@ class _Groups:
         return (alias, model) if self._is_sensitive(model) else None
 
     def _child_at(self, alias: str) -> Any:
-        """Give the model a query or a join asked for, of whose tables ``alias`` is one."""
+        """Return the model a query or a join asked for, of whose tables ``alias`` is one."""
         root = self._root(alias)
         if root == self._query.base_table:
             return self._base

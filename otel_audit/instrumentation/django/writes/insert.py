@@ -63,7 +63,7 @@ def insert(
 
 
 def _to_ask(capture: Capture, plan: ModelPlan, compiler: Any, wanted: list[Any]) -> list[Any]:
-    """Give the fields set to expressions that nobody asks for yet, where the INSERT can return them."""
+    """Return the fields set to expressions that nobody asks for yet, where the INSERT can return them."""
     states = [instance.__dict__ for instance in compiler.query.objs]
     fields = []
     for field in plan.fields:
@@ -148,7 +148,7 @@ def _intent(statement: CompiledStatement, objects: Sequence[Any]) -> CapturedWri
 def values_of(
     plan: ModelPlan, instance: Any, returned: dict[str, Any], made: dict[str, Any]
 ) -> dict[str, Any]:
-    """Give the values of an instance after its INSERT, by attname, frozen.
+    """Return the values of an instance after its INSERT, by attname, frozen.
 
     What the database made and did not tell is the :class:`Opaque` of its expression; what is not known at
     all is left out.
@@ -423,7 +423,7 @@ def _rows_in_the_way(
 
 
 def _unique_sets(plan: ModelPlan, query: Any) -> list[list[Any]]:
-    """Give the sets of fields whose values may conflict."""
+    """Return the sets of fields whose values may conflict."""
     from django.db.models import UniqueConstraint
 
     meta: Any = plan.model._meta

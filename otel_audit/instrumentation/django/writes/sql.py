@@ -158,7 +158,7 @@ def _key_select(compiler: Any, plan: ModelPlan, columns: Sequence[ModelFieldPlan
 
 
 def converted(compiler: Any, plans: Sequence[ModelFieldPlan]) -> Callable[[list[Any]], Iterable[Any]]:
-    """Give a function from driver rows of these columns to rows of Python's values."""
+    """Return a function from driver rows of these columns to rows of Python's values."""
     table = plans[0].field.model._meta.db_table
     converters = compiler.get_converters([plan.field.get_col(table) for plan in plans])
     if not converters:

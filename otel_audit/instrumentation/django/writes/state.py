@@ -58,7 +58,7 @@ class Capture(CaptureState):
         self._owner = object()
 
     def plan(self, model: Any, vendor: str = "") -> ModelPlan:
-        """Give the plan of ``model`` on a database of ``vendor``; a proxy has that of its concrete model.
+        """Return the plan of ``model`` on a database of ``vendor``; a proxy has that of its concrete model.
 
         A model that cannot be understood counts as not audited; the fault says so.
         """

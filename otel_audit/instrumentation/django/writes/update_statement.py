@@ -122,7 +122,7 @@ def difference(
 def returning_rows(
     update: Update, new: Sequence[ModelFieldPlan], returned: Returned, start: int
 ) -> list[Any]:
-    """Give the rows the caller asked for; their conversion may raise as it would without us."""
+    """Return the rows the caller asked for; their conversion may raise as it would without us."""
     if not update.returning or returned.rows is None:
         return []
     positions = [start + new.index(field) for field in update.returning]

@@ -355,7 +355,7 @@ def _without_options(from_db: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _frozen(mutable: dict[str, tuple[int, ModelFieldPlan]], width: int, names: Any, values: Any) -> Any:
-    """Give a loaded row with its mutable values encoded; the row itself if it has none."""
+    """Return a loaded row with its mutable values encoded; the row itself if it has none."""
     row: list[Any] | None = None
     positions: Any = mutable.values()
     if len(values) != width:

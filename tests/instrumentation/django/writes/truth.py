@@ -100,7 +100,7 @@ def _told(table: str, operation: str, old_text: str | None, new_text: str | None
 
 
 def claimed(records: Iterable[AuditRecord]) -> Counter[Fact]:
-    """Give what records of successful writes claim."""
+    """Return what records of successful writes claim."""
     facts: Counter[Fact] = Counter()
     for record in records:
         if record.outcome != "success":
