@@ -20,6 +20,7 @@ from typing import Any, Final, Protocol
 import msgspec
 from opentelemetry.trace import INVALID_SPAN, Span
 
+from otel_audit.interruptions import faults
 from otel_audit.location import application_function
 from otel_audit.otel_api import current_span
 from otel_audit.record import UNKNOWN, Actor, Origin, Request, Source
@@ -292,8 +293,10 @@ class StarterScope:
             context = AuditContext(scope, self._overrides, self._span, self._pinned)
         if not getattr(scope, "ended", False):
             return context
-        with suppress(Exception):  # somebody's scope; what was known at the start stays
+        try:
             self._origin = _origin(context)  # authenticated, maybe, after the thread was started
+        except faults():  # somebody's scope; what was known at the start stays
+            pass
         self._scope = _gone
         return None
 
@@ -332,8 +335,10 @@ def _leave_request_to_parent() -> None:
     """
     context = _current.get()
     if context is not None and context.is_noticing:
-        with suppress(Exception):
+        try:
             _current.set(AuditContext(StarterScope.of_parent(context)))
+        except faults():
+            pass
 
 
 if hasattr(os, "register_at_fork"):

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import re
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import otel_audit
 from otel_audit.pipeline.logger import AuditLogger
 from otel_audit.pipeline.provider import AuditPipeline
 from otel_audit.values import freeze, key_text, portable, portable_type, same
@@ -150,3 +153,33 @@ def test_what_another_thread_raises_in_our_work_passes() -> None:
             for _ in range(5_000):
                 portable(value)
         timer.join()
+
+
+OTHER_THREADS_OR_THE_START = {
+    "capture/abilities.py",
+    "distro.py",
+    "forks.py",
+    "instrumentation/django/checks.py",
+    "instrumentation/django/reads/wrappers.py",
+    "interruptions.py",
+    "pipeline/failures.py",
+    "pipeline/metrics.py",
+    "pipeline/process_end.py",
+    "pipeline/sender.py",
+    "pipeline/spool/status.py",
+    "pipeline/transport.py",
+    "redaction/exporters.py",
+    "startup.py",
+}
+"""Where no time limit of the application's is running, what is caught passes, or a hook may not raise."""
+
+
+def test_what_runs_in_the_applications_thread_catches_only_faults() -> None:
+    package = Path(otel_audit.__file__).parent
+    found = {
+        file.relative_to(package).as_posix()
+        for file in package.rglob("*.py")
+        if re.search(r"except Exception|suppress\(Exception", file.read_text("utf-8"))
+    }
+    asked = {name for name in found if name.partition("/")[0] not in {"cli", "server", "store", "config"}}
+    assert asked - OTHER_THREADS_OR_THE_START == set()

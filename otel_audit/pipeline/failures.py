@@ -9,6 +9,7 @@ from typing import Any
 from opentelemetry.metrics import NoOpCounter, get_meter
 
 from otel_audit.errors import AuditError
+from otel_audit.interruptions import faults
 from otel_audit.pipeline.health import Throttle
 
 
@@ -49,8 +50,10 @@ class Failures:
     def note(self, place: str, error: BaseException, *, lost: int = 0) -> None:
         """Log and count ``error``; ``lost`` is the number of writes that go unrecorded because of it."""
         self.count += 1
-        with suppress(Exception):  # a meter may be anybody's
+        try:
             self._counter.add(1, {"otel_audit.capture.place": place})
+        except faults():  # a meter may be anybody's
+            pass
         consequence = f"{lost} change(s) are not recorded" if lost else "the record is incomplete"
         self._log(
             logging.ERROR,

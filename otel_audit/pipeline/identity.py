@@ -12,6 +12,7 @@ from typing import Final
 
 from opentelemetry.sdk.resources import SERVICE_INSTANCE_ID, SERVICE_NAME, Resource
 
+from otel_audit.interruptions import faults
 from otel_audit.otel_api import say_once, tracer_provider
 from otel_audit.pipeline.logger import Redacts
 from otel_audit.pipeline.spool.frames import Identity
@@ -31,7 +32,7 @@ def identify(redactor: Redacts) -> Identity:
     attributes: dict[str, str | int | bool | float] = {"host.name": host}
     try:
         described = redactor.mapping(resource.attributes)
-    except Exception as error:  # noqa: BLE001 - a record is worth more than a description of its process
+    except faults() as error:  # a record is worth more than a description of its process
         _log.error("The resource could not be redacted and is left out: %r", error)
         described = {}
     for name, value in described.items():
@@ -69,7 +70,7 @@ def _application_resource() -> Resource | None:
     try:
         resource = getattr(tracer_provider(), "resource", None)
         return resource if isinstance(resource, Resource) else None
-    except Exception as error:  # noqa: BLE001 - a provider may be anybody's
+    except faults() as error:  # a provider may be anybody's
         say_once("The tracer provider's resource cannot be read", error)
         return None
 
@@ -79,6 +80,6 @@ def _environment_resource() -> tuple[Resource, int]:
     """Return the Resource of the environment, and the process it was detected in."""
     try:
         return Resource.create(), os.getpid()
-    except Exception as error:  # noqa: BLE001 - a detector is foreign code; the records need a name at least
+    except faults() as error:  # a detector is foreign code; the records need a name at least
         _log.error("The resource could not be detected: %r", error)
         return Resource({SERVICE_NAME: os.environ.get("OTEL_SERVICE_NAME", "unknown_service")}), os.getpid()
