@@ -1,5 +1,6 @@
 """Without file locks and forks, as on Windows, the application runs and audit says that it cannot."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -36,10 +37,11 @@ call_command("check", fail_level="CRITICAL")
 """
 
 
-def run(folder: Path, on_error: str) -> subprocess.CompletedProcess[str]:
+def run(folder: Path, code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", _NO_POSIX + _APPLICATION, on_error],
+        [sys.executable, "-c", _NO_POSIX + code, *arguments],
         cwd=folder,
+        env={name: value for name, value in os.environ.items() if not name.startswith("OTEL_")},
         capture_output=True,
         text=True,
         timeout=120,
@@ -48,7 +50,7 @@ def run(folder: Path, on_error: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_without_file_locks_the_application_runs_and_audit_says_that_it_cannot(tmp_path: Path) -> None:
-    done = run(tmp_path, "fail_open")
+    done = run(tmp_path, _APPLICATION, "fail_open")
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[:3] == ["pipeline None", "by hand None", "groups 1"]
     assert "Nothing is audited: the spool needs file locks and fork hooks" in done.stderr
@@ -57,16 +59,14 @@ def test_without_file_locks_the_application_runs_and_audit_says_that_it_cannot(t
 
 
 def test_without_file_locks_an_application_that_must_be_audited_does_not_start(tmp_path: Path) -> None:
-    done = run(tmp_path, "fail_closed")
+    done = run(tmp_path, _APPLICATION, "fail_closed")
     assert done.returncode != 0
     assert "StartupError: the spool needs file locks and fork hooks" in done.stderr
 
 
 @pytest.mark.parametrize("command", [["--help"], ["query", "--help"], ["config", "show"]])
 def test_without_file_locks_the_command_line_is_there(tmp_path: Path, command: list[str]) -> None:
-    code = f"{_NO_POSIX}\nfrom otel_audit.cli import main\nsys.argv[1:] = {command!r}\nmain()"
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
-    )
+    code = f"import sys\nfrom otel_audit.cli import main\nsys.argv[1:] = {command!r}\nmain()"
+    done = run(tmp_path, code)
     assert done.returncode == 0, done.stderr
     assert done.stdout
