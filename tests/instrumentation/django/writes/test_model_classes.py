@@ -7,6 +7,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+import django
 import pytest
 from django.db import connection, models
 from django.db.models import F
@@ -46,7 +47,16 @@ def proxied() -> Any:
         return type("Proxied", (model,), {"__module__": __name__, "Meta": meta})
 
 
-@pytest.mark.parametrize("make", [made, with_a_hook_of_its_own, proxied])
+KEPT = pytest.mark.xfail(
+    django.VERSION >= (6, 1),
+    reason="known gap: under Django 6.1 classes made at run time are kept",
+    strict=True,
+)
+
+
+@pytest.mark.parametrize(
+    "make", [pytest.param(made, marks=KEPT), pytest.param(with_a_hook_of_its_own, marks=KEPT), proxied]
+)
 def test_a_class_made_at_run_time_is_freed(vendor: str, make: Callable[[], Any]) -> None:
     kept: list[weakref.ref[Any]] = []
     with connection.cursor() as cursor:
