@@ -18,7 +18,7 @@ from typing import Any, Final, NamedTuple
 from otel_audit.capture import abilities
 from otel_audit.capture.abilities import Abilities, Answer
 from otel_audit.capture.bulk import ReturnedRows
-from otel_audit.capture.dbapi import dialect
+from otel_audit.capture.dbapi import dialect, refuses
 from otel_audit.capture.plan import Verb
 from otel_audit.config.model import CaptureSection
 from otel_audit.instrumentation.django.plan import ModelFieldPlan, ModelPlan
@@ -458,27 +458,39 @@ def reads_its_rows(compiler: Any, plan: ModelPlan) -> bool:
     return f"{compiler.connection.ops.quote_name(plan.table)}." in where
 
 
-def take_write_lock(connection: Any, table: str, verb: Verb, column: str, *, visibly: bool = True) -> None:
+def take_write_lock(connection: Any, table: str, verb: Verb, column: str, *, visibly: bool = True) -> bool:
     """Take SQLite's write lock before reading: a read snapshot could not be upgraded afterwards.
 
     By a statement of the same verb on the same column, so that it is refused only where the application's
     would be: a view may have an INSTEAD OF trigger for one verb only, a foreign key may not fit for one.
     Statements of ours are seen by whoever watches queries, unless they come once a process (``visibly``).
+
+    Returns:
+        Whether it is held. SQLite may refuse ours and run the application's all the same: an UPDATE with
+        RETURNING of a view without a trigger for it.
     """
+    from django.db import Error
+
     if connection.settings_dict.get("OPTIONS", {}).get("transaction_mode") in ("IMMEDIATE", "EXCLUSIVE"):
-        return
+        return True
     table, column = connection.ops.quote_name(table), connection.ops.quote_name(column)
     sql = {
         "create": f"INSERT INTO {table} ({column}) SELECT NULL WHERE 0",
         "update": f"UPDATE {table} SET {column} = {column} WHERE 0",
         "delete": f"DELETE FROM {table} WHERE 0",
     }[verb]
-    if visibly:
-        with connection.cursor() as cursor:
-            cursor.execute(sql)
-        return
-    with connection.wrap_database_errors:
-        connection.connection.execute(sql).close()
+    try:
+        if visibly:
+            with connection.cursor() as cursor:
+                cursor.execute(sql)
+        else:
+            with connection.wrap_database_errors:
+                connection.connection.execute(sql).close()
+    except Error as error:
+        if not refuses(connection.vendor, error):
+            raise
+        return False
+    return True
 
 
 def matching_query(query: Any, plan: ModelPlan) -> Any:

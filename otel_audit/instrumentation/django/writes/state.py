@@ -93,8 +93,7 @@ class Capture(CaptureState):
             # that cannot be upgraded afterwards.
             state = self.transactions.state(connection)
             if not state.locked:
-                take_write_lock(connection, plan.table, verb, column, visibly=False)
-                state.locked = True
+                state.locked = take_write_lock(connection, plan.table, verb, column, visibly=False)
         return self.tables.ask(connection, plan, verb)
 
     def schema_changed(self) -> None:
@@ -234,8 +233,7 @@ class CompiledStatement(Statement):
         """
         ours = self.connection
         if not self.autocommit and not ours.locked and ours.dialect.one_writer:
-            take_write_lock(self.django, self.plan.table, self.verb, column)
-            ours.locked = True
+            ours.locked = take_write_lock(self.django, self.plan.table, self.verb, column)
 
 
 def _refused_by_driver(error: BaseException) -> bool:
