@@ -8,7 +8,16 @@ import time
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 
-from otel_audit.record import Actor, AuditRecord, Change, Database, Request, Source, Target, new_record_id
+from otel_audit.audit_record import (
+    Actor,
+    AuditRecord,
+    Change,
+    Database,
+    Request,
+    Source,
+    Target,
+    new_record_id,
+)
 from otel_audit.semconv import to_attributes
 
 _PREFIX = len("019ab1c2-7d3e-7c10-9a52-")

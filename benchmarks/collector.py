@@ -22,7 +22,7 @@ from benchmarks.figures import Figure, report
 from benchmarks.loading import Request, post_at, post_for
 from benchmarks.pipelines import directory
 from benchmarks.processes import Memory, cpu_seconds, memory
-from otel_audit.record import new_record_id
+from otel_audit.audit_record import new_record_id
 from tests.collector.running import TOKEN, Collector, Trail, binary, kill
 from tests.e2e.running import Store, command
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from benchmarks.figures import Figure, each, quantile, report
 from benchmarks.pipelines import configuration
+from otel_audit.audit_record import Actor, Change, Target
 from otel_audit.context import context
 from otel_audit.pipeline import provider
-from otel_audit.record import Actor, Change, Target
 
 _BURST = 100
 _BURSTS = 60

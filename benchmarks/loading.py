@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator, Mapping
 import msgspec
 
 from benchmarks.bodies import Template, sample
+from otel_audit.audit_record import Sequence
 from otel_audit.pipeline import otlp
-from otel_audit.record import Sequence
 
 _RESOURCE = {"service.name": "bench", "host.name": "web-1", "process.pid": 4711}
 

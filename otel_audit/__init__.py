@@ -9,9 +9,10 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
+from otel_audit.audit_record import Actor, AuditRecord, Change, Target
+
 # The modules of the same names first: importing one later would put it in the function's place.
 from otel_audit.context import context
-from otel_audit.record import Actor, AuditRecord, Change, Target
 from otel_audit.recording import record
 from otel_audit.version import __version__
 

@@ -20,10 +20,10 @@ from typing import Any, Final, Protocol
 import msgspec
 from opentelemetry.trace import INVALID_SPAN, Span
 
+from otel_audit.audit_record import UNKNOWN, Actor, Origin, Request, Source
 from otel_audit.interruptions import faults
 from otel_audit.location import application_function
 from otel_audit.otel_api import current_span
-from otel_audit.record import UNKNOWN, Actor, Origin, Request, Source
 from otel_audit.values import Conversion, text
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from otel_audit.record import Actor, AuditRecord, Change, Outcome, Target
+from otel_audit.audit_record import Actor, AuditRecord, Change, Outcome, Target
 
 _logger = logging.getLogger(__name__)
 

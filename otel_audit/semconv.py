@@ -16,8 +16,7 @@ from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 import msgspec
 
-from otel_audit.errors import InvalidRecord
-from otel_audit.record import (
+from otel_audit.audit_record import (
     Actor,
     AuditRecord,
     Bulk,
@@ -29,6 +28,7 @@ from otel_audit.record import (
     Source,
     Target,
 )
+from otel_audit.errors import InvalidRecord
 
 AttributeValue: TypeAlias = "str | int | bool"
 Attributes: TypeAlias = dict[str, AttributeValue]

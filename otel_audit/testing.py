@@ -26,12 +26,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from otel_audit.audit_record import AuditRecord
 from otel_audit.config.model import AuditConfig
 from otel_audit.pipeline import provider
 from otel_audit.pipeline.logger import Redacts
 from otel_audit.pipeline.spool.cursor import Place
 from otel_audit.pipeline.spool.reader import StreamReader
-from otel_audit.record import AuditRecord
 
 if TYPE_CHECKING:
     from otel_audit.instrumentation.django.watched_writes import Written

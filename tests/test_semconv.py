@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 
 from otel_audit import semconv
+from otel_audit.audit_record import AuditRecord
 from otel_audit.errors import InvalidRecord
-from otel_audit.record import AuditRecord
 from tests.trail import exported, records
 
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import msgspec
 from hypothesis import strategies as st
 
-from otel_audit.record import (
+from otel_audit.audit_record import (
     Actor,
     AuditRecord,
     Bulk,

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import UNSET
 
+from otel_audit.audit_record import Database, Outcome
 from otel_audit.capture import dbapi
 from otel_audit.capture.freshness import COMMITTED, Epoch, Mark, OneConnection, Reader
 from otel_audit.capture.transaction_buffer import Pending
 from otel_audit.capture.transaction_sql import Effect
 from otel_audit.errors import AuditError
 from otel_audit.interruptions import faults, interrupts
-from otel_audit.record import Database, Outcome
 
 if TYPE_CHECKING:
     from otel_audit.capture.plan import TablePlan

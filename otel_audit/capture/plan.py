@@ -8,8 +8,8 @@ from uuid import UUID
 
 from msgspec import UNSET
 
+from otel_audit.audit_record import Target
 from otel_audit.capture.policy import KeyStrategies, TableSettings
-from otel_audit.record import Target
 from otel_audit.values import Frozen, freeze, key_text, same
 
 Verb: TypeAlias = Literal["create", "update", "delete"]

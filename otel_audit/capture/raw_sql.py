@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from msgspec import UNSET
 
+from otel_audit.audit_record import AuditRecord, Bulk, Database, Outcome, Target, new_record_id
 from otel_audit.capture.connection import Connection
 from otel_audit.capture.plan import TablePlan, Verb
 from otel_audit.capture.sql_text import SqlText, SqlTexts, folded
@@ -16,7 +17,6 @@ from otel_audit.context import Moment
 from otel_audit.errors import AuditError
 from otel_audit.interruptions import interrupts
 from otel_audit.pipeline.logger import AuditLogger
-from otel_audit.record import AuditRecord, Bulk, Database, Outcome, Target, new_record_id
 
 
 class RawTables:

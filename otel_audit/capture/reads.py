@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
+from otel_audit.audit_record import AuditRecord, Bulk, Completeness, Database, Target
 from otel_audit.context import moment
 from otel_audit.interruptions import faults
 from otel_audit.pipeline.logger import AuditLogger
-from otel_audit.record import AuditRecord, Bulk, Completeness, Database, Target
 
 ReadKey: TypeAlias = Callable[[Any], str]
 """Gives the key of the object in a row as text, ``""`` if there is none."""

@@ -44,8 +44,8 @@ def on_record(loaded: LoadedConfig, store: StoreConfig, rows: Callable[[], int])
     if not _has_sink(loaded) or _records_itself(store):
         yield
         return
+    from otel_audit.audit_record import Actor, Target
     from otel_audit.pipeline.provider import AuditPipeline
-    from otel_audit.record import Actor, Target
 
     pipeline = AuditPipeline(loaded.config)
     pipeline.prepare()

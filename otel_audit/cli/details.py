@@ -12,10 +12,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from otel_audit.audit_record import AuditRecord, Bulk, Change
 from otel_audit.cli import phrases
 from otel_audit.cli.safe import safe
 from otel_audit.cli.screen import Screen
-from otel_audit.record import AuditRecord, Bulk, Change
 from otel_audit.store.query import StoredRecord
 from otel_audit.store.times import format_iso, zone_name
 

@@ -10,6 +10,7 @@ from contextlib import suppress
 from contextvars import Token
 from typing import Any, Final
 
+from otel_audit.audit_record import Actor, Request
 from otel_audit.context import (
     AuditContext,
     ContextFields,
@@ -18,7 +19,6 @@ from otel_audit.context import (
     enter_context,
     leave_scope,
 )
-from otel_audit.record import Actor, Request
 
 _SIGNALS: Final = "celery.signals"
 _DISPATCH_UID: Final = "otel_audit"

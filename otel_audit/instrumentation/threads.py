@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, Final
 
+from otel_audit.audit_record import UNKNOWN, Actor
 from otel_audit.context import (
     AuditContext,
     ContextFields,
@@ -27,7 +28,6 @@ from otel_audit.context import (
 )
 from otel_audit.instrumentation.patching import AppliedPatches, Patch
 from otel_audit.interruptions import faults
-from otel_audit.record import UNKNOWN, Actor
 
 _PROCESS_POOLS: Final = "concurrent.futures.process"
 _POOLS: Final = (

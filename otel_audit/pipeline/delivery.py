@@ -8,13 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from otel_audit.audit_record import AuditRecord
 from otel_audit.config.model import SinkConfig
 from otel_audit.pipeline.health import Health
 from otel_audit.pipeline.shipping import Progress, Shipper
 from otel_audit.pipeline.spool import directory as layout
 from otel_audit.pipeline.spool.writer import SpoolWriter
 from otel_audit.pipeline.transport import Transport
-from otel_audit.record import AuditRecord
 
 ADOPT_EVERY: Final = 5.0
 _MOST_ADOPTED: Final = 4

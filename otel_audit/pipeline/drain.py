@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from otel_audit.audit_record import AuditRecord
 from otel_audit.config.headers import sink_header_problems
 from otel_audit.config.model import AuditConfig
 from otel_audit.errors import ConfigurationError, SpoolError
@@ -21,7 +22,6 @@ from otel_audit.pipeline.spool import directory as layout
 from otel_audit.pipeline.spool.frames import encode_record
 from otel_audit.pipeline.spool.status import SpoolStatus, read_status
 from otel_audit.pipeline.spool.writer import SpoolWriter
-from otel_audit.record import AuditRecord
 from otel_audit.redaction.redactor import Redactor
 
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
-from otel_audit.record import AuditRecord, Bulk, Change, Target
+from otel_audit.audit_record import AuditRecord, Bulk, Change, Target
 from otel_audit.redaction.long_texts import cut_again
 
 MAX_BYTES: Final = 512 * 1024

@@ -16,6 +16,19 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from otel_audit import forks
+from otel_audit.audit_record import (
+    UNKNOWN,
+    Actor,
+    AuditRecord,
+    Bulk,
+    Change,
+    Completeness,
+    Database,
+    OldValues,
+    Outcome,
+    Target,
+    new_record_id,
+)
 from otel_audit.config.model import AuditConfig
 from otel_audit.context import ContextFields, Moment, moment
 from otel_audit.errors import AuditError, InvalidRecord, SpoolError
@@ -34,19 +47,6 @@ from otel_audit.pipeline.validation import (
     portable_parts,
     repaired,
     with_texts,
-)
-from otel_audit.record import (
-    UNKNOWN,
-    Actor,
-    AuditRecord,
-    Bulk,
-    Change,
-    Completeness,
-    Database,
-    OldValues,
-    Outcome,
-    Target,
-    new_record_id,
 )
 from otel_audit.values import text
 

@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
+from otel_audit.audit_record import Actor, AuditRecord, Target, new_record_id, uuid7
 from otel_audit.pipeline.spool.frames import Identity
-from otel_audit.record import Actor, AuditRecord, Target, new_record_id, uuid7
 
 STREAM_START: Final = "audit.stream.start"
 STREAM_END: Final = "audit.stream.end"

@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 from otel_audit import semconv
-from otel_audit.record import AuditRecord
+from otel_audit.audit_record import AuditRecord
 from otel_audit.version import __version__
 
 SCOPE: Final = "otel_audit"

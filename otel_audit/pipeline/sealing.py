@@ -13,11 +13,11 @@ from typing import NamedTuple
 
 import msgspec
 
+from otel_audit.audit_record import AuditRecord, Sequence
 from otel_audit.pipeline import notices
 from otel_audit.pipeline.spool.cursor import StreamState
 from otel_audit.pipeline.spool.frames import Identity
 from otel_audit.pipeline.spool.reader import Content, Damage, StreamEnd
-from otel_audit.record import AuditRecord, Sequence
 
 
 class Sealed(NamedTuple):

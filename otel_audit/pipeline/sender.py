@@ -16,6 +16,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Literal
 
 from otel_audit import forks
+from otel_audit.audit_record import AuditRecord
 from otel_audit.config.model import SinkConfig
 from otel_audit.errors import ConfigurationError, SpoolError
 from otel_audit.pipeline import uwsgi
@@ -24,7 +25,6 @@ from otel_audit.pipeline.health import Health
 from otel_audit.pipeline.spool import directory as layout
 from otel_audit.pipeline.spool.frames import encode_record
 from otel_audit.pipeline.spool.writer import SpoolWriter
-from otel_audit.record import AuditRecord
 
 if TYPE_CHECKING:
     from otel_audit.pipeline.delivery import Delivery

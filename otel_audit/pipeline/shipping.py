@@ -18,6 +18,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from otel_audit.audit_record import AuditRecord
 from otel_audit.config.model import SinkConfig
 from otel_audit.pipeline import backoff, notices, otlp
 from otel_audit.pipeline.health import Health
@@ -27,7 +28,6 @@ from otel_audit.pipeline.spool import tips
 from otel_audit.pipeline.spool.cursor import CursorFile, CursorState, Place, StreamState
 from otel_audit.pipeline.spool.reader import Damage, Item, StreamReader
 from otel_audit.pipeline.transport import Answer, Transport, Verdict
-from otel_audit.record import AuditRecord
 
 _log = logging.getLogger("otel_audit")
 

@@ -13,10 +13,7 @@ from typing import Any, Final, get_args
 
 import msgspec
 
-from otel_audit.context import actor_of
-from otel_audit.errors import InvalidRecord
-from otel_audit.interruptions import faults
-from otel_audit.record import (
+from otel_audit.audit_record import (
     UNKNOWN,
     ActorType,
     AuditRecord,
@@ -27,6 +24,9 @@ from otel_audit.record import (
     Outcome,
     Target,
 )
+from otel_audit.context import actor_of
+from otel_audit.errors import InvalidRecord
+from otel_audit.interruptions import faults
 from otel_audit.values import RECORDED, Conversion, Encoded, portable, portable_type, text
 
 UNWEIGHED: Final = 1 << 62

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from otel_audit.record import AuditRecord, Bulk, Change, Column, Target
+from otel_audit.audit_record import AuditRecord, Bulk, Change, Column, Target
 from otel_audit.redaction.lazy import pattern
 from otel_audit.redaction.long_texts import JSON_LENGTH, head_of, rest_of
 from otel_audit.redaction.names import SECRETS

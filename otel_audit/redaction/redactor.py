@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 from msgspec import UNSET
 
+from otel_audit.audit_record import AuditRecord
 from otel_audit.config.model import RedactionConfig
 from otel_audit.errors import ConfigurationError
-from otel_audit.record import AuditRecord
 from otel_audit.redaction import budget, patterns, sql
 from otel_audit.redaction.lazy import pattern
 from otel_audit.redaction.long_texts import JSON_LENGTH

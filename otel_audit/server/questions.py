@@ -22,6 +22,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from otel_audit.audit_record import Actor, AuditRecord, Source, Target
 from otel_audit.config.model import AuditConfig, SinkConfig
 from otel_audit.errors import AuditError, SpoolError, StoreError
 from otel_audit.pipeline.health import Health
@@ -30,7 +31,6 @@ from otel_audit.pipeline.sender import Sender
 from otel_audit.pipeline.spool import directory as layout
 from otel_audit.pipeline.spool.frames import Identity
 from otel_audit.pipeline.spool.writer import SpoolWriter
-from otel_audit.record import Actor, AuditRecord, Source, Target
 from otel_audit.redaction.redactor import Redactor
 from otel_audit.server.commit import Busy
 from otel_audit.store.schema import ACCESS_LOG

@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import UNSET
 
-from otel_audit.record import Actor, Change, Target
+from otel_audit.audit_record import Actor, Change, Target
 from otel_audit.store.times import format_iso
 
 _PLAIN: Final = (

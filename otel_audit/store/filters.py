@@ -15,8 +15,8 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from otel_audit.audit_record import Outcome
 from otel_audit.errors import QueryError
-from otel_audit.record import Outcome
 from otel_audit.store.entries import COLUMNS
 from otel_audit.store.schema import ACCESS_LOG, DEFAULT_LOG, LOGS, OTHER_LOG, events
 from otel_audit.store.times import TimeLike, format_iso, parse_time

@@ -26,7 +26,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import UNSET
 
-from otel_audit.record import Change
+from otel_audit.audit_record import Change
 from otel_audit.store.entries import AuditEntry, is_stamp
 
 APART: Final = 60 * 10**9

@@ -9,9 +9,9 @@ from typing import Literal, Self, TypeAlias, Unpack
 
 import msgspec
 
+from otel_audit.audit_record import AuditRecord
 from otel_audit.config.model import StoreConfig
 from otel_audit.errors import QueryError
-from otel_audit.record import AuditRecord
 from otel_audit.semconv import from_attributes
 from otel_audit.store.client import StoreClient
 from otel_audit.store.entries import COLUMNS, AuditEntry, entry

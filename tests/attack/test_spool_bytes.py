@@ -10,11 +10,11 @@ from typing import NamedTuple
 import msgspec
 import pytest
 
+from otel_audit.audit_record import AuditRecord
 from otel_audit.pipeline.provider import AuditPipeline
 from otel_audit.pipeline.spool import directory as layout
 from otel_audit.pipeline.spool.cursor import CursorFile, Place
 from otel_audit.pipeline.spool.reader import Damage, StreamReader
-from otel_audit.record import AuditRecord
 from tests.attack.effort import counted, effort
 from tests.pipeline.spooling import audit_config, make_record
 

@@ -12,12 +12,12 @@ import msgspec
 from hypothesis import strategies as st
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 
+from otel_audit.audit_record import AuditRecord
 from otel_audit.config.catalog import settings
 from otel_audit.config.loader import load
 from otel_audit.errors import ConfigurationError, QueryError
 from otel_audit.pipeline import otlp
 from otel_audit.pipeline.spool.frames import decode_record, encode_record
-from otel_audit.record import AuditRecord
 from otel_audit.server.bodies import Malformed
 from otel_audit.server.otlp import checked
 from otel_audit.server.rows import log_rows

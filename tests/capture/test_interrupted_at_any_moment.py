@@ -19,7 +19,7 @@ import pytest
 from django.db import connection, connections, transaction
 
 import otel_audit
-from otel_audit.record import AuditRecord
+from otel_audit.audit_record import AuditRecord
 from otel_audit.testing import CapturedAudit
 from tests.instrumentation.django.warehouse.databases import (  # noqa: F401
     auditing,

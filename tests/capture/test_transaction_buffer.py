@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 
+from otel_audit.audit_record import AuditRecord, Database, Outcome, Target
 from otel_audit.capture.transaction_buffer import TransactionBuffer
 from otel_audit.context import Moment, moment
 from otel_audit.errors import AuditError, SpoolError
 from otel_audit.pipeline.logger import AuditLogger
 from otel_audit.pipeline.provider import AuditPipeline
-from otel_audit.record import AuditRecord, Database, Outcome, Target
 from otel_audit.testing import capture_audit
 from tests.pipeline.spooling import audit_config, spooled_records
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 from typing import Any
 
-from otel_audit.record import Actor, Bulk, Change, Column, Database, Request, Sequence, Source, Target
+from otel_audit.audit_record import Actor, Bulk, Change, Column, Database, Request, Sequence, Source, Target
 from tests.trail import record
 
 _BEGIN = int(datetime.datetime(2026, 11, 23, 14, tzinfo=datetime.UTC).timestamp()) * 10**9

@@ -18,8 +18,8 @@ from typing import IO
 
 import pytest
 
+from otel_audit.audit_record import Actor
 from otel_audit.cli.options import store_config
-from otel_audit.record import Actor
 from otel_audit.store.client import StoreClient
 from otel_audit.store.query import AuditStore
 from tests.cli.conftest import Command
@@ -29,7 +29,7 @@ WRITER = """
 import os, sys
 from otel_audit.config import load
 from otel_audit.pipeline import provider
-from otel_audit.record import Target
+from otel_audit.audit_record import Target
 pipeline = provider.start(load().config, ship=False)
 for number in range(20):
     target = Target("shop.Order", str(number))

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import pytest
 from msgspec import UNSET
 
-from otel_audit.record import Actor, Change, Request, Source, Target
+from otel_audit.audit_record import Actor, Change, Request, Source, Target
 from otel_audit.store.client import StoreClient
 from tests.cli.conftest import Command
 from tests.trail import COMMAND, Serving, clean_environment, land, record, serving

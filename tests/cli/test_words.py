@@ -7,10 +7,10 @@ import io
 import pytest
 from rich.console import Console
 
+from otel_audit.audit_record import Actor, AuditRecord, Origin
 from otel_audit.cli import phrases
 from otel_audit.cli.details import record_view
 from otel_audit.cli.screen import Screen
-from otel_audit.record import Actor, AuditRecord, Origin
 from otel_audit.store.query import StoredRecord
 from tests.trail import record
 

@@ -12,7 +12,7 @@ import httpx
 import promql_parser
 import pytest
 
-from otel_audit.record import new_record_id
+from otel_audit.audit_record import new_record_id
 from tests.collector.dashboards import PROMETHEUS, Query, queries
 from tests.collector.running import Collector, site
 from tests.e2e.running import eventually

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from otel_audit.record import Actor, Bulk, Change, Column, Sequence, Source, Target
+from otel_audit.audit_record import Actor, Bulk, Change, Column, Sequence, Source, Target
 from otel_audit.store.client import StoreClient
 from tests.collector.dashboards import (
     STORE,

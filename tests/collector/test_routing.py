@@ -11,8 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from otel_audit.pipeline import otlp
-from otel_audit.record import (
+from otel_audit.audit_record import (
     Actor,
     AuditRecord,
     Bulk,
@@ -25,6 +24,7 @@ from otel_audit.record import (
     Target,
     new_record_id,
 )
+from otel_audit.pipeline import otlp
 from otel_audit.semconv import RECORD_ID, to_attributes
 from tests.collector.running import Site, delivered, mirrored_ids, site
 from tests.e2e.running import eventually

@@ -12,6 +12,7 @@ import pytest
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import INVALID_SPAN
 
+from otel_audit.audit_record import Actor, Request
 from otel_audit.context import (
     AuditContext,
     ContextFields,
@@ -24,7 +25,6 @@ from otel_audit.context import (
     moment,
     process_scope,
 )
-from otel_audit.record import Actor, Request
 
 # As an attribute of the package it is the function.
 audit_context = importlib.import_module("otel_audit.context")

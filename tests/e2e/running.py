@@ -20,7 +20,7 @@ from urllib.parse import quote
 
 import httpx
 
-from otel_audit.record import AuditRecord
+from otel_audit.audit_record import AuditRecord
 from otel_audit.semconv import RECORD_ID, from_attributes
 from otel_audit.store.client import StoreClient
 from tests.services import free_port, wait_until

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from otel_audit.record import AuditRecord, Bulk, Column, Target, new_record_id
+from otel_audit.audit_record import AuditRecord, Bulk, Column, Target, new_record_id
 from otel_audit.store.client import StoreClient
 from otel_audit.store.query import AuditStore
 from tests.e2e.running import Store, running_store

@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from otel_audit.record import AuditRecord
+from otel_audit.audit_record import AuditRecord
 from tests.e2e.browser import logged_in
 from tests.e2e.running import Shop, eventually, postgresql_address, prepared_shop, running_store
 from tests.e2e.truth import Change, execute, told, watch

@@ -19,6 +19,7 @@ from asgiref.sync import sync_to_async
 from opentelemetry import context as otel
 from opentelemetry.sdk.trace import TracerProvider
 
+from otel_audit.audit_record import Actor, Origin, Request
 from otel_audit.config.model import AuditConfig
 from otel_audit.context import (
     ContextFields,
@@ -31,7 +32,6 @@ from otel_audit.context import (
     moment,
     process_scope,
 )
-from otel_audit.record import Actor, Origin, Request
 from tests.capture.toy_instrumentor import ToyInstrumentor
 
 

@@ -19,7 +19,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import (
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 
 from otel_audit import semconv
-from otel_audit.record import AuditRecord
+from otel_audit.audit_record import AuditRecord
 
 
 class Reply(NamedTuple):

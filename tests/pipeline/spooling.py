@@ -10,12 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from otel_audit.audit_record import AuditRecord, Change, Target
 from otel_audit.config.model import AuditConfig, SinkConfig, SpoolConfig
 from otel_audit.pipeline.provider import AuditPipeline
 from otel_audit.pipeline.spool import directory as layout
 from otel_audit.pipeline.spool.cursor import Place
 from otel_audit.pipeline.spool.reader import Content, StreamReader
-from otel_audit.record import AuditRecord, Change, Target
 
 NOWHERE = "http://127.0.0.1:9/v1/audit"
 """Nobody listens on the discard port."""
@@ -77,7 +77,7 @@ PROLOGUE = """
 import os, signal, sys, threading, time
 from pathlib import Path
 from otel_audit.pipeline import provider
-from otel_audit.record import *
+from otel_audit.audit_record import *
 from tests.pipeline.spooling import audit_config, make_record
 """
 

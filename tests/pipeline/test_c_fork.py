@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from otel_audit import forks
+from otel_audit.audit_record import AuditRecord, new_record_id
 from otel_audit.pipeline import sender
 from otel_audit.pipeline.provider import AuditPipeline
 from otel_audit.pipeline.spool import directory as layout
-from otel_audit.record import AuditRecord, new_record_id
 from tests.pipeline.otlp_sink import Sink
 from tests.pipeline.spooling import audit_config, make_record, spooled_records, target_ids, wait_until
 

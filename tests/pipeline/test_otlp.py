@@ -9,8 +9,8 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 
 from otel_audit import semconv
+from otel_audit.audit_record import AuditRecord, new_record_id
 from otel_audit.pipeline import otlp
-from otel_audit.record import AuditRecord, new_record_id
 from tests.pipeline.otlp_sink import attributes, rebuild
 from tests.trail import records, sent
 

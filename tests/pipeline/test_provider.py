@@ -13,6 +13,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.resources import Resource
 
+from otel_audit.audit_record import Actor, Target
 from otel_audit.context import process_scope
 from otel_audit.errors import ConfigurationError
 from otel_audit.pipeline import identity, metrics, provider
@@ -20,7 +21,6 @@ from otel_audit.pipeline.drain import drain
 from otel_audit.pipeline.provider import AuditPipeline
 from otel_audit.pipeline.spool import directory as layout
 from otel_audit.pipeline.spool.status import read_status
-from otel_audit.record import Actor, Target
 from otel_audit.testing import capture_audit
 from tests.pipeline.otlp_sink import Reply, Sink
 from tests.pipeline.spooling import NOWHERE, audit_config, make_record, run_script, target_ids, wait_until

@@ -5,11 +5,11 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from otel_audit.audit_record import AuditRecord, new_record_id
 from otel_audit.pipeline.sealing import Sealed, Sealer, stream_id
 from otel_audit.pipeline.spool.cursor import StreamState
 from otel_audit.pipeline.spool.frames import Identity
 from otel_audit.pipeline.spool.reader import Content, Damage, StreamEnd
-from otel_audit.record import AuditRecord, new_record_id
 
 IDENTITY = Identity(
     incarnation=new_record_id(),

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from otel_audit.audit_record import AuditRecord
 from otel_audit.pipeline.provider import AuditPipeline
 from otel_audit.pipeline.spool import directory as layout
 from otel_audit.pipeline.spool.cursor import Place
 from otel_audit.pipeline.spool.reader import Damage, Item, StreamEnd, StreamReader
-from otel_audit.record import AuditRecord
 from tests.pipeline.spooling import audit_config, make_record, spooled, spooled_records, target_ids
 
 Make = Callable[..., AuditPipeline]

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from otel_audit.audit_record import AuditRecord
 from otel_audit.errors import SpoolError
 from otel_audit.pipeline import provider
 from otel_audit.pipeline.provider import AuditPipeline
 from otel_audit.pipeline.spool import directory as layout
 from otel_audit.pipeline.spool.reader import Damage
-from otel_audit.record import AuditRecord
 from tests.pipeline.otlp_sink import Sink
 from tests.pipeline.spooling import (
     NOWHERE,

@@ -18,8 +18,8 @@ from typing import Any
 import httpx
 import pytest
 
+from otel_audit.audit_record import Target
 from otel_audit.config.model import AuditConfig, SpoolConfig, StoreConfig
-from otel_audit.record import Target
 from otel_audit.server.commit import Busy
 from otel_audit.server.questions import MOST_TEXT, Asker, Question, Questions
 from otel_audit.store.client import StoreClient

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from otel_audit.audit_record import AuditRecord
 from otel_audit.pipeline.spool.reader import Damage
-from otel_audit.record import AuditRecord
 from tests.pipeline.otlp_sink import Sink
 from tests.pipeline.spooling import (
     NOWHERE,

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from django.db import DatabaseError, connection, transaction
 
-from otel_audit.record import AuditRecord
+from otel_audit.audit_record import AuditRecord
 from tests.attack.effort import counted, effort
 from tests.instrumentation.django.warehouse.databases import (  # noqa: F401
     audit,

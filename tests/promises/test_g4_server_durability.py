@@ -13,7 +13,7 @@ import grpc
 import httpx
 import pytest
 
-from otel_audit.record import AuditRecord, Bulk, Column, Target
+from otel_audit.audit_record import AuditRecord, Bulk, Column, Target
 from otel_audit.store.client import StoreClient
 from tests.server.otlp_messages import audit, traces
 from tests.trail import Serving, land, record, serving

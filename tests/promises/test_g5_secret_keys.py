@@ -17,6 +17,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 import otel_audit
+from otel_audit.audit_record import Bulk, Change, Target
 from otel_audit.config.model import (
     AuditConfig,
     DjangoConfig,
@@ -28,7 +29,6 @@ from otel_audit.config.model import (
 )
 from otel_audit.instrumentation.django import DjangoAuditInstrumentor
 from otel_audit.pipeline.provider import AuditPipeline
-from otel_audit.record import Bulk, Change, Target
 from tests.promises.test_g5_redacted_at_birth import Sink, spool_bytes
 
 pytest_plugins = ["tests.instrumentation.django.project"]
@@ -355,9 +355,9 @@ def test_keys_that_are_no_secrets_stay_and_rows_can_be_told_apart(trail: Trail) 
 
 
 def otel_audit_records(trail: Trail) -> list[Any]:
+    from otel_audit.audit_record import AuditRecord
     from otel_audit.pipeline.spool.cursor import Place
     from otel_audit.pipeline.spool.reader import StreamReader
-    from otel_audit.record import AuditRecord
 
     spool = trail.pipeline.spool
     assert spool.lock is not None

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from django.db import connection, models
 
+from otel_audit.audit_record import AuditRecord
 from otel_audit.instrumentation.django.writes import insert, update
-from otel_audit.record import AuditRecord
 from otel_audit.testing import CapturedAudit
 from tests.instrumentation.django.warehouse.databases import (  # noqa: F401
     audit,

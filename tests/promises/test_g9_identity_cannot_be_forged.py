@@ -20,8 +20,8 @@ from opentelemetry.propagators.composite import CompositePropagator
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from otel_audit.audit_record import Actor, AuditRecord
 from otel_audit.config.model import ContextConfig
-from otel_audit.record import Actor, AuditRecord
 from otel_audit.testing import CapturedAudit
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from msgspec import UNSET
 from opentelemetry.sdk.trace.export import SpanExporter
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from otel_audit.audit_record import AuditRecord, Change
 from otel_audit.config import load
-from otel_audit.record import AuditRecord, Change
 from otel_audit.redaction import Redactor
 
 PAGE = (Path(__file__).parents[2] / "docs" / "redaction.md").read_text("utf-8")

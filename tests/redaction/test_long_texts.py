@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from otel_audit.audit_record import Actor, AuditRecord, Bulk, Change, Column, Request, Source, new_record_id
 from otel_audit.config.model import RedactionConfig
-from otel_audit.record import Actor, AuditRecord, Bulk, Change, Column, Request, Source, new_record_id
 from otel_audit.redaction.redactor import Redactor
 
 LIMIT = 8192

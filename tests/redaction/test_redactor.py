@@ -8,9 +8,19 @@ import msgspec
 import pytest
 from msgspec import UNSET
 
+from otel_audit.audit_record import (
+    Actor,
+    AuditRecord,
+    Bulk,
+    Change,
+    Column,
+    Database,
+    Request,
+    Source,
+    Target,
+)
 from otel_audit.config.model import RedactionConfig
 from otel_audit.errors import ConfigurationError
-from otel_audit.record import Actor, AuditRecord, Bulk, Change, Column, Database, Request, Source, Target
 from otel_audit.redaction import Redactor
 
 KEY = "a key of sixteen"

@@ -9,7 +9,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 
-from otel_audit.record import AuditRecord
+from otel_audit.audit_record import AuditRecord
 from otel_audit.semconv import to_attributes
 
 RESOURCE = {"service.name": "shop", "host.name": "web-1", "process.pid": 12}

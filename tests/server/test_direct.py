@@ -10,7 +10,7 @@ import httpx
 import pytest
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
-from otel_audit.record import Bulk, Change, Column, Target, new_record_id
+from otel_audit.audit_record import Bulk, Change, Column, Target, new_record_id
 from otel_audit.semconv import RECORD_ID
 from otel_audit.server import direct, native
 from otel_audit.server.rows import Rows, log_rows

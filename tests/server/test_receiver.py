@@ -19,7 +19,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
-from otel_audit.record import Target, new_record_id
+from otel_audit.audit_record import Target, new_record_id
 from otel_audit.store.client import StoreClient
 from tests.server.otlp_messages import audit, logs, traces
 from tests.trail import Serving, record, serving

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import httpx
 
+from otel_audit.audit_record import AuditRecord
 from otel_audit.pipeline.spool import directory as layout
-from otel_audit.record import AuditRecord
 from tests.e2e.running import ROOT, Process, answers, command, eventually, run
 from tests.pipeline.otlp_sink import Sink
 from tests.services import free_port

@@ -14,6 +14,7 @@ from opentelemetry.propagators.composite import CompositePropagator
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from otel_audit.audit_record import Actor, Request
 from otel_audit.context import (
     AuditContext,
     ContextFields,
@@ -23,7 +24,6 @@ from otel_audit.context import (
     moment,
 )
 from otel_audit.propagation import ActorSpanProcessor, AuditPropagator, annotate, install, uninstall
-from otel_audit.record import Actor, Request
 
 FORGED = "audit.actor.id=mallory,otel_audit.request.id=r666,AUDIT.actor.type=user,theirs=kept"
 

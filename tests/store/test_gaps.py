@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from msgspec import UNSET
 
-from otel_audit.record import Change, Target
+from otel_audit.audit_record import Change, Target
 from otel_audit.store.entries import AuditEntry
 from otel_audit.store.gaps import gaps
 

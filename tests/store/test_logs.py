@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from otel_audit.record import Target, new_record_id
+from otel_audit.audit_record import Target, new_record_id
 from otel_audit.store.client import StoreClient
 from otel_audit.store.filters import tables
 from otel_audit.store.query import AuditStore

@@ -10,9 +10,19 @@ from pathlib import Path
 import pytest
 from msgspec import UNSET
 
+from otel_audit.audit_record import (
+    Actor,
+    AuditRecord,
+    Bulk,
+    Change,
+    Column,
+    Request,
+    Sequence,
+    Source,
+    Target,
+)
 from otel_audit.config.model import StoreConfig
 from otel_audit.errors import QueryError, StoreError
-from otel_audit.record import Actor, AuditRecord, Bulk, Change, Column, Request, Sequence, Source, Target
 from otel_audit.store.client import StoreClient
 from otel_audit.store.filters import Filters
 from otel_audit.store.query import AuditStore

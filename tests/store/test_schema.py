@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from msgspec import UNSET
 
-from otel_audit.record import (
+from otel_audit.audit_record import (
     Actor,
     AuditRecord,
     Bulk,

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from otel_audit.record import Target
+from otel_audit.audit_record import Target
 from otel_audit.store.client import StoreClient
 from otel_audit.store.layout import Layout
 from otel_audit.store.migrations import State, expected, migrate, plan

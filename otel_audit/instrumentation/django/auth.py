@@ -11,6 +11,7 @@ import msgspec
 from django.contrib.auth.signals import user_logged_in, user_logged_out, user_login_failed
 from django.http import HttpRequest
 
+from otel_audit.audit_record import UNKNOWN, Actor, Outcome, Target
 from otel_audit.context import AuditContext, current_context, enter_context, leave_scope
 from otel_audit.instrumentation.django.actor import ANONYMOUS_ACTOR, UNKNOWN_ACTOR, unwrapped, user_actor
 from otel_audit.instrumentation.django.impersonation import (
@@ -21,7 +22,6 @@ from otel_audit.instrumentation.django.impersonation import (
 from otel_audit.instrumentation.django.middleware import RequestCapture, request_scope
 from otel_audit.interruptions import faults
 from otel_audit.pipeline.logger import AuditLogger
-from otel_audit.record import UNKNOWN, Actor, Outcome, Target
 from otel_audit.values import text
 
 _DISPATCH_UID: Final = "otel_audit"

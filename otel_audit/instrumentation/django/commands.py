@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from otel_audit.audit_record import Actor
 from otel_audit.context import AuditContext, StarterScope, current_context, enter_context, leave_scope
 from otel_audit.instrumentation.django.scope import CommandScope
-from otel_audit.record import Actor
 
 
 def in_command_scope(original: Callable[..., Any]) -> Callable[..., Any]:

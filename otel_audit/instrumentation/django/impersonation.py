@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Final, NamedTuple
 
-from otel_audit.record import Actor
+from otel_audit.audit_record import Actor
 from otel_audit.values import text
 
 _HIJACKED: Final = "hijack_history"

@@ -17,6 +17,7 @@ from django.conf import settings
 from django.http import FileResponse, HttpRequest, HttpResponseBase, StreamingHttpResponse
 
 from otel_audit import forks
+from otel_audit.audit_record import Target
 from otel_audit.config.model import AuditConfig
 from otel_audit.context import AuditContext, current_context, enter_context, leave_scope
 from otel_audit.http.streaming import in_context, in_context_async
@@ -28,7 +29,6 @@ from otel_audit.otel_api import current_span
 from otel_audit.pipeline import provider
 from otel_audit.pipeline.logger import AuditLogger
 from otel_audit.propagation import annotate
-from otel_audit.record import Target
 from otel_audit.redaction.redactor import Redactor
 
 _OTEL_MIDDLEWARE: Final = "opentelemetry.instrumentation.django.middleware.otel_middleware._DjangoMiddleware"

@@ -10,6 +10,7 @@ import msgspec
 from django.http import HttpRequest
 from django.utils.functional import SimpleLazyObject
 
+from otel_audit.audit_record import Actor, Request, Source, new_record_id
 from otel_audit.config.model import AuditConfig
 from otel_audit.context import ContextFields
 from otel_audit.http.source import (
@@ -25,7 +26,6 @@ from otel_audit.instrumentation.django.actor import (
     request_actor,
     session_key,
 )
-from otel_audit.record import Actor, Request, Source, new_record_id
 
 _NOTHING: Final = ContextFields()
 

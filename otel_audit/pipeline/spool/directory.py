@@ -25,9 +25,9 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from otel_audit import forks
+from otel_audit.audit_record import new_record_id
 from otel_audit.config.project_directory import make_private_directory
 from otel_audit.errors import SpoolError
-from otel_audit.record import new_record_id
 
 fcntl: Any
 try:

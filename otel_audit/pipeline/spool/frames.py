@@ -15,7 +15,7 @@ from typing import Final, NamedTuple, TypeAlias
 
 import msgspec
 
-from otel_audit.record import AuditRecord, Outcome
+from otel_audit.audit_record import AuditRecord, Outcome
 
 MAGIC: Final = b"\xf5OA\xfe"
 _PREFIX: Final = struct.Struct("<4sIIB")

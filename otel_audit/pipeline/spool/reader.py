@@ -15,10 +15,10 @@ from typing import Final, NamedTuple, TypeAlias
 
 import msgspec
 
+from otel_audit.audit_record import AuditRecord, Outcome
 from otel_audit.pipeline.spool import directory as layout
 from otel_audit.pipeline.spool import frames
 from otel_audit.pipeline.spool.cursor import Place
-from otel_audit.record import AuditRecord, Outcome
 
 
 class Damage(NamedTuple):

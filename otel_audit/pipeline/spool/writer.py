@@ -24,6 +24,7 @@ from typing import Final
 import msgspec
 
 from otel_audit import forks
+from otel_audit.audit_record import Outcome
 from otel_audit.config.model import SpoolConfig
 from otel_audit.errors import SpoolError
 from otel_audit.interruptions import interrupts
@@ -31,7 +32,6 @@ from otel_audit.pipeline.health import Health
 from otel_audit.pipeline.spool import directory as layout
 from otel_audit.pipeline.spool import frames, tips
 from otel_audit.pipeline.spool.cursor import CursorFile, CursorState, Place
-from otel_audit.record import Outcome
 
 _SMALLEST_ALLOWANCE: Final = 16 * 1024
 _HEADER_ROOM: Final = 1024

@@ -15,10 +15,10 @@ from django.db import connection, transaction
 from django.db.models import QuerySet
 from django.test import AsyncClient, Client, RequestFactory
 
+from otel_audit.audit_record import Actor
 from otel_audit.config.model import RedactionConfig
 from otel_audit.errors import SpoolError
 from otel_audit.instrumentation.django.auth import attempted_name
-from otel_audit.record import Actor
 from otel_audit.testing import CapturedAudit
 from tests.instrumentation.django.project import Instrumented
 

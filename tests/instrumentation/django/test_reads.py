@@ -17,8 +17,8 @@ from django.db.utils import OperationalError
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
+from otel_audit.audit_record import AuditRecord
 from otel_audit.config.model import ModelConfig
-from otel_audit.record import AuditRecord
 from otel_audit.testing import CapturedAudit
 from tests.instrumentation.django.clinic.models import (
     Dose,

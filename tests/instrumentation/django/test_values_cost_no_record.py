@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import otel_audit
-from otel_audit.record import Actor, Change, Target
+from otel_audit.audit_record import Actor, Change, Target
 from otel_audit.testing import CapturedAudit
 from tests.hostile_values import Mute, anything
 from tests.instrumentation.django.clinic.models import Dose, Patient, Tag, Ward
@@ -192,7 +192,7 @@ def test_whatever_the_context_holds_every_change_has_a_record(
 def test_a_record_that_was_not_kept_is_not_returned(
     audit: CapturedAudit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As said by :func:`otel_audit.record`."""
+    """As said by :func:`otel_audit.audit_record`."""
     from otel_audit.errors import SpoolError
 
     def full(payloads: Any) -> None:

@@ -21,6 +21,7 @@ from django.db.models.sql import AggregateQuery
 from django.db.models.sql.compiler import SQLDeleteCompiler, SQLInsertCompiler, SQLUpdateCompiler
 from django.db.models.sql.constants import MULTI, SINGLE
 
+from otel_audit.audit_record import Database
 from otel_audit.capture.reads import Reading, ReadRecords, Tally
 from otel_audit.config.model import CaptureSection
 from otel_audit.instrumentation.django.plan import ModelPolicy
@@ -34,7 +35,6 @@ from otel_audit.instrumentation.django.reads.plan import (
 )
 from otel_audit.interruptions import faults
 from otel_audit.pipeline.logger import AuditLogger
-from otel_audit.record import Database
 from otel_audit.values import key_text
 
 _WRITES: Final = (SQLInsertCompiler, SQLUpdateCompiler, SQLDeleteCompiler)

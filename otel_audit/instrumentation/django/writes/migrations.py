@@ -10,6 +10,7 @@ import functools
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
+from otel_audit.audit_record import AuditRecord, Bulk, Outcome, Target, new_record_id
 from otel_audit.capture.connection import Connection
 from otel_audit.capture.plan import TablePlan, Verb
 from otel_audit.capture.raw_sql import RawTables
@@ -18,7 +19,6 @@ from otel_audit.capture.writes import CapturedWrite, NoWrite
 from otel_audit.instrumentation.django.loaded import ThreadState
 from otel_audit.interruptions import faults, interrupts
 from otel_audit.pipeline.logger import AuditLogger
-from otel_audit.record import AuditRecord, Bulk, Outcome, Target, new_record_id
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 

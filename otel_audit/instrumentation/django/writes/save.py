@@ -12,6 +12,7 @@ from typing import Any
 
 from msgspec import UNSET
 
+from otel_audit.audit_record import OldValues
 from otel_audit.capture.abilities import Abilities
 from otel_audit.capture.writes import CapturedWrite, RowWrite
 from otel_audit.instrumentation.django.loaded import STATE_KEY, Loaded, put_back
@@ -31,7 +32,6 @@ from otel_audit.instrumentation.django.writes.update_statement import (
     run_joined,
 )
 from otel_audit.interruptions import faults
-from otel_audit.record import OldValues
 from otel_audit.values import same
 
 

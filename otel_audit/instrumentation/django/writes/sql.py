@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
+from otel_audit.audit_record import Completeness
 from otel_audit.capture import abilities
 from otel_audit.capture.abilities import Abilities, Answer
 from otel_audit.capture.bulk import ReturnedRows
@@ -23,7 +24,6 @@ from otel_audit.capture.plan import Verb
 from otel_audit.config.model import CaptureSection
 from otel_audit.instrumentation.django.plan import ModelFieldPlan, ModelPlan
 from otel_audit.interruptions import faults
-from otel_audit.record import Completeness
 
 _CHUNK: Final = 2000
 _KEYS_PER_QUERY: Final = 400

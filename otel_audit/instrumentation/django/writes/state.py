@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from msgspec import UNSET
 
+from otel_audit.audit_record import Database
 from otel_audit.capture import dbapi
 from otel_audit.capture.abilities import Abilities
 from otel_audit.capture.plan import Verb
@@ -23,7 +24,6 @@ from otel_audit.instrumentation.django.loaded import ThreadState
 from otel_audit.instrumentation.django.plan import NOT_AUDITED, ModelPlan, ModelPolicy
 from otel_audit.instrumentation.django.writes.sql import Tables, take_write_lock
 from otel_audit.interruptions import faults, interrupts
-from otel_audit.record import Database
 from otel_audit.redaction.names import NameRules
 
 if TYPE_CHECKING:

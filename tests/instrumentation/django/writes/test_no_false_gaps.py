@@ -8,7 +8,7 @@ from pathlib import Path
 from django.db import connection
 from django.db.models import F
 
-from otel_audit.record import AuditRecord
+from otel_audit.audit_record import AuditRecord
 from otel_audit.store.gaps import Gap, gaps
 from otel_audit.store.query import AuditStore
 from tests.instrumentation.django.warehouse.databases import auditing

@@ -14,8 +14,8 @@ from django.db import IntegrityError, connection, models, transaction
 from django.db.models import F
 from django.test.utils import CaptureQueriesContext
 
+from otel_audit.audit_record import AuditRecord
 from otel_audit.config.model import ModelConfig
-from otel_audit.record import AuditRecord
 from otel_audit.testing import CapturedAudit
 from tests.instrumentation.django.warehouse.databases import auditing, unseen
 from tests.instrumentation.django.warehouse.models import Item, Kiosk, Reading, Stock

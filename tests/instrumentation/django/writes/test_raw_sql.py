@@ -9,7 +9,7 @@ from django.db import DatabaseError, InterfaceError, OperationalError, connectio
 from django.db.models.expressions import RawSQL
 from django.test.utils import CaptureQueriesContext
 
-from otel_audit.record import AuditRecord
+from otel_audit.audit_record import AuditRecord
 from otel_audit.testing import CapturedAudit
 from tests.instrumentation.django.warehouse.databases import auditing
 from tests.instrumentation.django.warehouse.models import Ignored, Item, Pallet, Stock, Supplier

@@ -16,7 +16,7 @@ from django.db.models.functions import Lower
 from django.test.utils import CaptureQueriesContext
 from msgspec import UNSET, UnsetType
 
-from otel_audit.record import AuditRecord, Bulk, Column
+from otel_audit.audit_record import AuditRecord, Bulk, Column
 from otel_audit.testing import CapturedAudit
 from tests.instrumentation.django.warehouse.databases import auditing
 from tests.instrumentation.django.warehouse.models import (

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from django.db.models import F
 
+from otel_audit.audit_record import AuditRecord
 from otel_audit.config.model import ModelConfig
-from otel_audit.record import AuditRecord
 from otel_audit.testing import CapturedAudit
 from tests.instrumentation.django.warehouse.databases import auditing
 from tests.instrumentation.django.warehouse.models import Stock

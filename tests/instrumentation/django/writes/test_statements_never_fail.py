@@ -16,7 +16,7 @@ from django.db import connection, models, transaction
 from django.db.models import F
 from django.test.utils import isolate_apps
 
-from otel_audit.record import AuditRecord
+from otel_audit.audit_record import AuditRecord
 from tests.instrumentation.django.warehouse.databases import auditing, default_database
 
 WAREHOUSE = "tests.instrumentation.django.warehouse"

@@ -16,7 +16,7 @@ from django.db.models import Value
 from django.db.models.functions import Concat, Lower
 from msgspec import UNSET
 
-from otel_audit.record import AuditRecord
+from otel_audit.audit_record import AuditRecord
 from otel_audit.testing import CapturedAudit
 from tests.instrumentation.django.warehouse.databases import auditing
 from tests.instrumentation.django.warehouse.models import (

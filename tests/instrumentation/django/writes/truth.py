@@ -19,7 +19,7 @@ from django.db import connection
 from django.db import models as m
 from msgspec import UNSET
 
-from otel_audit.record import AuditRecord
+from otel_audit.audit_record import AuditRecord
 
 Fact = tuple[str, str, str, tuple[tuple[str, Any, Any], ...]]
 ABSENT = "(absent)"

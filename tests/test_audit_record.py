@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otel_audit.record import AuditRecord, new_record_id
+from otel_audit.audit_record import AuditRecord, new_record_id
 
 
 @given(st.lists(st.integers(0, 2**47), min_size=2, unique_by=lambda ns: ns // 1_000_000))
