@@ -8,8 +8,8 @@ from typing import Any
 
 from benchmarks.figures import Figure, each, quantile, report
 from benchmarks.pipelines import configuration
+from otel_audit.audit_context import context
 from otel_audit.audit_record import Actor, Change, Target
-from otel_audit.context import context
 from otel_audit.pipeline import provider
 
 _BURST = 100

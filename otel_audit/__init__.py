@@ -1,7 +1,6 @@
 """Audit trail for Django and SQLAlchemy applications, on OpenTelemetry: the public API and nothing else.
 
-``context`` and ``record`` are functions here, and hide the modules of these names. What needs more than they
-do is loaded when it is first asked for.
+What needs more than ``context`` and ``record`` do is loaded when it is first asked for.
 """
 
 from __future__ import annotations
@@ -9,10 +8,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
+from otel_audit.audit_context import context
 from otel_audit.audit_record import Actor, AuditRecord, Change, Target
-
-# The modules of the same names first: importing one later would put it in the function's place.
-from otel_audit.context import context
 from otel_audit.recording import record
 from otel_audit.version import __version__
 

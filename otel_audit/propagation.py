@@ -15,8 +15,8 @@ from opentelemetry.propagators import textmap
 from opentelemetry.sdk.trace import SpanProcessor
 from opentelemetry.trace import Span
 
+from otel_audit.audit_context import AuditContext, current_context
 from otel_audit.audit_record import ANONYMOUS, UNKNOWN
-from otel_audit.context import AuditContext, current_context
 from otel_audit.interruptions import faults
 from otel_audit.otel_api import say_once
 from otel_audit.semconv import ACTOR_ID, REQUEST_ID

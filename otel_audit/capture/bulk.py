@@ -10,6 +10,7 @@ import msgspec
 from msgspec import UNSET
 from msgspec.structs import replace
 
+from otel_audit.audit_context import Moment
 from otel_audit.audit_record import (
     AuditRecord,
     Bulk,
@@ -24,7 +25,6 @@ from otel_audit.audit_record import (
 from otel_audit.capture.plan import FieldPlan, TablePlan, Verb
 from otel_audit.capture.writes import CapturedWrite
 from otel_audit.config.model import CaptureSection
-from otel_audit.context import Moment
 from otel_audit.values import Portable, key_text, key_texts, record_value
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
+from otel_audit.audit_context import moment
 from otel_audit.audit_record import AuditRecord, Bulk, Completeness, Database, Target
-from otel_audit.context import moment
 from otel_audit.interruptions import faults
 from otel_audit.pipeline.logger import AuditLogger
 

@@ -12,8 +12,8 @@ from typing import Protocol
 
 import msgspec
 
+from otel_audit.audit_context import Moment
 from otel_audit.audit_record import AuditRecord, Outcome, new_record_id
-from otel_audit.context import Moment
 from otel_audit.interruptions import faults
 from otel_audit.pipeline import provider
 from otel_audit.pipeline.logger import AuditLogger

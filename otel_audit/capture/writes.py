@@ -9,9 +9,9 @@ from msgspec import UNSET
 from msgspec.structs import replace
 from opentelemetry.trace import INVALID_SPAN
 
+from otel_audit.audit_context import Moment, moment
 from otel_audit.audit_record import AuditRecord, Change, Database, OldValues, Outcome, Target
 from otel_audit.capture.plan import FieldPlan, TablePlan, Verb
-from otel_audit.context import Moment, moment
 from otel_audit.interruptions import faults
 from otel_audit.values import RECORDED, key_text
 

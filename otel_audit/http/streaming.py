@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
 
-from otel_audit.context import AuditContext, enter_context, leave_scope
+from otel_audit.audit_context import AuditContext, enter_context, leave_scope
 
 
 def in_context(body: Iterator[bytes], context: AuditContext, ended: Callable[[], object]) -> Iterator[bytes]:

@@ -10,8 +10,7 @@ from contextlib import suppress
 from contextvars import Token
 from typing import Any, Final
 
-from otel_audit.audit_record import Actor, Request
-from otel_audit.context import (
+from otel_audit.audit_context import (
     AuditContext,
     ContextFields,
     StarterScope,
@@ -19,6 +18,7 @@ from otel_audit.context import (
     enter_context,
     leave_scope,
 )
+from otel_audit.audit_record import Actor, Request
 
 _SIGNALS: Final = "celery.signals"
 _DISPATCH_UID: Final = "otel_audit"

@@ -1,7 +1,7 @@
 """Work that goes on in another thread or process: in the context of the call that asked for it, or of nobody.
 
 A call handed to an executor or a ``Timer`` keeps the context it was asked for in. A bare thread has its
-starter's while that work goes on (:class:`~otel_audit.context.StarterScope`). The threads of a pool are
+starter's while that work goes on (:class:`~otel_audit.audit_context.StarterScope`). The threads of a pool are
 started by whoever needs the first one; they have no context but that of each call.
 
 ``asyncio.to_thread`` and asgiref's ``sync_to_async`` copy context variables themselves. In force while any of
@@ -15,8 +15,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, Final
 
-from otel_audit.audit_record import UNKNOWN, Actor
-from otel_audit.context import (
+from otel_audit.audit_context import (
     AuditContext,
     ContextFields,
     StarterScope,
@@ -26,6 +25,7 @@ from otel_audit.context import (
     leave_scope,
     without_context,
 )
+from otel_audit.audit_record import UNKNOWN, Actor
 from otel_audit.instrumentation.patching import AppliedPatches, Patch
 from otel_audit.interruptions import faults
 

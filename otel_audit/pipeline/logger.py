@@ -16,6 +16,7 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from otel_audit import forks
+from otel_audit.audit_context import ContextFields, Moment, moment
 from otel_audit.audit_record import (
     UNKNOWN,
     Actor,
@@ -30,7 +31,6 @@ from otel_audit.audit_record import (
     new_record_id,
 )
 from otel_audit.config.model import AuditConfig
-from otel_audit.context import ContextFields, Moment, moment
 from otel_audit.errors import AuditError, InvalidRecord, SpoolError
 from otel_audit.interruptions import faults
 from otel_audit.otel_api import trace_ids

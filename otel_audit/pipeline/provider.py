@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from otel_audit import forks
+from otel_audit.audit_context import locate_code, process_scope
 from otel_audit.config.headers import sink_header_problems
 from otel_audit.config.model import AuditConfig
-from otel_audit.context import locate_code, process_scope
 from otel_audit.errors import ConfigurationError, SpoolError
 from otel_audit.pipeline import identity, metrics, notices, process_end
 from otel_audit.pipeline.health import Health

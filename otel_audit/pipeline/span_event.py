@@ -11,8 +11,8 @@ from opentelemetry.trace import Span
 from opentelemetry.util.types import AttributeValue
 
 from otel_audit import semconv
+from otel_audit.audit_context import Moment
 from otel_audit.audit_record import AuditRecord
-from otel_audit.context import Moment
 from otel_audit.otel_api import current_span
 from otel_audit.pipeline.validation import repaired
 from otel_audit.values import portable

@@ -13,6 +13,7 @@ from typing import Any, Final, get_args
 
 import msgspec
 
+from otel_audit.audit_context import actor_of
 from otel_audit.audit_record import (
     UNKNOWN,
     ActorType,
@@ -24,7 +25,6 @@ from otel_audit.audit_record import (
     Outcome,
     Target,
 )
-from otel_audit.context import actor_of
 from otel_audit.errors import InvalidRecord
 from otel_audit.interruptions import faults
 from otel_audit.values import RECORDED, Conversion, Encoded, portable, portable_type, text

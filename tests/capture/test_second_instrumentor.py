@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from otel_audit.audit_context import context
 from otel_audit.audit_record import AuditRecord, Target
 from otel_audit.config.model import AuditConfig, DjangoConfig
-from otel_audit.context import context
 from otel_audit.testing import CapturedAudit, capture_audit
 from tests.capture import toy_instrumentor
 from tests.capture.toy import Database

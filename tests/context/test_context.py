@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import importlib
 import threading
 from collections.abc import Iterator
 
@@ -12,10 +11,10 @@ import pytest
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import INVALID_SPAN
 
-from otel_audit.audit_record import Actor, Request
-from otel_audit.context import (
+from otel_audit.audit_context import (
     AuditContext,
     ContextFields,
+    ProcessScope,
     context,
     current_context,
     current_fields,
@@ -25,9 +24,7 @@ from otel_audit.context import (
     moment,
     process_scope,
 )
-
-# As an attribute of the package it is the function.
-audit_context = importlib.import_module("otel_audit.context")
+from otel_audit.audit_record import Actor, Request
 
 
 class Session:
@@ -78,7 +75,7 @@ def test_outside_any_scope_the_service_acts(monkeypatch: pytest.MonkeyPatch) -> 
 def test_where_nobody_named_the_service_a_script_acts_but_no_server(
     monkeypatch: pytest.MonkeyPatch, argument: str, actor: Actor
 ) -> None:
-    scope = audit_context.ProcessScope()
+    scope = ProcessScope()
     monkeypatch.setattr("sys.argv", [argument])
     assert scope.fields().actor == actor
     scope.service = lambda: "shop"

@@ -19,9 +19,7 @@ from asgiref.sync import sync_to_async
 from opentelemetry import context as otel
 from opentelemetry.sdk.trace import TracerProvider
 
-from otel_audit.audit_record import Actor, Origin, Request
-from otel_audit.config.model import AuditConfig
-from otel_audit.context import (
+from otel_audit.audit_context import (
     ContextFields,
     StarterScope,
     context,
@@ -32,6 +30,8 @@ from otel_audit.context import (
     moment,
     process_scope,
 )
+from otel_audit.audit_record import Actor, Origin, Request
+from otel_audit.config.model import AuditConfig
 from tests.capture.toy_instrumentor import ToyInstrumentor
 
 
@@ -371,7 +371,7 @@ def test_celery_is_not_imported_for_its_tasks() -> None:
         "ToyInstrumentor().instrument(config=AuditConfig(), skip_dep_check=True)\n"
         "assert not [name for name in sys.modules if name.partition('.')[0] == 'celery']\n"
         "import celery\n"
-        "from otel_audit.context import current_fields\n"
+        "from otel_audit.audit_context import current_fields\n"
         "app = celery.Celery('shop', broker='memory://')\n"
         "@app.task(name='shop.bill')\n"
         "def bill(): return current_fields().actor\n"

@@ -17,9 +17,9 @@ import msgspec
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
 
+from otel_audit.audit_context import ContextFields, Moment, context, enter_scope, leave_scope, moment
 from otel_audit.audit_record import Actor, AuditRecord, Bulk, Change, Column, Database, Target
 from otel_audit.config.model import ContextConfig
-from otel_audit.context import ContextFields, Moment, context, enter_scope, leave_scope, moment
 from otel_audit.errors import AuditError, InvalidRecord
 from otel_audit.pipeline import limits, provider
 from otel_audit.pipeline.provider import AuditPipeline

@@ -13,8 +13,8 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.resources import Resource
 
+from otel_audit.audit_context import process_scope
 from otel_audit.audit_record import Actor, Target
-from otel_audit.context import process_scope
 from otel_audit.errors import ConfigurationError
 from otel_audit.pipeline import identity, metrics, provider
 from otel_audit.pipeline.drain import drain

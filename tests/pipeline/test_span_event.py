@@ -11,9 +11,9 @@ from opentelemetry.sdk.trace import Event, ReadableSpan, TracerProvider
 from opentelemetry.trace import use_span
 
 from otel_audit import semconv
+from otel_audit.audit_context import moment
 from otel_audit.audit_record import Bulk, Change, Column
 from otel_audit.config.model import SpanEventConfig
-from otel_audit.context import moment
 from otel_audit.pipeline.provider import AuditPipeline
 from tests.pipeline.spooling import audit_config, make_record
 

@@ -180,7 +180,7 @@ def test_a_clock_set_back_an_hour_breaks_nothing(tmp_path: Path) -> None:
             """
             real, jump = time.time_ns, 0
             time.time_ns = lambda: real() + jump
-            from otel_audit.context import moment
+            from otel_audit.audit_context import moment
             pipeline = provider.start(audit_config(Path(sys.argv[1]), sys.argv[2]))
             for number in range(60):
                 at = moment()

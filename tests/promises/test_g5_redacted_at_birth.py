@@ -24,9 +24,9 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcess
 from opentelemetry.trace import Link, SpanContext, Status, StatusCode
 
 import otel_audit
+from otel_audit.audit_context import moment
 from otel_audit.audit_record import AuditRecord, Bulk, Change, Column, Target
 from otel_audit.config.model import AuditConfig, RedactionConfig, SinkConfig, SpanEventConfig, SpoolConfig
-from otel_audit.context import moment
 from otel_audit.pipeline import provider
 
 SECRET = "hunter2-q7x"

@@ -18,8 +18,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 import otel_audit
 from otel_audit import otel_api
+from otel_audit.audit_context import AuditContext, current_context
 from otel_audit.config.model import AuditConfig, SpanEventConfig
-from otel_audit.context import AuditContext, current_context
 from otel_audit.propagation import ActorSpanProcessor, AuditPropagator, annotate
 from otel_audit.testing import capture_audit
 from tests.startup.agent import REPORT, run

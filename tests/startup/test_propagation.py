@@ -14,8 +14,7 @@ from opentelemetry.propagators.composite import CompositePropagator
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from otel_audit.audit_record import Actor, Request
-from otel_audit.context import (
+from otel_audit.audit_context import (
     AuditContext,
     ContextFields,
     context,
@@ -23,6 +22,7 @@ from otel_audit.context import (
     leave_scope,
     moment,
 )
+from otel_audit.audit_record import Actor, Request
 from otel_audit.propagation import ActorSpanProcessor, AuditPropagator, annotate, install, uninstall
 
 FORGED = "audit.actor.id=mallory,otel_audit.request.id=r666,AUDIT.actor.type=user,theirs=kept"

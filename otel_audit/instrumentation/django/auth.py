@@ -11,8 +11,8 @@ import msgspec
 from django.contrib.auth.signals import user_logged_in, user_logged_out, user_login_failed
 from django.http import HttpRequest
 
+from otel_audit.audit_context import AuditContext, current_context, enter_context, leave_scope
 from otel_audit.audit_record import UNKNOWN, Actor, Outcome, Target
-from otel_audit.context import AuditContext, current_context, enter_context, leave_scope
 from otel_audit.instrumentation.django.actor import ANONYMOUS_ACTOR, UNKNOWN_ACTOR, unwrapped, user_actor
 from otel_audit.instrumentation.django.impersonation import (
     Impersonations,

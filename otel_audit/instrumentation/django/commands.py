@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from otel_audit.audit_context import AuditContext, StarterScope, current_context, enter_context, leave_scope
 from otel_audit.audit_record import Actor
-from otel_audit.context import AuditContext, StarterScope, current_context, enter_context, leave_scope
 from otel_audit.instrumentation.django.scope import CommandScope
 
 

@@ -17,9 +17,9 @@ from django.conf import settings
 from django.http import FileResponse, HttpRequest, HttpResponseBase, StreamingHttpResponse
 
 from otel_audit import forks
+from otel_audit.audit_context import AuditContext, current_context, enter_context, leave_scope
 from otel_audit.audit_record import Target
 from otel_audit.config.model import AuditConfig
-from otel_audit.context import AuditContext, current_context, enter_context, leave_scope
 from otel_audit.http.streaming import in_context, in_context_async
 from otel_audit.instrumentation.django.denials import DENYING, denial
 from otel_audit.instrumentation.django.plan import ModelPolicy

@@ -10,9 +10,9 @@ import msgspec
 from django.http import HttpRequest
 from django.utils.functional import SimpleLazyObject
 
+from otel_audit.audit_context import ContextFields
 from otel_audit.audit_record import Actor, Request, Source, new_record_id
 from otel_audit.config.model import AuditConfig
-from otel_audit.context import ContextFields
 from otel_audit.http.source import (
     client_address,
     forwarded_request_id,

@@ -20,9 +20,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from otel_audit.audit_record import Actor, Origin
-from otel_audit.config.model import ContextConfig, RedactionConfig
-from otel_audit.context import (
+from otel_audit.audit_context import (
     AuditContext,
     StarterScope,
     context,
@@ -30,6 +28,8 @@ from otel_audit.context import (
     enter_context,
     leave_scope,
 )
+from otel_audit.audit_record import Actor, Origin
+from otel_audit.config.model import ContextConfig, RedactionConfig
 from otel_audit.instrumentation.django.middleware import AUDIT_MIDDLEWARE, with_audit_middleware
 from otel_audit.pipeline import identity
 from otel_audit.testing import CapturedAudit

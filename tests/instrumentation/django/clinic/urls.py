@@ -99,7 +99,7 @@ def visited(request: HttpRequest) -> HttpResponse:
 
 def signing_up(request: HttpRequest) -> HttpResponse:
     """Take a moment before the login that makes the visitor somebody, resolve it after."""
-    from otel_audit.context import moment
+    from otel_audit.audit_context import moment
 
     pipeline = provider.current()
     assert pipeline is not None
@@ -116,7 +116,7 @@ def signing_up(request: HttpRequest) -> HttpResponse:
 
 def leaving(request: HttpRequest) -> HttpResponse:
     """Take moments around the deletion of one's own account and the logout, resolve them at the end."""
-    from otel_audit.context import moment
+    from otel_audit.audit_context import moment
 
     pipeline = provider.current()
     assert pipeline is not None
