@@ -12,7 +12,7 @@ import msgspec
 
 from benchmarks.bodies import Template, sample
 from otel_audit.audit_record import Sequence
-from otel_audit.pipeline import otlp
+from otel_audit.pipeline.delivery import otlp_encoding
 
 _RESOURCE = {"service.name": "bench", "host.name": "web-1", "process.pid": 4711}
 
@@ -22,10 +22,10 @@ class Request(Template):
 
     def __init__(self, size: int) -> None:
         super().__init__()
-        self.encoded = otlp.export_request(
+        self.encoded = otlp_encoding.export_request(
             _RESOURCE,
             [
-                otlp.log_record(
+                otlp_encoding.log_record(
                     msgspec.structs.replace(
                         sample(self.id(number), self.now + number, number),
                         sequence=Sequence(

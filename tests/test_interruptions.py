@@ -165,9 +165,9 @@ OTHER_THREADS_OR_THE_START = {
     "pipeline/failures.py",
     "pipeline/metrics.py",
     "pipeline/process_end.py",
-    "pipeline/sender.py",
+    "pipeline/delivery/sender.py",
     "pipeline/spool/status.py",
-    "pipeline/transport.py",
+    "pipeline/delivery/otlp_http.py",
     "redaction/exporters.py",
     "startup.py",
 }

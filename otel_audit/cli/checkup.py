@@ -365,7 +365,7 @@ def sink(config: SinkConfig, timeout: float) -> Finding:
 
 
 def _post_nothing(config: SinkConfig, timeout: float) -> int:
-    from otel_audit.pipeline.transport import Transport
+    from otel_audit.pipeline.delivery.otlp_http import Transport
 
     transport = Transport(msgspec.structs.replace(config, timeout=timeout, compression="none"))
     try:

@@ -107,7 +107,7 @@ def drain(
     Exits with 3 if the sink does not take all of it, with 1 if a part of the spool cannot be read (another
     user's). Nothing is lost then: it waits on.
     """
-    from otel_audit.pipeline.drain import drain as drain_spool
+    from otel_audit.pipeline.delivery.drain import drain as drain_spool
 
     loaded = load(config).config
     began = time.monotonic()

@@ -16,7 +16,7 @@ from otel_audit.audit_record import AuditRecord
 from otel_audit.config.catalog import settings
 from otel_audit.config.loader import load
 from otel_audit.errors import ConfigurationError, QueryError
-from otel_audit.pipeline import otlp
+from otel_audit.pipeline.delivery import otlp_encoding
 from otel_audit.pipeline.spool.frames import decode_record, encode_record
 from otel_audit.server.bodies import Malformed
 from otel_audit.server.otlp import checked
@@ -37,7 +37,7 @@ WORDS = st.text(max_size=40) | st.sampled_from(
 def test_a_record_comes_back_from_spool_and_wire(rounds: int) -> None:
     def check(record: AuditRecord) -> None:
         assert decode_record(encode_record(record)) == record
-        assert rebuild(LogRecord.FromString(otlp.log_record(record))) == record
+        assert rebuild(LogRecord.FromString(otlp_encoding.log_record(record))) == record
 
     examples("records from spool and wire", rounds, records.map(sent), check)
 
@@ -48,7 +48,11 @@ def bodies(draw: st.DrawFn) -> bytes:
     if draw(st.booleans()):
         return draw(st.binary(max_size=200))
     many = draw(st.lists(records.map(sent), min_size=1, max_size=2))
-    body = bytearray(otlp.export_request({"service.name": "shop"}, [otlp.log_record(one) for one in many]))
+    body = bytearray(
+        otlp_encoding.export_request(
+            {"service.name": "shop"}, [otlp_encoding.log_record(one) for one in many]
+        )
+    )
     for _ in range(draw(st.integers(0, 3))):
         begin = draw(st.integers(0, len(body)))
         body[begin : begin + draw(st.integers(0, 8))] = draw(st.binary(max_size=8))

@@ -24,7 +24,7 @@ from otel_audit.audit_record import (
     Target,
     new_record_id,
 )
-from otel_audit.pipeline import otlp
+from otel_audit.pipeline.delivery import otlp_encoding
 from otel_audit.semconv import RECORD_ID, to_attributes
 from tests.collector.running import Site, delivered, mirrored_ids, site
 from tests.e2e.running import eventually
@@ -53,7 +53,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 def send(running: Site, records: list[AuditRecord]) -> None:
     """Send records as the sender does."""
-    body = otlp.export_request(RESOURCE, [otlp.log_record(record) for record in records])
+    body = otlp_encoding.export_request(RESOURCE, [otlp_encoding.log_record(record) for record in records])
     assert running.collector.post(body).status_code == 200
 
 
@@ -144,7 +144,7 @@ def test_a_record_rebuilt_from_its_table_is_the_one_that_was_sealed(running: Sit
     found = {record.id: record for record in running.store.records(table=TABLES[log]) if record.id in wanted}
     for identifier, record in wanted.items():
         assert to_attributes(found[identifier]) == to_attributes(record)
-        assert otlp.log_record(found[identifier]) == otlp.log_record(record)
+        assert otlp_encoding.log_record(found[identifier]) == otlp_encoding.log_record(record)
     for other in {*TABLES.values()} - {TABLES[log]}:
         assert not set(wanted) & set(trail.ids(other)), f"also in {other}"
 

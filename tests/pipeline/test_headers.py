@@ -12,9 +12,9 @@ from otel_audit.config.headers import sink_header_problems, sink_headers, value_
 from otel_audit.config.model import AuditConfig, ServerConfig, SinkConfig, StoreConfig
 from otel_audit.errors import ConfigurationError
 from otel_audit.pipeline import provider
-from otel_audit.pipeline.drain import drain
-from otel_audit.pipeline.endpoint import parse_endpoint
-from otel_audit.pipeline.transport import Transport
+from otel_audit.pipeline.delivery.drain import drain
+from otel_audit.pipeline.delivery.endpoint import parse_endpoint
+from otel_audit.pipeline.delivery.otlp_http import Transport
 from otel_audit.store.query import AuditStore
 from tests.pipeline.otlp_sink import Sink
 from tests.pipeline.spooling import audit_config, make_record, target_ids

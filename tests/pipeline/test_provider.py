@@ -17,7 +17,7 @@ from otel_audit.audit_context import process_scope
 from otel_audit.audit_record import Actor, Target
 from otel_audit.errors import ConfigurationError
 from otel_audit.pipeline import identity, metrics, provider
-from otel_audit.pipeline.drain import drain
+from otel_audit.pipeline.delivery.drain import drain
 from otel_audit.pipeline.provider import AuditPipeline
 from otel_audit.pipeline.spool import directory as layout
 from otel_audit.pipeline.spool.status import read_status
@@ -323,10 +323,10 @@ def test_whoever_forks_imports_what_sending_needs_for_its_children(tmp_path: Pat
     run_script(
         """
         pipeline = provider.start(audit_config(Path(sys.argv[1])))
-        assert "otel_audit.pipeline.delivery" not in sys.modules
+        assert "otel_audit.pipeline.delivery.rounds" not in sys.modules
         pid = os.fork()
         if pid == 0:
-            os._exit(0 if "otel_audit.pipeline.delivery" in sys.modules else 1)
+            os._exit(0 if "otel_audit.pipeline.delivery.rounds" in sys.modules else 1)
         assert os.waitpid(pid, 0)[1] == 0
         """,
         tmp_path,

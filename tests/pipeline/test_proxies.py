@@ -15,10 +15,10 @@ from urllib.parse import urlsplit
 import pytest
 
 from otel_audit.config.model import SinkConfig
-from otel_audit.pipeline.proxies import proxy_for
-from otel_audit.pipeline.transport import Transport, Verdict
+from otel_audit.pipeline.delivery.otlp_http import Transport, Verdict
+from otel_audit.pipeline.delivery.proxies import proxy_for
 from tests.pipeline.otlp_sink import Reply, Sink
-from tests.pipeline.test_transport import self_signed
+from tests.pipeline.test_otlp_http import self_signed
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from otel_audit.audit_record import AuditRecord, new_record_id
-from otel_audit.pipeline.sealing import Sealed, Sealer, stream_id
+from otel_audit.pipeline.delivery.sealing import Sealed, Sealer, stream_id
 from otel_audit.pipeline.spool.cursor import StreamState
 from otel_audit.pipeline.spool.frames import Identity
 from otel_audit.pipeline.spool.reader import Content, Damage, StreamEnd

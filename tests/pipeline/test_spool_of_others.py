@@ -17,7 +17,7 @@ import pytest
 
 from otel_audit.errors import SpoolError
 from otel_audit.pipeline import provider
-from otel_audit.pipeline.drain import drain
+from otel_audit.pipeline.delivery.drain import drain
 from otel_audit.pipeline.provider import AuditPipeline
 from otel_audit.pipeline.spool import directory as layout
 from otel_audit.pipeline.spool.status import read_status
@@ -99,8 +99,8 @@ def run_as_nobody(spool: Path, sink: Sink) -> dict[str, Any]:
     out = run_script(
         """
         import json, logging
-        import otel_audit.pipeline.delivery, otel_audit.pipeline.drain, encodings.idna, gzip, pwd
-        from otel_audit.pipeline.drain import drain
+        import otel_audit.pipeline.delivery.rounds, encodings.idna, gzip, pwd
+        from otel_audit.pipeline.delivery.drain import drain
         from otel_audit.pipeline.spool.status import read_status
         lines = []
         class Lines(logging.Handler):

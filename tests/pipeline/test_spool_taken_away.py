@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from otel_audit.errors import SpoolError
-from otel_audit.pipeline.drain import drain
+from otel_audit.pipeline.delivery.drain import drain
 from otel_audit.pipeline.provider import AuditPipeline
 from otel_audit.pipeline.spool import directory as layout
 from tests.pipeline.otlp_sink import Reply, Sink

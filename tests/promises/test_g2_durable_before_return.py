@@ -71,7 +71,7 @@ def test_every_emit_that_returned_arrives_once_after_kill_9_under_delivery(tmp_p
             )
         run_script(
             """
-            from otel_audit.pipeline.drain import drain
+            from otel_audit.pipeline.delivery.drain import drain
             found = drain(sys.argv[1], audit_config(Path(sys.argv[1]), sys.argv[2]))
             assert found.complete, found
             """,
@@ -242,7 +242,7 @@ def test_a_dead_parent_s_stream_is_adopted_although_its_child_lives(tmp_path: Pa
             process.wait(20)
             run_script(
                 """
-                from otel_audit.pipeline.drain import drain
+                from otel_audit.pipeline.delivery.drain import drain
                 assert drain(sys.argv[1], audit_config(Path(sys.argv[1]), sys.argv[2])).delivered == 1
                 """,
                 tmp_path,

@@ -14,7 +14,7 @@ from tests.pipeline.otlp_sink import Reply, Sink, log_records, partial_success, 
 from tests.pipeline.spooling import NOWHERE, run_script, start_script, target_ids, wait_until
 
 DRAIN = """
-from otel_audit.pipeline.drain import drain
+from otel_audit.pipeline.delivery.drain import drain
 found = drain(sys.argv[1], audit_config(Path(sys.argv[1]), sys.argv[2]))
 assert found.complete, found
 """

@@ -13,7 +13,7 @@ application = get_wsgi_application()
 from tests.servers.small.urls import make_group  # noqa: E402
 
 if os.environ.get("SMALL_AT_IMPORT"):
-    print("imported:", "otel_audit.pipeline.delivery" in sys.modules, flush=True)
+    print("imported:", "otel_audit.pipeline.delivery.rounds" in sys.modules, flush=True)
     make_group()
     print("threads:", *sorted(thread.name for thread in threading.enumerate()), flush=True)
 

@@ -16,8 +16,8 @@ import pytest
 
 from otel_audit.config.model import SinkConfig
 from otel_audit.errors import ConfigurationError
-from otel_audit.pipeline import backoff
-from otel_audit.pipeline.transport import Transport, Verdict, judge
+from otel_audit.pipeline.delivery import backoff
+from otel_audit.pipeline.delivery.otlp_http import Transport, Verdict, judge
 from tests.pipeline.otlp_sink import Reply, Sink, partial_success
 
 

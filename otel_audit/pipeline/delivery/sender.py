@@ -20,14 +20,14 @@ from otel_audit.audit_record import AuditRecord
 from otel_audit.config.model import SinkConfig
 from otel_audit.errors import ConfigurationError, SpoolError
 from otel_audit.pipeline import uwsgi
-from otel_audit.pipeline.endpoint import parse_endpoint
+from otel_audit.pipeline.delivery.endpoint import parse_endpoint
 from otel_audit.pipeline.health import Health
 from otel_audit.pipeline.spool import directory as layout
 from otel_audit.pipeline.spool.frames import encode_record
 from otel_audit.pipeline.spool.writer import SpoolWriter
 
 if TYPE_CHECKING:
-    from otel_audit.pipeline.delivery import Delivery
+    from otel_audit.pipeline.delivery.rounds import Delivery
 
 _AFTER_ERROR: Final = 5.0
 _JOIN: Final = 0.5
@@ -57,7 +57,7 @@ class _ImportGuard:
         self._held = self._mutex.acquire(timeout=_LONGEST_IMPORT)
         if self._held:
             with suppress(Exception):  # so that not each child has to; whoever sends will hear what is wrong
-                import otel_audit.pipeline.delivery  # noqa: F401
+                import otel_audit.pipeline.delivery.rounds  # noqa: F401
 
     def _let_go(self) -> None:
         if self._held:
@@ -77,7 +77,7 @@ _importing: Final = _ImportGuard()
 def get_ready() -> None:
     """Import what sending needs, so that the first record need not: some 100 ms, once a process."""
     with _importing:
-        import otel_audit.pipeline.delivery  # noqa: F401
+        import otel_audit.pipeline.delivery.rounds  # noqa: F401
 
 
 class _Wake:
@@ -278,7 +278,7 @@ class Sender:
     # --- the thread --------------------------------------------------------------------------
 
     def _run(self) -> None:
-        from otel_audit.pipeline.delivery import Delivery
+        from otel_audit.pipeline.delivery.rounds import Delivery
 
         try:
             delivery = Delivery(self._spool.directory, self._config, self._health, self._tell, self._spool)

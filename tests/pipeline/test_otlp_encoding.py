@@ -10,7 +10,7 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 
 from otel_audit import semconv
 from otel_audit.audit_record import AuditRecord, new_record_id
-from otel_audit.pipeline import otlp
+from otel_audit.pipeline.delivery import otlp_encoding
 from tests.pipeline.otlp_sink import attributes, rebuild
 from tests.trail import records, sent
 
@@ -18,7 +18,7 @@ from tests.trail import records, sent
 @given(records.map(sent))
 def test_protobuf_reads_what_was_written_and_a_record_comes_back(record: AuditRecord) -> None:
     """All attributes, times, ids and the body."""
-    message = LogRecord.FromString(otlp.log_record(record))
+    message = LogRecord.FromString(otlp_encoding.log_record(record))
     assert attributes(message) == semconv.to_attributes(record)
     assert message.observed_time_unix_nano == record.observed_timestamp
     assert message.event_name == record.event_name
@@ -30,8 +30,8 @@ def test_protobuf_reads_what_was_written_and_a_record_comes_back(record: AuditRe
 @given(records.map(sent))
 def test_the_bytes_are_those_protobuf_writes(record: AuditRecord) -> None:
     """So nobody can tell the difference, and the same record gives the same bytes."""
-    data = otlp.log_record(record)
-    assert data == otlp.log_record(record)
+    data = otlp_encoding.log_record(record)
+    assert data == otlp_encoding.log_record(record)
     assert len(data) == LogRecord.FromString(data).ByteSize()
 
 
@@ -43,7 +43,7 @@ def test_a_request_has_resource_scope_and_records_in_order() -> None:
     ]
     resource: dict[str, Any] = {"service.name": "shop", "process.pid": 7, "ratio": 0.5, "up": True, "neg": -1}
     request = ExportLogsServiceRequest.FromString(
-        otlp.export_request(resource, map(otlp.log_record, records))
+        otlp_encoding.export_request(resource, map(otlp_encoding.log_record, records))
     )
     [resource_logs] = request.resource_logs
     found = {

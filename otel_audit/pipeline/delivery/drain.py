@@ -15,7 +15,7 @@ from otel_audit.audit_record import AuditRecord
 from otel_audit.config.headers import sink_header_problems
 from otel_audit.config.model import AuditConfig
 from otel_audit.errors import ConfigurationError, SpoolError
-from otel_audit.pipeline.delivery import Delivery
+from otel_audit.pipeline.delivery.rounds import Delivery
 from otel_audit.pipeline.health import Health
 from otel_audit.pipeline.identity import identify
 from otel_audit.pipeline.spool import directory as layout

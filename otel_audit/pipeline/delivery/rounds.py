@@ -10,11 +10,11 @@ from typing import Final
 
 from otel_audit.audit_record import AuditRecord
 from otel_audit.config.model import SinkConfig
+from otel_audit.pipeline.delivery.otlp_http import Transport
+from otel_audit.pipeline.delivery.shipper import Progress, Shipper
 from otel_audit.pipeline.health import Health
-from otel_audit.pipeline.shipping import Progress, Shipper
 from otel_audit.pipeline.spool import directory as layout
 from otel_audit.pipeline.spool.writer import SpoolWriter
-from otel_audit.pipeline.transport import Transport
 
 ADOPT_EVERY: Final = 5.0
 _MOST_ADOPTED: Final = 4

@@ -20,14 +20,15 @@ import msgspec
 
 from otel_audit.audit_record import AuditRecord
 from otel_audit.config.model import SinkConfig
-from otel_audit.pipeline import backoff, notices, otlp
+from otel_audit.pipeline import notices
+from otel_audit.pipeline.delivery import backoff, otlp_encoding
+from otel_audit.pipeline.delivery.otlp_http import Answer, Transport, Verdict
+from otel_audit.pipeline.delivery.sealing import Sealer
 from otel_audit.pipeline.health import Health
-from otel_audit.pipeline.sealing import Sealer
 from otel_audit.pipeline.spool import directory as layout
 from otel_audit.pipeline.spool import tips
 from otel_audit.pipeline.spool.cursor import CursorFile, CursorState, Place, StreamState
 from otel_audit.pipeline.spool.reader import Damage, Item, StreamReader
-from otel_audit.pipeline.transport import Answer, Transport, Verdict
 
 _log = logging.getLogger("otel_audit")
 
@@ -198,7 +199,7 @@ class Shipper:
             sealed = list(self._sealer.seal(item.content))
             for position, (record, state_after) in enumerate(sealed):
                 last = position == len(sealed) - 1
-                data = otlp.log_record(record)
+                data = otlp_encoding.log_record(record)
                 self._waiting.append(
                     _Waiting(data, record, state_after, item.after if last else None, own and last)
                 )
@@ -234,7 +235,9 @@ class Shipper:
 
     def _post(self, batch: list[_Waiting]) -> Answer:
         assert self._reader is not None
-        request = otlp.export_request(self._reader.identity.resource, [waiting.data for waiting in batch])
+        request = otlp_encoding.export_request(
+            self._reader.identity.resource, [waiting.data for waiting in batch]
+        )
         self.last_answer = self._transport.send(request)
         return self.last_answer
 

@@ -25,9 +25,9 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from otel_audit.config.headers import sink_headers
 from otel_audit.config.model import SinkConfig
 from otel_audit.errors import ConfigurationError
-from otel_audit.pipeline.backoff import parse_retry_after
-from otel_audit.pipeline.endpoint import parse_endpoint, shown
-from otel_audit.pipeline.proxies import Proxy, proxy_for
+from otel_audit.pipeline.delivery.backoff import parse_retry_after
+from otel_audit.pipeline.delivery.endpoint import parse_endpoint, shown
+from otel_audit.pipeline.delivery.proxies import Proxy, proxy_for
 from otel_audit.version import __version__
 
 _PROTOBUF: Final = "application/x-protobuf"

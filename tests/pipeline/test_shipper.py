@@ -489,7 +489,7 @@ def test_the_same_spool_is_sealed_the_same_by_whoever_ships_it(
     for _ in range(2):
         out = run_script(
             """
-            from otel_audit.pipeline.drain import drain
+            from otel_audit.pipeline.delivery.drain import drain
             config = audit_config(Path(sys.argv[1]), sys.argv[2], sink_batch_records=10)
             found = drain(sys.argv[1], config, timeout=0)
             print(found.remaining)
@@ -500,7 +500,7 @@ def test_the_same_spool_is_sealed_the_same_by_whoever_ships_it(
     wait_until(lambda: len(sink.requests) >= 3, "attempts")
     run_script(
         """
-        from otel_audit.pipeline.drain import drain
+        from otel_audit.pipeline.delivery.drain import drain
         print(drain(sys.argv[1], audit_config(Path(sys.argv[1]), sys.argv[2], sink_batch_records=7)))
         """,
         spool_directory,
