@@ -34,7 +34,7 @@ from otel_audit.config.model import AuditConfig
 from otel_audit.errors import AuditError, InvalidRecord, SpoolError
 from otel_audit.interruptions import faults
 from otel_audit.otel_api import trace_ids
-from otel_audit.pipeline import limits, notices
+from otel_audit.pipeline import limits, pipeline_records
 from otel_audit.pipeline.health import Health
 from otel_audit.pipeline.span_event import MAX_EVENTS, add_span_event
 from otel_audit.pipeline.spool.frames import encode_record
@@ -109,7 +109,7 @@ class AuditLogger:
         self._mutex = threading.RLock()
         self._unwritten: dict[int, list[AuditRecord]] = {}
         self._last_unwritten = 0
-        self._loss: notices.Loss | None = None
+        self._loss: pipeline_records.Loss | None = None
 
     # --- making ------------------------------------------------------------------------------
 
@@ -361,7 +361,7 @@ class AuditLogger:
             if self._fail_closed and may_raise:
                 raise
             self.health.dropped += len(records)
-            self._add_loss(notices.loss_of(records, str(error)))
+            self._add_loss(pipeline_records.loss_of(records, str(error)))
             return False
         return True
 
@@ -450,12 +450,12 @@ class AuditLogger:
     def _spool_trouble(self, error: SpoolError) -> None:
         self.health.log(logging.ERROR, "spool", "audit records cannot be written: %s", error)
 
-    def _take_loss(self) -> notices.Loss | None:
+    def _take_loss(self) -> pipeline_records.Loss | None:
         with self._mutex:
             loss, self._loss = self._loss, None
             return loss
 
-    def _add_loss(self, loss: notices.Loss) -> None:
+    def _add_loss(self, loss: pipeline_records.Loss) -> None:
         with self._mutex:
             self._loss = loss if self._loss is None else self._loss + loss
 

@@ -18,7 +18,7 @@ from otel_audit.audit_context import locate_code, process_scope
 from otel_audit.config.headers import sink_header_problems
 from otel_audit.config.model import AuditConfig
 from otel_audit.errors import ConfigurationError, SpoolError
-from otel_audit.pipeline import identity, metrics, notices, process_end
+from otel_audit.pipeline import metrics, pipeline_records, process_end, process_identity
 from otel_audit.pipeline.health import Health
 from otel_audit.pipeline.logger import AuditLogger, Hook, Redacts
 from otel_audit.pipeline.spool import directory as layout
@@ -58,17 +58,17 @@ class AuditPipeline:
 
             redactor = Redactor(config.redaction)
         search_binary(getattr(redactor, "data", None))
-        process_scope.service = identity.service_name
+        process_scope.service = process_identity.service_name
         self.config = config
         self.health = Health()
         self.directory = (directory or Path(config.spool.directory)).absolute()
         self.spool = SpoolWriter(
             config.spool,
             self.directory,
-            partial(identity.identify, redactor),
+            partial(process_identity.identify, redactor),
             self.health,
             self._forked,
-            lambda count, reason: encode_record(notices.Loss(count, reason=reason).record()),
+            lambda count, reason: encode_record(pipeline_records.Loss(count, reason=reason).record()),
         )
         self.sender: Sender | None = None
         if ship:
@@ -92,7 +92,7 @@ class AuditPipeline:
             SpoolError: it cannot, and ``on_error`` is ``fail_closed``; otherwise it is logged.
             ConfigurationError: a header of the sink cannot be sent, likewise.
         """
-        identity.get_ready()
+        process_identity.get_ready()
         self._check_headers()
         try:
             layout.prepare(self.directory)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from otel_audit.pipeline.notices import STREAM_END, STREAM_START
+from otel_audit.pipeline.pipeline_records import STREAM_END, STREAM_START
 from otel_audit.pipeline.spool import directory as layout
 from tests.pipeline.otlp_sink import Reply, Sink
 from tests.pipeline.spooling import (

@@ -16,7 +16,7 @@ from opentelemetry.sdk.resources import Resource
 from otel_audit.audit_context import process_scope
 from otel_audit.audit_record import Actor, Target
 from otel_audit.errors import ConfigurationError
-from otel_audit.pipeline import identity, metrics, provider
+from otel_audit.pipeline import metrics, process_identity, provider
 from otel_audit.pipeline.delivery.drain import drain
 from otel_audit.pipeline.provider import AuditPipeline
 from otel_audit.pipeline.spool import directory as layout
@@ -337,7 +337,7 @@ def test_the_service_outside_any_work_is_the_one_the_resource_names(monkeypatch:
     """Also where the application sets its own tracer provider after audit has started."""
     resources = [Resource({"service.name": "shop"}), Resource({"service.name": "depot"}), Resource({})]
     for resource, name in zip(resources, ("shop", "depot", ""), strict=True):
-        monkeypatch.setattr(identity, "_application_resource", lambda found=resource: found)
-        assert identity.service_name() == name
-        monkeypatch.setattr(process_scope, "service", identity.service_name)
+        monkeypatch.setattr(process_identity, "_application_resource", lambda found=resource: found)
+        assert process_identity.service_name() == name
+        monkeypatch.setattr(process_scope, "service", process_identity.service_name)
         assert process_scope.fields().actor == Actor(name or "unknown_service", "service")

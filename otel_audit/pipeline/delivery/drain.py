@@ -17,7 +17,7 @@ from otel_audit.config.model import AuditConfig
 from otel_audit.errors import ConfigurationError, SpoolError
 from otel_audit.pipeline.delivery.rounds import Delivery
 from otel_audit.pipeline.health import Health
-from otel_audit.pipeline.identity import identify
+from otel_audit.pipeline.process_identity import identify
 from otel_audit.pipeline.spool import directory as layout
 from otel_audit.pipeline.spool.frames import encode_record
 from otel_audit.pipeline.spool.status import SpoolStatus, read_status

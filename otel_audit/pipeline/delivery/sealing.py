@@ -14,7 +14,7 @@ from typing import NamedTuple
 import msgspec
 
 from otel_audit.audit_record import AuditRecord, Sequence
-from otel_audit.pipeline import notices
+from otel_audit.pipeline import pipeline_records
 from otel_audit.pipeline.spool.cursor import StreamState
 from otel_audit.pipeline.spool.frames import Identity
 from otel_audit.pipeline.spool.reader import Content, Damage, StreamEnd
@@ -59,14 +59,14 @@ class Sealer:
             yield from self._end(content)
             return
         if isinstance(content, Damage):
-            content = notices.spool_damaged(
+            content = pipeline_records.spool_damaged(
                 self._identity, content.segment, content.offset, content.length, content.after, content.what
             )
         state = self._streams.get(content.log)
         if state is None:
             stream = stream_id(self._identity.incarnation, content.log, self._epoch)
             state = StreamState(stream)
-            start = notices.stream_start(self._identity, content.log, stream, self._reason)
+            start = pipeline_records.stream_start(self._identity, content.log, stream, self._reason)
             sealed = self._seal(start, state)
             yield sealed
             state = sealed.state
@@ -76,7 +76,7 @@ class Sealer:
         for log, state in sorted(self._streams.items()):
             if not state.ended:
                 yield self._seal(
-                    notices.stream_end(self._identity, log, state.stream, end.time), state, end=True
+                    pipeline_records.stream_end(self._identity, log, state.stream, end.time), state, end=True
                 )
 
     def _seal(self, record: AuditRecord, state: StreamState, *, end: bool = False) -> Sealed:

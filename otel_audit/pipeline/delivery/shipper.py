@@ -20,7 +20,7 @@ import msgspec
 
 from otel_audit.audit_record import AuditRecord
 from otel_audit.config.model import SinkConfig
-from otel_audit.pipeline import notices
+from otel_audit.pipeline import pipeline_records
 from otel_audit.pipeline.delivery import backoff, otlp_encoding
 from otel_audit.pipeline.delivery.otlp_http import Answer, Transport, Verdict
 from otel_audit.pipeline.delivery.sealing import Sealer
@@ -326,7 +326,9 @@ class Shipper:
         self._suspect = None
         self._acknowledge(1, delivered=False)
         if self._tell is not None:
-            self._tell(notices.record_quarantined(record, answer.reason, f"{path.parent.name}/{path.name}"))
+            self._tell(
+                pipeline_records.record_quarantined(record, answer.reason, f"{path.parent.name}/{path.name}")
+            )
         return Progress.DELIVERED
 
     def _pause(self, retry_after: float | None) -> None:
@@ -445,7 +447,9 @@ class Shipper:
         what = "the stream was removed or renamed before all of it was sent"
         self._report(Damage(place.segment, place.offset, 0, place.time or identity.created, what))
         if self._tell is not None:
-            self._tell(notices.spool_damaged(identity, place.segment, place.offset, 0, time.time_ns(), what))
+            self._tell(
+                pipeline_records.spool_damaged(identity, place.segment, place.offset, 0, time.time_ns(), what)
+            )
 
     def abandon(self) -> None:
         """Stop here, whatever a request still on its way may answer; the lock is the caller's to release."""

@@ -31,7 +31,7 @@ from otel_audit.audit_context import (
 from otel_audit.audit_record import Actor, Origin
 from otel_audit.config.model import ContextConfig, RedactionConfig
 from otel_audit.instrumentation.django.middleware import AUDIT_MIDDLEWARE, with_audit_middleware
-from otel_audit.pipeline import identity
+from otel_audit.pipeline import process_identity
 from otel_audit.testing import CapturedAudit
 from tests.instrumentation.django.clinic import urls
 from tests.instrumentation.django.project import Instrumented
@@ -525,7 +525,7 @@ def test_outside_everything_the_service_acts(audit: CapturedAudit) -> None:
     from tests.instrumentation.django.clinic.urls import record
 
     record()
-    assert audit.one(event_name="clinic.note").actor == Actor(identity.service_name(), "service")
+    assert audit.one(event_name="clinic.note").actor == Actor(process_identity.service_name(), "service")
 
 
 def test_a_thread_a_view_started_is_the_users_until_the_response_and_the_services_after_it(
@@ -536,5 +536,5 @@ def test_a_thread_a_view_started_is_the_users_until_the_response_and_the_service
     urls.THREAD.thread.join()
     during, after = audit.find(event_name="clinic.note")
     assert (during.actor.name, during.origin) == ("alice", None)
-    assert after.actor == Actor(identity.service_name(), "service")
+    assert after.actor == Actor(process_identity.service_name(), "service")
     assert after.origin == Origin(str(alice.pk), "alice", during.request.id)
