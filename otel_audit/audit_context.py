@@ -59,7 +59,7 @@ class Scope(Protocol):
 class NoticingScope(Protocol):
     """A scope whose actor may change, or be deleted, between a write and the record made of it."""
 
-    def notice(self) -> object:
+    def take_actor(self) -> object:
         """Take down who acts now, at next to no cost; nothing is decided that is not known yet."""
         ...
 
@@ -76,7 +76,7 @@ class AuditContext:
     """A scope, and the explicit values laid over it, innermost last.
 
     ``span`` stands in where no span is current: the body of a streaming response runs after its span ended.
-    ``pinned`` is what :meth:`notice` gave when the work was handed over to where this context is used; it
+    ``pinned`` is what :meth:`take_actor` gave when the work was handed over to where this context is used; it
     keeps saying who acted then. ``ended``: the block that laid values over no scope has been left.
     """
 
@@ -95,18 +95,18 @@ class AuditContext:
         self.overrides = overrides
         self.span = span
         # Not isinstance(): a check against a protocol costs more than the rest of a request's scope.
-        self._noticing: NoticingScope | None = scope if hasattr(scope, "notice") else None  # type: ignore[assignment]
+        self._noticing: NoticingScope | None = scope if hasattr(scope, "take_actor") else None  # type: ignore[assignment]
 
     @property
     def is_noticing(self) -> bool:
         """Whether the actor may change while the work goes on, as a request's may."""
         return self._noticing is not None
 
-    def notice(self) -> object:
+    def take_actor(self) -> object:
         """Take down who acts now; give it to :meth:`fields` later."""
         if self.pinned is not None:
             return self.pinned
-        return None if self._noticing is None else self._noticing.notice()
+        return None if self._noticing is None else self._noticing.take_actor()
 
     def who(self) -> tuple[Actor, str]:
         """Say who acts now, and the id of the request: all that a span is told."""
@@ -204,7 +204,7 @@ def moment() -> Moment:
         return Moment(time.time_ns(), None, span, None, code)
     if span is INVALID_SPAN and context.span is not None:
         span = context.span
-    return Moment(time.time_ns(), context, span, context.notice(), code)
+    return Moment(time.time_ns(), context, span, context.take_actor(), code)
 
 
 def current_context() -> AuditContext | None:
@@ -251,7 +251,7 @@ def handed_over() -> AuditContext | None:
         context.scope,
         context.overrides,
         context.span if span is INVALID_SPAN else span,
-        context.notice(),
+        context.take_actor(),
     )
 
 
@@ -300,10 +300,10 @@ class StarterScope:
         self._scope = _gone
         return None
 
-    def notice(self) -> object:
+    def take_actor(self) -> object:
         """Take down whether the starter still acts, and as whom."""
         context = self._context()
-        return _OVER if context is None else (context, context.notice())
+        return _OVER if context is None else (context, context.take_actor())
 
     def who(self) -> tuple[Actor, str]:
         """Say who acts now, and the id of the request."""
@@ -313,7 +313,7 @@ class StarterScope:
     def fields(self, noticed: object = None) -> ContextFields:
         """Resolve the starter, or the service and where its work came from."""
         if noticed is None:
-            noticed = self.notice()
+            noticed = self.take_actor()
         if isinstance(noticed, tuple):
             context, inner = noticed
             fields: ContextFields = context.fields(inner)

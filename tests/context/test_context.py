@@ -40,7 +40,7 @@ class Session:
 class Noticing(Session):
     """A scope that takes down who acts at the moment of the write."""
 
-    def notice(self) -> object:
+    def take_actor(self) -> object:
         return self.actor
 
     def fields(self, noticed: object = None) -> ContextFields:

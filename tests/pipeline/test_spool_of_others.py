@@ -111,7 +111,7 @@ def run_as_nobody(spool: Path, sink: Sink) -> dict[str, Any]:
         config = audit_config(spool, endpoint, on_error="fail_closed")
         pipeline = provider.AuditPipeline(config)
         make_record(pipeline)
-        provider.identity.get_ready()  # nobody may import from root's Python later
+        provider.process_identity.get_ready()  # nobody may import from root's Python later
         os.setgroups([]); os.setgid(65534); os.setuid(65534)
         pipeline.prepare()
         pipeline.logger.emit(make_record(pipeline, 100))

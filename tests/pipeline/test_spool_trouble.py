@@ -258,7 +258,7 @@ def test_a_directory_of_somebody_else_is_said(tmp_path: Path) -> None:
         """
         pipeline = provider.AuditPipeline(audit_config(Path(sys.argv[1])), ship=False)
         make_record(pipeline)
-        provider.identity.get_ready()  # nobody may import from root's Python later
+        provider.process_identity.get_ready()  # nobody may import from root's Python later
         os.setuid(65534)
         pipeline.prepare()
         pipeline.logger.emit(make_record(pipeline))

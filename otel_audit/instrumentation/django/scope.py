@@ -140,7 +140,7 @@ class RequestScope:
         """Say who acts now and the id of the request, and nothing else."""
         return self.actor, self.id
 
-    def notice(self) -> object:
+    def take_actor(self) -> object:
         """Take down the user if there is one; an anonymous visitor may yet be authenticated, so the phase."""
         actor = self.actor
         return actor if actor.type == "user" else self._phase
