@@ -44,6 +44,7 @@ TARGET_ID: Final = "audit.target.id"
 CHANGED_FIELDS: Final = "otel_audit.changed_fields"
 LOG: Final = "otel_audit.log"
 REQUEST_ID: Final = "otel_audit.request.id"
+CAPTURE_PLACE: Final = "otel_audit.capture.place"
 INTEGRITY_PREFIX: Final = "audit.integrity."
 """Attributes under this prefix are proofs about a record, never part of it."""
 

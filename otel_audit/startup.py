@@ -314,7 +314,7 @@ def refuses_to_start(config: AuditConfig | None, config_file: str | os.PathLike[
     did not mean to run without audit.
     """
     if config is not None:
-        return config.on_error == "fail_closed"
+        return config.fail_closed
     if _ON_ERROR in os.environ:
         return os.environ[_ON_ERROR].strip().lower() == "fail_closed"
     with suppress(AuditError, OSError):

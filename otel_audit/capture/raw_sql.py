@@ -191,5 +191,5 @@ def run(
                 ours.failed(error, refused=False, sent=False)
         if interrupted or isinstance(error, AuditError):
             raise
-        failures.report("SQL of the application's own", error, lost=1)
+        failures.report("raw SQL", error, lost=1)
     return result if sent else execute()

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, TypeAlias
 from otel_audit.audit_context import moment
 from otel_audit.audit_record import AuditRecord, Bulk, Completeness, Database, Target
 from otel_audit.interruptions import faults
+from otel_audit.pipeline.failures import Failures
 from otel_audit.pipeline.logger import AuditLogger
 
 ReadKey: TypeAlias = Callable[[Any], str]
@@ -74,8 +75,9 @@ class Tally:
 class ReadRecords:
     """The records of one query on ``database``, made at the moment it was run."""
 
-    def __init__(self, logger: AuditLogger, database: Database) -> None:
+    def __init__(self, logger: AuditLogger, failures: Failures, database: Database) -> None:
         self._logger = logger
+        self._failures = failures
         self._database = database
         self._at = moment()
 
@@ -86,14 +88,14 @@ class ReadRecords:
                 tally.add(chunk)
             except faults() as error:
                 tally.lose_keys()
-                self._logger.failed("a read of sensitive data is recorded without its objects", error)
+                self._failures.report("read", error, what=tally.reading.label)
 
     def begin(self, tallies: Iterable[Tally]) -> int | None:
         """Put on disk that rows are about to be read; give the intent to :meth:`keep`."""
         try:
             begun = [self._record(tally.reading, completeness="statement") for tally in tallies]
         except faults() as error:
-            self._logger.failed("a read of sensitive data that has begun", error)
+            self._failures.report("read", error)
             return None
         return self._logger.intend(begun)
 
@@ -104,7 +106,7 @@ class ReadRecords:
             try:
                 records.append(self._objects(tally))
             except faults() as error:
-                self._logger.failed("a read of sensitive data", error)
+                self._failures.report("read", error, what=tally.reading.label, lost=1)
         if intent is None:
             self._logger.emit(*records, at=self._at)
             return
@@ -128,7 +130,7 @@ class ReadRecords:
                     self._record(reading, bulk=bulk, completeness=completeness, attributes=attributes)
                 )
             except faults() as error:
-                self._logger.failed("a read of sensitive data", error)
+                self._failures.report("read", error, what=reading.label, lost=1)
         self._logger.emit(*records, at=self._at)
 
     def _objects(self, tally: Tally) -> AuditRecord:

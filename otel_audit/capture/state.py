@@ -12,6 +12,7 @@ from otel_audit.pipeline import provider
 from otel_audit.pipeline.failures import Failures
 
 if TYPE_CHECKING:
+    from otel_audit.pipeline.health import Health
     from otel_audit.pipeline.logger import AuditLogger
     from otel_audit.pipeline.provider import AuditPipeline
 
@@ -36,7 +37,7 @@ class CaptureState:
         self.config = section
         self.policy = Policy(section)
         self.freshness = Freshness()
-        self.failures = Failures(library, fail_closed=config.on_error == "fail_closed")
+        self.failures = Failures(library, config, self._health)
         self._pipeline = pipeline
 
     def schema_changed(self) -> None:
@@ -50,4 +51,8 @@ class CaptureState:
     def buffer(self) -> TransactionBuffer:
         """Make the buffer of a new connection."""
         logger = None if self._pipeline is None else self._pipeline.logger
-        return TransactionBuffer(logger, failures=self.config.failures)
+        return TransactionBuffer(logger, self.failures, keep_failed=self.config.failures)
+
+    def _health(self) -> Health | None:
+        logger = self.logger()
+        return None if logger is None else logger.health

@@ -176,7 +176,7 @@ class Statement:
             elif refused and sent:
                 buffer = connection.buffer
                 logger = buffer.logger
-                if logger is not None and buffer.failures:
+                if logger is not None and buffer.keep_failed:
                     logger.emit(*write.build(logger, "failure", buffer.transaction), at=write.moment)
             elif sent:
                 # Something after the statement raised; what was written shares the fate of the transaction.

@@ -16,6 +16,7 @@ from otel_audit.audit_context import Moment
 from otel_audit.audit_record import AuditRecord, Outcome, new_record_id
 from otel_audit.interruptions import faults
 from otel_audit.pipeline import provider
+from otel_audit.pipeline.failures import Failures
 from otel_audit.pipeline.logger import AuditLogger
 from otel_audit.pipeline.span_event import MAX_EVENTS
 
@@ -51,11 +52,19 @@ class TransactionBuffer:
 
     Args:
         logger: keeps the records; default the current pipeline's at the time.
-        failures: record what was rolled back, with the outcome ``failure``.
+        failures: take what fails in making them; default the logger's.
+        keep_failed: record what was rolled back, with the outcome ``failure``.
     """
 
-    def __init__(self, logger: AuditLogger | None = None, *, failures: bool = True) -> None:
-        self.failures = failures
+    def __init__(
+        self,
+        logger: AuditLogger | None = None,
+        failures: Failures | None = None,
+        *,
+        keep_failed: bool = True,
+    ) -> None:
+        self.keep_failed = keep_failed
+        self._failures = failures
         self._logger = logger
         self._clear()
 
@@ -159,7 +168,7 @@ class TransactionBuffer:
         logger, doubtful = self.logger, self._doubtful
         held = [pending for pending in self._pendings if any(pending is one for one in doubtful)]
         if logger is not None and held:
-            logger.keep([record for record, _ in _build(held, logger, "unknown", self.transaction)])
+            logger.keep([record for record, _ in self._build(held, logger, "unknown", self.transaction)])
         self._pendings = [pending for pending in self._pendings if not any(pending is one for one in held)]
         self._doubtful = []
 
@@ -202,9 +211,9 @@ class TransactionBuffer:
 
     def _fail_intended(self, pendings: list[Pending], intent: _Intent) -> None:
         transaction, logger = self.transaction, intent.logger
-        _undo(pendings, logger)
+        self._undo(pendings, logger)
         # Built again: what refused the commit was not known when the intent was written.
-        built = _build(pendings, logger, "failure", transaction) if self.failures else []
+        built = self._build(pendings, logger, "failure", transaction) if self.keep_failed else []
         logger.settle(intent.handle, "failure", [record for record, _ in built])
         for record, at in built[:MAX_EVENTS]:
             logger.span_event(record, at)
@@ -239,7 +248,7 @@ class TransactionBuffer:
         logger = self.logger
         if logger is None:
             return None
-        built = _build(pendings, logger, "success", transaction)
+        built = self._build(pendings, logger, "success", transaction)
         if not built:
             return None
         # Only the events are needed from here on; a large transaction must not be held twice.
@@ -255,11 +264,11 @@ class TransactionBuffer:
     def _fail(self, pendings: list[Pending]) -> None:
         """Record changes that the database rolled back before any commit was sent."""
         logger = self.logger
-        _undo(pendings, logger)
-        if not pendings or logger is None or not self.failures:
+        self._undo(pendings, logger)
+        if not pendings or logger is None or not self.keep_failed:
             return
         # Nothing was committed unrecorded: not even fail_closed may hide the error that rolled back.
-        built = _build(pendings, logger, "failure", self.transaction, may_raise=False)
+        built = self._build(pendings, logger, "failure", self.transaction, may_raise=False)
         if built:
             logger.keep([record for record, _ in built], may_raise=False)
             for record, at in built[:MAX_EVENTS]:
@@ -292,15 +301,15 @@ class TransactionBuffer:
         if logger is None:
             return
         if outcome == "failure" and pending is not None:
-            _undo([pending], logger)
+            self._undo([pending], logger)
         built: list[tuple[AuditRecord, Moment]] | None = None
-        if outcome == "failure" and not self.failures:
+        if outcome == "failure" and not self.keep_failed:
             built = []
         elif pending is not None:
             transaction = ""
             if intent is not None and intent.events:
                 transaction = intent.events[0][0].database.transaction
-            built = _build([pending, *more], logger, outcome, transaction or new_record_id())
+            built = self._build([pending, *more], logger, outcome, transaction or new_record_id())
         if intent is not None:
             logger.settle(intent.handle, outcome, None if built is None else [record for record, _ in built])
         elif built:
@@ -317,36 +326,38 @@ class TransactionBuffer:
         pipeline = provider.current()
         return None if pipeline is None else pipeline.logger
 
+    def _build(
+        self,
+        pendings: list[Pending],
+        logger: AuditLogger,
+        outcome: Outcome,
+        transaction: str,
+        *,
+        may_raise: bool = True,
+    ) -> list[tuple[AuditRecord, Moment]]:
+        """Build all records; one that fails is counted and logged, and costs no other one."""
+        built: list[tuple[AuditRecord, Moment]] = []
+        for pending in pendings:
+            try:
+                at = pending.moment
+                built.extend((record, at) for record in pending.build(logger, outcome, transaction))
+            except faults() as error:
+                failures = self._failures or logger.failures
+                fail = failures.report if may_raise else failures.note
+                fail("build", error, what=type(pending).__name__, lost=1)
+        return built
+
+    def _undo(self, pendings: list[Pending], logger: AuditLogger | None) -> None:
+        for pending in reversed(pendings):
+            try:
+                pending.undo()
+            except faults() as error:
+                failures = self._failures or (None if logger is None else logger.failures)
+                if failures is not None:
+                    failures.note("undo", error, what=type(pending).__name__)
+
 
 def _with_outcome(record: AuditRecord, outcome: Outcome) -> AuditRecord:
     if record.outcome == outcome:
         return record
     return msgspec.structs.replace(record, outcome=outcome)
-
-
-def _build(
-    pendings: list[Pending],
-    logger: AuditLogger,
-    outcome: Outcome,
-    transaction: str,
-    *,
-    may_raise: bool = True,
-) -> list[tuple[AuditRecord, Moment]]:
-    """Build all records; one that fails is counted and logged, and costs no other one."""
-    built: list[tuple[AuditRecord, Moment]] = []
-    for pending in pendings:
-        try:
-            at = pending.moment
-            built.extend((record, at) for record in pending.build(logger, outcome, transaction))
-        except faults() as error:
-            logger.failed(f"a captured change ({type(pending).__name__})", error, may_raise=may_raise)
-    return built
-
-
-def _undo(pendings: list[Pending], logger: AuditLogger | None) -> None:
-    for pending in reversed(pendings):
-        try:
-            pending.undo()
-        except faults() as error:
-            if logger is not None:
-                logger.failed(f"taking back {type(pending).__name__}", error, may_raise=False)

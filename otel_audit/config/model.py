@@ -446,6 +446,11 @@ class AuditConfig(_Section, frozen=True):
     store: Annotated[StoreConfig, Meta(description="Where queries go.")] = StoreConfig()
     server: Annotated[ServerConfig, Meta(description="`otel-audit serve`.")] = ServerConfig()
 
+    @property
+    def fail_closed(self) -> bool:
+        """Say whether what cannot be recorded is refused to the application."""
+        return self.on_error == "fail_closed"
+
 
 def capture_sections(config: AuditConfig) -> dict[str, CaptureSection]:
     """Return the sections that say what a database instrumentor records, by name."""

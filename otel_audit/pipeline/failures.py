@@ -1,67 +1,66 @@
-"""Our own failures: logged at most once a minute for each place, counted, and kept from the application."""
+"""Our own failures: logged at most once per minute and place, counted, and kept from the application."""
 
 from __future__ import annotations
 
 import logging
-from contextlib import suppress
-from typing import Any
+from collections.abc import Callable
 
-from opentelemetry.metrics import NoOpCounter, get_meter
-
+from otel_audit.config.model import AuditConfig
 from otel_audit.errors import AuditError
 from otel_audit.interruptions import faults
-from otel_audit.pipeline.health import Throttle
+from otel_audit.pipeline.health import Health, Throttle
 
 
 class Failures:
-    """Takes every exception of an instrumentor's own making.
+    """Takes every exception of our own making: an instrumentor's, or of making records.
 
-    Under ``fail_closed`` it is raised into the application, as :class:`AuditError`.
+    It costs a record, or detail of one, and counts as ``audit.capture.failures`` of the pipeline. Under
+    ``fail_closed`` it is raised into the application, as :class:`AuditError`.
 
     Args:
-        library: whose instrumentor it is, as messages name it: ``Django``.
-        fail_closed: ``on_error`` is ``fail_closed``.
+        library: what is captured, as messages name it: ``Django``.
+        config: says what ``on_error`` is.
+        health: return the counters of the pipeline that runs, if any.
     """
 
-    def __init__(self, library: str, *, fail_closed: bool) -> None:
+    def __init__(self, library: str, config: AuditConfig, health: Callable[[], Health | None]) -> None:
         self.library = library
-        self.fail_closed = fail_closed
-        self.count = 0
+        self._fail_closed = config.fail_closed
+        self._health = health
         self._log = Throttle()
-        self._counter: Any = NoOpCounter("otel_audit.capture.failures")
-        with suppress(Exception):  # a meter provider may be anybody's
-            self._counter = get_meter("otel_audit").create_counter(
-                "otel_audit.capture.failures",
-                unit="{failure}",
-                description="Writes that were recorded less completely than asked, or not at all.",
-            )
 
-    def report(self, place: str, error: BaseException, *, lost: int = 0) -> None:
+    def report(self, place: str, error: BaseException, *, what: str = "", lost: int = 0) -> None:
         """Note ``error`` and, under ``fail_closed``, raise it."""
-        self.note(place, error, lost=lost)
-        if self.fail_closed:
+        self.note(place, error, what=what, lost=lost)
+        if self._fail_closed:
             if isinstance(error, AuditError):
                 raise error
-            raise AuditError(
-                f"a change could not be audited ({place}: {type(error).__qualname__}: {error}) and "
-                'on_error is "fail_closed"'
-            ) from error
+            raise AuditError(f'{self._said(place, error, what)}, and on_error is "fail_closed"') from error
 
-    def note(self, place: str, error: BaseException, *, lost: int = 0) -> None:
-        """Log and count ``error``; ``lost`` is the number of writes that go unrecorded because of it."""
-        self.count += 1
-        try:
-            self._counter.add(1, {"otel_audit.capture.place": place})
-        except faults():  # a meter may be anybody's
-            pass
-        consequence = f"{lost} change(s) are not recorded" if lost else "the record is incomplete"
+    def note(self, place: str, error: BaseException, *, what: str = "", lost: int = 0) -> None:
+        """Log and count ``error``.
+
+        Args:
+            place: the step that failed; one of few names, counted by.
+            error: what it raised.
+            what: the model, event or the like that it failed for.
+            lost: how many changes or events are not recorded because of it.
+        """
+        health = self._health()
+        if health is not None:
+            health.failed_at(place)
         self._log(
             logging.ERROR,
-            place,
-            "capture of %s failed in %s: %s: %s; %s",
-            self.library,
-            place,
-            type(error).__qualname__,
-            error,
-            consequence,
+            f"{place} {what}",
+            "%s; %s",
+            self._said(place, error, what),
+            f"{lost} change(s) are not recorded" if lost else "the record is incomplete",
         )
+
+    def _said(self, place: str, error: BaseException, what: str) -> str:
+        where = f"{place} of {what}" if what else place
+        try:
+            reason = f"{type(error).__qualname__}: {error}"
+        except faults():  # what an exception of somebody's says of itself may raise, too
+            reason = type(error).__qualname__
+        return f"capture of {self.library} failed in {where}: {reason}"

@@ -51,8 +51,8 @@ class Health:
         """Records written to the spool, intents when they were settled."""
         self.dropped = 0
         """Records that could not be kept (``fail_open``)."""
-        self.refused = 0
-        """Records that could not be represented (``InvalidRecord``) or failed to be built."""
+        self.capture_failures: dict[str, int] = {}
+        """Failures of ours that cost a record, or detail of one, by the place where they happened."""
         self.delivered = 0
         """Records the sink acknowledged, those adopted from dead processes included."""
         self.own_delivered = 0
@@ -78,6 +78,10 @@ class Health:
     def depth(self) -> int:
         """Records of this process waiting for the sink."""
         return max(0, self.emitted - self.own_delivered)
+
+    def failed_at(self, place: str) -> None:
+        """Count a failure of ours."""
+        self.capture_failures[place] = self.capture_failures.get(place, 0) + 1
 
     def sink_failed(self, reason: str) -> None:
         """Remember why the sink did not acknowledge; one log line a minute."""

@@ -31,10 +31,11 @@ from otel_audit.audit_record import (
     new_record_id,
 )
 from otel_audit.config.model import AuditConfig
-from otel_audit.errors import AuditError, InvalidRecord, SpoolError
+from otel_audit.errors import InvalidRecord, SpoolError
 from otel_audit.interruptions import faults
 from otel_audit.otel_api import trace_ids
 from otel_audit.pipeline import limits, pipeline_records
+from otel_audit.pipeline.failures import Failures
 from otel_audit.pipeline.health import Health
 from otel_audit.pipeline.span_event import MAX_EVENTS, add_span_event
 from otel_audit.pipeline.spool.frames import encode_record
@@ -101,7 +102,8 @@ class AuditLogger:
         self._redactor = redactor
         self._spool = spool
         self._hooks = tuple(hooks)
-        self._fail_closed = config.on_error == "fail_closed"
+        self.failures = Failures("records", config, lambda: self.health)
+        self._fail_closed = config.fail_closed
         self._content = config.span_event.content
         self._tenant = config.tenant
         self._system = config.system
@@ -334,8 +336,8 @@ class AuditLogger:
             if parts.get("changes"):
                 parts["changes"] = with_texts(parts["changes"])
             record = self.record(event_name, action, **parts)
-        except faults() as error:  # whatever was handed over; failed() says and counts it
-            self.failed(text(event_name) or "a record without a name", error)
+        except faults() as error:  # whatever was handed over
+            self.failures.report("record", error, what=text(event_name), lost=1)
             return None
         return record if self.emit(record, at=parts.get("at")) else None
 
@@ -414,19 +416,6 @@ class AuditLogger:
         except faults() as error:  # a foreign Span may do anything; the record is safe
             self.health.log(logging.WARNING, "span event", "span event not added: %r", error)
 
-    def failed(self, what: str, error: BaseException, *, may_raise: bool = True) -> None:
-        """Count a record that could not even be made, and log it.
-
-        Raises:
-            AuditError: ``on_error`` is ``fail_closed`` and ``may_raise``.
-        """
-        self.health.refused += 1
-        self.health.log(logging.ERROR, f"failed {what}", "audit record lost: %s: %r", what, error)
-        if self._fail_closed and may_raise:
-            if isinstance(error, AuditError):
-                raise error
-            raise AuditError(f"{what}: {error!r}") from error
-
     def _encode(self, records: Sequence[AuditRecord]) -> list[bytes]:
         try:
             return [encode_record(record) for record in records]
@@ -442,7 +431,7 @@ class AuditLogger:
         try:
             return [encode_record(repaired(record))]
         except faults() as error:  # an encoder meets any type, and its methods
-            self.failed(f"{record.event_name!r} cannot be represented", error)
+            self.failures.report("encode", error, what=record.event_name, lost=1)
             return []
 
     # --- trouble -----------------------------------------------------------------------------

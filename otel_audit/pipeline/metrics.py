@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from typing import Final
 
 from opentelemetry.metrics import CallbackOptions, Meter, Observation, get_meter
 
 from otel_audit.otel_api import say_once
 from otel_audit.pipeline.health import Health
+from otel_audit.semconv import CAPTURE_PLACE
 from otel_audit.version import __version__
 
 _COUNTERS: tuple[tuple[str, str, str, Callable[[Health], int]], ...] = (
     ("audit.records.emitted", "{record}", "Records written to the spool.", lambda h: h.emitted),
     ("audit.records.delivered", "{record}", "Records the sink acknowledged.", lambda h: h.delivered),
     ("audit.records.dropped", "{record}", "Records that could not be kept.", lambda h: h.dropped),
-    ("audit.records.refused", "{record}", "Records that could not be made.", lambda h: h.refused),
     ("audit.records.quarantined", "{record}", "Records the sink refuses for good.", lambda h: h.quarantined),
     ("audit.delivery.failures", "{request}", "Requests the sink did not acknowledge.", lambda h: h.failures),
     ("audit.spool.damaged", "{place}", "Places of the spool that were unreadable.", lambda h: h.damaged),
@@ -26,6 +27,13 @@ _COUNTERS: tuple[tuple[str, str, str, Callable[[Health], int]], ...] = (
         lambda h: h.damaged_bytes,
     ),
     ("audit.spool.adopted", "{stream}", "Streams of dead processes taken over.", lambda h: h.adopted),
+)
+
+
+_FAILURES: Final = (
+    "audit.capture.failures",
+    "{failure}",
+    "Failures of capture: a record is missing, or less complete than asked.",
 )
 
 
@@ -46,10 +54,21 @@ def register(current: Callable[[], Health | None], meter: Meter | None = None) -
         meter = meter or get_meter("otel_audit", __version__)
         for name, unit, description, count in _COUNTERS:
             meter.create_observable_counter(name, [_observe(current, count)], unit, description)
+        name, unit, description = _FAILURES
+        meter.create_observable_counter(name, [_failures(current)], unit, description)
         for name, unit, description, read in _GAUGES:
             meter.create_observable_gauge(name, [_observe(current, read)], unit, description)
     except Exception as error:  # noqa: BLE001 - a meter provider may be anybody's
         say_once("otel-audit's own metrics are missing: the meter provider refuses them", error)
+
+
+def _failures(current: Callable[[], Health | None]) -> Callable[[CallbackOptions], Iterable[Observation]]:
+    def observe(_: CallbackOptions) -> Iterable[Observation]:
+        health = current()
+        found = {} if health is None else health.capture_failures.copy()
+        return [Observation(count, {CAPTURE_PLACE: place}) for place, count in found.items()]
+
+    return observe
 
 
 def _observe(

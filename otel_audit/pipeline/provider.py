@@ -98,7 +98,7 @@ class AuditPipeline:
             layout.prepare(self.directory)
         except SpoolError as error:
             self.health.spool_failed(str(error))
-            if self.config.on_error == "fail_closed":
+            if self.config.fail_closed:
                 raise
             _log.error("%s; audit records are lost until it can", error)
 
@@ -112,7 +112,7 @@ class AuditPipeline:
     def _check_headers(self) -> None:
         """Say which headers of the sink cannot be sent; the others are, and records wait at the worst."""
         for problem in sink_header_problems(self.config.sink):
-            if self.config.on_error == "fail_closed":
+            if self.config.fail_closed:
                 raise ConfigurationError(problem)
             _log.error("%s; it is left out of requests to the sink", problem)
 

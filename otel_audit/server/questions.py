@@ -107,7 +107,7 @@ class Questions:
         self, config: AuditConfig, directory: Path, endpoint: str, token: str, *, period: float = _PERIOD
     ) -> None:
         self._database = config.store.database
-        self._closed = config.on_error == "fail_closed"
+        self._closed = config.fail_closed
         self._period = period
         self._groups: dict[tuple[object, ...], _Group] = {}
         self._mutex = threading.Lock()

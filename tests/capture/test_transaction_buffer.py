@@ -186,7 +186,7 @@ def test_each_transaction_has_its_own_id_and_no_savepoints(
 def test_failures_may_be_left_out(pipeline: AuditPipeline, spool_directory: Path) -> None:
     """Configured away; what was remembered is taken back all the same."""
     undone: list[str] = []
-    buffer = TransactionBuffer(pipeline.logger, failures=False)
+    buffer = TransactionBuffer(pipeline.logger, keep_failed=False)
     buffer.add(Write("a", undone))
     buffer.rolled_back()
     buffer.add(Write("b", undone))
@@ -245,7 +245,7 @@ def test_a_change_that_cannot_be_built_costs_no_other(
     buffer.before_commit()
     buffer.committed()
     assert outcomes(spool_directory) == [("a", "success"), ("c", "success")]
-    assert pipeline.health.refused == 1
+    assert pipeline.health.capture_failures == {"build": 1}
 
 
 def test_fail_closed_stops_the_commit(tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ class ToyCapture(Part):
         def select(toy: Database, table: str, where: str = "1") -> Iterator[Any]:
             plan, rows = self.plan(toy, table), list(original(toy, table, where))
             if plan.reads and (logger := self.state.logger()):
-                records = ReadRecords(logger, self.connection(toy).database(plan))
+                records = ReadRecords(logger, self.state.failures, self.connection(toy).database(plan))
                 reading = Reading(plan.label, plan.event, table, tuple(field.name for field in plan.fields))
                 tally = Tally(reading, [lambda row: str(row[0])], self.state.config.max_read_ids)
                 records.count([tally], rows)

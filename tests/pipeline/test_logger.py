@@ -402,7 +402,7 @@ def test_what_cannot_be_repaired_is_counted_and_harms_no_other(
     broken = msgspec.structs.replace(make_record(pipeline, 1), target=object())
     pipeline.logger.emit(make_record(pipeline, 0), broken, make_record(pipeline, 2))
     assert len(spooled_records(spool_directory)) == 2
-    assert pipeline.health.refused == 1
+    assert pipeline.health.capture_failures == {"encode": 1}
     assert any(line.levelno == logging.ERROR for line in caplog.records)
 
 

@@ -35,7 +35,7 @@ def export(exporter: MetricExporter, service: str) -> None:
     reader = PeriodicExportingMetricReader(exporter, export_interval_millis=3_600_000)
     provider = MeterProvider([reader], Resource.create({"service.name": service}))
     health = Health()
-    health.emitted, health.refused = 7, 2
+    health.emitted, health.capture_failures = 7, {"read": 2}
     metrics.register(lambda: health, provider.get_meter("otel_audit"))
 
     def clock(_: CallbackOptions) -> Iterator[Observation]:
@@ -67,7 +67,7 @@ def test_our_own_counts_are_kept_and_others_are_not(
         )
     )
     assert found["audit.records.emitted"] == 7
-    assert found["audit.records.refused"] == 2
+    assert found["audit.capture.failures"] == 2
     assert all(name.startswith("audit.") for name in found)
     assert otlp.get("/health").json()["metric_points_dropped"] >= before + 3
 

@@ -43,13 +43,13 @@ class DjangoAuditInstrumentor(AuditInstrumentor):
 
         writes = WriteCapture(config, pipeline)
         capture = writes.capture
-        requests = RequestCapture(config, capture.logger, capture.policy)
+        requests = RequestCapture(config, capture.logger, capture.failures, capture.policy)
         parts: list[Part] = [writes, requests, Announcement(config)]
-        reads = ReadCapture(capture.policy, config.django, capture.logger, capture.database)
+        reads = ReadCapture(capture.policy, config.django, capture.logger, capture.failures, capture.database)
         if capture.policy.reads:
             parts.append(reads)
         if config.django.auth_events:
-            parts.append(AuthCapture(capture.logger, requests, reads.internal))
+            parts.append(AuthCapture(capture.logger, capture.failures, requests, reads.internal))
         if pipeline is None and not config.record_tests:
             parts.append(TestRuns())
         return parts

@@ -13,6 +13,7 @@ from django.http import HttpRequest
 
 from otel_audit.audit_context import AuditContext, current_context, enter_context, leave_scope
 from otel_audit.audit_record import UNKNOWN, Actor, Outcome, Target
+from otel_audit.errors import AuditError
 from otel_audit.instrumentation.django.actor import ANONYMOUS_ACTOR, UNKNOWN_ACTOR, unwrapped, user_actor
 from otel_audit.instrumentation.django.impersonation import (
     Impersonations,
@@ -21,6 +22,7 @@ from otel_audit.instrumentation.django.impersonation import (
 )
 from otel_audit.instrumentation.django.middleware import RequestCapture, request_scope
 from otel_audit.interruptions import faults
+from otel_audit.pipeline.failures import Failures
 from otel_audit.pipeline.logger import AuditLogger
 from otel_audit.values import text
 
@@ -34,6 +36,7 @@ class AuthCapture:
     def __init__(
         self,
         logger: Callable[[], AuditLogger | None],
+        failures: Failures,
         requests: RequestCapture,
         internal: Callable[[Callable[[str], bool]], Callable[[str], bool]] = lambda function: function,
     ) -> None:
@@ -41,18 +44,20 @@ class AuthCapture:
 
         Args:
             logger: the current one, if any.
+            failures: takes what fails in recording them.
             requests: knows the scope of a request.
             internal: wraps a function whose queries are not to be recorded.
         """
         self._logger = logger
+        self._failures = failures
         self._requests = requests
         self._names_account = internal(names_account)
         self._roles = requests.settings.roles
-        self._impersonations = Impersonations(self._impersonated)
+        self._impersonations = Impersonations(self._guarded("impersonation", self._impersonated))
         self._receivers = (
-            (user_logged_in, self._logged_in),
-            (user_logged_out, self._logged_out),
-            (user_login_failed, self._login_failed),
+            (user_logged_in, self._guarded("login", self._logged_in)),
+            (user_logged_out, self._guarded("logout", self._logged_out)),
+            (user_login_failed, self._guarded("failed login", self._login_failed)),
         )
 
     def start(self) -> None:
@@ -66,6 +71,19 @@ class AuthCapture:
         for signal, _ in self._receivers:
             signal.disconnect(dispatch_uid=_DISPATCH_UID)
         self._impersonations.stop()
+
+    def _guarded(self, place: str, receive: Callable[..., None]) -> Callable[..., None]:
+        """Keep a failure of ours from the view that sends the signal."""
+
+        def receiver(*args: Any, **kwargs: Any) -> None:
+            try:
+                receive(*args, **kwargs)
+            except AuditError:
+                raise
+            except faults() as error:
+                self._failures.report(place, error, lost=1)
+
+        return receiver
 
     def _logged_in(self, sender: Any, request: Any = None, user: Any = None, **kwargs: Any) -> None:
         scope = request_scope(request)

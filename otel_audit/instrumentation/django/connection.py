@@ -442,7 +442,7 @@ class Transactions:
             written = self._written(cursor, self._text(sql, cursor))
             return None if written is None else self._statement_of(self.connection(cursor.db), written)
         except faults() as error:
-            self._shared.failures.report("SQL of the application's own", error, lost=1)
+            self._shared.failures.report("raw SQL", error, lost=1)
             return None
 
     def _statement_of(
@@ -500,7 +500,7 @@ class Transactions:
         try:
             return self._tables.read(text, cursor.db.vendor)
         except faults() as error:
-            self._shared.failures.report("SQL of the application's own", error, lost=1)
+            self._shared.failures.report("raw SQL", error, lost=1)
             return None
 
     def _write(

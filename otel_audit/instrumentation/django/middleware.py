@@ -27,6 +27,7 @@ from otel_audit.instrumentation.django.scope import RequestScope, ScopeSettings
 from otel_audit.interruptions import faults
 from otel_audit.otel_api import current_span
 from otel_audit.pipeline import provider
+from otel_audit.pipeline.failures import Failures
 from otel_audit.pipeline.logger import AuditLogger
 from otel_audit.propagation import annotate
 from otel_audit.redaction.redactor import Redactor
@@ -61,9 +62,14 @@ class RequestCapture:
     """What the middleware does with a request, as configured."""
 
     def __init__(
-        self, config: AuditConfig, logger: Callable[[], AuditLogger | None], policy: ModelPolicy
+        self,
+        config: AuditConfig,
+        logger: Callable[[], AuditLogger | None],
+        failures: Failures,
+        policy: ModelPolicy,
     ) -> None:
         self._logger = logger
+        self._failures = failures
         redactor = Redactor(config.redaction)
         self.settings = ScopeSettings.of(
             config, redactor.field, lambda model, key: redactor.key(key, policy.keys(model).key)
@@ -126,7 +132,7 @@ class RequestCapture:
                 return
             route = getattr(request.resolver_match, "route", "") or request.path
         except faults() as fault:
-            logger.failed("http.request.denied", fault)
+            self._failures.report("denial", fault, lost=1)
             return
         logger.log(
             "http.request.denied",

@@ -18,6 +18,7 @@ from django.test import AsyncClient, Client, RequestFactory
 from otel_audit.audit_record import Actor
 from otel_audit.config.model import RedactionConfig
 from otel_audit.errors import SpoolError
+from otel_audit.instrumentation.django import auth
 from otel_audit.instrumentation.django.auth import attempted_name
 from otel_audit.testing import CapturedAudit
 from tests.instrumentation.django.project import Instrumented
@@ -156,6 +157,25 @@ def test_a_login_that_cannot_be_recorded_fails_only_if_told_to(
             client = Client(raise_request_exception=False)
             response = client.post("/login/", {"username": "alice", "password": PASSWORD})
             assert response.status_code == (302 if policy == "fail_open" else 500)
+
+
+@pytest.mark.parametrize("path", ["/login/", "/logout/"])
+def test_a_failure_of_ours_does_not_reach_the_view(
+    instrumented: Instrumented, alice: User, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    """Nor Django's signal; it is counted."""
+
+    def broken(*args: Any, **kwargs: Any) -> None:
+        raise RuntimeError("our fault")
+
+    with instrumented() as audit:
+        client = Client()
+        credentials = {"username": "alice", "password": PASSWORD}
+        if path == "/logout/":
+            client.post("/login/", credentials)
+        monkeypatch.setattr(auth, "user_actor", broken)
+        assert client.post(path, credentials).status_code == 302
+        assert sum(audit.pipeline.health.capture_failures.values()) == 1
 
 
 @pytest.mark.parametrize(

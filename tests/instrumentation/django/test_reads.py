@@ -547,4 +547,4 @@ def test_a_fault_of_ours_costs_the_record_only(
     expected = ask()
     monkeypatch.setattr(module, broken, fail)
     assert ask() == expected
-    assert reads.pipeline.health.refused > 0
+    assert reads.pipeline.health.capture_failures["read"] > 0

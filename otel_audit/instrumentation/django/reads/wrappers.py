@@ -34,6 +34,7 @@ from otel_audit.instrumentation.django.reads.plan import (
     row_readings,
 )
 from otel_audit.interruptions import faults
+from otel_audit.pipeline.failures import Failures
 from otel_audit.pipeline.logger import AuditLogger
 from otel_audit.values import key_text
 
@@ -49,11 +50,13 @@ class ReadCapture:
         policy: ModelPolicy,
         config: CaptureSection,
         logger: Callable[[], AuditLogger | None],
+        failures: Failures,
         database: Callable[[Any], Database],
     ) -> None:
         self._policy = policy
         self._max_keys = config.max_read_ids
         self._logger = logger
+        self._failures = failures
         self._database = database
         self._tables: frozenset[str] | None = None
         self._internal = _Internal()
@@ -170,7 +173,7 @@ class ReadCapture:
         try:
             keys = missing_keys(query, self._is_sensitive)
         except faults() as error:
-            logger.failed("a read of sensitive data is recorded without its objects", error)
+            self._failures.report("read", error, what=_label(query))
             return []
         if not keys:
             return []
@@ -193,25 +196,25 @@ class ReadCapture:
 
     def _answered(self, logger: AuditLogger, compiler: Any, row: Any) -> None:
         """Record a count, an exists or an aggregate."""
-        records = ReadRecords(logger, self._database(compiler.connection))
+        records = ReadRecords(logger, self._failures, self._database(compiler.connection))
         kind = kind_of(compiler.query)
         try:
             readings = aggregate_readings(compiler.query, kind, self._is_sensitive)
         except faults() as error:
-            logger.failed("a read of sensitive data", error)
+            self._failures.report("read", error, what=_label(compiler.query), lost=1)
         else:
             records.keep_answer([self._named(reading) for reading in readings], kind, row)
 
     def _fetched(self, logger: AuditLogger, compiler: Any, appended: Sequence[Any], result: Any) -> Any:
         """Record rows that are there; of those still to come, see to it that they will be."""
-        records = ReadRecords(logger, self._database(compiler.connection))
+        records = ReadRecords(logger, self._failures, self._database(compiler.connection))
         try:
             tallies = [
                 Tally(self._named(reading), key_readers(compiler, reading.keys), self._max_keys)
                 for reading in row_readings(compiler, self._is_sensitive, appended)
             ]
         except faults() as error:
-            logger.failed("a read of sensitive data", error)
+            self._failures.report("read", error, what=_label(compiler.query), lost=1)
             tallies = []
         width = -len(appended) if appended else None
         if not tallies:
@@ -243,13 +246,13 @@ class ReadCapture:
 
     def _raw_rows(self, logger: AuditLogger, queryset: Any, rows: Iterator[Any]) -> Iterator[Any]:
         with self._internal:
-            records = ReadRecords(logger, self._database(connections[queryset.db]))
+            records = ReadRecords(logger, self._failures, self._database(connections[queryset.db]))
         reading = self._named(ModelReading(queryset.model._meta.concrete_model, (), every_row=True))
         tally = Tally(reading, [lambda instance: key_text(instance.pk)], self._max_keys)
         try:
             for instance in rows:
                 if not tally.count:
-                    tally.reading = reading._replace(fields=_raw_fields(logger, queryset))
+                    tally.reading = reading._replace(fields=_raw_fields(self._failures, queryset))
                 records.count([tally], [instance])
                 yield instance
         except Exception:
@@ -266,13 +269,18 @@ class ReadCapture:
             records.keep([tally])
 
 
-def _raw_fields(logger: AuditLogger, queryset: Any) -> tuple[str, ...]:
+def _raw_fields(failures: Failures, queryset: Any) -> tuple[str, ...]:
     try:
         columns = [queryset.model_fields.get(column) for column in queryset.columns]
     except faults() as error:
-        logger.failed("a read of sensitive data is recorded without its fields", error)
+        failures.report("read", error, what=_label(queryset))
         return ()
     return tuple(field.name for field in columns if field is not None)
+
+
+def _label(query: Any) -> str:
+    """Name what is asked for: a query or a query set."""
+    return str(query.model._meta.label)
 
 
 class _Internal(threading.local):

@@ -74,7 +74,7 @@ class Capture(CaptureState):
                 policy = self.policy
                 found = ModelPlan(concrete, policy.of(concrete), policy.keys(concrete), vendor)
             except faults() as error:
-                self.failures.report(f"model {model.__name__}", error, lost=1)
+                self.failures.report("plan", error, what=model.__name__, lost=1)
                 return NOT_AUDITED
             plans.by_vendor[vendor] = found
         return found
