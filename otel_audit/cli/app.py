@@ -12,9 +12,9 @@ from typing import Annotated
 
 import typer
 
-from otel_audit.cli import configure, doctor, lookup, search, serve, spool, store
-from otel_audit.cli.safe import safe_lines
-from otel_audit.cli.status import EPILOG, Status, status_of
+from otel_audit.cli.commands import config, doctor, query, serve, show, spool, store
+from otel_audit.cli.exit_codes import EPILOG, Status, status_of
+from otel_audit.cli.output.safe import safe_lines
 from otel_audit.errors import AuditError
 from otel_audit.version import __version__
 
@@ -62,19 +62,19 @@ def _root(
 
 app.callback(help=_help(_root))(_root)
 for name, command, panel in (
-    ("init", configure.init, "Set up"),
+    ("init", config.init, "Set up"),
     ("serve", serve.serve, "Set up"),
     ("doctor", doctor.doctor, "Set up"),
-    ("query", search.query, "Ask"),
-    ("tail", search.tail, "Ask"),
-    ("show", lookup.show, "Ask"),
-    ("history", lookup.history, "Ask"),
-    ("blame", lookup.blame, "Ask"),
-    ("trace", lookup.trace, "Ask"),
+    ("query", query.query, "Ask"),
+    ("tail", query.tail, "Ask"),
+    ("show", show.show, "Ask"),
+    ("history", show.history, "Ask"),
+    ("blame", show.blame, "Ask"),
+    ("trace", show.trace, "Ask"),
 ):
     app.command(name, help=_help(command), rich_help_panel=panel, epilog=EPILOG)(command)
 _GROUPS: tuple[tuple[str, str, dict[str, Callable[..., None]]], ...] = (
-    ("config", "The configuration of this project.", {"show": configure.show}),
+    ("config", "The configuration of this project.", {"show": config.show}),
     (
         "spool",
         "Records that wait on this machine for the sink.",

@@ -376,7 +376,7 @@ def _post_nothing(config: SinkConfig, timeout: float) -> int:
 
 def store(config: StoreConfig, timeout: float, zone: datetime.tzinfo | None) -> Iterator[Finding]:
     """Ask the store for its newest record."""
-    from otel_audit.cli.phrases import what_object, who
+    from otel_audit.cli.output.sentences import what_object, who
     from otel_audit.store.client import RefusedQuery
     from otel_audit.store.query import AuditStore
     from otel_audit.store.times import format_time, zone_name

@@ -14,7 +14,7 @@ import msgspec
 import typer
 
 from otel_audit.cli.filter_options import filters_of
-from otel_audit.cli.screen import Screen
+from otel_audit.cli.output.screen import Screen
 from otel_audit.config.catalog import settings
 from otel_audit.config.checks import address_problems
 from otel_audit.config.loader import LoadedConfig, load

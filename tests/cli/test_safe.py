@@ -8,7 +8,7 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otel_audit.cli.safe import safe, safe_json, safe_lines
+from otel_audit.cli.output.safe import safe, safe_json, safe_lines
 
 ACTING = {"Cc", "Cf", "Zl", "Zp", "Cs"}
 

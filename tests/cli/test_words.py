@@ -8,9 +8,9 @@ import pytest
 from rich.console import Console
 
 from otel_audit.audit_record import Actor, AuditRecord, Origin
-from otel_audit.cli import phrases
-from otel_audit.cli.details import record_view
-from otel_audit.cli.screen import Screen
+from otel_audit.cli.output import sentences
+from otel_audit.cli.output.details import record_view
+from otel_audit.cli.output.screen import Screen
 from otel_audit.store.query import StoredRecord
 from tests.trail import record
 
@@ -30,7 +30,7 @@ ANA_FOR_ZOE = Actor("2", "user", "ana", "7", "zoe", "staff,group:ops")
     ],
 )
 def test_a_list_says_who_acts_and_for_whom(actor: Actor, known: tuple[str, str], words: str) -> None:
-    assert phrases.who(actor, *known) == words
+    assert sentences.who(actor, *known) == words
 
 
 def shown(one: AuditRecord) -> str:

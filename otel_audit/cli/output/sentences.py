@@ -8,7 +8,7 @@ import msgspec
 from msgspec import UNSET
 
 from otel_audit.audit_record import Actor, Change
-from otel_audit.cli.safe import safe, shortened
+from otel_audit.cli.output.safe import safe, shortened
 from otel_audit.store.entries import AuditEntry, is_stamp
 
 ACTION_STYLES: Final = {

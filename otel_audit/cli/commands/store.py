@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 
+from otel_audit.cli.exit_codes import Status
 from otel_audit.cli.options import ConfigFile, Database, Json, Utc, names_store, store_config
-from otel_audit.cli.safe import safe
-from otel_audit.cli.screen import Screen
-from otel_audit.cli.spool import size
-from otel_audit.cli.status import Status
+from otel_audit.cli.output.safe import safe
+from otel_audit.cli.output.screen import Screen
+from otel_audit.cli.output.sizes import size
 from otel_audit.errors import StoreError
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from otel_audit.cli.safe import safe_json, safe_lines
+from otel_audit.cli.output.safe import safe_json, safe_lines
 from otel_audit.errors import QueryError
 
 if TYPE_CHECKING:

@@ -10,11 +10,11 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from otel_audit.cli import phrases
-from otel_audit.cli.comma_separated import csv_lines
-from otel_audit.cli.phrases import plural
-from otel_audit.cli.safe import safe
-from otel_audit.cli.screen import Screen
+from otel_audit.cli.output import sentences
+from otel_audit.cli.output.comma_separated import csv_lines
+from otel_audit.cli.output.safe import safe
+from otel_audit.cli.output.screen import Screen
+from otel_audit.cli.output.sentences import plural
 from otel_audit.store.entries import AuditEntry
 from otel_audit.store.times import format_iso, format_time, zone_name
 
@@ -112,29 +112,29 @@ def _title(entries: Sequence[AuditEntry], screen: Screen, day: str) -> str | Non
 
 def _cells(entry: AuditEntry, screen: Screen, *, wide: bool, date: bool) -> list[Text]:
     width = 48 if wide else 24
-    action = Text(safe(entry.action), style=phrases.ACTION_STYLES.get(entry.action, ""))
+    action = Text(safe(entry.action), style=sentences.ACTION_STYLES.get(entry.action, ""))
     outcome = Text(
-        phrases.outcome(entry.outcome, ascii_only=screen.ascii_only),
-        style=phrases.OUTCOME_STYLES.get(entry.outcome, ""),
+        sentences.outcome(entry.outcome, ascii_only=screen.ascii_only),
+        style=sentences.OUTCOME_STYLES.get(entry.outcome, ""),
     )
     who = Text(
-        phrases.who(entry.actor, entry.actor_known_as, entry.customer_known_as),
+        sentences.who(entry.actor, entry.actor_known_as, entry.customer_known_as),
         style="italic" if entry.actor.type == "unknown" else "",
     )
     changes = _changes(entry, width, verbose=screen.verbose)
     time = format_time(entry.timestamp, zone=screen.zone)
     day, clock = time[:10], time[11:]
-    what = Text(phrases.what_object(entry), style="bold")
+    what = Text(sentences.what_object(entry), style="bold")
     number = safe(entry.id[-8:])
     if wide:
         when = Text(f"{day} {clock}" if date else clock)
-        return [when, who, action, what, changes, outcome, Text(phrases.place(entry)), Text(number)]
+        return [when, who, action, what, changes, outcome, Text(sentences.place(entry)), Text(number)]
     if entry.outcome == "success":
         action.append(" ")
     else:
         action.append("\n")
     action.append_text(outcome)
-    if place := phrases.place(entry):
+    if place := sentences.place(entry):
         who.append("\n" + place, style="dim not italic")
     what.append("\n" + number, style="dim not bold")
     when = Text(f"{day}\n{clock}" if date else clock)
@@ -142,7 +142,7 @@ def _cells(entry: AuditEntry, screen: Screen, *, wide: bool, date: bool) -> list
 
 
 def _changes(entry: AuditEntry, width: int, *, verbose: bool) -> Text:
-    lines = phrases.changes(entry, width, limit=None if verbose else _MOST_CHANGES, verbose=verbose)
+    lines = sentences.changes(entry, width, limit=None if verbose else _MOST_CHANGES, verbose=verbose)
     text = Text("\n".join(lines))
     text.highlight_regex(r" → ", style="dim")
     return text
@@ -160,13 +160,13 @@ def entry_lines(
     rows += [
         (
             format_iso(each.timestamp, zone=screen.zone, digits=3),
-            phrases.who(each.actor, each.actor_known_as, each.customer_known_as),
+            sentences.who(each.actor, each.actor_known_as, each.customer_known_as),
             safe(each.action),
             safe(each.outcome),
-            phrases.what_object(each) or "-",
-            phrases.place(each) or "-",
+            sentences.what_object(each) or "-",
+            sentences.place(each) or "-",
             safe(each.id),
-            "; ".join(phrases.changes(each, width=2000, verbose=screen.verbose)),
+            "; ".join(sentences.changes(each, width=2000, verbose=screen.verbose)),
         )
         for each in entries
     ]
@@ -195,8 +195,8 @@ def blame_table(found: Sequence[Blame], screen: Screen) -> Table:
     for each in found:
         table.add_row(
             Text(safe(each.field), style="bold"),
-            Text(phrases.value(each.value)),
-            Text(phrases.who(each.entry.actor, each.entry.actor_known_as, each.entry.customer_known_as)),
+            Text(sentences.value(each.value)),
+            Text(sentences.who(each.entry.actor, each.entry.actor_known_as, each.entry.customer_known_as)),
             Text(format_time(each.entry.timestamp, zone=screen.zone)),
             Text(safe(each.view or each.entry.route or each.code or each.entry.service)),
             Text(safe(each.entry.id[-8:]), style="dim"),

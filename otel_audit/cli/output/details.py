@@ -13,9 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from otel_audit.audit_record import AuditRecord, Bulk, Change
-from otel_audit.cli import phrases
-from otel_audit.cli.safe import safe
-from otel_audit.cli.screen import Screen
+from otel_audit.cli.output import sentences
+from otel_audit.cli.output.safe import safe
+from otel_audit.cli.output.screen import Screen
 from otel_audit.store.query import StoredRecord
 from otel_audit.store.times import format_iso, zone_name
 
@@ -59,13 +59,13 @@ def record_view(stored: StoredRecord, screen: Screen) -> RenderableType:
 
 def _headline(record: AuditRecord, screen: Screen) -> Text:
     line = Text()
-    line.append(safe(record.action), style=f"bold {phrases.ACTION_STYLES.get(record.action, '')}".strip())
+    line.append(safe(record.action), style=f"bold {sentences.ACTION_STYLES.get(record.action, '')}".strip())
     if record.target is not None:
         line.append(" " + safe(record.target), style="bold")
-    line.append(f" by {phrases.who(record.actor)} ")
+    line.append(f" by {sentences.who(record.actor)} ")
     line.append(
-        phrases.outcome(record.outcome, ascii_only=screen.ascii_only),
-        style=phrases.OUTCOME_STYLES.get(record.outcome, ""),
+        sentences.outcome(record.outcome, ascii_only=screen.ascii_only),
+        style=sentences.OUTCOME_STYLES.get(record.outcome, ""),
     )
     return line
 
@@ -85,7 +85,7 @@ def _what(record: AuditRecord, screen: Screen) -> Iterator[tuple[str, str]]:
     local = format_iso(record.timestamp, zone=screen.zone).replace("T", " ")
     yield "time", f"{local[:29]} {zone}"
     yield "event", safe(record.event_name)
-    yield "who", phrases.who_in_full(record.actor)
+    yield "who", sentences.who_in_full(record.actor)
     yield "roles", safe(record.actor.roles.replace(",", ", "))
     if record.origin is not None:
         origin = record.origin
@@ -131,7 +131,7 @@ def _bulk(bulk: Bulk, screen: Screen) -> Table:
         for column in bulk.columns:
             old = UNSET if column.old is UNSET else column.old[number]
             new = UNSET if column.new is UNSET else column.new[number]
-            cells.append(phrases.change(Change("", old, new), 60).removeprefix(": ").strip())
+            cells.append(sentences.change(Change("", old, new), 60).removeprefix(": ").strip())
         table.add_row(*map(Text, cells))
     if len(bulk.keys) > _MOST_ROWS:
         table.add_row(Text(f"… {len(bulk.keys) - _MOST_ROWS} more: --json has all", style="dim"))
@@ -153,7 +153,7 @@ def _values(values: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _full(value: Any) -> str:
-    return "" if value is UNSET else phrases.value(value, 4000)
+    return "" if value is UNSET else sentences.value(value, 4000)
 
 
 def _origin(stored: StoredRecord) -> Iterator[tuple[str, str]]:

@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from otel_audit.cli.safe import safe, safe_json
+from otel_audit.cli.output.safe import safe, safe_json
 from otel_audit.store.entries import AuditEntry
 from otel_audit.store.times import format_iso
 

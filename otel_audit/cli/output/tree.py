@@ -9,9 +9,9 @@ import msgspec
 from rich.text import Text
 from rich.tree import Tree
 
-from otel_audit.cli import phrases
-from otel_audit.cli.safe import safe
-from otel_audit.cli.screen import Screen
+from otel_audit.cli.output import sentences
+from otel_audit.cli.output.safe import safe
+from otel_audit.cli.output.screen import Screen
 from otel_audit.store.entries import AuditEntry
 from otel_audit.store.times import format_iso, format_time, zone_name
 from otel_audit.store.traces import Span, SpanNode, Trace
@@ -78,25 +78,25 @@ def _span(span: Span, began: int) -> Text:
         text.append(f" {safe(span.kind)}", style="dim")
     if span.status == "error":
         text.append(
-            f"  error {phrases.value(span.status_message, 80) if span.status_message else ''}", style="red"
+            f"  error {sentences.value(span.status_message, 80) if span.status_message else ''}", style="red"
         )
     for name in _SHOWN_ATTRIBUTES:
         if name in span.attributes:
-            text.append(f"  {phrases.value(span.attributes[name], 80)}", style="dim")
+            text.append(f"  {sentences.value(span.attributes[name], 80)}", style="dim")
     return text
 
 
 def _record(entry: AuditEntry, screen: Screen) -> Text:
-    text = Text("* " if screen.ascii_only else "● ", style=phrases.OUTCOME_STYLES.get(entry.outcome, ""))
-    text.append(safe(entry.action), style=phrases.ACTION_STYLES.get(entry.action, "bold"))
-    text.append(f" {phrases.what_object(entry)}", style="bold")
-    text.append(f" by {phrases.who(entry.actor)} ")
+    text = Text("* " if screen.ascii_only else "● ", style=sentences.OUTCOME_STYLES.get(entry.outcome, ""))
+    text.append(safe(entry.action), style=sentences.ACTION_STYLES.get(entry.action, "bold"))
+    text.append(f" {sentences.what_object(entry)}", style="bold")
+    text.append(f" by {sentences.who(entry.actor)} ")
     if entry.outcome != "success":
         text.append(
-            phrases.outcome(entry.outcome, ascii_only=screen.ascii_only) + " ",
-            style=phrases.OUTCOME_STYLES.get(entry.outcome, ""),
+            sentences.outcome(entry.outcome, ascii_only=screen.ascii_only) + " ",
+            style=sentences.OUTCOME_STYLES.get(entry.outcome, ""),
         )
-    text.append("; ".join(phrases.changes(entry, 32, limit=4)))
+    text.append("; ".join(sentences.changes(entry, 32, limit=4)))
     text.append(f"  {safe(entry.id[-8:])}", style="dim")
     return text
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from otel_audit.cli.options import ConfigFile, Json, load_declared
-from otel_audit.cli.safe import safe
-from otel_audit.cli.screen import Screen
+from otel_audit.cli.output.safe import safe
+from otel_audit.cli.output.screen import Screen
 from otel_audit.config.loader import LoadedConfig
 from otel_audit.errors import ConfigurationError
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from otel_audit.cli.exit_codes import Status
 from otel_audit.cli.options import lists_entries, reads_store
-from otel_audit.cli.screen import Screen
-from otel_audit.cli.status import Status
+from otel_audit.cli.output.screen import Screen
 from otel_audit.errors import QueryError
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def show(
     otel-audit show a90b3f7e
     otel-audit show a90b3f7e --json
     """
-    from otel_audit.cli.details import record_dict, record_view
+    from otel_audit.cli.output.details import record_dict, record_view
 
     number = record.strip()
     if len(number.replace("-", "")) < _FULL_ID:
@@ -48,7 +48,7 @@ def show(
         return
     screen.print(record_view(stored, screen))
     if screen.is_terminal:
-        from otel_audit.cli.safe import safe
+        from otel_audit.cli.output.safe import safe
 
         follow = []
         if stored.record.target is not None and stored.record.target.id:
@@ -94,7 +94,7 @@ def history(
     otel-audit history shop.Order/7 --log '*'            who looked at it, too
     """
     from otel_audit.cli.hints import unknown_words
-    from otel_audit.cli.tables import print_entries
+    from otel_audit.cli.output.tables import print_entries
     from otel_audit.store.filters import HISTORY_LOGS, Filters
 
     page = store.history(target, since=since, until=until, log=log, limit=limit, cursor=cursor)
@@ -111,7 +111,7 @@ def history(
 
 def _written_outside(store: AuditStore, screen: Screen, target: str, page: Page) -> dict[str, list[str]]:
     """Say between which records somebody wrote past the trail, by the id of the later one."""
-    from otel_audit.cli.safe import safe
+    from otel_audit.cli.output.safe import safe
     from otel_audit.config.loader import load
     from otel_audit.store.filters import Filters
     from otel_audit.store.gaps import APART, gaps
@@ -155,7 +155,7 @@ def blame(
     otel-audit blame shop.Order/7 --until yesterday
     """
     from otel_audit.cli.hints import unknown_words
-    from otel_audit.cli.tables import blame_object, blame_table
+    from otel_audit.cli.output.tables import blame_object, blame_table
     from otel_audit.store.blame import blame as find
     from otel_audit.store.filters import HISTORY_LOGS, Filters
 
@@ -187,7 +187,7 @@ def trace(
     otel-audit trace 4bf92f3577b34da6a3ce929d0e0e4736
     otel-audit trace a90b3f7e                            the trace of a record
     """
-    from otel_audit.cli.tree import trace_objects, trace_tree
+    from otel_audit.cli.output.tree import trace_objects, trace_tree
 
     wanted = _trace_of(store, screen, number)
     found = store.trace(wanted) if wanted else None

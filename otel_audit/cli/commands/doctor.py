@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
+from otel_audit.cli.exit_codes import Status
 from otel_audit.cli.options import ConfigFile, Json, Utc
-from otel_audit.cli.safe import safe
-from otel_audit.cli.screen import Screen
-from otel_audit.cli.status import Status
+from otel_audit.cli.output.safe import safe
+from otel_audit.cli.output.screen import Screen
 
 _SIGNS = {"ok": ("✓", "green"), "note": ("–", "yellow"), "bad": ("✗", "bold red")}
 _WORDS = {"ok": "ok", "note": "note", "bad": "FAIL"}

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from otel_audit.cli.exit_codes import Status
 from otel_audit.cli.filter_options import FILTERS, FOLLOWED
 from otel_audit.cli.options import lists_entries
-from otel_audit.cli.screen import Screen
-from otel_audit.cli.status import Status
+from otel_audit.cli.output.screen import Screen
 from otel_audit.errors import StoreError
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def query(
     otel-audit query --log activity,pageview --actor alice   not changes: what she did and saw
     otel-audit query --text "alice@example.com" --json | jq .actor
     """
-    from otel_audit.cli.tables import print_entries
+    from otel_audit.cli.output.tables import print_entries
 
     page = store.find(filters, limit=limit, cursor=cursor)
     if not page.entries:
@@ -94,7 +94,7 @@ def tail(
     otel-audit tail -f --action LOGIN --outcome failure
     otel-audit tail -f --json | jq -r .event_name
     """
-    from otel_audit.cli.tables import print_entries
+    from otel_audit.cli.output.tables import print_entries
     from otel_audit.store.tail import Tail
 
     watched = Tail(store, filters)

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from otel_audit.cli.exit_codes import Status
 from otel_audit.cli.options import ConfigFile, Json, Utc
-from otel_audit.cli.safe import safe
-from otel_audit.cli.screen import Screen
-from otel_audit.cli.status import Status
+from otel_audit.cli.output.safe import safe
+from otel_audit.cli.output.screen import Screen
+from otel_audit.cli.output.sizes import size
 from otel_audit.config.loader import load
 
 if TYPE_CHECKING:
@@ -131,13 +132,3 @@ def drain(
         raise typer.Exit(Status.UNREACHABLE)
     if found.left.unreadable:
         raise typer.Exit(Status.NOTHING)
-
-
-def size(count: int) -> str:
-    """Write a number of bytes for people: ``3.2 MiB``."""
-    amount = float(count)
-    for unit in ("B", "KiB", "MiB"):
-        if amount < 1024:
-            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
-        amount /= 1024
-    return f"{amount:.1f} GiB"

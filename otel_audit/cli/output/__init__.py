@@ -1,0 +1,1 @@
+"""What commands print: tables, trees, sentences, in colours or for programs."""
