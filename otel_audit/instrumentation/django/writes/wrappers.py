@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _ABSENT: Final = object()
+_OVERRIDDEN: Final = "_otel_audit_from_db"
+"""Where the overrides of ``from_db`` under our hooks stand on a class, one for each time it was hooked."""
 
 
 class WriteCapture:
@@ -260,13 +262,13 @@ class WriteCapture:
         while self._hooked:
             model = self._hooked.pop()
             hook = getattr(vars(model).get("from_db"), "__func__", None)
-            previous = getattr(hook, "otel_audit_previous", None)
-            if previous is None:  # somebody else has put something in its place since
+            overridden = getattr(hook, "otel_audit_overridden", None)
+            if overridden is None:  # somebody else has put something in its place since
                 continue
-            if previous is _ABSENT:
+            if overridden < 0:
                 del model.from_db
             else:
-                model.from_db = previous
+                model.from_db = vars(model)[_OVERRIDDEN].pop(overridden)
 
     def _connected(self, **kwargs: Any) -> None:
         """Wrap what a backend has of its own, once it is loaded: importing it here would need its driver."""
@@ -305,13 +307,24 @@ class WriteCapture:
             return
         capture, thread = self.capture, self.capture.thread
         freshness = capture.freshness
+        # What the hook holds is never freed: Django 6.1 keeps each ``from_db`` it has called in a cache. An
+        # override of the application's therefore stands on the class; -1: there is none.
+        hooked = weakref.ref(model)
+        overridden = -1
+        if previous is not _ABSENT:
+            if _OVERRIDDEN not in vars(model):
+                setattr(model, _OVERRIDDEN, [])
+            overridden = len(vars(model)[_OVERRIDDEN])
+            vars(model)[_OVERRIDDEN].append(previous)
 
         def from_db(cls: Any, /, db: Any, field_names: Any, values: Any, **options: Any) -> Any:
-            if previous is _ABSENT:
-                inherited: Any = super(model, cls)
+            owner: Any = hooked()
+            if overridden < 0:
+                inherited: Any = super(owner, cls)
                 instance = inherited.from_db(db, field_names, values, **options)
             else:
-                instance = previous.__get__(None, cls)(db, field_names, values, **options)
+                override = vars(owner)[_OVERRIDDEN][overridden]
+                instance = override.__get__(None, cls)(db, field_names, values, **options)
             try:
                 plan = capture.plan(cls)
                 row = _frozen(plan.mutable, len(plan.row), field_names, values) if plan.mutable else values
@@ -328,8 +341,7 @@ class WriteCapture:
         if VERSION >= (6, 1) and not _takes_options(model.from_db):
             hook = _without_options(from_db)
         hook.otel_audit = True  # type: ignore[attr-defined]
-        # On the class, as is the hook: kept here, an override would keep its class alive.
-        hook.otel_audit_previous = previous  # type: ignore[attr-defined]
+        hook.otel_audit_overridden = overridden  # type: ignore[attr-defined]
         model.from_db = classmethod(hook)
         self._hooked.add(model)
 
