@@ -17,6 +17,7 @@ from otel_audit.interruptions import faults
 _logger: Final = logging.getLogger(__name__)
 _said: Final[set[str]] = set()
 _MOST: Final = 1000
+_api: Final = vars(trace)
 
 
 def tracer_provider() -> TracerProvider | None:
@@ -26,6 +27,16 @@ def tracer_provider() -> TracerProvider | None:
     except faults() as error:  # OTEL_PYTHON_TRACER_PROVIDER may name anything
         say_once("OpenTelemetry's tracer provider cannot be loaded", error)
         return None
+
+
+def current_tracer_provider() -> object:
+    """Return the tracer provider that has been set in this process; None while none has.
+
+    For each record: nothing is loaded, and the environment, most of the time :func:`tracer_provider` takes,
+    is not looked at.
+    """
+    found = _api.get("_TRACER_PROVIDER", _api)
+    return tracer_provider() if found is _api else found
 
 
 def current_span() -> Span:

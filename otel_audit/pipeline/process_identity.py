@@ -13,7 +13,7 @@ from typing import Final
 from opentelemetry.sdk.resources import SERVICE_INSTANCE_ID, SERVICE_NAME, Resource
 
 from otel_audit.interruptions import faults
-from otel_audit.otel_api import say_once, tracer_provider
+from otel_audit.otel_api import current_tracer_provider, say_once, tracer_provider
 from otel_audit.pipeline.logger import Redacts
 from otel_audit.pipeline.spool.frames import Identity
 from otel_audit.version import __version__
@@ -26,7 +26,7 @@ def identify(redactor: Redacts) -> Identity:
 
     A Resource may hold secrets, too: the command line of the process, OTEL_RESOURCE_ATTRIBUTES.
     """
-    own = _application_resource()
+    own = _resource_of(tracer_provider())
     resource = _environment_resource()[0] if own is None else own
     host = socket.gethostname()
     attributes: dict[str, str | int | bool | float] = {"host.name": host}
@@ -53,7 +53,11 @@ class _Named:
 
 def service_name() -> str:
     """Return the ``service.name`` of this process, as the OTLP Resource of its records says it."""
-    resource = _application_resource() or _environment_resource()[0]
+    # Asked for each record: a provider may be set at any time, and one that wraps others may change its own.
+    provider = current_tracer_provider()
+    resource = None if provider is None else _resource_of(provider)
+    if resource is None:
+        resource = _environment_resource()[0]
     if resource is not _Named.resource:
         _Named.service = str(resource.attributes.get(SERVICE_NAME, ""))
         _Named.resource = resource
@@ -62,13 +66,13 @@ def service_name() -> str:
 
 def get_ready() -> None:
     """Do now what must not be done in a forked child: detecting a Resource starts threads and imports."""
-    if _application_resource() is None:
+    if _resource_of(tracer_provider()) is None:
         _environment_resource()
 
 
-def _application_resource() -> Resource | None:
+def _resource_of(provider: object) -> Resource | None:
     try:
-        resource = getattr(tracer_provider(), "resource", None)
+        resource = getattr(provider, "resource", None)
         return resource if isinstance(resource, Resource) else None
     except faults() as error:  # a provider may be anybody's
         say_once("The tracer provider's resource cannot be read", error)

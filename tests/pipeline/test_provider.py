@@ -7,11 +7,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from opentelemetry import trace
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.resources import Resource
+from opentelemetry.util._once import Once
 
 from otel_audit.audit_context import process_scope
 from otel_audit.audit_record import Actor, Target
@@ -333,11 +336,33 @@ def test_whoever_forks_imports_what_sending_needs_for_its_children(tmp_path: Pat
     )
 
 
+class Rewrapped:
+    """A provider that stands for another, which may change: Logfire's, for example."""
+
+    resource: object = None
+
+
 def test_the_service_outside_any_work_is_the_one_the_resource_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where the application sets its own tracer provider after audit has started."""
-    resources = [Resource({"service.name": "shop"}), Resource({"service.name": "depot"}), Resource({})]
-    for resource, name in zip(resources, ("shop", "depot", ""), strict=True):
-        monkeypatch.setattr(process_identity, "_application_resource", lambda found=resource: found)
+    """Also where the application sets its own tracer provider, or changes it, after audit has started."""
+    monkeypatch.setattr(process_scope, "service", process_identity.service_name)
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER", None)
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER_SET_ONCE", Once())
+    monkeypatch.setattr(
+        process_identity, "_environment_resource", lambda: (Resource({"service.name": "environment"}), 0)
+    )
+    assert process_scope.fields().actor == Actor("environment", "service")
+    wrapper: Any = Rewrapped()
+    trace.set_tracer_provider(wrapper)
+    resources: list[object] = [Resource({"service.name": name}) for name in ("shop", "depot")]
+    names = ("shop", "depot", "", "environment")
+    for wrapper.resource, name in zip([*resources, Resource({}), "?"], names, strict=True):
         assert process_identity.service_name() == name
-        monkeypatch.setattr(process_scope, "service", process_identity.service_name)
         assert process_scope.fields().actor == Actor(name or "unknown_service", "service")
+
+
+def test_asking_for_the_service_does_not_look_at_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is asked for each record outside a scope."""
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER", None)
+    process_identity.service_name()
+    monkeypatch.setattr(os, "environ", None)
+    process_identity.service_name()
