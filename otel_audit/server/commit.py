@@ -16,13 +16,13 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from otel_audit.errors import StoreError
-from otel_audit.server.engine import EngineError
-from otel_audit.server.rows import Rows, log_rows
+from otel_audit.server.engine.engine import EngineError
+from otel_audit.server.otlp.rows import Rows, log_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from otel_audit.server.engine import Connection, Engine
+    from otel_audit.server.engine.engine import Connection, Engine
 
 _logger: Final = logging.getLogger(__name__)
 _GROUP_ROWS: Final = 16_384

@@ -17,17 +17,17 @@ import uvicorn
 
 from otel_audit.config.model import AuditConfig, ServerConfig
 from otel_audit.errors import ConfigurationError, StoreError
-from otel_audit.server import direct
 from otel_audit.server.access import Access, check_access, configured, is_loopback
-from otel_audit.server.clickhouse import QueryPort
+from otel_audit.server.clickhouse.gate import readable
+from otel_audit.server.clickhouse.query_port import QueryPort
+from otel_audit.server.clickhouse.questions import Questions
 from otel_audit.server.commit import Backlog, Committer
-from otel_audit.server.datadir import DataDirectory
-from otel_audit.server.engine import Engine
-from otel_audit.server.gate import readable
-from otel_audit.server.grpc_receiver import grpc_server
+from otel_audit.server.engine.datadir import DataDirectory
+from otel_audit.server.engine.engine import Engine
 from otel_audit.server.origin import Hosts, NoPages
-from otel_audit.server.questions import Questions
-from otel_audit.server.receiver import Intake, no_entry, receiver
+from otel_audit.server.otlp.engine_rows import FORMATS
+from otel_audit.server.otlp.grpc_receiver import grpc_server
+from otel_audit.server.otlp.http_receiver import Intake, no_entry, receiver
 from otel_audit.store import schema
 from otel_audit.store.local_tokens import Published
 from otel_audit.store.migrations import migrate
@@ -87,7 +87,7 @@ class Server:
                 directory.engine,
                 memory_bytes=options.memory_bytes,
                 fsync=options.fsync,
-                formats=direct.FORMATS,
+                formats=FORMATS,
                 readable=readable(self._database),
             )
             undo.callback(self._engine.close)

@@ -19,8 +19,8 @@ from otel_audit.errors import ConfigurationError, QueryError
 from otel_audit.pipeline.delivery import otlp_encoding
 from otel_audit.pipeline.spool.frames import decode_record, encode_record
 from otel_audit.server.bodies import Malformed
-from otel_audit.server.otlp import checked
-from otel_audit.server.rows import log_rows
+from otel_audit.server.otlp.messages import checked
+from otel_audit.server.otlp.rows import log_rows
 from otel_audit.store.filters import Filters, select
 from otel_audit.store.times import parse_time
 from tests.attack.effort import effort, examples

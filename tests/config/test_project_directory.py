@@ -9,7 +9,7 @@ import pytest
 
 from otel_audit.config.project_directory import make_private_directory
 from otel_audit.pipeline.spool.directory import prepare
-from otel_audit.server.datadir import DataDirectory
+from otel_audit.server.engine.datadir import DataDirectory
 
 
 def untracked(repository: Path) -> str:

@@ -23,7 +23,7 @@ from otel_audit.config.model import AuditConfig, ServerConfig, StoreConfig
 from otel_audit.errors import ConfigurationError, StoreError
 from otel_audit.server import run
 from otel_audit.server.access import Access, presented
-from otel_audit.server.datadir import DataDirectory
+from otel_audit.server.engine.datadir import DataDirectory
 from otel_audit.store.client import RefusedQuery, StoreClient
 from otel_audit.store.local_tokens import find
 from tests.server.otlp_messages import audit

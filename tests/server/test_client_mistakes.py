@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from otel_audit.server.http_status import _STATUSES, http_status
+from otel_audit.server.clickhouse.http_status import _STATUSES, http_status
 from otel_audit.store.client import StoreClient
 from tests.trail import Serving
 

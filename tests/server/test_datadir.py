@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from otel_audit.errors import StoreError
-from otel_audit.server.datadir import FORMAT, DataDirectory
+from otel_audit.server.engine.datadir import FORMAT, DataDirectory
 
 MARKER = "otel-audit-store.json"
 HOLD = """
 import sys
-from otel_audit.server.datadir import DataDirectory
+from otel_audit.server.engine.datadir import DataDirectory
 held = DataDirectory.acquire(sys.argv[1])
 print("held", flush=True)
 sys.stdin.read()

@@ -12,8 +12,8 @@ SCRIPT = """
 import json, os, sys
 from pathlib import Path
 from otel_audit.errors import StoreError
-from otel_audit.server import native
-from otel_audit.server.engine import Engine, EngineError
+from otel_audit.server.engine import native
+from otel_audit.server.engine.engine import Engine, EngineError
 
 engine = Engine(Path(sys.argv[1]), memory_bytes=2**30, fsync=True)
 result = {}

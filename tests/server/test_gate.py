@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from otel_audit.server.gate import (
+from otel_audit.server.clickhouse.gate import (
     SETTINGS,
     SYSTEM_TABLES,
     Denied,

@@ -17,8 +17,8 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
 from otel_audit.server.access import Access
 from otel_audit.server.commit import Backlog, Busy
-from otel_audit.server.grpc_receiver import grpc_server
-from otel_audit.server.receiver import Intake
+from otel_audit.server.otlp.grpc_receiver import grpc_server
+from otel_audit.server.otlp.http_receiver import Intake
 from otel_audit.store.client import StoreClient
 from tests.server.otlp_messages import audit, logs, traces
 from tests.trail import Serving, record, serving

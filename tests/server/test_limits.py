@@ -21,14 +21,17 @@ from google.protobuf import json_format
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from otel_audit.server import bodies, direct, framing, limits, otlp
+from otel_audit.server import bodies
 from otel_audit.server.access import Access
 from otel_audit.server.bodies import Malformed, TooLarge
+from otel_audit.server.clickhouse import framing
 from otel_audit.server.commit import Backlog, Busy
-from otel_audit.server.limits import Budget, Limits, check_messages, check_nodes, count_messages
-from otel_audit.server.native import varint
-from otel_audit.server.receiver import Intake, receiver
-from otel_audit.server.rows import log_rows, span_rows
+from otel_audit.server.engine.native import varint
+from otel_audit.server.otlp import limits, messages
+from otel_audit.server.otlp.engine_rows import rows_by_engine
+from otel_audit.server.otlp.http_receiver import Intake, receiver
+from otel_audit.server.otlp.limits import Budget, Limits, check_messages, check_nodes, count_messages
+from otel_audit.server.otlp.rows import log_rows, span_rows
 from tests.server.otlp_messages import any_value, audit, key_values, logs, traces
 from tests.trail import Serving, record, serving
 
@@ -82,9 +85,9 @@ def test_records_the_engine_reads_itself_are_counted_as_well() -> None:
     request = audit([record("a.b", "READ", at=NOW) for _ in range(50)])
     request.resource_logs[0].resource.attributes.extend(key_values({"big": "x" * 1_000_000}))
     body = request.SerializeToString()
-    assert direct.rows(body) is not None
+    assert rows_by_engine(body) is not None
     with pytest.raises(TooLarge):
-        direct.rows(body, Budget(40_000_000))
+        rows_by_engine(body, Budget(40_000_000))
 
 
 def test_spans_are_counted_like_logs() -> None:
@@ -211,7 +214,7 @@ def test_half_a_million_attributes_in_json_are_refused_before_they_are_decoded(
     attributes = ",".join([attribute] * 500_000)
     body = f'{{"resourceLogs":[{{"resource":{{"attributes":[{attributes}]}}}}]}}'.encode()
     with pytest.raises(TooLarge, match="accepted in JSON"):
-        otlp.checked(body, "logs", otlp.JSON, Limits.of(64 * 1024 * 1024))
+        messages.checked(body, "logs", messages.JSON, Limits.of(64 * 1024 * 1024))
 
 
 # --- encodings ----------------------------------------------------------------------------------
@@ -300,7 +303,7 @@ def test_a_small_body_that_becomes_large_is_not_decoded_on_the_loop(
     intake = Intake(None, None, Backlog(10**9), Access({}), 64 * 1024 * 1024)  # type: ignore[arg-type]
     small = audit([record("a.b", "READ", at=NOW)]).SerializeToString()
     with intake.backlog.hold() as held:
-        few = intake.few_rows("logs", small, held, otlp.PROTOBUF, "")
+        few = intake.few_rows("logs", small, held, messages.PROTOBUF, "")
         assert few is not None
         assert [rows.size for rows in few] == [1]
         before = held.size
@@ -310,10 +313,10 @@ def test_a_small_body_that_becomes_large_is_not_decoded_on_the_loop(
             (EMPTY["attributes"] * 14, ""),
         ):
             monkeypatch.setattr(
-                "otel_audit.server.receiver._FEW",
+                "otel_audit.server.otlp.http_receiver._FEW",
                 Limits(body=128 * 1024, rows=512 * 1024, messages=2000, nodes=2000),
             )
-            assert intake.few_rows("logs", body, held, otlp.PROTOBUF, encoding) is None
+            assert intake.few_rows("logs", body, held, messages.PROTOBUF, encoding) is None
             assert held.size == before
 
 
@@ -321,7 +324,7 @@ def test_half_sent_bodies_are_held_and_end(monkeypatch: pytest.MonkeyPatch) -> N
     """They count from their first byte; others are told to come back; the deadline is for the whole body."""
     backlog = Backlog(1_000_000)
     intake = Intake(None, None, backlog, Access({}), 10_000_000)  # type: ignore[arg-type]
-    monkeypatch.setattr("otel_audit.server.receiver._READ_TIMEOUT", 0.3)
+    monkeypatch.setattr("otel_audit.server.otlp.http_receiver._READ_TIMEOUT", 0.3)
     seen: list[int] = []
 
     async def scenario() -> list[int]:

@@ -9,10 +9,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 
-from otel_audit.server import native
-from otel_audit.server.limits import Budget
-from otel_audit.server.rows import Maps, log_rows, span_rows
-from otel_audit.server.values import value_text
+from otel_audit.server.engine import native
+from otel_audit.server.otlp.limits import Budget
+from otel_audit.server.otlp.rows import Maps, log_rows, span_rows
+from otel_audit.server.otlp.values import value_text
 from tests.server.otlp_messages import any_value, logs, traces
 
 short = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)

@@ -86,7 +86,7 @@ def test_a_database_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
         pass
     script = (
         "from pathlib import Path\n"
-        "from otel_audit.server.engine import Engine\n"
+        "from otel_audit.server.engine.engine import Engine\n"
         f"engine = Engine(Path({str(tmp_path / 'data' / 'engine')!r}), memory_bytes=2**30, fsync=False)\n"
         "with engine.connection() as connection:\n"
         '    connection.query("INSERT INTO otel.otel_audit_migrations (kind, name, version) "\n'

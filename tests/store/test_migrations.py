@@ -22,7 +22,7 @@ from tests.trail import serving
 ENGINE = """
 import json, sys
 from pathlib import Path
-from otel_audit.server.engine import Engine
+from otel_audit.server.engine.engine import Engine
 from otel_audit.store import schema
 from otel_audit.store.migrations import migrate
 

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
 from otel_audit.errors import StoreError
-from otel_audit.server.engine import Connection, EngineError
+from otel_audit.server.engine.engine import Connection, EngineError
 from otel_audit.store import schema
 
 ACCESS_DENIED: Final = 497
@@ -363,7 +363,7 @@ class Denied(StoreError):
 
 
 def readable(database: str) -> tuple[str, ...]:
-    """Return the tables clients may ask, for :class:`otel_audit.server.engine.Engine`."""
+    """Return the tables clients may ask, for :class:`otel_audit.server.engine.engine.Engine`."""
     return (f"{database}.*", *(f"system.{table}" for table in sorted(SYSTEM_TABLES)))
 
 

@@ -22,7 +22,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 )
 
 from otel_audit.server.bodies import Malformed
-from otel_audit.server.limits import Limits, check_messages, check_nodes
+from otel_audit.server.otlp.limits import Limits, check_messages, check_nodes
 
 PROTOBUF: Final = "application/x-protobuf"
 JSON: Final = "application/json"

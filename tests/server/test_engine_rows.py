@@ -12,8 +12,9 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 
 from otel_audit.audit_record import Bulk, Change, Column, Target, new_record_id
 from otel_audit.semconv import RECORD_ID
-from otel_audit.server import direct, native
-from otel_audit.server.rows import Rows, log_rows
+from otel_audit.server.engine import native
+from otel_audit.server.otlp.engine_rows import block_by_engine, rows_by_engine
+from otel_audit.server.otlp.rows import Rows, log_rows
 from otel_audit.store.client import StoreClient
 from otel_audit.store.schema import LOGS, events
 from tests.server.otlp_messages import any_value, audit, key_values, logs
@@ -56,7 +57,7 @@ def kept(store: StoreClient, table: str, ids: list[str]) -> list[dict[str, Any]]
 def test_nothing_is_written_where_the_server_happens_to_run(tmp_path: Path) -> None:
     """The engine keeps a copy of a description within a statement; a container's root may be read-only."""
     body = logs([entry(note="where")]).SerializeToString()
-    assert direct.rows(body) is not None
+    assert rows_by_engine(body) is not None
     with serving(tmp_path) as server:
         assert httpx.post(f"{server.http}/v1/audit", content=body, headers=PROTOBUF).status_code == 200
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
@@ -108,7 +109,7 @@ def test_both_ways_give_the_same_rows(client: tuple[httpx.Client, StoreClient]) 
                 pair.value.string_value = f"{other[:-2]}{number:02}"
     plain.resource_logs.extend(again.resource_logs)
     body = plain.SerializeToString()
-    made = direct.rows(body)
+    made = rows_by_engine(body)
     assert made is not None
     assert (made.table, made.size) == ("audit_events", 4)
     ids = [
@@ -130,7 +131,7 @@ def test_both_ways_give_the_same_rows(client: tuple[httpx.Client, StoreClient]) 
                 if pair.key == RECORD_ID:
                     pair.value.string_value = fresh[pair.value.string_value]
     slow = plain.SerializeToString() + UNKNOWN_FIELD
-    assert direct.rows(slow) is None
+    assert rows_by_engine(slow) is None
     assert otlp.post("/v1/logs", content=slow, headers=PROTOBUF).status_code == 200
     assert kept(store, "audit_events", list(fresh.values())) == found
 
@@ -142,7 +143,7 @@ def test_both_ways_give_the_same_rows(client: tuple[httpx.Client, StoreClient]) 
                 if pair.key == RECORD_ID:
                     pair.value.string_value = again_fresh[pair.value.string_value]
     [rows] = log_rows(plain.SerializeToString())
-    assert direct.made(rows.table, rows.columns, rows.block, 0) is not None
+    assert block_by_engine(rows.table, rows.columns, rows.block, 0) is not None
     insert(store, rows)
     assert kept(store, "audit_events", list(again_fresh.values())) == found
 
@@ -163,7 +164,7 @@ def test_a_block_with_strays_is_parted_by_the_views(client: tuple[httpx.Client, 
     [*parts] = log_rows(logs([entries[0], entries[2]]).SerializeToString())
     [stray] = log_rows(logs([entries[1]]).SerializeToString())
     for rows in (*parts, stray._replace(table="audit_log")):
-        assert direct.made(rows.table, rows.columns, rows.block, 0) is not None
+        assert block_by_engine(rows.table, rows.columns, rows.block, 0) is not None
         insert(store, rows)
     for table, each in (("audit_events", entries[0]), ("other_events", entries[1])):
         assert len(kept(store, table, [each["attributes"][RECORD_ID]])) == 1
@@ -176,9 +177,9 @@ def test_a_block_with_strays_is_parted_by_the_views(client: tuple[httpx.Client, 
 def test_a_block_that_lacks_a_column_goes_through_the_views() -> None:
     """What a client leaves out has its default in the landing table; the engine would miss it."""
     [rows] = log_rows(logs([entry()]).SerializeToString())
-    assert direct.made(rows.table, (), rows.block, 0) is None
-    assert direct.made(rows.table, rows.columns[1:], rows.block, 0) is None
-    assert direct.made("otel_logs", rows.columns, rows.block, 0) is None
+    assert block_by_engine(rows.table, (), rows.block, 0) is None
+    assert block_by_engine(rows.table, rows.columns[1:], rows.block, 0) is None
+    assert block_by_engine("otel_logs", rows.columns, rows.block, 0) is None
 
 
 @pytest.mark.parametrize("log", [each.name for each in LOGS])
@@ -201,7 +202,7 @@ def test_a_request_of_several_logs_is_parted(client: tuple[httpx.Client, StoreCl
     invalid["attributes"][RECORD_ID] = "x"
     ordinary = {"time": NOW, "body": new_record_id()}
     body = logs([*sent.values(), unnamed, invalid, ordinary]).SerializeToString()
-    assert direct.rows(body) is None
+    assert rows_by_engine(body) is None
     assert otlp.post("/v1/audit", content=body, headers=PROTOBUF).status_code == 200
     for log, each in sent.items():
         assert len(kept(store, events(log), [each["body"]])) == 1
@@ -214,26 +215,26 @@ def test_a_request_of_several_logs_is_parted(client: tuple[httpx.Client, StoreCl
 @pytest.mark.parametrize("value", [1.5, b"\0", ["a"], {"a": 1}], ids=["double", "bytes", "list", "map"])
 def test_other_kinds_of_value_are_ours_to_write(value: Any) -> None:
     """The engine would drop them."""
-    assert direct.rows(logs([entry("audit")]).SerializeToString()) is not None
-    assert direct.rows(logs([entry("audit", odd=value)]).SerializeToString()) is None
+    assert rows_by_engine(logs([entry("audit")]).SerializeToString()) is not None
+    assert rows_by_engine(logs([entry("audit", odd=value)]).SerializeToString()) is None
 
 
 def test_what_is_not_plain_is_ours_to_judge() -> None:
     """Texts that are not UTF-8, fields given twice, ids that are none, missing, or only mentioned."""
     usual = entry("audit")
     body = logs([usual]).SerializeToString()
-    assert direct.rows(body) is not None
-    assert direct.rows(body.replace(b"READ", b"R\xffAD")) is None
-    assert direct.rows(body[:-1]) is None
-    assert direct.rows(body.replace(usual["body"].encode(), b"x" * 36)) is None
-    assert direct.rows(logs([usual, {"time": NOW, "body": "a"}]).SerializeToString()) is None
-    assert direct.rows(logs([entry("audit"), entry("activity")]).SerializeToString()) is None
-    assert direct.rows(logs([entry("audit", note="audit.record.id")]).SerializeToString()) is None
+    assert rows_by_engine(body) is not None
+    assert rows_by_engine(body.replace(b"READ", b"R\xffAD")) is None
+    assert rows_by_engine(body[:-1]) is None
+    assert rows_by_engine(body.replace(usual["body"].encode(), b"x" * 36)) is None
+    assert rows_by_engine(logs([usual, {"time": NOW, "body": "a"}]).SerializeToString()) is None
+    assert rows_by_engine(logs([entry("audit"), entry("activity")]).SerializeToString()) is None
+    assert rows_by_engine(logs([entry("audit", note="audit.record.id")]).SerializeToString()) is None
     resource = b"\x0a\x02\x0a\x00"  # a second resource for the same records
     fields = logs([usual]).resource_logs[0].SerializeToString() + resource
     twice = b"\x0a" + native.varint(len(fields)) + fields
     assert len(ExportLogsServiceRequest.FromString(twice).resource_logs) == 1
-    assert direct.rows(twice) is None
+    assert rows_by_engine(twice) is None
 
 
 def test_a_text_that_poses_as_the_id_of_a_record_loses_nothing(
@@ -245,7 +246,7 @@ def test_a_text_that_poses_as_the_id_of_a_record_loses_nothing(
     marker = new_record_id()
     honest = entry("audit")
     body = logs([{"time": NOW, "body": marker, "attributes": {"note": poses}}]).SerializeToString()
-    assert direct.rows(body) is not None
+    assert rows_by_engine(body) is not None
     assert otlp.post("/v1/logs", content=body, headers=PROTOBUF).status_code == 200
     assert (
         otlp.post("/v1/logs", content=logs([honest]).SerializeToString(), headers=PROTOBUF).status_code == 200

@@ -17,7 +17,8 @@ import pytest
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import DatabaseError
 
-from otel_audit.server import framing, native
+from otel_audit.server.clickhouse import framing
+from otel_audit.server.engine import native
 from tests.trail import DRIVER, Serving
 
 HOSTILE = 'it\'s \\ "x" {y:String}\n\r\t\0\b ü 日本 ;-- \U0001f600'

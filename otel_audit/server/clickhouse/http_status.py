@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from otel_audit.server import gate
+from otel_audit.server.clickhouse import gate
 
 _NOT_FOUND: Final = frozenset(
     {

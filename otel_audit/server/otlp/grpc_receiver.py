@@ -9,12 +9,13 @@ from typing import Any, Final
 import grpc
 
 from otel_audit.errors import StoreError
-from otel_audit.server import native, otlp
 from otel_audit.server.access import presented
 from otel_audit.server.bodies import Malformed, TooLarge
 from otel_audit.server.commit import Busy
+from otel_audit.server.engine import native
 from otel_audit.server.origin import mark_of_a_page
-from otel_audit.server.receiver import Intake, note
+from otel_audit.server.otlp import messages
+from otel_audit.server.otlp.http_receiver import Intake, note
 
 _METHODS: Final = {
     "opentelemetry.proto.collector.logs.v1.LogsService": "logs",
@@ -83,7 +84,7 @@ def _export(intake: Intake, signal: str) -> Callable[[bytes, Any], bytes]:
             seconds = 1 if isinstance(error, Busy) else 5
             context.set_trailing_metadata((("grpc-status-details-bin", _retry_info(str(error), seconds)),))
             context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
-        answer: bytes = otlp.response(signal, note(parts)).SerializeToString()
+        answer: bytes = messages.response(signal, note(parts)).SerializeToString()
         return answer
 
     return export

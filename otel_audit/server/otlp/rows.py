@@ -17,10 +17,11 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
 from otel_audit.semconv import RECORD_ID
-from otel_audit.server import native, wire
-from otel_audit.server.limits import Budget
-from otel_audit.server.native import Column, prefixed, text
-from otel_audit.server.values import value_text
+from otel_audit.server.engine import native
+from otel_audit.server.engine.native import Column, prefixed, text
+from otel_audit.server.otlp import wire
+from otel_audit.server.otlp.limits import Budget
+from otel_audit.server.otlp.values import value_text
 from otel_audit.store import schema
 
 _MAP: Final = "Map(String, String)"

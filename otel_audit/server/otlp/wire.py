@@ -4,7 +4,7 @@ The same bytes on the wire may be read through any description with the same fie
 the official one, each attribute costs three objects and each text is decoded only to be encoded again; read
 through this one it is one ``bytes``, whose length prefixes are the ones ClickHouse's Native format uses.
 That takes a quarter of the time. The official description has judged the message before; see
-:func:`otel_audit.server.otlp.checked`.
+:func:`otel_audit.server.otlp.messages.checked`.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ _PLAIN: Final[dict[str, _Fields]] = {
     "KeyValue": {"key": (1, "string"), "value": (2, "Value")},
     "Value": {"text": (1, "string"), "flag": (2, "bool"), "number": (3, "int64")},
 }
-"""Log requests of nothing unusual, texts as texts: what :mod:`otel_audit.server.direct` is for."""
+"""Log requests of nothing unusual, texts as texts: what :mod:`otel_audit.server.otlp.engine_rows` is for."""
 _ALTERNATIVES: Final = {"Value"}
 """Messages of which one field at most is set."""
 

@@ -24,16 +24,19 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from otel_audit.errors import StoreError
-from otel_audit.server import bodies, direct, framing, gate, native
+from otel_audit.server import bodies
 from otel_audit.server.access import Access, presented
 from otel_audit.server.bodies import Malformed, TooLarge
+from otel_audit.server.clickhouse import framing, gate
+from otel_audit.server.clickhouse.gate import Denied, ReadGate
+from otel_audit.server.clickhouse.http_status import http_status
+from otel_audit.server.clickhouse.questions import Asker, Question, Questions
 from otel_audit.server.commit import Backlog, Busy
-from otel_audit.server.engine import Connection, Engine, EngineError, quoted
-from otel_audit.server.gate import Denied, ReadGate
-from otel_audit.server.http_status import http_status
+from otel_audit.server.engine import native
+from otel_audit.server.engine.engine import Connection, Engine, EngineError, quoted
 from otel_audit.server.origin import from_a_page
-from otel_audit.server.questions import Asker, Question, Questions
-from otel_audit.server.receiver import read_body
+from otel_audit.server.otlp.engine_rows import block_by_engine
+from otel_audit.server.otlp.http_receiver import read_body
 from otel_audit.store import schema
 
 _logger: Final = logging.getLogger(__name__)
@@ -459,7 +462,7 @@ class QueryPort:
         if not block:
             return
         database, _, table = insert.table.rpartition(".")
-        made = direct.made(table, insert.columns, whole, insert.data_at)
+        made = block_by_engine(table, insert.columns, whole, insert.data_at)
         if made is not None:
             try:
                 connection.insert_selected(

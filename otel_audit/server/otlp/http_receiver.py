@@ -17,14 +17,16 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from otel_audit.errors import StoreError
-from otel_audit.server import direct, native, otlp
 from otel_audit.server.access import Access, presented
 from otel_audit.server.bodies import Malformed, TooLarge, decompress
 from otel_audit.server.commit import Backlog, Busy, Committer, Held
-from otel_audit.server.limits import Budget, Limits
+from otel_audit.server.engine import native
 from otel_audit.server.origin import from_a_page
-from otel_audit.server.otlp import JSON, PROTOBUF
-from otel_audit.server.rows import Rows, log_rows, metric_rows, span_rows
+from otel_audit.server.otlp import messages
+from otel_audit.server.otlp.engine_rows import rows_by_engine
+from otel_audit.server.otlp.limits import Budget, Limits
+from otel_audit.server.otlp.messages import JSON, PROTOBUF
+from otel_audit.server.otlp.rows import Rows, log_rows, metric_rows, span_rows
 
 _logger: Final = logging.getLogger(__name__)
 _READ_TIMEOUT: Final = 60.0
@@ -90,10 +92,10 @@ class Intake:
             held.grow(-len(body))  # it is counted again, as the first of what its rows take
         body = decompress(body, encoding, limits.body)
         if content_type == PROTOBUF:
-            otlp.check_size(body, signal, limits)
-            if signal == "logs" and (made := direct.rows(body, budget)) is not None:
+            messages.check_size(body, signal, limits)
+            if signal == "logs" and (made := rows_by_engine(body, budget)) is not None:
                 return [made]
-        return self._signals[signal][0](otlp.checked(body, signal, content_type, limits), budget)
+        return self._signals[signal][0](messages.checked(body, signal, content_type, limits), budget)
 
     def submit(self, signal: str, parts: list[Rows]) -> list[Future[None]]:
         """Queue the rows of a request to be written; see :meth:`Committer.submit`."""
@@ -144,7 +146,7 @@ def receiver(intake: Intake, ready: Callable[[], None]) -> Starlette:
                 parts = await _accept(intake, signal, request, kind)
             except _Refused as refused:
                 return _refusal(refused, kind)
-            message = otlp.response(signal, note(parts))
+            message = messages.response(signal, note(parts))
             if kind == JSON:
                 return Response(json_format.MessageToJson(message, indent=None), media_type=JSON)
             return Response(message.SerializeToString(), media_type=PROTOBUF)

@@ -5,7 +5,7 @@ the records into their table by the SELECT of the view: one to analyse where the
 
 It reads what it is told of and no more, so this is for requests that consist of that and nothing else:
 records of one log with valid ids, values that are texts, whole numbers or booleans, each field once, in the
-shortest form. Our own senders' are. What is not goes the other way, :mod:`otel_audit.server.rows`.
+shortest form. Our own senders' are. What is not goes the other way, :mod:`otel_audit.server.otlp.rows`.
 
 Several requests after each other are one request: protobuf appends what is repeated. So a group is one file.
 
@@ -22,16 +22,16 @@ from typing import Final, NamedTuple
 from google.protobuf.message import DecodeError
 
 from otel_audit.semconv import RECORD_ID
-from otel_audit.server import wire
-from otel_audit.server.limits import Budget
-from otel_audit.server.rows import Rows
+from otel_audit.server.otlp import wire
+from otel_audit.server.otlp.limits import Budget
+from otel_audit.server.otlp.rows import Rows
 from otel_audit.store import schema
 
 _TEXT_TAG: Final = rb"\x0a"
 _VALUE_TAG: Final = rb"\x12"
 
 
-def rows(body: bytes, budget: Budget | None = None) -> Rows | None:
+def rows_by_engine(body: bytes, budget: Budget | None = None) -> Rows | None:
     """Return the rows of an ``ExportLogsServiceRequest`` if the engine can make them, else None.
 
     That the bytes are well-formed, with texts in UTF-8, is judged here for those that it can.
@@ -72,7 +72,7 @@ class Made(NamedTuple):
     select: str
 
 
-def made(landing: str, columns: Collection[str], data: bytes, at: int) -> Made | None:
+def block_by_engine(landing: str, columns: Collection[str], data: bytes, at: int) -> Made | None:
     """Say how the rows of a Native block are made without the views of its landing table, if they can be.
 
     The SELECT fails on a block with other rows than records of that log; then it is the views' to part.

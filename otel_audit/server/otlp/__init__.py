@@ -1,0 +1,1 @@
+"""OTLP in: by HTTP and gRPC, decoded, held to limits, turned into rows."""
