@@ -119,6 +119,32 @@ def test_a_second_signal_ends_it_at_once(spool_directory: Path, sink: Sink) -> N
     assert target_ids(spooled_records(spool_directory)) == ["1"]
 
 
+@pytest.mark.parametrize(("end", "expect"), [("", 0), (KILL, -signal.SIGTERM)], ids=["atexit", "signal"])
+def test_a_request_that_was_already_failing_does_not_stand_for_the_last_attempt(
+    spool_directory: Path, sink: Sink, end: str, expect: int
+) -> None:
+    """As one does that uWSGI without threads stopped midway: its time is over before the end begins."""
+    asked, over = threading.Event(), threading.Event()
+
+    def keep_the_first_waiting(_: object) -> Reply:
+        if asked.is_set():
+            return Reply()
+        asked.set()
+        over.wait(60)
+        return Reply(503)
+
+    sink.respond = keep_the_first_waiting
+    script = START.replace("=60.0", "=60.0, sink_timeout=2.0") + "print('up', flush=True); sys.stdin.readline()"
+    process = start_script(script + end, spool_directory, sink.url, stdin=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.readline()
+    assert asked.wait(30)
+    process.communicate("end\n", timeout=60)
+    over.set()
+    assert process.returncode == expect
+    assert delivered_and_ended(sink, spool_directory)
+
+
 def test_without_a_sink_the_rest_stays(spool_directory: Path) -> None:
     """Nobody is waited for who does not answer."""
     script = START + KILL

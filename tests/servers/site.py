@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import sqlite3
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -96,8 +96,25 @@ class Site:
 
     def expect_all_recorded(self, at_least: int) -> None:
         """Wait until each row has its record at the sink."""
-        eventually(lambda: self.recorded == self.rows, f"{self.rows}\n{self.recorded}\n{self.log}")
+        try:
+            eventually(lambda: self.recorded == self.rows, "each row has its record")
+        except AssertionError as error:
+            raise AssertionError(self._differences()) from error
         assert len(self.rows) >= at_least
+
+    def _differences(self) -> str:
+        """Say which rows have no record at the sink, and which of those wait in the spool: lost, or late."""
+        recorded, rows = self.recorded, self.rows
+        waiting = b"".join(path.read_bytes() for path in self.spool.rglob("*") if path.is_file())
+        missing = {name: name.encode() in waiting for name in rows if name not in recorded}
+        return "\n".join(
+            [
+                f"rows without a record at the sink (True: it waits in the spool): {missing}",
+                f"records without a row, or twice: {sorted((Counter(recorded) - Counter(rows)).elements())}",
+                f"spool: {sorted(str(path.relative_to(self.spool)) for path in self.spool.rglob('*'))}",
+                f"log: {self.log.read_text(errors='replace')[-4000:]}",
+            ]
+        )
 
     def expect_nothing_left(self) -> None:
         """The sink has every record, each stream its end, and the spool is empty."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.pipeline.otlp_sink import Reply
 from tests.servers.site import Site, small_site
 
 UWSGI = (
@@ -91,3 +94,25 @@ def test_mules_and_the_spooler_record(site: Site) -> None:
     site.process.wait_until(lambda: len(site.rows) >= 3, "mule and spooler have written")
     site.expect_all_recorded(at_least=3)
     assert len({name.split("-")[0] for name in site.rows}) >= 3
+
+
+def test_what_a_worker_was_sending_when_it_stood_still_is_sent_at_its_end(site: Site) -> None:
+    """Without threads the request to the sink waits for the next one to the site, longer than it may take."""
+    asked, over = threading.Event(), threading.Event()
+
+    def keep_the_first_waiting(_: object) -> Reply:
+        if asked.is_set():
+            return Reply()
+        asked.set()
+        over.wait(60)
+        return Reply(503)
+
+    site.sink.respond = keep_the_first_waiting
+    site.serve(*UWSGI, "--master", environment={"OTEL_AUDIT_SINK_TIMEOUT": "1"})
+    while not asked.wait(0.01):
+        site.get()
+    time.sleep(1.5)
+    site.stop()
+    over.set()
+    site.expect_all_recorded(at_least=1)
+    site.expect_nothing_left()

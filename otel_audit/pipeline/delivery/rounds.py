@@ -49,7 +49,7 @@ class Delivery:
         spool: SpoolWriter | None = None,
     ) -> None:
         self.unreached = 0
-        """Requests nobody answered."""
+        """Requests nobody answered, but for those that :meth:`hurry` found on their way."""
         self.adopted: list[Shipper] = []
         self._directory = directory
         self._config = config
@@ -61,6 +61,7 @@ class Delivery:
         self._left: list[Shipper] = []
         self._all_adopted = False
         self._next_adoption = 0.0
+        self._hurried = False
         self._passed_over: dict[Path, float] = {}
         """Streams that cannot be read, and the monotonic time at which each is tried again."""
 
@@ -99,7 +100,8 @@ class Delivery:
         return own is not None and own.acknowledged >= target
 
     def hurry(self) -> None:
-        """Make the next attempt for the own stream at once."""
+        """Make the next attempt at once, also after one that is under way now and fails. Takes no lock."""
+        self._hurried = True
         if self._own is not None:
             self._own.retry_at = 0.0
 
@@ -162,6 +164,7 @@ class Delivery:
             return shipper.retry_at - now
         if shipper is not self._own and not shipper.lock.in_place:
             return self._taken_away(shipper)
+        self._hurried = False
         progress = shipper.step()
         if shipper is self._own and self._spool is not None:
             self._spool.acknowledged = shipper.place
@@ -173,6 +176,10 @@ class Delivery:
         if progress is Progress.UNREADABLE:
             return self._unreadable(shipper)
         if progress is Progress.FAILED and not shipper.last_answer.reached:
+            if self._hurried:
+                # Its time may have passed while this process stood still, as uWSGI without threads does.
+                shipper.retry_at = 0.0
+                return 0.0
             self.unreached += 1
             self._hold_all(shipper.retry_at)
         if progress is Progress.IDLE:

@@ -181,6 +181,8 @@ class Sender:
         unreached = self._unreached
         self._rest_adopts = adopt
         self._rest = "asked"
+        if self._delivery is not None:
+            self._delivery.hurry()
         self._wake.set()
         while self._is_resting():
             if time.monotonic() >= deadline or not self.is_running or self._unreached > unreached:
