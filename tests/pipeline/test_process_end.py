@@ -134,7 +134,9 @@ def test_a_request_that_was_already_failing_does_not_stand_for_the_last_attempt(
         return Reply(503)
 
     sink.respond = keep_the_first_waiting
-    script = START.replace("=60.0", "=60.0, sink_timeout=2.0") + "print('up', flush=True); sys.stdin.readline()"
+    script = (
+        START.replace("=60.0", "=60.0, sink_timeout=2.0") + "print('up', flush=True); sys.stdin.readline()"
+    )
     process = start_script(script + end, spool_directory, sink.url, stdin=subprocess.PIPE)
     assert process.stdout is not None
     process.stdout.readline()

@@ -1,8 +1,9 @@
-"""``/`` creates a group, and ``/spool/`` has uWSGI's spooler create one."""
+"""``/`` creates a group, ``/linger/`` is slow to answer, and ``/spool/`` has uWSGI's spooler create one."""
 
 from __future__ import annotations
 
 import os
+import time
 import uuid
 
 from django.db import connection
@@ -25,6 +26,13 @@ def make(request: HttpRequest) -> HttpResponse:
     return HttpResponse(make_group())
 
 
+def linger(request: HttpRequest) -> HttpResponse:
+    """Create a group, and answer much later."""
+    name = make_group()
+    time.sleep(60)
+    return HttpResponse(name)
+
+
 def spool(request: HttpRequest) -> HttpResponse:
     """Have uWSGI's spooler create a group."""
     import uwsgi
@@ -33,4 +41,4 @@ def spool(request: HttpRequest) -> HttpResponse:
     return HttpResponse("spooled")
 
 
-urlpatterns = [path("", make), path("spool/", spool)]
+urlpatterns = [path("", make), path("linger/", linger), path("spool/", spool)]
