@@ -34,7 +34,7 @@ from otel_audit.pipeline.spool.cursor import Place
 from otel_audit.pipeline.spool.reader import StreamReader
 
 if TYPE_CHECKING:
-    from otel_audit.instrumentation.django.watched_writes import Written
+    from otel_audit.instrumentation.django.testing.watched_writes import Written
 
 
 class CapturedAudit:
@@ -183,7 +183,7 @@ def _watched_writes(config: AuditConfig) -> AbstractContextManager[list[Written]
     apps = sys.modules.get("django.apps")
     if apps is None or not apps.apps.models_ready:
         return nullcontext([])
-    from otel_audit.instrumentation.django.watched_writes import watch
+    from otel_audit.instrumentation.django.testing.watched_writes import watch
 
     return watch(config.django)
 

@@ -34,11 +34,11 @@ class DjangoAuditInstrumentor(AuditInstrumentor):
         checks.unregister()
 
     def parts(self, config: AuditConfig, pipeline: AuditPipeline | None) -> Sequence[Part]:
-        from otel_audit.instrumentation.django.auth import AuthCapture
+        from otel_audit.instrumentation.django.identity.auth import AuthCapture
         from otel_audit.instrumentation.django.inventory import Announcement
-        from otel_audit.instrumentation.django.middleware import RequestCapture
         from otel_audit.instrumentation.django.reads.wrappers import ReadCapture
-        from otel_audit.instrumentation.django.test_runs import TestRuns
+        from otel_audit.instrumentation.django.requests.middleware import RequestCapture
+        from otel_audit.instrumentation.django.testing.test_runs import TestRuns
         from otel_audit.instrumentation.django.writes.wrappers import WriteCapture
 
         writes = WriteCapture(config, pipeline)

@@ -10,9 +10,9 @@ from otel_audit.instrumentation.patching import Patch
 
 if TYPE_CHECKING:
     from otel_audit.instrumentation.django.inventory import Announcement
-    from otel_audit.instrumentation.django.middleware import RequestCapture
     from otel_audit.instrumentation.django.reads.wrappers import ReadCapture
-    from otel_audit.instrumentation.django.test_runs import TestRuns
+    from otel_audit.instrumentation.django.requests.middleware import RequestCapture
+    from otel_audit.instrumentation.django.testing.test_runs import TestRuns
     from otel_audit.instrumentation.django.writes.wrappers import WriteCapture
     from otel_audit.instrumentation.instrumentor import Part
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 def table(parts: Iterable[Part]) -> list[Patch]:
     """List every patch that the parts of the Django instrumentor need."""
     from otel_audit.instrumentation.django.inventory import Announcement
-    from otel_audit.instrumentation.django.middleware import RequestCapture
     from otel_audit.instrumentation.django.reads.wrappers import ReadCapture
-    from otel_audit.instrumentation.django.test_runs import TestRuns
+    from otel_audit.instrumentation.django.requests.middleware import RequestCapture
+    from otel_audit.instrumentation.django.testing.test_runs import TestRuns
     from otel_audit.instrumentation.django.writes.wrappers import WriteCapture
 
     patches: list[Patch] = []
@@ -154,7 +154,7 @@ def _reads(reads: ReadCapture) -> list[Patch]:
 
 def _requests(requests: RequestCapture) -> list[Patch]:
     from otel_audit.instrumentation.django.commands import in_command_scope
-    from otel_audit.instrumentation.django.lifespan import with_lifespan
+    from otel_audit.instrumentation.django.requests.lifespan import with_lifespan
 
     return [
         Patch(

@@ -19,7 +19,7 @@ from otel_audit.http.source import (
     session_hash,
     user_agent,
 )
-from otel_audit.instrumentation.django.actor import (
+from otel_audit.instrumentation.django.identity.actor import (
     ANONYMOUS_ACTOR,
     actor_before_login,
     evaluated_user,

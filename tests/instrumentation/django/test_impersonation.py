@@ -14,7 +14,7 @@ from django.test.utils import CaptureQueriesContext
 
 from otel_audit.audit_record import Actor, Target
 from otel_audit.config.model import ContextConfig
-from otel_audit.instrumentation.django import impersonation
+from otel_audit.instrumentation.django.identity import impersonation
 from otel_audit.testing import CapturedAudit
 from tests.instrumentation.django.project import Instrumented
 

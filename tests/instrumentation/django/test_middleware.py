@@ -30,7 +30,7 @@ from otel_audit.audit_context import (
 )
 from otel_audit.audit_record import Actor, Origin
 from otel_audit.config.model import ContextConfig, RedactionConfig
-from otel_audit.instrumentation.django.middleware import AUDIT_MIDDLEWARE, with_audit_middleware
+from otel_audit.instrumentation.django.requests.middleware import AUDIT_MIDDLEWARE, with_audit_middleware
 from otel_audit.pipeline import process_identity
 from otel_audit.testing import CapturedAudit
 from tests.instrumentation.django.clinic import urls

@@ -14,13 +14,18 @@ from django.http import HttpRequest
 from otel_audit.audit_context import AuditContext, current_context, enter_context, leave_scope
 from otel_audit.audit_record import UNKNOWN, Actor, Outcome, Target
 from otel_audit.errors import AuditError
-from otel_audit.instrumentation.django.actor import ANONYMOUS_ACTOR, UNKNOWN_ACTOR, unwrapped, user_actor
-from otel_audit.instrumentation.django.impersonation import (
+from otel_audit.instrumentation.django.identity.actor import (
+    ANONYMOUS_ACTOR,
+    UNKNOWN_ACTOR,
+    unwrapped,
+    user_actor,
+)
+from otel_audit.instrumentation.django.identity.impersonation import (
     Impersonations,
     remember_name,
     taking_over,
 )
-from otel_audit.instrumentation.django.middleware import RequestCapture, request_scope
+from otel_audit.instrumentation.django.requests.middleware import RequestCapture, request_scope
 from otel_audit.interruptions import faults
 from otel_audit.pipeline.failures import Failures
 from otel_audit.pipeline.logger import AuditLogger

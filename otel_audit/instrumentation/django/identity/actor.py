@@ -22,7 +22,7 @@ from django.http import HttpRequest
 from django.utils.functional import LazyObject, empty
 
 from otel_audit.audit_record import UNKNOWN, Actor
-from otel_audit.instrumentation.django.impersonation import acting_for, session_impersonator
+from otel_audit.instrumentation.django.identity.impersonation import acting_for, session_impersonator
 from otel_audit.interruptions import faults
 from otel_audit.values import text
 

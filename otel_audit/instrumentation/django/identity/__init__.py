@@ -1,0 +1,1 @@
+"""Who acts: users, their logins and logouts, and who has taken over whose account."""

@@ -1,0 +1,1 @@
+"""Requests: the scope of each, those that were denied, and the end of the server that answers them."""
