@@ -56,6 +56,7 @@ _REFUSALS: Final = frozenset({1031, 1054, 1064, 1100, 1142, 1143, 1235, 1288, 13
 """MariaDB: the engine, the columns, the syntax, the lock, the privileges or the view do not allow it."""
 _REFUSING_STATES: Final = ("42", "0A", "HV", "55000")
 """PostgreSQL: syntax or access, feature not supported, foreign data wrapper, wrong state of the object."""
+_IDLE, _ACTIVE, _IN_TRANSACTION, _IN_ERROR, _UNKNOWN = range(5)
 _SQLITE_REFUSALS: Final = frozenset({1, 23})  # SQLITE_ERROR, SQLITE_AUTH
 
 
@@ -81,16 +82,21 @@ def refuses(system: str, error: BaseException) -> bool:
     return any(kind.__name__ == "ProgrammingError" for kind in type(error).__mro__)
 
 
+def _transaction_status(driver: Any) -> int:
+    """Return libpq's ``PGTransactionStatusType``: of psycopg an enumeration, of psycopg2 a number."""
+    return int(driver.info.transaction_status)
+
+
 def transaction_open(system: str, driver: Any) -> bool | None:
     """Ask the driver, not the server, whether a transaction is open; ``None``: it cannot tell."""
     try:
         if system == "sqlite":
             return bool(driver.in_transaction)
         if system == "postgresql":
-            status = driver.info.transaction_status.name
-            if status in ("INTRANS", "INERROR", "ACTIVE"):
+            status = _transaction_status(driver)
+            if status in (_ACTIVE, _IN_TRANSACTION, _IN_ERROR):
                 return not driver.closed
-            return False if status == "IDLE" else None
+            return False if status == _IDLE else None
     except faults():  # another driver, or no connection
         return None
     return None
@@ -101,7 +107,7 @@ def transaction_aborted(system: str, driver: Any) -> bool:
     if system != "postgresql":
         return False
     try:
-        return bool(driver.info.transaction_status.name == "INERROR")
+        return _transaction_status(driver) == _IN_ERROR
     except faults():  # another driver
         return False
 
@@ -110,7 +116,7 @@ def answered(system: str, driver: Any) -> bool:
     """Say whether the server still answers, so that an error at COMMIT was its answer."""
     try:
         if system == "postgresql":
-            return not driver.closed and driver.info.transaction_status.name != "UNKNOWN"
+            return not driver.closed and _transaction_status(driver) != _UNKNOWN
         if system == "sqlite":
             return False  # an I/O error: SQLite may have rolled back or not
         driver.ping()

@@ -103,6 +103,13 @@ class DjangoConnection(Connection):
             django.close()
         self.rolled_back(error)
 
+    def ended_unseen(self) -> bool:
+        """Say whether a statement nobody saw has ended the transaction, or the driver has begun none.
+
+        SQLite ends it by itself as well, but only by rolling back.
+        """
+        return not self.dialect.one_writer and self.is_open() is False
+
     def left_atomic(self) -> None:
         """Note that an atomic block was left, by its own exception or not."""
         self.error = ""
@@ -190,7 +197,10 @@ class Transactions:
         def rollback(connection: Any, /, *args: Any, **kwargs: Any) -> Any:
             state: DjangoConnection | None = connection.__dict__.get(_STATE)
             if state is not None:
-                return state.then(lambda: original(connection, *args, **kwargs), state.rolled_back)
+                ended = state.rolled_back
+                if state.pending and state.ended_unseen():
+                    ended = state.unknown
+                return state.then(lambda: original(connection, *args, **kwargs), ended)
             result = original(connection, *args, **kwargs)
             self._rolled_back(connection)
             return result

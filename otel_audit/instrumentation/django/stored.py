@@ -86,20 +86,22 @@ def plain(prepared: Any) -> Any:
     if kind in ATOMS:
         return prepared
     if kind.__module__.startswith("psycopg.types.json"):
-        return _json_text(prepared)
+        return _json_text(prepared, prepared.obj)
     if kind.__name__ == "Binary" and kind.__module__.startswith("psycopg"):
-        return bytes(prepared.obj)
+        return bytes(prepared.adapted if kind.__module__.startswith("psycopg2") else prepared.obj)
     if kind is list or kind is tuple:
         return [plain(item) for item in prepared]
     if kind is dict:
         return {key: plain(item) for key, item in prepared.items()}
+    if any(base.__module__ == "psycopg2._json" for base in kind.__mro__):  # Django's is a subclass
+        return _json_text(prepared, prepared.adapted)
     frozen = freeze(prepared) if isinstance(prepared, str | int | float | bytes | memoryview) else prepared
     return frozen if type(frozen) in ATOMS else prepared
 
 
-def _json_text(wrapped: Any) -> str:
-    """Encode now what psycopg would encode when it sends it; it will send this text."""
-    text = (wrapped.dumps or json.dumps)(wrapped.obj)
+def _json_text(wrapped: Any, value: Any) -> str:
+    """Encode now what the driver would encode when it sends it; it will send this text."""
+    text = (wrapped.dumps or json.dumps)(value)
     wrapped.dumps = lambda _: text
     return text if isinstance(text, str) else text.decode()
 

@@ -218,6 +218,7 @@ def test_transactions_within_one_text(postgres: str) -> None:
         assert told(audit)[-1] == ("supplier.create", "full", "success", None)
 
 
+@pytest.mark.psycopg3
 def test_compositions_and_bytes_are_read(postgres: str) -> None:
     from psycopg import sql
 
@@ -264,6 +265,7 @@ def test_a_connection_that_broke_leaves_it_unknown(postgres: str) -> None:
         assert audit.one().error == "OperationalError"
 
 
+@pytest.mark.psycopg3
 def test_copy_through_the_cursor(postgres: str) -> None:
     sql = "COPY warehouse_supplier (name) FROM STDIN"
     with auditing() as audit:
@@ -294,6 +296,7 @@ def test_copy_through_the_cursor(postgres: str) -> None:
     assert Supplier.objects.count() == 2
 
 
+@pytest.mark.psycopg3
 def test_copy_where_queries_are_kept_for_debugging(postgres: str) -> None:
     """Django's cursor has a copy() of its own then."""
     with auditing() as audit, CaptureQueriesContext(connection), connection.cursor() as cursor:

@@ -259,6 +259,7 @@ def test_sqlite_keeps_a_transaction_whose_commit_it_refuses(sqlite: str) -> None
         assert not audit.find(outcome="success")
 
 
+@pytest.mark.psycopg3
 @pytest.mark.parametrize("ending", ["COMMIT", "commit;", "ROLLBACK", "  rollback"])
 def test_transactions_ended_by_sql_text(audit: CapturedAudit, ending: str) -> None:
     transaction.set_autocommit(False)
@@ -318,6 +319,7 @@ def test_misuse_inside_atomic_changes_nothing(audit: CapturedAudit) -> None:
     assert check(audit) == {"a": "success"}
 
 
+@pytest.mark.psycopg3
 def test_a_commit_whose_answer_was_lost_is_unknown(postgres: str) -> None:
     """The server commits and the connection breaks before it can say so."""
     with auditing() as audit:
