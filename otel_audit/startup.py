@@ -24,6 +24,7 @@ from otel_audit.config.loader import LoadedConfig, load
 from otel_audit.config.model import AuditConfig
 from otel_audit.config.sources import DJANGO_SETTING, find_file, mapping_layer
 from otel_audit.errors import AuditError, ConfigurationError, StartupError
+from otel_audit.file_locks import fcntl
 from otel_audit.pipeline import provider
 
 if TYPE_CHECKING:
@@ -166,11 +167,7 @@ def _start(config: AuditConfig, *, instrument: bool) -> provider.AuditPipeline |
 
 def _can_keep_records() -> bool:
     """Say whether the system has what the spool stands on: locks of files, and hooks at a fork."""
-    try:
-        import fcntl  # noqa: F401 - Windows has none
-    except ImportError:
-        return False
-    return hasattr(os, "register_at_fork")
+    return fcntl is not None and hasattr(os, "register_at_fork")
 
 
 def _cover_spans(running: _Running, config: AuditConfig, redactor: Any) -> None:

@@ -16,13 +16,9 @@ import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-fcntl: Any
-try:
-    import fcntl
-except ImportError:  # Windows, where `otel-audit serve` does not run either
-    fcntl = None
+from otel_audit.file_locks import fcntl
 
 _FOLDER: Final = "otel-audit"
 _ATTEMPTS: Final = 10
@@ -42,7 +38,7 @@ class Published:
             token: for whoever finds it.
         """
         self._files: dict[Path, int] = {}
-        if fcntl is None:
+        if fcntl is None:  # where `otel-audit serve` does not run either
             return
         for folder in _folders():
             with contextlib.suppress(OSError, ValueError):

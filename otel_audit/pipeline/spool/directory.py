@@ -22,18 +22,13 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 from otel_audit import forks
 from otel_audit.audit_record import new_record_id
 from otel_audit.config.project_directory import make_private_directory
 from otel_audit.errors import SpoolError
-
-fcntl: Any
-try:
-    import fcntl
-except ImportError:  # Windows: setup() says that nothing can be kept there; importing us must not fail
-    fcntl = None
+from otel_audit.file_locks import fcntl
 
 LOCK: Final = "lock"
 CURSOR: Final = "cursor"
