@@ -7,11 +7,17 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests import services
+
+if TYPE_CHECKING:
+    from otel_audit.store.client import StoreClient
+    from tests.trail import Serving
 
 # Where tests run in the background, SIGINT is ignored, and every process they start would inherit that: none
 # could be ended by Ctrl-C as a user would.
@@ -56,3 +62,12 @@ def mariadb(mariadb_server: services.MariaDBServer) -> Iterator[dict[str, object
     """The ``DATABASES`` entry of a new, empty MariaDB database."""
     with mariadb_server.database() as name:
         yield mariadb_server.django(name)
+
+
+@pytest.fixture
+def store(server: Serving) -> Iterator[StoreClient]:
+    """A client of the query port of the test's own fixture ``server``."""
+    from otel_audit.store.client import StoreClient
+
+    with closing(StoreClient(server.clickhouse)) as client:
+        yield client

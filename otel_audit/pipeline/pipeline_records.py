@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
-from otel_audit.audit_record import Actor, AuditRecord, Target, new_record_id, uuid7
+from otel_audit.audit_record import Actor, AuditRecord, Outcome, Target, new_record_id, uuid7
 from otel_audit.pipeline.spool.frames import Identity
 
 STREAM_START: Final = "audit.stream.start"
@@ -32,32 +32,34 @@ def derived_id(timestamp: int, *seed: object) -> str:
     return uuid7(timestamp // 1_000_000, digest)
 
 
-def _actor(identity: Identity) -> Actor:
+def _of(identity: Identity) -> Actor:
     return Actor(id=str(identity.resource.get("service.name", "otel-audit")), type="system")
 
 
-def _notice(
+def _made(
     event_name: str,
     action: str,
     *,
-    identity: Identity,
-    record_id: str,
-    timestamp: int,
     target: Target,
     attributes: Mapping[str, Any],
-    outcome: Any = "success",
+    actor: Actor | None = None,
+    timestamp: int = 0,
+    record_id: str = "",
+    outcome: Outcome = "success",
     log: str = "audit",
     message: str = "",
 ) -> AuditRecord:
+    """Make a record, without a ``timestamp`` one of now."""
+    timestamp = timestamp or time.time_ns()
     return AuditRecord(
-        id=record_id,
+        id=record_id or new_record_id(timestamp),
         timestamp=timestamp,
         observed_timestamp=timestamp,
         event_name=event_name,
         action=action,
         outcome=outcome,
         log=log,
-        actor=_actor(identity),
+        actor=actor or Actor(id="otel-audit", type="system"),
         target=target,
         attributes=dict(attributes),
         message=message,
@@ -79,10 +81,10 @@ def stream_start(identity: Identity, log: str, stream: str, reason: str = "") ->
         attributes |= {"previous_stream": previous, "previous_number": number, "previous_record": record}
     if reason:
         attributes["reason"] = reason
-    return _notice(
+    return _made(
         STREAM_START,
         "START",
-        identity=identity,
+        actor=_of(identity),
         record_id=derived_id(identity.created, stream, "start"),
         timestamp=identity.created,
         target=Target(_STREAM, stream),
@@ -93,10 +95,10 @@ def stream_start(identity: Identity, log: str, stream: str, reason: str = "") ->
 
 def stream_end(identity: Identity, log: str, stream: str, timestamp: int) -> AuditRecord:
     """Make the last record of a stream whose process stopped gracefully at ``timestamp`` (ns)."""
-    return _notice(
+    return _made(
         STREAM_END,
         "STOP",
-        identity=identity,
+        actor=_of(identity),
         record_id=derived_id(timestamp, stream, "end"),
         timestamp=timestamp,
         target=Target(_STREAM, stream),
@@ -109,10 +111,10 @@ def spool_damaged(
     identity: Identity, segment: int, offset: int, length: int, timestamp: int, what: str
 ) -> AuditRecord:
     """Make the record that stands where ``length`` bytes of a segment could not be read."""
-    return _notice(
+    return _made(
         SPOOL_DAMAGED,
         "LOSE",
-        identity=identity,
+        actor=_of(identity),
         record_id=derived_id(timestamp, identity.incarnation, segment, offset, length),
         timestamp=timestamp,
         target=Target(_SPOOL, f"{identity.incarnation}/{segment:08d}"),
@@ -124,16 +126,11 @@ def spool_damaged(
 
 def record_quarantined(record: AuditRecord, reason: str, path: str) -> AuditRecord:
     """Make the record that tells of one the sink refuses for good: the gap in its stream has this reason."""
-    now = time.time_ns()
     sequence = record.sequence
-    return AuditRecord(
-        id=new_record_id(now),
-        timestamp=now,
-        observed_timestamp=now,
-        event_name=RECORD_QUARANTINED,
-        action="LOSE",
+    return _made(
+        RECORD_QUARANTINED,
+        "LOSE",
         outcome="failure",
-        actor=Actor(id="otel-audit", type="system"),
         target=Target("audit.record", record.id),
         message=f"the sink refuses this record: {reason}",
         attributes={
@@ -169,15 +166,10 @@ class Loss(NamedTuple):
 
     def record(self) -> AuditRecord:
         """Make the record that tells of the loss."""
-        now = time.time_ns()
-        return AuditRecord(
-            id=new_record_id(now),
-            timestamp=now,
-            observed_timestamp=now,
-            event_name=RECORDS_DROPPED,
-            action="LOSE",
+        return _made(
+            RECORDS_DROPPED,
+            "LOSE",
             outcome="failure",
-            actor=Actor(id="otel-audit", type="system"),
             target=Target(_SPOOL),
             message=f"{self.number} records could not be kept: {self.reason}",
             attributes={

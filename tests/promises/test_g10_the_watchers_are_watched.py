@@ -56,13 +56,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
         yield running
 
 
-@pytest.fixture
-def store(server: Serving) -> Iterator[StoreClient]:
-    client = StoreClient(server.clickhouse)
-    yield client
-    client.close()
-
-
 def test_a_question_is_on_record_with_who_what_and_how_much(server: Serving, store: StoreClient) -> None:
     """The address, the question, its parameters, the number of rows; in the log "access"."""
     with AuditStore(server.clickhouse) as trail:

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from otel_audit.store.client import StoreClient
 from tests.trail import Serving, serving
 
 
@@ -16,14 +15,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     """A server that all tests of this folder share."""
     with serving(tmp_path_factory.mktemp("server")) as running:
         yield running
-
-
-@pytest.fixture
-def store(server: Serving) -> Iterator[StoreClient]:
-    """A client of the shared server's query port."""
-    client = StoreClient(server.clickhouse)
-    yield client
-    client.close()
 
 
 @pytest.fixture

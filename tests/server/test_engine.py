@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
+
+from tests.engine_process import in_engine
 
 SCRIPT = """
 import json, os, sys
@@ -32,24 +30,11 @@ with engine.connection() as connection:
 """
 
 
-def in_engine(directory: Path, body: str) -> Any:
-    """Run code with an engine, a connection, and ways to insert; give its ``result``."""
-    script = SCRIPT + "".join(f"    {line}\n" for line in body.splitlines()) + "engine.close()\n"
-    done = subprocess.run(
-        [sys.executable, "-c", script + "print(json.dumps(result))\n", str(directory / "engine")],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
-
-
 def test_an_insert_that_fails_at_its_last_step_is_told(tmp_path: Path) -> None:
     """A constraint, a view that raises, a view whose arrays do not fit: an error, and nothing inserted."""
     result = in_engine(
         tmp_path,
+        SCRIPT,
         "connection.query('CREATE TABLE t.kept (a String, CONSTRAINT c CHECK length(a) < 5) '\n"
         "                 'ENGINE = MergeTree ORDER BY a')\n"
         "connection.query('CREATE TABLE t.landing (a String) ENGINE = Null')\n"
@@ -78,6 +63,7 @@ def test_rows_are_bytes_and_stay_what_they_are(tmp_path: Path) -> None:
     nasty = ["", "\n\n", ";\n\nDROP TABLE t.kept;\n", "\0\1\2", "'\\", "\x1a", "x" * 100_000]
     result = in_engine(
         tmp_path,
+        SCRIPT,
         "connection.query('CREATE TABLE t.kept (a String) ENGINE = MergeTree ORDER BY tuple()')\n"
         f"nasty = {nasty!r}\n"
         "result['inserted'] = attempt('t.kept', 'Native', *(block(value) for value in nasty))\n"
@@ -102,6 +88,7 @@ def test_each_connection_is_its_own(tmp_path: Path) -> None:
     """Settings of one are not another's, and no descriptor is left behind."""
     result = in_engine(
         tmp_path,
+        SCRIPT,
         "connection.query('CREATE TABLE t.kept (a String) ENGINE = MergeTree ORDER BY a')\n"
         "with engine.connection() as other:\n"
         "    other.query('SET readonly = 1')\n"

@@ -14,7 +14,8 @@ from otel_audit.store.client import StoreClient
 from otel_audit.store.filters import tables
 from otel_audit.store.query import AuditStore
 from otel_audit.store.schema import LOGS, LOGS_TABLE, OTHER_LOG, events, landing
-from tests.store.test_migrations import in_engine
+from tests.engine_process import in_engine
+from tests.store.test_migrations import ENGINE
 from tests.trail import land, record, serving
 
 NOW = 1_790_000_000 * 10**9
@@ -157,6 +158,7 @@ def test_a_database_of_the_first_version_gets_the_other_logs(tmp_path: Any) -> N
     """Its views are altered in place, and what it has stays."""
     result = in_engine(
         tmp_path,
+        ENGINE,
         VERSION_1 + "def put(table, log):\n"
         "    attributes = {schema.RECORD_ID: '01a2091d-b343-7f43-89f8-fff4a1fed36c', 'otel_audit.log': log}\n"
         "    row = json.dumps({'LogAttributes': attributes}).encode()\n"
@@ -184,6 +186,7 @@ def test_a_log_added_later_gets_its_tables(tmp_path: Any) -> None:
     """One more entry in the list is all it takes."""
     result = in_engine(
         tmp_path,
+        ENGINE,
         "from otel_audit.store import tables\n"
         "migrate(connection.rows)\n"
         "schema.LOGS = (*schema.LOGS[:-1], schema.Log('billing'), schema.LOGS[-1])\n"

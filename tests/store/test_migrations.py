@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +14,7 @@ from otel_audit.store.client import StoreClient
 from otel_audit.store.layout import Layout
 from otel_audit.store.migrations import migrate, read_state
 from otel_audit.store.tables import CURRENT, STEPS
+from tests.engine_process import in_engine
 from tests.trail import serving
 
 ENGINE = """
@@ -52,25 +50,11 @@ with engine.connection() as connection:
 """
 
 
-def in_engine(directory: Path, body: str) -> Any:
-    """Run code against an engine of its own, in a process of its own; give its ``result``."""
-    script = ENGINE + "".join(f"    {line}\n" for line in body.splitlines())
-    script += "print(json.dumps(result))\nengine.close()\n"
-    done = subprocess.run(
-        [sys.executable, "-c", script, str(directory / "engine")],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
-
-
 def test_a_crash_after_any_statement_is_finished_by_the_next_run(tmp_path: Path) -> None:
     """Wherever it stopped, the next run leaves the same tables as an undisturbed one, once each."""
     result = in_engine(
         tmp_path,
+        ENGINE,
         "counted = []\n"
         "migrate(lambda sql: counted.append(sql) or connection.rows(sql), 'whole')\n"
         "whole = shape(connection, 'whole')\n"
@@ -97,6 +81,7 @@ def test_a_view_that_changed_is_altered_in_place(tmp_path: Path) -> None:
     """Records go on arriving: the view is never gone, and what it makes follows the code."""
     result = in_engine(
         tmp_path,
+        ENGINE,
         "seen = []\n"
         "migrate(connection.rows)\n"
         "number, old = next((n, v) for n, v in enumerate(schema.VIEWS) if v.name == 'audit_events_mv')\n"
@@ -124,6 +109,7 @@ def test_a_foreign_or_newer_database_is_refused(tmp_path: Path) -> None:
     """With a table of our name but no journal, or a journal from the future, nothing is touched."""
     result = in_engine(
         tmp_path,
+        ENGINE,
         "from otel_audit.errors import StoreError\n"
         "connection.query('CREATE DATABASE theirs')\n"
         "connection.query('CREATE TABLE theirs.audit_events (a Int8) ENGINE = Memory')\n"

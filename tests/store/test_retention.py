@@ -9,7 +9,8 @@ import pytest
 from otel_audit.errors import ConfigurationError
 from otel_audit.store.layout import Layout
 from otel_audit.store.retention import NOTHING, Retention, pairs
-from tests.store.test_migrations import in_engine
+from tests.engine_process import in_engine
+from tests.store.test_migrations import ENGINE
 
 KEEPING = """
 from otel_audit.store.retention import Retention
@@ -29,6 +30,7 @@ def test_the_engine_deletes_what_is_older_and_only_of_the_logs_named(tmp_path: P
     """Also those that were sent to another landing table; and audit records stay, wherever they lie."""
     result = in_engine(
         tmp_path,
+        ENGINE,
         KEEPING + "migrate(connection.rows)\n"
         "for log in ('audit', 'activity', 'pageview', 'billing'):\n"
         "    put(log, 100)\n"
@@ -52,6 +54,7 @@ def test_the_engine_deletes_what_is_older_and_only_of_the_logs_named(tmp_path: P
 def test_a_retention_can_be_changed_and_taken_back(tmp_path: Path) -> None:
     result = in_engine(
         tmp_path,
+        ENGINE,
         KEEPING + "migrate(connection.rows, 'otel', Retention.parse({'pageview': '30d', 'activity': '9d'}))\n"
         "migrate(connection.rows, 'otel', Retention.parse({'pageview': '7d'}))\n"
         "put('pageview', 10)\n"
@@ -69,6 +72,7 @@ def test_a_record_of_a_clock_that_is_far_ahead_is_not_taken_for_an_old_one(tmp_p
     """A DateTime ends in 2106; a TTL made of one would delete what comes later at once."""
     result = in_engine(
         tmp_path,
+        ENGINE,
         KEEPING + "migrate(connection.rows, 'otel', Retention.parse({'activity': '90d'}))\n"
         "put('activity', -365 * 100)\n"
         "put('activity', -365 * 230)\n"
@@ -80,6 +84,7 @@ def test_a_record_of_a_clock_that_is_far_ahead_is_not_taken_for_an_old_one(tmp_p
 def test_a_table_that_was_lost_gets_its_retention_again(tmp_path: Path) -> None:
     result = in_engine(
         tmp_path,
+        ENGINE,
         KEEPING + "migrate(connection.rows, 'otel', Retention.parse({'activity': '90d'}))\n"
         "connection.query('DROP TABLE otel.activity_events SYNC')\n"
         "connection.query('DROP VIEW otel.activity_events_mv SYNC')\n"
