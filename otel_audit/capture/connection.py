@@ -262,6 +262,13 @@ class Connection:
         """Say whether an exception of COMMIT is the database's answer; False where it may have been lost."""
         return False
 
+    def refused(self, error: BaseException, *, of_driver: bool = True) -> bool:
+        """Say whether what a statement raised means that nothing was written: refused, or never sent.
+
+        ``of_driver``: nothing but the driver can have raised it; otherwise its traceback must say so.
+        """
+        return False
+
     def apply(self, effect: Effect) -> None:
         """Note what a statement that ended or marked a transaction has done, other than COMMIT."""
         if effect.kind == "rollback":

@@ -154,7 +154,6 @@ def run(
     statement: Callable[[], Announced],
     execute: Callable[[], Any],
     count: Callable[[], Any],
-    refused: Callable[[BaseException], bool],
 ) -> Any:
     """Run a statement of the application's own with its records around it.
 
@@ -163,7 +162,6 @@ def run(
         statement: makes what is known of it.
         execute: runs it.
         count: asks for the driver's row count afterwards.
-        refused: says whether an exception of it means that nothing was written.
 
     Raises:
         AuditError: a record cannot be kept and ``on_error`` is ``fail_closed``.
@@ -182,7 +180,7 @@ def run(
     except BaseException as error:
         interrupted = interrupts(error)
         if ours is not None and sent and result is UNSET:
-            ours.failed(error, refused=refused(error))
+            ours.failed(error, refused=connection.refused(error))
             raise
         if interrupted and ours is not None:
             if sent:

@@ -144,7 +144,6 @@ OURS = [
         "in_transaction",
         "in_own_transaction",
         "_delete_counting",
-        "suppressing",
         "execute",
         "save",
         "update_rows",

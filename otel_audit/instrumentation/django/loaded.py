@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 import msgspec
 
@@ -35,6 +35,9 @@ def put_back(state: Any, previous: Loaded | None) -> None:
     state.__dict__[STATE_KEY] = previous
 
 
+_Counted = Literal["internal", "suppressed", "compiling"]
+
+
 class ThreadState(threading.local):
     """What one thread is doing; a thread reads and writes through connections of its own, so it is a reader.
 
@@ -59,17 +62,17 @@ class ThreadState(threading.local):
         self.compiling = 0
         self.own_transactions = 0
 
-    def compile(self, run: Callable[[], Any]) -> Any:
-        """Run a compiler of an audited model: its statements are no SQL of the application's own."""
-        outer = self.compiling
+    def during(self, what: _Counted, run: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        """Run something, and meanwhile count it in ``what``."""
+        outer = getattr(self, what)
         try:
             try:
-                self.compiling = outer + 1
-                return run()
+                setattr(self, what, outer + 1)
+                return run(*args, **kwargs)
             finally:
-                self.compiling = outer
+                setattr(self, what, outer)
         finally:  # once more: an interruption may come between any two lines
-            self.compiling = outer
+            setattr(self, what, outer)
 
 
 class Loaded(msgspec.Struct, gc=False, eq=False):

@@ -45,7 +45,7 @@ def _writes(writes: WriteCapture) -> list[Patch]:
     wrapper = "django.db.backends.base.base:BaseDatabaseWrapper"
     cursor = "django.db.backends.utils:CursorWrapper"
     executor = "django.db.migrations.executor:MigrationExecutor"
-    transactions = writes.transactions
+    transactions, cursors = writes.transactions, writes.cursors
     return [
         Patch(f"{compiler}:SQLInsertCompiler.execute_sql", writes.inserts, "every INSERT of the ORM"),
         Patch(f"{compiler}:SQLUpdateCompiler.execute_sql", writes.updates, "every UPDATE of the ORM"),
@@ -80,17 +80,17 @@ def _writes(writes: WriteCapture) -> list[Patch]:
         Patch(f"{wrapper}.set_autocommit", transactions.set_autocommit, "may commit an open transaction"),
         Patch(
             "django.db.backends.utils:CursorWrapper._execute",
-            transactions.execute,
+            cursors.execute,
             "SQL of the application's own: what it writes, and COMMIT, ROLLBACK and SAVEPOINT as text",
         ),
         Patch(
             "django.db.backends.utils:CursorWrapper._executemany",
-            transactions.execute,
+            cursors.execute,
             "the same, with many sets of parameters",
         ),
         *[
             Patch(f"{cursor}.{name}", wrap, "the driver's own, past execute()", added=True)
-            for name, wrap in transactions.drivers_own().items()
+            for name, wrap in cursors.drivers_own().items()
         ],
         Patch(
             "django.db.transaction:Atomic.__exit__",
@@ -117,7 +117,7 @@ def later(writes: WriteCapture) -> dict[str, list[Patch]]:
         postgresql: [
             Patch(
                 f"{postgresql}:CursorDebugWrapper.{name}",
-                writes.transactions.debug_copy,
+                writes.cursors.debug_copy,
                 "with DEBUG the cursor has one of its own",
             )
             for name in names

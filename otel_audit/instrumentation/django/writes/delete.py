@@ -28,6 +28,7 @@ from otel_audit.instrumentation.django.writes.state import (
     CompiledStatement,
     Plain,
     in_own_transaction,
+    row_count,
 )
 from otel_audit.interruptions import faults
 
@@ -131,7 +132,7 @@ def _select_first(capture: Capture, plan: ModelPlan, compiler: Any, run: Callabl
         found = Returned(found.rows, found.count, "ids")
     result = statement.run(run)
     try:
-        count = _count_of(result)
+        count = row_count("delete", result)
         if found is None or found.rows is None or count is None or count < found.count:
             _note_plain(capture, statement, abilities, result)
         else:
@@ -141,15 +142,9 @@ def _select_first(capture: Capture, plan: ModelPlan, compiler: Any, run: Callabl
     return result
 
 
-def _count_of(result: Any) -> int | None:
-    """Return how many rows a plain DELETE deleted; ``None`` if nobody can tell."""
-    count = result if type(result) is int else getattr(result, "rowcount", None)
-    return count if type(count) is int and count >= 0 else None
-
-
 def _note_plain(capture: Capture, statement: CompiledStatement, abilities: Abilities, result: Any) -> None:
     """Note a DELETE of which only the number of rows is known, if that."""
-    count = _count_of(result)
+    count = row_count("delete", result)
     if count is None:
         abilities = abilities._replace(counts=False)
     _note(capture, statement, abilities, Returned(None, count or 0, "count"))

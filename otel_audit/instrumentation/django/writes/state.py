@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
@@ -29,7 +27,6 @@ from otel_audit.redaction.names import NameRules
 if TYPE_CHECKING:
     from otel_audit.pipeline.provider import AuditPipeline
 
-_F = TypeVar("_F", bound=Callable[..., Any])
 _R = TypeVar("_R")
 _PLANS: Final = "_otel_audit_plans"
 """Where a :class:`_Plans` stands in ``model._meta``: plans go with the class they are of."""
@@ -54,7 +51,7 @@ class Capture(CaptureState):
         self.thread = ThreadState()
         self.tables = Tables()
         self.raw = RawTables()
-        self.transactions = Transactions(self, self.thread, self.raw)
+        self.transactions = Transactions(self, self.thread)
         self._owner = object()
 
     def plan(self, model: Any, vendor: str = "") -> ModelPlan:
@@ -161,7 +158,7 @@ class CompiledStatement(Statement):
     ) -> None:
         """Note that it raised; ``executed`` is the thread's count of statements before it."""
         try:
-            refused = self._refused(error)
+            refused = self.connection.refused(error, of_driver=False)
         except faults() as fault:
             self.capture.failures.note("statement that raised", fault)
             refused = False
@@ -170,16 +167,6 @@ class CompiledStatement(Statement):
             sent=self.capture.thread.executed != executed,
             refused=refused,
             intent=self._intended(intent),
-        )
-
-    def _refused(self, error: BaseException) -> bool:
-        """Say whether it is the answer of the database, or of its driver, that nothing was written."""
-        from django.db import Error, InterfaceError, OperationalError
-
-        if not isinstance(error, Error):
-            return _refused_by_driver(error)
-        return not isinstance(error, OperationalError | InterfaceError) or dbapi.connected(
-            self.connection.system, self.connection.driver()
         )
 
     def _intended(self, intent: Callable[[], CapturedWrite] | None) -> CapturedWrite | None:
@@ -219,9 +206,9 @@ class CompiledStatement(Statement):
             self.django.savepoint_commit(savepoint)
         return result
 
-    def uncounted(self, abilities: Abilities) -> list[CapturedWrite]:
-        """Say that rows may have been written where a row count of 0 does not mean that none were."""
-        if abilities.counts:
+    def uncounted(self, abilities: Abilities, count: int | None = 0) -> list[CapturedWrite]:
+        """Say that rows may have been written where the row count, 0 or unknown, does not rule it out."""
+        if abilities.counts and count is not None:
             return []
         self.connection.wrote_many(self.plan, None)
         return [CapturedWrite(self.plan, self.verb, self.connection)]
@@ -234,31 +221,6 @@ class CompiledStatement(Statement):
         ours = self.connection
         if not self.autocommit and not ours.locked and ours.dialect.one_writer:
             ours.locked = take_write_lock(self.django, self.plan.table, self.verb, column)
-
-
-def _refused_by_driver(error: BaseException) -> bool:
-    """Say whether the driver would not send a parameter: too large a number, text it cannot encode.
-
-    Drivers raise Python's own errors for these, before anything is sent. Raised anywhere else, in what a
-    statement returned for example, they say nothing about it.
-    """
-    if not isinstance(error, ValueError | TypeError | ArithmeticError | LookupError) or interrupts(error):
-        return False
-    frame = error.__traceback__
-    while frame is not None:
-        if frame.tb_frame.f_code in _driver_calls():
-            return True
-        frame = frame.tb_next
-    return False
-
-
-@functools.cache
-def _driver_calls() -> frozenset[Any]:
-    """Return the functions in which Django calls the driver's ``execute`` and ``executemany``."""
-    from django.db.backends.utils import CursorWrapper
-
-    found = (inspect.unwrap(vars(CursorWrapper)[name]) for name in ("_execute", "_executemany"))
-    return frozenset(function.__code__ for function in found)
 
 
 def in_transaction(capture: Capture, connection: Any, run: Callable[[], Any]) -> Any:
@@ -290,17 +252,19 @@ def finish(thread: ThreadState) -> None:
     """Note the captured statement that ran, where the application's own exception has interrupted us."""
     statement = thread.statement
     if statement is not None:
-        statement.finish(_row_count(statement.verb, statement.result))
+        statement.finish(row_count(statement.verb, statement.result))
 
 
-def _row_count(verb: Verb, result: Any) -> int | None:
-    """Return how many rows a statement wrote by what it returned; None if that does not say it."""
+def row_count(verb: Verb, result: Any) -> int | None:
+    """Return how many rows a statement wrote by what it returned; ``None`` if that does not say it."""
     if isinstance(result, Plain):
         result = result.result
     if verb == "create":  # returns what was asked back, of all rows or none
         return len(result) or None if isinstance(result, list) else None
-    count = len(result) if isinstance(result, list) else getattr(result, "count", result)
-    return count if type(count) is int else None
+    if isinstance(result, list):
+        return len(result)
+    count = getattr(result, "count", getattr(result, "rowcount", result))
+    return count if type(count) is int and count >= 0 else None
 
 
 def in_own_transaction(
@@ -334,7 +298,7 @@ def guarded(
     A database error of a statement of ours inside a transaction reaches the application as it is: the
     transaction is doomed, and an application that retries on deadlocks must see why.
     """
-    return capture.thread.compile(lambda: _guarded(capture, plan, verb, compiler, plain, captured))
+    return capture.thread.during("compiling", _guarded, capture, plan, verb, compiler, plain, captured)
 
 
 def _guarded(
@@ -379,24 +343,3 @@ def reraise_database_error(error: Exception, statement: CompiledStatement) -> No
 
     if isinstance(error, Error) and not statement.autocommit:
         raise error
-
-
-def suppressing(thread: ThreadState) -> Callable[[_F], _F]:
-    """Make a wrapper under which nothing is captured."""
-
-    def wrap(original: _F) -> _F:
-        @functools.wraps(original)
-        def suppressed(*args: Any, **kwargs: Any) -> Any:
-            outer = thread.suppressed
-            try:
-                try:
-                    thread.suppressed = outer + 1
-                    return original(*args, **kwargs)
-                finally:
-                    thread.suppressed = outer
-            finally:  # once more: an interruption may come between any two lines
-                thread.suppressed = outer
-
-        return suppressed  # type: ignore[return-value]
-
-    return wrap

@@ -25,6 +25,7 @@ from otel_audit.instrumentation.django.writes.state import (
     CompiledStatement,
     in_own_transaction,
     reraise_database_error,
+    row_count,
 )
 from otel_audit.instrumentation.django.writes.update_statement import (
     Assignment,
@@ -95,8 +96,8 @@ def _update_selecting(capture: Capture, update: Update, assigned: Assignment, ab
     )
     result = statement.run(update.run, lambda: _intent(statement, assigned))
     try:
-        count = _count_of(result)
-        if found is None or found.rows is None or count < found.count:
+        count = row_count("update", result)
+        if found is None or found.rows is None or count is None or count < found.count:
             # Fewer than were there: a trigger or a policy left some alone, and nobody says which.
             _note_count(statement, assigned, abilities, count)
             return result
@@ -166,21 +167,21 @@ def _update_counting(capture: Capture, update: Update, assigned: Assignment, abi
     statement = CompiledStatement(capture, update.compiler, update.plan, "update")
     result = statement.run(update.run, lambda: _intent(statement, assigned))
     try:
-        _note_count(statement, assigned, abilities, _count_of(result))
+        _note_count(statement, assigned, abilities, row_count("update", result))
     except faults() as error:
         statement.recover(error, len(result) if isinstance(result, list) else result)
     return result
 
 
-def _count_of(result: Any) -> int:
-    """Return how many rows a plain UPDATE changed, from its row count or the rows it returned."""
-    return len(result) if isinstance(result, list) else result or 0
-
-
-def _note_count(statement: CompiledStatement, assigned: Assignment, abilities: Abilities, count: int) -> None:
+def _note_count(
+    statement: CompiledStatement, assigned: Assignment, abilities: Abilities, count: int | None
+) -> None:
     """Note an UPDATE of which only the number of rows is known, if that."""
     statement.connection.wrote_many(statement.plan, None)
-    statement.done(*([_count_only(statement, assigned, count)] if count else statement.uncounted(abilities)))
+    if count:
+        statement.done(_count_only(statement, assigned, count))
+    else:
+        statement.done(*statement.uncounted(abilities, count))
 
 
 def _count_only(statement: CompiledStatement, assigned: Assignment, count: int) -> CapturedWrite:
@@ -219,10 +220,10 @@ def execute(
     def rows_or_empty(count: int, rows: list[Any]) -> Any:
         return rows if returning else [()] * count
 
-    def row_count(count: int, rows: list[Any]) -> Any:
+    def related_count(count: int, rows: list[Any]) -> Any:
         return _related(compiler, count if result_type == ROW_COUNT else 0, result_type)
 
-    update = Update(compiler, plan, run, rows_or_empty if returning_fields else row_count, returning)
+    update = Update(compiler, plan, run, rows_or_empty if returning_fields else related_count, returning)
     saving = capture.thread.saving
     if saving is not None and saving.model is plan.model and compiler.query.values:
         capture.thread.saving = None

@@ -12,7 +12,7 @@ from otel_audit.capture.writes import CapturedWrite
 from otel_audit.instrumentation.django.plan import ModelFieldPlan, ModelPlan
 from otel_audit.instrumentation.django.stored import Prepared, is_expression
 from otel_audit.instrumentation.django.writes.sql import Returned, joined_update, update_returning
-from otel_audit.instrumentation.django.writes.state import Capture, CompiledStatement, Plain
+from otel_audit.instrumentation.django.writes.state import Capture, CompiledStatement, Plain, row_count
 from otel_audit.interruptions import faults
 from otel_audit.values import ATOMS
 
@@ -175,16 +175,16 @@ def run_joined(
     )
     if type(returned) is Plain:
         result = returned.result
-        count = len(result) if isinstance(result, list) else result or 0
         try:
+            count = row_count("update", result)
             if count:
                 note(statement, Returned(None, count, "count"), ())
             else:
                 column = compiler.query.values[0][0].column
                 abilities = capture.abilities(compiler.connection, plan, "update", column)
-                statement.done(*statement.uncounted(abilities))
+                statement.done(*statement.uncounted(abilities, count))
         except faults() as error:
-            statement.recover(error, count)
+            statement.recover(error, len(result) if isinstance(result, list) else result)
         return result
     rows = returning_rows(update, new, returned, len(plan.keys) + len(old))
     try:

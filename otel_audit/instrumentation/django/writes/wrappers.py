@@ -17,9 +17,10 @@ from otel_audit.instrumentation.django.loaded import STATE_KEY, Loaded, Saving, 
 from otel_audit.instrumentation.django.patches import later
 from otel_audit.instrumentation.django.plan import NOT_AUDITED, ModelFieldPlan
 from otel_audit.instrumentation.django.writes import delete, insert, update
+from otel_audit.instrumentation.django.writes.cursor import CursorCapture
 from otel_audit.instrumentation.django.writes.migrations import migrating
 from otel_audit.instrumentation.django.writes.save_fast_path import save_quickly
-from otel_audit.instrumentation.django.writes.state import Capture, guarded, suppressing
+from otel_audit.instrumentation.django.writes.state import Capture, guarded
 from otel_audit.instrumentation.patching import AppliedPatches
 from otel_audit.interruptions import faults
 from otel_audit.values import ATOMS
@@ -39,12 +40,22 @@ class WriteCapture:
     def __init__(self, config: AuditConfig, pipeline: AuditPipeline | None = None) -> None:
         self.capture = Capture(config, pipeline)
         self.transactions = self.capture.transactions
-        self.suppressed = suppressing(self.capture.thread)
+        self.cursors = CursorCapture(self.capture, self.transactions, self.capture.raw)
         self.migrates = migrating(self.capture.thread, "forwards")
         self.migrates_back = migrating(self.capture.thread, "backwards")
         self._hooked: weakref.WeakSet[Any] = weakref.WeakSet()
         self._later = AppliedPatches()
         self._seen: set[str] = set()
+
+    def suppressed(self, original: _F) -> _F:
+        """Wrap a command under which nothing is captured."""
+        thread = self.capture.thread
+
+        @functools.wraps(original)
+        def suppressed(*args: Any, **kwargs: Any) -> Any:
+            return thread.during("suppressed", original, *args, **kwargs)
+
+        return suppressed  # type: ignore[return-value]
 
     # --- compilers -----------------------------------------------------------------------------
 
@@ -92,7 +103,7 @@ class WriteCapture:
 
             saving = thread.saving
             if saving is not None and saving.model is plan.model:
-                result = thread.compile(lambda: save_quickly(capture, plan, compiler, saving, plain))
+                result = thread.during("compiling", save_quickly, capture, plan, compiler, saving, plain)
                 if result is not NotImplemented:
                     return result
             return guarded(
@@ -350,7 +361,7 @@ def _uncaptured(thread: ThreadState, plan: Any, run: Callable[[], Any]) -> Any:
     """Run a compiler whose statement is not recorded: at the cursor nobody need read what it says."""
     if thread.suppressed or plan is NOT_AUDITED:  # a migration's is counted there, and what has no plan told
         return run()
-    return thread.compile(run)
+    return thread.during("compiling", run)
 
 
 def _takes_options(from_db: Any) -> bool:
