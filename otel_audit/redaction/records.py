@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -13,9 +13,7 @@ from otel_audit.redaction.lazy import pattern
 from otel_audit.redaction.long_texts import JSON_LENGTH, head_of, rest_of
 from otel_audit.redaction.names import SECRETS
 from otel_audit.redaction.patterns import SMALLEST_CARD
-
-if TYPE_CHECKING:
-    from otel_audit.redaction.redactor import Redactor
+from otel_audit.redaction.value_redactor import ValueRedactor
 
 SECRET_KEY: Final = "keep_last:4"  # noqa: S105
 """The strategy of a key that is a secret: rows can still be told apart."""
@@ -36,9 +34,9 @@ _CONTEXT_TEXTS: Final = (
 
 
 class RecordRedactor:
-    """Gives redacted records, by the rules of a :class:`Redactor`."""
+    """Gives redacted records, by the rules of a :class:`ValueRedactor`."""
 
-    def __init__(self, redactor: Redactor) -> None:
+    def __init__(self, redactor: ValueRedactor) -> None:
         self._redactor = redactor
 
     def record(
@@ -46,7 +44,7 @@ class RecordRedactor:
     ) -> AuditRecord:
         """Return a record without sensitive values; the same object if it holds none.
 
-        ``strategies`` and ``key`` as in :meth:`Redactor.record`.
+        ``strategies`` and ``key`` as in :meth:`otel_audit.redaction.redactor.Redactor.record`.
         """
         if not self._redactor.has_own_values and self._is_clean(record, strategies, key):
             return record

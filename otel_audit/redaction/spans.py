@@ -21,7 +21,7 @@ from opentelemetry.trace import Link, Status
 
 from otel_audit.interruptions import faults
 from otel_audit.redaction import routes
-from otel_audit.redaction.redactor import Redactor
+from otel_audit.redaction.value_redactor import ValueRedactor
 from otel_audit.semconv import RECORD_ID, EventRecordId
 
 _logger = logging.getLogger(__name__)
@@ -37,9 +37,9 @@ _CARD_SIZED: Final = 10**12
 
 
 class SpanRedactor:
-    """Gives redacted copies of spans, by the rules of a :class:`Redactor`."""
+    """Gives redacted copies of spans, by the rules of a :class:`ValueRedactor`."""
 
-    def __init__(self, redactor: Redactor) -> None:
+    def __init__(self, redactor: ValueRedactor) -> None:
         self._redactor = redactor
         self._resources: dict[int, tuple[Resource, Resource]] = {}
         self._scopes: dict[int, tuple[InstrumentationScope, InstrumentationScope]] = {}
@@ -262,7 +262,7 @@ class RedactingSpanExporter(SpanExporter):
     A span that cannot be redacted goes on without its content, never as it is.
     """
 
-    def __init__(self, exporter: SpanExporter, redactor: Redactor) -> None:
+    def __init__(self, exporter: SpanExporter, redactor: ValueRedactor) -> None:
         self.exporter = exporter
         self._redact = SpanRedactor(redactor).span
         self._shutdown_takes_timeout = "timeout_millis" in inspect.signature(exporter.shutdown).parameters

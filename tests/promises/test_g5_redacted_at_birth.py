@@ -299,7 +299,7 @@ def test_when_redaction_itself_fails_the_values_are_not_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pipeline = started(tmp_path, "http://127.0.0.1:9/v1/audit")
-    monkeypatch.setattr("otel_audit.redaction.redactor.Redactor.text", lambda *_: 1 / 0)
+    monkeypatch.setattr("otel_audit.redaction.value_redactor.ValueRedactor.text", lambda *_: 1 / 0)
     for text in HIDING:
         pipeline.logger.emit(
             pipeline.logger.record(
