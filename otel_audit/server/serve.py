@@ -21,10 +21,10 @@ from otel_audit.server.access import Access, check_access, configured, is_loopba
 from otel_audit.server.clickhouse.gate import readable
 from otel_audit.server.clickhouse.query_port import QueryPort
 from otel_audit.server.clickhouse.questions import Questions
-from otel_audit.server.commit import Backlog, Committer
 from otel_audit.server.engine.datadir import DataDirectory
 from otel_audit.server.engine.engine import Engine
 from otel_audit.server.origin import Hosts, NoPages
+from otel_audit.server.otlp.commit import Backlog, Committer
 from otel_audit.server.otlp.engine_rows import FORMATS
 from otel_audit.server.otlp.grpc_receiver import grpc_server
 from otel_audit.server.otlp.http_receiver import Intake, no_entry, receiver

@@ -21,7 +21,7 @@ import pytest
 from otel_audit.audit_record import Target
 from otel_audit.config.model import AuditConfig, SpoolConfig, StoreConfig
 from otel_audit.server.clickhouse.questions import MOST_TEXT, Asker, Question, Questions
-from otel_audit.server.commit import Busy
+from otel_audit.server.otlp.commit import Busy
 from otel_audit.store.client import StoreClient
 from otel_audit.store.filters import Filters
 from otel_audit.store.query import AuditStore

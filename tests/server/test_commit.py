@@ -13,8 +13,8 @@ import pytest
 
 from otel_audit.errors import StoreError
 from otel_audit.server.access import Access
-from otel_audit.server.commit import Backlog, Busy, Committer
 from otel_audit.server.engine.engine import EngineError
+from otel_audit.server.otlp.commit import Backlog, Busy, Committer
 from otel_audit.server.otlp.http_receiver import Intake, receiver
 from otel_audit.server.otlp.rows import Rows
 from tests.server.otlp_messages import audit

@@ -16,7 +16,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
 from otel_audit.server.access import Access
-from otel_audit.server.commit import Backlog, Busy
+from otel_audit.server.otlp.commit import Backlog, Busy
 from otel_audit.server.otlp.grpc_receiver import grpc_server
 from otel_audit.server.otlp.http_receiver import Intake
 from otel_audit.store.client import StoreClient

@@ -25,9 +25,9 @@ from otel_audit.server import bodies
 from otel_audit.server.access import Access
 from otel_audit.server.bodies import Malformed, TooLarge
 from otel_audit.server.clickhouse import framing
-from otel_audit.server.commit import Backlog, Busy
 from otel_audit.server.engine.native import varint
 from otel_audit.server.otlp import limits, messages
+from otel_audit.server.otlp.commit import Backlog, Busy
 from otel_audit.server.otlp.engine_rows import rows_by_engine
 from otel_audit.server.otlp.http_receiver import Intake, receiver
 from otel_audit.server.otlp.limits import Budget, Limits, check_messages, check_nodes, count_messages

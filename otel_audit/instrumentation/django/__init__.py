@@ -34,7 +34,7 @@ class DjangoAuditInstrumentor(AuditInstrumentor):
         checks.unregister()
 
     def parts(self, config: AuditConfig, pipeline: AuditPipeline | None) -> Sequence[Part]:
-        from otel_audit.instrumentation.django.identity.auth import AuthCapture
+        from otel_audit.instrumentation.django.auth import AuthCapture
         from otel_audit.instrumentation.django.inventory import Announcement
         from otel_audit.instrumentation.django.reads.wrappers import ReadCapture
         from otel_audit.instrumentation.django.requests.middleware import RequestCapture

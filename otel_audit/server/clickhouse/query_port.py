@@ -31,10 +31,10 @@ from otel_audit.server.clickhouse import framing, gate
 from otel_audit.server.clickhouse.gate import Denied, ReadGate
 from otel_audit.server.clickhouse.http_status import http_status
 from otel_audit.server.clickhouse.questions import Asker, Question, Questions
-from otel_audit.server.commit import Backlog, Busy
 from otel_audit.server.engine import native
 from otel_audit.server.engine.engine import Connection, Engine, EngineError, quoted
 from otel_audit.server.origin import from_a_page
+from otel_audit.server.otlp.commit import Backlog, Busy
 from otel_audit.server.otlp.engine_rows import block_by_engine
 from otel_audit.server.otlp.http_receiver import read_body
 from otel_audit.store import schema

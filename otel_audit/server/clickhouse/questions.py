@@ -32,7 +32,7 @@ from otel_audit.pipeline.spool import directory as layout
 from otel_audit.pipeline.spool.frames import Identity
 from otel_audit.pipeline.spool.writer import SpoolWriter
 from otel_audit.redaction.redactor import Redactor
-from otel_audit.server.commit import Busy
+from otel_audit.server.otlp.commit import Busy
 from otel_audit.store.schema import ACCESS_LOG
 from otel_audit.version import __version__
 

@@ -11,10 +11,10 @@ import grpc
 from otel_audit.errors import StoreError
 from otel_audit.server.access import presented
 from otel_audit.server.bodies import Malformed, TooLarge
-from otel_audit.server.commit import Busy
 from otel_audit.server.engine import native
 from otel_audit.server.origin import mark_of_a_page
 from otel_audit.server.otlp import messages
+from otel_audit.server.otlp.commit import Busy
 from otel_audit.server.otlp.http_receiver import Intake, note
 
 _METHODS: Final = {

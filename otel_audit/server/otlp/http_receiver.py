@@ -19,10 +19,10 @@ from starlette.routing import Route
 from otel_audit.errors import StoreError
 from otel_audit.server.access import Access, presented
 from otel_audit.server.bodies import Malformed, TooLarge, decompress
-from otel_audit.server.commit import Backlog, Busy, Committer, Held
 from otel_audit.server.engine import native
 from otel_audit.server.origin import from_a_page
 from otel_audit.server.otlp import messages
+from otel_audit.server.otlp.commit import Backlog, Busy, Committer, Held
 from otel_audit.server.otlp.engine_rows import rows_by_engine
 from otel_audit.server.otlp.limits import Budget, Limits
 from otel_audit.server.otlp.messages import JSON, PROTOBUF

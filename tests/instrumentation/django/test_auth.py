@@ -18,8 +18,8 @@ from django.test import AsyncClient, Client, RequestFactory
 from otel_audit.audit_record import Actor
 from otel_audit.config.model import RedactionConfig
 from otel_audit.errors import SpoolError
-from otel_audit.instrumentation.django.identity import auth
-from otel_audit.instrumentation.django.identity.auth import attempted_name
+from otel_audit.instrumentation.django import auth
+from otel_audit.instrumentation.django.auth import attempted_name
 from otel_audit.testing import CapturedAudit
 from tests.instrumentation.django.project import Instrumented
 

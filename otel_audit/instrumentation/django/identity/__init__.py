@@ -1,1 +1,1 @@
-"""Who acts: users, their logins and logouts, and who has taken over whose account."""
+"""Who acts, from what the application has found out, and who has taken over whose account."""
