@@ -36,12 +36,13 @@ class DjangoAuditInstrumentor(AuditInstrumentor):
     def parts(self, config: AuditConfig, pipeline: AuditPipeline | None) -> Sequence[Part]:
         from otel_audit.instrumentation.django.auth import AuthCapture
         from otel_audit.instrumentation.django.inventory import Announcement
+        from otel_audit.instrumentation.django.patches import later
         from otel_audit.instrumentation.django.reads.wrappers import ReadCapture
         from otel_audit.instrumentation.django.requests.middleware import RequestCapture
         from otel_audit.instrumentation.django.testing.test_runs import TestRuns
         from otel_audit.instrumentation.django.writes.wrappers import WriteCapture
 
-        writes = WriteCapture(config, pipeline)
+        writes = WriteCapture(config, pipeline, later)
         capture = writes.capture
         requests = RequestCapture(config, capture.logger, capture.failures, capture.policy)
         parts: list[Part] = [writes, requests, Announcement(config)]

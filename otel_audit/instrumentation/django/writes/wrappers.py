@@ -6,7 +6,7 @@ import functools
 import inspect
 import sys
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from django import VERSION
@@ -14,14 +14,13 @@ from django import VERSION
 from otel_audit.capture.plan import TablePlan
 from otel_audit.config.model import AuditConfig
 from otel_audit.instrumentation.django.loaded import STATE_KEY, Loaded, Saving, ThreadState
-from otel_audit.instrumentation.django.patches import later
 from otel_audit.instrumentation.django.plan import NOT_AUDITED, ModelFieldPlan
 from otel_audit.instrumentation.django.writes import delete, insert, update
 from otel_audit.instrumentation.django.writes.cursor import CursorCapture
 from otel_audit.instrumentation.django.writes.migrations import migrating
 from otel_audit.instrumentation.django.writes.save_fast_path import save_quickly
 from otel_audit.instrumentation.django.writes.state import Capture, guarded
-from otel_audit.instrumentation.patching import AppliedPatches
+from otel_audit.instrumentation.patching import AppliedPatches, Patch
 from otel_audit.interruptions import faults
 from otel_audit.values import ATOMS
 
@@ -37,7 +36,20 @@ _OVERRIDDEN: Final = "_otel_audit_from_db"
 class WriteCapture:
     """Wrappers for the table of patches, and the hooks on the models they need."""
 
-    def __init__(self, config: AuditConfig, pipeline: AuditPipeline | None = None) -> None:
+    def __init__(
+        self,
+        config: AuditConfig,
+        pipeline: AuditPipeline | None = None,
+        later: Callable[[WriteCapture], Mapping[str, Sequence[Patch]]] = lambda _: {},
+    ) -> None:
+        """Make the wrappers.
+
+        Args:
+            config: the whole configuration.
+            pipeline: keeps the records; default the current one at the time.
+            later: list what is wrapped once a module is loaded, by its name.
+        """
+        self._listed = later
         self.capture = Capture(config, pipeline)
         self.transactions = self.capture.transactions
         self.cursors = CursorCapture(self.capture, self.transactions, self.capture.raw)
@@ -283,7 +295,7 @@ class WriteCapture:
 
     def _connected(self, **kwargs: Any) -> None:
         """Wrap what a backend has of its own, once it is loaded: importing it here would need its driver."""
-        for name, patches in later(self).items():
+        for name, patches in self._listed(self).items():
             if name in sys.modules and name not in self._seen:
                 self._seen.add(name)
                 try:
