@@ -14,6 +14,7 @@ from otel_audit.recording import record
 from otel_audit.version import __version__
 
 if TYPE_CHECKING:
+    from otel_audit.capture.opt_in import audit_models
     from otel_audit.config.model import AuditConfig
     from otel_audit.errors import (
         AuditError,
@@ -44,6 +45,7 @@ __all__ = [
     "StoreError",
     "Target",
     "__version__",
+    "audit_models",
     "context",
     "record",
     "setup",
@@ -53,6 +55,7 @@ __all__ = [
 _HOMES: Final = {
     "AuditConfig": "otel_audit.config.model",
     "RedactingSpanProcessor": "otel_audit.span_redaction",
+    "audit_models": "otel_audit.capture.opt_in",
 } | dict.fromkeys(("setup", "shutdown"), "otel_audit.startup")
 
 

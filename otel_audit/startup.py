@@ -285,9 +285,12 @@ def declared_options() -> dict[str, Any]:
 
 
 def _warn_about_django(config: AuditConfig) -> None:
+    from otel_audit.capture.opt_in import code_rules
+
+    section = config.django
     if (
-        config.django.enabled
-        and config.django.models
+        section.enabled
+        and (section.models or section.reads or section.model or code_rules())
         and not os.environ.get("DJANGO_SETTINGS_MODULE")
         and find_spec("django") is not None
         and not _django_is_configured()

@@ -1,17 +1,23 @@
-"""Which tables or models are audited, and how: the configured patterns, decided once per label."""
+"""Which tables or models are audited, and how: decided once for each, with the rule that decided.
+
+Three may say it: the class of a model (``__audit__``), code (``otel_audit.audit_models``) and the
+configuration. Each is laid over the one before; the configuration has the last word.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fnmatch import translate
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
+from otel_audit.capture.opt_in import CodeRule, OldValues, OptIn, code_rules
 from otel_audit.config.model import CaptureSection
 
 
 class TableSettings(NamedTuple):
-    """What the configuration says about one table or model.
+    """What is said about one table or model.
 
     ``strategies`` maps field names to redaction strategies, ``ignore`` are patterns of the names of fields
     whose changes do not count; the last that matches decides. ``snapshot``: updates have the whole row.
@@ -19,14 +25,19 @@ class TableSettings(NamedTuple):
 
     audited: bool
     reads: bool
-    old_values: Literal["as_loaded", "exact", "off"]
+    old_values: OldValues
     strategies: Mapping[str, str]
     ignore: tuple[str, ...] = ()
     snapshot: bool = False
 
     def ignores(self, field: str) -> bool:
         """Say whether a change of this field alone makes no record."""
-        return bool(self.ignore) and bool(_Patterns(self.ignore).decide(field))
+        decisive = self.decisive_ignore(field)
+        return bool(decisive) and not decisive.startswith("!")
+
+    def decisive_ignore(self, field: str) -> str:
+        """Return the last pattern of ``ignore`` that matches a field; empty if none does."""
+        return next((each for each in reversed(self.ignore) if matches_name(each, field)), "")
 
 
 class KeyStrategies(NamedTuple):
@@ -36,68 +47,183 @@ class KeyStrategies(NamedTuple):
     fields: Mapping[str, str] = {}
 
 
-class _Patterns:
-    """Patterns over labels; the last one that matches decides, a leading ``!`` says no."""
+class Subject(NamedTuple):
+    """One table or model, by all that rules may know it by.
 
-    def __init__(self, patterns: Iterable[str]) -> None:
-        self._rules = [
-            (re.compile(translate(pattern.removeprefix("!").lower())).match, not pattern.startswith("!"))
-            for pattern in patterns
-        ]
+    ``path`` is the dotted name of its class, ``classes`` that class and those that stand for it, ``said``
+    what the class says of itself.
+    """
 
-    def decide(self, label: str) -> bool | None:
-        """Say yes or no for ``app_label.Model``, ``None`` where no pattern matches."""
-        label = label.lower()
-        for match, verdict in reversed(self._rules):
-            if match(label):
-                return verdict
-        return None
+    label: str
+    path: str = ""
+    classes: tuple[type[Any], ...] = ()
+    said: OptIn | None = None
+
+
+class Rule(NamedTuple):
+    """Where something was said.
+
+    ``key`` is that of the configuration, with the position within a list; of what a class or code says,
+    ``place`` is where it stands.
+    """
+
+    source: Literal["class", "code", "configuration"]
+    text: str
+    key: tuple[str, ...] = ()
+    place: str = ""
+
+
+class Decision(NamedTuple):
+    """The settings of one subject, and the rule behind each that is not by default.
+
+    ``rules`` has them by ``changes``, ``reads``, ``old_values``, ``snapshot``, ``fields.<name>`` and
+    ``ignore.<pattern>``.
+    """
+
+    settings: TableSettings
+    rules: Mapping[str, Rule]
+
+
+_Layer: TypeAlias = tuple[OptIn, Rule]
+
+
+def matches_name(pattern: str, name: str) -> bool:
+    """Say whether a pattern, whose leading ``!`` does not count, matches a name, without case."""
+    return _matcher(pattern.removeprefix("!"))(name.lower()) is not None
+
+
+def _matcher(pattern: str) -> Callable[[str], Any]:
+    return re.compile(translate(pattern.lower())).match
+
+
+class ModelPattern:
+    """A pattern over models: ``app_label.Model``, or with two dots and more the path of a class."""
+
+    def __init__(self, pattern: str) -> None:
+        self.text = pattern
+        self.verdict = not pattern.startswith("!")
+        bare = pattern.removeprefix("!")
+        self._match = _matcher(bare)
+        self._module, self._name = "", ""
+        self._dotted = bare.count(".") > 1
+        if self._dotted and not any(wild in bare for wild in "*?["):
+            self._module, _, self._name = bare.rpartition(".")
+
+    def matches(self, subject: Subject) -> bool:
+        """Say whether it names a subject."""
+        if not self._dotted:
+            return self._match(subject.label.lower()) is not None
+        path = subject.path.lower()
+        return self._match(path) is not None or (bool(self._name) and self._imports(subject, path))
+
+    def _imports(self, subject: Subject, path: str) -> bool:
+        """Say whether the path is another one the class is imported by: from a package above its module."""
+        module, name = self._module.lower(), self._name.lower()
+        if not (path.startswith(f"{module}.") and path.rpartition(".")[2] == name):
+            return False
+        found = getattr(sys.modules.get(self._module), self._name, None)  # not there while it is loading
+        return found is None or any(found is each for each in subject.classes)
 
 
 class Policy:
-    """What the configuration says of every table or model, by label."""
+    """What is said of every table or model."""
 
     def __init__(self, config: CaptureSection) -> None:
         self.config = config
-        self._models = _Patterns(config.models)
-        self._reads = _Patterns(config.reads)
-        self._single = [(_Patterns([pattern]), settings) for pattern, settings in config.model.items()]
-        self._decided: dict[str, TableSettings] = {}
+        self._models = [ModelPattern(pattern) for pattern in config.models]
+        self._reads = [ModelPattern(pattern) for pattern in config.reads]
+        self._single = [
+            (
+                ModelPattern(pattern),
+                OptIn("", None, said.reads, said.old_values, said.fields, tuple(said.ignore), said.snapshot),
+            )
+            for pattern, said in config.model.items()
+        ]
+        self._by_label: dict[str, TableSettings] = {}
 
-    @property
-    def reads(self) -> bool:
-        """Whether the reads of any table are to be recorded."""
-        return bool(self.config.reads) or any(single.reads for single in self.config.model.values())
+    def settings(self, label: str) -> TableSettings:
+        """Return the settings of a table that is known by its label alone."""
+        found = self._by_label.get(label)
+        if found is None:
+            found = self._by_label[label] = self.decide(Subject(label)).settings
+        return found
 
-    def known(self, label: str) -> TableSettings | None:
-        """Return the settings of ``label`` if they were decided before."""
-        return self._decided.get(label)
+    def forget(self) -> None:
+        """Decide anew: what code says has changed."""
+        self._by_label.clear()
 
-    def settings(self, label: str, owner: str | None = None) -> TableSettings:
-        """Return the settings of ``label``; those of ``owner`` hold where no pattern names it itself."""
-        decided = self._decided.get(label)
-        if decided is None:
-            decided = self._decided[label] = self._decide(label, owner)
-        return decided
-
-    def _decide(self, label: str, owner: str | None) -> TableSettings:
-        def verdict(patterns: _Patterns) -> bool | None:
-            found = patterns.decide(label)
-            return patterns.decide(owner) if found is None and owner else found
-
-        reads = verdict(self._reads)
-        old_values = self.config.old_values
+    def decide(self, subject: Subject, owner: Subject | None = None) -> Decision:
+        """Decide about ``subject``; what is said of ``owner`` holds where nothing names it itself."""
+        rules: dict[str, Rule] = {}
+        values: dict[str, Any] = {}
         strategies: dict[str, str] = {}
         ignore = [*self.config.ignore]
-        snapshot = False
-        for patterns, single in self._single:
-            if not verdict(patterns):
-                continue
-            reads = single.reads if single.reads is not None else reads
-            old_values = single.old_values or old_values
-            strategies.update(single.fields)
-            ignore += single.ignore
-            snapshot = snapshot if single.snapshot is None else single.snapshot
-        return TableSettings(
-            bool(verdict(self._models)), bool(reads), old_values, strategies, tuple(ignore), snapshot
+        for position, pattern in enumerate(ignore):
+            text = f"ignore: {pattern!r}"
+            rules[f"ignore.{pattern}"] = Rule("configuration", text, ("ignore", str(position)))
+        for said, rule in self._layers((subject,) if owner is None else (subject, owner)):
+            for name in ("changes", "reads", "old_values", "snapshot"):
+                value = getattr(said, name)
+                if value is not None:
+                    values[name], rules[name] = value, rule
+            for field, strategy in said.fields.items():
+                strategies[field] = strategy
+                rules[f"fields.{field}"] = _deeper(rule, "fields", field)
+            for position, pattern in enumerate(said.ignore):
+                ignore.append(pattern)
+                rules[f"ignore.{pattern}"] = _deeper(rule, "ignore", str(position))
+        settings = TableSettings(
+            values.get("changes", False),
+            values.get("reads", False),
+            values.get("old_values", self.config.old_values),
+            strategies,
+            tuple(ignore),
+            values.get("snapshot", False),
         )
+        return Decision(settings, rules)
+
+    def _layers(self, names: Sequence[Subject]) -> Iterator[_Layer]:
+        """List what is said about the first of ``names``, or the others in its stead, the strongest last."""
+        said = next((each.said for each in names if each.said is not None), None)
+        if said is not None:
+            yield said, Rule("class", "__audit__", place=said.place)
+        code = code_rules()
+        for each in reversed(names):
+            yield from (_of_code(rule) for rule in code if names_subject(rule, each))
+        for setting, patterns in (("models", self._models), ("reads", self._reads)):
+            found = _decisive(patterns, names)
+            if found is not None:
+                position, pattern = found
+                verdict = pattern.verdict
+                said = OptIn(changes=verdict) if setting == "models" else OptIn(reads=verdict)
+                yield said, Rule("configuration", f"{setting}: {pattern.text!r}", (setting, str(position)))
+        for pattern, single in self._single:
+            if any(pattern.matches(each) for each in names) and pattern.verdict:
+                text = f'model."{pattern.text}"'
+                yield single, Rule("configuration", text, ("model", pattern.text))
+
+
+def names_subject(rule: CodeRule, subject: Subject) -> bool:
+    """Say whether a rule of code names a subject."""
+    if rule.model is None:
+        return ModelPattern(rule.pattern).matches(subject)
+    model = rule.model()
+    return model is not None and any(model is each for each in subject.classes)
+
+
+def _of_code(rule: CodeRule) -> _Layer:
+    return rule.said, Rule("code", f"audit_models({rule.name})", place=rule.said.place)
+
+
+def _deeper(rule: Rule, *key: str) -> Rule:
+    return rule._replace(key=(*rule.key, *key)) if rule.source == "configuration" else rule
+
+
+def _decisive(patterns: Iterable[ModelPattern], names: Iterable[Subject]) -> tuple[int, ModelPattern] | None:
+    """Return the last pattern that matches the first of ``names`` for which there is one."""
+    numbered = list(enumerate(patterns))
+    for subject in names:
+        for position, pattern in reversed(numbered):
+            if pattern.matches(subject):
+                return position, pattern
+    return None

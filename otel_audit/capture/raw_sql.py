@@ -33,6 +33,12 @@ class RawTables:
             self._plans[name] = plan
             self._texts.forget()
 
+    def remove(self, label: str) -> None:
+        """Look no longer for the table of what records call ``label``."""
+        for name in [name for name, plan in self._plans.copy().items() if plan.label == label]:
+            self._plans.pop(name, None)
+            self._texts.forget()
+
     def plan(self, name: str) -> TablePlan:
         """Return the plan of a table, by what :meth:`read` calls it."""
         return self._plans[name]

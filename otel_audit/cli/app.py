@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from otel_audit.cli.commands import config, doctor, query, serve, show, spool, store
+from otel_audit.cli.commands import config, doctor, explain, query, serve, show, spool, store
 from otel_audit.cli.exit_codes import EPILOG, Status, status_of
 from otel_audit.cli.output.safe import safe_lines
 from otel_audit.errors import AuditError
@@ -73,24 +73,32 @@ for name, command, panel in (
     ("trace", show.trace, "Ask"),
 ):
     app.command(name, help=_help(command), rich_help_panel=panel, epilog=EPILOG)(command)
-_GROUPS: tuple[tuple[str, str, dict[str, Callable[..., None]]], ...] = (
-    ("config", "The configuration of this project.", {"show": config.show}),
+_GROUPS: tuple[tuple[str, str, str, dict[str, Callable[..., None]]], ...] = (
+    (
+        "explain",
+        "What is recorded of something, which rule says so, and where that rule stands.",
+        "Set up",
+        {"model": explain.model},
+    ),
+    ("config", "The configuration of this project.", "Operate", {"show": config.show}),
     (
         "spool",
         "Records that wait on this machine for the sink.",
+        "Operate",
         {"status": spool.status, "drain": spool.drain},
     ),
     (
         "store",
         "The tables of a store: make them, bring them up to date, look after them.",
+        "Operate",
         {"init": store.init, "migrate": store.migrate, "status": store.status, "roles": store.roles},
     ),
 )
-for group, about, members in _GROUPS:
+for group, about, panel, members in _GROUPS:
     commands = typer.Typer(name=group, help=about, no_args_is_help=True, rich_markup_mode="rich")
     for verb, member in members.items():
         commands.command(verb, help=_help(member), epilog=EPILOG)(member)
-    app.add_typer(commands, rich_help_panel="Operate")
+    app.add_typer(commands, rich_help_panel=panel)
 
 
 def run() -> None:

@@ -143,17 +143,19 @@ def models(config: AuditConfig, path: Path | None) -> Iterator[Finding]:
     if found.models or found.reads:
         reads = f"; reads of {_listed(found.reads)}" if found.reads else ""
         yield Finding("models", "ok", f"{_listed(found.models)}{reads}{origin}")
-    elif not found.unmatched:
-        yield Finding(
-            "models", "note", f"no model is audited{origin}", 'write django.models, such as ["shop.*"]'
-        )
-    for each in found.unmatched:
+    elif not found.mistakes:
         yield Finding(
             "models",
-            "bad",
-            f"{each.place} has {each.pattern!r}, and no installed model matches it",
-            each.hint,
+            "note",
+            f"no model is audited{origin}",
+            'write django.models, such as ["shop.*"], or `__audit__ = True` in the class of a model',
         )
+    if found.places:
+        placed = [f"{label} by {place}" for label, place in sorted(found.places.items())]
+        more = f" and {len(placed) - _NAMED} more" if len(placed) > _NAMED else ""
+        yield Finding("models", "ok", f"not named in the configuration: {', '.join(placed[:_NAMED])}{more}")
+    for each in found.mistakes:
+        yield Finding("models", "bad", each.sentence, each.hint)
 
 
 def _loadable(config: AuditConfig) -> bool:
@@ -174,8 +176,8 @@ def _active(name: str, config: AuditConfig) -> Finding:
         return Finding(
             "instrumentors",
             "note",
-            f"{active}, but no model is named",
-            'write django.models, such as ["shop.*"]',
+            f"{active}; the configuration names no model, their classes may",
+            'write django.models, such as ["shop.*"], or `__audit__ = True` in the class of a model',
         )
     return Finding("instrumentors", "ok", f"{active}, for {', '.join(config.django.models)}")
 
@@ -187,8 +189,6 @@ def _why_no_django(config: AuditConfig, version: str | None) -> str:
         return "audit is switched off"
     if not config.django.enabled:
         return "django.enabled is false"
-    if not config.django.models and not config.django.reads and not config.django.auth_events:
-        return 'no model is named: write django.models, such as ["shop.*"]'
     return ""
 
 

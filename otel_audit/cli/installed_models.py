@@ -1,4 +1,4 @@
-"""Which models the application has, asked of it in a process of its own.
+"""Which models the application has and what is recorded of them, asked of it in a process of its own.
 
 Loading the apps runs the application's code. Nothing it prints, starts or breaks reaches ours: its output
 goes to a file, it has a deadline, and what it started ends with it.
@@ -14,11 +14,13 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
-_PROGRAM: Final = "otel_audit.instrumentation.django.inventory"
+_T = TypeVar("_T")
+
+_PROGRAMS: Final = "otel_audit.instrumentation.django"
 _LONGEST_ERROR: Final = 300
 
 
@@ -26,21 +28,43 @@ class NotLoaded(Exception):
     """The application's apps could not be loaded; the message says why."""
 
 
-class Unmatched(msgspec.Struct, frozen=True):
-    """A pattern that matches no installed model."""
+class Mistake(msgspec.Struct, frozen=True):
+    """Something that names no model or field that is there."""
 
-    place: str
-    pattern: str
+    sentence: str
     hint: str
 
 
 class InstalledModels(msgspec.Struct, frozen=True):
-    """What the application answered: labels by what is recorded of them, and patterns that match nothing."""
+    """What the application answered: labels by what is recorded of them, and what names nothing.
+
+    ``places`` says of the models that the configuration does not name where they are.
+    """
 
     models: list[str]
     reads: list[str]
-    unmatched: list[Unmatched]
+    places: dict[str, str]
+    mistakes: list[Mistake]
     from_setting: bool
+
+
+class Line(msgspec.Struct, frozen=True):
+    """One answer: what about, what is so, which rule says it, and where that stands (empty: by default)."""
+
+    subject: str
+    answer: str
+    rule: str
+    place: str
+
+
+class Explanation(msgspec.Struct, frozen=True):
+    """What is recorded of a model, or of one field; ``unknown`` says what is wrong with the name."""
+
+    name: str
+    about: str
+    lines: list[Line]
+    notes: list[str]
+    unknown: str
 
 
 def ask_application(config_file: Path | None, timeout: float) -> InstalledModels:
@@ -49,16 +73,33 @@ def ask_application(config_file: Path | None, timeout: float) -> InstalledModels
     Raises:
         NotLoaded: it fails, or takes longer than ``timeout`` seconds.
     """
-    with tempfile.TemporaryDirectory(prefix="otel-audit-doctor-") as name:
+    return _ask("inventory", [], config_file, timeout, InstalledModels)
+
+
+def ask_about(name: str, config_file: Path | None, timeout: float) -> Explanation:
+    """Load the same apps, and ask what is recorded of a model or a field of that name.
+
+    Raises:
+        NotLoaded: as above.
+    """
+    return _ask("explanation", [name], config_file, timeout, Explanation)
+
+
+def _ask(
+    program: str, arguments: Sequence[str], config_file: Path | None, timeout: float, kind: type[_T]
+) -> _T:
+    with tempfile.TemporaryDirectory(prefix="otel-audit-asks-") as name:
         directory = Path(name)
         answer, errors = directory / "answer.json", directory / "errors.txt"
-        arguments = [str(answer)] if config_file is None else [str(answer), str(config_file)]
+        command = [sys.executable, "-m", f"{_PROGRAMS}.{program}", str(answer), *arguments]
+        if config_file is not None:
+            command.append(str(config_file))
         with errors.open("wb") as written:
-            status = _run([sys.executable, "-m", _PROGRAM, *arguments], written, timeout)
+            status = _run(command, written, timeout)
         if status is None:
             raise NotLoaded(f"not ready after {timeout:g} s")
         try:
-            return msgspec.json.decode(answer.read_bytes(), type=InstalledModels)
+            return msgspec.json.decode(answer.read_bytes(), type=kind)
         except (OSError, msgspec.MsgspecError):
             raise NotLoaded(_last_line(errors) or f"the process ended with status {status}") from None
 

@@ -51,7 +51,7 @@ def _of_capture(
         )
     for setting in ("models", "reads"):
         for pattern in getattr(section, setting):
-            yield from (((setting,), problem) for problem in _model_pattern(pattern))
+            yield from (((setting,), problem) for problem in model_pattern_problems(pattern))
 
 
 def _redaction(config: AuditConfig) -> Iterator[tuple[tuple[str, ...], str]]:
@@ -81,7 +81,7 @@ def address_problems(address: str) -> Iterator[str]:
         yield f"must be a http:// or https:// URL with a host, such as http://127.0.0.1:4318, not {address!r}"
 
 
-def _model_pattern(pattern: str) -> Iterator[str]:
+def model_pattern_problems(pattern: str) -> Iterator[str]:
     bare = pattern.removeprefix("!")
     if not bare.strip() or bare != bare.strip():
         yield f"{pattern!r} is not a model pattern: write app_label.Model, such as 'shop.Order' or 'shop.*'"

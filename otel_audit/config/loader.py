@@ -35,12 +35,23 @@ class LoadedConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     ``origins`` maps the dotted name of every value that was set to where it was written; all others have
     their default. ``path`` is the file, ``None`` where there is none. ``notes`` are worth a reader's time.
+    ``layers`` are the sources of the values.
     """
 
     config: AuditConfig
     origins: dict[str, str] = {}
     path: Path | None = None
     notes: list[str] = []
+    layers: dict[tuple[str, ...], Layer] = {}
+
+    def where(self, *key: str) -> str:
+        """Return where a setting, a table of settings or an item of a list was written; empty if nowhere."""
+        if key[:-1] in self.layers:
+            return self.layers[key[:-1]].where(key)
+        for known, layer in self.layers.items():
+            if known[: len(key)] == key:
+                return layer.where(key)
+        return ""
 
 
 def load(
@@ -113,6 +124,7 @@ def load(
         origins={".".join(key): layer.where(key) for key, layer in origins.items()},
         path=file,
         notes=notes,
+        layers=origins,
     )
 
 

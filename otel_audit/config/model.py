@@ -77,8 +77,9 @@ class CaptureSection(_Section, frozen=True):
     models: Annotated[
         list[str],
         Meta(
-            description="Models whose changes are recorded, as `app_label.Model` with `*` and `?`; a leading "
-            "`!` excludes. The last pattern that matches decides."
+            description="Models whose changes are recorded, as `app_label.Model` or the path of a class "
+            "(`project.shop.models.Order`), with `*` and `?`; a leading `!` excludes. The last pattern that "
+            "matches decides. Classes (`__audit__`) and code (`audit_models()`) may name more."
         ),
     ] = []
     reads: Annotated[

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from otel_audit.config.toml_lines import key_lines
+from otel_audit.config.toml_lines import item_lines, key_lines
 from otel_audit.errors import ConfigurationError
 
 FILE_NAME: Final = "otel-audit.toml"
@@ -22,7 +22,10 @@ DJANGO_SETTING: Final = "OTEL_AUDIT"
 
 
 class Layer(NamedTuple):
-    """The values of one source, and where each stands (``otel-audit.toml:12``)."""
+    """The values of one source, and where each stands (``otel-audit.toml:12``).
+
+    Behind the key of a list ``where`` takes the position of an item.
+    """
 
     values: Mapping[str, Any]
     where: Callable[[tuple[str, ...]], str]
@@ -93,11 +96,15 @@ def file_layer(path: Path) -> Layer:
         if not isinstance(values, dict):
             raise ConfigurationError(f"{path}: tool.otel_audit must be a table: [tool.otel_audit]")
     lines: dict[tuple[str, ...], int] = {}
+    items: dict[tuple[str, ...], list[int]] = {}
 
     def where(key: tuple[str, ...]) -> str:
         if not lines:
             lines.update(key_lines(text))
+            items.update(item_lines(text))
         place = prefix + key
+        if place[:-1] in items and place[-1].isdecimal():
+            return f"{path}:{items[place[:-1]][int(place[-1])]}"
         while place and place not in lines:
             place = place[:-1]
         return f"{path}:{lines[place]}" if place else str(path)
@@ -114,7 +121,7 @@ def mapping_layer(values: Mapping[str, Any], name: str) -> Layer:
         )
 
     def where(key: tuple[str, ...]) -> str:
-        return name + "".join(f"[{part!r}]" for part in key)
+        return name + "".join(f"[{part}]" if part.isdecimal() else f"[{part!r}]" for part in key)
 
     return Layer(_plain(values), where)
 

@@ -25,6 +25,15 @@ _SCALAR: Final = re.compile(r"[^,\]}#\n]*")
 
 def key_lines(text: str) -> dict[KeyPath, int]:
     """Map every table and key of a valid TOML text to the number of its line, from 1."""
+    return _scanned(text).lines
+
+
+def item_lines(text: str) -> dict[KeyPath, list[int]]:
+    """Map every key of a valid TOML text that holds a list to the numbers of the lines of its items."""
+    return _scanned(text).items
+
+
+def _scanned(text: str) -> _Scan:
     scan = _Scan(text)
     table: KeyPath = ()
     while scan.blank() < len(text):
@@ -37,7 +46,7 @@ def key_lines(text: str) -> dict[KeyPath, int]:
             scan.position += 2 if text.startswith("[[", start) else 1
         else:
             scan.pair(table)
-    return scan.lines
+    return scan
 
 
 class _Scan:
@@ -45,9 +54,13 @@ class _Scan:
         self.text = text
         self.position = 0
         self.lines: dict[KeyPath, int] = {}
+        self.items: dict[KeyPath, list[int]] = {}
 
     def note(self, path: KeyPath, position: int) -> None:
-        self.lines.setdefault(path, self.text.count("\n", 0, position) + 1)
+        self.lines.setdefault(path, self._line(position))
+
+    def _line(self, position: int) -> int:
+        return self.text.count("\n", 0, position) + 1
 
     def _skip(self, pattern: re.Pattern[str]) -> int:
         match = pattern.match(self.text, self.position)
@@ -91,7 +104,7 @@ class _Scan:
         self._skip(_SPACE)
         self._value(path)
 
-    def _value(self, path: KeyPath) -> None:
+    def _value(self, path: KeyPath, *, nested: bool = False) -> None:
         opening = self.text[self.position : self.position + 1]
         if opening in ("[", "{"):
             self.position += 1
@@ -107,7 +120,9 @@ class _Scan:
                 elif opening == "{":
                     self.pair(path)
                 else:
-                    self._value(path)
+                    if not nested:
+                        self.items.setdefault(path, []).append(self._line(self.position))
+                    self._value(path, nested=True)
         elif _STRING.match(self.text, self.position):
             self._skip(_STRING)
         else:

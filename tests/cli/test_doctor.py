@@ -260,10 +260,15 @@ def models(command: Command) -> list[Finding]:
         (
             'models = ["shp.Card"]',
             "bad",
-            "django.models has 'shp.Card', and no installed model",
+            "otel-audit.toml:2: django.models has the pattern 'shp.Card', and no installed model",
             "'shop.Card'",
         ),
-        ('reads = ["library.*"]', "bad", "django.reads has 'library.*'", "app_label.Model"),
+        (
+            'reads = ["library.*"]',
+            "bad",
+            "otel-audit.toml:2: django.reads has the pattern 'library.*'",
+            "app_label.Model",
+        ),
         ("auth_events = true", "note", "no model is audited", "shop.*"),
     ],
 )
@@ -279,7 +284,8 @@ def test_the_models_that_are_audited_are_counted(
     (tmp_path / "otel-audit.toml").write_text(f"[django]\n{patterns}\n")
     make_shop(tmp_path, monkeypatch)
     [found] = models(command)
-    assert (found["state"], found["finding"][: len(finding)]) == (state, finding)
+    assert found["state"] == state
+    assert finding in found["finding"]
     assert advice in found.get("advice", "")
 
 
@@ -291,6 +297,23 @@ def test_a_pattern_that_matches_nothing_is_named_beside_those_that_do(
     counted, missing = models(command)
     assert counted["state"] == "ok"
     assert (missing["state"], missing["advice"]) == ("bad", "Did you mean 'shop.Order'?")
+
+
+def test_models_that_their_class_or_code_names_are_counted_with_the_place(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_shop(tmp_path, monkeypatch)
+    opted_in = MODELS.replace("number =", '__audit__ = {"reads": True, "ignore": ["nubmer"]}\n    number =')
+    named = "\nimport otel_audit\notel_audit.audit_models('shop.Order', 'shop.Crad')\n"
+    (tmp_path / "shop" / "models.py").write_text(opted_in + named)
+    counted, placed, code, ignored = models(command)
+    assert counted["finding"] == "2 models: shop.Card, shop.Order; reads of 1 model: shop.Card"
+    assert placed["finding"].endswith(
+        "shop.Card by shop.models.Card.__audit__, shop.Order by shop/models.py:16"
+    )
+    assert "shop/models.py:16: audit_models() has the pattern 'shop.Crad'" in code["finding"]
+    assert ignored["advice"] == "Did you mean 'number'?"
+    assert (counted["state"], placed["state"], code["state"], ignored["state"]) == ("ok", "ok", "bad", "bad")
 
 
 def test_djangos_setting_counts_where_there_is_no_file(

@@ -36,7 +36,7 @@ class DjangoAuditInstrumentor(AuditInstrumentor):
     def parts(self, config: AuditConfig, pipeline: AuditPipeline | None) -> Sequence[Part]:
         from otel_audit.instrumentation.django.auth import AuthCapture
         from otel_audit.instrumentation.django.inventory import Announcement
-        from otel_audit.instrumentation.django.patches import later
+        from otel_audit.instrumentation.django.patches import later, reads_table
         from otel_audit.instrumentation.django.reads.wrappers import ReadCapture
         from otel_audit.instrumentation.django.requests.middleware import RequestCapture
         from otel_audit.instrumentation.django.testing.test_runs import TestRuns
@@ -45,10 +45,10 @@ class DjangoAuditInstrumentor(AuditInstrumentor):
         writes = WriteCapture(config, pipeline, later)
         capture = writes.capture
         requests = RequestCapture(config, capture.logger, capture.failures, capture.policy)
-        parts: list[Part] = [writes, requests, Announcement(config)]
-        reads = ReadCapture(capture.policy, config.django, capture.logger, capture.failures, capture.database)
-        if capture.policy.reads:
-            parts.append(reads)
+        reads = ReadCapture(
+            capture.policy, config.django, capture.logger, capture.failures, capture.database, reads_table
+        )
+        parts: list[Part] = [writes, requests, Announcement(config), reads]
         if config.django.auth_events:
             parts.append(AuthCapture(capture.logger, capture.failures, requests, reads.internal))
         if pipeline is None and not config.record_tests:

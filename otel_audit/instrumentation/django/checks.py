@@ -16,8 +16,8 @@ from django.core.checks.registry import registry
 from django.db import connections
 
 from otel_audit import startup
-from otel_audit.config.model import DjangoConfig
-from otel_audit.instrumentation.django.inventory import unmatched
+from otel_audit.config.model import AuditConfig
+from otel_audit.instrumentation.django.inventory import take
 from otel_audit.pipeline import provider
 
 _TAG: Final = "otel_audit"
@@ -41,8 +41,7 @@ def audit_checks(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
     pipeline = provider.configured()
     if pipeline is None:
         return [*found, *_not_running()]
-    config = pipeline.config.django
-    if not config.enabled:
+    if not pipeline.config.django.enabled:
         return [*found, _off("django.enabled = false")]
     if pipeline.health.spool_error:
         found.append(
@@ -52,7 +51,7 @@ def audit_checks(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
                 id="otel_audit.E004",
             )
         )
-    return [*found, *_patterns(config), *_backends()]
+    return [*found, *_models(pipeline.config), *_backends()]
 
 
 def _not_running() -> Iterator[CheckMessage]:
@@ -96,14 +95,16 @@ def _settings() -> Iterator[CheckMessage]:
         )
 
 
-def _patterns(config: DjangoConfig) -> Iterator[CheckMessage]:
-    if not config.models:
+def _models(config: AuditConfig) -> Iterator[CheckMessage]:
+    inventory = take(config)
+    if not inventory.models:
         yield checks.Warning(
-            "No model is audited: django.models names none.",
-            hint='Write for example models = ["shop.*"] under [django] in otel-audit.toml.',
+            "No model is audited: django.models names none, nor do classes or code.",
+            hint='Write for example models = ["shop.*"] under [django] in otel-audit.toml, or '
+            "`__audit__ = True` in the class of a model.",
             id="otel_audit.W006",
         )
-    for each in unmatched(config):
+    for each in inventory.mistakes:
         yield checks.Warning(each.sentence, hint=each.hint, id="otel_audit.W007")
 
 

@@ -10,17 +10,17 @@ import functools
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from difflib import get_close_matches
-from fnmatch import fnmatchcase
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 
 from otel_audit import startup
-from otel_audit.config.model import AuditConfig, DjangoConfig
+from otel_audit.capture.opt_in import problems
+from otel_audit.config.model import AuditConfig
 from otel_audit.config.sources import DJANGO_SETTING
+from otel_audit.instrumentation.django.mistakes import Mistake, Where, mistakes
 from otel_audit.instrumentation.django.plan import ModelPolicy
 from otel_audit.interruptions import faults
 
@@ -28,61 +28,41 @@ _logger = logging.getLogger(__name__)
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
-class Unmatched(msgspec.Struct, frozen=True):
-    """A pattern of the configuration that no installed model matches."""
-
-    place: str
-    pattern: str
-    hint: str
-
-    @property
-    def sentence(self) -> str:
-        return f"{self.place} has the pattern {self.pattern!r}, and no installed model matches it."
-
-
 class Inventory(msgspec.Struct, frozen=True):
-    """The labels of the models whose changes and whose reads are recorded, and the patterns without any."""
+    """The labels of the models whose changes and whose reads are recorded, and what names nothing.
+
+    ``places`` says of those that the configuration does not name where they are.
+    """
 
     models: list[str]
     reads: list[str]
-    unmatched: list[Unmatched]
+    places: dict[str, str]
+    mistakes: list[Mistake]
     from_setting: bool = False
 
 
-def unmatched(config: DjangoConfig) -> Iterator[Unmatched]:
-    """Find the patterns that match no installed model; the apps must be ready."""
-    from django.apps import apps
-
-    labels = [model._meta.label for model in apps.get_models(include_auto_created=True)]
-    places: tuple[tuple[str, Iterable[str]], ...] = (
-        ("django.models", config.models),
-        ("django.reads", config.reads),
-        ("django.model", config.model),
-    )
-    for place, patterns in places:
-        for pattern in patterns:
-            if pattern.startswith("!") or _matches(pattern, labels):
-                continue
-            near = get_close_matches(pattern, labels, n=1, cutoff=0.5)
-            hint = f"Did you mean {near[0]!r}?" if near else "Patterns are app_label.Model, with * and ?."
-            yield Unmatched(place, pattern, hint)
-
-
-def _matches(pattern: str, labels: Iterable[str]) -> bool:
-    return any(fnmatchcase(label.lower(), pattern.lower()) for label in labels)
-
-
-def take(config: DjangoConfig) -> Inventory:
+def take(config: AuditConfig, where: Where = lambda *key: "") -> Inventory:
     """Look at every installed model; the apps must be ready."""
     from django.apps import apps
 
-    policy = ModelPolicy(config)
+    policy = ModelPolicy(config.django)
     own = [model for model in apps.get_models() if not model._meta.proxy]
+    places = {}
+    for model in own:
+        rule = policy.decide_model(model).rules.get("changes")
+        if policy.of(model).audited and rule is not None and rule.source != "configuration":
+            places[model._meta.label] = rule.place
     return Inventory(
         models=sorted(model._meta.label for model in own if policy.of(model).audited),
         reads=sorted(model._meta.label for model in own if policy.of(model).reads),
-        unmatched=list(unmatched(config)),
+        places=places,
+        mistakes=[*mistakes(config, where), *misread()],
     )
+
+
+def misread() -> Iterator[Mistake]:
+    """Say what of classes and code could not be understood."""
+    return (Mistake(each, "See otel_audit.audit_models.") for each in problems())
 
 
 class Announcement:
@@ -116,7 +96,7 @@ class Announcement:
             self._say()
         except faults() as error:
             self._said = True
-            _logger.warning("The patterns of django.models could not be compared with the models: %r", error)
+            _logger.warning("What is said of models could not be compared with the models: %r", error)
 
     def _say(self) -> None:
         from django.apps import apps
@@ -125,7 +105,7 @@ class Announcement:
         if self._said or not apps.ready:
             return
         self._said = True
-        for each in unmatched(self._config.django):
+        for each in mistakes(self._config):
             _logger.warning("%s %s", each.sentence, each.hint)
         reason = startup.why_setting_ignored()
         if reason and getattr(settings, DJANGO_SETTING, None):
@@ -141,7 +121,7 @@ def main() -> None:
     django.setup()
     loaded = startup.load_config(config_file[0] if config_file else None)
     inventory = msgspec.structs.replace(
-        take(loaded.config.django),
+        take(loaded.config, loaded.where),
         from_setting=loaded.path is None and bool(getattr(settings, DJANGO_SETTING, None)),
     )
     Path(answer).write_bytes(msgspec.json.encode(inventory))

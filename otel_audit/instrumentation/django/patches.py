@@ -18,9 +18,8 @@ if TYPE_CHECKING:
 
 
 def table(parts: Iterable[Part]) -> list[Patch]:
-    """List every patch that the parts of the Django instrumentor need."""
+    """List every patch that the parts of the Django instrumentor need from the start."""
     from otel_audit.instrumentation.django.inventory import Announcement
-    from otel_audit.instrumentation.django.reads.wrappers import ReadCapture
     from otel_audit.instrumentation.django.requests.middleware import RequestCapture
     from otel_audit.instrumentation.django.testing.test_runs import TestRuns
     from otel_audit.instrumentation.django.writes.wrappers import WriteCapture
@@ -29,8 +28,6 @@ def table(parts: Iterable[Part]) -> list[Patch]:
     for part in parts:
         if isinstance(part, WriteCapture):
             patches += _writes(part)
-        elif isinstance(part, ReadCapture):
-            patches += _reads(part)
         elif isinstance(part, RequestCapture):
             patches += _requests(part)
         elif isinstance(part, TestRuns):
@@ -125,7 +122,8 @@ def later(writes: WriteCapture) -> dict[str, list[Patch]]:
     }
 
 
-def _reads(reads: ReadCapture) -> list[Patch]:
+def reads_table(reads: ReadCapture) -> list[Patch]:
+    """List what is wrapped from the first model on whose reads are to be recorded."""
     compiler = "django.db.models.sql.compiler"
     return [
         Patch(f"{compiler}:SQLCompiler.execute_sql", reads.selects, "every SELECT of the ORM"),

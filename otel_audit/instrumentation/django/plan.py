@@ -6,14 +6,16 @@ import datetime
 import decimal
 import uuid
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from django.apps import apps
 from msgspec import UNSET
 
 from otel_audit.capture.dbapi import dialect
+from otel_audit.capture.opt_in import CodeRule, OptIn, owner_of_attribute, said_by_class
 from otel_audit.capture.plan import FieldPlan, TablePlan
-from otel_audit.capture.policy import KeyStrategies, Policy, TableSettings
+from otel_audit.capture.policy import Decision, KeyStrategies, Policy, Subject, TableSettings, names_subject
 from otel_audit.config.model import CaptureSection
 from otel_audit.instrumentation.django import stored
 from otel_audit.instrumentation.django.secret_keys import key_strategies
@@ -81,6 +83,8 @@ _CANONICAL: Final[dict[str, type]] = {
 """The class whose instances a field stores as they are."""
 
 _HIDING_WORDS: Final = ("crypt", "fernet", "secret")
+HISTORICAL: Final = "__fake__"
+"""The module of the model classes of a migration."""
 
 
 class ModelFieldPlan(FieldPlan):
@@ -339,6 +343,7 @@ class ModelPolicy(Policy):
         super().__init__(config)
         self._names = names or NameRules(enabled=True)
         self._keys: weakref.WeakKeyDictionary[type[Model], KeyStrategies] = weakref.WeakKeyDictionary()
+        self._decided: weakref.WeakKeyDictionary[type[Model], TableSettings] = weakref.WeakKeyDictionary()
 
     def keys(self, model: type[Model]) -> KeyStrategies:
         """Return how the key of ``model`` is redacted, and its columns that hold one. Apps must be ready."""
@@ -353,17 +358,85 @@ class ModelPolicy(Policy):
         return found
 
     def of(self, model: type[Model]) -> TableSettings:
-        """Return the settings of ``model``.
-
-        The table behind a many-to-many field follows the model that declares the field unless a pattern
-        names it.
-        """
-        meta: Any = model._meta.concrete_model._meta  # type: ignore[union-attr]
-        label: str = meta.label
-        found = self.known(label)
+        """Return the settings of ``model``."""
+        concrete: Any = model._meta.concrete_model
+        found = self._decided.get(concrete)
         if found is None:
-            found = self.settings(label, meta.auto_created._meta.label if meta.auto_created else None)
+            found = self._decided[concrete] = self.decide_model(concrete).settings
         return found
+
+    def decide_model(self, model: type[Model]) -> Decision:
+        """Decide about ``model``.
+
+        The table behind a many-to-many field follows the model that declares the field unless a rule names
+        it.
+        """
+        concrete: Any = model._meta.concrete_model
+        owner = concrete._meta.auto_created
+        return self.decide(subject(concrete), subject(owner) if owner else None)
+
+    def forget(self) -> None:
+        super().forget()
+        self._keys.clear()
+        self._decided.clear()
+
+
+def subject(model: type[Model]) -> Subject:
+    """Return all that rules may know a concrete model by.
+
+    One of a migration is known as the application's of the same name. Abstract bases and proxies stand for
+    it.
+    """
+    meta: Any = model._meta
+    label: str = meta.label
+    if model.__module__ == HISTORICAL:
+        model = apps.all_models.get(meta.app_label, {}).get(meta.model_name, model)
+    proxies = list(_proxies(model))
+    bases = [base for base in model.__mro__ if base is not model and _is_abstract(base)]
+    said = next((found for found in map(_said, (model, *proxies)) if found is not None), None)
+    return Subject(label, f"{model.__module__}.{model.__qualname__}", (model, *bases, *proxies), said)
+
+
+def may_name(rule: CodeRule, model: type[Model]) -> bool:
+    """Say whether a rule of code may name a model, or the one whose relation its table is."""
+    owner: Any = model._meta.auto_created
+    models = (model, owner) if owner else (model,)
+    if rule.model is None:
+        return any(names_subject(rule, subject(each)) for each in models)
+    named = rule.model()
+    return named is not None and any(issubclass(each, concrete_of(named) or named) for each in models)
+
+
+def concrete_of(cls: type[Any]) -> Any:
+    """Return the concrete model of a class; None if it has none, or is no model at all."""
+    return getattr(vars(cls).get("_meta"), "concrete_model", None)
+
+
+def speaks_for(model: type[Model]) -> bool:
+    """Say whether a proxy has something of its own to say about the audit of its concrete model."""
+    concrete: Any = model._meta.concrete_model
+    owner = owner_of_attribute(model)
+    return concrete is not model and owner is not None and owner not in concrete.__mro__
+
+
+def _said(model: type[Model]) -> OptIn | None:
+    if model._meta.proxy and not speaks_for(model):
+        return None
+    return said_by_class(model)
+
+
+def _is_abstract(base: Any) -> bool:
+    meta = vars(base).get("_meta")
+    return bool(getattr(meta, "abstract", False))
+
+
+def _proxies(model: type[Model]) -> Iterator[type[Model]]:
+    concrete = model._meta.concrete_model
+    for child in type.__subclasses__(model):
+        meta: Any = vars(child).get("_meta")
+        if meta is not None and meta.proxy and meta.concrete_model is concrete:
+            yield child
+            yield from _proxies(child)
 
 
 NOT_AUDITED: Final = ModelPlan.__new__(ModelPlan)

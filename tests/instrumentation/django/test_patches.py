@@ -20,6 +20,8 @@ from django.test import Client
 from otel_audit.config.model import AuditConfig, DjangoConfig
 from otel_audit.instrumentation import patching
 from otel_audit.instrumentation.django import DjangoAuditInstrumentor
+from otel_audit.instrumentation.django.patches import reads_table
+from otel_audit.instrumentation.django.reads.wrappers import ReadCapture
 from otel_audit.testing import CapturedAudit
 from tests.instrumentation.django.clinic.models import Ward
 from tests.instrumentation.django.project import Instrumented
@@ -37,7 +39,9 @@ def wrapped() -> list[tuple[str, Any, str]]:
     """List what the table wraps in this version of Django: target, its class or module, and the name."""
     instrumentor = DjangoAuditInstrumentor()
     config = AuditConfig(django=DjangoConfig(models=["*"], reads=["*"]))
-    table = instrumentor.patches(instrumentor.parts(config, None))
+    parts = instrumentor.parts(config, None)
+    [reads] = [part for part in parts if isinstance(part, ReadCapture)]
+    table = [*instrumentor.patches(parts), *reads_table(reads)]
     found = [(patch.target, *patching._resolve(patch.target)) for patch in table]
     return [
         each

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final
 
@@ -22,6 +23,7 @@ from django.db.models.sql.compiler import SQLDeleteCompiler, SQLInsertCompiler, 
 from django.db.models.sql.constants import MULTI, SINGLE
 
 from otel_audit.audit_record import Database
+from otel_audit.capture.opt_in import CodeRule, listen, unlisten
 from otel_audit.capture.reads import Reading, ReadRecords, Tally
 from otel_audit.config.model import CaptureSection
 from otel_audit.instrumentation.django.plan import ModelPolicy
@@ -33,6 +35,7 @@ from otel_audit.instrumentation.django.reads.plan import (
     missing_keys,
     row_readings,
 )
+from otel_audit.instrumentation.patching import AppliedPatches, Patch
 from otel_audit.interruptions import faults
 from otel_audit.pipeline.failures import Failures
 from otel_audit.pipeline.logger import AuditLogger
@@ -43,7 +46,7 @@ _DISPATCH_UID: Final = "otel_audit"
 
 
 class ReadCapture:
-    """Wraps what the ORM reads through, for the models whose reads are configured."""
+    """Wraps what the ORM reads through, from the first model on whose reads are to be recorded."""
 
     def __init__(
         self,
@@ -52,22 +55,70 @@ class ReadCapture:
         logger: Callable[[], AuditLogger | None],
         failures: Failures,
         database: Callable[[Any], Database],
+        patches: Callable[[ReadCapture], Sequence[Patch]],
     ) -> None:
+        """Take what it works with.
+
+        Args:
+            policy: which models' reads are recorded.
+            config: how many objects a record lists.
+            logger: keeps the records.
+            failures: takes faults of ours.
+            database: says in a record where a query went.
+            patches: list what is wrapped once the reads of a model are to be recorded.
+        """
         self._policy = policy
         self._max_keys = config.max_read_ids
         self._logger = logger
         self._failures = failures
         self._database = database
         self._tables: frozenset[str] | None = None
+        self._made: weakref.WeakSet[Any] = weakref.WeakSet()  # replaced, never changed
         self._internal = _Internal()
+        self._listed = patches
+        self._patches = AppliedPatches()
+        self._switch = threading.Lock()
+        self._on = False
 
     def start(self) -> None:
-        """Notice models that are defined from now on."""
-        class_prepared.connect(self._forget_tables, weak=False, dispatch_uid=_DISPATCH_UID)
+        """Look at the models there are, and notice those that are defined or named from now on."""
+        class_prepared.connect(self._prepared, weak=False, dispatch_uid=_DISPATCH_UID)
+        listen(self._opted_in)
+        models = [model for models in list(apps.all_models.values()) for model in list(models.values())]
+        if any(map(self._is_sensitive, models)):
+            self._switch_on()
 
     def stop(self) -> None:
         """Undo :meth:`start`."""
+        unlisten(self._opted_in)
         class_prepared.disconnect(dispatch_uid=_DISPATCH_UID)
+        with self._switch:
+            self._on = False
+            self._patches.undo()
+
+    def _switch_on(self) -> None:
+        with self._switch:
+            if not self._on:
+                self._on = True
+                self._patches.apply(self._listed(self))
+
+    def _prepared(self, sender: Any, **kwargs: Any) -> None:
+        self._tables = None
+        try:
+            if self._is_sensitive(sender):
+                with self._switch:  # it may be in a registry of its own; others may be going over the set
+                    self._made = self._made | {sender}
+                self._switch_on()
+        except faults() as error:
+            self._failures.note("class_prepared", error)
+
+    def _opted_in(self, rules: Sequence[CodeRule]) -> None:
+        self._tables = None
+        try:
+            if any(rule.said.reads for rule in rules):
+                self._switch_on()
+        except faults() as error:
+            self._failures.note("audit_models", error)
 
     # --- wrappers ----------------------------------------------------------------------------
 
@@ -157,12 +208,9 @@ class ReadCapture:
         if self._tables is None:
             if not apps.models_ready:
                 return frozenset()
-            models = apps.get_models(include_auto_created=True)
+            models = [*apps.get_models(include_auto_created=True), *self._made]
             self._tables = frozenset(model._meta.db_table for model in models if self._is_sensitive(model))
         return self._tables
-
-    def _forget_tables(self, **kwargs: Any) -> None:
-        self._tables = None
 
     def _append_keys(self, compiler: Any) -> list[Any]:
         """Let a ``values()`` query that leaves out the primary key select it too, behind its own columns."""

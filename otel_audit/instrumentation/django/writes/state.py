@@ -93,6 +93,11 @@ class Capture(CaptureState):
                 state.locked = take_write_lock(connection, plan.table, verb, column, visibly=False)
         return self.tables.ask(connection, plan, verb)
 
+    def policy_changed(self) -> None:
+        """Decide about every model anew, when it is next used."""
+        self.policy.forget()
+        self._owner = object()
+
     def schema_changed(self) -> None:
         """Forget what tables could do."""
         self.tables.forget()

@@ -11,10 +11,18 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from django import VERSION
 
+from otel_audit.capture.opt_in import CodeRule, listen, unlisten
 from otel_audit.capture.plan import TablePlan
 from otel_audit.config.model import AuditConfig
 from otel_audit.instrumentation.django.loaded import STATE_KEY, Loaded, Saving, ThreadState
-from otel_audit.instrumentation.django.plan import NOT_AUDITED, ModelFieldPlan
+from otel_audit.instrumentation.django.plan import (
+    HISTORICAL,
+    NOT_AUDITED,
+    ModelFieldPlan,
+    concrete_of,
+    may_name,
+    speaks_for,
+)
 from otel_audit.instrumentation.django.writes import delete, insert, update
 from otel_audit.instrumentation.django.writes.cursor import CursorCapture
 from otel_audit.instrumentation.django.writes.migrations import migrating
@@ -267,6 +275,7 @@ class WriteCapture:
         from django.db.models.signals import class_prepared
 
         class_prepared.connect(self._prepared, weak=False)
+        listen(self._opted_in)
         connection_created.connect(self._connected, weak=False)
         self._connected()
         for models in list(apps.all_models.values()):
@@ -278,6 +287,7 @@ class WriteCapture:
         from django.db.backends.signals import connection_created
         from django.db.models.signals import class_prepared
 
+        unlisten(self._opted_in)
         class_prepared.disconnect(self._prepared)
         connection_created.disconnect(self._connected)
         self._later.undo()
@@ -303,8 +313,30 @@ class WriteCapture:
                 except faults() as error:
                     self.capture.failures.note(name, error)
 
+    def _opted_in(self, rules: Sequence[CodeRule]) -> None:
+        """Look again at the models that code has named."""
+        from django.apps import apps
+
+        try:
+            self.capture.policy_changed()
+            models = [model for models in list(apps.all_models.values()) for model in list(models.values())]
+            # One of a registry of its own is found by itself only.
+            given = [rule.model() for rule in rules if rule.model is not None]
+            models += [model for model in given if model is not None and concrete_of(model) is model]
+            for model in models:
+                if not any(may_name(rule, model) for rule in rules):
+                    continue
+                if not self.capture.policy.of(model).audited:
+                    self.capture.raw.remove(model._meta.label)
+                self._hook(model)
+        except faults() as error:
+            self.capture.failures.note("audit_models", error)
+
     def _prepared(self, sender: Any, **kwargs: Any) -> None:
         try:
+            if sender._meta.proxy and speaks_for(sender):
+                self.capture.policy_changed()
+                self._hook(sender._meta.concrete_model)
             self._hook(sender)
         except faults() as error:
             self.capture.failures.note("class_prepared", error)
@@ -316,17 +348,19 @@ class WriteCapture:
         ``super()`` is still seen.
         """
         settings = self.capture.policy.of(model)
+        concrete = model._meta.concrete_model._meta
         if not settings.audited:
             return
-        historical = model.__module__ == "__fake__"  # of a migration
-        concrete = model._meta.concrete_model._meta
+        historical = model.__module__ == HISTORICAL
         if model.__module__ != "django.db.migrations.recorder":  # which migrations have run
             table = TablePlan(concrete.label, concrete.db_table, (), (), settings)
             self.capture.raw.add(table, instead=not historical)
         if historical:
             return
         previous = vars(model).get("from_db", _ABSENT)
-        if previous is _ABSENT and getattr(model.from_db.__func__, "otel_audit", False):
+        if (previous is _ABSENT or model in self._hooked) and getattr(
+            model.from_db.__func__, "otel_audit", False
+        ):
             return
         capture, thread = self.capture, self.capture.thread
         freshness = capture.freshness

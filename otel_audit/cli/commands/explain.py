@@ -1,0 +1,91 @@
+"""``explain``: which rule decides what is recorded of something, and where that rule stands."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from otel_audit.cli.options import ConfigFile, Json, load_declared
+from otel_audit.cli.output.safe import safe
+from otel_audit.cli.output.screen import Screen
+from otel_audit.errors import AuditError, ConfigurationError, QueryError
+
+_SETTINGS = "DJANGO_SETTINGS_MODULE"
+
+
+def model(
+    name: Annotated[str, typer.Argument(metavar="MODEL[.FIELD]", help="As shop.Card or shop.Card.number.")],
+    config: ConfigFile = None,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for the application.")] = 60.0,
+    json: Json = False,
+) -> None:
+    r"""Say what is recorded of a model, or of one field, which rule says so, and where it stands.
+
+    The file and line of the configuration, the class with `__audit__`, or the call of `audit_models()`. Loads
+    the application's apps in a process of its own; nothing is recorded.
+
+    \b
+    otel-audit explain model shop.Card
+    otel-audit explain model shop.Card.number
+    otel-audit explain model project.shop.models.Card
+    """
+    from otel_audit.cli.installed_models import NotLoaded, ask_about
+
+    screen = Screen(json=json)
+    loaded = load_declared(config)
+    _find_settings()
+    try:
+        found = ask_about(name, config, timeout)
+    except NotLoaded as error:
+        raise AuditError(
+            f"the application's apps cannot be loaded: {error}; "
+            "`python manage.py check` shows the whole error"
+        ) from error
+    if found.unknown:
+        raise QueryError(found.unknown)
+    if screen.json:
+        for line in found.lines:
+            screen.object({"name": found.name, **{key: getattr(line, key) for key in line.__struct_fields__}})
+    else:
+        _print(screen, found.name, found.about, [(x.subject, x.answer, x.rule, x.place) for x in found.lines])
+    for note in found.notes:
+        screen.remark(f"note: {note}")
+    for switch, on in (("enabled", loaded.config.enabled), ("django.enabled", loaded.config.django.enabled)):
+        if not on:
+            screen.remark(f"note: nothing is recorded now: {switch} is false")
+
+
+def _find_settings() -> None:
+    """Find the project's settings as ``manage.py`` would, where no variable names them."""
+    if os.environ.get(_SETTINGS):
+        return
+    from otel_audit.cli.detection import find_django
+
+    project = find_django(Path.cwd(), os.environ)
+    if project is None or not project.settings:
+        raise ConfigurationError(
+            f"{_SETTINGS} is not set, and there is no Django project here: run it in the directory of "
+            "manage.py, or export the variable"
+        )
+    os.environ[_SETTINGS] = project.settings
+
+
+def _print(screen: Screen, name: str, about: str, lines: list[tuple[str, str, str, str]]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    screen.line(f"{safe(name)}  ({safe(about)})")
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    table.add_column(overflow="fold", style="dim")
+    before = ""
+    for subject, answer, rule, place in lines:
+        why = ", ".join(filter(None, (rule, place))) or "by default"
+        shown = "" if subject == before else subject
+        table.add_row(Text(safe(shown), style="bold"), Text(safe(answer)), Text(safe(why)))
+        before = subject
+    screen.print(table)
