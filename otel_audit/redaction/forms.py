@@ -16,7 +16,7 @@ _PART = pattern(
     r"form-data;[^\r\n]{0,200}?\bname\*?=(?:\\*[\"'])?(?:[Uu][Tt][Ff]-?8'')?(?P<name>[^;\"'\r\n\\]{1,256}+)"
 )
 _PART_BODY = pattern(rf"{_BREAK}{_BREAK}")
-_PART_END = pattern(rf"{_BREAK}--")
+_PART_END = pattern(rf"{_BREAK}[\x1c-\x1f\x85\u2028\u2029]?--")
 _HEADERS_REACH: Final = 1000
 
 # What databases say about the values that a constraint refused.

@@ -13,7 +13,7 @@ from urllib.parse import unquote_plus
 
 from otel_audit.redaction import budget, forms, markup
 from otel_audit.redaction.lazy import pattern
-from otel_audit.redaction.names import NameRules, Sensitivity, removes_from_text, words
+from otel_audit.redaction.names import SENSITIVE, NameRules, Sensitivity, removes_from_text, words
 
 # The lookbehind lets a name start only where a run of name characters starts: linear on any text.
 _HEAD = pattern(
@@ -94,8 +94,7 @@ class PairScanner:
 
     def scrub(self, text: str) -> str:
         """Return ``text`` without the values of sensitive names."""
-        if "%" in text and "3" in text:
-            text = self._scan(_QUOTED, text, self._decide_quoted)
+        text = self.scrub_quoted(text)
         if "<" in text:
             text = markup.scrub(text, self._is_secret, self._mask)
         text = forms.scrub_constraints(text, self._is_secret, self._mask)
@@ -104,11 +103,16 @@ class PairScanner:
         if "\n" in text:
             text = forms.scrub_tables(text, self._is_secret, self._mask)
             text = self._scan(_ABOVE, text, self._decide_above)
+        if "-" in text:  # before a program's name is taken for a word of a value
+            text = forms.scrub_options(text, self._mask)
         text = self._scan(_HEAD, text, self._decide_pair)
         if "-" in text:
-            text = forms.scrub_options(text, self._mask)
             text = self._scan(_ARGUMENT, text, lambda match: self._names.decide(match[1]))
         return text
+
+    def scrub_quoted(self, text: str) -> str:
+        """Return ``text`` without the values of sensitive names in it that were percent-encoded."""
+        return self._scan(_QUOTED, text, self._decide_quoted) if "%" in text and "3" in text else text
 
     def _is_secret(self, name: str) -> bool:
         return self._names.decide(name) in ("secret", "secret_text")
@@ -143,6 +147,8 @@ class PairScanner:
             if start < end and self._removes(sensitivity, text[start:end]):
                 parts += (text[copied:start], self._mask)
                 copied = end
+                if found_by is _HEAD:
+                    end = _next_name(text, start, end, quoted=start > match.end())
             position = max(position, end)
         return "".join((*parts, text[copied:])) if parts else text
 
@@ -183,6 +189,9 @@ class PairScanner:
                 return placeholder.end(), placeholder.end()
             if text[start : start + 1] in _BRACKETS:
                 return start, _balanced_end(text, start)
+            option = _ARGUMENT.match(text, start)
+            if option is not None and self._names.decide(option[1]) in SENSITIVE:
+                return start, start  # `password= --token x`: what stands there has its own value behind
         before = text[match.start() - 1] if match.start() else ""
         separator = match.group().rstrip()[-1:]
         if before in "?&" and separator == "=":
@@ -205,6 +214,19 @@ class PairScanner:
         if separator in "=:＝：﹦﹕" and end > start and lines.begins(match.start()):
             end = _end(_MORE_WORDS, text, end)
         return start, end
+
+
+def _next_name(text: str, start: int, end: int, *, quoted: bool) -> int:
+    """Return where a name starts that was taken for a value, or for the end of one; without one ``end``.
+
+    ``password= token="x"``, ``no token 'password': 'x'``, ``password: a /login?token=x``.
+    """
+    position = start
+    while (match := _HEAD.search(text, position, end + _LABEL_REACH)) is not None and match.start() < end:
+        if match.end() > end or (match.end() == end and not quoted):
+            return match.start()
+        position = match.end()
+    return end
 
 
 def _end(shape: re.Pattern[str], text: str, start: int) -> int:

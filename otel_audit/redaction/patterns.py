@@ -147,7 +147,9 @@ def scrub(text: str, mask: str, *, ibans: bool = True) -> str:
 
     def credential(match: re.Match[str]) -> str:
         scheme, space, value = match.groups()
-        return scheme + space + mask if _is_credential(scheme, value) else match.group()
+        if _is_credential(scheme, value) and not _is_name(match):
+            return scheme + space + mask
+        return match.group()
 
     text = _SCHEME.sub(credential, text)
     if "@" in text:
@@ -157,6 +159,16 @@ def scrub(text: str, mask: str, *, ibans: bool = True) -> str:
     text = _FAILING_ROW.sub(lambda match: match[1] + mask + match[3], text)
     text = scrub_cards(text, mask)
     return scrub_ibans(text, mask) if ibans else text
+
+
+def _is_name(match: re.Match[str]) -> bool:
+    """Say whether what a scheme is followed by is a name with its own value: ``bearer token="x"``."""
+    text, start, end = match.string, match.start(), match.end()
+    following = text[end : end + 1]
+    if text[end - 1] != "=" or not following:
+        return False
+    # A quote may as well be the end of what begins before the scheme, and the sign before it padding.
+    return following.isalnum() or (following in "\"'" and text[max(0, start - 1) : start] != following)
 
 
 def _without_userinfo(authority: str, mask: str) -> str:

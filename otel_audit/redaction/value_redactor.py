@@ -41,6 +41,13 @@ _SQL_START = pattern(
 # Up to the end if it does not end: else each of many beginnings would be followed to the end of the text.
 _PARAMETERS = pattern(r"(\[parameters: )([\s\S]*?)(\](?=[ \t]*+(?:[\r\n]|\Z|\(Background))|\Z)")
 _ODD_JSON = pattern(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]|\b(?:NaN|Infinity)\b")
+# A line break, a colour: what a terminal, `repr` and JSON write, with a name or a token right behind it.
+_ESCAPE = pattern(
+    r"(?:\\(?:[abefnrtv]|0(?:33)?|x[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4}|U[0-9A-Fa-f]{8})|\x1b)(?:\[[0-9;]{0,16}[A-Za-z])?"
+    r"(?=[\w\-\"'{<])"
+)
+_LINE_BREAKS: Final = "\x1d\x1c\x1e\x1f\x85\u2028\u2029"
+"""That texts do not have; one that has them all loses the first."""
 _REDIS_AUTH = pattern(r"\A\s*(AUTH|HELLO)\b\s+\S[\s\S]*\Z", re.IGNORECASE)
 
 
@@ -149,9 +156,22 @@ class ValueRedactor:
         return text
 
     def _bounded(self, text: str, scrub: Callable[[str, int], str], layer: int) -> str:
-        if len(text) <= budget.CHARACTERS:
-            return scrub(text, layer)
-        return budget.searched(scrub(text[: budget.CHARACTERS], layer), len(text), self.mask)
+        head = text if len(text) <= budget.CHARACTERS else text[: budget.CHARACTERS]
+        scrubbed = self._behind_escapes(head, scrub, layer) if "\\" in head or "\x1b" in head else head
+        scrubbed = scrub(scrubbed, layer)
+        return scrubbed if head is text else budget.searched(scrubbed, len(text), self.mask)
+
+    def _behind_escapes(self, text: str, scrub: Callable[[str, int], str], layer: int) -> str:
+        r"""Search with escapes set apart from what follows: ``\ntoken=x``, ``\nghp_…`` in a ``repr``.
+
+        As well as without, not instead: ``C:\token=x`` has a name of its own.
+        """
+        apart = next((sign for sign in _LINE_BREAKS if sign not in text), _LINE_BREAKS[0])
+        parted = _ESCAPE.sub(lambda match: match.group() + apart, text)
+        if parted == text:
+            return text
+        scrubbed = scrub(parted, layer)
+        return text if scrubbed == parted else scrubbed.replace(apart, "")
 
     def names_secret(self, statement: str) -> bool:
         """Say whether a database statement names a sensitive column."""
@@ -273,6 +293,7 @@ class ValueRedactor:
             text = patterns.scrub(text, self.mask, ibans=self._ibans)
         if text[:1] in "{[" and len(text) <= JSON_LENGTH and layer < budget.LAYERS:
             text = self._scrub_json(text, layer)
+        text = self._pairs.scrub_quoted(text)  # to SQL, `token%3Dx` is a division
         found = sql.LOOKS_LIKE_SQL.search(text)
         if found is not None:
             text = sql.scrub(text, self.is_secret, self.mask, found.start())
