@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import random
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +13,8 @@ from otel_audit.pipeline.provider import AuditPipeline
 from otel_audit.pipeline.spool import directory as layout
 from otel_audit.pipeline.spool.cursor import CursorFile, Place
 from otel_audit.pipeline.spool.reader import Damage, StreamReader
-from tests.attack.effort import counted, effort
+from tests.attack.chance import Chance
+from tests.attack.effort import counted, effort, inputs
 from tests.pipeline.spooling import audit_config, make_record
 
 
@@ -96,57 +95,48 @@ def test_a_segment_cut_off_anywhere_gives_what_stands_before(spool: Spool, round
     spool.segment.write_bytes(spool.content)
 
 
-def mangle(chance: random.Random, content: bytes) -> bytes:
-    """Damage bytes in one to four of the ways disks, copies and people have."""
-    data = bytearray(content)
-    for _ in range(chance.randint(1, 4)):
-        begin = chance.randrange(len(data) + 1)
-        end = min(len(data), begin + chance.choice((1, 4, 13, 64, 512)))
-        way = chance.randrange(6)
-        if way == 0:
-            data[begin:end] = chance.randbytes(end - begin)
-        elif way == 1:
-            del data[begin:end]
-        elif way == 2:
-            data[begin:begin] = chance.randbytes(end - begin)
-        elif way == 3:
-            data[begin:begin] = data[begin:end]
-        elif way == 4:
-            data[begin:end] = bytes(end - begin)
-        else:
-            other = chance.randrange(len(data) + 1)
-            data[begin:end], data[other : other + end - begin] = (
-                data[other : other + end - begin],
-                data[begin:end],
-            )
-    return bytes(data)
+class Found(NamedTuple):
+    """A segment as it is found, and where it had been read to."""
+
+    content: bytes
+    place: Place | None
 
 
 @effort(short=300, long=100_000)
 def test_a_mangled_segment_is_read_to_its_end(spool: Spool, rounds: int) -> None:
     """From any place; nothing that was never written comes out."""
-    chance = random.Random(rounds)
-    for _ in range(rounds):
-        spool.segment.write_bytes(mangle(chance, spool.content))
+
+    def damaged(chance: Chance) -> Found:
         offset = chance.randrange(len(spool.content))
         place = Place(1, offset, chance.randrange(3), 1, chance.randrange(offset + 1))
-        read(spool, chance.choice((None, place)))
-        counted("mangled segments read")
+        return Found(chance.mangled(spool.content), chance.choice((None, place)))
+
+    def is_read(found: Found) -> str:
+        spool.segment.write_bytes(found.content)
+        _, damage = read(spool, found.place)
+        return f"{'begun' if found.place else 'whole'}, {min(len(damage), 3)} places damaged (3: or more)"
+
+    inputs("mangled segments read", rounds, damaged, is_read)
     spool.segment.write_bytes(spool.content)
 
 
 @effort(short=300, long=100_000)
 def test_a_mangled_cursor_is_one_that_was_written_or_none(spool: Spool, rounds: int) -> None:
     """Two slots, two checksums: what is read is what was written."""
-    chance = random.Random(rounds)
     path = spool.path / layout.CURSOR
     whole = path.read_bytes()
     cursor = CursorFile(spool.path)
     written = cursor.load()
-    for _ in range(rounds):
-        path.write_bytes(mangle(chance, whole))
-        with contextlib.suppress(ValueError):  # neither slot is whole
-            assert cursor.load() == written
-        counted("mangled cursors read")
+
+    def is_read(content: bytes) -> str:
+        path.write_bytes(content)
+        try:
+            found = cursor.load()
+        except ValueError:  # neither slot is whole
+            return "refused"
+        assert found == written
+        return "read"
+
+    inputs("mangled cursors read", rounds, lambda chance: chance.mangled(whole), is_read)
     cursor.close()
     path.write_bytes(whole)
