@@ -12,9 +12,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from otel_audit.server.clickhouse.allowed import SETTINGS, SYSTEM_TABLES
 from otel_audit.server.clickhouse.gate import (
-    SETTINGS,
-    SYSTEM_TABLES,
     Denied,
     allowed_settings,
     parse_insert,

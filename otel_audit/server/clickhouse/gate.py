@@ -18,6 +18,16 @@ from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
 from otel_audit.errors import StoreError
+from otel_audit.server.clickhouse.allowed import (
+    AI_FUNCTIONS,
+    DATABASES,
+    HARMLESS_FUNCTIONS,
+    INPUT_FORMATS,
+    OUTPUT_FORMATS,
+    SETTINGS,
+    SHOWN,
+    SYSTEM_TABLES,
+)
 from otel_audit.server.engine.engine import Connection, EngineError
 from otel_audit.store import schema
 
@@ -25,117 +35,6 @@ ACCESS_DENIED: Final = 497
 SYNTAX_ERROR: Final = 62
 UNKNOWN_FORMAT: Final = 73
 UNKNOWN_DATABASE: Final = 81
-
-_HARMLESS: Final = frozenset(
-    {
-        "format",
-        "generate_series",
-        "generaterandom",
-        "generateseries",
-        "merge",
-        "mergetreeindex",
-        "mergetreeprojection",
-        "mergetreetextindex",
-        "null",
-        "numbers",
-        "numbers_mt",
-        "primes",
-        "sqlstandardvalues",
-        "values",
-        "view",
-        "viewexplain",
-        "viewifpermitted",
-        "zeros",
-        "zeros_mt",
-    }
-)
-"""Table functions that read nothing but tables of this store, or nothing at all."""
-
-SYSTEM_TABLES: Final = frozenset(
-    {
-        # what the store has, and how it is
-        "columns",
-        "data_skipping_indices",
-        "databases",
-        "events",
-        "merge_tree_settings",
-        "merges",
-        "metrics",
-        "mutations",
-        "parts",
-        "parts_columns",
-        "projections",
-        "replicas",
-        "server_settings",
-        "settings",
-        "tables",
-        # what the engine can do
-        "aggregate_function_combinators",
-        "build_options",
-        "clusters",
-        "codecs",
-        "collations",
-        "data_skipping_index_types",
-        "data_type_families",
-        "database_engines",
-        "dictionaries",
-        "formats",
-        "functions",
-        "keywords",
-        "macros",
-        "table_engines",
-        "table_functions",
-        "time_zones",
-        # numbers
-        "numbers",
-        "numbers_mt",
-        "one",
-        "primes",
-        "zeros",
-        "zeros_mt",
-    }
-)
-"""Tables of ``system`` a question may name: none tells of other questions, of the process or of its disks."""
-
-_SHOWN: Final = frozenset(
-    {
-        "changed",
-        "columns",
-        "create",
-        "databases",
-        "dictionaries",
-        "engines",
-        "extended",
-        "fields",
-        "full",
-        "functions",
-        "index",
-        "indexes",
-        "indices",
-        "keys",
-        "setting",
-        "settings",
-        "tables",
-    }
-)
-"""What may follow SHOW."""
-
-_DATABASES: Final = ("default", "information_schema")
-"""Databases a request may be in beside the store's; nothing in the first can be named."""
-
-_AI: Final = frozenset(
-    {
-        "aiclassify",
-        "aiembed",
-        "aiextract",
-        "aifilter",
-        "aigenerate",
-        "airedact",
-        "aisimilarity",
-        "aitranslate",
-    }
-)
-"""Functions that send what they are given to a service."""
 
 _PLAIN_NAME: Final = re.compile(r"[\w $:-][\w $:.-]*|")
 _TOKEN: Final = re.compile(
@@ -171,186 +70,6 @@ _SET: Final = re.compile(
 )
 _USE: Final = re.compile(rf"\A\s*USE\s+(?:DATABASE\s+)?(?P<database>{_IDENTIFIER})\s*;?\s*\Z", re.IGNORECASE)
 
-_FORMATS: Final = {
-    name.lower(): name
-    for name in (
-        "Arrow",
-        "ArrowStream",
-        "CSV",
-        "CSVWithNames",
-        "CSVWithNamesAndTypes",
-        "JSON",
-        "JSONCompact",
-        "JSONCompactEachRow",
-        "JSONCompactEachRowWithNames",
-        "JSONCompactEachRowWithNamesAndTypes",
-        "JSONEachRow",
-        "JSONLines",
-        "Native",
-        "NDJSON",
-        "Parquet",
-        "RowBinary",
-        "RowBinaryWithNames",
-        "RowBinaryWithNamesAndTypes",
-        "TSV",
-        "TSVWithNames",
-        "TSVWithNamesAndTypes",
-        "TabSeparated",
-        "TabSeparatedWithNames",
-        "TabSeparatedWithNamesAndTypes",
-        "Values",
-    )
-}
-"""Input formats that are data and nothing else."""
-
-SETTINGS: Final = frozenset(
-    {
-        # what a question may cost
-        "max_block_size",
-        "max_bytes_to_read",
-        "max_execution_time",
-        "max_result_rows",
-        "max_rows_to_read",
-        "max_threads",
-        "read_overflow_mode",
-        "timeout_overflow_mode",
-        # what it means
-        "any_join_distinct_right_table_keys",
-        "extremes",
-        "final",
-        "group_by_use_nulls",
-        "join_default_strictness",
-        "join_use_nulls",
-        "limit",
-        "offset",
-        "prefer_column_name_to_alias",
-        "session_timezone",
-        "transform_null_in",
-        "union_default_mode",
-        # how it is answered, for those who measure
-        "optimize_move_to_prewhere",
-        "optimize_read_in_order",
-        "optimize_use_projections",
-        "use_skip_indexes",
-        "use_skip_indexes_if_final",
-        # how the answer is written
-        "date_time_output_format",
-        "format_csv_delimiter",
-        "format_csv_null_representation",
-        "format_tsv_null_representation",
-        "output_format_arrow_string_as_string",
-        "output_format_binary_write_json_as_string",
-        "output_format_csv_crlf_end_of_line",
-        "output_format_decimal_trailing_zeros",
-        "output_format_json_array_of_rows",
-        "output_format_json_escape_forward_slashes",
-        "output_format_json_map_as_array_of_tuples",
-        "output_format_json_named_tuples_as_objects",
-        "output_format_json_quote_64bit_floats",
-        "output_format_json_quote_64bit_integers",
-        "output_format_json_quote_decimals",
-        "output_format_json_quote_denormals",
-        "output_format_json_validate_utf8",
-        "output_format_native_write_json_as_string",
-        "output_format_parquet_string_as_string",
-        "output_format_pretty_color",
-        "output_format_pretty_max_rows",
-        "output_format_pretty_max_value_width",
-        "output_format_tsv_crlf_end_of_line",
-        "output_format_write_statistics",
-        # how rows are read
-        "date_time_input_format",
-        "input_format_csv_empty_as_default",
-        "input_format_defaults_for_omitted_fields",
-        "input_format_import_nested_json",
-        "input_format_json_read_bools_as_strings",
-        "input_format_json_read_numbers_as_strings",
-        "input_format_null_as_default",
-        "input_format_skip_unknown_fields",
-        "input_format_tsv_empty_as_default",
-        "input_format_with_names_use_header",
-        "input_format_with_types_use_header",
-        "insert_deduplicate",
-        "insert_deduplication_token",
-    }
-)
-"""Settings a client may choose, by name; all others are ignored.
-
-Never by pattern: among those that begin with ``output_format_`` is one that writes a file of the client's
-choice. A setting joins when its description has been read; the tests keep the descriptions that were.
-"""
-
-OUTPUT_FORMATS: Final = frozenset(
-    {
-        "Arrow",
-        "ArrowStream",
-        "Avro",
-        "CSV",
-        "CSVWithNames",
-        "CSVWithNamesAndTypes",
-        "JSON",
-        "JSONColumns",
-        "JSONColumnsWithMetadata",
-        "JSONCompact",
-        "JSONCompactColumns",
-        "JSONCompactEachRow",
-        "JSONCompactEachRowWithNames",
-        "JSONCompactEachRowWithNamesAndTypes",
-        "JSONCompactStrings",
-        "JSONCompactStringsEachRow",
-        "JSONCompactStringsEachRowWithNames",
-        "JSONCompactStringsEachRowWithNamesAndTypes",
-        "JSONEachRow",
-        "JSONLines",
-        "JSONObjectEachRow",
-        "JSONStrings",
-        "JSONStringsEachRow",
-        "LineAsString",
-        "Markdown",
-        "MsgPack",
-        "NDJSON",
-        "Native",
-        "Null",
-        "ORC",
-        "Parquet",
-        "Pretty",
-        "PrettyCompact",
-        "PrettyCompactMonoBlock",
-        "PrettyCompactNoEscapes",
-        "PrettyCompactNoEscapesMonoBlock",
-        "PrettyJSONEachRow",
-        "PrettyJSONLines",
-        "PrettyMonoBlock",
-        "PrettyNDJSON",
-        "PrettyNoEscapes",
-        "PrettyNoEscapesMonoBlock",
-        "PrettySpace",
-        "PrettySpaceMonoBlock",
-        "PrettySpaceNoEscapes",
-        "PrettySpaceNoEscapesMonoBlock",
-        "RawBLOB",
-        "RowBinary",
-        "RowBinaryWithNames",
-        "RowBinaryWithNamesAndTypes",
-        "TSV",
-        "TSVRaw",
-        "TSVRawWithNames",
-        "TSVRawWithNamesAndTypes",
-        "TSVWithNames",
-        "TSVWithNamesAndTypes",
-        "TabSeparated",
-        "TabSeparatedRaw",
-        "TabSeparatedRawWithNames",
-        "TabSeparatedRawWithNamesAndTypes",
-        "TabSeparatedWithNames",
-        "TabSeparatedWithNamesAndTypes",
-        "Values",
-        "Vertical",
-        "XML",
-    }
-)
-"""Formats of answers. Those that need a schema (Protobuf, CapnProto) write one beside the running process."""
-
 _SPELLED: Final = {name.lower(): name for name in OUTPUT_FORMATS}
 
 
@@ -373,7 +92,7 @@ def check_database(current: str, database: str) -> None:
     Raises:
         Denied: say so.
     """
-    if current != database and current.lower() not in _DATABASES:
+    if current != database and current.lower() not in DATABASES:
         raise Denied(f"Database {current} does not exist here; the store's is {database}", UNKNOWN_DATABASE)
 
 
@@ -410,10 +129,10 @@ def parse_insert(text: str, database: str, current: str) -> Insert | None:
         raise Denied(
             f"{where}.{table} takes no rows from clients; {', '.join(schema.WRITABLE)} in {database} do"
         )
-    name = "Values" if found["values"] else _FORMATS.get(found["format"].lower(), "")
+    name = "Values" if found["values"] else INPUT_FORMATS.get(found["format"].lower(), "")
     if not name:
         raise Denied(
-            f"input format {found['format']} is not accepted; send one of {', '.join(_FORMATS.values())}"
+            f"input format {found['format']} is not accepted; send one of {', '.join(INPUT_FORMATS.values())}"
         )
     columns = tuple(
         ".".join(_bare(part.group()) for part in _PART.finditer(column.group()))
@@ -493,7 +212,7 @@ class ReadGate:
 
     def __init__(self, connection: Connection) -> None:
         functions = connection.rows("SELECT name FROM system.table_functions")
-        self._tables = {str(name).lower() for (name,) in functions} - _HARMLESS
+        self._tables = {str(name).lower() for (name,) in functions} - HARMLESS_FUNCTIONS
         self._tables |= {"file", "catboostevaluate"}
         self._passed: set[str] = set()
 
@@ -529,7 +248,7 @@ class ReadGate:
 
     def _check_names(self, tokens: list[Token]) -> None:
         first, second = [*(token.text.lower() for token in tokens[:2]), "", ""][:2]
-        if first == "show" and second not in _SHOWN:
+        if first == "show" and second not in SHOWN:
             raise Denied(f"SHOW {second.upper()} is not for clients of this store")
         for database, dot, table in zip(tokens, tokens[1:], tokens[2:], strict=False):
             if (
@@ -548,7 +267,7 @@ class ReadGate:
                 continue
             name = token.text.lower()
             called = following == Token("sign", "(")
-            if name == "file" or (called and (name in self._tables or name in _AI)):
+            if name == "file" or (called and (name in self._tables or name in AI_FUNCTIONS)):
                 raise Denied(f"{token.text} reaches beyond this store and is not for its clients")
 
 
