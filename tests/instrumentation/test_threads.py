@@ -42,7 +42,7 @@ class Visit:
         self.name = name
         self.ended = False
 
-    def notice(self) -> object:
+    def take_actor(self) -> object:
         return self.name
 
     def who(self) -> tuple[Actor, str]:
