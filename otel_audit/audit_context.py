@@ -135,11 +135,15 @@ class ProcessScope:
 
     Where nobody has named the service, the application's own script acts, as a ``system`` actor:
     ``python fix_prices.py``. A server's or a tool's script is not who acts.
+
+    Attributes:
+        starters: names of scripts that only start the work; an instrumentor adds its library's.
     """
 
     def __init__(self) -> None:
         self.service: Callable[[], str] | None = None
         """Gives the ``service.name`` of this process; asked for each record made outside a scope."""
+        self.starters = {"__main__.py"}
         self._service = ""
         self._fields: ContextFields | None = None
 
@@ -152,22 +156,34 @@ class ProcessScope:
         """Return the service of this process as the actor."""
         service = "" if self.service is None else self.service()
         if self._fields is None or service != self._service:
-            self._service, self._fields = service, ContextFields(actor=_process_actor(service))
+            self._service, self._fields = service, ContextFields(actor=self._actor(service))
         return self._fields
 
+    def _actor(self, service: str) -> Actor:
+        if not service or service.partition(":")[0] == UNKNOWN_SERVICE:
+            # Looked at as late as this: a worker that is spawned gets its arguments after it has begun.
+            script = os.path.basename((getattr(sys, "argv", None) or [""])[0])
+            if script.endswith(".py") and script not in self.starters:
+                return Actor(id=text(script), type="system")
+        return Actor(id=text(service) or UNKNOWN_SERVICE, type="service")
 
-def _process_actor(service: str) -> Actor:
-    if not service or service.partition(":")[0] == UNKNOWN_SERVICE:
-        # Looked at as late as this: a worker that is spawned gets its arguments after it has begun.
-        script = os.path.basename((getattr(sys, "argv", None) or [""])[0])
-        if script.endswith(".py") and script not in _STARTERS:
-            return Actor(id=text(script), type="system")
-    return Actor(id=text(service) or UNKNOWN_SERVICE, type="service")
+
+class SystemScope:
+    """A command or a task: a ``system`` actor, and the way through, as records name it."""
+
+    __slots__ = ("__weakref__", "_fields", "ended")
+
+    def __init__(self, actor: Actor, view: str) -> None:
+        self._fields = ContextFields(actor=actor, request=Request(view=view))
+        self.ended = False
+
+    def fields(self) -> ContextFields:
+        """Return the command or task."""
+        return self._fields
 
 
 UNKNOWN_SERVICE: Final = "unknown_service"
 """What OpenTelemetry calls a service that nobody has named; ``:`` and a program may follow."""
-_STARTERS: Final = frozenset({"__main__.py", "manage.py"})
 process_scope: Final = ProcessScope()
 _current: ContextVar[AuditContext | None] = ContextVar("otel_audit_context", default=None)
 

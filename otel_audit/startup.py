@@ -10,19 +10,17 @@ from __future__ import annotations
 import logging
 import os
 import re
-import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from otel_audit.config import django_setting
 from otel_audit.config.loader import LoadedConfig, load
 from otel_audit.config.model import AuditConfig
-from otel_audit.config.sources import DJANGO_SETTING, find_file, mapping_layer
+from otel_audit.config.sources import find_file, mapping_layer
 from otel_audit.errors import AuditError, ConfigurationError, StartupError
 from otel_audit.file_locks import fcntl
 from otel_audit.pipeline import provider
@@ -154,7 +152,7 @@ def _start(config: AuditConfig, *, instrument: bool) -> provider.AuditPipeline |
         )
     if not _can_keep_records():
         raise StartupError(_NEEDS_POSIX)
-    _warn_about_django(config)
+    _warn_before_start(config)
     from otel_audit.redaction.redactor import Redactor
 
     redactor = Redactor(config.redaction)
@@ -214,8 +212,8 @@ def load_config(config_file: str | os.PathLike[str] | None = None) -> LoadedConf
     settings = None
     if path is not None:
         _state.setting_ignored = f"the configuration is {path}"
-    elif _django_has_settings():
-        settings = _django_setting()
+    elif django_setting.has_settings():
+        settings = django_setting.read_setting()
         _state.setting_ignored = ""
     else:
         _state.setting_ignored = (
@@ -231,25 +229,6 @@ def load_config(config_file: str | os.PathLike[str] | None = None) -> LoadedConf
 def why_setting_ignored() -> str:
     """Say why Django's OTEL_AUDIT setting makes no difference in this process; empty if it does."""
     return _state.setting_ignored
-
-
-def _django_has_settings() -> bool:
-    """Say whether Django has its settings, by ``settings.configure()``, or knows where they are."""
-    return _django_is_configured() or bool(
-        os.environ.get("DJANGO_SETTINGS_MODULE") and find_spec("django") is not None
-    )
-
-
-def _django_setting() -> Mapping[str, Any] | None:
-    """Read Django's OTEL_AUDIT setting, if there are settings to read it from."""
-    if not _django_has_settings():
-        return None
-    settings = import_module("django.conf").settings
-    try:
-        return getattr(settings, DJANGO_SETTING, None)
-    except Exception as error:  # the project's own settings module may do anything
-        module = os.environ.get("DJANGO_SETTINGS_MODULE", "settings.configure()")
-        raise ConfigurationError(f"Django's settings ({module}) cannot be read: {error}") from error
 
 
 def declared_options() -> dict[str, Any]:
@@ -284,29 +263,6 @@ def declared_options() -> dict[str, Any]:
     }
 
 
-def _warn_about_django(config: AuditConfig) -> None:
-    from otel_audit.capture.opt_in import code_rules
-
-    section = config.django
-    if (
-        section.enabled
-        and (section.models or section.reads or section.model or code_rules())
-        and not os.environ.get("DJANGO_SETTINGS_MODULE")
-        and find_spec("django") is not None
-        and not _django_is_configured()
-    ):
-        _logger.warning(
-            "DJANGO_SETTINGS_MODULE is not set. OpenTelemetry's Django instrumentation then configures "
-            "empty settings, and the application will run with them; manage.py and wsgi.py set it too late. "
-            "Export it before Python starts: DJANGO_SETTINGS_MODULE=x.settings opentelemetry-instrument ..."
-        )
-
-
-def _django_is_configured() -> bool:
-    conf = sys.modules.get("django.conf")
-    return conf is not None and bool(conf.settings.configured)
-
-
 def refuses_to_start(config: AuditConfig | None, config_file: str | os.PathLike[str] | None = None) -> bool:
     """Say whether ``on_error`` is ``fail_closed``, also where the configuration itself is what is wrong.
 
@@ -323,7 +279,7 @@ def refuses_to_start(config: AuditConfig | None, config_file: str | os.PathLike[
             text = file.read_text("utf-8", "replace")
             return re.search(r"^\s*on_error\s*=\s*[\"']fail_closed", text, re.MULTILINE) is not None
     with suppress(AuditError):
-        setting = _django_setting()
+        setting = django_setting.read_setting()
         return isinstance(setting, Mapping) and setting.get("on_error") == "fail_closed"
     return False
 
@@ -333,19 +289,31 @@ def refuses_to_start(config: AuditConfig | None, config_file: str | os.PathLike[
 
 def instrument_all() -> list[Any]:
     """Activate each of our instrumentors whose library is installed, and return them."""
+    activated = []
+    for instrumentor in _installed():
+        if instrumentor.is_instrumented_by_opentelemetry:
+            instrumentor.uninstrument()
+        instrumentor.instrument(skip_dep_check=True)
+        activated.append(instrumentor)
+    return activated
+
+
+def _installed() -> Iterator[Any]:
+    """Load each of our instrumentors whose library is there, and not too old."""
     from importlib.metadata import entry_points
 
-    activated = []
     for entry_point in sorted(entry_points(group=_INSTRUMENTORS), key=lambda found: found.name):
         if entry_point.name.startswith(_PREFIX):
             instrumentor = entry_point.load()()
-            if instrumentor._check_dependency_conflicts() is not None:
-                continue  # the library is not installed, or too old: nothing of it to audit
-            if instrumentor.is_instrumented_by_opentelemetry:
-                instrumentor.uninstrument()
-            instrumentor.instrument(skip_dep_check=True)
-            activated.append(instrumentor)
-    return activated
+            if instrumentor._check_dependency_conflicts() is None:
+                yield instrumentor
+
+
+def _warn_before_start(config: AuditConfig) -> None:
+    """Log what our instrumentors see is wrong with the process before anything is instrumented."""
+    for instrumentor in _installed():
+        for warning in instrumentor.preflight(config):
+            _logger.warning("%s", warning)
 
 
 def keep_instrumentor(instrumentor: Any) -> None:

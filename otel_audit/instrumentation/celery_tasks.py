@@ -12,30 +12,16 @@ from typing import Any, Final
 
 from otel_audit.audit_context import (
     AuditContext,
-    ContextFields,
     StarterScope,
+    SystemScope,
     current_context,
     enter_context,
     leave_scope,
 )
-from otel_audit.audit_record import Actor, Request
+from otel_audit.audit_record import Actor
 
 _SIGNALS: Final = "celery.signals"
 _DISPATCH_UID: Final = "otel_audit"
-
-
-class TaskScope:
-    """A task: a ``system`` actor by the name of the task."""
-
-    __slots__ = ("__weakref__", "_fields", "ended")
-
-    def __init__(self, name: str) -> None:
-        self._fields = ContextFields(actor=Actor(id=name, type="system"), request=Request(view=name))
-        self.ended = False
-
-    def fields(self) -> ContextFields:
-        """Return the task."""
-        return self._fields
 
 
 class _Running:
@@ -43,7 +29,7 @@ class _Running:
 
     watched = False
     awaited = False
-    tasks: Final[dict[str, tuple[TaskScope, Token[AuditContext | None]]]] = {}
+    tasks: Final[dict[str, tuple[SystemScope, Token[AuditContext | None]]]] = {}
 
 
 def watch() -> None:
@@ -78,7 +64,8 @@ def _begin(sender: Any = None, task_id: Any = None, **kwargs: Any) -> None:
     scope = None if outer is None else outer.scope
     if scope is not None and not (isinstance(scope, StarterScope) and scope.ended):
         return  # called eagerly by a request or a command: that is who acts
-    task = TaskScope(str(getattr(sender, "name", "") or type(sender).__name__))
+    name = str(getattr(sender, "name", "") or type(sender).__name__)
+    task = SystemScope(Actor(id=name, type="system"), name)
     overrides = () if outer is None else outer.overrides
     _Running.tasks[str(task_id)] = task, enter_context(AuditContext(task, overrides))
 

@@ -79,6 +79,10 @@ class AuditInstrumentor(BaseInstrumentor):  # type: ignore[misc]
     def instrumentation_dependencies(self) -> Collection[str]:
         return self.requires
 
+    def preflight(self, config: AuditConfig) -> Iterable[str]:
+        """Say what the user should hear before anything starts, and before other instrumentors do."""
+        return ()
+
     def parts(self, config: AuditConfig, pipeline: AuditPipeline | None) -> Sequence[Part]:
         """Make what captures, as configured; nothing is started yet."""
         raise NotImplementedError

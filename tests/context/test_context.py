@@ -82,6 +82,14 @@ def test_where_nobody_named_the_service_a_script_acts_but_no_server(
     assert scope.fields().actor == Actor("shop", "service")
 
 
+def test_a_script_that_only_starts_the_work_is_not_who_acts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An instrumentor names those of its library."""
+    scope = ProcessScope()
+    scope.starters.add("manage.py")
+    monkeypatch.setattr("sys.argv", ["/srv/manage.py", "runserver"])
+    assert scope.fields().actor == Actor("unknown_service", "service")
+
+
 def test_a_scope_says_who_acts_until_it_is_left() -> None:
     token = enter_scope(Session("alice"))
     assert current_fields().actor == Actor("alice", "user")

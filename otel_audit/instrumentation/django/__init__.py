@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from otel_audit.audit_context import process_scope
+from otel_audit.config.django_setting import is_configured
 from otel_audit.instrumentation.instrumentor import AuditInstrumentor, Part
 from otel_audit.instrumentation.patching import Patch
 
@@ -26,12 +29,30 @@ class DjangoAuditInstrumentor(AuditInstrumentor):
     def prepare(self) -> None:
         from otel_audit.instrumentation.django import checks
 
+        process_scope.starters.add("manage.py")
         checks.register()  # they tell of all that may fail afterwards
 
     def withdraw(self) -> None:
         from otel_audit.instrumentation.django import checks
 
         checks.unregister()
+
+    def preflight(self, config: AuditConfig) -> Iterable[str]:
+        from otel_audit.capture.opt_in import code_rules
+
+        section = config.django
+        if (
+            section.enabled
+            and (section.models or section.reads or section.model or code_rules())
+            and not os.environ.get("DJANGO_SETTINGS_MODULE")
+            and not is_configured()
+        ):
+            yield (
+                "DJANGO_SETTINGS_MODULE is not set. OpenTelemetry's Django instrumentation then configures "
+                "empty settings, and the application will run with them; manage.py and wsgi.py set it too "
+                "late. Export it before Python starts: DJANGO_SETTINGS_MODULE=x.settings "
+                "opentelemetry-instrument ..."
+            )
 
     def parts(self, config: AuditConfig, pipeline: AuditPipeline | None) -> Sequence[Part]:
         from otel_audit.instrumentation.django.auth import AuthCapture

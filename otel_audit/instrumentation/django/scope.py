@@ -1,4 +1,4 @@
-"""The two kinds of work Django does: a request and a management command."""
+"""A request as a piece of work: who makes it, from where, through which view."""
 
 from __future__ import annotations
 
@@ -214,20 +214,6 @@ class RequestScope:
 
 def _without_customer(actor: Actor) -> Actor:
     return msgspec.structs.replace(actor, on_behalf_of="", on_behalf_of_name="")
-
-
-class CommandScope:
-    """A management command or a task: a ``system`` actor, and the command's class as the way through."""
-
-    __slots__ = ("__weakref__", "_fields", "ended")
-
-    def __init__(self, actor: Actor, view: str) -> None:
-        self._fields = ContextFields(actor=actor, request=Request(view=view))
-        self.ended = False
-
-    def fields(self) -> ContextFields:
-        """Return the command, and the process it runs in."""
-        return self._fields
 
 
 def view_name(view: Any) -> str:

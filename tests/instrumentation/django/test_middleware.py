@@ -23,9 +23,11 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from otel_audit.audit_context import (
     AuditContext,
     StarterScope,
+    SystemScope,
     context,
     current_context,
     enter_context,
+    enter_scope,
     leave_scope,
 )
 from otel_audit.audit_record import Actor, Origin
@@ -491,6 +493,17 @@ def test_a_command_called_by_another_keeps_who_began(audit: CapturedAudit) -> No
     assert record.actor == Actor("manage.py note", "system")
     assert record.request.view.endswith("commands.nested.Command")
     assert audit.one(event_name="clinic.command").request.view.endswith("commands.note.Command")
+
+
+def test_a_command_called_by_a_task_keeps_the_task_as_who_acts(audit: CapturedAudit) -> None:
+    token = enter_scope(SystemScope(Actor("shop.tasks.tidy", "system"), "shop.tasks.tidy"))
+    try:
+        call_command("note")
+    finally:
+        leave_scope(token)
+    record = audit.one(event_name="clinic.command")
+    assert record.actor == Actor("shop.tasks.tidy", "system")
+    assert record.request.view.endswith("commands.note.Command")
 
 
 def test_a_command_called_by_a_thread_whose_request_is_over_is_who_acts(audit: CapturedAudit) -> None:
