@@ -1,8 +1,7 @@
 """Ships one incarnation: spool content in, sealed batches out, the cursor behind what was acknowledged.
 
-Order is kept: the cursor only moves over a prefix. A batch the sink refuses is cut in halves until the
-record it cannot take stands alone; that one is set aside, visibly, once the sink has shown that it takes
-others. Everything else waits, for ever if need be.
+Order is kept: the cursor only moves over a prefix. What a sink refuses for good is set aside, visibly
+(:mod:`~otel_audit.pipeline.delivery.rejections`); everything else waits, for ever if need be.
 """
 
 from __future__ import annotations
@@ -23,6 +22,7 @@ from otel_audit.config.model import SinkConfig
 from otel_audit.pipeline import pipeline_records
 from otel_audit.pipeline.delivery import backoff, otlp_encoding
 from otel_audit.pipeline.delivery.otlp_http import Answer, Transport, Verdict
+from otel_audit.pipeline.delivery.rejections import BY_CONTENT, Rejections
 from otel_audit.pipeline.delivery.sealing import Sealer
 from otel_audit.pipeline.health import Health
 from otel_audit.pipeline.spool import directory as layout
@@ -32,15 +32,8 @@ from otel_audit.pipeline.spool.reader import Damage, Item, StreamReader
 
 _log = logging.getLogger("otel_audit")
 
-PATIENCE: Final = 5
-"""Attempts with the whole batch before a record is suspected of an answer that may pass (503)."""
 _NEIGHBOURS: Final = 8
 """Records behind a refused one that are tried, to see whether the sink takes any."""
-
-
-_BY_CONTENT: Final = frozenset({Verdict.REFUSED, Verdict.TOO_LARGE})
-_STRIKES: Final = {Verdict.REFUSED: 1, Verdict.TOO_LARGE: 1, Verdict.REJECTED: 2, Verdict.UNAVAILABLE: 5}
-"""How often a record must be refused, others being taken in between, before it is set aside."""
 
 
 class Progress(enum.Enum):
@@ -61,14 +54,6 @@ class _Waiting(NamedTuple):
     state: StreamState
     after: Place | None
     own: bool
-
-
-class _Suspect(NamedTuple):
-    """A record refused alone: how many requests the sink had accepted then, how often that was confirmed."""
-
-    record_id: str
-    accepted: int
-    strikes: int
 
 
 class Shipper:
@@ -115,8 +100,7 @@ class Shipper:
         self._unsaved = False
         self._reader: StreamReader | None = None
         self._attempts = 0
-        self._stuck = 0
-        self._suspect: _Suspect | None = None
+        self._rejections = Rejections(directory, lock.path.name, health)
         self.acknowledged: tuple[int, int] = (0, 0)
         """Segment and offset up to which all that is settled has been acknowledged."""
         self._begin()
@@ -147,7 +131,7 @@ class Shipper:
         self._sealer: Sealer | None = None
         self._waiting: deque[_Waiting] = deque()
         self._waiting_bytes = 0
-        self._window = 0
+        self._rejections.begin()
         self._interrupted = False
         """Reading failed behind what waits; a reader that failed is not used again."""
 
@@ -242,7 +226,7 @@ class Shipper:
         return self.last_answer
 
     def _batch(self) -> list[_Waiting]:
-        most = max(1, self._window // 2) if self._window else self._config.batch_records
+        most = self._rejections.most(self._config.batch_records)
         batch: list[_Waiting] = []
         size = 0
         for waiting in self._waiting:
@@ -257,34 +241,21 @@ class Shipper:
     def _failed(self, batch: list[_Waiting], answer: Answer) -> Progress:
         """Decide what a failed batch means: wait, search for the record that is refused, or set it aside."""
         self._attempts += 1
-        self._stuck += 1
-        by_content = answer.verdict in _BY_CONTENT
-        # These may pass, so patience first; but for some sinks they are how one bad record is refused.
-        maybe_content = answer.verdict in _STRIKES and answer.reached and answer.retry_after is None
-        if not by_content and not (maybe_content and self._stuck > PATIENCE):
+        by_content = answer.verdict in BY_CONTENT
+        if not self._rejections.may_be_of_content(answer):
             self._pause(answer.retry_after)
             return Progress.FAILED
         if len(batch) > 1:
-            self._window = len(batch)
+            self._rejections.halve(len(batch))
             if by_content:
                 return Progress.DELIVERED  # at once with half of it: the sink is there and answers
             self._pause(answer.retry_after)
             return Progress.FAILED
-        return self._suspected(batch[0], answer)
-
-    def _suspected(self, refused: _Waiting, answer: Answer) -> Progress:
-        """One record alone is refused: set it aside if the sink takes others and then refuses it again."""
-        record, accepted = refused.record, self._transport.accepted
-        suspect = self._suspect
-        if suspect is None or suspect.record_id != record.id:
-            suspect = _Suspect(record.id, accepted, 0)
-        elif accepted > suspect.accepted:
-            suspect = _Suspect(record.id, accepted, suspect.strikes + 1)
-            if suspect.strikes >= _STRIKES[answer.verdict]:
-                return self._set_aside(refused, answer)
-        self._suspect = suspect = suspect._replace(accepted=accepted)
+        record, accepted = batch[0].record, self._transport.accepted
+        if self._rejections.is_confirmed(record, answer, accepted):
+            return self._set_aside(record, answer)
         self._try_neighbours()
-        if self._transport.accepted > accepted and answer.verdict in _BY_CONTENT:
+        if self._transport.accepted > accepted and by_content:
             return Progress.DELIVERED  # the sink took another one: ask once more about this one, at once
         self._pause(answer.retry_after)
         return Progress.FAILED
@@ -296,34 +267,11 @@ class Shipper:
             if answer.verdict is Verdict.ACCEPTED or not answer.reached:
                 return
 
-    def _set_aside(self, refused: _Waiting, answer: Answer) -> Progress:
-        """Move a record the sink will never take out of the way, where people find it."""
-        record = refused.record
-        content = {
-            "reason": answer.reason,
-            "time": time.time_ns(),
-            "incarnation": self.lock.path.name,
-            "record": record,
-        }
-        try:
-            path = layout.aside(self._directory, layout.QUARANTINE) / f"{record.id}.json"
-            path.write_bytes(msgspec.json.format(msgspec.json.encode(content), indent=2))
-        except OSError as error:
-            self._health.log(
-                logging.ERROR, "quarantine", "refused record %s cannot be kept aside: %s", record.id, error
-            )
+    def _set_aside(self, record: AuditRecord, answer: Answer) -> Progress:
+        path = self._rejections.set_aside(record, answer.reason)
+        if path is None:
             self._pause(answer.retry_after)
             return Progress.FAILED
-        self._health.quarantined += 1
-        self._health.log(
-            logging.ERROR,
-            "quarantined",
-            "the audit sink refuses record %s for good (%s); it is kept in %s",
-            record.id,
-            answer.reason,
-            path,
-        )
-        self._suspect = None
         self._acknowledge(1, delivered=False)
         if self._tell is not None:
             self._tell(
@@ -344,9 +292,7 @@ class Shipper:
                 return
             self._attempts = 0
             self.retry_at = 0.0
-            self._window = max(0, self._window - count)
-            if not self._window:
-                self._stuck = 0
+            self._rejections.acknowledged(count)
             streams = dict(self._state.streams)
             place = self._state.place
             for _ in range(count):
