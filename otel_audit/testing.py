@@ -30,7 +30,7 @@ from otel_audit.audit_record import AuditRecord
 from otel_audit.config.model import AuditConfig
 from otel_audit.pipeline import provider
 from otel_audit.pipeline.logger import Redacts
-from otel_audit.pipeline.spool.cursor import Place
+from otel_audit.pipeline.spool.cursor import Position
 from otel_audit.pipeline.spool.reader import StreamReader
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ class CapturedAudit:
         if self._reader is None:
             if spool.lock is None:  # nothing was written yet
                 return
-            self._reader = StreamReader(spool.lock.path, Place(), lambda: spool.committed)
+            self._reader = StreamReader(spool.lock.path, Position(), lambda: spool.committed)
         for item in self._reader.items():
             if isinstance(item.content, AuditRecord):
                 self._records.append(item.content)

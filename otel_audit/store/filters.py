@@ -105,7 +105,7 @@ class FilterOptions(typing.TypedDict, total=False):
     completeness: str | Sequence[str] | None
 
 
-class Statement(NamedTuple):
+class Query(NamedTuple):
     """SQL and its parameters."""
 
     sql: str
@@ -143,7 +143,7 @@ def select(
     related: bool = False,
     now: int | None = None,
     zone: datetime.tzinfo | None = None,
-) -> Statement:
+) -> Query:
     """Return the statement for ``rows`` rows, newest first.
 
     A record that was sent twice, or of which several rows match, has its rows side by side: who reads them
@@ -172,7 +172,7 @@ def select(
         for table in tables(filters.log)
     ]
     sql = each[0] if len(each) == 1 else f"{union(each)} ORDER BY at DESC, toUUID(id) DESC, ordinal DESC"
-    return Statement(sql if len(each) == 1 else f"{sql} LIMIT {int(rows)}", where.parameters)
+    return Query(sql if len(each) == 1 else f"{sql} LIMIT {int(rows)}", where.parameters)
 
 
 def union(selects: Sequence[str]) -> str:

@@ -11,7 +11,7 @@ import pytest
 from otel_audit.audit_record import AuditRecord
 from otel_audit.pipeline.provider import AuditPipeline
 from otel_audit.pipeline.spool import directory as layout
-from otel_audit.pipeline.spool.cursor import CursorFile, Place
+from otel_audit.pipeline.spool.cursor import CursorFile, Position
 from otel_audit.pipeline.spool.reader import Damage, StreamReader
 from tests.attack.chance import Chance
 from tests.attack.effort import counted, effort, inputs
@@ -45,9 +45,9 @@ def spool(tmp_path_factory: pytest.TempPathFactory) -> Spool:
     return Spool(incarnation, segment.path, segment.path.read_bytes(), {record.id: record for record in made})
 
 
-def read(spool: Spool, place: Place | None = None) -> tuple[list[AuditRecord], list[Damage]]:
+def read(spool: Spool, place: Position | None = None) -> tuple[list[AuditRecord], list[Damage]]:
     """Read a spool to its end, as whoever adopts it; no item twice, nothing that was never written."""
-    reader = StreamReader(spool.path, place or Place())
+    reader = StreamReader(spool.path, place or Position())
     try:
         content = [item.content for item in reader.items()]
     finally:
@@ -99,7 +99,7 @@ class Found(NamedTuple):
     """A segment as it is found, and where it had been read to."""
 
     content: bytes
-    place: Place | None
+    place: Position | None
 
 
 @effort(short=300, long=100_000)
@@ -108,7 +108,7 @@ def test_a_mangled_segment_is_read_to_its_end(spool: Spool, rounds: int) -> None
 
     def damaged(chance: Chance) -> Found:
         offset = chance.randrange(len(spool.content))
-        place = Place(1, offset, chance.randrange(3), 1, chance.randrange(offset + 1))
+        place = Position(1, offset, chance.randrange(3), 1, chance.randrange(offset + 1))
         return Found(chance.mangled(spool.content), chance.choice((None, place)))
 
     def is_read(found: Found) -> str:

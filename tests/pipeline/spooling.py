@@ -14,7 +14,7 @@ from otel_audit.audit_record import AuditRecord, Change, Target
 from otel_audit.config.model import AuditConfig, SinkConfig, SpoolConfig
 from otel_audit.pipeline.provider import AuditPipeline
 from otel_audit.pipeline.spool import directory as layout
-from otel_audit.pipeline.spool.cursor import Place
+from otel_audit.pipeline.spool.cursor import Position
 from otel_audit.pipeline.spool.reader import Content, StreamReader
 
 NOWHERE = "http://127.0.0.1:9/v1/audit"
@@ -48,7 +48,7 @@ def spooled(directory: Path) -> list[Content]:
     """All that lies settled in a spool directory, as the adopter of dead processes would read it."""
     content: list[Content] = []
     for incarnation in layout.list_incarnations(directory):
-        reader = StreamReader(incarnation, Place())
+        reader = StreamReader(incarnation, Position())
         content += [item.content for item in reader.items()]
         reader.close()
     return content

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from otel_audit.pipeline.spool.cursor import CursorFile, CursorState, Place, StreamState
+from otel_audit.pipeline.spool.cursor import CursorFile, CursorState, Position, StreamState
 
 
 def state(number: int, logs: int = 1) -> CursorState:
     streams = {f"log{log}": StreamState("s" * 36, number, "r" * 36) for log in range(logs)}
-    return CursorState(Place(1, number, 0, 1, number, 5), streams)
+    return CursorState(Position(1, number, 0, 1, number, 5), streams)
 
 
 def test_the_newest_state_is_loaded(tmp_path: Path) -> None:

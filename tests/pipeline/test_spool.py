@@ -10,7 +10,7 @@ import pytest
 from otel_audit.audit_record import AuditRecord
 from otel_audit.pipeline.provider import AuditPipeline
 from otel_audit.pipeline.spool import directory as layout
-from otel_audit.pipeline.spool.cursor import Place
+from otel_audit.pipeline.spool.cursor import Position
 from otel_audit.pipeline.spool.reader import Damage, Item, StreamEnd, StreamReader
 from tests.pipeline.spooling import audit_config, make_record, spooled, spooled_records, target_ids
 
@@ -22,10 +22,10 @@ def incarnation(pipeline: AuditPipeline) -> Path:
     return pipeline.spool.lock.path
 
 
-BEGIN = Place()
+BEGIN = Position()
 
 
-def read(path: Path, place: Place = BEGIN) -> list[Item]:
+def read(path: Path, place: Position = BEGIN) -> list[Item]:
     reader = StreamReader(path, place)
     try:
         return list(reader.items())
@@ -78,7 +78,7 @@ def test_a_live_process_s_open_intents_wait(pipeline: AuditPipeline) -> None:
     """Only its death makes them unknown."""
     handle = intend(pipeline, 1)
     pipeline.logger.emit(make_record(pipeline, 2))
-    reader = StreamReader(incarnation(pipeline), Place(), lambda: pipeline.spool.committed)
+    reader = StreamReader(incarnation(pipeline), Position(), lambda: pipeline.spool.committed)
     assert [type(item.content) for item in reader.items()] == [AuditRecord]
     pipeline.logger.settle(handle, "success")
     assert [item.content.target.id for item in reader.items() if isinstance(item.content, AuditRecord)] == [  # type: ignore[union-attr]

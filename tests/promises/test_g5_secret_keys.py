@@ -356,12 +356,12 @@ def test_keys_that_are_no_secrets_stay_and_rows_can_be_told_apart(trail: Trail) 
 
 def otel_audit_records(trail: Trail) -> list[Any]:
     from otel_audit.audit_record import AuditRecord
-    from otel_audit.pipeline.spool.cursor import Place
+    from otel_audit.pipeline.spool.cursor import Position
     from otel_audit.pipeline.spool.reader import StreamReader
 
     spool = trail.pipeline.spool
     assert spool.lock is not None
-    reader = StreamReader(spool.lock.path, Place(), lambda: spool.committed)
+    reader = StreamReader(spool.lock.path, Position(), lambda: spool.committed)
     return [item.content for item in reader.items() if isinstance(item.content, AuditRecord)]
 
 

@@ -167,7 +167,7 @@ class Delivery:
         self._hurried = False
         progress = shipper.step()
         if shipper is self._own and self._spool is not None:
-            self._spool.acknowledged = shipper.place
+            self._spool.acknowledged = shipper.position
         if progress is Progress.FINISHED:
             self.adopted.remove(shipper)
             self._left = [left for left in self._left if left is not shipper]

@@ -27,7 +27,7 @@ from otel_audit.pipeline.delivery.sealing import Sealer
 from otel_audit.pipeline.health import Health
 from otel_audit.pipeline.spool import directory as layout
 from otel_audit.pipeline.spool import tips
-from otel_audit.pipeline.spool.cursor import CursorFile, CursorState, Place, StreamState
+from otel_audit.pipeline.spool.cursor import CursorFile, CursorState, Position, StreamState
 from otel_audit.pipeline.spool.reader import Damage, Item, StreamReader
 
 _log = logging.getLogger("otel_audit")
@@ -52,7 +52,7 @@ class _Waiting(NamedTuple):
     data: bytes
     record: AuditRecord
     state: StreamState
-    after: Place | None
+    after: Position | None
     own: bool
 
 
@@ -109,7 +109,7 @@ class Shipper:
         """Read where to go on. Without a readable cursor the numbering begins anew, in another stream."""
         segments = layout.list_segments(self.lock.path)
         first = segments[0].number if segments else 1
-        start = Place(first, 0, 0, first, 0)
+        start = Position(first, 0, 0, first, 0)
         try:
             state = self._cursor.load()
         except ValueError as error:
@@ -126,7 +126,7 @@ class Shipper:
         if self._reader is not None:
             self._reader.close()
         state = self._state
-        self._reader = StreamReader(self.lock.path, state.place, self._limit)
+        self._reader = StreamReader(self.lock.path, state.position, self._limit)
         self._items: Iterator[Item] = iter(())
         self._sealer: Sealer | None = None
         self._waiting: deque[_Waiting] = deque()
@@ -294,28 +294,28 @@ class Shipper:
             self.retry_at = 0.0
             self._rejections.acknowledged(count)
             streams = dict(self._state.streams)
-            place = self._state.place
+            position = self._state.position
             for _ in range(count):
                 waiting = self._waiting.popleft()
                 self._waiting_bytes -= len(waiting.data)
                 streams[waiting.record.log] = waiting.state
-                place = waiting.after or place
+                position = waiting.after or position
                 if waiting.own:
                     self._health.delivered += delivered
                     self._health.own_delivered += self._own
-            self.acknowledged = place.segment, place.offset
-            self._move(msgspec.structs.replace(self._state, place=place, streams=streams))
+            self.acknowledged = position.segment, position.offset
+            self._move(msgspec.structs.replace(self._state, position=position, streams=streams))
 
     def _move(self, state: CursorState) -> None:
         assert self._reader is not None
-        before = self._state.place.low_segment
+        before = self._state.position.low_segment
         damaged = sorted({*state.damaged, *self._reader.damaged_segments})
         self._state = state = msgspec.structs.replace(state, damaged=damaged)
         try:
             self._cursor.save(state)
-            if state.place.low_segment > before or self._unsaved:
+            if state.position.low_segment > before or self._unsaved:
                 self._cursor.sync()
-                self._delete_before(state.place.low_segment)
+                self._delete_before(state.position.low_segment)
             self._unsaved = False
         except OSError as error:
             # The sink has the records; at worst it gets them twice. Segments stay until the cursor is kept.
@@ -342,10 +342,10 @@ class Shipper:
                 return Progress.IDLE
             if self._own:
                 self._health.oldest = 0
-            place = self._reader.place
-            self.acknowledged = place.segment, place.offset
-            if place.low_segment > self._state.place.low_segment or self._unsaved:
-                self._move(msgspec.structs.replace(self._state, place=place))
+            position = self._reader.position
+            self.acknowledged = position.segment, position.offset
+            if position.low_segment > self._state.position.low_segment or self._unsaved:
+                self._move(msgspec.structs.replace(self._state, position=position))
         if self._limit is None:
             self.finish()
             return Progress.FINISHED if self.trouble is None else Progress.UNREADABLE
@@ -380,21 +380,23 @@ class Shipper:
         self._begin()  # what is being read ends where the limit stood
 
     @property
-    def place(self) -> Place:
+    def position(self) -> Position:
         """How far the sink has acknowledged."""
-        return self._state.place
+        return self._state.position
 
     def taken_away(self) -> None:
         """Report that the stream was removed or renamed while it was shipped."""
         assert self._reader is not None
         self.abandon()
-        place = self._state.place
+        position = self._state.position
         identity = self._reader.identity
         what = "the stream was removed or renamed before all of it was sent"
-        self._report(Damage(place.segment, place.offset, 0, place.time or identity.created, what))
+        self._report(Damage(position.segment, position.offset, 0, position.time or identity.created, what))
         if self._tell is not None:
             self._tell(
-                pipeline_records.spool_damaged(identity, place.segment, place.offset, 0, time.time_ns(), what)
+                pipeline_records.spool_damaged(
+                    identity, position.segment, position.offset, 0, time.time_ns(), what
+                )
             )
 
     def abandon(self) -> None:

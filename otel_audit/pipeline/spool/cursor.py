@@ -21,8 +21,8 @@ _MAGIC: Final = b"OACU"
 _SMALLEST_SLOT: Final = 4096
 
 
-class Place(NamedTuple):
-    """A place in a stream.
+class Position(NamedTuple):
+    """A position in a stream.
 
     ``segment`` and ``offset`` say which settled entry comes next, ``done`` how many of its records are done.
     ``low_segment`` and ``low_offset`` say where a reader must begin to know the intents still open there.
@@ -53,7 +53,7 @@ class CursorState(msgspec.Struct, frozen=True):
     segments are kept aside when their time comes, not deleted.
     """
 
-    place: Place = Place()
+    position: Position = msgspec.field(default=Position(), name="place")
     streams: dict[str, StreamState] = {}
     epoch: int = 0
     reason: str = ""

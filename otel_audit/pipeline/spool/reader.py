@@ -2,7 +2,7 @@
 
 An intent comes out where its marker stands, with the marker's outcome. What cannot be read comes out as a
 :class:`Damage` at its place. Reading is a function of the files' content alone: whoever reads the same
-segments from the same place gets the same.
+segments from the same position gets the same.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import msgspec
 from otel_audit.audit_record import AuditRecord, Outcome
 from otel_audit.pipeline.spool import directory as layout
 from otel_audit.pipeline.spool import frames
-from otel_audit.pipeline.spool.cursor import Place
+from otel_audit.pipeline.spool.cursor import Position
 
 
 class Damage(NamedTuple):
@@ -43,10 +43,10 @@ Content: TypeAlias = "AuditRecord | Damage | StreamEnd"
 
 
 class Item(NamedTuple):
-    """What stands at one place of the stream, and the place after it."""
+    """What stands at one position of the stream, and the position after it."""
 
     content: Content
-    after: Place
+    after: Position
 
 
 class _Chunk(NamedTuple):
@@ -67,30 +67,30 @@ class _Intent:
 
 
 class StreamReader:
-    """Reads one incarnation forward from a place.
+    """Reads one incarnation forward from a position.
 
     Args:
         incarnation: its directory.
-        place: where to go on.
+        position: where to go on.
         limit: gives segment and offset up to which whole batches stand (a live writer's), or None to
             read all there is and then give the intents left open as ``unknown`` (a dead process's).
     """
 
     def __init__(
-        self, incarnation: Path, place: Place, limit: Callable[[], tuple[int, int]] | None = None
+        self, incarnation: Path, position: Position, limit: Callable[[], tuple[int, int]] | None = None
     ) -> None:
         self.identity = frames.Identity(incarnation=incarnation.name)
         self.damaged_segments: set[int] = set()
-        self.place = place
-        """The place after all that has been read."""
+        self.position = position
+        """The position after all that has been read."""
         self._incarnation = incarnation
         self._limit = limit
-        self._start = place
-        self._at = (place.low_segment, place.low_offset)
+        self._start = position
+        self._at = (position.low_segment, position.low_offset)
         self._open: dict[int, _Intent] = {}
         self._descriptors: dict[int, int] = {}
         self._sizes: dict[int, int] = {}
-        self._time = place.time
+        self._time = position.time
         self._orphans_given = False
 
     def close(self) -> None:
@@ -200,7 +200,7 @@ class StreamReader:
     def _settled(
         self, at: tuple[int, int], records: Iterator[AuditRecord], low: tuple[int, int]
     ) -> Iterator[Item]:
-        """Yield the records of one settled entry, those before the starting place left out."""
+        """Yield the records of one settled entry, those before the starting position left out."""
         start = self._start
         if at < start[:2]:
             return
@@ -209,16 +209,16 @@ class StreamReader:
         index = 0
         try:
             for record in records:
-                # One behind, because the place after the last record is the place after the entry.
+                # One behind, because the position after the last record is the position after the entry.
                 if held is not None:
                     index += 1
                     if index > skip:
-                        yield Item(held, Place(*at, index, *low, self._time))
+                        yield Item(held, Position(*at, index, *low, self._time))
                 held = record
                 self._time = max(self._time, record.observed_timestamp)
         except _UNREADABLE:
             if held is not None and index + 1 > skip:
-                yield Item(held, Place(*at, index + 1, *low, self._time))
+                yield Item(held, Position(*at, index + 1, *low, self._time))
             raise
         if held is not None and index + 1 > skip:
             yield Item(held, self._after())
@@ -260,14 +260,14 @@ class StreamReader:
         """Where a reader must begin to know the intents that are open now."""
         return min([intent.start for intent in self._open.values()]) if self._open else at
 
-    def _after(self) -> Place:
+    def _after(self) -> Position:
         at = self._at
         if at < self._start[:2]:
             return self._start
-        return Place(*at, 0, *self._low(at), self._time)
+        return Position(*at, 0, *self._low(at), self._time)
 
     def _move_on(self) -> None:
-        self.place = self._after()
+        self.position = self._after()
 
     # --- damage ------------------------------------------------------------------------------
 
@@ -281,7 +281,7 @@ class StreamReader:
             yield Item(Damage(segment, at[1], length, time, what), self._after())
 
     def _cut_off(self, number: int, begin: int, end: int) -> Iterator[Item]:
-        """Report that a segment ends before the place up to which it was read last time."""
+        """Report that a segment ends before the position up to which it was read last time."""
         self._at = (number, begin)
         self.damaged_segments.add(number)
         time = self._time or self.identity.created

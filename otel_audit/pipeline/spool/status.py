@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from otel_audit.pipeline.spool import directory as layout
-from otel_audit.pipeline.spool.cursor import CursorFile, CursorState, Place
+from otel_audit.pipeline.spool.cursor import CursorFile, CursorState, Position
 from otel_audit.pipeline.spool.reader import Damage, StreamEnd, StreamReader
 
 
@@ -122,11 +122,11 @@ def _stream(incarnation: Path) -> StreamStatus:
         finally:
             cursor.close()
         segments = layout.list_segments(incarnation)
-        place = state.place
-        if segments and segments[0].number > place.low_segment:
-            place = Place(segments[0].number, 0, 0, segments[0].number, 0)
+        position = state.position
+        if segments and segments[0].number > position.low_segment:
+            position = Position(segments[0].number, 0, 0, segments[0].number, 0)
         # A live writer's tail is read as far as whole frames stand there.
-        reader = StreamReader(incarnation, place, lambda: _end(segments))
+        reader = StreamReader(incarnation, position, lambda: _end(segments))
         waiting = oldest = damages = 0
         try:
             for item in reader.items():

@@ -31,7 +31,7 @@ from otel_audit.interruptions import interrupts
 from otel_audit.pipeline.health import Health
 from otel_audit.pipeline.spool import directory as layout
 from otel_audit.pipeline.spool import frames, tips
-from otel_audit.pipeline.spool.cursor import CursorFile, CursorState, Place
+from otel_audit.pipeline.spool.cursor import CursorFile, CursorState, Position
 
 _SMALLEST_ALLOWANCE: Final = 16 * 1024
 _HEADER_ROOM: Final = 1024
@@ -116,7 +116,7 @@ class SpoolWriter:
         self.lock: layout.Lock | None = None
         self.left: list[layout.Lock] = []
         """Incarnations left behind by :meth:`look_after`: the sender ships what is still there."""
-        self.acknowledged = Place()
+        self.acknowledged = Position()
         """How far the sink has acknowledged this incarnation; the sender keeps it up to date."""
         self.committed: tuple[int, int] = (0, 0)
         """Segment number and offset up to which whole batches stand; readers stop here."""
@@ -236,7 +236,7 @@ class SpoolWriter:
             self._created = time.time_ns()
             self._number = self._offset = self._before = 0
             self.committed = (0, 0)
-            self.acknowledged = Place()
+            self.acknowledged = Position()
             return lock
         finally:
             self._mutex.release()
@@ -493,7 +493,7 @@ class SpoolWriter:
             # Its place on the disk is taken now: a full disk must not keep acknowledged segments from going.
             cursor = CursorFile(lock.path)
             first = self._number + 1
-            cursor.save(CursorState(Place(first, 0, 0, first, 0)))
+            cursor.save(CursorState(Position(first, 0, 0, first, 0)))
             cursor.close()
         except OSError:
             lock.remove()
