@@ -8,6 +8,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from otel_audit.config.model import AuditConfig, CaptureSection, capture_sections
+from otel_audit.config.showing import without_credentials
 
 _NO_KEY: Final = "hmac needs a key: set redaction.hmac_key (OTEL_AUDIT_REDACTION_HMAC_KEY)"
 
@@ -74,11 +75,22 @@ def address_problems(address: str) -> Iterator[str]:
         parts = urlsplit(address)
         port = parts.port
     except ValueError as error:
-        yield f"{address!r} is not a URL: {error}"
+        yield f"{without_credentials(address)!r} is not a URL: {_reason(error)}"
         return
     del port
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        yield f"must be a http:// or https:// URL with a host, such as http://127.0.0.1:4318, not {address!r}"
+        yield (
+            "must be a http:// or https:// URL with a host, such as http://127.0.0.1:4318, "
+            f"not {without_credentials(address)!r}"
+        )
+
+
+def _reason(error: ValueError) -> str:
+    """Return why a text is no URL, without the part of it that urllib quotes."""
+    said = str(error)
+    if said.startswith("Port could not"):
+        return "its port is not a number"
+    return "its host is none" if "'" in said else said
 
 
 def model_pattern_problems(pattern: str) -> Iterator[str]:

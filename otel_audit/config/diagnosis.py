@@ -9,6 +9,7 @@ import msgspec
 
 from otel_audit.config.catalog import Setting, sections, settings
 from otel_audit.config.nearest import nearest
+from otel_audit.config.showing import described, shown_name
 from otel_audit.config.sources import Layer
 
 
@@ -89,10 +90,8 @@ def _fits(value: Any, setting: Setting) -> bool:
 
 
 def _bad(layer: Layer, path: tuple[str, ...], setting: Setting, value: Any, expected: str) -> str:
-    shown = "this value" if setting.secret else _shown(value)
-    return f"{layer.where(path)}: {'.'.join(path)}: {shown} is not {expected}"
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+    key = ".".join(path)
+    if setting.secret and len(path) > len(setting.path):
+        key = f"{setting.key}.{shown_name(path[-1])}"
+    shown = "this value" if setting.secret else described(value)
+    return f"{layer.where(path)}: {key}: {shown} is not {expected}"

@@ -14,6 +14,11 @@ _SET_BY_US: Final = frozenset(
 )
 
 
+def is_header_name(name: str) -> bool:
+    """Say whether a text is a name that HTTP takes (RFC 9110, 5.1)."""
+    return _NAME.fullmatch(name) is not None
+
+
 def value_problem(value: str) -> str:
     """Return what keeps a text from being the value of a header (RFC 9110, 5.5); empty if nothing does."""
     for position, character in enumerate(value, 1):
@@ -52,7 +57,7 @@ def sink_headers(sink: SinkConfig) -> dict[str, str]:
 
 
 def _header_problem(name: str, value: str, number: int = 0) -> str:
-    if _NAME.fullmatch(name) is None:  # not shown: whoever wrote `authorization: Bearer …` wrote a secret
+    if not is_header_name(name):  # not shown: whoever wrote `authorization: Bearer …` wrote a secret
         return f"header number {number} has no valid name: write name=value"
     if name.lower() in _SET_BY_US:
         return f"{name!r} is set by otel-audit itself"

@@ -19,6 +19,7 @@ import msgspec
 
 from otel_audit.config.headers import value_problem
 from otel_audit.config.model import StoreConfig
+from otel_audit.config.showing import without_credentials
 from otel_audit.errors import ConfigurationError, QueryError, StoreError
 from otel_audit.store.local_tokens import find
 
@@ -46,7 +47,7 @@ class StoreClient:
         parts = urllib.parse.urlsplit(self.config.url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise StoreError(
-                f"store.url is {self.config.url!r}; write an HTTP address such as http://127.0.0.1:8123"
+                f"store.url is {without_credentials(self.config.url)!r}; write an HTTP address such as http://127.0.0.1:8123"
             )
         self._tls = ssl.create_default_context() if parts.scheme == "https" else None
         self._host = parts.hostname

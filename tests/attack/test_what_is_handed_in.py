@@ -194,7 +194,7 @@ def a_setting(chance: Chance) -> tuple[str, Any]:
         )
         return key, chance.choice(fitting) if default is None or chance.random() < 0.7 else default
     if way < 0.7 or key in SECRETS:
-        return key, chance.choice((SECRET, SECRET, [SECRET], {"a": SECRET}, {SECRET: 1}))
+        return key, chance.choice((SECRET, SECRET, [SECRET], {"a": SECRET}, {f"Authorization: {SECRET}": 1}))
     value = chance.value(2)
     return key, "" if value is None else value
 

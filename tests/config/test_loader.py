@@ -9,6 +9,7 @@ import pytest
 
 from otel_audit.config import AuditConfig, load
 from otel_audit.config.catalog import settings
+from otel_audit.config.showing import shown
 from otel_audit.errors import ConfigurationError
 
 
@@ -296,3 +297,43 @@ def test_a_hash_of_unknown_user_names_needs_a_key() -> None:
 def test_a_configuration_from_before_a_rule_is_told_that_it_has_it(source: dict[str, Any], told: int) -> None:
     loaded = load(**source)
     assert sum("personal_numbers" in note for note in loaded.notes) == told
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[sink]\nendpoint = "https://bob:s3cr3t@"',
+        '[sink]\nendpoint = "ftp://bob:s3cr3t@host/path"',
+        '[sink]\nendpoint = "bob:s3cr3t@host"',
+        '[sink]\nendpoint = "https://bob:s3cr3t"',
+        '[sink]\nendpoint = "ftp://host/?key=s3cr3t"',
+        '[sink]\nendpoint = ["https://bob:s3cr3t@host"]',
+        '[store]\nurl = "http://bob:s3cr3t@host:port"',
+        '[store]\nurl = "http://[s3cr3t]@host/"',
+        '[store]\nurl = "http://bob:s3\uff0fcr3t@host"',
+        '[sink.headers]\n"Authorization: Bearer s3cr3t" = 1',
+        '[sink]\nheaders = {x = ["s3cr3t"]}',
+    ],
+)
+def test_credentials_in_an_address_or_a_header_are_in_no_message(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "otel-audit.toml"
+    file.write_text(text, "utf-8")
+    with pytest.raises(ConfigurationError, match=r"otel-audit.toml:2: (sink|store)\.") as error:
+        load(file, {})
+    assert "cr3t" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "secret", "expected"),
+    [
+        ("https://bob:s3cr3t@host/x?key=s3cr3t", False, "https://********@host/x?********"),
+        ("http://127.0.0.1:4318/v1/audit", False, "http://127.0.0.1:4318/v1/audit"),
+        ("http://[::1]:4318", False, "http://[::1]:4318"),
+        ({"Authorization: s3cr3t": "x", "x-team": "y"}, True, {"********": "********", "x-team": "********"}),
+        ("s3cr3t", True, "********"),
+        ("", True, ""),
+        (7, False, 7),
+    ],
+)
+def test_a_setting_is_shown_without_what_is_secret(value: object, secret: bool, expected: object) -> None:
+    assert shown(value, secret=secret) == expected

@@ -14,6 +14,7 @@ from otel_audit.cli.options import ConfigFile, Json, load_declared
 from otel_audit.cli.output.safe import safe
 from otel_audit.cli.output.screen import Screen
 from otel_audit.config.loader import LoadedConfig
+from otel_audit.config.showing import shown
 from otel_audit.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -189,15 +190,3 @@ def _rows(loaded: LoadedConfig) -> list[tuple[str, Any, str]]:
 
 def _joined(origins: list[str]) -> str:
     return ", ".join(dict.fromkeys(origins)) or "default"
-
-
-def shown(value: Any, *, secret: bool) -> Any:
-    """Return a value as it may be shown: no secrets, no credentials inside addresses."""
-    if secret:
-        if isinstance(value, dict):
-            return dict.fromkeys(value, "********")
-        return "********" if value else value
-    if isinstance(value, str) and "://" in value and "@" in value:
-        scheme, _, rest = value.partition("://")
-        return f"{scheme}://********@{rest.rpartition('@')[2]}"
-    return value

@@ -6,14 +6,8 @@ import os
 from urllib.parse import SplitResult, urlsplit
 
 from otel_audit.config.model import SinkConfig
+from otel_audit.config.showing import without_credentials
 from otel_audit.errors import ConfigurationError
-
-
-def without_credentials(address: str) -> str:
-    """Return an address without user and password, for messages; also where it is not a valid one."""
-    scheme, separator, rest = address.rpartition("://")
-    authority, slash, path = rest.partition("/")
-    return f"{scheme}{separator}{authority.rpartition('@')[2]}{slash}{path}"
 
 
 def shown(url: SplitResult) -> str:
