@@ -59,7 +59,7 @@ def _warn_about_disabled_instrumentors() -> None:
     ours = sorted(name for name in disabled if name == "*" or name.startswith(f"{_NAME}_"))
     if ours:
         _logger.warning(
-            "%s names %s: what these instrumentors of otel-audit would record is not recorded",
+            "%s disables %s: these instrumentors of otel-audit record nothing",
             OTEL_PYTHON_DISABLED_INSTRUMENTATIONS,
             ", ".join(ours),
         )
@@ -80,7 +80,7 @@ class AuditDistro(BaseDistro):  # type: ignore[misc]
             try:
                 self._other.configure(**kwargs)
             except Exception:  # it is installed beside us, and audit does not depend on it
-                _logger.exception("The distro %s failed: audit starts without it", type(self._other).__name__)
+                _logger.exception("The distro %s failed; audit starts without it", type(self._other).__name__)
             return
         if not _asked_for():
             return
@@ -110,7 +110,7 @@ class AuditConfigurator(_OTelSDKConfigurator):
                 super()._configure(**kwargs)  # type: ignore[no-untyped-call]
         except Exception:  # a missing exporter, a bad variable: no reason not to audit
             _logger.exception(
-                "OpenTelemetry could not be configured: there are no spans. Audit starts without them"
+                "OpenTelemetry could not be configured: no spans are made. Audit starts without them"
             )
 
 
@@ -129,7 +129,7 @@ def _other(kind: str, base: type) -> Any:
         try:
             other = entry_point.load()()
         except Exception:
-            _logger.exception("The %s %s cannot be loaded: audit starts without it", kind, entry_point.name)
+            _logger.exception("The %s %s cannot be loaded; audit starts without it", kind, entry_point.name)
             continue
         if isinstance(other, base):
             _handed_over.names.add(entry_point.name)

@@ -68,7 +68,7 @@ def _begin_in_child() -> None:
                 try:
                     callback()
                 except Exception:  # noqa: BLE001 - the others must begin anew all the same
-                    _log.exception("otel-audit: a forked child could not begin anew")
+                    _log.exception("otel-audit: a forked child process could not reset its audit state")
         finally:
             _process.pid = pid
 

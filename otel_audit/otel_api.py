@@ -44,7 +44,7 @@ def current_span() -> Span:
     try:
         return get_current_span()
     except faults() as error:  # OTEL_PYTHON_CONTEXT may name anything
-        say_once("Records have no trace: OpenTelemetry's context cannot say which span is current", error)
+        say_once("Records have no trace id: OpenTelemetry's context cannot tell which span is current", error)
         return INVALID_SPAN
 
 
@@ -59,7 +59,7 @@ def trace_ids(span: Span) -> tuple[str, str]:
             return f"{trace_id:032x}", f"{span_id:016x}"
         raise ValueError(f"trace id {trace_id!r}, span id {span_id!r}")
     except faults() as error:  # a span may be anybody's
-        say_once(f"Records have no trace: {type(span).__qualname__} has no valid ids", error)
+        say_once(f"Records have no trace id: {type(span).__qualname__} has no valid ids", error)
         return "", ""
 
 

@@ -42,7 +42,7 @@ def _values(context: AuditContext) -> dict[str, str]:
         if request:
             values[REQUEST_ID] = _text(request)
     except faults() as error:  # spans and outgoing calls go on, whatever a scope does
-        say_once("Spans and calls do not name the actor: the current work cannot say who it is", error)
+        say_once("Spans and outgoing calls do not name the actor: it cannot be determined", error)
         return {}
     return values
 
@@ -58,7 +58,9 @@ def annotate(span: Span, context: AuditContext) -> None:
         if span.is_recording():
             span.set_attributes(_values(context))
     except faults() as error:  # a span may be anybody's
-        say_once(f"Spans do not name the actor: {type(span).__qualname__} refuses it", error)
+        say_once(
+            f"Spans do not name the actor: {type(span).__qualname__} does not accept the attribute", error
+        )
 
 
 class ActorSpanProcessor(SpanProcessor):
@@ -90,7 +92,9 @@ class AuditPropagator(textmap.TextMapPropagator):
             # Without any propagator (OTEL_PROPAGATORS=none) the SDK extracts None, against its signature.
             return _without_ours(extracted) if extracted else extracted
         except faults() as error:  # a context may be anybody's
-            say_once("Inbound baggage cannot be read, and is not cleared of our names", error)
+            say_once(
+                "Incoming baggage cannot be read; entries with otel-audit's names are not removed", error
+            )
             return extracted
 
     def inject(
@@ -103,7 +107,7 @@ class AuditPropagator(textmap.TextMapPropagator):
         try:
             context = self._outgoing(get_current() if context is None else context)
         except faults() as error:  # a context may be anybody's, and the call goes on
-            say_once("The actor does not travel to other services: the context does not take it", error)
+            say_once("The actor is not propagated to other services: the context does not accept it", error)
         self.inner.inject(carrier, context, setter=setter)
 
     def _outgoing(self, context: Context) -> Context:

@@ -73,7 +73,7 @@ def record(
 
 @cache
 def _tell(reason: str | None) -> None:
-    _logger.warning("The application's own records are not made: %s", reason)
+    _logger.warning("Records of otel_audit.record() are not made: %s", reason)
 
 
 def _tell_once(event_name: str) -> None:

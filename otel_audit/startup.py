@@ -35,8 +35,8 @@ _INSTRUMENTORS: Final = "opentelemetry_instrumentor"
 _PREFIX: Final = "otel_audit_"  # of our instrumentors' entry points; what follows names their section
 _ON_ERROR: Final = "OTEL_AUDIT_ON_ERROR"
 _NEEDS_POSIX: Final = (
-    "the spool needs file locks and fork hooks, which this system has not (Windows): no record can be kept, "
-    "and spans are not redacted. Run the application on Linux or macOS, or under WSL"
+    "the spool needs file locks and fork hooks, which this system (Windows) does not have: no record "
+    "can be kept, and spans are not redacted. Run the application on Linux or macOS, or under WSL"
 )
 
 
@@ -119,7 +119,7 @@ def setup(
 def shutdown() -> None:
     """Stop audit in this process: take every wrapper away, end the stream, give the sink its time."""
     if _state.running is not None:
-        _state.off_because = "audit was shut down"
+        _state.off_because = "audit has been shut down"
     _stop()
 
 
@@ -147,7 +147,7 @@ def _start(config: AuditConfig, *, instrument: bool) -> provider.AuditPipeline |
         return None
     if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         _logger.warning(
-            "OTEL_SDK_DISABLED is set: there are no spans, and audit stays on. To switch it off, set "
+            "OTEL_SDK_DISABLED is set: no spans are made, but audit stays on. To switch audit off, set "
             "OTEL_AUDIT_ENABLED=false"
         )
     if not _can_keep_records():
@@ -176,7 +176,7 @@ def _cover_spans(running: _Running, config: AuditConfig, redactor: Any) -> None:
     try:
         running.propagator = install(propagate=config.context.propagate)
     except Exception as error:  # noqa: BLE001 - a propagator may be anybody's
-        say_once("The actor does not travel to other services: the propagator cannot be wrapped", error)
+        say_once("The actor is not propagated to other services: the propagator cannot be wrapped", error)
     running.exporters = ExporterRedaction(redactor if config.redaction.spans else None, ActorSpanProcessor())
     running.exporters.apply(tracer_provider())
 
@@ -217,7 +217,7 @@ def load_config(config_file: str | os.PathLike[str] | None = None) -> LoadedConf
         _state.setting_ignored = ""
     else:
         _state.setting_ignored = (
-            "there were no Django settings yet when audit started. Call otel_audit.setup() after "
+            "Django had no settings yet when audit started. Call otel_audit.setup() after "
             "settings.configure(), or write otel-audit.toml"
         )
     loaded = load(path, django_settings=settings, declarative=declared_options())

@@ -72,7 +72,7 @@ class CapturedAudit:
                 f"  {r.event_name} {r.action} {r.target or ''} {r.outcome}" for r in self.records
             )
             none = f"  none{'' if is_instrumented() else f': {NOT_INSTRUMENTED}'}"
-            raise AssertionError(f"{len(found)} records match {expected}, recorded were:\n{seen or none}")
+            raise AssertionError(f"{len(found)} records match {expected}; recorded:\n{seen or none}")
         return found[0]
 
     def assert_no_secrets(self, secret: str, *more: str) -> None:
@@ -119,7 +119,7 @@ class CapturedAudit:
         found = self.unrecorded_writes(ignore)
         if found:
             listed = "\n".join(f"  {each}" for each in found)
-            raise AssertionError(f"{len(found)} writes are not on record:\n{listed}")
+            raise AssertionError(f"{len(found)} writes were not recorded:\n{listed}")
 
     def __iter__(self) -> Iterator[AuditRecord]:
         return iter(self.records)

@@ -44,7 +44,7 @@ def _root(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    r"""Who did what, to which data, when, from where: ask the audit trail of your application.
+    r"""Who did what, to which data, when and from where: query the audit trail of your application.
 
     \b
     Begin:    otel-audit init           write otel-audit.toml
@@ -122,7 +122,7 @@ def run() -> None:
         if not _is_of_output(error):
             raise
         _drop_output()
-        sys.stderr.write(f"otel-audit: the output cannot be written: {error.strerror}\n")
+        sys.stderr.write(f"otel-audit: cannot write the output: {error.strerror}\n")
         sys.exit(Status.FAILED)
 
 

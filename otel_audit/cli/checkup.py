@@ -48,7 +48,7 @@ def checkup(path: Path | None, timeout: float, zone: datetime.tzinfo | None) -> 
         loaded = load_declared(path)
     except ConfigurationError as error:
         broken = True
-        yield Finding("configuration", "bad", str(error), "correct it; the rest is checked with defaults")
+        yield Finding("configuration", "bad", str(error), "correct it; the other checks use the defaults")
         loaded = LoadedConfig(config=AuditConfig())
     else:
         yield from configuration(loaded)
@@ -72,8 +72,9 @@ def configuration(loaded: LoadedConfig) -> Iterator[Finding]:
         yield Finding(
             "configuration",
             "ok" if variables else "note",
-            f"no file{besides}; everything else has its default",
-            "`otel-audit init` writes otel-audit.toml; Django's OTEL_AUDIT setting is seen by Django only",
+            f"no file{besides}; all other settings have their defaults",
+            "`otel-audit init` writes otel-audit.toml; Django's OTEL_AUDIT setting is read only inside "
+            "Django",
         )
     for note in loaded.notes:
         yield Finding("configuration", "note", note)
@@ -118,8 +119,8 @@ def django(config: AuditConfig) -> Iterator[Finding]:
         yield Finding(
             "Django",
             "note",
-            f"{version}; DJANGO_SETTINGS_MODULE is {settings}, which is not found from here",
-            "run doctor where the application runs, with its PYTHONPATH",
+            f"{version}; DJANGO_SETTINGS_MODULE is {settings}, which cannot be found here",
+            "run doctor in the application's directory, with its PYTHONPATH",
         )
     else:
         yield Finding("Django", "ok", f"{version}; DJANGO_SETTINGS_MODULE is {settings}")
@@ -135,11 +136,11 @@ def models(config: AuditConfig, path: Path | None) -> Iterator[Finding]:
         yield Finding(
             "models",
             "bad",
-            f"the application's apps cannot be loaded: {error}",
-            "`python manage.py check` shows the whole error; run doctor in the application's environment",
+            f"cannot load the application's apps: {error}",
+            "`python manage.py check` shows the full error; run doctor in the application's environment",
         )
         return
-    origin = ", by Django's OTEL_AUDIT setting" if found.from_setting else ""
+    origin = ", set by Django's OTEL_AUDIT setting" if found.from_setting else ""
     if found.models or found.reads:
         reads = f"; reads of {_listed(found.reads)}" if found.reads else ""
         yield Finding("models", "ok", f"{_listed(found.models)}{reads}{origin}")
@@ -231,7 +232,8 @@ def packages() -> Iterator[Finding]:
         yield Finding(
             "OpenTelemetry",
             "note",
-            "no distribution but ours: records are made, spans go nowhere unless something exports them",
+            "no distribution except otel-audit's: records are made, but spans are not exported unless "
+            "the application does it",
             "pip install 'otel-audit[agent]', or set "
             "OTEL_PYTHON_DISTRO=otel_audit OTEL_PYTHON_CONFIGURATOR=otel_audit",
         )
@@ -239,21 +241,21 @@ def packages() -> Iterator[Finding]:
         yield Finding(
             "OpenTelemetry",
             "note",
-            "opentelemetry-instrumentation-django is not installed: records have no trace",
+            "opentelemetry-instrumentation-django is not installed: records have no trace id",
             "pip install 'otel-audit[django]'",
         )
     elif _version("Django") and not found["opentelemetry-instrumentation-asgi"]:
         yield Finding(
             "OpenTelemetry",
             "note",
-            "opentelemetry-instrumentation-asgi is not installed: under ASGI records have no trace",
+            "opentelemetry-instrumentation-asgi is not installed: under ASGI, records have no trace id",
             "pip install 'otel-audit[django]'",
         )
     if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         yield Finding(
             "OpenTelemetry",
             "note",
-            "OTEL_SDK_DISABLED is true: no spans; audit goes on (its switch is `enabled`)",
+            "OTEL_SDK_DISABLED is true: no spans are made, but audit stays on (switch it off with `enabled`)",
         )
 
 
@@ -278,7 +280,9 @@ def spool(config: AuditConfig) -> Iterator[Finding]:
         )
         return
     if not state.exists:
-        yield Finding("spool", "note", f"{state.directory} does not exist yet: nothing was recorded here")
+        yield Finding(
+            "spool", "note", f"{state.directory} does not exist yet: nothing has been recorded here"
+        )
         return
     running = sum(stream.alive for stream in state.streams)
     text = f"{state.directory}: {state.waiting} records waiting, {running} processes writing"
@@ -288,26 +292,31 @@ def spool(config: AuditConfig) -> Iterator[Finding]:
             "spool",
             "bad",
             f"{text}; the oldest for {duration(age)}",
-            "see the sink below; `otel-audit spool drain` sends what ended processes left",
+            "see the sink below; `otel-audit spool drain` sends what terminated processes left",
         )
     else:
         yield Finding("spool", "ok", text)
     for problem in state.unreadable:
         reason, _, remedy = problem.partition("): ")
-        yield Finding("spool", "bad", f"passed over: {reason})", remedy)
+        yield Finding("spool", "bad", f"skipped: {reason})", remedy)
     if state.damaged_files or state.quarantined:
         yield Finding(
             "spool",
             "bad",
-            f"{len(state.damaged_files)} damaged and {len(state.quarantined)} refused files are kept aside",
-            "`otel-audit spool status` names them; keep them as evidence, then move them away",
+            f"{len(state.damaged_files)} damaged and {len(state.quarantined)} refused files were set aside",
+            "`otel-audit spool status` lists them; keep them as evidence, then move them out of the spool",
         )
 
 
 def sink(config: SinkConfig, timeout: float) -> Finding:
     """Send the sink an empty request, as the application would send a full one."""
     for problem in sink_header_problems(config):
-        return Finding("sink", "bad", problem, "correct it: requests are sent without it, records may wait")
+        return Finding(
+            "sink",
+            "bad",
+            problem,
+            "correct it: requests are sent without it, so the sink may refuse them and records wait",
+        )
     address = urlsplit(config.endpoint)
     where = f"{address.scheme}://{address.netloc.rpartition('@')[2]}{address.path}"
     try:
@@ -327,35 +336,39 @@ def sink(config: SinkConfig, timeout: float) -> Finding:
             "sink",
             "bad",
             f"{where} is not reachable: {reason}",
-            "start `otel-audit serve` or a Collector there, or set sink.endpoint; records wait in the spool",
+            "start `otel-audit serve` or a Collector at that address, or set sink.endpoint; records "
+            "wait in the spool",
         )
     if status in (401, 403):
-        given = "the token is wrong" if config.token else "no token is configured"
+        given = "the token is not valid" if config.token else "no token is configured"
         return Finding(
             "sink",
             "bad",
             f"{where} answers {status}: {given}",
-            "set OTEL_AUDIT_SINK_TOKEN (sink.token) to the OTEL_AUDIT_SERVER_TOKEN of `otel-audit serve`, or "
-            "to the OTELCOL_AUDIT_TOKEN of the Collector, for the application too; records wait in the spool",
+            "set OTEL_AUDIT_SINK_TOKEN (sink.token) to the OTEL_AUDIT_SERVER_TOKEN of `otel-audit "
+            "serve` or the OTELCOL_AUDIT_TOKEN of the Collector, also for the application; records "
+            "wait in the spool",
         )
     if status == 421:
         return Finding(
             "sink",
             "bad",
-            f"{where} answers 421: it does not answer to this name without a token",
-            "add the name to `hosts` in [server] there (OTEL_AUDIT_SERVER_HOSTS), or set "
+            f"{where} answers 421: without a token it does not accept requests for this host name",
+            "add the name to `hosts` in [server] on that machine (OTEL_AUDIT_SERVER_HOSTS), or set "
             "OTEL_AUDIT_SINK_TOKEN; records wait in the spool",
         )
     if status in (404, 405):
         return Finding(
             "sink",
             "bad",
-            f"{where} answers {status}: it does not take records there",
-            "end the path in /v1/audit or /v1/logs",
+            f"{where} answers {status}: it does not accept records at this address",
+            "set sink.endpoint to a path that ends in /v1/audit or /v1/logs",
         )
     if status in (429, 502, 503, 504):
         return Finding(
-            "sink", "note", f"{where} answers {status}: busy; records wait in the spool and are sent later"
+            "sink",
+            "note",
+            f"{where} answers {status}: it is busy; records wait in the spool and are sent later",
         )
     if status != 200:
         return Finding(
@@ -390,11 +403,11 @@ def store(config: StoreConfig, timeout: float, zone: datetime.tzinfo | None) -> 
                 "store",
                 "bad",
                 f"{_without_credentials(config.url)} answers, but {config.database!r} has no audit tables",
-                "set store.database to the right one, or create the tables with `otel-audit store init`",
+                "set store.database to the right name, or create the tables with `otel-audit store init`",
             )
         else:
             yield Finding(
-                "store", "bad", str(error), "see the message; user, password and token are in [store]"
+                "store", "bad", str(error), "see the message; user, password and token are set in [store]"
             )
         return
     except StoreError as error:

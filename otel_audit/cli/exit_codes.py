@@ -24,8 +24,8 @@ class Status(enum.IntEnum):
 
 
 EPILOG = (
-    "Exit status: 0 done; 1 nothing found, or doctor found something broken; 2 wrong option, time or "
-    "configuration; 3 store or sink not reachable, or it refused; 4 anything else that failed."
+    "Exit status: 0 success; 1 nothing found, or doctor found a fault; 2 invalid option, time or "
+    "configuration; 3 the store or the sink cannot be reached or refused; 4 any other failure."
 )
 """Stands below every help text."""
 

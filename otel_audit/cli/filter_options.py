@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 _PANEL: Final = "What to look for"
 
 
-_FIELD: Final = "A field that changed: status; or its new value: status=paid."
+_FIELD: Final = "A field that changed (status), or its new value (status=paid)."
 
 
 def _option(*names: str, help: str) -> Any:  # noqa: A002 - typer's word
@@ -20,29 +20,31 @@ def _option(*names: str, help: str) -> Any:  # noqa: A002 - typer's word
 
 
 FILTERS: Final[dict[str, Any]] = {
-    "actor": _option("--actor", "-a", help="Who: name or id."),
-    "target": _option("--target", "-t", help="What: shop.Order/7, a type shop.Order, or 'shop.*'."),
+    "actor": _option("--actor", "-a", help="Who acted, by name or id."),
+    "target": _option("--target", "-t", help="Object shop.Order/7, type shop.Order, or pattern 'shop.*'."),
     "action": _option("--action", help="CREATE, UPDATE, DELETE, READ, LOGIN …; several separated by commas."),
     "outcome": _option("--outcome", help="success, failure or unknown."),
     "field": _option("--field", "-f", help=_FIELD),
-    "since": _option("--since", "-s", help="From: 15m, '2 hours ago', yesterday, october, 2026-11-23T14:00."),
-    "until": _option("--until", "-u", help="To, in the same words; a whole day or month is included."),
+    "since": _option(
+        "--since", "-s", help="Start: 15m, '2 hours ago', yesterday, october, 2026-11-23T14:00."
+    ),
+    "until": _option("--until", "-u", help="End, in the same forms; a day or month is included in full."),
     "text": _option("--text", help="Words in the message or in old and new values."),
     "trace_id": _option("--trace-id", help="Trace id or traceparent."),
     "request_id": _option("--request-id", help="Request id."),
     "log": _option(
         "--log",
-        help="Kind of record: activity, pageview …, several separated by commas; '*' for all, "
-        "'!pageview' for all but that. Default: audit.",
+        help="Kind of record: activity, pageview, …; several separated by commas; '*' for all; "
+        "'!pageview' for all except that one. Default: audit.",
     ),
     "tenant": _option("--tenant", help="Tenant."),
     "service": _option("--service", help="Service that recorded it: shop, or 'shop-*'."),
     "address": _option("--address", help="Address of the client: 203.0.113.7, or a network 203.0.113.0/24."),
-    "session": _option("--session", help="Session, as hashed in `otel-audit show`."),
+    "session": _option("--session", help="Session, as the hash that `otel-audit show` prints."),
     "route": _option("--route", help="Route of the request: 'orders/<int:pk>/', or a pattern '*refund*'."),
-    "reason": _option("--reason", help="A part of the reason: 'ticket 4711'."),
+    "reason": _option("--reason", help="Part of the reason: 'ticket 4711'."),
     "on_behalf_of": _option(
-        "--on-behalf-of", help="Whom the actor acted for, by name or id (impersonation)."
+        "--on-behalf-of", help="User on whose behalf the actor acted (impersonation), by name or id."
     ),
 }
 """Every filter as a command line option, by its name in :class:`Filters`."""

@@ -14,7 +14,7 @@ from otel_audit.store.query import AuditStore, Vocabulary
 def unknown_words(store: AuditStore, filters: Filters) -> Iterator[str]:
     """Return a sentence for each name in the filters that no record has, with those that exist."""
     if store.newest() is None:
-        yield "The trail is empty; `otel-audit doctor` says what is missing."
+        yield "The trail is empty; `otel-audit doctor` tells what is missing."
         return
     kind = filters.target.partition("/")[0] if filters.target else None
     known_type = kind if kind and "*" not in kind else None
@@ -60,7 +60,10 @@ def other_logs(store: AuditStore, filters: Filters) -> Iterator[str]:
     if filters.log is None:
         found = store.find(msgspec.structs.replace(filters, log=EVERY_LOG), limit=1).entries
         if found:
-            yield f"The log {found[0].log!r} has an answer: --log {found[0].log}, or --log '*' for all logs."
+            yield (
+                f"The log {found[0].log!r} has matching records: use --log {found[0].log}, or --log '*' for "
+                "all logs."
+            )
 
 
 def _sentence(name: str, word: str, words: list[str], kind: str | None = None) -> str:

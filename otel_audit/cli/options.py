@@ -28,31 +28,37 @@ ConfigFile = Annotated[
     typer.Option(
         "--config",
         metavar="FILE",
-        help="Configuration file; by default OTEL_AUDIT_CONFIG or the nearest otel-audit.toml.",
+        help="Configuration file. Default: OTEL_AUDIT_CONFIG, or the nearest otel-audit.toml.",
         rich_help_panel=_STORE,
         show_default=False,
     ),
 ]
 Url = Annotated[
     str | None,
-    typer.Option(metavar="URL", help="Store: otel-audit serve, or any ClickHouse.", rich_help_panel=_STORE),
+    typer.Option(
+        metavar="URL",
+        help="Address of the store: otel-audit serve, or any ClickHouse server.",
+        rich_help_panel=_STORE,
+    ),
 ]
 User = Annotated[str | None, typer.Option(help="ClickHouse user.", rich_help_panel=_STORE)]
 Password = Annotated[
     str | None,
     typer.Option(
-        help="Its password; better in OTEL_AUDIT_STORE_PASSWORD: others can see a command line.",
+        help="Its password. Prefer OTEL_AUDIT_STORE_PASSWORD: other users can see a command line.",
         rich_help_panel=_STORE,
     ),
 ]
 Token = Annotated[
     str | None,
     typer.Option(
-        help="Bearer token of otel-audit serve; better in OTEL_AUDIT_STORE_TOKEN.", rich_help_panel=_STORE
+        help="Bearer token of otel-audit serve. Prefer OTEL_AUDIT_STORE_TOKEN.", rich_help_panel=_STORE
     ),
 ]
 Database = Annotated[str | None, typer.Option(help="Database of the audit tables.", rich_help_panel=_STORE)]
-Utc = Annotated[bool, typer.Option("--utc", help="Read and show times in UTC, not in the local zone.")]
+Utc = Annotated[
+    bool, typer.Option("--utc", help="Read and print times in UTC instead of the local time zone.")
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object per line, times in UTC.")]
 Csv = Annotated[bool, typer.Option("--csv", help="Comma-separated values with a header, times in UTC.")]
 Verbose = Annotated[
@@ -60,7 +66,8 @@ Verbose = Annotated[
     typer.Option(
         "--verbose",
         "-v",
-        help="Show also what is folded: fields set to the moment of the change, begin and end of streams.",
+        help="Also show what is folded: fields set to the time of the change, and the start and end of "
+        "streams.",
     ),
 ]
 

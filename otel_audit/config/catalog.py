@@ -43,8 +43,10 @@ class Setting(NamedTuple):
     def expected(self) -> str:
         """Say in words what may be written."""
         if self.sections:
-            return "a table of tables"
-        return f"a table of name to {entry}" if (entry := self.entry_expected) else _expected(self.type)
+            return "a table that contains tables"
+        return (
+            f"a table with {entry} for each name" if (entry := self.entry_expected) else _expected(self.type)
+        )
 
     @property
     def entry_expected(self) -> str:
@@ -148,7 +150,7 @@ def _expected(hint: Any) -> str:
     if origin is Literal:
         return "one of " + ", ".join(f'"{choice}"' for choice in typing.get_args(kind))
     if origin is list:
-        return "a list of texts"
+        return "a list of strings"
     if kind is bool:
         return "true or false"
     if kind is int:

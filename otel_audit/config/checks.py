@@ -25,8 +25,8 @@ def contradictions(config: AuditConfig, given: set[tuple[str, ...]]) -> Iterator
         yield (
             place,
             (
-                f"spool.segment_bytes ({config.spool.segment_bytes}) is above spool.max_bytes "
-                f"({config.spool.max_bytes}): not one segment would fit"
+                f"spool.segment_bytes ({config.spool.segment_bytes}) is larger than spool.max_bytes "
+                f"({config.spool.max_bytes}): not even one segment would fit"
             ),
         )
     for name, capture in capture_sections(config).items():
@@ -46,8 +46,9 @@ def _of_capture(
         yield (
             ("max_bulk_ids" if (name, "max_bulk_ids") in given else "max_bulk_rows",),
             (
-                f"{name}.max_bulk_rows ({section.max_bulk_rows}) is above {name}.max_bulk_ids "
-                f"({section.max_bulk_ids}); ids only begins above the one, counts only above the other"
+                f"{name}.max_bulk_rows ({section.max_bulk_rows}) is larger than {name}.max_bulk_ids "
+                f"({section.max_bulk_ids}); above the first only ids are recorded, above the second "
+                "only the count"
             ),
         )
     for setting in ("models", "reads"):
@@ -64,7 +65,7 @@ def _redaction(config: AuditConfig) -> Iterator[tuple[tuple[str, ...], str]]:
                 yield ("redaction", name), f"{pattern!r} is not a regular expression: {error}"
     key = config.redaction.hmac_key
     if key and len(key) < 16:
-        yield ("redaction", "hmac_key"), f"has {len(key)} characters; at least 16 are needed"
+        yield ("redaction", "hmac_key"), f"has {len(key)} characters; at least 16 are required"
     if not key and config.redaction.unknown_user_names == "hmac":
         yield ("redaction", "unknown_user_names"), _NO_KEY
 

@@ -25,7 +25,7 @@ def diagnose(layer: Layer) -> Iterator[str]:
         elif name not in by_name or not name:
             yield _unknown(layer, path, valid)
         elif not isinstance(value, Mapping):
-            yield f"{layer.where(path)}: {name} is a table: write [{name}] and its keys below"
+            yield f"{layer.where(path)}: {name} is a table: write [{name}] with its keys below"
         else:
             yield from _keys(layer, path, by_name[name].settings, value)
 
@@ -48,7 +48,7 @@ def _keys(
 def _named(layer: Layer, path: tuple[str, ...], setting: Setting, value: Any) -> Iterator[str]:
     table = ".".join(path)
     if not isinstance(value, Mapping):
-        yield f'{layer.where(path)}: {table} holds tables: write [{table}."shop.Order"] and its keys below'
+        yield f'{layer.where(path)}: {table} holds tables: write [{table}."shop.Order"] with its keys below'
         return
     for name, section in value.items():
         here = (*path, name)
@@ -57,7 +57,7 @@ def _named(layer: Layer, path: tuple[str, ...], setting: Setting, value: Any) ->
         elif any(name == known.path[-1] for known in setting.sections):
             yield f'{layer.where(here)}: {name!r} needs a model: write [{table}."shop.Order"] above it'
         else:
-            yield f'{layer.where(here)}: {name!r} is a table: write [{table}."{name}"] and its keys below'
+            yield f'{layer.where(here)}: {name!r} is a table: write [{table}."{name}"] with its keys below'
 
 
 def _unknown(layer: Layer, path: tuple[str, ...], valid: list[str]) -> str:

@@ -33,7 +33,7 @@ def value_problem(value: str) -> str:
         else:
             continue
         return f"has {what} at position {position}, which no HTTP header can carry"
-    return "begins or ends with a blank, which HTTP does not keep" if value != value.strip() else ""
+    return "starts or ends with a space, which HTTP strips" if value != value.strip() else ""
 
 
 def sink_header_problems(sink: SinkConfig) -> Iterator[str]:
@@ -60,6 +60,6 @@ def _header_problem(name: str, value: str, number: int = 0) -> str:
     if not is_header_name(name):  # not shown: whoever wrote `authorization: Bearer …` wrote a secret
         return f"header number {number} has no valid name: write name=value"
     if name.lower() in _SET_BY_US:
-        return f"{name!r} is set by otel-audit itself"
+        return f"{name!r} is set by otel-audit and cannot be configured"
     problem = value_problem(value)
     return f"the value of {name!r} {problem}" if problem else ""

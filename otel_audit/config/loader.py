@@ -23,9 +23,10 @@ from otel_audit.errors import ConfigurationError
 
 _PERSONAL_NUMBERS: Final = ("redaction", "personal_numbers")
 _PERSONAL_NUMBERS_NOTE: Final = (
-    "{where}: redaction.personal_numbers is not set, and is true: IBANs, and fields named iban, card, pan, "
-    "bank_account, account_number, tax_id, passport_number, national_id or drivers_license are redacted. "
-    "Write personal_numbers = true under [redaction] if that is right, false to record them"
+    "{where}: redaction.personal_numbers is not set, and defaults to true: IBANs, and fields named "
+    "iban, card, pan, bank_account, account_number, tax_id, passport_number, national_id or "
+    "drivers_license are redacted. Write personal_numbers = true under [redaction] to keep this, or "
+    "false to record them"
 )
 """A setting that came later, and changes what is recorded under a configuration written before it."""
 

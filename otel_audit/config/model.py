@@ -44,26 +44,26 @@ class ModelConfig(_Section, frozen=True):
     old_values: Annotated[
         Literal["as_loaded", "exact", "off"] | None,
         Meta(
-            description="Where old values of an instance save come from: what the instance loaded, or the "
-            "row itself, locked. `off` asks nothing of the database, ever."
+            description="Where the old values of a saved instance come from: what the instance had "
+            "loaded, or the row itself, read under a lock. `off` never queries the database."
         ),
     ] = None
     fields: Annotated[
         dict[str, Strategy],
-        Meta(description="Field name to strategy: drop, mask, keep_last:N, hmac, keep."),
+        Meta(description="Redaction strategy by field name: drop, mask, keep_last:N, hmac or keep."),
     ] = {}
     ignore: Annotated[
         list[str],
         Meta(
-            description="Fields of this model that do not count, in addition to those of the section; a "
-            "leading `!` makes one count again."
+            description="Fields of this model whose changes alone make no record, in addition to those "
+            "of the section; a leading `!` takes one off that list."
         ),
     ] = []
     snapshot: Annotated[
         bool | None,
         Meta(
-            description="Record the whole row with every update, not only what the statement wrote; deletes "
-            "and creates have it anyway. Where the row is not known it is read, locked."
+            description="Record the whole row with every update, not only what the statement wrote. "
+            "Creates and deletes always have it. If the row is not known, it is read under a lock."
         ),
     ] = None
 
@@ -72,7 +72,7 @@ class CaptureSection(_Section, frozen=True):
     """What every database instrumentor is told: its own section adds what only it knows."""
 
     enabled: Annotated[
-        bool, Meta(description="Audit this library where it is installed and models are named.")
+        bool, Meta(description="Audit this library if it is installed and `models` is not empty.")
     ] = True
     models: Annotated[
         list[str],
@@ -84,7 +84,7 @@ class CaptureSection(_Section, frozen=True):
     ] = []
     reads: Annotated[
         list[str],
-        Meta(description="Models whose reads are recorded, in the same patterns."),
+        Meta(description="Models whose reads are recorded, as patterns like those of `models`."),
     ] = []
     old_values: Annotated[
         Literal["as_loaded", "exact", "off"],
@@ -93,8 +93,8 @@ class CaptureSection(_Section, frozen=True):
     ignore: Annotated[
         list[str],
         Meta(
-            description="Names of fields that do not count, with `*` and `?`: an update that changes nothing "
-            "else makes no record; beside a change that counts they are listed."
+            description="Names of fields to ignore, with `*` and `?`: an update that changes only "
+            "these makes no record. They are recorded beside other changes."
         ),
     ] = []
     failures: Annotated[bool, Meta(description="Record changes that were rolled back, as `failure`.")] = True
@@ -102,27 +102,35 @@ class CaptureSection(_Section, frozen=True):
         int,
         Meta(
             ge=0,
-            description="Above this number of rows a bulk statement is recorded by ids only.",
+            description="Above this number of rows, a bulk statement is recorded with ids only.",
         ),
     ] = 10_000
     max_bulk_ids: Annotated[
         int,
-        Meta(ge=0, description="Above this number of rows it is recorded by count only."),
+        Meta(
+            ge=0,
+            description="Above this number of rows, a bulk statement is recorded with the row count only.",
+        ),
     ] = 100_000
     max_bulk_bytes: Annotated[
         int,
         Meta(
             ge=0,
-            description="Above this size of the old and new values a bulk statement is recorded by ids only; "
-            "measured in the database, before rows are fetched.",
+            description="Above this size of old and new values, a bulk statement is recorded with ids "
+            "only. The database measures the size before rows are fetched.",
         ),
     ] = 8 * 1024 * 1024
     max_read_ids: Annotated[
-        int, Meta(ge=0, le=1_000, description="Object ids a read record lists; it always has the count.")
+        int,
+        Meta(
+            ge=0,
+            le=1_000,
+            description="Maximum number of object ids in the record of a read. The count is always recorded.",
+        ),
     ] = 1_000
     model: Annotated[
         dict[str, ModelConfig],
-        Meta(description="Settings of single models, by the same patterns."),
+        Meta(description="Settings per model, by pattern as in `models`."),
     ] = {}
 
 
@@ -141,22 +149,22 @@ class ContextConfig(_Section, frozen=True):
         int,
         Meta(
             ge=0,
-            description="Number of reverse proxies in front that append to X-Forwarded-For. 0: the header is "
-            "ignored and the peer's address is recorded.",
+            description="Number of reverse proxies in front of the application that append to "
+            "X-Forwarded-For. With 0 the header is ignored and the peer's address is recorded.",
         ),
     ] = 0
     request_id_header: Annotated[
         str,
         Meta(
-            description="Header a trusted proxy sets with the request id; empty: always make our own. Read "
-            "only if trusted_proxies is above 0."
+            description="Header in which a trusted proxy sends the request id. If empty, otel-audit "
+            "always generates one. Read only if trusted_proxies is above 0."
         ),
     ] = "X-Request-ID"
     propagate: Annotated[
         bool,
         Meta(
-            description="Put actor id and request id into outgoing OpenTelemetry baggage. Inbound baggage "
-            "under our names is removed either way."
+            description="Put the actor id and the request id into outgoing OpenTelemetry baggage. "
+            "Incoming baggage with these names is always removed."
         ),
     ] = True
     impersonator_session_key: Annotated[
@@ -169,73 +177,75 @@ class ContextConfig(_Section, frozen=True):
     actor_roles: Annotated[
         bool,
         Meta(
-            description="Record with the actor whether it is staff or superuser, and its groups where they "
-            "were prefetched; nothing is queried."
+            description="Record whether the actor is staff or superuser, and the actor's groups if "
+            "they were prefetched. Makes no query."
         ),
     ] = False
     code_location: Annotated[
         bool,
         Meta(
-            description="Record the application function a record was made in (`code.function.name`): the "
-            "nearest on the stack that is no library's."
+            description="Record the application function that made the change (`code.function.name`): "
+            "the innermost stack frame outside installed libraries."
         ),
     ] = False
 
 
 class RedactionConfig(_Section, frozen=True):
-    enabled: Annotated[bool, Meta(description="Apply the built-in rules. Own rules always apply.")] = True
+    enabled: Annotated[bool, Meta(description="Apply the built-in rules. Your own rules always apply.")] = (
+        True
+    )
     personal_numbers: Annotated[
         bool,
         Meta(
-            description="Of the built-in rules, those about numbers of persons and accounts: IBANs, and "
+            description="Apply the built-in rules for numbers of persons and accounts: IBANs, and "
             "fields named iban, card, pan, bank_account, account_number, tax_id, passport_number, "
-            "national_id or drivers_license. What they remove can be neither shown in a history nor found by "
-            "its value."
+            "national_id or drivers_license. Values they remove do not appear in a history and cannot "
+            "be searched for."
         ),
     ] = True
     names: Annotated[
         list[str],
         Meta(
-            description="More sensitive names, as regular expressions matched against the whole name of a "
-            "field, key, header or parameter, without case."
+            description="Additional sensitive names, as regular expressions. Each is matched against "
+            "the whole name of a field, key, header or parameter, ignoring case."
         ),
     ] = []
     values: Annotated[
         list[str],
         Meta(
-            description="More sensitive values, as regular expressions without case; with groups only the "
-            "groups are replaced."
+            description="Additional sensitive values, as regular expressions, ignoring case. If an "
+            "expression has groups, only the groups are replaced."
         ),
     ] = []
     allow: Annotated[
-        list[str], Meta(description="Names the rules must leave alone, as regular expressions.")
+        list[str], Meta(description="Names that the rules must not redact, as regular expressions.")
     ] = []
     unknown_user_names: Annotated[
         Literal["keep", "mask", "hmac"],
         Meta(
-            description="The name of a failed login that belongs to no account: recorded, masked, or hashed "
-            "with `hmac_key`, so that equal ones can be counted. Sometimes it is a password, typed into the "
-            "wrong field. Other than `keep` costs one query per failed login."
+            description="User name of a failed login that belongs to no account: record it, mask it, "
+            "or hash it with `hmac_key`, so that equal names can be counted. Such a name is sometimes "
+            "a password typed into the wrong field. `mask` and `hmac` cost one query per failed login."
         ),
     ] = "keep"
-    replacement: Annotated[str, Meta(description="What stands in place of a removed value.")] = "[redacted]"
+    replacement: Annotated[str, Meta(description="Text that replaces a removed value.")] = "[redacted]"
     hmac_key: Annotated[
         str,
         Meta(
-            description="Key of the hmac strategy, at least 16 characters; better given as "
+            description="Key of the hmac strategy, at least 16 characters. Prefer "
             "OTEL_AUDIT_REDACTION_HMAC_KEY.",
             extra=SECRET,
         ),
     ] = ""
-    spans: Annotated[bool, Meta(description="Redact every exported span as well.")] = True
+    spans: Annotated[bool, Meta(description="Redact exported spans as well.")] = True
 
 
 class SpanEventConfig(_Section, frozen=True):
     content: Annotated[
         Literal["summary", "full", "none"],
         Meta(
-            description="What the event on the current span carries: id, action, outcome, target and names "
-            "of changed fields; the whole record; or no event."
+            description="Content of the event on the current span. `summary`: id, action, outcome, "
+            "target and the names of changed fields. `full`: the whole record. `none`: no event."
         ),
     ] = "summary"
 
@@ -243,25 +253,29 @@ class SpanEventConfig(_Section, frozen=True):
 class SpoolConfig(_Section, frozen=True):
     directory: Annotated[
         str,
-        Meta(description="Where records wait for the sink. Relative to the configuration file."),
+        Meta(description="Directory in which records wait for the sink. Relative to the configuration file."),
     ] = ".otel-audit/spool"
     fsync: Annotated[
         Literal["never", "always"],
         Meta(
-            description="`never` survives the death of the process, `always` the death of the machine as "
-            "well (a disk flush for each transaction)."
+            description="With `never`, records survive a crash of the process; with `always`, a crash "
+            "of the machine as well, at the cost of one disk flush per transaction."
         ),
     ] = "never"
-    segment_bytes: Annotated[int, Meta(ge=4096, description="Size at which a new segment file is begun.")] = (
-        8 * 1024 * 1024
-    )
+    segment_bytes: Annotated[
+        int, Meta(ge=4096, description="Size at which a new segment file is started.")
+    ] = 8 * 1024 * 1024
     max_bytes: Annotated[
         int,
-        Meta(ge=65536, description="All segments in the directory together; above it the policy applies."),
+        Meta(
+            ge=65536,
+            description="Maximum size of all segments in the directory. A write that finds "
+            "no room waits for `block_timeout`, then `on_error` applies.",
+        ),
     ] = 2 * 1024 * 1024 * 1024
     block_timeout: Annotated[
         Seconds,
-        Meta(description="How long a write waits for room before `on_error` applies."),
+        Meta(description="How long a write waits for room in the spool before `on_error` applies."),
     ] = 0.25
 
 
@@ -269,77 +283,87 @@ class SinkConfig(_Section, frozen=True):
     endpoint: Annotated[
         str,
         Meta(
-            description="OTLP/HTTP address records are sent to. HTTP_PROXY, HTTPS_PROXY and NO_PROXY are "
-            "obeyed as OpenTelemetry's exporters obey them."
+            description="OTLP/HTTP address to which records are sent. HTTP_PROXY, HTTPS_PROXY and "
+            "NO_PROXY are respected as by OpenTelemetry's exporters."
         ),
     ] = "http://127.0.0.1:4318/v1/audit"
-    token: Annotated[
-        str, Meta(description="Bearer token; better given as OTEL_AUDIT_SINK_TOKEN.", extra=SECRET)
-    ] = ""
+    token: Annotated[str, Meta(description="Bearer token. Prefer OTEL_AUDIT_SINK_TOKEN.", extra=SECRET)] = ""
     headers: Annotated[
         dict[str, str],
         Meta(
-            description="More request headers; percent-encoded in OTEL_AUDIT_SINK_HEADERS, as in "
+            description="Additional request headers. Percent-encoded in OTEL_AUDIT_SINK_HEADERS, as in "
             "OTEL_EXPORTER_OTLP_HEADERS.",
             extra=SECRET,
         ),
     ] = {}
-    compression: Annotated[Literal["gzip", "none"], Meta(description="Of request bodies.")] = "gzip"
+    compression: Annotated[Literal["gzip", "none"], Meta(description="Compression of request bodies.")] = (
+        "gzip"
+    )
     ca_file: Annotated[
-        str, Meta(description="CA certificates for https, as a PEM file; empty: the system's.")
+        str, Meta(description="PEM file with CA certificates for https. If empty, the system's are used.")
     ] = ""
-    timeout: Annotated[Seconds, Meta(description="Of one request, its answer included.")] = 10.0
-    batch_records: Annotated[int, Meta(ge=1, description="Most records in one request.")] = 2000
+    timeout: Annotated[Seconds, Meta(description="Timeout of one request, including its response.")] = 10.0
+    batch_records: Annotated[int, Meta(ge=1, description="Maximum number of records per request.")] = 2000
     batch_bytes: Annotated[
-        int, Meta(ge=1024, description="Most bytes in one request before compression.")
+        int, Meta(ge=1024, description="Maximum size of a request before compression.")
     ] = 4 * 1024 * 1024
     max_delay: Annotated[
-        Seconds, Meta(description="How long a record may wait for others to be sent with.")
+        Seconds, Meta(description="How long a record may wait so that others can be sent with it.")
     ] = 0.1
-    max_backoff: Annotated[Seconds, Meta(description="Longest pause between two attempts.")] = 30.0
+    max_backoff: Annotated[Seconds, Meta(description="Longest pause between two attempts to send.")] = 30.0
     shutdown_timeout: Annotated[
         Seconds,
-        Meta(description="How long the process waits at exit for the sink; the rest stays in the spool."),
+        Meta(
+            description="How long a process that exits waits for the sink. Records that were not sent "
+            "by then stay in the spool."
+        ),
     ] = 5.0
 
 
 class StoreConfig(_Section, frozen=True):
     url: Annotated[
         str,
-        Meta(description="Where queries go: `otel-audit serve`, or any ClickHouse HTTP address."),
+        Meta(
+            description="Address for queries: `otel-audit serve`, or the HTTP interface of any "
+            "ClickHouse server."
+        ),
     ] = "http://127.0.0.1:8123"
     database: Annotated[str, Meta(description="Database of the audit tables.", pattern=r"^[A-Za-z_]\w*$")] = (
         "otel"
     )
     user: Annotated[str, Meta(description="ClickHouse user.")] = ""
     password: Annotated[
-        str, Meta(description="Password; better given as OTEL_AUDIT_STORE_PASSWORD.", extra=SECRET)
+        str, Meta(description="Password. Prefer OTEL_AUDIT_STORE_PASSWORD.", extra=SECRET)
     ] = ""
     token: Annotated[
         str,
         Meta(
-            description="Bearer token of `otel-audit serve`; better given as OTEL_AUDIT_STORE_TOKEN.",
+            description="Bearer token of `otel-audit serve`. Prefer OTEL_AUDIT_STORE_TOKEN.",
             extra=SECRET,
         ),
     ] = ""
-    timeout: Annotated[Seconds, Meta(description="Of one query.")] = 30.0
+    timeout: Annotated[Seconds, Meta(description="Timeout of one query.")] = 30.0
     cluster: Annotated[
-        str, Meta(description="Cluster the tables are made on (`otel-audit store`); empty: one server.")
+        str,
+        Meta(
+            description="Cluster on which `otel-audit store` creates the tables. If empty, a single server."
+        ),
     ] = ""
     retention: Annotated[
         dict[str, Age],
         Meta(
-            description="Log (`activity`, `pageview`, …, also `traces`, `metrics`, and `logs` for ordinary "
-            "ones) to the age at which it is deleted; what is not named is kept (`metrics`: 30d). Applied "
-            "by `otel-audit store migrate`, and by `otel-audit serve` at its start."
+            description="Age at which a log is deleted, by log: `activity`, `pageview`, …; also "
+            "`traces`, `metrics`, and `logs` for ordinary logs. Logs that are not named are kept "
+            "indefinitely, except `metrics` (30d). Applied by `otel-audit store migrate`, and by "
+            "`otel-audit serve` when it starts."
         ),
     ] = {}
     cold_after: Annotated[
         dict[str, Age],
-        Meta(description="Log to the age at which it moves to the volume `cold` of the storage policy."),
+        Meta(description="Age at which a log moves to the volume `cold` of the storage policy, by log."),
     ] = {}
     storage_policy: Annotated[
-        str, Meta(description="Storage policy of the tables, as the ClickHouse server names it.")
+        str, Meta(description="Name of the ClickHouse server's storage policy for the tables.")
     ] = ""
 
 
@@ -348,59 +372,60 @@ class ServerConfig(_Section, frozen=True):
         str, Meta(description="Data directory of the embedded store. Relative to the configuration file.")
     ] = ".otel-audit/store"
     host: Annotated[
-        str, Meta(description="Address to listen on. Any but loopback needs a token to write.")
+        str, Meta(description="Address to listen on. Any address except loopback requires a write token.")
     ] = "127.0.0.1"
-    http_port: Annotated[int, Meta(ge=0, le=65535, description="OTLP over HTTP.")] = 4318
-    grpc_port: Annotated[int, Meta(ge=0, le=65535, description="OTLP over gRPC.")] = 4317
+    http_port: Annotated[int, Meta(ge=0, le=65535, description="Port for OTLP over HTTP.")] = 4318
+    grpc_port: Annotated[int, Meta(ge=0, le=65535, description="Port for OTLP over gRPC.")] = 4317
     clickhouse_port: Annotated[
-        int, Meta(ge=0, le=65535, description="ClickHouse-compatible HTTP, for queries.")
+        int, Meta(ge=0, le=65535, description="Port for queries, over ClickHouse-compatible HTTP.")
     ] = 8123
     token: Annotated[
         str,
         Meta(
-            description="Bearer token for everything: to write, to ask and to administer; better given as "
-            "OTEL_AUDIT_SERVER_TOKEN.",
+            description="Bearer token to write, read and administer. Prefer OTEL_AUDIT_SERVER_TOKEN.",
             extra=SECRET,
         ),
     ] = ""
     read_token: Annotated[
         str,
         Meta(
-            description="Token to ask, instead of `token`. With neither, the server makes one and keeps it "
-            "in its data directory, in the file `read-token`; the commands of the same user find it.",
+            description="Token to read, instead of `token`. If neither is set, the server generates "
+            "one and keeps it in the file `read-token` of its data directory, where the commands of "
+            "the same user find it.",
             extra=SECRET,
         ),
     ] = ""
     write_token: Annotated[
         str,
         Meta(
-            description="Token to write, by OTLP or as the Collector does, instead of `token`. With neither, "
-            "every program on this machine may write.",
+            description="Token to write, by OTLP or as the Collector's ClickHouse exporter does, "
+            "instead of `token`. If neither is set, every program on this machine may write.",
             extra=SECRET,
         ),
     ] = ""
     admin_token: Annotated[
         str,
         Meta(
-            description="Token that opens what the other two open, whatever they are, instead of `token`.",
+            description="Token to write and to read, in addition to `write_token` and `read_token`, "
+            "instead of `token`.",
             extra=SECRET,
         ),
     ] = ""
-    no_token: Annotated[
-        bool, Meta(description="Answer every program on this machine, without a token to ask.")
-    ] = False
+    no_token: Annotated[bool, Meta(description="Let every program on this machine read without a token.")] = (
+        False
+    )
     hosts: Annotated[
         list[str],
         Meta(
-            description="More names by which requests without a token may reach this server (the header "
-            "`Host`). `localhost` and its addresses always do; any other name may be that of a web page "
-            "which points it here."
+            description="Additional host names (header `Host`) by which requests without a token may "
+            "reach this server. `localhost` and the machine's addresses are always allowed. Other "
+            "names are refused, because a web page could make its own name resolve to this server."
         ),
     ] = []
-    fsync: Annotated[bool, Meta(description="Flush to the disk before a request is acknowledged.")] = True
-    max_request_bytes: Annotated[Bytes, Meta(description="Largest request body, after decompression.")] = (
-        64 * 1024 * 1024
-    )
+    fsync: Annotated[bool, Meta(description="Flush to disk before a request is acknowledged.")] = True
+    max_request_bytes: Annotated[
+        Bytes, Meta(description="Maximum size of a request body after decompression.")
+    ] = 64 * 1024 * 1024
     record_queries: Annotated[
         bool,
         Meta(
@@ -408,43 +433,48 @@ class ServerConfig(_Section, frozen=True):
             "(`otel-audit query --log access`)."
         ),
     ] = True
-    memory_bytes: Annotated[Bytes, Meta(description="Memory the engine may use.")] = 2 * 1024 * 1024 * 1024
+    memory_bytes: Annotated[Bytes, Meta(description="Memory that the database engine may use.")] = (
+        2 * 1024 * 1024 * 1024
+    )
 
 
 class AuditConfig(_Section, frozen=True):
     enabled: Annotated[
         bool,
-        Meta(description="The switch. OTEL_SDK_DISABLED does not turn audit off; this does."),
+        Meta(
+            description="Whether anything is audited. OTEL_SDK_DISABLED does not switch audit off; this does."
+        ),
     ] = True
     on_error: Annotated[
         Literal["fail_open", "fail_closed"],
         Meta(
-            description="When a record cannot be kept: log, count and let the application go on, or raise "
-            "into it (and refuse to start)."
+            description="What happens when a record cannot be kept. `fail_open`: log it, count it, and "
+            "let the application go on. `fail_closed`: raise an exception in the application, and "
+            "refuse to start if audit cannot start."
         ),
     ] = "fail_open"
-    tenant: Annotated[str, Meta(description="Tenant of every record that names no other.")] = ""
+    tenant: Annotated[str, Meta(description="Tenant of every record that does not name one.")] = ""
     system: Annotated[
-        str, Meta(description="Name of the part of the system, on every record (app, scheduler, …).")
+        str, Meta(description="Name of this part of the system (app, scheduler, …), on every record.")
     ] = ""
     record_tests: Annotated[
         bool,
         Meta(
-            description="Record also what tests do: in Django's test environment, and in test databases. By "
-            "default nothing of it is recorded, but by `otel_audit.testing`."
+            description="Also record what tests do, in Django's test environment and in test "
+            "databases. By default only `otel_audit.testing` records it."
         ),
     ] = False
-    django: Annotated[DjangoConfig, Meta(description="Django: what is recorded.")] = DjangoConfig()
-    context: Annotated[ContextConfig, Meta(description="Who and where from.")] = ContextConfig()
+    django: Annotated[DjangoConfig, Meta(description="What is recorded in Django.")] = DjangoConfig()
+    context: Annotated[ContextConfig, Meta(description="Who acted, and from where.")] = ContextConfig()
     redaction: Annotated[RedactionConfig, Meta(description="What is sensitive.")] = RedactionConfig()
     span_event: Annotated[SpanEventConfig, Meta(description="The event on the current span.")] = (
         SpanEventConfig()
     )
-    spool: Annotated[SpoolConfig, Meta(description="Records on disk, until the sink has them.")] = (
-        SpoolConfig()
-    )
+    spool: Annotated[
+        SpoolConfig, Meta(description="Records on disk until the sink has acknowledged them.")
+    ] = SpoolConfig()
     sink: Annotated[SinkConfig, Meta(description="Where records are sent.")] = SinkConfig()
-    store: Annotated[StoreConfig, Meta(description="Where queries go.")] = StoreConfig()
+    store: Annotated[StoreConfig, Meta(description="Where the trail is queried.")] = StoreConfig()
     server: Annotated[ServerConfig, Meta(description="`otel-audit serve`.")] = ServerConfig()
 
     @property

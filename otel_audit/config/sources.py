@@ -44,8 +44,9 @@ def find_file(environ: Mapping[str, str], start: Path) -> Path | None:
         path = Path(named).expanduser()
         if not path.is_file():
             raise ConfigurationError(
-                f"{FILE_VARIABLE} names {named!r}, which is not a file (seen from {Path.cwd()}). "
-                f"Write the path of an existing {FILE_NAME}, or unset it to search the working directory."
+                f"{FILE_VARIABLE} names {named!r}, which is not a file (working directory: "
+                f"{Path.cwd()}). Set it to the path of an existing {FILE_NAME}, or unset it to search "
+                "from the working directory."
             )
         return path.absolute()
     for directory in (start, *start.parents):
@@ -76,10 +77,10 @@ def file_layer(path: Path) -> Layer:
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:
-        raise ConfigurationError(f"{path}: cannot be read: {error.strerror or error}") from error
+        raise ConfigurationError(f"cannot read {path}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
         raise ConfigurationError(
-            f"{path}: is not UTF-8 text (byte {error.start}); save it as UTF-8"
+            f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8"
         ) from error
     text = text.replace("\r\n", "\n")
     try:

@@ -28,8 +28,8 @@ def template(values: Mapping[str, Any] | None = None, *, introduction: str = "")
     lines = [
         "# otel-audit: what is recorded, what is sensitive, and where records go.",
         "#",
-        "# Every setting is here, commented out with its default; `otel-audit config show` prints what",
-        "# holds and where it came from. Each can be a variable, too: OTEL_AUDIT_<SECTION>_<KEY>.",
+        "# Every setting is listed, commented out, with its default. `otel-audit config show` prints the",
+        "# values in force and their sources. Each can also be a variable: OTEL_AUDIT_<SECTION>_<KEY>.",
     ]
     if introduction:
         lines += ["#", *_comment(introduction)]

@@ -31,7 +31,7 @@ class Throttle:
             return
         self._seen[key] = (now, 0)
         if held_back:
-            message += f" ({held_back} more like this since the last such line)"
+            message += f" ({held_back} similar messages suppressed)"
         try:
             _log.log(level, message, *args, exc_info=exc_info)
         except faults():  # a user's log handler may raise; the record comes first
@@ -106,4 +106,4 @@ class Health:
     def spool_recovered(self) -> None:
         """Remember that the spool was written again."""
         self.spool_error = ""
-        self.log(logging.WARNING, "spool again", "the audit spool can be written again")
+        self.log(logging.WARNING, "spool again", "the audit spool is writable again")

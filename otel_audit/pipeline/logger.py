@@ -234,7 +234,7 @@ class AuditLogger:
         self.health.log(
             logging.ERROR,
             "context",
-            "the context of a record cannot be read (%r); it says who as 'unknown'",
+            "the context of a record cannot be read (%r); its actor is 'unknown'",
             error,
         )
         return ContextFields(actor=Actor(UNKNOWN, "unknown"), truncated=True)
@@ -254,7 +254,7 @@ class AuditLogger:
             return checked(hook(record))[0]
         except faults() as error:  # a hook is the application's, the record is ours
             self.health.log(
-                logging.ERROR, "hook", "hook %r failed (%r); records go on without it", hook, error
+                logging.ERROR, "hook", "hook %r failed (%r); records are made without it", hook, error
             )
             return record
 
@@ -264,7 +264,11 @@ class AuditLogger:
             return self._redactor.shortened(record, strategies, limit)
         except faults() as error:  # it only spares work: the record is cut to size afterwards
             self.health.log(
-                logging.ERROR, "limits", "the texts of %s cannot be cut (%r)", record.event_name, error
+                logging.ERROR,
+                "limits",
+                "the long texts of %s cannot be shortened (%r)",
+                record.event_name,
+                error,
             )
             return record
 

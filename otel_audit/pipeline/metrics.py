@@ -19,14 +19,19 @@ _COUNTERS: tuple[tuple[str, str, str, Callable[[Health], int]], ...] = (
     ("audit.records.dropped", "{record}", "Records that could not be kept.", lambda h: h.dropped),
     ("audit.records.quarantined", "{record}", "Records the sink refuses for good.", lambda h: h.quarantined),
     ("audit.delivery.failures", "{request}", "Requests the sink did not acknowledge.", lambda h: h.failures),
-    ("audit.spool.damaged", "{place}", "Places of the spool that were unreadable.", lambda h: h.damaged),
+    ("audit.spool.damaged", "{place}", "Positions of the spool that were unreadable.", lambda h: h.damaged),
     (
         "audit.spool.damaged_bytes",
         "By",
         "Bytes of the spool that were unreadable.",
         lambda h: h.damaged_bytes,
     ),
-    ("audit.spool.adopted", "{stream}", "Streams of dead processes taken over.", lambda h: h.adopted),
+    (
+        "audit.spool.adopted",
+        "{stream}",
+        "Streams of terminated processes that were adopted.",
+        lambda h: h.adopted,
+    ),
 )
 
 
@@ -43,7 +48,7 @@ def _age(health: Health) -> float:
 
 _GAUGES: tuple[tuple[str, str, str, Callable[[Health], float]], ...] = (
     ("audit.queue.depth", "{record}", "Records of this process waiting for the sink.", lambda h: h.depth),
-    ("audit.spool.unreadable", "{stream}", "Streams that cannot be read just now.", lambda h: h.unreadable),
+    ("audit.spool.unreadable", "{stream}", "Streams that currently cannot be read.", lambda h: h.unreadable),
     ("audit.queue.oldest_age", "s", "Age of the oldest record waiting for the sink.", _age),
 )
 
@@ -59,7 +64,7 @@ def register(current: Callable[[], Health | None], meter: Meter | None = None) -
         for name, unit, description, read in _GAUGES:
             meter.create_observable_gauge(name, [_observe(current, read)], unit, description)
     except Exception as error:  # noqa: BLE001 - a meter provider may be anybody's
-        say_once("otel-audit's own metrics are missing: the meter provider refuses them", error)
+        say_once("otel-audit's own metrics are missing: the meter provider does not accept them", error)
 
 
 def _failures(current: Callable[[], Health | None]) -> Callable[[CallbackOptions], Iterable[Observation]]:

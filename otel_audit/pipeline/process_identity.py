@@ -33,7 +33,7 @@ def identify(redactor: Redacts) -> Identity:
     try:
         described = redactor.mapping(resource.attributes)
     except faults() as error:  # a record is worth more than a description of its process
-        _log.error("The resource could not be redacted and is left out: %r", error)
+        _log.error("The resource could not be redacted and is omitted: %r", error)
         described = {}
     for name, value in described.items():
         attributes[str(name)] = (

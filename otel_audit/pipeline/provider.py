@@ -100,7 +100,7 @@ class AuditPipeline:
             self.health.spool_failed(str(error))
             if self.config.fail_closed:
                 raise
-            _log.error("%s; audit records are lost until it can", error)
+            _log.error("%s; audit records are lost until this is corrected", error)
 
     def get_ready_to_send(self) -> None:
         """Import now what the first record would have to import: for servers, before they serve."""
@@ -114,7 +114,7 @@ class AuditPipeline:
         for problem in sink_header_problems(self.config.sink):
             if self.config.fail_closed:
                 raise ConfigurationError(problem)
-            _log.error("%s; it is left out of requests to the sink", problem)
+            _log.error("%s; it is omitted from requests to the sink", problem)
 
     def flush(self, timeout: float | None = None) -> bool:
         """Wait up to ``timeout`` seconds until the sink has all records of this process; True if it has."""

@@ -266,13 +266,13 @@ def _coerced(record: AuditRecord) -> AuditRecord:
             related=[_target(named, convert) for named in record.related],
         )
     except (AttributeError, TypeError) as error:
-        raise InvalidRecord(f"{text(record.event_name)}: a part is of the wrong type: {error}") from error
+        raise InvalidRecord(f"{text(record.event_name)}: a part has the wrong type: {error}") from error
     return made if convert.complete else msgspec.structs.replace(made, truncated=True)
 
 
 def _target(target: Target, convert: Conversion) -> Target:
     if not isinstance(target, Target):
-        raise TypeError(f"{type(target).__qualname__} stands for a Target; write Target('shop.Order', '7')")
+        raise TypeError(f"{type(target).__qualname__} is not a Target; write Target('shop.Order', '7')")
     return convert.texts(target)
 
 

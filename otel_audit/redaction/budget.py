@@ -21,7 +21,7 @@ _SEAM: Final = 128
 
 def withheld(mask: str, count: int) -> str:
     """Return what stands in place of ``count`` characters that were not searched."""
-    return f"{mask} ({count} more characters were not searched for secrets and are left out)"
+    return f"{mask} ({count} more characters were not searched for secrets and are omitted)"
 
 
 def cut(text: str, end: int, mask: str) -> str:

@@ -146,7 +146,7 @@ class ExporterRedaction:
             return self._looked_into(processor, redactor, depth)
         except Exception as error:  # noqa: BLE001 - a processor may be anybody's
             _logger.info(
-                "Spans are redacted before %s sees them: its exporter cannot be wrapped (%r)",
+                "Spans are redacted before %s receives them: its exporter cannot be wrapped (%r)",
                 type(processor).__name__,
                 error,
             )
@@ -168,7 +168,7 @@ class ExporterRedaction:
         if depth < _MAX_DEPTH and self._wrap_inside(processor, depth):
             return processor
         _logger.info(
-            "Spans are redacted before %s sees them: its exporter is not known", type(processor).__name__
+            "Spans are redacted before %s receives them: its exporter is not known", type(processor).__name__
         )
         return RedactingSpanProcessor(processor, redactor)
 

@@ -306,7 +306,7 @@ def compile_patterns(
             ) from error
         if compiled[-1].fullmatch("") is not None and setting == "redaction.values":
             raise ConfigurationError(
-                f"{setting}[{index}] matches the empty text: {source!r} would redact everything; "
-                "use + instead of *"
+                f"{setting}[{index}] matches the empty string: {source!r} would redact everything; use "
+                "+ instead of *"
             )
     return tuple(compiled)

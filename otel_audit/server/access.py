@@ -120,19 +120,20 @@ def check_access(options: ServerConfig) -> None:
     tokens = configured(options)
     if options.no_token and tokens["read"]:
         raise ConfigurationError(
-            "server.no_token says that everybody may ask, but there is a token for it "
-            f"(server.{'read_token' if options.read_token else 'token'}): remove one of them"
+            "server.no_token lets everyone read, but a token to read is set "
+            f"(server.{('read_token' if options.read_token else 'token')}): remove one of them"
         )
     if is_loopback(options.host):
         return
     if not tokens["write"]:
         raise ConfigurationError(
-            f"server.host is {options.host!r}, which others can reach, but there is no token"
-            f"{' to write' if tokens['read'] else ''}: "
-            f"set OTEL_AUDIT_SERVER_{'WRITE_' if tokens['read'] else ''}TOKEN "
-            f"(or `{'write_' if tokens['read'] else ''}token` in [server]), or listen on 127.0.0.1"
+            f"server.host is {options.host!r}, which other machines can reach, but there is no "
+            f"token{(' to write' if tokens['read'] else '')}: set "
+            f"OTEL_AUDIT_SERVER_{('WRITE_' if tokens['read'] else '')}TOKEN (or "
+            f"`{('write_' if tokens['read'] else '')}token` in [server]), or listen on 127.0.0.1"
         )
     if options.no_token:
         raise ConfigurationError(
-            f"server.host is {options.host!r}, which others can reach: server.no_token is for loopback"
+            f"server.host is {options.host!r}, which other machines can reach: server.no_token is "
+            "allowed only on loopback"
         )

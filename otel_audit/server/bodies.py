@@ -41,11 +41,11 @@ def decompress(body: bytes, encoding: str, limit: int) -> bytes:
             return _unlz4(body, limit)
         if encoding not in ("gzip", "deflate"):
             raise Malformed(
-                f"Content-Encoding {encoding!r} is unknown; send gzip, deflate, zstd, lz4 or none"
+                f"Content-Encoding {encoding!r} is not supported; send gzip, deflate, zstd, lz4 or none"
             )
         return _inflate(body, limit)
     except zlib.error as error:
-        raise Malformed(f"the body is no {encoding}: {error}") from error
+        raise Malformed(f"the body is not valid {encoding}: {error}") from error
 
 
 def _inflate(body: bytes, limit: int) -> bytes:
@@ -61,7 +61,7 @@ def _inflate(body: bytes, limit: int) -> bytes:
         unpack, step = zlib.decompressobj(47), _STEP  # gzip or zlib, told by the header
         while not unpack.eof:
             if at >= len(body):
-                raise Malformed("the compressed body ends early")
+                raise Malformed("the compressed body is incomplete")
             piece = view[at : at + step]
             parts.append(unpack.decompress(piece, limit - size + 1))
             size += len(parts[-1])
@@ -79,7 +79,7 @@ def _unzstd(body: bytes, limit: int) -> bytes:
         ) as reader:
             data = reader.read(limit + 1)
     except zstandard.ZstdError as error:
-        raise Malformed(f"the body is no zstd: {error}") from error
+        raise Malformed(f"the body is not valid zstd: {error}") from error
     if len(data) > limit:
         raise TooLarge(f"the body is larger than {limit} bytes when decompressed")
     return data
@@ -89,7 +89,7 @@ def _unlz4(body: bytes, limit: int) -> bytes:
     try:
         plain: bytes = lz4.frame.LZ4FrameDecompressor().decompress(body, max_length=limit + 1)
     except RuntimeError as error:
-        raise Malformed(f"the body is no lz4: {error}") from error
+        raise Malformed(f"the body is not valid lz4: {error}") from error
     if len(plain) > limit:
         raise TooLarge(f"the body is larger than {limit} bytes when decompressed")
     return plain

@@ -70,12 +70,12 @@ class Hosts:
 def from_elsewhere(headers: Headers) -> str:
     """Return why a request is from the page of another server; empty if it is not."""
     if "cross-site" in (value.strip().lower() for value in headers.getlist("sec-fetch-site")):
-        return "requests from pages of other sites are not answered (Sec-Fetch-Site: cross-site)"
+        return "requests from web pages of other sites are refused (Sec-Fetch-Site: cross-site)"
     hosts = {_authority(host) for host in headers.getlist("host")}
     for origin in headers.getlist("origin"):
         own = _of_origin(origin)
         if own is None or hosts != {own}:
-            return f"requests from pages of other servers are not answered (Origin: {_shown(origin)})"
+            return f"requests from web pages of other servers are refused (Origin: {_shown(origin)})"
     return ""
 
 
@@ -85,9 +85,9 @@ def from_a_page(headers: Headers) -> str:
         return mark
     content_type = headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type in _OF_FORMS:
-        return f"its Content-Type is {content_type}, as a form sends it; application/octet-stream is taken"
+        return f"its Content-Type is {content_type}, which an HTML form sends; use application/octet-stream"
     if not content_type and not any(name in headers for name in _CREDENTIALS):
-        return "it has neither a Content-Type nor credentials; application/octet-stream is taken"
+        return "it has neither a Content-Type nor credentials; use application/octet-stream"
     return ""
 
 
@@ -95,7 +95,7 @@ def mark_of_a_page(names: Iterable[str]) -> str:
     """Return which header shows that a browser sent a request; empty if none does."""
     for name in names:
         if name in ("origin", "referer") or name.startswith("sec-fetch-"):
-            return f"it has the header {name.title()}, as a browser sends it"
+            return f"it has the header {name.title()}, which browsers send"
     return ""
 
 
@@ -138,9 +138,13 @@ class NoPages:
             return ""
         if self._access.rights(presented(headers.items())):
             return ""
-        named = f"the name {_shown(hosts[0])}" if hosts else "no name (the header Host)"
+        named = (
+            f"requests for the host name {_shown(hosts[0])}"
+            if hosts
+            else "requests without a host name (header Host)"
+        )
         return (
-            f"this server does not answer to {named}: add it to `hosts` in [server] "
+            f"without a token this server does not accept {named}: add the name to `hosts` in [server] "
             "(OTEL_AUDIT_SERVER_HOSTS), or send a token"
         )
 

@@ -144,7 +144,7 @@ class Server:
 
     def _ready(self) -> None:
         if not self._intake.alive:
-            raise StoreError("rows are not being written; restart the server and see its log")
+            raise StoreError("rows are not being written; see the server's log and restart it")
         with self._engine.connection() as connection:
             connection.query("SELECT 1")
 
@@ -182,8 +182,7 @@ def new_token(options: ServerConfig) -> None:
     """Make another token to ask, in the data directory of a server that does not run."""
     if options.no_token or configured(options)["read"]:
         raise ConfigurationError(
-            "there is no token to make anew: the configuration has one, or says that there is none (token, "
-            "read_token and no_token in [server])"
+            "there is no generated token to replace: [server] sets token, read_token or no_token"
         )
     directory = DataDirectory.acquire(options.data)
     try:
@@ -208,9 +207,9 @@ def _made_token(options: ServerConfig, directory: DataDirectory) -> str:
     token = directory.token(make=not is_loopback(options.host))
     if not token:
         _logger.warning(
-            "every user of this machine can ask this store: its data directory %s is from before there were "
-            "tokens. `otel-audit serve --new-token` makes one, --no-token says that this is meant; a later "
-            "version will make one by itself",
+            "every user of this machine can read this store: its data directory %s was made by a "
+            "version without tokens. `otel-audit serve --new-token` generates one, --no-token confirms "
+            "that none is wanted; a later version will generate one",
             directory.path,
         )
     return token
@@ -256,10 +255,8 @@ def _grpc(intake: Intake, options: ServerConfig) -> tuple[Any, int]:
 
 
 def _taken(host: str, port: int, option: str, purpose: str, error: OSError) -> str:
-    if error.errno == errno.EADDRINUSE:
-        reason = "another program listens there"
-    else:
-        reason = error.strerror or str(error)
+    in_use = error.errno == errno.EADDRINUSE
+    reason = "the port is already in use" if in_use else error.strerror or str(error)
     return (
         f"cannot listen on {host}:{port} for {purpose}: {reason}; set `{option}` in [server] "
         f"(or OTEL_AUDIT_SERVER_{option.upper()}) to a free port, 0 for any"

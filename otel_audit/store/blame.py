@@ -58,7 +58,7 @@ def blame(store: AuditStore, target: str, *, until: TimeLike | None = None) -> l
     for field, (value, entry) in sorted(last.items()):
         record = records[entry.id]
         if record is None:
-            raise QueryError(f"record {entry.id} left the store meanwhile; ask again")
+            raise QueryError(f"record {entry.id} has since been deleted from the store; run the query again")
         found.append(Blame(field, value, entry, record.request.view, record.code))
     return found
 

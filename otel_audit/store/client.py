@@ -134,8 +134,8 @@ class StoreClient:
         address = urllib.parse.urlencode(query)
         if len(address) > _LONGEST_ADDRESS:  # servers close the connection without a useful word
             raise QueryError(
-                f"the question is too long: its values take {len(address):,} characters as an address, and a "
-                f"store takes {_LONGEST_ADDRESS:,}; look for a shorter text"
+                f"the query is too long: its values take {len(address):,} characters in the URL, and "
+                f"the store accepts {_LONGEST_ADDRESS:,}; search for a shorter text"
             )
         return self._send(address, sql.encode())
 
@@ -193,8 +193,8 @@ class StoreClient:
             f"no answer within {self.config.timeout:g} s" if isinstance(error, TimeoutError) else str(error)
         )
         return (
-            f"no store at {self._where()}: {reason}; is `otel-audit serve` running there? "
-            "The address is `url` in [store], or OTEL_AUDIT_STORE_URL"
+            f"no store at {self._where()}: {reason}; is `otel-audit serve` running there? The address "
+            "is set by `url` in [store] or OTEL_AUDIT_STORE_URL"
         )
 
     def _refused(self, response: http.client.HTTPResponse, answer: bytes) -> StoreError:
@@ -209,9 +209,10 @@ class StoreClient:
             given = "Authorization" in self._local.headers
             return RefusedQuery(
                 f"the store at {self._where()} requires credentials, and "
-                f"{'those that were sent are wrong' if given else 'none were sent'}: set `token` in [store] "
-                "(OTEL_AUDIT_STORE_TOKEN), for a ClickHouse server `user` and `password`. The token of an "
-                "`otel-audit serve` of another user is in the file read-token of its data directory",
+                f"{('those that were sent are not valid' if given else 'none were sent')}: set `token` "
+                "in [store] (OTEL_AUDIT_STORE_TOKEN), for a ClickHouse server `user` and `password`. "
+                "The token of an `otel-audit serve` of another user is in the file read-token of its "
+                "data directory",
                 int(code),
             )
         if code == "0" and response.status == 404:

@@ -289,8 +289,8 @@ def _times(where: Conditions, filters: Filters, now: int | None, zone: datetime.
         where.add("timestamp < fromUnixTimestamp64Nano({Int64}, 'UTC')", until)
     if since is not None and until is not None and since >= until:
         raise QueryError(
-            f"since ({format_iso(since, zone=zone, digits=3)}) is not before "
-            f"until ({format_iso(until, zone=zone, digits=3)}); nothing lies between"
+            f"since ({format_iso(since, zone=zone, digits=3)}) is not earlier than until "
+            f"({format_iso(until, zone=zone, digits=3)}), so the range is empty"
         )
 
 
@@ -302,7 +302,7 @@ def _target(where: Conditions, target: str, related: bool) -> bool:
     if "*" in kind:
         if slash:
             raise QueryError(
-                f"target {target!r} has a pattern and an id; write shop.Order/7, or only 'shop.*'"
+                f"target {target!r} has both a pattern and an id; write shop.Order/7, or only 'shop.*'"
             )
         _pattern(where, "target_type", kind)
     elif slash:
@@ -358,7 +358,7 @@ def _text(where: Conditions, text: str) -> None:
     lowered = "".join(letter.lower() if letter.isascii() else letter for letter in text)
     tokens = sorted(set(_TOKEN.findall(lowered)))
     if not tokens:
-        raise QueryError(f"text {text!r} has no word to look for; write at least one letter or digit")
+        raise QueryError(f"text {text!r} has no word to search for; write at least one letter or digit")
     where.add("hasAllTokens(search_text, {Array(String)})", tokens)
     for word in lowered.split():
         if _TOKEN.fullmatch(word) is None:  # "a@example.com": the parts, and together
@@ -396,7 +396,7 @@ def _several(name: str, value: str | Sequence[str]) -> list[str]:
 
 def _filled(name: str, value: str) -> str:
     if not value.strip():
-        raise QueryError(f"{name} is empty; leave it out, or write what to look for")
+        raise QueryError(f"{name} is empty; omit it, or write what to search for")
     return value
 
 
@@ -418,4 +418,4 @@ def read_cursor(cursor: str) -> tuple[int, str]:
             raise ValueError(record_id)
         return int(timestamp), record_id
     except ValueError as error:
-        raise QueryError(f"{cursor!r} is not a cursor; take it from the page before, unchanged") from error
+        raise QueryError(f"{cursor!r} is not a cursor; copy it unchanged from the previous page") from error

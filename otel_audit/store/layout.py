@@ -31,8 +31,8 @@ class Layout(msgspec.Struct, frozen=True):
         """Refuse a name that could not stand in a statement."""
         if self.cluster and not _CLUSTER.fullmatch(self.cluster):
             raise ConfigurationError(
-                f"cluster {self.cluster!r} is no name of a cluster; `SELECT DISTINCT cluster FROM "
-                "system.clusters` lists those the server knows"
+                f"cluster {self.cluster!r} is not a valid cluster name; `SELECT DISTINCT cluster FROM "
+                "system.clusters` lists the server's clusters"
             )
 
     @property

@@ -85,8 +85,8 @@ def read_state(execute: Execute, layout: Layout) -> State:
     if schema.MIGRATIONS not in found:
         if schema.EVENTS in found:
             raise StoreError(
-                f"database {layout.database!r} has a table {schema.EVENTS}, but no {schema.MIGRATIONS}: it "
-                "is not a store of otel-audit; set `database` in [store] to another name"
+                f"database {layout.database!r} has a table {schema.EVENTS}, but no {schema.MIGRATIONS}, "
+                "so it is not a store of otel-audit; set `database` in [store] to another name"
             )
         return State(hosts)
     _check_layout(execute, layout, hosts)
@@ -105,8 +105,8 @@ def read_state(execute: Execute, layout: Layout) -> State:
             noted.setdefault(str(kind), {})[str(name)] = str(checksum)
     if version > CURRENT:
         raise StoreError(
-            f"database {layout.database!r} has schema version {version}, this is otel-audit {__version__}, "
-            f"which knows {CURRENT}; install the newer otel-audit that wrote it"
+            f"database {layout.database!r} has schema version {version}, but otel-audit {__version__} "
+            f"supports only {CURRENT}; install the newer otel-audit that wrote it"
         )
     definitions = _definitions(execute, layout, hosts)
     return State(hosts, definitions, version, logs, noted.get("view", {}), Retention.noted(noted))
@@ -119,20 +119,21 @@ def _check_layout(execute: Execute, layout: Layout, hosts: dict[str, frozenset[s
     if not layout.cluster:
         if local in found:
             raise StoreError(
-                f"database {layout.database!r} is on a cluster; name it: --cluster, or `cluster` in [store]"
+                f"database {layout.database!r} is on a cluster; set its name with --cluster, or "
+                "`cluster` in [store]"
             )
         return
     if schema.EVENTS in found and local not in found:
         raise StoreError(
-            f"database {layout.database!r} is that of a single server: it has {schema.EVENTS}, but no "
+            f"database {layout.database!r} belongs to a single server: it has {schema.EVENTS}, but no "
             f"{local}. Choose another `database` for the cluster, and copy the records"
         )
     asked = str(execute("SELECT hostName()")[0][0])
     if schema.MIGRATIONS not in hosts.get(asked, frozenset()):
         knowing = [host for host, names in hosts.items() if schema.MIGRATIONS in names]
         raise StoreError(
-            f"host {asked} has no tables yet and cannot say what the cluster has; give the --url of one that "
-            f"does, such as {knowing[0]}: it makes them on all"
+            f"host {asked} has no tables yet, so it does not know those of the cluster; use the --url "
+            f"of a host that has them, such as {knowing[0]}: it creates them on all hosts"
         )
 
 
@@ -143,9 +144,7 @@ def _hosts(execute: Execute, layout: Layout) -> dict[str, frozenset[str]]:
         return {"": frozenset(str(row[0]) for row in rows)}
     known = [str(row[0]) for row in execute("SELECT DISTINCT cluster FROM system.clusters ORDER BY cluster")]
     if layout.cluster not in known:
-        raise StoreError(
-            f"the server knows no cluster {layout.cluster!r}; it knows {', '.join(known) or 'none'}"
-        )
+        raise StoreError(f"the server has no cluster {layout.cluster!r}; it has {', '.join(known) or 'none'}")
     # A host without any of our tables has a row as well: of system.one.
     return {
         str(host): frozenset(str(name) for name in names if name)

@@ -115,7 +115,8 @@ class AuditStore:
         """
         if not 1 <= limit <= MAX_LIMIT:
             raise QueryError(
-                f"limit is {limit}; write a number from 1 to {MAX_LIMIT}, and page on with the cursor"
+                f"limit is {limit}; write a number from 1 to {MAX_LIMIT}, and get further pages with "
+                "the cursor"
             )
         filters = self._with_actor_ids(self._at_fixed_times(filters))
         entries: dict[str, AuditEntry] = {}
@@ -204,7 +205,7 @@ class AuditStore:
         kind, _, key = target.partition("/")
         if not kind or not key or "*" in kind:
             raise QueryError(
-                f"history is about one object; write its type and id, such as shop.Order/7, not {target!r}"
+                f"history shows one object; write its type and id, such as shop.Order/7, not {target!r}"
             )
         filters = Filters(target=target, since=since, until=until, log=HISTORY_LOGS if log is None else log)
         return self.find(filters, limit=limit, cursor=cursor, related=True)

@@ -51,11 +51,13 @@ class Retention(msgspec.Struct, frozen=True):
             ConfigurationError: an unknown log or an age that is none; says what is valid.
         """
         if policy and not _POLICY.fullmatch(policy):
-            raise ConfigurationError(f"storage policy {policy!r} is no name of one; letters, digits and _")
+            raise ConfigurationError(
+                f"storage policy {policy!r} is not a valid name; use letters, digits and _"
+            )
         if cold and not policy:
             raise ConfigurationError(
-                "records move to cold storage within a storage policy: name it, with --storage-policy or "
-                "`storage_policy` in [store]; it needs a volume named cold"
+                "cold storage needs a storage policy with a volume named cold: set its name with "
+                "--storage-policy or `storage_policy` in [store]"
             )
         return cls(
             {_log(name): _age(name, age) for name, age in delete.items()},
@@ -159,9 +161,7 @@ def pairs(option: str, given: Iterable[str]) -> dict[str, str]:
     for each in given:
         name, equals, age = each.partition("=")
         if not equals:
-            raise ConfigurationError(
-                f"{option} {each!r} is not understood; write LOG=AGE, as in activity=90d"
-            )
+            raise ConfigurationError(f"{option} {each!r} is not valid; write LOG=AGE, such as activity=90d")
         found[name.strip()] = age.strip()
     return found
 
@@ -169,7 +169,7 @@ def pairs(option: str, given: Iterable[str]) -> dict[str, str]:
 def _log(name: str) -> str:
     valid = [*(log.name for log in schema.LOGS), SPANS, ORDINARY, MEASURED]
     if name not in valid:
-        raise ConfigurationError(f"no log is named {name!r}; valid are {', '.join(valid)}")
+        raise ConfigurationError(f"there is no log {name!r}; valid logs are {', '.join(valid)}")
     return name
 
 
@@ -180,8 +180,8 @@ def _age(name: str, text: str) -> str:
     found = _AGE.fullmatch(lowered)
     if not found:
         raise ConfigurationError(
-            f"the age {text!r} of {name} is not understood; write a number of h, d, w, mo or y, as in 90d or "
-            f"7y, or {FOREVER}"
+            f"the age {text!r} of {name} is not valid; write a number of h, d, w, mo or y, such as 90d "
+            f"or 7y, or {FOREVER}"
         )
     return f"{found.group(1)}{found.group(2)}"
 

@@ -37,7 +37,8 @@ def roles(layout: Layout, tenants: Iterable[str] = ()) -> list[str]:
     for tenant in names:
         if not _TENANT.fullmatch(tenant):
             raise ConfigurationError(
-                f"tenant {tenant!r} cannot name a role; letters, digits and . _ - @ : are possible"
+                f"tenant {tenant!r} cannot be used in a role name; only letters, digits and . _ - @ : "
+                "are allowed"
             )
     return [*_writer(layout), *_reader(layout), *_migrator(layout), *_tenants(layout, names)]
 

@@ -94,7 +94,7 @@ def attribute_names(path: str) -> list[str]:
         field.name for schema in SCHEMAS.values() for field in schema.fields if field.path == path
     )
     if not names:
-        raise KeyError(f"{path!r} is no part of a record")
+        raise KeyError(f"{path!r} is not a part of a record")
     return list(names)
 
 

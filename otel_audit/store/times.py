@@ -234,12 +234,12 @@ def _nanoseconds(moment: dt.datetime, zone: dt.tzinfo | None) -> int:
 
 def _within(nanoseconds: int, text: str) -> int:
     if not _LOWEST <= nanoseconds <= _HIGHEST:
-        raise QueryError(f"time {text!r} is outside what a store can hold: the years 1900 to 2262")
+        raise QueryError(f"time {text!r} is outside the range of the store, 1900 to 2262")
     return nanoseconds
 
 
 def _not_understood(text: str) -> QueryError:
-    return QueryError(f"time {text!r} is not understood; write one of {VALID_TIMES}")
+    return QueryError(f"time {text!r} is not valid; write one of {VALID_TIMES}")
 
 
 def format_time(nanoseconds: int, *, zone: dt.tzinfo | None = None, date: bool = True) -> str:

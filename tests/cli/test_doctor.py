@@ -84,7 +84,7 @@ def test_what_works_is_told_in_one_screen_with_status_zero(command: Command, tmp
         *(
             "2 models: shop.Card, shop.Order",
             "instrumentation-asgi",
-            "does not exist yet: nothing was recorded here",
+            "does not exist yet: nothing has been recorded here",
             "2026-11-23 14:00:30 UTC",
         ),
     ):
@@ -173,7 +173,7 @@ def test_a_missing_token_is_told_as_such_for_sink_and_store(
         assert "OTEL_AUDIT_STORE_TOKEN" in found["store"][0]["finding"]
         monkeypatch.setenv("OTEL_AUDIT_SINK_TOKEN", "wrong")
         found = findings(command("doctor", "--json"))
-        assert "401: the token is wrong" in found["sink"][0]["finding"]
+        assert "401: the token is not valid" in found["sink"][0]["finding"]
         monkeypatch.setenv("OTEL_AUDIT_SINK_TOKEN", "token-of-the-test")
         monkeypatch.setenv("OTEL_AUDIT_STORE_TOKEN", "token-of-the-test")
         found = findings(command("doctor", "--json"))
@@ -218,7 +218,7 @@ def test_a_stream_that_cannot_be_read_is_told_with_what_to_do(command: Command, 
     assert spool["state"] == "ok"
     assert problem["state"] == "bad"
     assert str(stream) in problem["finding"]
-    assert "look at what lies there" in problem["advice"]
+    assert "check the file and its file system" in problem["advice"]
     status = command("spool", "status")
     assert (status.status, str(stream) in status.out.replace("\n", "")) == (1, True)
     drained = command("spool", "drain", "--timeout", "0.2")
@@ -321,7 +321,7 @@ def test_djangos_setting_counts_where_there_is_no_file(
 ) -> None:
     make_shop(tmp_path, monkeypatch, 'OTEL_AUDIT = {"django": {"models": ["shop.Order"]}}')
     found = findings(command("doctor", "--json", "--timeout", "0.2"))
-    assert found["models"][0]["finding"] == "1 model: shop.Order, by Django's OTEL_AUDIT setting"
+    assert found["models"][0]["finding"] == "1 model: shop.Order, set by Django's OTEL_AUDIT setting"
     assert found["instrumentors"][0]["state"] == "ok"
 
 
@@ -341,7 +341,7 @@ def test_apps_that_cannot_be_loaded_are_told_with_the_reason_and_harm_nothing(
     make_shop(tmp_path, monkeypatch, settings)
     [found] = models(command)
     assert found["state"] == "bad"
-    assert found["finding"].startswith("the application's apps cannot be loaded: ")
+    assert found["finding"].startswith("cannot load the application's apps: ")
     assert reason in found["finding"]
 
 

@@ -55,4 +55,4 @@ def test_blocks_of_the_python_page_run_from_top_to_bottom(
     assert "ana UPDATE shop.Order/7 status new → paid" in out
     assert "shop.order.create success\nshop.order.update success" in out
     assert "POST /orders/ 2 0" in out
-    assert "time 'soon' is not understood" in out
+    assert "time 'soon' is not valid" in out

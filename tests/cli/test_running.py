@@ -75,7 +75,7 @@ def test_tail_follows_through_an_outage_and_ends_well_by_interrupt(tmp_path: Pat
             assert json.loads(line_of(follower.stdout))["id"] == first.id
         assert "trying again" in line_of(follower.stderr)
         with serving(tmp_path, "--clickhouse-port", port):
-            assert "the store is back" in line_of(follower.stderr)
+            assert "the store answers again" in line_of(follower.stderr)
             land(StoreClient(url), [second])
             assert json.loads(line_of(follower.stdout))["id"] == second.id
             follower.send_signal(signal.SIGINT)

@@ -72,7 +72,7 @@ def test_the_embedded_store_is_not_changed_from_outside(command: Command, trail:
     assert "-- retention: activity 90d\nALTER TABLE otel.activity_events MODIFY TTL" in shown.out
     done = command(*arguments)
     assert done.status == 3
-    assert "put [store.retention] into its configuration" in done.err
+    assert "set [store.retention] in its configuration" in done.err
 
 
 def test_status_is_a_table_for_people_and_an_object_for_programs(command: Command, trail: Serving) -> None:
@@ -119,7 +119,7 @@ def test_init_does_not_touch_a_store_of_an_older_version(
     answering(monkeypatch, server)
     done = command("store", "init")
     assert done.status == 3
-    assert "`otel-audit store migrate` brings it to" in done.err
+    assert "`otel-audit store migrate` upgrades it to" in done.err
     assert "-- logs" in command("store", "migrate", "--dry-run").out
 
 
@@ -131,7 +131,7 @@ def test_status_says_what_is_missing_on_which_host(command: Command, monkeypatch
     done = command("store", "status", "--cluster", "main")
     assert done.status == 1
     assert "missing on b: pageview_log" in done.out
-    assert "takes no writes: audit_events on b" in done.out.replace("_local", "")
+    assert "does not accept writes: audit_events on b" in done.out.replace("_local", "")
     assert "to apply, by `otel-audit store migrate`: missing tables: pageview_log" in done.out
 
 
@@ -151,10 +151,10 @@ def test_who_may_not_is_told_which_role_is_needed(command: Command, monkeypatch:
     ("arguments", "expected_text"),
     [
         (["migrate", "--retention", "activity"], "write LOG=AGE"),
-        (["migrate", "--retention", "activty=9d"], "valid are audit, activity"),
+        (["migrate", "--retention", "activty=9d"], "valid logs are audit, activity"),
         (["init", "--cold", "audit=1y"], "--storage-policy"),
-        (["init", "--cluster", "a b"], "no name of a cluster"),
-        (["roles", "--tenant", "a b"], "cannot name a role"),
+        (["init", "--cluster", "a b"], "not a valid cluster name"),
+        (["roles", "--tenant", "a b"], "cannot be used in a role name"),
     ],
 )
 def test_nonsense_is_refused_before_anything_is_asked(
@@ -171,5 +171,5 @@ def test_an_unknown_cluster_is_told_with_those_there_are(
     answering(monkeypatch, Cluster({}))
     done = command("store", "migrate", "--cluster", "elsewhere")
     assert done.status == 3
-    assert "it knows main, other" in done.err
+    assert "it has main, other" in done.err
     assert Layout("otel", "elsewhere").cluster == "elsewhere"

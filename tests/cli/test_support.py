@@ -134,7 +134,7 @@ def test_a_network_that_is_none_is_refused_with_what_to_write(ask: Command) -> N
 def test_what_is_rarely_asked_for_is_folded_in_lists_and_nowhere_else(ask: Command) -> None:
     folded = ask("query", "--utc")
     assert "audit.stream" not in folded.out
-    assert "1 record of streams that began or ended not listed; --verbose lists all" in folded.err
+    assert "1 record of streams that started or ended not listed; --verbose lists them" in folded.err
     assert "modified = now" in folded.out
     assert STAMP not in folded.out
     whole = ask("query", "--verbose", "--utc")
@@ -162,7 +162,7 @@ def test_csv_is_a_table_that_no_spreadsheet_runs(ask: Command) -> None:
 def test_csv_and_json_exclude_each_other(ask: Command) -> None:
     done = ask("query", "--csv", "--json")
     assert done.status == 2
-    assert "exclude each other" in done.err
+    assert "cannot be used together" in done.err
 
 
 @pytest.mark.parametrize("width", [None, 80, 140])
@@ -216,7 +216,7 @@ def test_hints_are_about_the_question_that_was_asked(ask: Command) -> None:
     assert "'shopp'" in done.err
     assert "ana" not in done.err
     done = ask("query", "--since", "2026-11-23 10:00", "--until", "2026-11-23 09:00", "--utc")
-    assert "since (2026-11-23T10:00:00.000Z) is not before" in done.err
+    assert "since (2026-11-23T10:00:00.000Z) is not earlier than" in done.err
 
 
 @pytest.mark.parametrize("zone", ["UTC+25", "Nowhere/Land", ":", "\x1b[31m"])
@@ -244,14 +244,14 @@ def test_a_full_disk_is_said_and_is_a_failure(support: Serving) -> None:
             check=False,
         )
     assert done.returncode == 4
-    assert done.stderr == "otel-audit: the output cannot be written: No space left on device\n"
+    assert done.stderr == "otel-audit: cannot write the output: No space left on device\n"
 
 
 @pytest.mark.parametrize("option", ["--actor", "--text", "--target", "--reason"])
 def test_an_argument_of_100_kb_is_refused_without_repeating_it(ask: Command, option: str) -> None:
     done = ask("query", option, "shop.x/" + "a" * 100_000)
     assert done.status == 2
-    assert "the question is too long" in done.err
+    assert "the query is too long" in done.err
     assert len(done.err) < 300
 
 

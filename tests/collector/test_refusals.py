@@ -12,7 +12,9 @@ from tests.collector.running import TOKEN, Collector, delivered, kill, site
 from tests.e2e.running import eventually
 
 
-@pytest.mark.parametrize(("token", "why"), [("wrong", "the token is wrong"), ("", "no token is configured")])
+@pytest.mark.parametrize(
+    ("token", "why"), [("wrong", "the token is not valid"), ("", "no token is configured")]
+)
 def test_without_the_right_token_records_stay_in_the_spool_and_doctor_says_why(
     tmp_path: Path, token: str, why: str
 ) -> None:

@@ -155,7 +155,7 @@ def test_declarative_options_go_over_the_file_and_under_the_environment(tmp_path
         ("enabled = 'yes'\n", 1, "'yes' is not true or false"),
         ("on_error = 'closed'\n", 1, 'one of "fail_open", "fail_closed"'),
         ("django = 5\n", 1, "django is a table: write [django]"),
-        ("[django]\nmodels = 'shop.*'\n", 2, "'shop.*' is not a list of texts"),
+        ("[django]\nmodels = 'shop.*'\n", 2, "'shop.*' is not a list of strings"),
         ("[django]\nmodels = [\n 'shop',\n]\n", 2, "'shop' has no app label: write 'shop.*'"),
         ("[django.model.'shop.Order']\nread = true\n", 2, "did you mean 'reads'?"),
         ("[django.model]\nreads = true\n", 2, 'write [django.model."shop.Order"] above'),
@@ -169,7 +169,7 @@ def test_declarative_options_go_over_the_file_and_under_the_environment(tmp_path
         ("[redaction]\nhmac_key = 'short'\n", 2, "at least 16"),
         ("[store]\nurl = 'localhost:8123'\n", 2, "must be a http:// or https:// URL"),
         ("[store]\ndatabase = 'x; drop'\n", 2, "text that matches"),
-        ("[spool]\nmax_bytes = 65536\n", 2, "not one segment would fit"),
+        ("[spool]\nmax_bytes = 65536\n", 2, "not even one segment would fit"),
         ("[spool]\n\nfsync = never\n", 3, "not valid TOML"),
     ],
 )
@@ -256,7 +256,7 @@ def test_tables_of_models_are_given_to_a_variable_as_json() -> None:
         ("OTEL_AUDIT_SPOOL_FSNYC", "never", "did you mean 'OTEL_AUDIT_SPOOL_FSYNC'?"),
         ("OTEL_AUDIT_ENABLED", "maybe", "enabled: 'maybe' is not true or false"),
         ("OTEL_AUDIT_SPOOL_MAX_BYTES", "2GB", "'2GB' is not an integer"),
-        ("OTEL_AUDIT_SINK_HEADERS", "no pair", "a table of name to text"),
+        ("OTEL_AUDIT_SINK_HEADERS", "no pair", "a table with text for each name"),
     ],
 )
 def test_bad_variables_are_told_by_name(variable: str, text: str, expected: str) -> None:

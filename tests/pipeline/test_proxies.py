@@ -127,7 +127,7 @@ def test_a_proxy_that_refuses_is_named_without_its_password(monkeypatch: pytest.
         monkeypatch.setenv("HTTP_PROXY", f"http://user:s3cr3t@127.0.0.1:{proxy.port}")
         answer = Transport(SinkConfig(endpoint="http://sink.example/v1/audit")).send(b"")
     assert answer.verdict is Verdict.MISCONFIGURED
-    assert "user and password of the proxy" in answer.reason
+    assert "the proxy's user and password" in answer.reason
 
 
 @pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:1080", "http://", "http://x:notaport", "ftp://x"])

@@ -161,7 +161,7 @@ def test_a_stream_that_cannot_be_used_costs_nobody_else(spool_directory: Path, s
     assert sorted(target_ids(sink.records)) == ["1", "100", "101", "2"]
     assert (found["error"], found["drained"]) == ("", "")
     if kind == "a stream that leads elsewhere" or "leads nowhere" in kind or "is a" in kind:
-        remedies = ["look at what lies there"]
+        remedies = ["check the file and its file system"]
     else:
         remedies = ["belongs to root", "chown -R nobody"]
     lines = [line for line in found["lines"] if FOREIGN in line]

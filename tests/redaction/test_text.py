@@ -174,7 +174,7 @@ def test_own_values_hold_when_the_builtin_rules_are_off() -> None:
 
 
 def test_a_value_pattern_that_matches_nothing_at_all_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match="matches the empty text"):
+    with pytest.raises(ConfigurationError, match="matches the empty string"):
         Redactor(RedactionConfig(values=["x*"]))
 
 

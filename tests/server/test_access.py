@@ -117,7 +117,7 @@ def test_the_same_user_s_commands_find_it(tmp_path: Path, runtime: Path) -> None
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
         assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o600}
         wrong = StoreClient(StoreConfig(url=running.clickhouse, token="another"))
-        with pytest.raises(RefusedQuery, match="those that were sent are wrong"):
+        with pytest.raises(RefusedQuery, match="those that were sent are not valid"):
             wrong.rows("SELECT 1")
     assert not list(folder.iterdir())
 
@@ -331,7 +331,7 @@ def test_drivers_are_given_the_token_as_password(parted: Serving) -> None:
         ({"admin_token": " a"}, "server.admin_token has characters"),
         ({"host": "0.0.0.0", "read_token": "t"}, "OTEL_AUDIT_SERVER_WRITE_TOKEN"),
         ({"host": "0.0.0.0", "admin_token": "t"}, "OTEL_AUDIT_SERVER_TOKEN"),
-        ({"host": "0.0.0.0", "no_token": True, "write_token": "t"}, "for loopback"),
+        ({"host": "0.0.0.0", "no_token": True, "write_token": "t"}, "only on loopback"),
     ],
 )
 def test_tokens_that_cannot_hold_are_refused_at_the_start(

@@ -49,7 +49,7 @@ def test_a_taken_port_is_told_with_its_option(tmp_path: Path, option: str) -> No
         port = taken.getsockname()[1]
         said = refused(tmp_path, f"--{option}-port", str(port))
     assert f"127.0.0.1:{port}" in said
-    assert "another program listens there" in said
+    assert "the port is already in use" in said
     assert f"OTEL_AUDIT_SERVER_{option.upper()}_PORT" in said
     with serving(tmp_path) as running:
         assert httpx.get(f"{running.http}/ready").status_code == 200

@@ -62,7 +62,7 @@ def test_setup_starts_everything_and_shutdown_takes_everything_away(config: Audi
     assert provider.current() is None
     assert exported(password="hunter2").attributes == {"password": "hunter2"}
     assert get_global_textmap() is propagator
-    assert startup.why_off() == "audit was shut down"
+    assert startup.why_off() == "audit has been shut down"
 
 
 def test_setup_again_replaces_what_was_started(config: AuditConfig) -> None:

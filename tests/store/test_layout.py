@@ -276,13 +276,13 @@ def test_every_statement_for_a_cluster_reaches_all_its_hosts() -> None:
 
 
 def test_what_cannot_be_a_cluster_of_ours_is_refused() -> None:
-    with pytest.raises(StoreError, match="knows no cluster 'elsewhere'; it knows main, other"):
+    with pytest.raises(StoreError, match="has no cluster 'elsewhere'; it has main, other"):
         read_state(Cluster({}), Layout("otel", "elsewhere"))
-    with pytest.raises(StoreError, match="that of a single server"):
+    with pytest.raises(StoreError, match="belongs to a single server"):
         read_state(Cluster({"a": frozenset({schema.EVENTS, schema.MIGRATIONS})}), CLUSTER)
     with pytest.raises(StoreError, match="--url of one that does, such as b"):
         read_state(Cluster({"a": frozenset(), "b": WHOLE}), CLUSTER)
-    with pytest.raises(StoreError, match="is on a cluster; name it"):
+    with pytest.raises(StoreError, match="is on a cluster; set its name"):
         read_state(lambda sql: [[name] for name in WHOLE], Layout())
-    with pytest.raises(ConfigurationError, match="no name of a cluster"):
+    with pytest.raises(ConfigurationError, match="not a valid cluster name"):
         Layout("otel", "main'; DROP")

@@ -125,7 +125,7 @@ def test_a_foreign_or_newer_database_is_refused(tmp_path: Path) -> None:
         "result['untouched'] = before == (shape(connection, 'theirs'), shape(connection, 'ours'))\n",
     )
     assert "is not a store of otel-audit" in result["theirs"]
-    assert "has schema version 9, this is otel-audit" in result["ours"]
+    assert "has schema version 9, but otel-audit" in result["ours"]
     assert f"knows {CURRENT}" in result["ours"]
     assert result["untouched"]
 

@@ -120,10 +120,10 @@ def test_cold_storage_moves_whole_parts_and_deletion_comes_after() -> None:
 @pytest.mark.parametrize(
     ("delete", "cold", "policy", "expected"),
     [
-        ({"activty": "90d"}, {}, "", "valid are audit, activity, pageview, other, traces, logs"),
-        ({"activity": "90"}, {}, "", "as in 90d or 7y, or forever"),
-        ({"activity": "0d"}, {}, "", "as in 90d"),
-        ({"activity": "soon"}, {}, "", "as in 90d"),
+        ({"activty": "90d"}, {}, "", "valid logs are audit, activity, pageview, other, traces, logs"),
+        ({"activity": "90"}, {}, "", "such as 90d or 7y, or forever"),
+        ({"activity": "0d"}, {}, "", "such as 90d"),
+        ({"activity": "soon"}, {}, "", "such as 90d"),
         ({}, {"audit": "1y"}, "", "--storage-policy"),
         ({}, {"audit": "1y"}, "a'b", "no name of one"),
     ],

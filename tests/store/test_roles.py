@@ -77,5 +77,5 @@ def test_without_tenants_there_is_no_policy() -> None:
 
 @pytest.mark.parametrize("tenant", ["", "a'b", "a`b", "a b", "ü" * 101])
 def test_a_tenant_whose_name_cannot_name_a_role_is_refused(tenant: str) -> None:
-    with pytest.raises(ConfigurationError, match="cannot name a role"):
+    with pytest.raises(ConfigurationError, match="cannot be used in a role name"):
         roles(Layout(), [tenant])

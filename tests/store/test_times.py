@@ -98,7 +98,7 @@ def test_nanoseconds_survive() -> None:
     ],
 )
 def test_anything_else_is_refused_with_what_is_valid(text: str) -> None:
-    with pytest.raises(QueryError, match=r"is not understood; write one of 15m, 2h, .*2026-11-23T14:30:00Z"):
+    with pytest.raises(QueryError, match=r"is not valid; write one of 15m, 2h, .*2026-11-23T14:30:00Z"):
         parse_time(text, now=ns(NOW), zone=BERLIN)
 
 

@@ -25,13 +25,13 @@ _SAYS_NOTHING = ("config", "conf", "settings", "project", "core")
 
 def init(
     directory: Annotated[
-        Path, typer.Argument(metavar="[DIRECTORY]", help="Of the project.", show_default=False)
+        Path, typer.Argument(metavar="[DIRECTORY]", help="Directory of the project.", show_default=False)
     ] = Path("."),
-    force: Annotated[bool, typer.Option("--force", help="Overwrite a file that is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
 ) -> None:
-    r"""Write a commented otel-audit.toml for the project here, and say what to do next.
+    r"""Write a commented otel-audit.toml for the project in this directory, and print the next steps.
 
-    Looks for a Django project by reading its files; nothing is imported, nothing else is changed.
+    Finds a Django project by reading its files. Imports nothing and changes nothing else.
 
     \b
     otel-audit init
@@ -42,10 +42,10 @@ def init(
     from otel_audit.config.template import template
 
     if not directory.is_dir():
-        raise ConfigurationError(f"{directory} is not a directory; name the directory of the project")
+        raise ConfigurationError(f"{directory} is not a directory; write the path of the project's directory")
     path = directory / FILE_NAME
     if path.exists() and not force:
-        raise ConfigurationError(f"{path} is there already; --force overwrites it")
+        raise ConfigurationError(f"{path} already exists; --force overwrites it")
     project = find_django(directory.resolve(), os.environ)
     values: dict[str, Any] = {"redaction.personal_numbers": True}
     introduction = ""
@@ -66,7 +66,7 @@ def _next_steps(project: DjangoProject | None, directory: Path) -> list[str]:
 
     lines = []
     if project is None:
-        lines.append("No Django project was found here; name what is recorded under [django] in the file.")
+        lines.append("No Django project was found here; set what is recorded under [django] in the file.")
         command = "python your_program.py"
     else:
         models = ", ".join(map(safe, project.patterns))
@@ -95,7 +95,7 @@ def _next_steps(project: DjangoProject | None, directory: Path) -> list[str]:
         "  otel-audit doctor",
         "  otel-audit query",
         "",
-        "Records wait in .otel-audit/ until the sink has them; a .gitignore there keeps git away.",
+        "Records wait in .otel-audit/ until the sink acknowledges them; a .gitignore keeps them out of git.",
     ]
     return lines
 
@@ -117,10 +117,12 @@ def _installed(module: str) -> bool:
 
 def show(
     config: ConfigFile = None,
-    changed: Annotated[bool, typer.Option("--changed", help="Only what differs from the default.")] = False,
+    changed: Annotated[
+        bool, typer.Option("--changed", help="Only settings that differ from their defaults.")
+    ] = False,
     json: Json = False,
 ) -> None:
-    r"""Show every setting, its value, and where it came from. Secrets are not shown.
+    r"""Show every setting, its value and its source. Secrets are hidden.
 
     \b
     otel-audit config show
@@ -137,7 +139,7 @@ def show(
         screen.remark(f"note: {note}")
     screen.line(f"file: {safe(loaded.path) if loaded.path else 'none; `otel-audit init` writes one'}")
     if not rows:
-        screen.line("Everything has its default.")
+        screen.line("All settings have their defaults.")
         return
     _print_rows(rows, screen)
     sys.stdout.flush()

@@ -17,14 +17,17 @@ _WORDS = {"ok": "ok", "note": "note", "bad": "FAIL"}
 
 def doctor(
     config: ConfigFile = None,
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for sink and store.")] = 3.0,
+    timeout: Annotated[
+        float, typer.Option(min=0.1, help="Seconds to wait for the sink and for the store.")
+    ] = 3.0,
     json: Json = False,
     utc: Utc = False,
 ) -> None:
-    """Check everything between a change in the application and an answer here.
+    """Check everything from a change in the application to the answer of a query.
 
-    Configuration, instrumentors, OpenTelemetry's packages, the spool on this machine, the sink, the store.
-    Run it in the application's environment, with its variables. Exits with 1 if something does not work.
+    Checks the configuration, the instrumentors, OpenTelemetry's packages, the spool on this machine, the sink
+    and the store. Run it in the application's environment, with its variables. Exits with 1 if anything does
+    not work.
     """
     from otel_audit.cli.checkup import checkup
 

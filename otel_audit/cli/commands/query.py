@@ -25,24 +25,24 @@ def query(
     screen: Screen,
     filters: Filters,
     limit: Annotated[
-        int, typer.Option("--limit", "-n", min=1, max=10_000, help="Most records to show.")
+        int, typer.Option("--limit", "-n", min=1, max=10_000, help="Maximum number of records.")
     ] = 50,
-    cursor: Annotated[str | None, typer.Option(help="Go on where the page before ended.")] = None,
-    everything: Annotated[bool, typer.Option("--all", help="All pages, one after another.")] = False,
+    cursor: Annotated[str | None, typer.Option(help="Continue where the previous page ended.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Print all pages.")] = False,
     oldest_first: Annotated[
-        bool, typer.Option("--oldest-first", help="Turn the page around: the newest at the bottom.")
+        bool, typer.Option("--oldest-first", help="Reverse the page: the newest record last.")
     ] = False,
 ) -> None:
-    r"""Find records; all conditions must hold. Newest first.
+    r"""Find records that match all conditions, newest first.
 
     \b
     otel-audit query                                         the newest 50
-    otel-audit query --target shop.Order/7                   all about one order
+    otel-audit query --target shop.Order/7                   everything about one order
     otel-audit query -a alice --action DELETE --since monday
     otel-audit query --field status=paid --since "2 hours ago"
     otel-audit query --outcome failure --until yesterday
     otel-audit query --address 203.0.113.0/24 --since october --csv > october.csv
-    otel-audit query --log activity,pageview --actor alice   not changes: what she did and saw
+    otel-audit query --log activity,pageview --actor alice   what she did and saw, not what she changed
     otel-audit query --text "alice@example.com" --json | jq .actor
     """
     from otel_audit.cli.output.tables import print_entries
@@ -56,7 +56,7 @@ def query(
         if page.cursor is None:
             return
         if not everything:
-            screen.remark(f"There are more: --limit, --all, or --cursor {page.cursor}")
+            screen.remark(f"There are more records: use --limit, --all, or --cursor {page.cursor}")
             return
         header = False
         page = store.find(filters, limit=limit, cursor=page.cursor)
@@ -80,14 +80,14 @@ def tail(
     screen: Screen,
     filters: Filters,
     follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Go on showing what arrives, until Ctrl-C.")
+        bool, typer.Option("--follow", "-f", help="Keep printing records as they arrive, until Ctrl-C.")
     ] = False,
     lines: Annotated[
-        int, typer.Option("--lines", "-n", min=0, max=10_000, help="Records to begin with.")
+        int, typer.Option("--lines", "-n", min=0, max=10_000, help="Number of records to print first.")
     ] = 10,
-    interval: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks.")] = 1.0,
+    interval: Annotated[float, typer.Option(min=0.1, help="Seconds between two queries.")] = 1.0,
 ) -> None:
-    r"""Show the newest records, the newest at the bottom; with -f also those to come.
+    r"""Print the newest records, the newest last; with -f, keep printing those that arrive.
 
     \b
     otel-audit tail -f
@@ -118,7 +118,7 @@ def tail(
                 lost = True
                 continue
             if lost:
-                screen.remark("otel-audit: the store is back")
+                screen.remark("otel-audit: the store answers again")
                 lost = False
             if arrived:
                 print_entries(screen, arrived, header=header)

@@ -17,51 +17,55 @@ _PORT = {"min": 0, "max": 65535, "show_default": False}
 
 def serve(
     data: Annotated[
-        Path | None, typer.Option(metavar="DIRECTORY", help="Where the data is kept.", show_default=False)
+        Path | None, typer.Option(metavar="DIRECTORY", help="Data directory.", show_default=False)
     ] = None,
     host: Annotated[
         str | None,
         typer.Option(
-            help="Address to listen on; any but loopback needs a token to write.", show_default=False
+            help="Address to listen on. Any address except loopback requires a write token.",
+            show_default=False,
         ),
     ] = None,
-    http_port: Annotated[int | None, typer.Option(help="OTLP over HTTP: 4318.", **_PORT)] = None,
-    grpc_port: Annotated[int | None, typer.Option(help="OTLP over gRPC: 4317.", **_PORT)] = None,
+    http_port: Annotated[int | None, typer.Option(help="Port for OTLP over HTTP: 4318.", **_PORT)] = None,
+    grpc_port: Annotated[int | None, typer.Option(help="Port for OTLP over gRPC: 4317.", **_PORT)] = None,
     clickhouse_port: Annotated[
-        int | None, typer.Option(help="Queries, as a ClickHouse server: 8123.", **_PORT)
+        int | None, typer.Option(help="Port for queries, over ClickHouse's HTTP interface: 8123.", **_PORT)
     ] = None,
     token: Annotated[
         str | None,
         typer.Option(
-            help="Bearer token for everything; better in OTEL_AUDIT_SERVER_TOKEN: others can see a "
-            "command line.",
+            help="Bearer token to read and write. Prefer OTEL_AUDIT_SERVER_TOKEN: other users can see "
+            "a command line.",
             show_default=False,
         ),
     ] = None,
     no_token: Annotated[
         bool | None,
-        typer.Option("--no-token", help="Answer every program on this machine.", show_default=False),
+        typer.Option(
+            "--no-token", help="Let every program on this machine read without a token.", show_default=False
+        ),
     ] = None,
     new_token: Annotated[
-        bool, typer.Option("--new-token", help="Make another token to ask; the old one is worth nothing.")
+        bool,
+        typer.Option("--new-token", help="Replace the generated read token; the old one is no longer valid."),
     ] = False,
     fsync: Annotated[
         bool | None,
         typer.Option(
             "--fsync/--no-fsync",
-            help="Flush to the disk before a request is acknowledged.",
+            help="Flush to disk before a request is acknowledged.",
             show_default=False,
         ),
     ] = None,
     config: ConfigFile = None,
 ) -> None:
-    r"""Take records and spans over OTLP, keep them, and answer queries, until Ctrl-C.
+    r"""Receive records and spans over OTLP, store them, and answer queries, until Ctrl-C.
 
-    Options go over the server section of the configuration. Port 0 picks a free one.
+    Options override the server section of the configuration. Port 0 selects a free port.
 
-    To ask takes a token. The server makes it at its first start and keeps it in the file read-token of the
-    data directory. The commands of the same user find it while the server runs; other clients send it in a
-    header (Authorization: Bearer, or as the password). Programs of this machine may write without one.
+    Reading requires a token. The server generates it when it first starts and keeps it in the file read-token
+    of the data directory. Commands of the same user find it while the server runs; other clients send it in a
+    header (Authorization: Bearer, or as the password). Programs on this machine may write without a token.
 
     \b
     otel-audit serve

@@ -24,10 +24,10 @@ def show(
     screen: Screen,
     record: Annotated[str, typer.Argument(metavar="ID", help="Record id, or its last 6 or more digits.")],
     since: Annotated[
-        str | None, typer.Option(help="How far back to look for a shortened id; by default 90 days.")
+        str | None, typer.Option(help="How far back to search for a shortened id. Default: 90 days.")
     ] = None,
 ) -> None:
-    r"""Show one record in full: every value, where it came from, its place in its stream.
+    r"""Show one record in full: every value, its origin, and its position in its stream.
 
     \b
     otel-audit show 019ab3c2-7d1e-7c41-9f0a-51d2a90b3f7e
@@ -66,7 +66,7 @@ def _whole_id(store: AuditStore, screen: Screen, fragment: str, since: str) -> s
         raise typer.Exit(Status.NOTHING)
     if len(found) > 1:
         listed = "\n".join(f"  {each.id}  {each.event_name}" for each in found)
-        raise QueryError(f"{fragment!r} is in the ids of several records; write more of it:\n{listed}")
+        raise QueryError(f"{fragment!r} matches the ids of several records; write more digits:\n{listed}")
     return found[0].id
 
 
@@ -74,24 +74,24 @@ def _whole_id(store: AuditStore, screen: Screen, fragment: str, since: str) -> s
 def history(
     store: AuditStore,
     screen: Screen,
-    target: Annotated[str, typer.Argument(metavar="TYPE/ID", help="One object: shop.Order/7.")],
-    since: Annotated[str | None, typer.Option("--since", "-s", help="From: 15m, yesterday …")] = None,
-    until: Annotated[str | None, typer.Option("--until", "-u", help="To, in the same words.")] = None,
+    target: Annotated[str, typer.Argument(metavar="TYPE/ID", help="Object: shop.Order/7.")],
+    since: Annotated[str | None, typer.Option("--since", "-s", help="Start: 15m, yesterday, …")] = None,
+    until: Annotated[str | None, typer.Option("--until", "-u", help="End, in the same forms.")] = None,
     log: Annotated[
-        str | None, typer.Option(help="Kinds of record, as for query. Default: all but page views.")
+        str | None, typer.Option(help="Kinds of record, as for query. Default: all except page views.")
     ] = None,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=10_000, help="Newest records.")] = 100,
-    cursor: Annotated[str | None, typer.Option(help="Go further back, behind the page before.")] = None,
+    cursor: Annotated[str | None, typer.Option(help="Continue where the previous page ended.")] = None,
 ) -> None:
-    r"""Tell what happened to one object, oldest first: changes, reads, rows of bulk statements, failures.
+    r"""Show what happened to one object, oldest first: changes, reads, rows of bulk statements, failures.
 
-    A line with ⚠ stands where an old value is not what the change before it had set: somebody wrote past the
-    trail. "Possibly" means that something else may explain it.
+    A line with ⚠ marks an old value that differs from what the previous change had set: something wrote to
+    the row outside the trail. "Possibly" means that there may be another explanation.
 
     \b
     otel-audit history shop.Order/7
     otel-audit history shop.Order/7 --since yesterday --json
-    otel-audit history shop.Order/7 --log '*'            who looked at it, too
+    otel-audit history shop.Order/7 --log '*'            all logs, page views included
     """
     from otel_audit.cli.hints import unknown_words
     from otel_audit.cli.output.tables import print_entries
@@ -106,7 +106,7 @@ def history(
     notes = _written_outside(store, screen, target, page)
     print_entries(screen, page.entries[::-1], notes=notes)
     if page.cursor:
-        screen.remark(f"There is more before this: --limit, or --cursor {page.cursor}")
+        screen.remark(f"There are older records: use --limit, or --cursor {page.cursor}")
 
 
 def _written_outside(store: AuditStore, screen: Screen, target: str, page: Page) -> dict[str, list[str]]:
@@ -145,8 +145,10 @@ def _written_outside(store: AuditStore, screen: Screen, target: str, page: Page)
 def blame(
     store: AuditStore,
     screen: Screen,
-    target: Annotated[str, typer.Argument(metavar="TYPE/ID", help="One object: shop.Order/7.")],
-    until: Annotated[str | None, typer.Option("--until", "-u", help="As it was then: yesterday …")] = None,
+    target: Annotated[str, typer.Argument(metavar="TYPE/ID", help="Object: shop.Order/7.")],
+    until: Annotated[
+        str | None, typer.Option("--until", "-u", help="State at that time: yesterday, …")
+    ] = None,
 ) -> None:
     r"""Show who last set each field of an object, when, and through which view.
 
@@ -181,7 +183,7 @@ def trace(
     screen: Screen,
     number: Annotated[str, typer.Argument(metavar="TRACE", help="Trace id, traceparent, or a record's id.")],
 ) -> None:
-    r"""Show one trace as a tree: what the request did, and the records made on the way.
+    r"""Show one trace as a tree: the spans of the request, and the records made in them.
 
     \b
     otel-audit trace 4bf92f3577b34da6a3ce929d0e0e4736
@@ -192,7 +194,7 @@ def trace(
     wanted = _trace_of(store, screen, number)
     found = store.trace(wanted) if wanted else None
     if not found:
-        screen.remark(f"The store has neither spans nor records of trace {wanted or number}.")
+        screen.remark(f"The store has no spans or records of trace {wanted or number}.")
         raise typer.Exit(Status.NOTHING)
     if screen.json:
         for each in trace_objects(found):

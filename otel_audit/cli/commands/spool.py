@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Directory = Annotated[
     Path | None,
     typer.Argument(
-        metavar="[DIRECTORY]", help="Spool directory; by default the configured one.", show_default=False
+        metavar="[DIRECTORY]", help="Spool directory. Default: the configured one.", show_default=False
     ),
 ]
 
@@ -29,10 +29,10 @@ Directory = Annotated[
 def status(
     directory: Directory = None, json: Json = False, utc: Utc = False, config: ConfigFile = None
 ) -> None:
-    """Show what waits: by process, how many records, since when, whether anything is damaged.
+    """Show the waiting records: how many per process, since when, and whether anything is damaged.
 
-    Exits with 1 if the directory cannot be used, holds damaged or refused records, or streams that cannot be
-    read: those of another user.
+    Exits with 1 if the directory cannot be used, or if it holds damaged records, refused records, or streams
+    that cannot be read, such as those of another user.
     """
     from otel_audit.pipeline.spool.status import read_status
 
@@ -54,7 +54,7 @@ def _print(state: SpoolStatus, screen: Screen) -> None:
     from otel_audit.store.times import format_time, zone_name
 
     if not state.exists:
-        screen.line(f"{safe(state.directory)} does not exist yet: nothing was recorded on this machine.")
+        screen.line(f"{safe(state.directory)} does not exist yet: nothing has been recorded on this machine.")
         return
     summary = f"{safe(state.directory)}: {state.waiting} records waiting, {size(state.bytes)}"
     if state.oldest:
@@ -87,11 +87,11 @@ def _print(state: SpoolStatus, screen: Screen) -> None:
             )
         screen.print(table)
     for problem in state.unreadable:
-        screen.line(f"passed over: {safe(problem)}")
+        screen.line(f"skipped: {safe(problem)}")
     for name in state.damaged_files:
-        screen.line(f"damaged, kept aside: {safe(name)}")
+        screen.line(f"damaged, set aside: {safe(name)}")
     for name in state.quarantined:
-        screen.line(f"refused by the sink, kept aside: {safe(name)}")
+        screen.line(f"refused by the sink, set aside: {safe(name)}")
     if state.error:
         screen.remark(f"otel-audit: {state.error}")
 
@@ -99,14 +99,14 @@ def _print(state: SpoolStatus, screen: Screen) -> None:
 def drain(
     directory: Directory = None,
     timeout: Annotated[
-        float, typer.Option(min=0, help="Seconds without any progress after which to give up.")
+        float, typer.Option(min=0, help="Give up after this many seconds without progress.")
     ] = 30.0,
     config: ConfigFile = None,
 ) -> None:
-    """Send what processes that ended have left, now; what running ones hold they send themselves.
+    """Send the records that terminated processes left, now. Running processes send their own records.
 
-    Exits with 3 if the sink does not take all of it, with 1 if a part of the spool cannot be read (another
-    user's). Nothing is lost then: it waits on.
+    Exits with 3 if the sink does not accept all of them, and with 1 if a part of the spool cannot be read,
+    such as that of another user. No record is lost then: the rest keeps waiting.
     """
     from otel_audit.pipeline.delivery.drain import drain as drain_spool
 
@@ -121,12 +121,12 @@ def drain(
     )
     if found.quarantined or found.damaged:
         typer.echo(
-            f"{found.quarantined} refused by the sink and kept aside, {found.damaged} places damaged: "
-            "`otel-audit spool status` names the files",
+            f"{found.quarantined} refused by the sink and set aside, {found.damaged} damaged positions: "
+            "`otel-audit spool status` lists the files",
             err=True,
         )
     for problem in found.left.unreadable:
-        typer.echo(f"otel-audit: passed over: {safe(problem)}", err=True)
+        typer.echo(f"otel-audit: skipped: {safe(problem)}", err=True)
     if not found.complete:
         typer.echo(f"otel-audit: {safe(found.error)}", err=True)
         raise typer.Exit(Status.UNREACHABLE)

@@ -30,16 +30,15 @@ _ACCESS_DENIED = 497
 
 Cluster = Annotated[
     str | None,
-    typer.Option(
-        metavar="NAME", help="Cluster of the ClickHouse servers, as they name it.", rich_help_panel=_TABLES
-    ),
+    typer.Option(metavar="NAME", help="Name of the ClickHouse cluster.", rich_help_panel=_TABLES),
 ]
 Keep = Annotated[
     list[str] | None,
     typer.Option(
         "--retention",
         metavar="LOG=AGE",
-        help="Delete what is older: activity=90d, traces=2w; several times. 'forever' takes it back.",
+        help="Delete records older than this: activity=90d, traces=2w. May be repeated. 'forever' "
+        "removes the limit.",
         rich_help_panel=_TABLES,
     ),
 ]
@@ -48,7 +47,7 @@ Cold = Annotated[
     typer.Option(
         "--cold",
         metavar="LOG=AGE",
-        help="Move what is older to the volume 'cold' of the storage policy.",
+        help="Move records older than this to the volume 'cold' of the storage policy.",
         rich_help_panel=_TABLES,
     ),
 ]
@@ -57,7 +56,7 @@ Policy = Annotated[
     typer.Option(
         "--storage-policy",
         metavar="NAME",
-        help="Storage policy, as the server names it.",
+        help="Name of the server's storage policy.",
         rich_help_panel=_TABLES,
     ),
 ]
@@ -66,7 +65,7 @@ Tenants = Annotated[
     typer.Option(
         "--tenant",
         metavar="NAME",
-        help="A role for this tenant's people, who see its records only; several times.",
+        help="Also a role that sees only this tenant's records. May be repeated.",
         rich_help_panel=_TABLES,
     ),
 ]
@@ -76,10 +75,13 @@ Tenants = Annotated[
 def init(
     settings: StoreConfig,
     with_roles: Annotated[
-        bool, typer.Option("--roles", help="Make the roles too, of `store roles`.", rich_help_panel=_TABLES)
+        bool, typer.Option("--roles", help="Also create the roles of `store roles`.", rich_help_panel=_TABLES)
     ] = False,
     print_only: Annotated[
-        bool, typer.Option("--print", help="Print the SQL, connect to nothing.", rich_help_panel=_TABLES)
+        bool,
+        typer.Option(
+            "--print", help="Print the SQL without connecting to a server.", rich_help_panel=_TABLES
+        ),
     ] = False,
     cluster: Cluster = None,
     retention: Keep = None,
@@ -87,9 +89,9 @@ def init(
     storage_policy: Policy = None,
     tenant: Tenants = None,
 ) -> None:
-    r"""Make the database and the tables of a new store, on a ClickHouse server or a cluster.
+    r"""Create the database and the tables of a new store, on a ClickHouse server or a cluster.
 
-    `otel-audit serve` does this for its own store by itself.
+    `otel-audit serve` creates those of its own store itself.
 
     \b
     otel-audit store init --url http://clickhouse:8123 --user admin
@@ -111,13 +113,13 @@ def init(
     state = read_state(client.rows, layout)
     if 0 < state.version < CURRENT:
         raise StoreError(
-            f"there is a store in database {layout.database!r} already, of schema version {state.version}; "
-            f"`otel-audit store migrate` brings it to {CURRENT}"
+            f"database {layout.database!r} already has a store, with schema version {state.version}; "
+            f"`otel-audit store migrate` upgrades it to {CURRENT}"
         )
     changes = plan(state, layout, kept)
     if with_roles or tenant:
         changes.append(_roles(layout, tenant))
-    _apply(client, changes, nothing="Nothing to do: the store is there and up to date.")
+    _apply(client, changes, nothing="Nothing to do: the store exists and is up to date.")
 
 
 @names_store
@@ -126,7 +128,7 @@ def migrate(
     dry_run: Annotated[
         bool,
         typer.Option(
-            "--dry-run", help="Print the SQL that would be run, and run nothing.", rich_help_panel=_TABLES
+            "--dry-run", help="Print the SQL that would be run, without running it.", rich_help_panel=_TABLES
         ),
     ] = False,
     cluster: Cluster = None,
@@ -134,9 +136,9 @@ def migrate(
     cold: Cold = None,
     storage_policy: Policy = None,
 ) -> None:
-    r"""Bring the tables of a store up to date: make what is missing, also on hosts that came later.
+    r"""Upgrade the tables of a store: create what is missing, also on hosts that were added later.
 
-    What is there already stays. Retention that is not named stays as it is.
+    Existing tables and rows are kept. The retention of logs that are not named is not changed.
 
     \b
     otel-audit store migrate --url http://clickhouse:8123
@@ -163,9 +165,9 @@ def status(
     json: Json = False,
     utc: Utc = False,
 ) -> None:
-    """Show how a store is: version, what is missing, and each table's rows, size, parts, oldest and newest.
+    """Show the state of a store: version, what is missing, and rows, size, parts and age of each table.
 
-    Exits with 1 if something is missing or not up to date, or a replica takes no writes.
+    Exits with 1 if something is missing or not up to date, or if a replica does not accept writes.
     """
     from otel_audit.store.status import read_status
 
@@ -186,9 +188,9 @@ def roles(
     database: Database = None,
     config: ConfigFile = None,
 ) -> None:
-    r"""Print the SQL of the roles: writer, reader, migrator, and one for each tenant with its row policies.
+    r"""Print the SQL of the roles: writer, reader, migrator, and one per tenant with its row policies.
 
-    It connects to nothing: review it, and have the administrator run it.
+    Does not connect to a server. Review the SQL, and have the administrator run it.
 
     \b
     otel-audit store roles | clickhouse-client
@@ -251,9 +253,9 @@ def _run(execute: Callable[[str], object], statement: str) -> None:
         if error.code != _ACCESS_DENIED:
             raise
         raise StoreError(
-            f"{error}\nThe store does not let this user do that. `otel-audit serve` looks after its own "
-            "tables when it starts: put [store.retention] into its configuration, and restart it. On a "
-            "ClickHouse server the user needs the role otel_migrator, see `otel-audit store roles`"
+            f"{error}\nThe store does not permit this user to do that. `otel-audit serve` maintains its "
+            "own tables when it starts: set [store.retention] in its configuration and restart it. On "
+            "a ClickHouse server the user needs the role otel_migrator, see `otel-audit store roles`"
         ) from None
 
 
@@ -296,12 +298,12 @@ def _print_status(found: StoreStatus, screen: Screen) -> None:
             )
         screen.print(table)
     for stuck in found.stuck:
-        screen.line(f"takes no writes: {safe(stuck.name)} on {safe(stuck.host)}")
+        screen.line(f"does not accept writes: {safe(stuck.name)} on {safe(stuck.host)}")
     for behind in found.replicas:
         if behind.delay:
-            screen.line(f"behind by {behind.delay} s: {safe(behind.name)} on {safe(behind.host)}")
+            screen.line(f"{behind.delay} s behind: {safe(behind.name)} on {safe(behind.host)}")
     for host, missing in found.missing.items():
         on = f" on {safe(host)}" if host else ""
         screen.line(f"missing{on}: {', '.join(map(safe, missing))}")
     if found.pending:
-        screen.line(f"to apply, by `otel-audit store migrate`: {', '.join(map(safe, found.pending))}")
+        screen.line(f"pending, for `otel-audit store migrate`: {', '.join(map(safe, found.pending))}")

@@ -104,7 +104,9 @@ def _what(record: AuditRecord, screen: Screen) -> Iterator[tuple[str, str]]:
     yield "fields", ", ".join(map(safe, record.fields))
     yield (
         "old values",
-        {"as_loaded": "as loaded by the application", "exact": "exact"}.get(record.old_values or "", ""),
+        {"as_loaded": "as the application had loaded them", "exact": "exact"}.get(
+            record.old_values or "", ""
+        ),
     )
     yield "related", ", ".join(map(safe, record.related))
     yield "truncated", "yes: too large for one record" if record.truncated else ""

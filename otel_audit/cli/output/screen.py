@@ -34,7 +34,7 @@ class Screen:
         self, *, utc: bool = False, json: bool = False, csv: bool = False, verbose: bool = False
     ) -> None:
         if json and csv:
-            raise QueryError("--json and --csv exclude each other; choose one")
+            raise QueryError("--json and --csv cannot be used together")
         self.zone: datetime.tzinfo | None = datetime.UTC if utc else None
         self.json = json
         self.csv = csv

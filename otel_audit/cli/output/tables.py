@@ -54,7 +54,7 @@ def print_entries(
     folded = len(entries) - len(shown)
     if folded:
         screen.remark(
-            f"{plural(folded, 'record')} of streams that began or ended not listed; --verbose lists all"
+            f"{plural(folded, 'record')} of streams that started or ended not listed; --verbose lists them"
         )
     if screen.is_terminal:
         screen.print(entries_table(shown, screen, header=header, notes=notes))

@@ -49,7 +49,7 @@ def trace_tree(trace: Trace, screen: Screen) -> Tree:
             branch.add(_record(node, screen))
             continue
         label = (
-            Text("records whose span is not in the store", style="italic dim")
+            Text("records whose spans are not in the store", style="italic dim")
             if node.span is None
             else _span(node.span, began)
         )

@@ -47,7 +47,7 @@ def audit_checks(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
         found.append(
             Error(
                 f"Audit records cannot be written: {pipeline.health.spool_error}",
-                hint="Make the spool directory writable, or name another as spool.directory.",
+                hint="Make the spool directory writable, or set spool.directory to another one.",
                 id="otel_audit.E004",
             )
         )
@@ -57,8 +57,8 @@ def audit_checks(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
 def _not_running() -> Iterator[CheckMessage]:
     if startup.startup_error() is not None:
         yield Error(
-            f"Audit could not be started, nothing is recorded: {startup.startup_error()}",
-            hint="`otel-audit doctor` shows what is wrong and where it was read.",
+            f"Audit could not be started; nothing is recorded: {startup.startup_error()}",
+            hint="`otel-audit doctor` shows what is wrong and where the setting comes from.",
             id="otel_audit.E001",
         )
         return
@@ -87,10 +87,10 @@ def _settings() -> Iterator[CheckMessage]:
     ):
         module = os.environ.get("DJANGO_SETTINGS_MODULE", "yourproject.settings")
         yield Error(
-            "Django runs with empty settings: DJANGO_SETTINGS_MODULE was not set when Python started, and "
-            "opentelemetry-instrumentation-django configured empty ones.",
-            hint=f"export DJANGO_SETTINGS_MODULE={module} before opentelemetry-instrument; manage.py sets it "
-            "too late.",
+            "Django runs with empty settings: DJANGO_SETTINGS_MODULE was not set when Python started, "
+            "so opentelemetry-instrumentation-django configured empty settings.",
+            hint=f"Run export DJANGO_SETTINGS_MODULE={module} before opentelemetry-instrument; "
+            "manage.py sets it too late.",
             id="otel_audit.E003",
         )
 
@@ -128,7 +128,7 @@ def _backends() -> Iterator[CheckMessage]:
         ]
         if missed:
             yield checks.Warning(
-                f"Writes through the database {alias!r} are not audited completely: its backend "
+                f"Writes through the database {alias!r} are not fully audited: its backend "
                 f"({settings.DATABASES[alias].get('ENGINE')}) replaces {', '.join(missed)} of Django's.",
                 hint="Changes made through this database may be missing from the trail.",
                 id="otel_audit.W008",

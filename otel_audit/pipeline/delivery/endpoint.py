@@ -29,12 +29,12 @@ def parse_endpoint(config: SinkConfig) -> SplitResult:
         valid = False
     if not valid:
         raise ConfigurationError(
-            f"sink.endpoint is {without_credentials(endpoint)!r}; write an http or https address such as "
-            f"http://127.0.0.1:4318/v1/audit"
+            f"sink.endpoint is {without_credentials(endpoint)!r}; use an http or https address such as "
+            "http://127.0.0.1:4318/v1/audit"
         )
     if config.ca_file and not os.access(config.ca_file, os.R_OK):
         raise ConfigurationError(
-            f"sink.ca_file is {config.ca_file!r}, which cannot be read; write the path of a PEM file, or "
-            f"leave it empty for the system's certificates"
+            f"sink.ca_file is {config.ca_file!r}, which cannot be read; set it to the path of a PEM "
+            "file, or leave it empty to use the system's certificates"
         )
     return url

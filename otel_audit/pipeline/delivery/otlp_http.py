@@ -168,8 +168,8 @@ class Transport:
             return http.client.HTTPConnection(proxy.host, proxy.port, timeout=self._timeout)
         if proxy.scheme == "https":
             raise ConfigurationError(
-                f"the proxy {proxy.where} of the environment wants TLS for itself, which is not supported "
-                f"for an https sink: write its address with http://, or name {host} in NO_PROXY"
+                f"the proxy {proxy.where} from the environment has an https:// address, which is not "
+                f"supported for an https sink: use its http:// address, or add {host} to NO_PROXY"
             )
         connection = http.client.HTTPSConnection(
             proxy.host, proxy.port, timeout=self._timeout, context=self._context
@@ -179,7 +179,7 @@ class Transport:
 
     @property
     def _through(self) -> str:
-        return f" through the proxy {self._proxy.where} of the environment" if self._proxy else ""
+        return f" through the proxy {self._proxy.where} from the environment" if self._proxy else ""
 
     def _response(self, sock: socket.socket, *arguments: Any, **options: Any) -> http.client.HTTPResponse:
         self._limited = limited = _Limited(sock, self._rest)
@@ -211,7 +211,7 @@ class Transport:
                 raise
         response = connection.getresponse()
         if self._limited is None or self._limited.lines.last not in (b"\r\n", b"\n"):
-            raise http.client.HTTPException("the headers of the answer are cut off")
+            raise http.client.HTTPException("the response headers are incomplete")
         content = response.read(_MOST_ANSWER)
         if response.length:  # closed before its end: what came must not pass for the whole of it
             raise http.client.IncompleteRead(content, response.length)
@@ -288,9 +288,9 @@ def judge(status: int, headers: http.client.HTTPMessage, content: bytes, endpoin
     if status in (400, 422):
         return Answer(Verdict.REFUSED, reason)
     if 200 < status < 300:
-        return Answer(Verdict.MISCONFIGURED, f"{reason}, an OTLP sink answers 200: check sink.endpoint")
+        return Answer(Verdict.MISCONFIGURED, f"{reason}, but an OTLP sink answers 200: check sink.endpoint")
     if status == 407:
-        return Answer(Verdict.MISCONFIGURED, f"{reason}: check user and password of the proxy")
+        return Answer(Verdict.MISCONFIGURED, f"{reason}: check the proxy's user and password")
     if status in (401, 403):
         return Answer(Verdict.MISCONFIGURED, f"{reason}: check sink.token", retry_after)
     if status in (404, 405, 415) or 300 <= status < 400:
@@ -306,7 +306,7 @@ def _judge_success(content: bytes, headers: http.client.HTTPMessage, endpoint: s
     except ValueError as error:
         return Answer(
             Verdict.MISCONFIGURED,
-            f"{endpoint} answered, but not as an OTLP sink does ({error}): check sink.endpoint",
+            f"{endpoint} did not answer as an OTLP sink does ({error}): check sink.endpoint",
         )
     if rejected:
         told = f": {message}" if message else ""
@@ -325,22 +325,22 @@ def _partial_success(content: bytes, headers: http.client.HTTPMessage) -> tuple[
         # The empty message of protobuf; no sink needs to say what type nothing has.
         if content_type in ("", _PROTOBUF, _JSON):
             return 0, ""
-        raise ValueError(f"an empty answer of Content-Type {content_type}")
+        raise ValueError(f"an empty response with Content-Type {content_type}")
     if content_type == _JSON:
         answer = json.loads(content)
         if not isinstance(answer, dict):
-            raise ValueError("its JSON is no object")
+            raise ValueError("its JSON is not an object")
         partial = answer.get("partialSuccess") or answer.get("partial_success") or {}
         if not isinstance(partial, dict):
-            raise ValueError("its partialSuccess is no object")
+            raise ValueError("its partialSuccess is not an object")
         rejected = partial.get("rejectedLogRecords") or partial.get("rejected_log_records") or 0
         return int(rejected), str(partial.get("errorMessage") or partial.get("error_message") or "")
     if content_type != _PROTOBUF:
-        raise ValueError(f"Content-Type is {content_type or 'not given'}")
+        raise ValueError(f"Content-Type is {content_type or 'missing'}")
     try:
         success = ExportLogsServiceResponse.FromString(content).partial_success
     except DecodeError as error:
-        raise ValueError("its body is no ExportLogsServiceResponse") from error
+        raise ValueError("its body is not an ExportLogsServiceResponse") from error
     return success.rejected_log_records, success.error_message
 
 

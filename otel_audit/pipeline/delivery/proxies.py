@@ -55,7 +55,7 @@ def proxy_for(url: SplitResult) -> Proxy | None:
     if not valid:
         raise ConfigurationError(
             f"{url.scheme.upper()}_PROXY or ALL_PROXY is not the address of an HTTP proxy, such as "
-            f"http://proxy.example:3128: correct it, or name {host} in NO_PROXY"
+            f"http://proxy.example:3128: correct it, or add {host} to NO_PROXY"
         )
     authorization = ""
     if parts.username is not None:

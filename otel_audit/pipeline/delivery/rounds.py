@@ -228,7 +228,7 @@ class Delivery:
             self._passed_over.pop(path, None)
         if lock is not None and path not in self._passed_over:
             self._health.adopted += 1
-            _log.info("shipping audit records left by a process that ended: %s", path.name)
+            _log.info("sending audit records left by a terminated process: %s", path.name)
 
     def _adopt_locked(self, lock: layout.Lock) -> bool:
         try:
@@ -271,6 +271,6 @@ class Delivery:
         self._health.log(
             logging.ERROR,
             f"unreadable {path.name}",
-            "audit records wait in a stream that is passed over: %s",
+            "audit records wait in a stream that is skipped: %s",
             layout.explain(path, error),
         )

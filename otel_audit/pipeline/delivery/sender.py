@@ -272,8 +272,8 @@ class Sender:
             self._thread = thread
         if not uwsgi.has_threads():
             _log.warning(
-                "uWSGI was started without --enable-threads: audit records are sent only while a request is "
-                "being served, and when the worker ends"
+                "uWSGI was started without --enable-threads: audit records are sent only while a "
+                "request is served, and when the worker exits"
             )
         self._started()
 

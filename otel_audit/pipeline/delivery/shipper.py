@@ -40,9 +40,9 @@ class Progress(enum.Enum):
     """What one step came to."""
 
     IDLE = "nothing waits"
-    DELIVERED = "the sink took some"
+    DELIVERED = "delivered"
     FAILED = "wait before the next step"
-    FINISHED = "nothing is left of a dead process"
+    FINISHED = "everything a terminated process left is delivered"
     UNREADABLE = "its files cannot be read"
 
 
@@ -196,7 +196,8 @@ class Shipper:
         self._health.log(
             logging.ERROR,
             "damage",
-            "audit spool %s, segment %d, offset %d: %s, %d bytes; the rest is sent, the file is kept in %s",
+            "audit spool %s, segment %d, offset %d: %s, %d bytes; the other records are sent, the file "
+            "is kept in %s",
             self.lock.path.name,
             damage.segment,
             damage.offset,

@@ -128,8 +128,9 @@ def prepare(directory: Path) -> None:
         ) from error
     if not lockable:
         raise SpoolError(
-            f"spool directory {directory} is on a file system without file locks, by which a process says "
-            f"that it is alive: set spool.directory to a local disk, or mount that file system with locks"
+            f"spool directory {directory} is on a file system without file locks, which show that a "
+            "process is alive: set spool.directory to a local disk, or mount that file system with "
+            "locks"
         )
 
 
@@ -331,7 +332,7 @@ def create_incarnation(directory: Path) -> Lock:
         if lock is not None:
             return lock
         # Someone looked into it just now: leave it to them, it is empty.
-    raise OSError(f"no lock to be had in {directory}")
+    raise OSError(f"no free lock in {directory}")
 
 
 def open_segment(incarnation: Path, number: int) -> int:
@@ -400,7 +401,7 @@ def explain(path: Path, error: OSError) -> str:
             with suppress(OSError):  # something in a directory of another user
                 status = os.lstat(part)
     if not isinstance(error, PermissionError):
-        return f"{path} cannot be read ({reason}): look at what lies there, or at its file system"
+        return f"{path} cannot be read ({reason}): check the file and its file system"
     if status is None or status.st_uid == os.geteuid():
         return f"{path} cannot be read ({reason}): chmod -R u+rwX {path}"
     owner = _user(status.st_uid)

@@ -146,7 +146,7 @@ class StreamReader:
             self._at = (number, piece.end)
             if isinstance(piece, frames.Gap):
                 what = (
-                    "the end of the segment is cut off or unreadable"
+                    "the end of the segment is truncated or unreadable"
                     if piece.end == end
                     else "unreadable bytes"
                 )
@@ -168,7 +168,7 @@ class StreamReader:
             elif at >= self._start[:2]:
                 yield Item(StreamEnd(frames.split_end(piece.payload)), self._after())
         except _UNREADABLE as error:
-            yield from self._damage(at, piece.end - piece.offset, f"a frame with wrong content: {error}")
+            yield from self._damage(at, piece.end - piece.offset, f"a frame with invalid content: {error}")
 
     def _header(self, at: tuple[int, int], identity: frames.Identity) -> Iterator[Item]:
         before = at[0] - 1
@@ -176,7 +176,7 @@ class StreamReader:
         if missing > 0:
             self.damaged_segments.add(before)
             yield from self._damage(
-                (at[0], at[1]), missing, f"segment {before} was cut off", in_segment=before
+                (at[0], at[1]), missing, f"segment {before} is truncated", in_segment=before
             )
 
     def _intent(self, at: tuple[int, int], piece: frames.Frame) -> None:
@@ -285,12 +285,12 @@ class StreamReader:
         self._at = (number, begin)
         self.damaged_segments.add(number)
         time = self._time or self.identity.created
-        yield Item(Damage(number, begin, begin - end, time, "the segment was cut off"), self._after())
+        yield Item(Damage(number, begin, begin - end, time, "the segment is truncated"), self._after())
 
     def _missing_segments(self, found: int) -> Iterator[Item]:
         """Report that segments between the last one read and ``found`` are gone."""
         at, self._at = self._at, (found, 0)
-        yield from self._damage(at, 0, f"the segments from {at[0]} to {found - 1} are gone")
+        yield from self._damage(at, 0, f"the segments from {at[0]} to {found - 1} are missing")
         self._move_on()
 
     def _load_identity(self, segments: list[layout.Segment]) -> frames.Identity:

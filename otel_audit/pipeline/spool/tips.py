@@ -39,7 +39,7 @@ def leave(directory: Path, incarnation: str, service: str, streams: Mapping[str,
         temporary.write_bytes(msgspec.json.encode(Tips(service, dict(streams))))
         temporary.replace(place / f"{incarnation}.json")
     except OSError as error:
-        _log.warning("tip of audit stream %s not kept: %s", incarnation, error)
+        _log.warning("tip of audit stream %s cannot be written: %s", incarnation, error)
 
 
 def find(directory: Path, service: str) -> tuple[dict[str, Tip], list[Path]]:
@@ -67,4 +67,4 @@ def forget(files: list[Path]) -> None:
         try:
             path.unlink(missing_ok=True)
         except OSError as error:
-            _log.warning("tip %s not removed: %s", path.name, error)
+            _log.warning("tip %s cannot be removed: %s", path.name, error)

@@ -312,7 +312,7 @@ class SpoolWriter:
         health.log(
             logging.ERROR,
             "taken away",
-            "%s: a new stream begins with %d records of the one before; %d records are lost",
+            "%s: a new stream starts with %d records of the previous one; %d records are lost",
             reason,
             kept,
             lost,
@@ -543,7 +543,7 @@ class SpoolWriter:
                 self._measured = 0
                 raise OSError(
                     f"its segments hold {self._max_bytes - free} of at most {self._max_bytes} bytes "
-                    f"(spool.max_bytes); the sink must take some first"
+                    "(spool.max_bytes); the sink must acknowledge some records first"
                 )
             self._measured = min(free, max(size, _SMALLEST_ALLOWANCE, min(self._segment_bytes, free // 8)))
         self._room = min(self._measured, max(size, _LOOK_EVERY))
@@ -580,7 +580,7 @@ class SpoolWriter:
             if self._synced_total >= total > self._unsynced_total:
                 return
             if total <= self._unsynced_total:
-                raise SpoolError(f"spool directory {self.directory}: flushing to the disk failed")
+                raise SpoolError(f"spool directory {self.directory}: flushing to disk failed")
             with self._mutex:
                 descriptor, reached = self._descriptor, self._written_total
                 # Closed segments are flushed when they are closed; only the open one is left.

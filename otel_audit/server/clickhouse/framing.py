@@ -43,11 +43,11 @@ def unframe(data: bytes, limit: int) -> bytes:
     while at < len(data):
         start = at + 16
         if start + _HEADER.size > len(data):
-            raise Malformed("a compressed block is cut short")
+            raise Malformed("a compressed block is incomplete")
         method, packed_size, plain_size = _HEADER.unpack_from(data, start)
         end = start + packed_size
         if packed_size < _HEADER.size or end > len(data):
-            raise Malformed("a compressed block is cut short")
+            raise Malformed("a compressed block is incomplete")
         body = data[start:end]
         if _checksum(body) != data[at:start]:
             raise Malformed("a compressed block has the wrong checksum")
@@ -63,11 +63,13 @@ def unframe(data: bytes, limit: int) -> bytes:
             elif method == _NONE:
                 plain = packed
             else:
-                raise Malformed(f"a block is compressed by method {method:#x}; send LZ4, ZSTD or none")
+                raise Malformed(
+                    f"compression method {method:#x} of a block is not supported; send LZ4, ZSTD or none"
+                )
         except (lz4.block.LZ4BlockError, zstandard.ZstdError) as error:
-            raise Malformed(f"a compressed block is broken: {error}") from error
+            raise Malformed(f"a compressed block is not valid: {error}") from error
         if len(plain) != plain_size:
-            raise Malformed("a compressed block has not the size it claims")
+            raise Malformed("a compressed block does not have the size it declares")
         parts.append(plain)
         at = end
     return b"".join(parts)

@@ -121,13 +121,14 @@ def parse_insert(text: str, database: str, current: str) -> Insert | None:
     found = _INSERT_ROWS.match(text)
     if found is None:
         raise Denied(
-            "an INSERT must carry its rows: INSERT INTO table [(columns)] FORMAT <format>, or VALUES; "
-            "INSERT … SELECT and table functions are not for clients of this store"
+            "an INSERT must contain its rows: INSERT INTO table [(columns)] FORMAT <format>, or "
+            "VALUES; clients of this store cannot use INSERT … SELECT or table functions"
         )
     table, where = _bare(found["table"]), _bare(found["database"] or current)
     if where != database or table not in schema.WRITABLE:
         raise Denied(
-            f"{where}.{table} takes no rows from clients; {', '.join(schema.WRITABLE)} in {database} do"
+            f"{where}.{table} does not accept rows from clients; these tables in {database} do: "
+            f"{', '.join(schema.WRITABLE)}"
         )
     name = "Values" if found["values"] else INPUT_FORMATS.get(found["format"].lower(), "")
     if not name:
@@ -201,7 +202,7 @@ def output_format(name: str) -> str:
     spelled = _SPELLED.get(name.lower())
     if spelled is None:
         raise Denied(
-            f"answers are not written as {name}; ask for one of {', '.join(sorted(OUTPUT_FORMATS))}",
+            f"output format {name} is not supported; use one of {', '.join(sorted(OUTPUT_FORMATS))}",
             UNKNOWN_FORMAT,
         )
     return spelled
@@ -229,12 +230,13 @@ class ReadGate:
         if kind == "UNKNOWN":
             # Only ever as a value: behind a word of ours the text could be two statements, both of them run.
             _normal_form(connection, sql)  # raises the syntax error
-            raise Denied("this statement cannot be judged", SYNTAX_ERROR)
+            raise Denied("this statement cannot be checked", SYNTAX_ERROR)
         if count != 1:
-            raise Denied(f"{count} statements in one request; send one at a time", SYNTAX_ERROR)
+            raise Denied(f"{count} statements in one request; send one per request", SYNTAX_ERROR)
         if kind != "READ_ONLY":
             raise Denied(
-                "only statements that read are accepted here, and INSERTs into the tables for clients"
+                "only statements that read are accepted, and INSERTs into the tables that clients may "
+                "write to"
             )
         tokens = _tokens(_normal_form(connection, sql))
         if written := _written_as(tokens):
@@ -258,7 +260,7 @@ class ReadGate:
                 and table.text not in SYSTEM_TABLES
             ):
                 raise Denied(
-                    f"system.{table.text} is not for clients of this store; these are: "
+                    f"clients of this store cannot read system.{table.text}; they can read "
                     f"{', '.join(sorted(SYSTEM_TABLES))}"
                 )
         # Every name counts, not only calls: `arrayMap(file, …)` and `* APPLY file` call too.
@@ -286,7 +288,7 @@ def _tokens(normal: str) -> list[Token]:
     """
     tokens = [Token(str(found.lastgroup), found.group()) for found in _TOKEN.finditer(normal)]
     if any(token.kind == "sign" and token.text in "'`\"" for token in tokens):
-        raise Denied("this statement cannot be judged", SYNTAX_ERROR)
+        raise Denied("this statement cannot be checked", SYNTAX_ERROR)
     return [
         Token(kind, re.sub(r"\\(.)", r"\1", text[1:-1], flags=re.DOTALL) if kind == "quoted" else text)
         for kind, text in tokens
@@ -304,9 +306,7 @@ def _named(tokens: list[Token], parameters: Mapping[str, str]) -> list[Token]:
         if token.kind == "parameter":
             name = parameters.get(token.text[1:-1].partition(":")[0], "")
             if not _PLAIN_NAME.fullmatch(name):
-                raise Denied(
-                    f"{token.text}: give the name of a column or table, of letters, digits and blanks"
-                )
+                raise Denied(f"{token.text}: use a column or table name of letters, digits and spaces")
             token = Token("quoted", name)
         named.append(token)
     return named

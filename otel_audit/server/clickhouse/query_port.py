@@ -227,7 +227,7 @@ class QueryPort:
         except (StoreError, Malformed, TooLarge, TimeoutError, ClientDisconnect) as error:
             return self._failure(error, headers)
         except Exception as error:
-            _logger.exception("a statement failed in a way that nobody thought of")
+            _logger.exception("a statement failed with an unexpected error")
             return self._failure(error, headers)
         if encoding:
             headers["Content-Encoding"] = encoding
@@ -247,13 +247,13 @@ class QueryPort:
         secrets = presented(request.headers.items())
         rights = self._access.rights(secrets)
         read = self._access.allows("read", secrets)
-        why = "" if self._access.allows("write", secrets) else "that takes the token to write"
+        why = "" if self._access.allows("write", secrets) else "that requires the write token"
         page = "" if why or rights else from_a_page(request.headers)
         if not read and (why or page):
-            raise _unauthenticated(f". Rows are taken without one, but {page}" if page else "")
+            raise _unauthenticated(f". Rows are accepted without one, but {page}" if page else "")
         why = why or page
         if not why and request.method != "POST":
-            why = f"rows are not taken by {request.method}; send POST"
+            why = f"rows are not accepted by {request.method}; send POST"
         # clickhouse-go without a password still says who it is.
         greet = bool(rights) or (not secrets and "authorization" in request.headers)
         return _May(read, why, greet, bool(rights))
@@ -377,7 +377,7 @@ class QueryPort:
         insert = gate.parse_insert(whole[:262_144].decode("latin-1"), self._database, current)
         if insert is not None:
             if call.may.no_write:
-                raise Denied(f"no rows are taken with this request: {call.may.no_write}")
+                raise Denied(f"rows are not accepted from this request: {call.may.no_write}")
             return self._insert(call, insert, whole)
         try:
             sql = whole.decode().strip().rstrip(";")
@@ -399,7 +399,7 @@ class QueryPort:
         if not (call.may.read or greets or gate.asked_by_writers(sql, self._database, current)):
             if not call.may.known:
                 raise _unauthenticated()
-            raise Denied("this token only writes: it inserts rows, and has their tables described")
+            raise Denied("this token can only write: it may insert rows and describe their tables")
         with self._engine.connection() as connection:
             created = gate.created_name(sql, current)
             if created is not None:
@@ -481,9 +481,9 @@ class QueryPort:
             there = bool(connection.rows(f"EXISTS TABLE {quoted(database)}.{quoted(table)}")[0][0])
         if not there:
             raise Denied(
-                f"{database}{'.' if table else ''}{table} does not exist and is not created by clients: they "
-                f"may write {', '.join(schema.WRITABLE)} in {self._database}; in the Collector's clickhouse "
-                "exporter set create_schema: false, and name these"
+                f"{database}{('.' if table else '')}{table} does not exist, and clients cannot create "
+                f"it: they may write to {', '.join(schema.WRITABLE)} in {self._database}; in the "
+                "Collector's clickhouse exporter set create_schema: false and use these tables"
             )
 
     def _hello(self, call: _Call) -> bytes:

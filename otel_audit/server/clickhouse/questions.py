@@ -117,8 +117,8 @@ class Questions:
             layout.prepare(directory)
         except SpoolError as error:
             if self._closed:
-                raise StoreError(f"questions cannot be recorded: {error}") from error
-            _logger.error("questions cannot be recorded: %s", error)
+                raise StoreError(f"queries cannot be recorded: {error}") from error
+            _logger.error("queries cannot be recorded: %s", error)
         self._spool = SpoolWriter(config.spool, directory, _identity, health)
         sink = SinkConfig(endpoint=endpoint, token=token, compression="none", max_delay=_DELAY)
         self._sender = Sender(sink, self._spool, health)
@@ -167,7 +167,7 @@ class Questions:
         try:
             record = self._record(question)
         except AuditError as error:  # whatever is odd about it, it must not pass unseen
-            _logger.error("a question is recorded without its parameters: %s", error)
+            _logger.error("a query is recorded without its parameters: %s", error)
             plain = question.text.encode("ascii", "backslashreplace").decode()
             record = self._record(question._replace(text=plain, parameters={}))
         self._keep([*self._repeated(ended), record])
@@ -198,7 +198,7 @@ class Questions:
         try:
             self._keep(self._repeated(ended))
         except Busy as error:
-            _logger.error("how often questions were asked is not on record: %s", error)
+            _logger.error("the number of repeated queries could not be recorded: %s", error)
 
     def _keep(self, records: list[AuditRecord]) -> None:
         if not records:
@@ -206,7 +206,7 @@ class Questions:
         try:
             self._log.keep(records)
         except SpoolError as error:
-            raise Busy(f"not answered, as the question could not be recorded: {error}") from error
+            raise Busy(f"not answered, because the query could not be recorded: {error}") from error
 
     def _record(self, question: Question) -> AuditRecord:
         asker = question.asker

@@ -62,7 +62,7 @@ class DataDirectory:
             _write(marker, content | {"token": True})
         except OSError as error:
             raise StoreError(
-                f"the token to ask, {self.token_file}, cannot be used: {error.strerror or error}"
+                f"the read token in {self.token_file} cannot be used: {error.strerror or error}"
             ) from error
         return token
 
@@ -75,8 +75,8 @@ class DataDirectory:
             mode = os.fstat(file).st_mode
             if not stat.S_ISREG(mode) or mode & 0o077:
                 raise StoreError(
-                    f"others can read {self.token_file}, the token to ask: `otel-audit serve --new-token` "
-                    "makes another one; `chmod 600` is enough if nobody has read it"
+                    f"other users can read {self.token_file}, which holds the read token: `otel-audit "
+                    "serve --new-token` replaces it; `chmod 600` is enough if nobody has read it"
                 )
             return kept.read(_MOST_TOKEN).strip()
 
@@ -102,8 +102,9 @@ class DataDirectory:
         marker = directory / _MARKER
         if _MARKER not in entries and entries - {_LOCK, "engine"}:
             raise StoreError(
-                f"data directory {directory} holds files that are not otel-audit's "
-                f"({', '.join(sorted(entries)[:3])}); give `data` in [server] an empty or new directory"
+                f"data directory {directory} contains files that are not otel-audit's "
+                f"({', '.join(sorted(entries)[:3])}); set `data` in [server] to an empty or new "
+                "directory"
             )
         lock = _lock(directory)
         try:
@@ -138,8 +139,8 @@ def _lock(directory: Path) -> IO[str]:
         holder = _holder(lock)
         lock.close()
         raise StoreError(
-            f"data directory {directory} is in use by {holder}; stop that `otel-audit serve`, "
-            "or give this one another directory (`data` in [server])"
+            f"data directory {directory} is in use by {holder}; stop that `otel-audit serve`, or use "
+            "another directory for this one (`data` in [server])"
         ) from None
     except OSError as error:
         lock.close()
@@ -167,13 +168,13 @@ def _check(marker: Path) -> None:
         found = int(json.loads(marker.read_text(encoding="utf-8"))["format"])
     except (ValueError, KeyError, TypeError) as error:
         raise StoreError(
-            f"{marker} cannot be read ({error}); if this is a store of otel-audit, restore the file: "
-            f'{{"format": {FORMAT}}}'
+            f"{marker} cannot be read ({error}); if this is a store of otel-audit, restore the file "
+            f'with the content {{"format": {FORMAT}}}'
         ) from error
     if found > FORMAT:
         raise StoreError(
-            f"data directory {marker.parent} has format {found}, this is otel-audit {__version__}, which "
-            f"knows {FORMAT}; install the newer otel-audit that wrote it"
+            f"data directory {marker.parent} has format {found}, but otel-audit {__version__} supports "
+            f"only {FORMAT}; install the newer otel-audit that wrote it"
         )
 
 
@@ -199,6 +200,6 @@ def _now() -> str:
 
 def _unusable(directory: Path, error: OSError) -> StoreError:
     return StoreError(
-        f"data directory {directory} cannot be used: {error.strerror or error}; "
-        "give `data` in [server] a directory this user may write"
+        f"data directory {directory} cannot be used: {error.strerror or error}; set `data` in [server] "
+        "to a directory that this user can write"
     )

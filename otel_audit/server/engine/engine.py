@@ -227,7 +227,7 @@ class Engine:
         try:
             self._first: Connection | None = self._open(f"{path}?config-file={self._options}")
         except RuntimeError as error:
-            raise StoreError(f"the engine does not open {path}: {error}") from None
+            raise StoreError(f"the engine cannot open {path}: {error}") from None
 
     @contextmanager
     def connection(self) -> Iterator[Connection]:

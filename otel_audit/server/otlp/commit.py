@@ -69,7 +69,7 @@ class Backlog:
     def _change(self, own: int, size: int) -> None:
         with self._lock:
             if size > 0 and self._held > own and self._held + size > self.limit:
-                raise Busy(f"{self._held} bytes are waiting to be written, the limit is {self.limit}")
+                raise Busy(f"{self._held} bytes are waiting to be written, and the limit is {self.limit}")
             self._held += size
 
 
@@ -190,7 +190,9 @@ class Committer:
         except Exception as error:  # noqa: BLE001 - whatever it is, the senders must hear of it
             if len(group) > 1:  # one request must not fail for another's rows
                 _logger.warning(
-                    "a group of %d requests was not written (%s); trying each alone", len(group), error
+                    "a group of %d requests was not written (%s); writing each of them separately",
+                    len(group),
+                    error,
                 )
                 for one in group:
                     self._write(connection, [one])

@@ -70,7 +70,7 @@ def _export(intake: Intake, signal: str) -> Callable[[bytes, Any], bytes]:
             )
         # No page can speak gRPC by itself; a proxy that translates for pages passes on what marks them.
         if not intake.access.rights(secrets) and (mark := mark_of_a_page(name for name, _ in metadata)):
-            context.abort(grpc.StatusCode.PERMISSION_DENIED, f"not taken without a token: {mark}")
+            context.abort(grpc.StatusCode.PERMISSION_DENIED, f"not accepted without a token: {mark}")
         try:
             with intake.backlog.hold(len(body)) as held:
                 parts = intake.rows(signal, body, held, encoding=_encoding(body))

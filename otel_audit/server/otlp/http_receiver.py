@@ -102,7 +102,7 @@ class Intake:
         committer = self._signals[signal][1]
         if dropped := sum(rows.dropped for rows in parts):
             if not self.dropped:
-                _logger.info("metrics other than those of otel-audit are accepted and not kept")
+                _logger.info("only otel-audit's own metrics are kept; all others are accepted and discarded")
             self.dropped += dropped
         return [committer.submit(rows) for rows in parts]
 
@@ -141,7 +141,7 @@ def receiver(intake: Intake, ready: Callable[[], None]) -> Starlette:
                     raise _Refused(
                         415,
                         _INVALID_ARGUMENT,
-                        f"Content-Type {content_type!r} is not spoken here; send {PROTOBUF} or {JSON}",
+                        f"Content-Type {content_type!r} is not supported; send {PROTOBUF} or {JSON}",
                     )
                 parts = await _accept(intake, signal, request, kind)
             except _Refused as refused:
@@ -182,7 +182,7 @@ async def _accept(intake: Intake, signal: str, request: Request, kind: str) -> l
             401, _UNAUTHENTICATED, "missing or invalid bearer token: send Authorization: Bearer <token>"
         )
     if not intake.access.rights(secrets) and (reason := from_a_page(request.headers)):
-        raise _Refused(403, _DENIED, f"not taken without a token: {reason}")
+        raise _Refused(403, _DENIED, f"not accepted without a token: {reason}")
     encoding = request.headers.get("content-encoding", "").strip().lower()
     try:
         with intake.backlog.hold() as held:
@@ -202,11 +202,11 @@ async def _accept(intake: Intake, signal: str, request: Request, kind: str) -> l
     except TimeoutError:
         raise _Refused(408, _UNAVAILABLE, f"the body did not arrive within {_READ_TIMEOUT:g} s") from None
     except ClientDisconnect:
-        raise _Refused(400, _INVALID_ARGUMENT, "the sender went away") from None
+        raise _Refused(400, _INVALID_ARGUMENT, "the sender closed the connection") from None
     except Busy as error:
         raise _Refused(503, _UNAVAILABLE, str(error), retry_after=1) from None
     except StoreError as error:
-        raise _Refused(503, _UNAVAILABLE, f"the store did not take it: {error}", retry_after=5) from None
+        raise _Refused(503, _UNAVAILABLE, f"the store refused the rows: {error}", retry_after=5) from None
     return parts
 
 
@@ -220,7 +220,7 @@ async def read_body(request: Request, limit: int, held: Held) -> bytes:
     """
     announced = request.headers.get("content-length", "")
     if announced.isdigit() and int(announced) > limit + _DRAINED:
-        raise TooLarge(f"the body has {announced} bytes, the limit is {limit}")
+        raise TooLarge(f"the body has {announced} bytes, and the limit is {limit}")
     chunks: list[bytes] = []
     size = 0
     refused: Busy | None = None

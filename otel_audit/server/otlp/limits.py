@@ -73,8 +73,8 @@ class Budget:
         self.size += size
         if self._most is not None and self.size > self._most:
             raise TooLarge(
-                f"the rows of this request would take more than {self._most} bytes: each record is stored "
-                "with its resource and scope"
+                f"the rows of this request would exceed {self._most} bytes, because each record is "
+                "stored with its resource and scope"
             )
         self._take(size)
 
@@ -189,7 +189,7 @@ def _varint(body: bytes, at: int) -> tuple[int, int]:
         value |= (byte & 127) << shift
         if byte < 128:
             return value, at
-    raise IndexError("a number of more than ten bytes")
+    raise IndexError("a varint of more than ten bytes")
 
 
 # --- nodes of a JSON request --------------------------------------------------------------------
@@ -217,5 +217,5 @@ def check_nodes(body: bytes, most: int) -> None:
         if count <= most:
             return
     raise TooLarge(
-        f"the request has more than {most} objects, lists and members, the most that is accepted in JSON"
+        f"the request has more than {most} objects, lists and members, which is the limit for JSON"
     )

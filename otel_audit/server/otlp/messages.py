@@ -68,7 +68,7 @@ def checked(body: bytes, signal: str, content_type: str = PROTOBUF, limits: Limi
         try:
             message.ParseFromString(body)
         except DecodeError as error:
-            raise Malformed(f"the body is no {type(message).__name__}: {error}") from error
+            raise Malformed(f"the body is not a valid {type(message).__name__}: {error}") from error
         return body
     if limits is not None:
         check_nodes(body, limits.nodes)
@@ -81,7 +81,7 @@ def checked(body: bytes, signal: str, content_type: str = PROTOBUF, limits: Limi
     except RecursionError as error:
         raise Malformed("the body is nested too deeply") from error
     except (ValueError, TypeError, AttributeError, json_format.ParseError) as error:
-        raise Malformed(f"the body is no {type(message).__name__} in JSON: {error}") from error
+        raise Malformed(f"the body is not a valid {type(message).__name__} in JSON: {error}") from error
     encoded: bytes = message.SerializeToString()
     return encoded
 

@@ -59,7 +59,7 @@ def request_actor(
         actor = _session_actor(request, session_key)
         return actor or (UNKNOWN_ACTOR if _unread_session(request) else ANONYMOUS_ACTOR)
     except faults():  # user models, proxies and session backends of others may do anything
-        _logger.debug("cannot say who makes the request", exc_info=True)
+        _logger.debug("the actor of a request cannot be determined", exc_info=True)
         return UNKNOWN_ACTOR
 
 

@@ -191,7 +191,7 @@ def _note_one(
     values = values_of(plan, instance, row, made)
     key = plan.key_of(values)
     if key is UNSET or type(key) is Opaque:
-        raise LookupError(f"the key of a new {plan.label} is not known")
+        raise LookupError(f"the primary key of a new {plan.label} is not known")
     seq = statement.connection.wrote(plan, key)
     write = RowWrite(plan, "create", statement.connection, key, _created(plan, values))
     state = instance._state
@@ -362,7 +362,7 @@ def _note_upsert(
     plan = statement.plan
     width = len(plan.keys)
     if rows and plans[:width] != list(plan.keys):
-        raise LookupError(f"rows of {plan.label} came back without their key")
+        raise LookupError(f"rows of {plan.label} were returned without their primary key")
     last: dict[Any, tuple[Any, bool]] = {}
     for key, row, new in zip(plan.keys_in(rows), rows, inserted, strict=True):
         last[key] = (row, new)
