@@ -17,7 +17,12 @@ _COUNTERS: tuple[tuple[str, str, str, Callable[[Health], int]], ...] = (
     ("audit.records.emitted", "{record}", "Records written to the spool.", lambda h: h.emitted),
     ("audit.records.delivered", "{record}", "Records the sink acknowledged.", lambda h: h.delivered),
     ("audit.records.dropped", "{record}", "Records that could not be kept.", lambda h: h.dropped),
-    ("audit.records.quarantined", "{record}", "Records the sink refuses for good.", lambda h: h.quarantined),
+    (
+        "audit.records.quarantined",
+        "{record}",
+        "Records the sink permanently refuses.",
+        lambda h: h.quarantined,
+    ),
     ("audit.delivery.failures", "{request}", "Requests the sink did not acknowledge.", lambda h: h.failures),
     ("audit.spool.damaged", "{place}", "Positions of the spool that were unreadable.", lambda h: h.damaged),
     (

@@ -132,7 +132,7 @@ def test_status_says_what_is_missing_on_which_host(command: Command, monkeypatch
     assert done.status == 1
     assert "missing on b: pageview_log" in done.out
     assert "does not accept writes: audit_events on b" in done.out.replace("_local", "")
-    assert "to apply, by `otel-audit store migrate`: missing tables: pageview_log" in done.out
+    assert "pending, for `otel-audit store migrate`: missing tables: pageview_log" in done.out
 
 
 def test_who_may_not_is_told_which_role_is_needed(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -81,7 +81,7 @@ def test_an_unreadable_marker_is_told(tmp_path: Path, content: str) -> None:
 def test_a_path_that_cannot_be_a_directory_is_told(tmp_path: Path) -> None:
     """Also for a user who may write everywhere."""
     (tmp_path / "file").write_text("x")
-    with pytest.raises(StoreError, match=r"cannot be used: .* directory this user may write"):
+    with pytest.raises(StoreError, match=r"cannot be used: .* directory that this user can write"):
         DataDirectory.acquire(tmp_path / "file" / "data")
 
 

@@ -213,7 +213,7 @@ def test_half_a_million_attributes_in_json_are_refused_before_they_are_decoded(
     attribute = '{"key":"k","value":{"stringValue":"v"}}'
     attributes = ",".join([attribute] * 500_000)
     body = f'{{"resourceLogs":[{{"resource":{{"attributes":[{attributes}]}}}}]}}'.encode()
-    with pytest.raises(TooLarge, match="accepted in JSON"):
+    with pytest.raises(TooLarge, match="limit for JSON"):
         messages.checked(body, "logs", messages.JSON, Limits.of(64 * 1024 * 1024))
 
 

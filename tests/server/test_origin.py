@@ -111,7 +111,7 @@ def test_the_server_s_own_pages_may_ask_but_not_write(
     sent = audit([record("a.b", "READ", at=NOW)]).SerializeToString()
     status, text = ask(server.http, path="/v1/audit", headers=host | PROTOBUF | headers, body=sent)
     assert status == 403
-    assert "not taken without a token" in text
+    assert "not accepted without a token" in text
 
 
 @pytest.mark.parametrize("content_type", [*FORMS, "TEXT/PLAIN", ""])
