@@ -72,12 +72,12 @@ def test_the_configuration_of_the_page_does_what_it_says(tmp_path: Path) -> None
 def test_the_names_of_the_page_are_judged_as_it_says() -> None:
     decide = Redactor(load(environ={}).config.redaction).names.decide
     rows = dict(re.findall(r"^\| \*\*(.*?)\*\* \| (.*) \|$", PAGE, re.MULTILINE))
-    secret, harmless = rows["By name"].split("What only tells", 1)
+    secret, harmless = rows["By name"].split("Names that only describe", 1)
     for name in re.findall(r"`([\w-]+)`", secret):
         assert decide(name) == "secret", name
     for name in re.findall(r"`([\w-]+)`", harmless):
         assert decide(name) == "clean", name
-    personal = rows["Numbers of persons and accounts"].split("and their spellings")[0]
+    personal = rows["Numbers of persons and accounts"].split(", in all spellings")[0]
     names = re.findall(r"`(\w+)`", personal)
     assert len(names) == 9
     assert {decide(name) for name in names} == {"personal", "ambiguous"}
