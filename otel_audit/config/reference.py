@@ -17,20 +17,20 @@ Settings are read from the first of these that exists:
 
 1. the file that `OTEL_AUDIT_CONFIG` names,
 2. the nearest `otel-audit.toml`, or `pyproject.toml` with a `[tool.otel_audit]` table, from the working
-   directory upward (in one directory `otel-audit.toml` goes first),
+   directory upward (in one directory, `otel-audit.toml` takes precedence),
 3. Django's setting `OTEL_AUDIT`, a dict of the same sections.
 
-Over them go the options of OpenTelemetry's declarative configuration (`OTEL_CONFIG_FILE`), and over
-everything the variables `OTEL_AUDIT_<SECTION>_<KEY>`, each named below. In a variable a list is separated by
-commas, a table is `name=value` pairs separated by commas, and both may be JSON instead; an empty variable
-counts as unset.
+The options of OpenTelemetry's declarative configuration (`OTEL_CONFIG_FILE`) override them, and the variables
+`OTEL_AUDIT_<SECTION>_<KEY>`, which are listed below, override everything. In a variable, the items of a list and the
+`name=value` pairs of a table are separated by commas; both may also be written as JSON. An empty variable counts
+as unset.
 
-An unknown key or a value that does not fit is an error that names the file, the line and the nearest valid
-key. Sizes are bytes, times are seconds. Directories are relative to the file that names them, those of
-variables and of Django's setting to the working directory.
+An unknown key or an invalid value is an error that names the file, the line and the nearest valid key. Sizes
+are in bytes, times in seconds. Directories are relative to the configuration file; in variables and in Django's
+setting, they are relative to the working directory.
 
-`otel-audit init` writes a commented file with every setting; `otel-audit config show` prints what holds and
-where each value came from.
+`otel-audit init` writes a commented file with every setting; `otel-audit config show` prints the values in force
+and their sources.
 """
 
 
