@@ -21,16 +21,16 @@ Settings are read from the first of these that exists:
 3. Django's setting `OTEL_AUDIT`, a dict of the same sections.
 
 The options of OpenTelemetry's declarative configuration (`OTEL_CONFIG_FILE`) override them, and the variables
-`OTEL_AUDIT_<SECTION>_<KEY>`, which are listed below, override everything. In a variable, the items of a list and the
-`name=value` pairs of a table are separated by commas; both may also be written as JSON. An empty variable counts
-as unset.
+`OTEL_AUDIT_<SECTION>_<KEY>`, which are listed below, override everything. In a variable, the items of a list
+and the `name=value` pairs of a table are separated by commas; both may also be written as JSON. An empty
+variable counts as unset.
 
 An unknown key or an invalid value is an error that names the file, the line and the nearest valid key. Sizes
-are in bytes, times in seconds. Directories are relative to the configuration file; in variables and in Django's
-setting, they are relative to the working directory.
+are in bytes, times in seconds. Directories are relative to the configuration file; in variables and in
+Django's setting, they are relative to the working directory.
 
-`otel-audit init` writes a commented file with every setting; `otel-audit config show` prints the values in force
-and their sources.
+`otel-audit init` writes a commented file with every setting; `otel-audit config show` prints the values in
+force and their sources.
 """
 
 
