@@ -1,6 +1,6 @@
-"""Audit trail for Django and SQLAlchemy applications, on OpenTelemetry: the public API and nothing else.
+"""Audit trail for Django and SQLAlchemy applications, on OpenTelemetry: the public API.
 
-What needs more than ``context`` and ``record`` do is loaded when it is first asked for.
+Names other than those that ``context`` and ``record`` need are imported at first access.
 """
 
 from __future__ import annotations

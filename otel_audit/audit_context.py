@@ -386,18 +386,18 @@ def context(
     system: Any = None,
     **attributes: Any,
 ) -> Iterator[None]:
-    """Lay values over the current context, as ``with`` block or decorator; blocks nest and merge.
+    """Add values to the current context, as a ``with`` block or decorator; blocks nest and merge.
 
-    Ids and texts may be of any type that has a text: a number, a UUID, a member of an enumeration, a lazy
-    translation. They are converted when the block begins; what cannot be converted is left out of the records
-    made inside, and ``truncated`` says so.
+    Ids and texts may have any type with a text form: a number, a UUID, a member of an enumeration, a lazy
+    translation. They are converted when the block starts. Values that cannot be converted are omitted from
+    the records made inside, which are marked ``truncated``.
 
     Args:
         actor: an :class:`Actor`, the id of a user, or a user object with a primary key.
-        on_behalf_of: the user the actor acts for: an id, or an :class:`Actor`, whose name is kept as well.
-        reason: why; stands on every record made inside.
-        tenant, system: override the configured ones.
-        attributes: anything else, kept on the record as the application's own.
+        on_behalf_of: the user on whose behalf the actor acts: an id, or an :class:`Actor` with a name.
+        reason: why; recorded with every record made inside.
+        tenant, system: override the configured values.
+        attributes: additional values for every record made inside.
     """
     override: dict[str, Any] = {}
     convert = Conversion()

@@ -25,10 +25,10 @@ UNKNOWN: Final = "unknown"
 
 
 class Actor(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Who: an id that is never empty, and what kind of actor it names.
+    """Who acted: an id that is never empty, and the type of actor.
 
-    ``on_behalf_of`` is the id of the user it acts for, as support does that has taken over an account, and
-    ``on_behalf_of_name`` the name of that user. ``roles`` are separated by commas.
+    ``on_behalf_of`` is the id of the user on whose behalf the actor acts, as when staff impersonate a
+    customer; ``on_behalf_of_name`` is the name of that user. ``roles`` are separated by commas.
     """
 
     id: str = ANONYMOUS
@@ -40,7 +40,7 @@ class Actor(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Target(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What: a type (``shop.Order``) and an id (``7``; empty where a record is about many or none)."""
+    """The object of an action: a type (``shop.Order``) and an id (``7``; empty for many objects or none)."""
 
     type: str
     id: str = ""
@@ -59,7 +59,7 @@ class Source(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Request(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Through which endpoint: request id, HTTP method, route, path and view."""
+    """The request: id, HTTP method, route, path and view."""
 
     id: str = ""
     method: str = ""
@@ -69,7 +69,7 @@ class Request(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Origin(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Who began the work this came of, where that is over: id and name of its actor, and its request."""
+    """The ended work that started this one: id and name of its actor, and its request."""
 
     actor: str = ""
     name: str = ""
@@ -77,7 +77,7 @@ class Origin(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Database(msgspec.Struct, frozen=True, omit_defaults=True):
-    """In which table: ``db.system.name``, ``db.namespace``, ``db.collection.name``, transaction id.
+    """The table: ``db.system.name``, ``db.namespace``, ``db.collection.name``, transaction id.
 
     ``query`` is the statement, without values, of SQL that the application wrote itself.
     """
@@ -92,8 +92,8 @@ class Database(msgspec.Struct, frozen=True, omit_defaults=True):
 class Change(msgspec.Struct, frozen=True, omit_defaults=True):
     """One field: old and new value. ``UNSET`` means not known, ``None`` means NULL.
 
-    ``type`` names what a text value was (``decimal``, ``datetime``, ``expression`` …), empty where
-    JSON says it already.
+    ``type`` is the type of a value that was converted to text (``decimal``, ``datetime``, ``expression``, …);
+    empty for types that JSON has.
     """
 
     field: str
@@ -103,7 +103,7 @@ class Change(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Column(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One field of a bulk record: one old and one new value a row, either array absent if not known."""
+    """One field of a bulk record: one old and one new value per row; an array is absent if not known."""
 
     field: str
     old: list[Any] | UnsetType = UNSET
@@ -130,7 +130,7 @@ class Bulk(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Sequence(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The place of a sealed record in its stream (number from 1)."""
+    """The position of a sealed record in its stream (numbers start at 1)."""
 
     stream: str
     number: int
@@ -142,8 +142,8 @@ class Sequence(msgspec.Struct, frozen=True, omit_defaults=True):
 class AuditRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One audit record. Times are nanoseconds since the Unix epoch.
 
-    ``changes`` and ``bulk`` exclude each other. ``image`` holds all values an instance save wrote,
-    ``attributes`` what the application added.
+    A record has ``changes`` or ``bulk``, not both. ``image`` contains all values that saving an instance
+    wrote, ``attributes`` what the application added.
     """
 
     id: str

@@ -1,10 +1,10 @@
-"""Every exception this package raises on purpose."""
+"""The exceptions that this package raises."""
 
 from __future__ import annotations
 
 
 class AuditError(Exception):
-    """Base class: catch this to catch everything otel-audit raises on purpose."""
+    """Base class of all exceptions that otel-audit raises."""
 
 
 class ConfigurationError(AuditError):
@@ -16,7 +16,7 @@ class StartupError(AuditError):
 
 
 class InvalidRecord(AuditError):
-    """A record cannot be represented or sent as it is; it was not accepted."""
+    """A record cannot be represented or sent, and was not accepted."""
 
 
 class SpoolError(AuditError):
@@ -28,7 +28,7 @@ class DeliveryError(AuditError):
 
 
 class StoreError(AuditError):
-    """The store cannot be reached, is not ours, or refused a query."""
+    """The store cannot be reached, is not one of otel-audit, or refused a query."""
 
 
 class QueryError(AuditError):

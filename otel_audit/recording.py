@@ -28,25 +28,25 @@ def record(
     log: str = "audit",
     event_type: str = "",
 ) -> AuditRecord | None:
-    """Record something only the application knows of; on disk when this returns.
+    """Record an event that only the application knows of. The record is on disk when this returns.
 
-    Who, where from and through what come from the context. Values are redacted like all others.
+    The actor, source and request are taken from the context. Values are redacted like all others.
 
     Args:
         event_name: dot-separated and stable: ``shop.invoice.export``.
-        action: what was done, an upper-case verb: ``EXPORT``.
-        target: what it was done to.
-        changes: field by field, old and new value.
+        action: an upper-case verb: ``EXPORT``.
+        target: the object of the action.
+        changes: the old and new value per field.
         outcome: ``success``, ``failure`` or ``unknown``.
         actor: overrides the actor of the context.
-        attributes: anything else worth knowing, by name.
-        log: the kind of record; collectors route by it.
+        attributes: additional values, by name.
+        log: the kind of record; Collectors route by it.
 
     Returns:
-        The record; None if it was not kept, or audit is not running (logged).
+        The record, or None if it was not kept or audit is not running (logged).
 
     Raises:
-        AuditError: it could not be made or kept, and ``on_error`` is ``fail_closed``.
+        AuditError: the record could not be made or kept, and ``on_error`` is ``fail_closed``.
     """
     from otel_audit.pipeline import provider
 

@@ -83,19 +83,19 @@ def setup(
     config_file: str | os.PathLike[str] | None = None,
     instrument: bool = True,
 ) -> provider.AuditPipeline | None:
-    """Start audit in this process, in place of what was started before.
+    """Start audit in this process, replacing an audit that is already running.
 
     Args:
-        config: the configuration; loaded as ``config_file`` or found as documented if not given.
+        config: the configuration. Default: loaded from ``config_file``, or found as documented.
         config_file: the file to load.
-        instrument: activate our instrumentors for the libraries that are installed.
+        instrument: whether to activate our instrumentors for the installed libraries.
 
     Returns:
-        The pipeline; None if the configuration says ``enabled = false``, or if it could not be started and
-        ``on_error`` is ``fail_open``: then the reason is logged at ERROR and kept for :func:`startup_error`.
+        The pipeline. None if the configuration says ``enabled = false``, or if audit could not be started and
+        ``on_error`` is ``fail_open``; the reason is then logged at ERROR and kept for :func:`startup_error`.
 
     Raises:
-        AuditError: it could not be started and ``on_error`` is ``fail_closed``.
+        AuditError: audit could not be started and ``on_error`` is ``fail_closed``.
     """
     shutdown()
     _state.error, _state.refused = None, False
@@ -117,7 +117,7 @@ def setup(
 
 
 def shutdown() -> None:
-    """Stop audit in this process: take every wrapper away, end the stream, give the sink its time."""
+    """Stop audit in this process: remove every wrapper, end the stream, and wait for the sink."""
     if _state.running is not None:
         _state.off_because = "audit has been shut down"
     _stop()

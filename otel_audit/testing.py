@@ -1,4 +1,4 @@
-"""For tests of applications: what was recorded, what was not, and what must never be.
+"""For tests of applications: check what was recorded, what was not, and that no secret was.
 
 ::
 
@@ -56,7 +56,7 @@ class CapturedAudit:
         return list(self._records)
 
     def clear(self) -> None:
-        """Forget the records so far."""
+        """Discard the records so far."""
         self._read()
         self._records.clear()
 
@@ -65,7 +65,7 @@ class CapturedAudit:
         return [record for record in self.records if _matches(record, expected)]
 
     def one(self, **expected: Any) -> AuditRecord:
-        """Return the only record that matches; AssertionError says what was recorded instead."""
+        """Return the only record that matches; otherwise raise an AssertionError that lists the records."""
         found = self.find(**expected)
         if len(found) != 1:
             seen = "\n".join(
@@ -76,10 +76,10 @@ class CapturedAudit:
         return found[0]
 
     def assert_no_secrets(self, secret: str, *more: str) -> None:
-        """Check that no record holds one of these texts, in any part.
+        """Check that no part of any record contains one of these strings.
 
         Raises:
-            AssertionError: one does; it names the record and the part, and not the secret.
+            AssertionError: one does. The message names the record and the part, but not the secret.
         """
         secrets = (secret, *more)
         for record in self.records:
@@ -192,14 +192,14 @@ def _watched_writes(config: AuditConfig) -> AbstractContextManager[list[Written]
 def capture_audit(
     config: AuditConfig | None = None, *, redactor: Redacts | None = None
 ) -> Iterator[CapturedAudit]:
-    """Record into a spool of its own, through the real logger, and ship nothing.
+    """Record into a separate spool, through the real logger, and send nothing.
 
     Works in Django's test environment, where nothing else is recorded. Warns if nothing was recorded and no
     library is instrumented.
 
     Args:
-        config: default that of the running pipeline, or the defaults.
-        redactor: default the configured one.
+        config: Default: that of the running pipeline, or the defaults.
+        redactor: Default: the configured one.
     """
     running = provider.configured()
     if config is None:

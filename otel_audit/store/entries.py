@@ -1,4 +1,4 @@
-"""What a query gives back: one record as a list shows it, decoded from a row of the store."""
+"""What a query returns: one record as lists show it, decoded from a row of the store."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ class AuditEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One record, or the row of a bulk record that matched (``ordinal`` above 0).
 
     ``changes`` hold text as the store keeps it: old and new are ``UNSET`` if not known, ``None`` if NULL.
-    ``actor_known_as`` is the name that other records have for the id of a user whose record has none, and
-    ``customer_known_as`` the one they have for the user it acted on behalf of.
-    ``fields`` names the fields that were read, or changed without known values. ``rows`` is how many rows a
-    bulk record is about. Times are nanoseconds since the epoch.
+    ``actor_known_as`` is the name that other records have for the actor's id if this record has none, and
+    ``customer_known_as`` the same for the user on whose behalf the actor acted.
+    ``fields`` are the names of fields that were read, or changed without known values. ``rows`` is the number
+    of rows of a bulk record. Times are nanoseconds since the epoch.
     """
 
     id: str

@@ -1,6 +1,6 @@
-"""From the questions of a caller to SQL: the only place where conditions are written.
+"""Turn a caller's filters into SQL: the only place where conditions are written.
 
-What a caller gives becomes a server-side parameter, never a part of the SQL.
+Values become server-side parameters, never a part of the SQL.
 """
 
 from __future__ import annotations
@@ -32,27 +32,27 @@ _TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a
 
 
 class Filters(msgspec.Struct, frozen=True, kw_only=True):
-    """What to look for; everything given must hold.
+    """What to search for; all conditions must match.
 
     Attributes:
-        actor: id or name of who did it.
+        actor: id or name of the actor.
         target: ``shop.Order/7``, or a type: ``shop.Order``, ``shop.*``.
-        action: one or several, without case.
+        action: one or several, ignoring case.
         outcome: ``success``, ``failure``, ``unknown``; one or several.
         field: a changed (or read) field, or ``field=value`` for its new value.
         trace_id: 32 hexadecimal digits, or a ``traceparent`` header.
-        request_id: of the request.
-        since, until: the first moment that counts, and the first that no longer does.
-        text: words in the message or in old and new values; all of them, without case.
-        log: the kind of record; ``audit`` if none is given. One or several, ``*`` for all, ``!pageview`` for
-            all but that.
-        tenant: of the record.
-        service: the ``service.name`` that recorded it; with ``*`` a pattern.
-        address: of the client; an address, or a network such as ``203.0.113.0/24``.
-        session: the hashed session, as records show it.
-        route: of the request, as the framework spells it; with ``*`` a pattern.
-        reason: a part of the reason, without case.
-        on_behalf_of: whom the actor acted for, by id, or by the name that user has in the trail.
+        request_id: the id of the request.
+        since, until: the start of the time range, included, and its end, excluded.
+        text: words in the message or in old and new values; all of them, ignoring case.
+        log: the kind of record. One or several, ``*`` for all, ``!pageview`` for all except that one.
+            Default: ``audit``.
+        tenant: the tenant of the record.
+        service: the ``service.name`` that recorded it; a pattern if it contains ``*``.
+        address: the address of the client, or a network such as ``203.0.113.0/24``.
+        session: the hashed session, as in records.
+        route: the route of the request, as the framework spells it; a pattern if it contains ``*``.
+        reason: a part of the reason, ignoring case.
+        on_behalf_of: the user on whose behalf the actor acted, by id or by the user's name in the trail.
         completeness: ``full``, ``ids``, ``count``, ``statement``; one or several.
         actor_ids: ids of users that ``actor`` names; :class:`AuditStore` finds them in the trail.
         customer_ids: the same of ``on_behalf_of``.
@@ -157,7 +157,7 @@ def select(
         now, zone: see :func:`~otel_audit.store.times.parse_time`.
 
     Raises:
-        QueryError: a filter cannot be meant; says what is valid.
+        QueryError: a filter is not valid; the message says what is.
     """
     where = conditions(filters, related=related, now=now, zone=zone)
     if cursor is not None:
@@ -371,7 +371,7 @@ def trace_id(text: str) -> str:
     """Normalise a trace id.
 
     Raises:
-        QueryError: it is none.
+        QueryError: it is not valid.
     """
     lowered = text.strip().lower().removeprefix("0x")
     parent = _TRACEPARENT.fullmatch(lowered)
@@ -409,7 +409,7 @@ def read_cursor(cursor: str) -> tuple[int, str]:
     """Take a cursor apart: timestamp and record id.
 
     Raises:
-        QueryError: it is none.
+        QueryError: it is not valid.
     """
     try:
         text = urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode("ascii")

@@ -1,4 +1,4 @@
-"""Ask the trail: who did what to which object, the history of one, a whole trace, one record in full."""
+"""Query the trail: who did what to which object, the history of an object, a trace, one record in full."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ _VOCABULARY_SQL: dict[Vocabulary, str] = {
 
 
 class Page(msgspec.Struct, frozen=True):
-    """Entries, newest first, and the cursor of the page behind; ``None`` at the end."""
+    """Entries, newest first, and the cursor of the next page; ``None`` on the last page."""
 
     entries: list[AuditEntry]
     cursor: str | None = None
@@ -70,7 +70,7 @@ class Page(msgspec.Struct, frozen=True):
 
 
 class StoredRecord(msgspec.Struct, frozen=True):
-    """One record as it was signed, and the resource (service, host, …) that sent it."""
+    """One record as it was made, and the resource (service, host, …) that sent it."""
 
     record: AuditRecord
     resource: dict[str, str]
@@ -81,7 +81,7 @@ class AuditStore:
 
     Args:
         config: the ``store`` section of a configuration, or only a URL.
-        zone: whose days and clock times are meant in texts; by default the machine's.
+        zone: the time zone of days and times given as text. Default: the machine's.
     """
 
     def __init__(
@@ -92,16 +92,16 @@ class AuditStore:
         self._zone = zone
 
     def query(self, *, limit: int = 50, cursor: str | None = None, **filters: Unpack[FilterOptions]) -> Page:
-        """Find records, newest first; see :class:`~otel_audit.store.filters.Filters` for what each means.
+        """Find records, newest first; :class:`~otel_audit.store.filters.Filters` describes each filter.
 
         Args:
-            limit: entries on a page, at most 10 000.
-            cursor: of the page before.
-            filters: what to look for: ``actor="ana", since="2 hours ago"``.
+            limit: entries per page, at most 10 000.
+            cursor: the cursor of the previous page.
+            filters: what to search for: ``actor="ana", since="2 hours ago"``.
 
         Raises:
-            QueryError: a filter cannot be meant; says what is valid.
-            StoreError: the store cannot be reached, or refuses.
+            QueryError: a filter is not valid; the message says what is.
+            StoreError: the store cannot be reached, or refuses the query.
         """
         return self.find(Filters(**filters), limit=limit, cursor=cursor)
 
@@ -111,7 +111,7 @@ class AuditStore:
         """Do what :meth:`query` does, with the filters as one value.
 
         Args:
-            related: records that name the target as a related object count as well.
+            related: also find records that name the target as a related object.
         """
         if not 1 <= limit <= MAX_LIMIT:
             raise QueryError(
@@ -194,13 +194,13 @@ class AuditStore:
         limit: int = 100,
         cursor: str | None = None,
     ) -> Page:
-        """Tell what happened to one object, newest first: ``history("shop.Order/7")``.
+        """Return what happened to one object, newest first: ``history("shop.Order/7")``.
 
-        Rows of bulk records, reads, failures and records that name it as a related object are in it, of all
-        logs but page views, unless ``log`` says which.
+        Includes rows of bulk records, reads, failures and records that name it as a related object. Without
+        ``log``, all logs except page views are searched.
 
         Raises:
-            QueryError: ``target`` names no single object.
+            QueryError: ``target`` does not name a single object.
         """
         kind, _, key = target.partition("/")
         if not kind or not key or "*" in kind:
@@ -225,10 +225,10 @@ class AuditStore:
         return tree(number, map(span, spans), page)
 
     def get(self, record_id: str) -> AuditRecord | None:
-        """Rebuild one record as it was signed, whatever its log; ``None`` if the store does not have it.
+        """Return one record of any log as it was made; ``None`` if the store does not have it.
 
         Raises:
-            QueryError: ``record_id`` is no record id.
+            QueryError: ``record_id`` is not a record id.
             InvalidRecord: it was written by a newer version of otel-audit.
         """
         stored = self.stored(record_id)
@@ -257,10 +257,10 @@ class AuditStore:
     def with_fragment(
         self, fragment: str, *, since: TimeLike | None = None, limit: int = 10
     ) -> list[AuditEntry]:
-        """Find records of every log by a piece of their id, at least six characters, newest first.
+        """Find records of all logs by a part of their id, at least six characters, newest first.
 
         Raises:
-            QueryError: ``fragment`` is no piece of a record id.
+            QueryError: ``fragment`` is not a part of a record id.
         """
         text = fragment.strip().lower()
         if not re.fullmatch(r"[0-9a-f-]{6,36}", text):
@@ -316,7 +316,7 @@ class AuditStore:
         return [str(row["word"]) for row in rows]
 
     def newest(self) -> AuditEntry | None:
-        """Return the newest record of any log but that of questions, ``None`` if there is none."""
+        """Return the newest record of any log except ``access``, ``None`` if there is none."""
         page = self.find(Filters(log=EVERY_LOG), limit=1)
         return page.entries[0] if page.entries else None
 

@@ -44,7 +44,7 @@ class SpanNode(msgspec.Struct, kw_only=True):
 
 
 class Trace(msgspec.Struct, frozen=True, kw_only=True):
-    """A trace: the spans nobody in the store caused, and what hangs below them."""
+    """A trace: its root spans in the store, and what is below them."""
 
     id: str
     roots: list[SpanNode]
