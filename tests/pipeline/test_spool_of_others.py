@@ -127,7 +127,7 @@ def run_as_nobody(spool: Path, sink: Sink) -> dict[str, Any]:
         print(json.dumps({
             "flushed": flushed,
             "count": count,
-            "lines": [line for line in lines if "passed over" in line],
+            "lines": [line for line in lines if "is skipped" in line],
             "status": status.unreadable,
             "error": status.error,
             "drained": drained.error,

@@ -172,7 +172,7 @@ def test_another_name_that_leads_here_is_not_ours(server: Serving, host: str) ->
     if host == "evil.example":
         status, text = ask(server.clickhouse, headers={"Host": host})
         assert status == 421
-        assert "does not answer to the name 'evil.example'" in text
+        assert "does not accept requests for the host name 'evil.example'" in text
         assert "`hosts` in [server] (OTEL_AUDIT_SERVER_HOSTS)" in text
         assert ask(server.http, method="GET", path="/health", headers={"Host": host}, body=b"")[0] == 200
         assert ask(server.clickhouse, method="GET", path="/ping", headers={"Host": host}, body=b"")[0] == 200

@@ -126,7 +126,7 @@ def test_a_foreign_or_newer_database_is_refused(tmp_path: Path) -> None:
     )
     assert "is not a store of otel-audit" in result["theirs"]
     assert "has schema version 9, but otel-audit" in result["ours"]
-    assert f"knows {CURRENT}" in result["ours"]
+    assert f"supports only {CURRENT}" in result["ours"]
     assert result["untouched"]
 
 

@@ -125,7 +125,7 @@ def test_cold_storage_moves_whole_parts_and_deletion_comes_after() -> None:
         ({"activity": "0d"}, {}, "", "such as 90d"),
         ({"activity": "soon"}, {}, "", "such as 90d"),
         ({}, {"audit": "1y"}, "", "--storage-policy"),
-        ({}, {"audit": "1y"}, "a'b", "no name of one"),
+        ({}, {"audit": "1y"}, "a'b", "not a valid name"),
     ],
 )
 def test_nonsense_is_refused_with_what_is_valid(
