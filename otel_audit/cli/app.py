@@ -83,13 +83,13 @@ _GROUPS: tuple[tuple[str, str, str, dict[str, Callable[..., None]]], ...] = (
     ("config", "The configuration of this project.", "Operate", {"show": config.show}),
     (
         "spool",
-        "Records that wait on this machine for the sink.",
+        "Records that wait for the sink on this machine.",
         "Operate",
         {"status": spool.status, "drain": spool.drain},
     ),
     (
         "store",
-        "The tables of a store: make them, bring them up to date, look after them.",
+        "The tables of a store: create, upgrade and inspect them.",
         "Operate",
         {"init": store.init, "migrate": store.migrate, "status": store.status, "roles": store.roles},
     ),

@@ -149,7 +149,7 @@ def models(config: AuditConfig, path: Path | None) -> Iterator[Finding]:
             "models",
             "note",
             f"no model is audited{origin}",
-            'write django.models, such as ["shop.*"], or `__audit__ = True` in the class of a model',
+            'set django.models, for example to ["shop.*"], or `__audit__ = True` in the class of a model',
         )
     if found.places:
         placed = [f"{label} by {place}" for label, place in sorted(found.places.items())]
@@ -178,7 +178,7 @@ def _active(name: str, config: AuditConfig) -> Finding:
             "instrumentors",
             "note",
             f"{active}; the configuration names no model, their classes may",
-            'write django.models, such as ["shop.*"], or `__audit__ = True` in the class of a model',
+            'set django.models, for example to ["shop.*"], or `__audit__ = True` in the class of a model',
         )
     return Finding("instrumentors", "ok", f"{active}, for {', '.join(config.django.models)}")
 

@@ -260,7 +260,7 @@ def models(command: Command) -> list[Finding]:
         (
             'models = ["shp.Card"]',
             "bad",
-            "otel-audit.toml:2: django.models has the pattern 'shp.Card', and no installed model",
+            "otel-audit.toml:2: django.models has the pattern 'shp.Card', which matches no installed model",
             "'shop.Card'",
         ),
         (

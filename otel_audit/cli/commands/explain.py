@@ -41,8 +41,7 @@ def model(
         found = ask_about(name, config, timeout)
     except NotLoaded as error:
         raise AuditError(
-            f"the application's apps cannot be loaded: {error}; "
-            "`python manage.py check` shows the whole error"
+            f"cannot load the application's apps: {error}; `python manage.py check` shows the whole error"
         ) from error
     if found.unknown:
         raise QueryError(found.unknown)

@@ -135,7 +135,7 @@ def _pattern(what: str, pattern: str, installed: _Installed) -> Iterator[Mistake
                 f"{what}, which is a proxy: its rows are recorded as {label}.", f"Did you mean {label!r}?"
             )
             return
-    yield Mistake(f"{what}, and no installed model matches it.", _hint_of_model(pattern, installed))
+    yield Mistake(f"{what}, which matches no installed model.", _hint_of_model(pattern, installed))
 
 
 def _hint_of_model(pattern: str, installed: _Installed) -> str:

@@ -78,7 +78,7 @@ def _writes(writes: WriteCapture) -> list[Patch]:
         Patch(
             "django.db.backends.utils:CursorWrapper._execute",
             cursors.execute,
-            "SQL of the application's own: what it writes, and COMMIT, ROLLBACK and SAVEPOINT as text",
+            "the application's own SQL: what it writes, and COMMIT, ROLLBACK and SAVEPOINT as text",
         ),
         Patch(
             "django.db.backends.utils:CursorWrapper._executemany",

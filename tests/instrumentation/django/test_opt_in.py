@@ -499,7 +499,7 @@ def test_it_makes_no_difference_when_audit_was_started(tmp_path: Path, start: st
     )
     assert done.status == 0, done.errors
     assert (
-        done.errors.count("'library.Bok', and no installed model matches it. Did you mean 'library.Book'?")
+        done.errors.count("'library.Bok', which matches no installed model. Did you mean 'library.Book'?")
         == 1
     )
     spool = b"".join(file.read_bytes() for file in (tmp_path / "spool").rglob("*") if file.is_file())
