@@ -254,7 +254,7 @@ def test_config_errors_name_file_and_line(command: Command, tmp_path: Path) -> N
 def test_help_teaches_and_documents_exit_statuses(command: Command, arguments: list[str]) -> None:
     done = command(*arguments, "--help", width=100)
     assert done.status == 0
-    assert "Exit status: 0 done; 1 nothing found" in done.out
+    assert "Exit status: 0 success; 1 nothing found" in done.out
     assert "\\b" not in done.out
     assert "Traceback" not in done.out
 

@@ -280,7 +280,7 @@ def test_what_cannot_be_a_cluster_of_ours_is_refused() -> None:
         read_state(Cluster({}), Layout("otel", "elsewhere"))
     with pytest.raises(StoreError, match="belongs to a single server"):
         read_state(Cluster({"a": frozenset({schema.EVENTS, schema.MIGRATIONS})}), CLUSTER)
-    with pytest.raises(StoreError, match="--url of one that does, such as b"):
+    with pytest.raises(StoreError, match="--url of a host that has them, such as b"):
         read_state(Cluster({"a": frozenset(), "b": WHOLE}), CLUSTER)
     with pytest.raises(StoreError, match="is on a cluster; set its name"):
         read_state(lambda sql: [[name] for name in WHOLE], Layout())

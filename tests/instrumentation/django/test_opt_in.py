@@ -362,7 +362,7 @@ def test_models_that_classes_or_code_name_are_audited_models(
 @pytest.mark.parametrize(
     ("model", "options", "expected"),
     [
-        ("clinic.Wrad", {}, "no installed model matches it. Did you mean 'clinic.Ward'?"),
+        ("clinic.Wrad", {}, "which matches no installed model. Did you mean 'clinic.Ward'?"),
         ("clinic.models.Ward", {}, f"Did you mean '{CLINIC}.models.Ward'?"),
         (int, {}, "names the class int, and it is not a model"),
         ("clinic.PatientOnFile", {}, "is a proxy: its rows are recorded as clinic.Patient"),
