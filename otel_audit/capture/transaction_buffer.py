@@ -127,10 +127,17 @@ class TransactionBuffer:
         position = self._position(sid)
         if position is None:
             return
-        del self._marks[position + 1 :]
         length = self._marks[position][1]
-        undone, self._pendings[length:] = self._pendings[length:], []
-        self._fail(undone)
+        try:
+            self._fail(self._pendings[length:])
+        except faults():
+            self._forget_after(position, length)
+            raise
+        self._forget_after(position, length)
+
+    def _forget_after(self, position: int, length: int) -> None:
+        del self._marks[position + 1 :]
+        del self._pendings[length:]
 
     def release(self, sid: object) -> None:
         """Forget a savepoint; what came after it belongs to what encloses it."""

@@ -165,29 +165,20 @@ class Transactions:
 
         @functools.wraps(original)
         def commit(connection: Any, /, *args: Any, **kwargs: Any) -> Any:
-            state: DjangoConnection | None = connection.__dict__.get(_STATE)
-            if state is None or connection.in_atomic_block:
+            sent = False
+
+            def send() -> Any:
+                nonlocal sent
+                sent = True
                 return original(connection, *args, **kwargs)
-            pending = state.pending
-            if pending and dbapi.transaction_aborted(state.system, connection.connection):
-                # PostgreSQL answers COMMIT of an aborted transaction with ROLLBACK, and no error.
-                return state.then(lambda: original(connection, *args, **kwargs), state.rolled_back)
-            if pending and dbapi.transaction_open(state.system, connection.connection) is False:
-                # Ended by a statement nobody saw; whether by COMMIT or ROLLBACK cannot be told.
-                state.unknown()
-                return original(connection, *args, **kwargs)
-            result: Any = UNSET
+
             try:
-                if pending:
-                    state.interrupted = ""
-                    state.before_commit()
-                result = original(connection, *args, **kwargs)
-                state.committed()
-                return result
+                return self._commit(send, connection)
             except BaseException as error:
-                if pending:
-                    state.commit_raised(error, returned=result is not UNSET)
-                    if state.pending and interrupts(error):
+                # atomic() does not expect it, and would turn autocommit on in the open transaction.
+                if interrupts(error) and not connection.in_atomic_block:
+                    state = self.state(connection)
+                    if not sent or state.is_open():
                         state.interrupted = type(error).__qualname__
                 raise
 
@@ -198,15 +189,13 @@ class Transactions:
 
         @functools.wraps(original)
         def rollback(connection: Any, /, *args: Any, **kwargs: Any) -> Any:
-            state: DjangoConnection | None = connection.__dict__.get(_STATE)
-            if state is not None:
-                ended = state.rolled_back
-                if state.pending and state.ended_unseen():
-                    ended = state.unknown
-                return state.then(lambda: original(connection, *args, **kwargs), ended)
-            result = original(connection, *args, **kwargs)
-            self._rolled_back(connection)
-            return result
+            try:
+                return self._roll_back(original, connection, *args, **kwargs)
+            except BaseException as error:
+                # atomic() does not expect it, and would turn autocommit on in the open transaction.
+                if interrupts(error) and not connection.in_atomic_block:
+                    self._roll_back_once_more(original, connection)
+                raise
 
         return rollback  # type: ignore[return-value]
 
@@ -241,11 +230,21 @@ class Transactions:
 
         @functools.wraps(original)
         def savepoint_rollback(connection: Any, /, sid: Any, *args: Any, **kwargs: Any) -> Any:
-            state = self.state(connection)
-            return state.then(
-                lambda: self.thread.during("internal", original, connection, sid, *args, **kwargs),
-                lambda: state.rollback_to(sid),
-            )
+            sent = False
+
+            def send() -> Any:
+                nonlocal sent
+                sent = True
+                return self.thread.during("internal", original, connection, sid, *args, **kwargs)
+
+            try:
+                state = self.state(connection)
+                return state.then(send, lambda: state.rollback_to(sid))
+            except BaseException as error:
+                if interrupts(error) and not sent:  # a COMMIT around it must not keep what came after it
+                    send()
+                    self.state(connection).rollback_to(sid)
+                raise
 
         return savepoint_rollback  # type: ignore[return-value]
 
@@ -286,13 +285,58 @@ class Transactions:
 
         return set_autocommit  # type: ignore[return-value]
 
+    def _commit(self, send: Callable[[], Any], connection: Any) -> Any:
+        state: DjangoConnection | None = connection.__dict__.get(_STATE)
+        if state is None or connection.in_atomic_block:
+            return send()
+        state.interrupted = ""
+        pending = state.pending
+        if pending and dbapi.transaction_aborted(state.system, connection.connection):
+            # PostgreSQL answers COMMIT of an aborted transaction with ROLLBACK, and no error.
+            return state.then(send, state.rolled_back)
+        if pending and dbapi.transaction_open(state.system, connection.connection) is False:
+            # Ended by a statement nobody saw; whether by COMMIT or ROLLBACK cannot be told.
+            state.unknown()
+            return send()
+        result: Any = UNSET
+        try:
+            if pending:
+                state.before_commit()
+            result = send()
+            state.committed()
+            return result
+        except BaseException as error:
+            if pending:
+                state.commit_raised(error, returned=result is not UNSET)
+            raise
+
+    def _roll_back(self, original: Any, connection: Any, /, *args: Any, **kwargs: Any) -> Any:
+        state: DjangoConnection | None = connection.__dict__.get(_STATE)
+        if state is not None:
+            ended = state.unknown if state.pending and state.ended_unseen() else state.rolled_back
+            return state.then(lambda: original(connection, *args, **kwargs), ended)
+        result = original(connection, *args, **kwargs)
+        self._rolled_back(connection)
+        return result
+
+    def _roll_back_once_more(self, original: Any, connection: Any) -> None:
+        state: DjangoConnection | None = connection.__dict__.get(_STATE)
+        if state is None or (not state.pending and state.is_open() is False):
+            return
+        try:
+            original(connection)
+        except faults():
+            connection.close()
+        self._rolled_back(connection)
+
     def _end_by_autocommit(self, original: Any, connection: Any, /, *args: Any, **kwargs: Any) -> Any:
         state: DjangoConnection | None = connection.__dict__.get(_STATE)
-        if state is None or not state.pending or connection.in_atomic_block:
+        if state is None or connection.in_atomic_block:
             return self.thread.during("internal", original, connection, True, *args, **kwargs)
         if state.interrupted:  # atomic() has not committed, and the application sees that it raised
             error_name, state.interrupted = state.interrupted, ""
             state.abandon(error_name)
+        if not state.pending:
             return self.thread.during("internal", original, connection, True, *args, **kwargs)
         try:
             state.before_commit()
