@@ -164,24 +164,26 @@ class CursorCapture:
     def _copying(self, cursor: Any, statement: Announced, copying: Any) -> Iterator[Any]:
         """Copy, with the records of it around; an exception of the application's takes it back."""
         state = self._transactions.connection(cursor.db)
-        copied = False
+        sent = left = copied = False
         try:
-            statement.begin()
-        except AuditError:
-            raise
-        except BaseException as error:
-            if interrupts(error):
-                statement.failed(error, refused=False, sent=False)
+            try:
+                statement.begin()
+            except AuditError:
                 raise
-            self._shared.failures.report("COPY", error)
-        try:
+            except faults() as error:
+                self._shared.failures.report("COPY", error)
+            sent = True
             with copying as copy:
                 yield copy
+                left = True
             copied = True
             statement.done(cursor.cursor.rowcount)
         except BaseException as error:
             if not copied:
-                statement.failed(error, refused=dbapi.connected(state.system, state.driver()))
+                # What raises inside the block takes it back; interrupted at its end, nobody knows.
+                lost = left and interrupts(error)
+                refused = not lost and dbapi.connected(state.system, state.driver())
+                statement.failed(error, refused=refused, sent=sent)
                 raise
             interrupted = interrupts(error)
             if interrupted:
