@@ -274,6 +274,34 @@ CLOCK = [
     *("monday", "fri", "october", "this month", "2026-10", "2026-02-30", "2026-11-23", "12:30", "25:00", "T"),
     *("Z", "utc", "+25:00", "+05:30", "@", "-", ".5", "9999 years", "1700000000", "0001-01-01", "9999-12-31"),
 ]
+SHAPES: Final = (
+    *(
+        "DDDD-DD-DD",
+        "DDDD-DD-DDTDD:DD:DD.DDDZ",
+        "DDDD-DD-DD DD:DD+DD:DD",
+        "20DD-0D-1D",
+        "20DD-1D-0DT1D:0D:2D.DDDZ",
+    ),
+    *(
+        "20DD-0D-2D 1D:1D -0D:30",
+        "D ago",
+        "D days ago",
+        "Dw2h",
+        "DDD months ago",
+        "D.DDh",
+        "last friday",
+        "0D:2D",
+    ),
+    *(
+        "yesterday 1D:0D",
+        "october 20DD",
+        "20DD-0D",
+        "17DDDDDDDD",
+        "@17DDDDDDDDDDD",
+        "17DDDDDDDDDDDDDDDDD",
+        "DDy",
+    ),
+)
 ZONES: Final = (
     *(dt.timezone(dt.timedelta(minutes=minutes)) for minutes in (0, 345, -1439, 1439)),
     *map(zoneinfo.ZoneInfo, ("Europe/Berlin", "America/St_Johns", "Pacific/Apia", "Africa/Monrovia")),
@@ -292,18 +320,15 @@ class Moment(NamedTuple):
 
 def a_moment(chance: Chance) -> Moment:
     way = chance.random()
-    if way < 0.6:
+    if way < 0.45:
         text = chance.choice(("", " ", " ", "  ")).join(
             chance.choice(CLOCK)
             if chance.random() < 0.8
             else "".join(chance.choices("0123456789:-T", k=chance.randrange(12)))
             for _ in range(chance.randint(1, 4))
         )
-    elif way < 0.8:
-        template = chance.choice(
-            ("DDDD-DD-DD", "DDDD-DD-DDTDD:DD:DD.DDDZ", "DDDD-DD-DD DD:DD+DD:DD", "D ago")
-        )
-        text = re.sub("D", lambda _: chance.choice(string.digits), template)
+    elif way < 0.85:
+        text = re.sub("D", lambda _: chance.choice(string.digits), chance.choice(SHAPES))
     else:
         text = chance.text(30)
     now = PRESENT if chance.random() < 0.8 else chance.randrange(-(2**61), 2**63)
