@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import datetime as dt
 import re
 import string
@@ -73,6 +74,7 @@ class Body(NamedTuple):
 
 
 ROWS: Final = {"logs": log_rows, "traces": span_rows, "metrics": metric_rows}
+IDS: Final = ("traceId", "spanId", "parentSpanId")
 LIMITS: Final = Limits.of(200_000)
 
 
@@ -95,24 +97,37 @@ def a_body(chance: Chance) -> Body:
     if chance.random() < 0.5:
         content = message.SerializeToString()
         return Body(signal, messages.PROTOBUF, chance.mangled(content) if chance.random() < 0.5 else content)
-    document = json_format.MessageToDict(message)
+    document = with_hexadecimal_ids(json_format.MessageToDict(message))
     way = chance.random()
     content = msgspec.json.encode(chance.distorted(document) if way < 0.6 else document)
     return Body(signal, messages.JSON, chance.mangled(content) if way > 0.8 else content)
 
 
+def with_hexadecimal_ids(document: Any) -> Any:
+    """Return a document whose ids are written as OTLP wants them, and not in protobuf's base64."""
+    if isinstance(document, list):
+        return [with_hexadecimal_ids(item) for item in document]
+    if not isinstance(document, dict):
+        return document
+    return {
+        key: base64.b64decode(value).hex() if key in IDS else with_hexadecimal_ids(value)
+        for key, value in document.items()
+    }
+
+
 def is_rows_or_refused(body: Body) -> str:
     """Decode a request as the receiver does."""
     signal, content_type, content = body
+    kind = "protobuf" if content_type == messages.PROTOBUF else "JSON"
     try:
         if content_type == messages.PROTOBUF:
             messages.check_size(content, signal, LIMITS)
         request = messages.checked(content, signal, content_type, LIMITS)
         made = ROWS[signal](request, Budget(LIMITS.rows))
     except Malformed:
-        return f"{signal} malformed"
+        return f"{signal} in {kind} malformed"
     except TooLarge:
-        return f"{signal} too large"
+        return f"{signal} in {kind} too large"
     message = messages.REQUESTS[signal].FromString(request)
     kept = sum(rows.size + rows.dropped for rows in made)
     if signal == "logs":
@@ -121,7 +136,7 @@ def is_rows_or_refused(body: Body) -> str:
             assert straight.size == kept
     elif signal == "traces":
         assert kept == sum(len(s.spans) for r in message.resource_spans for s in r.scope_spans)
-    return f"{signal} decoded"
+    return f"{signal} in {kind} decoded"
 
 
 @st.composite
