@@ -15,6 +15,7 @@ from otel_audit.config.model import AuditConfig
 from otel_audit.config.sources import (
     DJANGO_SETTING,
     Layer,
+    expanded,
     file_layer,
     find_file,
     mapping_layer,
@@ -121,7 +122,7 @@ def load(
         notes.append(_PERSONAL_NUMBERS_NOTE.format(where=layers[0].where(())))
     base = Path.cwd() if file is None else file.parent
     return LoadedConfig(
-        config=_resolve(config, lambda *key: Path.cwd() if origins.get(key) is variables else base),
+        config=_resolve(config, lambda key: Path.cwd() if origins.get(key) is variables else base, origins),
         origins={".".join(key): layer.where(key) for key, layer in origins.items()},
         path=file,
         notes=notes,
@@ -151,12 +152,22 @@ def _where(origins: Mapping[tuple[str, ...], Layer], key: tuple[str, ...]) -> st
     return ".".join(key) if layer is None else f"{layer.where(key)}: {'.'.join(key)}"
 
 
-def _resolve(config: AuditConfig, base: Callable[..., Path]) -> AuditConfig:
-    """Make file names absolute, each against the directory its key is relative to."""
+def _resolve(
+    config: AuditConfig, base: Callable[[tuple[str, ...]], Path], origins: Mapping[tuple[str, ...], Layer]
+) -> AuditConfig:
+    """Make file names absolute, each against the directory its key is relative to.
+
+    Raises:
+        ConfigurationError: one begins with a home directory that is not known.
+    """
 
     def absolute(value: str, *key: str) -> str:
-        path = Path(value).expanduser()
-        return os.path.normpath(base(*key) / path) if value else value
+        if not value:
+            return value
+        try:
+            return os.path.normpath(base(key) / expanded(value))
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{_where(origins, key)}: {error}") from error
 
     replace = msgspec.structs.replace
     return replace(

@@ -31,6 +31,21 @@ class Layer(NamedTuple):
     where: Callable[[tuple[str, ...]], str]
 
 
+def expanded(path: str | Path) -> Path:
+    """Return a path with ``~`` and ``~user`` in place of which the home directory stands.
+
+    Raises:
+        ConfigurationError: nobody knows it, as in a container whose user has no name.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        home = Path(path).parts[0]
+        raise ConfigurationError(
+            f"{str(path)!r} begins with {home!r}, and no such home directory is known; write the whole path"
+        ) from error
+
+
 def find_file(environ: Mapping[str, str], start: Path) -> Path | None:
     """Find the configuration file: the variable's, or the nearest from ``start`` upward.
 
@@ -41,7 +56,10 @@ def find_file(environ: Mapping[str, str], start: Path) -> Path | None:
     """
     named = environ.get(FILE_VARIABLE, "")
     if named:
-        path = Path(named).expanduser()
+        try:
+            path = expanded(named)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{FILE_VARIABLE}: {error}") from error
         if not path.is_file():
             raise ConfigurationError(
                 f"{FILE_VARIABLE} names {named!r}, which is not a file (working directory: "

@@ -337,3 +337,23 @@ def test_credentials_in_an_address_or_a_header_are_in_no_message(tmp_path: Path,
 )
 def test_a_setting_is_shown_without_what_is_secret(value: object, secret: bool, expected: object) -> None:
     assert shown(value, secret=secret) == expected
+
+
+@pytest.mark.parametrize(
+    ("key", "variable"),
+    [
+        ("sink.ca_file", "OTEL_AUDIT_SINK_CA_FILE"),
+        ("spool.directory", "OTEL_AUDIT_SPOOL_DIRECTORY"),
+        ("server.data", "OTEL_AUDIT_SERVER_DATA"),
+    ],
+)
+def test_a_home_directory_nobody_knows_is_told_by_key(tmp_path: Path, key: str, variable: str) -> None:
+    """Of another user, or one's own in a container whose user has no name."""
+    file = write(tmp_path / "otel-audit.toml", f'{key} = "~nobody-of-that-name/x"\n')
+    [message] = problems(path=file)
+    assert message.startswith(f"{file}:1: {key}: '~nobody-of-that-name/x' begins with '~nobody-of-that-name'")
+    file.write_text("")
+    [message] = problems(path=file, environ={variable: "~nobody-of-that-name"})
+    assert message.startswith(f"{variable}: {key}: ")
+    [message] = problems(environ={"OTEL_AUDIT_CONFIG": "~nobody-of-that-name/otel-audit.toml"})
+    assert message.startswith("OTEL_AUDIT_CONFIG: ")

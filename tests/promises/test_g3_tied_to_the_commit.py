@@ -131,7 +131,7 @@ def test_killed_at_any_moment_every_commit_is_found_and_none_is_invented(
 ) -> None:
     database = request.getfixturevalue(f"{'mariadb' if vendor == 'mysql' else vendor}_warehouse")
     if vendor == "sqlite":
-        database = database | {"OPTIONS": {"timeout": 30}}
+        database = database | {"OPTIONS": database["OPTIONS"] | {"timeout": 30}}
     connection.close()
     committed = 0
     for attempt in range(rounds):

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 from otel_audit.config.project_directory import make_private_directory
+from otel_audit.config.sources import expanded
 from otel_audit.errors import StoreError
 from otel_audit.version import __version__
 
@@ -90,10 +91,11 @@ class DataDirectory:
         """Create or open the directory and lock it.
 
         Raises:
+            ConfigurationError: it begins with a home directory that is not known.
             StoreError: it cannot be written, is held by another process, belongs to something else or to a
                 newer version of otel-audit; the message says which and what to do.
         """
-        directory = Path(path).expanduser().absolute()
+        directory = expanded(path).absolute()
         try:
             make_private_directory(directory)
             entries = {entry.name for entry in directory.iterdir()}
