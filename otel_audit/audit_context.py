@@ -189,13 +189,17 @@ _current: ContextVar[AuditContext | None] = ContextVar("otel_audit_context", def
 
 
 class Moment(msgspec.Struct, frozen=True, eq=False):
-    """When something happened, under which context and span: all a record needs to be made later."""
+    """When something happened, under which context and span: all a record needs to be made later.
+
+    ``tenant`` is what the application's function said then (``tenant_from``), None if it could not.
+    """
 
     time: int
     context: AuditContext | None
     span: Span
     noticed: object = None
     code: str = ""
+    tenant: str | None = ""
 
     def fields(self) -> ContextFields:
         """Resolve the context of this moment."""
@@ -211,16 +215,33 @@ def locate_code(enabled: bool) -> None:
     _locate = application_function if enabled else None
 
 
+_tenant_of: Callable[[Any], str | None] | None = None
+
+
+def ask_tenant(function: Callable[[Any], str | None] | None) -> None:
+    """Ask ``function`` at every moment whose data the work is about, or nobody any longer.
+
+    It is given the request of the current scope, None outside of any.
+    """
+    global _tenant_of  # noqa: PLW0603 - as above
+    _tenant_of = function
+
+
 def moment() -> Moment:
     """Take the present moment; nothing is resolved yet."""
     context = _current.get()
     span = current_span()
     code = "" if _locate is None else _locate()
+    tenant = "" if _tenant_of is None else _tenant_of(_request_of(context))
     if context is None:
-        return Moment(time.time_ns(), None, span, None, code)
+        return Moment(time.time_ns(), None, span, None, code, tenant)
     if span is INVALID_SPAN and context.span is not None:
         span = context.span
-    return Moment(time.time_ns(), context, span, context.take_actor(), code)
+    return Moment(time.time_ns(), context, span, context.take_actor(), code, tenant)
+
+
+def _request_of(context: AuditContext | None) -> Any:
+    return None if context is None else getattr(context.scope, "request", None)
 
 
 def current_context() -> AuditContext | None:

@@ -79,7 +79,9 @@ class Origin(msgspec.Struct, frozen=True, omit_defaults=True):
 class Database(msgspec.Struct, frozen=True, omit_defaults=True):
     """The table: ``db.system.name``, ``db.namespace``, ``db.collection.name``, transaction id.
 
-    ``query`` is the statement, without values, of SQL that the application wrote itself.
+    ``query`` is the statement, without values, of SQL that the application wrote itself. ``address`` and
+    ``port`` are those of the server (``server.address``, ``server.port``); empty and 0 where the database has
+    none, or it is not known.
     """
 
     system: str = ""
@@ -87,6 +89,8 @@ class Database(msgspec.Struct, frozen=True, omit_defaults=True):
     table: str = ""
     transaction: str = ""
     query: str = ""
+    address: str = ""
+    port: int = 0
 
 
 class Change(msgspec.Struct, frozen=True, omit_defaults=True):

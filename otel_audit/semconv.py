@@ -110,6 +110,8 @@ _V1 = Schema(
         Field("database.table", "db.collection.name", "text"),
         Field("database.transaction", "otel_audit.transaction.id", "text"),
         Field("database.query", "db.query.text", "text"),
+        Field("database.address", "server.address", "text"),
+        Field("database.port", "server.port", "int"),
         Field("changes", "otel_audit.changes", "json"),
         Field("image", "otel_audit.image", "json"),
         Field("bulk", "otel_audit.bulk", "json"),

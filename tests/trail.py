@@ -134,7 +134,15 @@ records = st.builds(
     source=st.builds(Source, id=text, type=text, user_agent=long_text, session=text),
     request=st.builds(Request, id=text, method=text, route=text, path=text, view=text),
     origin=st.none() | st.builds(Origin, actor=named, name=text, request=text),
-    database=st.builds(Database, system=text, namespace=text, table=text, transaction=text),
+    database=st.builds(
+        Database,
+        system=text,
+        namespace=text,
+        table=text,
+        transaction=text,
+        address=text,
+        port=st.integers(0, 65535),
+    ),
     changes=st.lists(
         st.builds(Change, field=named, old=known_or_not, new=known_or_not, type=text), max_size=3
     ),

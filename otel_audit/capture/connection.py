@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import UNSET
 
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from otel_audit.capture.state import CaptureState
 
 
+NO_ADDRESS: Final = ("", 0)
+
+
 class Connection:
     """What capture knows of one connection.
 
@@ -35,6 +38,7 @@ class Connection:
         name: of its database among those of this process.
         system: ``db.system.name``: ``postgresql``, ``mysql``, ``mariadb``, ``sqlite`` …
         namespace: ``db.namespace``, the name of the database, with its schema where that is known.
+        address: ``server.address`` and ``server.port``, where the database has them and they are known.
 
     Attributes:
         dialect: what is different about this kind of database.
@@ -45,6 +49,7 @@ class Connection:
     """
 
     __slots__ = (
+        "address",
         "buffer",
         "dialect",
         "error",
@@ -69,6 +74,7 @@ class Connection:
         name: str = "",
         system: str = "",
         namespace: str = "",
+        address: tuple[str, int] = NO_ADDRESS,
     ) -> None:
         self.buffer = state.buffer()
         self.reader: Reader = reader or OneConnection()
@@ -78,6 +84,7 @@ class Connection:
         self.system = system
         self.dialect = dbapi.dialect(system)
         self.namespace = namespace
+        self.address = address
         self.mark = Mark(self.reader.identity)
         self.pending = 0
         self.raw = False
@@ -107,7 +114,7 @@ class Connection:
     def database(self, plan: TablePlan, transaction: str = "", namespace: str | None = None) -> Database:
         """Say in a record where a write went."""
         namespace = self.namespace if namespace is None else namespace
-        return Database(self.system, namespace, plan.table, transaction)
+        return Database(self.system, namespace, plan.table, transaction, "", *self.address)
 
     def add(self, pending: Pending) -> None:
         """Hold a write until its transaction ends."""

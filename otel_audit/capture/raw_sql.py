@@ -68,7 +68,15 @@ class RawWrite(CapturedWrite):
 
     def _database(self, transaction: str) -> Database:
         where = super()._database(transaction)
-        return Database(where.system, where.namespace, where.table, transaction, self.text.text)
+        return Database(
+            where.system,
+            where.namespace,
+            where.table,
+            transaction,
+            self.text.text,
+            where.address,
+            where.port,
+        )
 
     def _records(self, logger: AuditLogger, outcome: Outcome, transaction: str) -> list[AuditRecord]:
         return [

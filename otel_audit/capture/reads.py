@@ -141,13 +141,16 @@ class ReadRecords:
         return self._record(tally.reading, bulk=Bulk(tally.count, keys), completeness=completeness)
 
     def _record(self, reading: Reading, *, key: str = "", **values: Any) -> AuditRecord:
+        where = self._database
         return self._logger.record(
             f"{reading.event}.read",
             "READ",
             at=self._at,
             target=Target(reading.label, key),
             fields=reading.fields,
-            database=Database(self._database.system, self._database.namespace, reading.table),
+            database=Database(
+                where.system, where.namespace, reading.table, "", "", where.address, where.port
+            ),
             key_strategies=reading.key_strategies,
             **values,
         )

@@ -53,7 +53,7 @@ class CapturedWrite:
 
     def _least(self, logger: AuditLogger, outcome: Outcome, transaction: str) -> AuditRecord:
         """Make a record of what cannot fail again: neither values nor the context the write was made in."""
-        self.moment = Moment(self.moment.time, None, INVALID_SPAN)
+        self.moment = Moment(self.moment.time, None, INVALID_SPAN, tenant=self.moment.tenant)
         return self._record(
             logger,
             outcome,

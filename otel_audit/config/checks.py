@@ -10,12 +10,21 @@ from urllib.parse import urlsplit
 from otel_audit.config.model import AuditConfig, CaptureSection, capture_sections
 from otel_audit.config.showing import without_credentials
 
+_FUNCTION: Final = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 _NO_KEY: Final = "hmac needs a key: set redaction.hmac_key (OTEL_AUDIT_REDACTION_HMAC_KEY)"
 
 
 def contradictions(config: AuditConfig, given: set[tuple[str, ...]]) -> Iterator[tuple[tuple[str, ...], str]]:
     """Return the key and the message of everything wrong; ``given`` are the keys somebody wrote."""
     yield from _redaction(config)
+    if config.tenant_from and not _FUNCTION.fullmatch(config.tenant_from):
+        yield (
+            ("tenant_from",),
+            (
+                f"{config.tenant_from!r} names no function: write package.module:function, such as "
+                "'shop.tenants:current_tenant'"
+            ),
+        )
     key = config.redaction.hmac_key
     for address, section in ((config.sink.endpoint, "sink"), (config.store.url, "store")):
         name = "endpoint" if section == "sink" else "url"

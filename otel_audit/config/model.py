@@ -454,6 +454,15 @@ class AuditConfig(_Section, frozen=True):
         ),
     ] = "fail_open"
     tenant: Annotated[str, Meta(description="Tenant of every record that does not name one.")] = ""
+    tenant_from: Annotated[
+        str,
+        Meta(
+            description="Function of the application that returns the tenant of a record, as "
+            "`package.module:function`. It is called with the current request (None outside a request) when "
+            "the record is made, and returns a name, a number, an object with a primary key, or None. It must "
+            "not query a database."
+        ),
+    ] = ""
     system: Annotated[
         str, Meta(description="Name of this part of the system (app, scheduler, …), on every record.")
     ] = ""

@@ -168,6 +168,10 @@ class AuditLogger:
             context = at.fields()
         except faults() as fault:  # a scope may be anybody's; what happened is recorded anyway
             context = self._no_context(fault)
+        tenant = context.tenant
+        unnamed = not tenant and at.tenant is None
+        if not tenant and not unnamed:
+            tenant = at.tenant or self._tenant
         trace_id, span_id = trace_ids(at.span)
         if type(event_name) is not str or type(action) is not str:
             event_name, action = name_of(event_name), name_of(action)
@@ -204,14 +208,14 @@ class AuditLogger:
             old_values=old_values,
             message=message,
             reason=context.reason,
-            tenant=context.tenant or self._tenant,
+            tenant=tenant,
             system=context.system or self._system,
             event_type=event_type,
             error=error,
             code=code or at.code,
             related=list(related),
             attributes=attributes,
-            truncated=truncated or context.truncated or not complete,
+            truncated=truncated or context.truncated or unnamed or not complete,
             trace_id=trace_id,
             span_id=span_id,
         )
@@ -339,11 +343,12 @@ class AuditLogger:
         try:
             if parts.get("changes"):
                 parts["changes"] = with_texts(parts["changes"])
+            parts["at"] = parts.get("at") or moment()
             record = self.record(event_name, action, **parts)
         except faults() as error:  # whatever was handed over
             self.failures.report("record", error, what=text(event_name), lost=1)
             return None
-        return record if self.emit(record, at=parts.get("at")) else None
+        return record if self.emit(record, at=parts["at"]) else None
 
     def keep(self, records: Sequence[AuditRecord], *, may_raise: bool = True) -> bool:
         """Keep settled records without any span event; what was dropped before is told of first.

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from otel_audit import forks
-from otel_audit.audit_context import locate_code, process_scope
+from otel_audit.audit_context import ask_tenant, locate_code, process_scope
 from otel_audit.config.headers import sink_header_problems
 from otel_audit.config.model import AuditConfig
 from otel_audit.errors import ConfigurationError, SpoolError
@@ -25,6 +25,7 @@ from otel_audit.pipeline.spool import directory as layout
 from otel_audit.pipeline.spool.frames import encode_record
 from otel_audit.pipeline.spool.status import SpoolStatus, read_status
 from otel_audit.pipeline.spool.writer import SpoolWriter
+from otel_audit.pipeline.tenants import TenantSource
 from otel_audit.values import search_binary
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ class AuditPipeline:
         process_scope.service = process_identity.service_name
         self.config = config
         self.health = Health()
+        self.tenants = TenantSource(config.tenant_from) if config.tenant_from else None
         self.directory = (directory or Path(config.spool.directory)).absolute()
         self.spool = SpoolWriter(
             config.spool,
@@ -158,11 +160,11 @@ def start(
     Raises:
         SpoolError: the spool cannot be written and ``on_error`` is ``fail_closed``.
     """
-    global _current, _registered  # noqa: PLW0603 - one pipeline a process is what this module is for
+    global _registered  # noqa: PLW0603 - one pipeline a process is what this module is for
     pipeline = AuditPipeline(config, redactor=redactor, hooks=hooks, ship=ship)
     pipeline.prepare()
     stop()
-    _current = pipeline
+    replace(pipeline)
     process_end.handle_signals(_rest)
     locate_code(config.context.code_location)
     if not _registered:
@@ -191,6 +193,7 @@ def replace(pipeline: AuditPipeline | None) -> AuditPipeline | None:
     """Make another pipeline the current one and give the one before, neither started nor stopped."""
     global _current
     before, _current = _current, pipeline
+    ask_tenant(None if pipeline is None else pipeline.tenants)
     return before
 
 

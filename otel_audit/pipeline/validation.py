@@ -21,6 +21,7 @@ from otel_audit.audit_record import (
     Bulk,
     Change,
     Completeness,
+    Database,
     OldValues,
     Outcome,
     Target,
@@ -207,6 +208,8 @@ _TEXT_FIELDS: Final = (
     "code",
 )
 _TEXTS_OF: Final = operator.attrgetter(*_TEXT_FIELDS)
+_DATABASE_TEXTS: Final = ("system", "namespace", "table", "transaction", "query", "address")
+_DATABASE_TEXTS_OF: Final = operator.attrgetter(*_DATABASE_TEXTS)
 _FIELD: Final = operator.attrgetter("field")
 _TYPE: Final = operator.attrgetter("type")
 
@@ -224,7 +227,7 @@ def _texts(record: AuditRecord) -> list[Any]:
         texts += _astuple(record.actor)
         texts += _astuple(record.source)
         texts += _astuple(record.request)
-        texts += _astuple(record.database)
+        texts += _DATABASE_TEXTS_OF(record.database)
         if record.origin is not None:
             texts += _astuple(record.origin)
         texts += record.fields
@@ -255,7 +258,7 @@ def _coerced(record: AuditRecord) -> AuditRecord:
             target=None if record.target is None else _target(record.target, convert),
             source=convert.texts(record.source),
             request=convert.texts(record.request),
-            database=convert.texts(record.database),
+            database=_database(record.database, convert),
             origin=None if record.origin is None else convert.texts(record.origin),
             changes=[
                 Change(convert.text(change.field), change.old, change.new, convert.text(change.type))
@@ -274,6 +277,11 @@ def _target(target: Target, convert: Conversion) -> Target:
     if not isinstance(target, Target):
         raise TypeError(f"{type(target).__qualname__} is not a Target; write Target('shop.Order', '7')")
     return convert.texts(target)
+
+
+def _database(database: Database, convert: Conversion) -> Database:
+    texts = {name: convert.text(getattr(database, name)) for name in _DATABASE_TEXTS}
+    return Database(**texts, port=database.port if type(database.port) is int else 0)
 
 
 def _bulk(bulk: Bulk, convert: Conversion) -> Bulk:

@@ -171,6 +171,7 @@ def _origin(stored: StoredRecord) -> Iterator[tuple[str, str]]:
     yield "code", safe(record.code)
     database = record.database
     yield "table", safe(" ".join(filter(None, (database.system, database.namespace, database.table))))
+    yield "server", safe(f"{database.address}:{database.port}" if database.port else database.address)
     yield "statement", safe(database.query)
     yield "transaction", safe(database.transaction)
     yield "tenant", safe(record.tenant)

@@ -17,6 +17,7 @@ from otel_audit.capture import dbapi
 from otel_audit.capture.connection import Connection
 from otel_audit.capture.freshness import Epoch
 from otel_audit.instrumentation.django import schemas
+from otel_audit.instrumentation.django.servers import server_address
 from otel_audit.interruptions import faults, interrupts
 
 if TYPE_CHECKING:
@@ -55,6 +56,8 @@ class DjangoConnection(Connection):
             system = "mariadb"
         self.system = system
         self.dialect = dbapi.dialect(system)
+        if not self.dialect.one_writer:  # SQLite is a file
+            self.address = server_address(self.django.settings_dict)
         if system == "postgresql":
             self.follow()
             self.follows = schemas.of_tenant(self.django) is not None

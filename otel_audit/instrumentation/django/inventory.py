@@ -23,6 +23,7 @@ from otel_audit.config.sources import DJANGO_SETTING
 from otel_audit.instrumentation.django.mistakes import Mistake, Where, mistakes
 from otel_audit.instrumentation.django.plan import ModelPolicy
 from otel_audit.interruptions import faults
+from otel_audit.pipeline.tenants import TenantSource
 
 _logger = logging.getLogger(__name__)
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -56,13 +57,26 @@ def take(config: AuditConfig, where: Where = lambda *key: "") -> Inventory:
         models=sorted(model._meta.label for model in own if policy.of(model).audited),
         reads=sorted(model._meta.label for model in own if policy.of(model).reads),
         places=places,
-        mistakes=[*mistakes(config, where), *misread()],
+        mistakes=[*mistakes(config, where), *misread(), *_tenants(config, where)],
     )
 
 
 def misread() -> Iterator[Mistake]:
     """Say what of classes and code could not be understood."""
     return (Mistake(each, "See otel_audit.audit_models.") for each in problems())
+
+
+def _tenants(config: AuditConfig, where: Where) -> Iterator[Mistake]:
+    if not config.tenant_from:
+        return
+    try:
+        TenantSource(config.tenant_from).resolve()
+    except faults() as error:  # importing it runs code of the application
+        place = where("tenant_from")
+        yield Mistake(
+            f"{place + ': ' if place else ''}tenant_from: {config.tenant_from} cannot be used: {error!r}.",
+            "Records are made without a tenant: name a plain function as package.module:function.",
+        )
 
 
 class Announcement:

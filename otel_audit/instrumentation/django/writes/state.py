@@ -109,7 +109,7 @@ class Capture(CaptureState):
     def database(self, connection: Any) -> Database:
         """Say in records where queries through one of Django's connections go."""
         found = self.connection(connection)
-        return Database(found.system, found.namespace)
+        return Database(found.system, found.namespace, "", "", "", *found.address)
 
 
 class Plain(NamedTuple):
