@@ -69,7 +69,8 @@ class TenantSource:
             return ""
         convert = Conversion()
         text = "" if isinstance(value, _NOT_A_NAME) else convert.text(value)
-        nameless = convert.guessed and type(value).__str__ is object.__str__
+        own: Any = type(value).__str__
+        nameless = convert.guessed and own is object.__str__
         if not text or not convert.complete or nameless or len(text) > _LONGEST:
             if inspect.iscoroutine(value):
                 value.close()

@@ -60,7 +60,7 @@ class DjangoConnection(Connection):
             self.address = server_address(self.django.settings_dict)
         if system == "postgresql":
             self.follow()
-            self.follows = schemas.of_tenant(self.django) is not None
+            self.follows = self.follows or schemas.of_tenant(self.django) is not None
 
     def follow(self) -> None:
         """Find out which schema the next statement writes to; ``follows`` says that it may be another."""
@@ -71,6 +71,14 @@ class DjangoConnection(Connection):
         """Note what a ``SET`` or ``RESET`` that ran has done to the search path."""
         self._path.set(sql, params, None if self.commits_at_once()[0] else self.mark)
         self.follows = True
+
+    def savepoint(self, sid: str) -> None:
+        self._path.savepoint(sid, self.mark)
+        super().savepoint(sid)
+
+    def rollback_to(self, sid: str) -> None:
+        self._path.rollback_to(sid, self.mark)
+        super().rollback_to(sid)
 
     def commits_at_once(self) -> tuple[bool, bool]:
         """In autocommit; also where only a ``TestCase`` stands around, as if it had committed."""

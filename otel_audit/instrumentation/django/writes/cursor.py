@@ -48,15 +48,19 @@ class CursorCapture:
             thread.executed += 1
             send = functools.partial(original, **kwargs) if kwargs else original
             if type(sql) is str and sql[:4] in schemas.SETS:
-                return self._set(send, cursor, sql, args)
+                return self._set(send, sql, cursor, sql, *args)
             passes = thread.internal or thread.compiling
             if passes or (thread.suppressed and thread.migrating is None):
                 if thread.internal or type(sql) is not str or sql[:2] in ORDINARY or is_ordinary(sql):
                     return send(cursor, sql, *args)
                 return self._statement(send, cursor, sql, sql, args)
             if type(sql) is str and sql[:2] in _READS and ";" not in sql:
+                if sql[7:9] in schemas.CALLS:
+                    return self._set(send, sql, cursor, sql, *args)
                 return send(cursor, sql, *args)
             text = self._text(sql, cursor)
+            if schemas.may_set(text):
+                send = functools.partial(self._set, send, text)
             written = self._written(cursor, text)
             if written is not None:
                 return self._write(send, cursor, sql, text, args, written)
@@ -126,12 +130,12 @@ class CursorCapture:
 
     # --- details -------------------------------------------------------------------------------
 
-    def _set(self, original: Callable[..., Any], cursor: Any, sql: str, args: Any) -> Any:
-        """Run a statement that may choose another schema."""
+    def _set(self, original: Callable[..., Any], text: str, cursor: Any, sql: Any, *args: Any) -> Any:
+        """Run a statement that may choose another schema; ``text`` is what it says."""
         result = original(cursor, sql, *args)
         try:
             if cursor.db.vendor == "postgresql":
-                self._transactions.state(cursor.db).sets(sql, args[0] if args else None)
+                self._transactions.state(cursor.db).sets(text, args[0] if args else None)
         except faults() as error:
             self._shared.failures.note("SET search_path", error)
         return result

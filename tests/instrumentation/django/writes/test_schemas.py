@@ -118,7 +118,105 @@ def test_the_schema_of_a_package_for_tenants_is_in_the_namespace(
         ("RESET ALL", (None, False)),
         ("SET statement_timeout TO 5", None),
         ("SET ROLE acme", None),
+        ("-- tenant\n /* acme */ SET search_path TO acme", ("acme", False)),
+        ("DISCARD ALL", (None, False)),
+        ("SELECT set_config('search_path', 'acme', false)", ("acme", False)),
+        ("select pg_catalog.set_config( 'search_path' , 'Acme,public'::text , TRUE ) AS x", ("acme", True)),
+        ("SELECT set_config('search_path', '\"A''b\"', false)", ("A'b", False)),
+        ("SELECT set_config('search_path', '', false)", ("", False)),
+        ("SELECT set_config('search_path', upper('acme'), false)", ("", False)),
+        ("SELECT set_config(name, 'acme', false) FROM settings", ("", False)),
+        ("SELECT set_config('app.user', '7', true)", None),
+        (
+            "SELECT set_config('app.user', '7', true), set_config('search_path', 'acme', true)",
+            ("acme", True),
+        ),
+        ("SELECT settled FROM orders", None),
     ],
 )
 def test_a_statement_says_which_schema_comes_first(statement: str, expected: Any) -> None:
     assert schemas.setting(statement) == expected
+
+
+@pytest.mark.parametrize(
+    ("statement", "params", "expected"),
+    [
+        ("SELECT set_config(%s, %s, %s)", ["search_path", "acme", True], ("acme", True)),
+        ("SELECT set_config('search_path', %s, false)", ("acme",), ("acme", False)),
+        (
+            "SELECT set_config('app.user', %s, true), set_config('search_path', %s, %s)",
+            (7, "a", "f"),
+            ("a", False),
+        ),
+        ("SELECT set_config('search_path', %(to)s, false)", {"to": "acme"}, ("acme", False)),
+        ("SELECT set_config('search_path', %s, false)", None, ("", False)),
+        ("SELECT set_config('search_path', %s, false)", (), ("", False)),
+        ("SELECT set_config(%s, %s, %s)", ["app.user", "acme", True], None),
+    ],
+)
+def test_the_function_takes_parameters(statement: str, params: Any, expected: Any) -> None:
+    assert schemas.setting(statement, params) == expected
+
+
+def test_the_function_sets_the_schema_of_what_comes_next(database: str) -> None:
+    with auditing() as audit:
+        sql("SELECT set_config('search_path', %s, false)", "acme")
+        Supplier.objects.create(name="a")
+        with transaction.atomic():
+            sql("SELECT pg_catalog.set_config('search_path', 'umbrella', true)")
+            Supplier.objects.create(name="b")
+        Supplier.objects.create(name="c")
+        assert places(audit) == [f"{database}|acme", f"{database}|umbrella", f"{database}|acme"]
+        with transaction.atomic():
+            sql("SELECT set_config('search_path', concat('umb', 'rella'), true)")
+            Supplier.objects.create(name="d")  # nobody can tell: not acme's
+        assert places(audit) == [database]
+        assert Supplier.objects.count() == 2
+        sql("DISCARD ALL")
+        Supplier.objects.create(name="e")
+        assert places(audit) == [database]
+
+
+def test_however_the_statement_is_handed_over(database: str) -> None:
+    from django.db.backends.postgresql.psycopg_any import sql as compose
+
+    with auditing() as audit:
+        statements = (
+            "\n  SET search_path TO acme",
+            "/* tenant */ SET search_path TO umbrella",
+            compose.SQL("SET search_path TO {}").format(compose.Identifier("acme")),
+            compose.SQL("SELECT set_config('search_path', {}, false)").format(compose.Literal("umbrella")),
+        )
+        for statement in statements:
+            with connection.cursor() as cursor:
+                cursor.execute(statement)
+            Supplier.objects.create(name="a")
+        assert places(audit) == [f"{database}|acme", f"{database}|umbrella"] * 2
+
+
+def test_a_savepoint_that_is_rolled_back_takes_the_schema_back(database: str) -> None:
+    with auditing() as audit:
+        with transaction.atomic():
+            sql("SET search_path TO acme")
+            with pytest.raises(ZeroDivisionError), transaction.atomic():
+                sql("SET search_path TO umbrella")
+                Supplier.objects.create(name="gone")
+                raise ZeroDivisionError
+            Supplier.objects.create(name="a")
+            with transaction.atomic():
+                sql("SET search_path TO umbrella")
+            Supplier.objects.create(name="b")
+        Supplier.objects.create(name="c")
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT count(*) FROM acme.warehouse_supplier")
+            assert cursor.fetchone() == (1,)
+        assert places(audit) == [f"{database}|umbrella", f"{database}|acme", *[f"{database}|umbrella"] * 2]
+
+
+def test_a_local_path_that_names_no_schema_is_not_that_of_the_session(database: str) -> None:
+    with auditing() as audit:
+        sql("SET search_path TO acme")
+        with transaction.atomic():
+            sql('SET LOCAL search_path TO "$user", public')
+            Supplier.objects.create(name="a")
+        assert places(audit) == [database]
