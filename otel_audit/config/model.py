@@ -459,8 +459,8 @@ class AuditConfig(_Section, frozen=True):
         Meta(
             description="Function of the application that returns the tenant of a record, as "
             "`package.module:function`. It is called with the current request (None outside a request) when "
-            "the record is made, and returns a name, a number, an object with a primary key, or None. It must "
-            "not query a database."
+            "the record is made, and returns a name, a number, an object with a primary key, or None. It "
+            "must not query a database."
         ),
     ] = ""
     system: Annotated[
