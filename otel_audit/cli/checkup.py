@@ -20,7 +20,7 @@ from otel_audit.cli.installed_models import NotLoaded, ask_application
 from otel_audit.cli.options import load_declared
 from otel_audit.config.headers import sink_header_problems
 from otel_audit.config.loader import LoadedConfig
-from otel_audit.config.model import AuditConfig, SinkConfig, StoreConfig
+from otel_audit.config.model import AuditConfig, SinkConfig, StoreConfig, capture_sections
 from otel_audit.errors import AuditError, ConfigurationError, StoreError
 
 State: TypeAlias = Literal["ok", "note", "bad"]
@@ -28,6 +28,8 @@ State: TypeAlias = Literal["ok", "note", "bad"]
 _WAITING_TOO_LONG: Final = 60 * 1_000_000_000
 _NO_TABLE: Final = frozenset({60, 81})
 _OURS: Final = "otel_audit"
+_PREFIX: Final = f"{_OURS}_"
+_DJANGO: Final = f"{_PREFIX}django"
 _LOADING_SECONDS: Final = 60.0
 _NAMED: Final = 5
 
@@ -98,8 +100,8 @@ def django(config: AuditConfig) -> Iterator[Finding]:
         )
     for name in ours:
         reason = "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS names it" if switched_off & {"*", name} else ""
-        if name == "otel_audit_django" and not reason:
-            reason = _why_no_django(config, version)
+        if not reason:
+            reason = _why_inactive(name, config, version)
         if reason:
             yield Finding("instrumentors", "note", f"{name}: inactive, because {reason}")
         else:
@@ -161,7 +163,7 @@ def models(config: AuditConfig, path: Path | None) -> Iterator[Finding]:
 
 def _loadable(config: AuditConfig) -> bool:
     settings = os.environ.get("DJANGO_SETTINGS_MODULE", "")
-    return bool(settings) and _is_file(settings) and not _why_no_django(config, _version("Django"))
+    return bool(settings) and _is_file(settings) and not _why_inactive(_DJANGO, config, _version("Django"))
 
 
 def _listed(labels: list[str]) -> str:
@@ -171,26 +173,29 @@ def _listed(labels: list[str]) -> str:
 
 def _active(name: str, config: AuditConfig) -> Finding:
     active = f"{name}: active under opentelemetry-instrument"
-    if name != "otel_audit_django" or (not config.django.models and _loadable(config)):
+    key = name.removeprefix(_PREFIX)
+    section = capture_sections(config).get(key)
+    if section is None or (name == _DJANGO and not section.models and _loadable(config)):
         return Finding("instrumentors", "ok", active)  # which models, the application will say
-    if not config.django.models:
+    if not section.models:
         return Finding(
             "instrumentors",
             "note",
             f"{active}; the configuration names no model, their classes may",
-            'set django.models, for example to ["shop.*"], or `__audit__ = True` in the class of a model',
+            f'set {key}.models, for example to ["shop.*"], or `__audit__ = True` in the class of a model',
         )
-    return Finding("instrumentors", "ok", f"{active}, for {', '.join(config.django.models)}")
+    return Finding("instrumentors", "ok", f"{active}, for {', '.join(section.models)}")
 
 
-def _why_no_django(config: AuditConfig, version: str | None) -> str:
-    if version is None:
+def _why_inactive(name: str, config: AuditConfig, version: str | None) -> str:
+    """Say why an instrumentor does nothing; ``version`` is Django's."""
+    if name == _DJANGO and version is None:
         return "Django is not installed here"
     if not config.enabled:
         return "audit is switched off"
-    if not config.django.enabled:
-        return "django.enabled is false"
-    return ""
+    key = name.removeprefix(_PREFIX)
+    section = capture_sections(config).get(key)
+    return "" if section is None or section.enabled else f"{key}.enabled is false"
 
 
 def _switched_off() -> set[str]:
