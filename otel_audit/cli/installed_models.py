@@ -20,7 +20,7 @@ import msgspec
 
 _T = TypeVar("_T")
 
-_PROGRAMS: Final = "otel_audit.instrumentation.django"
+_PROGRAMS: Final = "otel_audit.instrumentation.django.inspection"
 _LONGEST_ERROR: Final = 300
 
 

@@ -56,7 +56,7 @@ class DjangoAuditInstrumentor(AuditInstrumentor):
 
     def parts(self, config: AuditConfig, pipeline: AuditPipeline | None) -> Sequence[Part]:
         from otel_audit.instrumentation.django.auth import AuthCapture
-        from otel_audit.instrumentation.django.inventory import Announcement
+        from otel_audit.instrumentation.django.inspection.inventory import Announcement
         from otel_audit.instrumentation.django.patches import later, reads_table
         from otel_audit.instrumentation.django.reads.wrappers import ReadCapture
         from otel_audit.instrumentation.django.requests.middleware import RequestCapture

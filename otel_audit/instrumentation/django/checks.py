@@ -17,7 +17,7 @@ from django.db import connections
 
 from otel_audit import startup
 from otel_audit.config.model import AuditConfig
-from otel_audit.instrumentation.django.inventory import take
+from otel_audit.instrumentation.django.inspection.inventory import take
 from otel_audit.pipeline import provider
 
 _TAG: Final = "otel_audit"

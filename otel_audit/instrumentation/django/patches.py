@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from otel_audit.instrumentation.patching import Patch
 
 if TYPE_CHECKING:
-    from otel_audit.instrumentation.django.inventory import Announcement
+    from otel_audit.instrumentation.django.inspection.inventory import Announcement
     from otel_audit.instrumentation.django.reads.wrappers import ReadCapture
     from otel_audit.instrumentation.django.requests.middleware import RequestCapture
     from otel_audit.instrumentation.django.testing.test_runs import TestRuns
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def table(parts: Iterable[Part]) -> list[Patch]:
     """List every patch that the parts of the Django instrumentor need from the start."""
-    from otel_audit.instrumentation.django.inventory import Announcement
+    from otel_audit.instrumentation.django.inspection.inventory import Announcement
     from otel_audit.instrumentation.django.requests.middleware import RequestCapture
     from otel_audit.instrumentation.django.testing.test_runs import TestRuns
     from otel_audit.instrumentation.django.writes.wrappers import WriteCapture

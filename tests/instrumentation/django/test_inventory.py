@@ -82,7 +82,9 @@ def test_patterns_that_match_are_not_worth_a_word(
 def test_a_fault_of_ours_does_not_stop_the_apps(
     instrumented: Instrumented, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("otel_audit.instrumentation.django.inventory.mistakes", lambda config: 1 / 0)
+    monkeypatch.setattr(
+        "otel_audit.instrumentation.django.inspection.inventory.mistakes", lambda config: 1 / 0
+    )
     with instrumented(models=["clinic.*"]) as audit:
         assert audit.records == []
     assert "could not be matched" in caplog.text

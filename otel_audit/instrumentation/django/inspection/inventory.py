@@ -1,7 +1,8 @@
 """Which of the installed models are audited: said once all are known, and asked for by `otel-audit doctor`.
 
-``python -m otel_audit.instrumentation.django.inventory ANSWER [CONFIG]`` loads the application's apps, writes
-an :class:`Inventory` to the file ANSWER as JSON, and ends at once, whatever threads the application started.
+``python -m otel_audit.instrumentation.django.inspection.inventory ANSWER [CONFIG]`` loads the application's
+apps, writes an :class:`Inventory` to the file ANSWER as JSON, and ends at once, whatever threads the
+application started.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from otel_audit import startup
 from otel_audit.capture.opt_in import problems
 from otel_audit.config.model import AuditConfig
 from otel_audit.config.sources import DJANGO_SETTING
-from otel_audit.instrumentation.django.mistakes import Mistake, Where, mistakes
+from otel_audit.instrumentation.django.inspection.mistakes import Mistake, Where, mistakes
 from otel_audit.instrumentation.django.plan import ModelPolicy
 from otel_audit.interruptions import faults
 from otel_audit.pipeline.tenants import TenantSource

@@ -1,7 +1,7 @@
 """What is recorded of one model or field, and which rule says so: asked for by `otel-audit explain model`.
 
-``python -m otel_audit.instrumentation.django.explanation ANSWER NAME [CONFIG]`` loads the application's apps,
-writes an :class:`Explanation` to the file ANSWER as JSON, and ends at once.
+``python -m otel_audit.instrumentation.django.inspection.explanation ANSWER NAME [CONFIG]`` loads the
+application's apps, writes an :class:`Explanation` to the file ANSWER as JSON, and ends at once.
 """
 
 from __future__ import annotations
