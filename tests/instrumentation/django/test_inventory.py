@@ -87,7 +87,7 @@ def test_a_fault_of_ours_does_not_stop_the_apps(
     )
     with instrumented(models=["clinic.*"]) as audit:
         assert audit.records == []
-    assert "could not be matched" in caplog.text
+    assert "could not be compared" in caplog.text
 
 
 CONFIGURED = """
