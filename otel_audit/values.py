@@ -3,8 +3,8 @@
 A *portable* value is what a record may carry: ``None``, ``bool``, ``int`` of 64 bits, finite ``float``,
 ``str``, and lists and string-keyed dicts of these, each of exactly that class, never of a subclass. A
 *frozen* value is one nobody can change afterwards: a plain immutable one, :class:`Encoded`, the JSON of a
-mutable one at the moment it was seen, or :class:`Opaque`. Captured writes hold frozen values until their
-transaction ends.
+mutable one at the moment it was seen, :class:`~otel_audit.large_values.Cut` where that is too long, or
+:class:`Opaque`. Captured writes hold frozen values until their transaction ends.
 
 Whatever a value is, nothing here raises: what cannot be converted costs detail, never the record.
 """
@@ -28,18 +28,35 @@ import msgspec
 from msgspec import UNSET
 
 from otel_audit.interruptions import faults
+from otel_audit.large_values import (
+    BEGINNING,
+    DEEPEST,
+    LEFT_OUT,
+    LONGEST,
+    PART,
+    Cut,
+    cut_binary,
+    cut_structure,
+    cut_text,
+    digest_of_json,
+    fits,
+    left_out,
+    rest_said,
+    with_rest,
+)
+from otel_audit.long_texts import JSON_LENGTH, head_of, rest_of
 
 Portable: TypeAlias = "bool | int | float | str | list[Portable] | dict[str, Portable] | None"
 Frozen: TypeAlias = Any
-"""An instance of one of :data:`ATOMS`, an :class:`Encoded` or an :class:`Opaque`."""
+"""An instance of one of :data:`ATOMS`, an :class:`Encoded`, a :class:`Cut` or an :class:`Opaque`."""
 
 _Part = TypeVar("_Part", bound=msgspec.Struct)
 
-LEFT_OUT: Final = "…"
-"""Stands where a value was nested too deep or had too many parts."""
-MAX_DEPTH: Final = 64
-MAX_PARTS: Final = 20_000
+MAX_DEPTH: Final = DEEPEST
+MAX_PARTS: Final = LONGEST // PART
 """Of one value, all levels together."""
+_SHORTEST_HEAD: Final = 8 * 1024
+"""Where less room is left, nothing of a long text is kept."""
 
 ATOMS: Final = frozenset(
     {
@@ -80,6 +97,12 @@ class Opaque:
 
     def __hash__(self) -> int:
         return id(self.value)
+
+
+FROZEN: Final = ATOMS | {Encoded, Opaque, Cut}
+"""Classes of frozen values."""
+_CONTAINERS: Final = (dict, Mapping, list, tuple, set, frozenset)
+_ENCODED_AS_THEY_ARE: Final = frozenset({dict, list, tuple})
 
 
 # --- single values -----------------------------------------------------------------------------
@@ -228,13 +251,20 @@ class Conversion:
     same for objects that differ.
     """
 
-    __slots__ = ("_depth", "_room", "complete", "guessed")
+    __slots__ = ("_depth", "_keyed", "_longest", "_room", "complete", "guessed")
 
-    def __init__(self) -> None:
+    def __init__(self, longest: int = LONGEST, keyed: Callable[[bytes], str] | None = None) -> None:
+        """Begin a record.
+
+        Args:
+            longest: characters of one structure, all its parts together.
+            keyed: returns the keyed hash of a digest, for what is cut; empty without a key.
+        """
         self.complete = True
         self.guessed = False
         self._depth = 0
-        self._room = MAX_PARTS
+        self._longest = self._room = longest
+        self._keyed = keyed
 
     def portable(self, value: Any) -> Portable:
         """Return ``value`` as a record may carry it."""
@@ -243,8 +273,12 @@ class Conversion:
             return value  # type: ignore[no-any-return]
         found = _SCALARS.get(kind)
         if found is not None:
+            if found[0] is _base64 and len(value) > LONGEST:
+                return self._cut(cut_binary(value, _base64))
             return found[0](value)  # type: ignore[no-any-return]
-        if self._depth >= MAX_DEPTH:
+        if self._depth == 0:
+            self._room = self._longest
+        elif self._depth >= MAX_DEPTH:
             self.complete = False
             return LEFT_OUT
         self._depth += 1
@@ -287,6 +321,8 @@ class Conversion:
         if kind is Opaque:
             self.complete = False
             return value.text  # type: ignore[no-any-return]
+        if kind is Cut:
+            return self._cut(value)
         if issubclass(kind, enum.Enum):
             return self.portable(value.value)
         exact = _exact(value, kind)
@@ -298,8 +334,6 @@ class Conversion:
             return self._items(value)
         if issubclass(kind, set | frozenset):
             return sorted(self._items(value), key=repr)
-        if issubclass(kind, bytearray | memoryview):
-            return _base64(value)
         for base in kind.__mro__:
             named = _NAMED_SCALARS.get((base.__module__, base.__name__))
             if named is not None:
@@ -322,11 +356,14 @@ class Conversion:
 
     def _mapping(self, value: Mapping[Any, Any]) -> dict[str, Portable]:
         made: dict[str, Portable] = {}
-        for key, item in islice(value.items(), max(self._room, 0)):
-            self._room -= 1
-            made[self._key(key)] = self.portable(item)
-        if len(made) < len(value):
-            self.complete = False
+        for key, item in value.items():
+            name = self._key(key)
+            self._room -= PART + len(name)
+            if self._room <= 0:
+                self.complete = False
+                made.setdefault(LEFT_OUT, left_out(value, "keys"))
+                break
+            made[name] = self._part(item)
         return made
 
     def _key(self, key: Any) -> str:
@@ -337,13 +374,31 @@ class Conversion:
     def _items(self, value: Iterable[Any]) -> list[Portable]:
         made: list[Portable] = []
         for item in value:
+            self._room -= PART
             if self._room <= 0:
                 self.complete = False
-                made.append(LEFT_OUT)
+                made.append(left_out(value, "items"))
                 break
-            self._room -= 1
-            made.append(self.portable(item))
+            made.append(self._part(item))
         return made
+
+    def _part(self, value: Any) -> Portable:
+        """Return a part of a structure; a text no longer than there is room."""
+        part = self.portable(value)
+        if type(part) is str:
+            if len(part) > self._room:
+                return self._head(part)
+            self._room -= len(part)
+        return part
+
+    def _head(self, text: str) -> str:
+        room, self._room = self._room, 0
+        self.complete = False
+        return head_of(text, room) + rest_of(len(text)) if room >= _SHORTEST_HEAD else LEFT_OUT
+
+    def _cut(self, cut: Cut) -> Portable:
+        self.complete = False
+        return cut.recorded(self._keyed)  # type: ignore[no-any-return]
 
 
 def portable(value: Any) -> Portable:
@@ -357,7 +412,9 @@ def portable(value: Any) -> Portable:
     if kind in _NOTHING:
         return value  # type: ignore[no-any-return]
     found = _SCALARS.get(kind)
-    return found[0](value) if found is not None else Conversion().portable(value)
+    if found is None or (found[0] is _base64 and len(value) > LONGEST):
+        return Conversion().portable(value)
+    return found[0](value)  # type: ignore[no-any-return]
 
 
 def portable_type(value: Any) -> str:
@@ -365,6 +422,8 @@ def portable_type(value: Any) -> str:
     kind = type(value)
     if kind in _NOTHING or kind is Encoded:
         return ""
+    if kind is Cut:
+        return value.type  # type: ignore[no-any-return]
     found = _SCALARS.get(kind)
     if found is not None:
         return found[1]
@@ -402,13 +461,13 @@ def text(value: Any) -> str:
 def freeze(value: Any) -> Frozen:
     """Make a value that nobody can change afterwards; never evaluates the ``__str__`` of a mapped object."""
     kind = type(value)
-    if kind in ATOMS or kind is Encoded or kind is Opaque:
+    if kind in FROZEN:
         return value
-    if kind is memoryview or kind is bytearray:
-        return bytes(value)
-    if kind is dict or kind is list or kind is tuple:
-        return _encode(value)
     try:
+        if kind is memoryview or kind is bytearray:
+            return bytes(value) if len(value) <= LONGEST else cut_binary(value, _base64)
+        if kind is dict or kind is list or kind is tuple:
+            return _encode(value)
         return _freeze_other(value, kind)
     except faults():  # as in Conversion.portable
         return Opaque(value)
@@ -417,9 +476,12 @@ def freeze(value: Any) -> Frozen:
 def freeze_known(value: Any) -> Frozen:
     """Freeze a value that is made of known classes only; ``UNSET`` for any other."""
     kind = type(value)
-    if kind in ATOMS or kind is Encoded or kind is Opaque:
+    if kind in FROZEN:
         return value
     conversion = Conversion()
+    if isinstance(value, _CONTAINERS) and not fits(value):
+        frozen = _cut(value, conversion)
+        return frozen if conversion.complete and not conversion.guessed else UNSET
     conversion.portable(value)
     return freeze(value) if conversion.complete and not conversion.guessed else UNSET
 
@@ -434,6 +496,8 @@ def _freeze_other(value: Any, kind: type) -> Frozen:
         return freeze(value.pk)
     if hasattr(value, "storage") and hasattr(value, "name"):  # a file, which its column holds by name
         return freeze(value.name)
+    if issubclass(kind, _CONTAINERS):
+        return _encode(value)
     conversion = Conversion()
     plain = conversion.portable(value)
     if not conversion.complete and type(plain) is str:
@@ -448,11 +512,56 @@ def _is_row(value: Any) -> bool:
         return False
 
 
-def _encode(value: Any) -> Encoded:
+def _encode(value: Any) -> Encoded | Cut:
+    if not fits(value):
+        return _cut(value, Conversion())
+    if type(value) not in _ENCODED_AS_THEY_ARE:
+        return Encoded(msgspec.json.encode(portable(value)))
     try:
         return Encoded(msgspec.json.encode(value, enc_hook=portable))
-    except faults():  # keys that are no text, integers beyond 64 bits, lone surrogates, recursion
+    except faults():  # keys that are no text, integers beyond 64 bits, lone surrogates
         return Encoded(msgspec.json.encode(portable(value)))
+
+
+def _cut(value: Any, conversion: Conversion) -> Cut:
+    """Cut a structure; ``conversion`` makes its smaller parts portable."""
+    beginning = Conversion(BEGINNING).portable(_in_order(value))
+    if not isinstance(beginning, dict | list):  # a mapping or sequence of the application's own
+        beginning = [beginning]
+    return cut_structure(value, conversion.portable, beginning)
+
+
+def shorter(value: Any, limit: int) -> Any:
+    """Return a portable structure, redacted already, of about ``limit`` characters; says how long it was."""
+    length = len(msgspec.json.encode(value))
+    if length <= limit:
+        return value
+    said = rest_said(value) or rest_of(length, "bytes")
+    return with_rest(Conversion(limit).portable(value), said)
+
+
+def _in_order(value: Any) -> Any:
+    """Return a mapping whose keys are in order: of two that are cut the beginnings can be compared."""
+    if not isinstance(value, dict) or not all(type(key) is str for key in value):
+        return value
+    return {key: value[key] for key in islice(sorted(value), BEGINNING // PART)}
+
+
+def is_long(frozen: Frozen) -> bool:
+    """Say whether a frozen text or binary value is longer than a record carries.
+
+    Not a text that may be a document: redaction reads it whole.
+    """
+    if type(frozen) is not str and type(frozen) is not bytes:
+        return False
+    return len(frozen) > (JSON_LENGTH if type(frozen) is str and frozen[:1] in "{[" else LONGEST)
+
+
+def shortened(frozen: Frozen) -> Frozen:
+    """Return a frozen value cut, if it is a text or binary value longer than a record carries."""
+    if not is_long(frozen):
+        return frozen
+    return cut_text(frozen) if type(frozen) is str else cut_binary(frozen, _base64)
 
 
 RECORDED: Final[dict[type, tuple[Callable[[Any], Any], str]]] = {
@@ -474,6 +583,8 @@ def record_value(frozen: Frozen) -> tuple[Portable, str]:
     found = RECORDED.get(type(frozen))
     if found is not None:
         return found[0](frozen), found[1]
+    if type(frozen) is Cut:  # for the pipeline, which knows the key of its hash
+        return frozen, frozen.type  # type: ignore[return-value]
     return portable(frozen), portable_type(frozen)
 
 
@@ -486,6 +597,8 @@ def same(old: Frozen, new: Frozen) -> bool:
         return True
     kind, other = type(old), type(new)
     try:
+        if (kind is Cut) != (other is Cut):
+            return _is_cut_of(old, new) if kind is Cut else _is_cut_of(new, old)
         if kind is other:
             return bool(old == new) or (kind is Encoded and _sorted(old) == _sorted(new))
         return bool(old == new) and not (kind in _NUMBERS and other in _NUMBERS)
@@ -494,6 +607,16 @@ def same(old: Frozen, new: Frozen) -> bool:
 
 
 _NUMBERS: Final = frozenset({bool, int, float})
+
+
+def _is_cut_of(cut: Cut, value: Frozen) -> bool:
+    """Say whether a value that was not cut is the same as one that was."""
+    kind = type(value)
+    if kind is Encoded:
+        return type(cut.beginning) is bytes and digest_of_json(value) == cut.digest
+    if kind is str:
+        return len(value) == cut.length and cut_text(value) == cut
+    return kind is bytes and len(value) == cut.length and cut_binary(value, _base64) == cut
 
 
 def _sorted(value: Encoded) -> bytes:

@@ -18,8 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry.sdk.trace import sampling
 
+from otel_audit.large_values import LEFT_OUT
 from otel_audit.values import (
-    LEFT_OUT,
     MAX_DEPTH,
     MAX_PARTS,
     Conversion,

@@ -25,7 +25,8 @@ from otel_audit.audit_record import (
 from otel_audit.capture.plan import FieldPlan, TablePlan, Verb
 from otel_audit.capture.writes import CapturedWrite
 from otel_audit.config.model import CaptureSection
-from otel_audit.values import Portable, key_text, key_texts, record_value
+from otel_audit.large_values import Cut
+from otel_audit.values import Portable, key_text, key_texts, portable, record_value, shortened
 
 if TYPE_CHECKING:
     from otel_audit.capture.connection import Connection
@@ -126,6 +127,22 @@ class BulkWrite(CapturedWrite):
             for plan, old, new in columns
         ]
         return self._parts(logger, outcome, transaction, key_texts(keys), recorded)
+
+    def shorten(self) -> None:
+        """Let go of what no record carries of large values of one row; those of many are within a budget."""
+        large = self.plan.large
+        if self.rows is None or self.completeness != "full" or len(self.rows) != 1 or not large:
+            return
+        (row,) = self.rows.rows()
+        width = len(self.plan.keys)
+        cells = [
+            shortened(plan.frozen(value)) if plan in large else value
+            for plan, value in zip((*self.old, *self.new), row[width:], strict=False)
+        ]
+        self.rows = ReturnedRows(self.rows.plans, [(*row[:width], *cells)])
+        self.constant = [
+            (plan, shortened(value) if plan in large else value) for plan, value in self.constant
+        ]
 
     def _columns(
         self, rows: list[Any], width: int
@@ -252,7 +269,7 @@ def limited(write: BulkWrite, config: CaptureSection) -> BulkWrite:
     return write
 
 
-_SIZED: Final = (str, bytes, memoryview)
+_SIZED: Final = (str, bytes, memoryview, Cut)
 
 
 def _larger(write: BulkWrite, rows: ReturnedRows, limit: int) -> bool:
@@ -351,7 +368,7 @@ def _split(
 ) -> None:
     """Cut rows ``start`` to ``stop`` into pieces of at most 1 MiB, by halves."""
     some, part = _rows(keys, columns, start, stop)
-    if stop - start > 1 and len(msgspec.json.encode((some, part))) > _MAX_BYTES:
+    if stop - start > 1 and len(msgspec.json.encode((some, part), enc_hook=portable)) > _MAX_BYTES:
         middle = (start + stop) // 2
         _split(keys, columns, start, middle, slices)
         _split(keys, columns, middle, stop, slices)

@@ -16,7 +16,6 @@ from msgspec import UNSET
 from otel_audit.audit_record import Database, Outcome
 from otel_audit.capture import dbapi
 from otel_audit.capture.freshness import COMMITTED, Epoch, Mark, OneConnection, Reader
-from otel_audit.capture.transaction_buffer import Pending
 from otel_audit.capture.transaction_sql import Effect
 from otel_audit.errors import AuditError
 from otel_audit.interruptions import faults, interrupts
@@ -24,6 +23,7 @@ from otel_audit.interruptions import faults, interrupts
 if TYPE_CHECKING:
     from otel_audit.capture.plan import TablePlan
     from otel_audit.capture.state import CaptureState
+    from otel_audit.capture.transaction_buffer import Waiting
 
 
 NO_ADDRESS: Final = ("", 0)
@@ -116,10 +116,14 @@ class Connection:
         namespace = self.namespace if namespace is None else namespace
         return Database(self.system, namespace, plan.table, transaction, "", *self.address)
 
-    def add(self, pending: Pending) -> None:
+    def add(self, write: Waiting) -> None:
         """Hold a write until its transaction ends."""
+        try:
+            write.shorten()
+        except faults() as error:  # a value of an unusual class: it is held as it is
+            self.failures.note("shorten", error)
         self.pending += 1
-        self.buffer.add(pending)
+        self.buffer.add(write)
 
     def wrote(self, plan: TablePlan, key: Any) -> int:
         """Note that a row was written; return the count of the write."""

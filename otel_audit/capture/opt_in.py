@@ -44,6 +44,7 @@ class OptIn(NamedTuple):
     fields: Mapping[str, str] = {}
     ignore: tuple[str, ...] = ()
     snapshot: bool | None = None
+    encrypted: tuple[str, ...] = ()
 
 
 class CodeRule(NamedTuple):
@@ -84,6 +85,7 @@ def audit_models(
     fields: Mapping[str, str] | None = None,
     ignore: Sequence[str] = (),
     snapshot: bool | None = None,
+    encrypted: Sequence[str] = (),
 ) -> None:
     """Audit models from code: those of other packages, or those only the program knows.
 
@@ -101,6 +103,7 @@ def audit_models(
         fields: name of a field to strategy: ``drop``, ``mask``, ``keep_last:N``, ``hmac``, ``keep``.
         ignore: names of fields that do not count, with ``*``, ``?`` and a leading ``!``.
         snapshot: record the whole row with every update.
+        encrypted: names of fields that store the same value differently each time, with ``*`` and ``?``.
     """
     place = _place(sys._getframe(1))
     given = {
@@ -110,6 +113,7 @@ def audit_models(
         "fields": {} if fields is None else fields,
         "ignore": ignore,
         "snapshot": snapshot,
+        "encrypted": encrypted,
     }
     said = _Reader(f"{place}: audit_models()").read(given)._replace(place=place)
     _add([rule for model in models for rule in _code_rules(model, said)])
@@ -316,6 +320,7 @@ _OPTIONS: Final[dict[str, Callable[[_Reader, str, Any], Any]]] = {
     "fields": _Reader.fields,
     "ignore": _Reader.ignore,
     "snapshot": _Reader.switch,
+    "encrypted": _Reader.ignore,
 }
 _STRATEGIES: Final = ("drop", "mask", "hmac", "keep_last", "keep")
 

@@ -32,9 +32,10 @@ class FieldPlan:
 
     Attributes:
         ignored: the configuration says that it does not count, however it is written.
+        large: nothing bounds the size of its values.
     """
 
-    __slots__ = ("attname", "automatic", "hidden", "ignored", "name")
+    __slots__ = ("attname", "automatic", "hidden", "ignored", "large", "name")
 
     def __init__(
         self, name: str, attname: str = "", *, automatic: bool = False, hidden: bool = False
@@ -44,6 +45,7 @@ class FieldPlan:
         self.automatic = automatic
         self.hidden = hidden
         self.ignored = False
+        self.large = True
 
     def frozen(self, value: Any) -> Frozen:
         """Return a value of this column, as an application holds it, frozen."""
@@ -88,6 +90,7 @@ class TablePlan:
         "key_strategies",
         "keys",
         "label",
+        "large",
         "old_values",
         "reads",
         "snapshot",
@@ -118,9 +121,13 @@ class TablePlan:
             if settings.ignores(plan.name):
                 plan.ignored = plan.automatic = True
         hidden = {plan.name: "mask" for plan in fields if plan.hidden}
-        self.strategies: Mapping[str, str] = {**secret.fields, **hidden, **settings.strategies}
+        self.strategies: dict[str, str] = {**secret.fields, **hidden, **settings.strategies}
         self.key_strategies = tuple(
             hidden.get(plan.name, strategy) for plan, strategy in zip(keys, secret.key, strict=False)
+        )
+        # What becomes of the others is decided by the whole value.
+        self.large = frozenset(
+            plan for plan in fields if plan.large and self.strategies.get(plan.name, "keep") == "keep"
         )
         self.ends = {
             name: label for name, label in (ends or {}).items() if self.strategies.get(name, "keep") == "keep"

@@ -21,6 +21,7 @@ class TableSettings(NamedTuple):
 
     ``strategies`` maps field names to redaction strategies, ``ignore`` are patterns of the names of fields
     whose changes do not count; the last that matches decides. ``snapshot``: updates have the whole row.
+    ``encrypted`` are patterns of the names of fields whose preparation is not repeatable.
     """
 
     audited: bool
@@ -29,6 +30,7 @@ class TableSettings(NamedTuple):
     strategies: Mapping[str, str]
     ignore: tuple[str, ...] = ()
     snapshot: bool = False
+    encrypted: tuple[str, ...] = ()
 
     def ignores(self, field: str) -> bool:
         """Say whether a change of this field alone makes no record."""
@@ -38,6 +40,10 @@ class TableSettings(NamedTuple):
     def decisive_ignore(self, field: str) -> str:
         """Return the last pattern of ``ignore`` that matches a field; empty if none does."""
         return next((each for each in reversed(self.ignore) if matches_name(each, field)), "")
+
+    def encrypts(self, field: str) -> bool:
+        """Say whether this field prepares the same value differently each time."""
+        return any(matches_name(pattern, field) for pattern in self.encrypted)
 
 
 class KeyStrategies(NamedTuple):
@@ -135,7 +141,16 @@ class Policy:
         self._single = [
             (
                 ModelPattern(pattern),
-                OptIn("", None, said.reads, said.old_values, said.fields, tuple(said.ignore), said.snapshot),
+                OptIn(
+                    "",
+                    None,
+                    said.reads,
+                    said.old_values,
+                    said.fields,
+                    tuple(said.ignore),
+                    said.snapshot,
+                    tuple(said.encrypted),
+                ),
             )
             for pattern, said in config.model.items()
         ]
@@ -158,6 +173,7 @@ class Policy:
         values: dict[str, Any] = {}
         strategies: dict[str, str] = {}
         ignore = [*self.config.ignore]
+        encrypted: list[str] = []
         for position, pattern in enumerate(ignore):
             text = f"ignore: {pattern!r}"
             rules[f"ignore.{pattern}"] = Rule("configuration", text, ("ignore", str(position)))
@@ -169,6 +185,7 @@ class Policy:
             for field, strategy in said.fields.items():
                 strategies[field] = strategy
                 rules[f"fields.{field}"] = _deeper(rule, "fields", field)
+            encrypted += said.encrypted
             for position, pattern in enumerate(said.ignore):
                 ignore.append(pattern)
                 rules[f"ignore.{pattern}"] = _deeper(rule, "ignore", str(position))
@@ -179,6 +196,7 @@ class Policy:
             strategies,
             tuple(ignore),
             values.get("snapshot", False),
+            tuple(encrypted),
         )
         return Decision(settings, rules)
 

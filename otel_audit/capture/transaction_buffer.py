@@ -38,6 +38,14 @@ class Pending(Protocol):
         ...
 
 
+class Waiting(Pending, Protocol):
+    """A captured change that can be made smaller while it waits."""
+
+    def shorten(self) -> None:
+        """Let go of what no record carries."""
+        ...
+
+
 class _Intent:
     __slots__ = ("events", "handle", "logger")
 

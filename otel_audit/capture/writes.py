@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import weakref
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import UNSET
@@ -13,7 +14,7 @@ from otel_audit.audit_context import Moment, moment
 from otel_audit.audit_record import AuditRecord, Change, Database, OldValues, Outcome, Target
 from otel_audit.capture.plan import FieldPlan, TablePlan, Verb
 from otel_audit.interruptions import faults
-from otel_audit.values import RECORDED, key_text
+from otel_audit.values import RECORDED, is_long, key_text, shortened
 
 if TYPE_CHECKING:
     from otel_audit.capture.connection import Connection
@@ -63,6 +64,9 @@ class CapturedWrite:
             completeness="statement",
             truncated=True,
         )
+
+    def shorten(self) -> None:
+        """Let go of what no record carries of large values: this waits until its transaction ends."""
 
     def undo(self) -> None:
         """Remember what took the write back: the record may be made much later."""
@@ -146,6 +150,20 @@ class RowWrite(CapturedWrite):
         self.old_values: OldValues | None = old_values
         self.on_undo: tuple[Any, ...] | None = None
 
+    def shorten(self) -> None:
+        large = self.plan.large
+        if not large:
+            return
+        self.changed = [
+            (plan, shortened(old), shortened(new)) if plan in large else (plan, old, new)
+            for plan, old, new in self.changed
+        ]
+        written = list(self.written)
+        if any(plan in large and is_long(value) for plan, value in written):
+            self.written = [(plan, shortened(value) if plan in large else value) for plan, value in written]
+            if self.on_undo is not None:
+                self.on_undo = (_Undo(*self.on_undo),)
+
     def undo(self) -> None:
         super().undo()
         if self.on_undo is not None:
@@ -186,6 +204,29 @@ class RowWrite(CapturedWrite):
     def _ends(self) -> list[Target]:
         values = [(plan.name, value) for plan, *both in self.changed for value in both]
         return self.plan.related([*values, *((plan.name, value) for plan, value in self.written)])
+
+
+class _Undo:
+    """Takes back what an object remembers of a write, as long as that object lives."""
+
+    __slots__ = ("__weakref__", "_call", "_owner", "_rest")
+
+    def __init__(self, call: Callable[..., None], owner: Any, *rest: Any) -> None:
+        self._call = call
+        self._rest = rest
+        mine = weakref.ref(self)
+
+        def gone(_: object) -> None:
+            undo = mine()
+            if undo is not None:
+                undo._rest = ()
+
+        self._owner = weakref.ref(owner, gone)
+
+    def __call__(self) -> None:
+        owner = self._owner()
+        if owner is not None:
+            self._call(owner, *self._rest)
 
 
 def _change(name: str, old: Any, new: Any) -> Change:

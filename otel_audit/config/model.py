@@ -59,6 +59,14 @@ class ModelConfig(_Section, frozen=True):
             "of the section; a leading `!` takes one off that list."
         ),
     ] = []
+    encrypted: Annotated[
+        list[str],
+        Meta(
+            description="Fields that store the same value differently each time (encrypted, salted) and are "
+            "not recognized as such, with `*` and `?`: values are compared as the instance holds them, and "
+            "masked."
+        ),
+    ] = []
     snapshot: Annotated[
         bool | None,
         Meta(

@@ -68,7 +68,13 @@ def _choices(setting: Setting) -> str:
 
 def _model_example(setting: Setting) -> str:
     name = setting.path[-1]
-    examples = {"reads": "true", "old_values": '"exact"', "ignore": '["last_seen"]', "snapshot": "true"}
+    examples = {
+        "reads": "true",
+        "old_values": '"exact"',
+        "ignore": '["last_seen"]',
+        "snapshot": "true",
+        "encrypted": '["diary"]',
+    }
     return examples.get(name, '{ email = "mask", card_number = "keep_last:4" }')
 
 

@@ -6,13 +6,14 @@ records are cut here, at birth, openly: ``truncated`` is set and ``completeness`
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 import msgspec
 
 from otel_audit.audit_record import AuditRecord, Bulk, Change, Target
-from otel_audit.redaction.long_texts import cut_again
+from otel_audit.long_texts import cut_again
+from otel_audit.values import shorter
 
 MAX_BYTES: Final = 512 * 1024
 """Of an encoded record."""
@@ -37,9 +38,10 @@ def fit(record: AuditRecord) -> AuditRecord:
     limit = MAX_BYTES if record.bulk is None else MAX_BULK_BYTES
     if record.bulk is not None:
         return record if len(_encode(record)) <= limit else _cut_bulk(record, limit)
-    cut = _cut_texts(record, MAX_TEXT)
+    cut = _cut_values(record, MAX_TEXT, _cut_text)
     for step in (
-        _cut_texts_more,
+        _cut_values_too,
+        _cut_values_more,
         _cut_names,
         _without_image,
         _without_attributes,
@@ -81,22 +83,30 @@ def _cut_text(value: Any, limit: int) -> Any:
     return value
 
 
-def _cut_texts(record: AuditRecord, limit: int) -> AuditRecord:
-    cut = msgspec.structs.replace(
+def _cut_value(value: Any, limit: int) -> Any:
+    return shorter(value, limit) if type(value) in (list, dict) else _cut_text(value, limit)
+
+
+def _cut_values(record: AuditRecord, limit: int, cut: Callable[[Any, int], Any]) -> AuditRecord:
+    shortened = msgspec.structs.replace(
         record,
         message=_cut_text(record.message, limit),
         changes=[
-            Change(change.field, _cut_text(change.old, limit), _cut_text(change.new, limit), change.type)
+            Change(change.field, cut(change.old, limit), cut(change.new, limit), change.type)
             for change in record.changes
         ],
-        image={name: _cut_text(value, limit) for name, value in record.image.items()},
-        attributes={name: _cut_text(value, limit) for name, value in record.attributes.items()},
+        image={name: cut(value, limit) for name, value in record.image.items()},
+        attributes={name: cut(value, limit) for name, value in record.attributes.items()},
     )
-    return record if cut == record else msgspec.structs.replace(cut, truncated=True)
+    return record if shortened == record else msgspec.structs.replace(shortened, truncated=True)
 
 
-def _cut_texts_more(record: AuditRecord) -> AuditRecord:
-    return msgspec.structs.replace(_cut_texts(record, _CUT), truncated=True)
+def _cut_values_too(record: AuditRecord) -> AuditRecord:
+    return _cut_values(record, MAX_TEXT, _cut_value)
+
+
+def _cut_values_more(record: AuditRecord) -> AuditRecord:
+    return msgspec.structs.replace(_cut_values(record, _CUT, _cut_value), truncated=True)
 
 
 def _without_image(record: AuditRecord) -> AuditRecord:

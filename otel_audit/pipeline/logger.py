@@ -77,6 +77,10 @@ class Redacts(Protocol):
         """Return a mapping without sensitive values."""
         ...
 
+    def digest(self, digest: bytes) -> str:
+        """Return the keyed hash of the hash of a value; empty without a key."""
+        ...
+
 
 class AuditLogger:
     """Makes audit records and keeps them.
@@ -178,9 +182,11 @@ class AuditLogger:
             self._check_names(event_name, action)
         elif (event_name, action) not in self._known:
             self._check_names(event_name, action)
-        changes, image, attributes, weight, complete = portable_parts(changes, image, attributes)
+        changes, image, attributes, weight, complete = portable_parts(
+            changes, image, attributes, self._redactor.digest
+        )
         if bulk is not None:
-            bulk, whole = portable_bulk(bulk)
+            bulk, whole = portable_bulk(bulk, self._redactor.digest)
             complete = complete and whole
         if context.attributes:
             attributes = context.attributes | attributes

@@ -49,11 +49,15 @@ _astuple = msgspec.structs.astuple
 
 
 def portable_parts(
-    changes: Sequence[Change], image: Mapping[str, Any] | None, attributes: Mapping[str, Any] | None
+    changes: Sequence[Change],
+    image: Mapping[str, Any] | None,
+    attributes: Mapping[str, Any] | None,
+    keyed: Callable[[bytes], str] | None = None,
 ) -> tuple[list[Change], dict[str, Any], dict[str, Any], int, bool]:
     """Return changes, image and attributes with portable values, about how many bytes, and if all is there.
 
-    The weight is ``UNWEIGHED`` if a value had to be converted.
+    The weight is ``UNWEIGHED`` if a value had to be converted. ``keyed`` returns the keyed hash of the digest
+    of a value that was cut.
     """
     image, attributes = dict(image or ()), dict(attributes or ())
     changes = list(changes)
@@ -68,7 +72,7 @@ def portable_parts(
             weight = _weigh_plain(values, kinds)
             if weight >= 0:
                 return changes, image, attributes, weight, True
-    convert = Conversion()
+    convert = Conversion(keyed=keyed)
     changes = [_portable_change(change, convert) for change in changes]
     image = {name: _portable_value(value, convert) for name, value in image.items()}
     attributes = {
@@ -136,9 +140,9 @@ def _kind(value: Any) -> str:
     return "" if type(value) in _ATOMS else portable_type(value)
 
 
-def portable_bulk(bulk: Bulk) -> tuple[Bulk, bool]:
+def portable_bulk(bulk: Bulk, keyed: Callable[[bytes], str] | None = None) -> tuple[Bulk, bool]:
     """Return a bulk with portable values, and whether all of them could be converted."""
-    convert = Conversion()
+    convert = Conversion(keyed=keyed)
     columns = [
         msgspec.structs.replace(
             column, old=_portable_array(column.old, convert), new=_portable_array(column.new, convert)

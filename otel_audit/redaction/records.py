@@ -9,8 +9,9 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from otel_audit.audit_record import AuditRecord, Bulk, Change, Column, Target
+from otel_audit.large_values import digest_of_text
+from otel_audit.long_texts import JSON_LENGTH, head_of, rest_of
 from otel_audit.redaction.lazy import pattern
-from otel_audit.redaction.long_texts import JSON_LENGTH, head_of, rest_of
 from otel_audit.redaction.names import SECRETS
 from otel_audit.redaction.patterns import SMALLEST_CARD
 from otel_audit.redaction.value_redactor import ValueRedactor
@@ -89,7 +90,10 @@ class RecordRedactor:
                 return value
             if value[:1] in "{[" and len(value) <= JSON_LENGTH:
                 return value  # redaction reads a whole document
-            return head_of(value, limit) + rest_of(value, self._redactor.strategies.digest(value))
+            return head_of(value, limit) + rest_of(
+                len(value),
+                digest=self._redactor.digest(digest_of_text(value)) if self._redactor.has_key else "",
+            )
 
         def cut_cells(name: str, cells: list[Any] | UnsetType) -> list[Any] | UnsetType:
             return [short(name, cell) for cell in cells] if isinstance(cells, list) else cells

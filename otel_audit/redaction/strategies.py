@@ -70,9 +70,14 @@ class Strategies:
                 f"at least {MINIMUM_KEY} characters"
             )
 
-    def digest(self, value: str) -> str:
-        """Return the keyed hash of a text; empty without a key."""
-        return keyed_hash(value, self._key) if self._key else ""
+    @property
+    def has_key(self) -> bool:
+        """Whether values can be hashed."""
+        return bool(self._key)
+
+    def digest(self, digest: bytes) -> str:
+        """Return the keyed hash of the hash of a value; empty without a key."""
+        return keyed_hash(digest.hex(), self._key) if self._key else ""
 
     def apply(self, strategy: str, value: Portable) -> Portable:
         """Return what a record may carry of ``value``; ``UNSET`` for ``drop``. ``None`` stays ``None``.

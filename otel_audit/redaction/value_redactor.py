@@ -15,9 +15,9 @@ from msgspec import UNSET
 
 from otel_audit.config.model import RedactionConfig
 from otel_audit.errors import ConfigurationError
+from otel_audit.long_texts import JSON_LENGTH
 from otel_audit.redaction import budget, patterns, sql
 from otel_audit.redaction.lazy import pattern
-from otel_audit.redaction.long_texts import JSON_LENGTH
 from otel_audit.redaction.names import SENSITIVE, NameRules, Sensitivity, compile_patterns, removes, words
 from otel_audit.redaction.pairs import PairScanner
 from otel_audit.redaction.strategies import Strategies
@@ -195,6 +195,15 @@ class ValueRedactor:
         self.clean_names.update(names)
         for text in texts:
             self._remember(text)
+
+    @property
+    def has_key(self) -> bool:
+        """Whether ``redaction.hmac_key`` is set."""
+        return self.strategies.has_key
+
+    def digest(self, digest: bytes) -> str:
+        """Return the keyed hash of the hash of a value that a record cannot carry; empty without a key."""
+        return self.strategies.digest(digest)
 
     @property
     def has_own_values(self) -> bool:

@@ -291,6 +291,9 @@ def test_when_redaction_fails_no_value_is_kept(
         def mapping(self, mapping: Mapping[str, Any]) -> dict[str, Any]:
             return dict(mapping)
 
+        def digest(self, digest: bytes) -> str:
+            return ""
+
     pipeline = AuditPipeline(audit_config(spool_directory), redactor=Broken(), ship=False)
     record = make_record(
         pipeline,

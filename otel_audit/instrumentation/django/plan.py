@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import decimal
+import logging
 import uuid
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -17,15 +18,17 @@ from otel_audit.capture.opt_in import CodeRule, OptIn, owner_of_attribute, said_
 from otel_audit.capture.plan import FieldPlan, TablePlan
 from otel_audit.capture.policy import Decision, KeyStrategies, Policy, Subject, TableSettings, names_subject
 from otel_audit.config.model import CaptureSection
-from otel_audit.instrumentation.django import stored
+from otel_audit.instrumentation.django import stored, unrepeatable
 from otel_audit.instrumentation.django.secret_keys import key_strategies
 from otel_audit.interruptions import faults
+from otel_audit.large_values import Cut
 from otel_audit.redaction.names import NameRules
-from otel_audit.values import ATOMS, Encoded, Opaque, freeze, freeze_known
+from otel_audit.values import ATOMS, FROZEN, Encoded, Opaque, freeze, freeze_known
 
 if TYPE_CHECKING:
     from django.db.models import Field, Model
 
+_logger = logging.getLogger(__name__)
 _IMMUTABLE_FIELDS: Final = frozenset(
     {
         "AutoField",
@@ -82,21 +85,49 @@ _CANONICAL: Final[dict[str, type]] = {
 }
 """The class whose instances a field stores as they are."""
 
-_HIDING_WORDS: Final = ("crypt", "fernet", "secret")
 HISTORICAL: Final = "__fake__"
 """The module of the model classes of a migration."""
+_AS_IT_IS: Final = frozenset({Encoded, Cut})
+
+
+_LONGEST_SMALL: Final = 4096
+"""Characters: of a field that allows no more, 1000 rows are within the default of ``max_bulk_bytes``."""
+_SMALL_FIELDS: Final = frozenset(
+    {
+        "AutoField",
+        "BigAutoField",
+        "BigIntegerField",
+        "BooleanField",
+        "DateField",
+        "DateTimeField",
+        "DecimalField",
+        "DurationField",
+        "FloatField",
+        "GenericIPAddressField",
+        "IntegerField",
+        "PositiveBigIntegerField",
+        "PositiveIntegerField",
+        "PositiveSmallIntegerField",
+        "SmallAutoField",
+        "SmallIntegerField",
+        "TimeField",
+        "UUIDField",
+    }
+)
 
 
 class ModelFieldPlan(FieldPlan):
     """How one concrete field is read, compared and named in records.
 
-    ``hidden``: its class says that it encrypts, so its values are masked unless the configuration says
-    otherwise.
+    ``hidden``: it encrypts, as its class or its code says, so its values are masked unless the configuration
+    says otherwise. ``unrepeatable``: it prepares the same value differently each time, so values are compared
+    as the instance holds them. ``strategies`` are those of its table.
     """
 
     __slots__ = (
         "_canonical",
         "_convert",
+        "_preparations",
         "_shape",
         "_stored",
         "column",
@@ -104,18 +135,17 @@ class ModelFieldPlan(FieldPlan):
         "field",
         "mutable",
         "noted",
+        "strategies",
+        "unrepeatable",
         "vendor",
     )
 
-    def __init__(self, field: Field[Any, Any], vendor: str = "") -> None:
-        hidden = any(
-            word in f"{kind.__module__}.{kind.__qualname__}".lower()
-            for kind in type(field).__mro__
-            for word in _HIDING_WORDS
-        )
+    def __init__(self, field: Field[Any, Any], vendor: str = "", *, encrypted: bool = False) -> None:
+        hidden = encrypted or unrepeatable.says_so(field) or unrepeatable.randomises(field)
         automatic = bool(getattr(field, "auto_now", False))
         super().__init__(field.name, field.attname, automatic=automatic, hidden=hidden)
         self.field = field
+        self.strategies: dict[str, str] = {}
         self.vendor = vendor
         self.column: str = field.column  # type: ignore[assignment]
         holder = _value_field(field)
@@ -123,11 +153,14 @@ class ModelFieldPlan(FieldPlan):
         self.custom = stored.translates(field) or stored.translates(holder)
         self.noted = self.custom or stored.makes_on_save(field)
         self.mutable = self.custom or kind not in _IMMUTABLE_FIELDS
+        self.large = _is_large(field)
         rounding = dialect(vendor).rounding
         self._convert = _conversion(holder, rounding)
         self._shape = stored.shape(holder, lambda element: _conversion(element, rounding))
         self._canonical = _CANONICAL.get(kind)
         self._stored: tuple[Any, list[Any]] | None = None
+        self.unrepeatable = hidden and (self.custom or encrypted)
+        self._preparations = unrepeatable.Preparations()
 
     def frozen(self, value: Any) -> Any:
         """Freeze a value as the application reads it.
@@ -135,8 +168,10 @@ class ModelFieldPlan(FieldPlan):
         One of an unknown class is taken as its field prepares it: that can be compared, and read.
         """
         kind = type(value)
-        if kind in ATOMS or kind is Encoded or kind is Opaque:
+        if kind in FROZEN:
             return value
+        if self.unrepeatable:
+            return unrepeatable.in_memory(value)
         if not self.custom:
             return freeze(value) if self._shape is None else self._shaped(value)
         known = freeze_known(value)
@@ -151,7 +186,7 @@ class ModelFieldPlan(FieldPlan):
     def normal(self, value: Any) -> Any:
         """Return a frozen value as the database will hold it; as it is where that cannot be told."""
         kind = type(value)
-        if value is None or kind is self._canonical or kind is Encoded or self.custom:
+        if value is None or kind is self._canonical or kind in _AS_IT_IS or self.custom:
             return value
         try:
             return freeze(self._convert(value))
@@ -160,7 +195,7 @@ class ModelFieldPlan(FieldPlan):
 
     def key_part(self, value: Any) -> Any:
         """Return a value of the key as the database holds it."""
-        if not self.custom:
+        if not self.custom or self.unrepeatable:
             return self.normal(self.frozen(value))
         connection = stored.any_connection(self.vendor)
         try:
@@ -169,12 +204,41 @@ class ModelFieldPlan(FieldPlan):
             return freeze(value)
         return self.read_back(prepared, connection, value)
 
-    def prepare(self, value: Any, connection: Any) -> stored.Prepared:
-        """Let the field prepare a value of an UPDATE; what it raises is the application's."""
+    def prepare(self, value: Any, connection: Any, instance: Any = None) -> stored.Prepared:
+        """Let the field prepare a value of an UPDATE, of ``instance`` perhaps.
+
+        What it raises is the application's.
+        """
         if hasattr(value, "prepare_database_save") and self.field.remote_field:
             value = value.prepare_database_save(self.field)
         prepared = self.field.get_db_prep_save(value, connection=connection)
-        return stored.Prepared(self.field, prepared, self.read_back(prepared, connection, value))
+        return stored.Prepared(self.field, prepared, self.prepared(prepared, connection, value, instance))
+
+    def prepared(self, prepared: Any, connection: Any, value: Any, instance: Any = None) -> Any:
+        """Return what counts as the value where the field has made ``prepared`` of it, frozen.
+
+        That is what will be read, or where preparing is not repeatable, what the instance holds; ``UNSET``
+        for an expression.
+        """
+        if stored.is_expression(prepared):
+            return UNSET
+        if not self.unrepeatable and self.custom and self._differ(value, prepared):
+            self.unrepeatable = self.hidden = True
+            if self.strategies.setdefault(self.name, "mask") == "mask":
+                _logger.warning(
+                    "%s prepares the same value differently each time, as encryption does: its values are "
+                    'masked from now on; write "keep" or "mask" in django.model.<pattern>.fields',
+                    self.field,
+                )
+        if self.unrepeatable:
+            return self.frozen(unrepeatable.held(instance, self.attname, value))
+        return self.read_back(prepared, connection, value)
+
+    def _differ(self, value: Any, prepared: Any) -> bool:
+        try:
+            return self._preparations.differ(value, stored.plain(prepared))
+        except faults():  # a value of an unusual class
+            return False
 
     def read_back(self, prepared: Any, connection: Any, value: Any) -> Any:
         """Return what will be read where ``prepared`` is stored, frozen; ``UNSET`` for an expression.
@@ -219,6 +283,15 @@ class ModelFieldPlan(FieldPlan):
             return freeze(self._shape(value))
         except faults():  # the database, or the field, will refuse it
             return freeze(value)
+
+
+def _is_large(field: Any) -> bool:
+    """Say whether nothing bounds the size of a field's values."""
+    kind = field.get_internal_type()
+    if field.remote_field is not None or kind in _SMALL_FIELDS:
+        return False
+    longest = getattr(field, "max_length", None)
+    return longest is None or longest > _LONGEST_SMALL or kind == "TextField"
 
 
 def _value_field(field: Any) -> Any:
@@ -308,7 +381,10 @@ class ModelPlan(TablePlan):
         self, model: type[Model], settings: TableSettings, secret: KeyStrategies, vendor: str = ""
     ) -> None:
         meta: Any = model._meta
-        fields = [ModelFieldPlan(field, vendor) for field in meta.local_concrete_fields]
+        fields = [
+            ModelFieldPlan(field, vendor, encrypted=settings.encrypts(field.name))
+            for field in meta.local_concrete_fields
+        ]
         self.by_attname = {plan.attname: plan for plan in fields}
         keys = [self.by_attname[field.attname] for field in meta.pk_fields]
         super().__init__(meta.label, meta.db_table, fields, keys, settings, secret, _ends(model))
@@ -317,7 +393,12 @@ class ModelPlan(TablePlan):
         self.custom = frozenset(plan.attname for plan in fields if plan.custom)
         self.noted = frozenset(plan.attname for plan in fields if plan.noted)
         self.generated = [plan for plan in fields if plan.field.generated]
-        columns = [ModelFieldPlan(field, vendor) for field in meta.concrete_fields]
+        columns = [
+            self.by_attname.get(field.attname) or ModelFieldPlan(field, vendor)
+            for field in meta.concrete_fields
+        ]
+        for plan in fields:
+            plan.strategies = self.strategies
         self.mutable = {
             plan.attname: (position, plan) for position, plan in enumerate(columns) if plan.mutable
         }

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import math
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -151,9 +152,14 @@ def _array(convert: Callable[[Any], Any]) -> Callable[[Any], Any]:
     def array(value: Any) -> Any:
         if not isinstance(value, list | tuple):
             return value
-        return [None if item is None else convert(item) for item in value]
+        return [None if item is None else _finite(convert(item)) for item in value]
 
     return array
+
+
+def _finite(item: Any) -> Any:
+    """Return an element as JSON can tell it from NULL."""
+    return repr(item) if type(item) is float and not math.isfinite(item) else item
 
 
 def _range(field: Any) -> Callable[[Any], Any]:

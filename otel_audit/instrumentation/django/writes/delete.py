@@ -17,7 +17,6 @@ from otel_audit.instrumentation.django.writes.sql import (
     Returned,
     are_too_large,
     delete_returning,
-    is_large,
     matching_query,
     names_one_row,
     reads_its_rows,
@@ -70,7 +69,7 @@ def delete(capture: Capture, plan: ModelPlan, compiler: Any, run: Callable[[], A
             lambda: _delete_counting(capture, plan, compiler, run),
         )
 
-    large = any(is_large(field.field) for field in plan.fields) and not names_one_row(compiler.query)
+    large = any(field.large for field in plan.fields) and not names_one_row(compiler.query)
     folds = statement.connection.dialect.folds
     by_keys = False
     if large and not folds and abilities.select:

@@ -49,7 +49,7 @@ def insert(
     result = statement.run(lambda: run(fields or returning_fields), lambda: _intent(statement, objects))
     try:
         returned = fields if result else []
-        made = _made(plan, compiler.connection, noted, len(objects)) if noted is not None else {}
+        made = _made(plan, compiler.connection, noted, objects) if noted is not None else {}
         if len(objects) == 1:
             first = {name: values[0] for name, values in made.items()}
             _note_one(capture, statement, objects[0], returned, result, first)
@@ -113,24 +113,27 @@ def _plain(prepared: Any) -> Any:
 
 
 def _made(
-    plan: ModelPlan, connection: Any, noted: dict[str, list[tuple[Any, Any]]], count: int
+    plan: ModelPlan, connection: Any, noted: dict[str, list[tuple[Any, Any]]], objects: Sequence[Any]
 ) -> dict[str, list[Any]]:
     """Turn what was noted into frozen values by attname, one per object, expressions as their mark."""
     made: dict[str, list[Any]] = {}
     for name, pairs in noted.items():
-        if len(pairs) < count:  # not written, the key a database gives
+        if len(pairs) < len(objects):  # not written, the key a database gives
             continue
         field = plan.by_attname[name]
-        made[name] = [_stored(field, value, prepared, connection) for value, prepared in pairs[-count:]]
+        made[name] = [
+            _stored(field, value, prepared, connection, instance)
+            for (value, prepared), instance in zip(pairs[-len(objects) :], objects, strict=True)
+        ]
     return made
 
 
-def _stored(field: ModelFieldPlan, value: Any, prepared: Any, connection: Any) -> Any:
+def _stored(field: ModelFieldPlan, value: Any, prepared: Any, connection: Any, instance: Any) -> Any:
     if is_expression(value):
         return Opaque(value)
     if not field.custom:
         return field.normal(field.frozen(value))
-    stored = field.read_back(prepared, connection, value)
+    stored = field.prepared(prepared, connection, value, instance)
     return Opaque(prepared) if stored is UNSET else stored
 
 

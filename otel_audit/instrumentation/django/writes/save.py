@@ -43,7 +43,7 @@ def save(capture: Capture, update: Update, instance: Any, key: Any) -> Any:
     state = instance._state
     if type(key) is not int:
         key = plan.normal_key(key)
-    assigned = assignment(plan, compiler)
+    assigned = assignment(plan, compiler, instance)
     loaded: Loaded | None = state.__dict__.get(STATE_KEY) or None
     row: dict[str, Any] = {}
     believed = (
@@ -192,8 +192,14 @@ def _note_asked(
     """Note a save whose old values came from the row.
 
     ``row`` is what the instance had loaded if that was believed. Otherwise columns nobody asked for may be as
-    stale as those that were: then only what was written is known.
+    stale as those that were: then only what was written is known. Where preparing is not repeatable it says
+    more than the row: that has another text for the same value.
     """
+    before = before | {
+        field.attname: row[field.attname]
+        for field in assigned.fields
+        if field.unrepeatable and field.attname in row and field.attname in before
+    }
     values = [
         *assigned.values,
         *((field, after[field]) for field in assigned.expressions if field in after),

@@ -164,7 +164,7 @@ def _prepare(capture: Capture, plan: ModelPlan, compiler: Any, saving: Saving) -
     attnames: list[str] = []
     custom, mutable = plan.custom, plan.mutable
     if custom:
-        prepare(plan, compiler)
+        prepare(plan, compiler, instance)
     for field, _, value in compiler.query.values:
         attname = field.attname
         attnames.append(attname)

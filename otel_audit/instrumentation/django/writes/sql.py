@@ -30,30 +30,6 @@ _KEYS_PER_QUERY: Final = 400
 _MAX_SELECTS: Final = 4096
 _ASK_AGAIN: Final = 60.0
 """Seconds until a table that is not an ordinary one is asked again what it is."""
-_LONGEST_SMALL: Final = 4096
-"""Characters: of a field that allows no more, 1000 rows are within the default of ``max_bulk_bytes``."""
-_SMALL_FIELDS: Final = frozenset(
-    {
-        "AutoField",
-        "BigAutoField",
-        "BigIntegerField",
-        "BooleanField",
-        "DateField",
-        "DateTimeField",
-        "DecimalField",
-        "DurationField",
-        "FloatField",
-        "GenericIPAddressField",
-        "IntegerField",
-        "PositiveBigIntegerField",
-        "PositiveIntegerField",
-        "PositiveSmallIntegerField",
-        "SmallAutoField",
-        "SmallIntegerField",
-        "TimeField",
-        "UUIDField",
-    }
-)
 
 
 class Tables:
@@ -232,7 +208,7 @@ def _within_budget(
     Large values leave the server only where all of them together are within ``max_bulk_bytes``.
     """
     names = [f"c{i}" for i in range(len(plans))]
-    large = {name for name, field in zip(names, plans, strict=True) if is_large(field.field)}
+    large = {name for name, field in zip(names, plans, strict=True) if field.large}
     # The size of a stored text is known without reading it; its cast to itself costs nothing.
     sizes = " + ".join(
         f"coalesce(octet_length({name}{'' if _is_binary(field.field) else '::text'}), 0)"
@@ -276,18 +252,6 @@ def _delete_by_keys(
     )
 
 
-def is_large(field: Any) -> bool:
-    """Say whether nothing bounds the size of a field's values."""
-    if _bounded(field):
-        return False
-    longest = getattr(field, "max_length", None)
-    return longest is None or longest > _LONGEST_SMALL or field.get_internal_type() == "TextField"
-
-
-def _bounded(field: Any) -> bool:
-    return field.remote_field is not None or field.get_internal_type() in _SMALL_FIELDS
-
-
 def _is_binary(field: Any) -> bool:
     return bool(field.get_internal_type() == "BinaryField")
 
@@ -313,7 +277,7 @@ def are_too_large(
     """Measure, in the database, the values of a :func:`matching_query` against ``max_bulk_bytes``."""
     from django.db.models import Func, IntegerField
 
-    large = [field for field in columns if is_large(field.field)]
+    large = [field for field in columns if field.large]
     if not large or names_one_row(query):
         return False
     connection = compiler.connection

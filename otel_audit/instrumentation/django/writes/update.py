@@ -13,7 +13,6 @@ from otel_audit.instrumentation.django.writes.delete import keys_of
 from otel_audit.instrumentation.django.writes.save import save
 from otel_audit.instrumentation.django.writes.sql import (
     Returned,
-    is_large,
     matching_query,
     names_one_row,
     reads_its_rows,
@@ -69,8 +68,7 @@ def update_rows(capture: Capture, update: Update) -> Any:
             abilities,
             lambda statement: _intent(statement, assigned),
             lambda statement, returned, new: _note_rows(capture, statement, assigned, returned, new),
-            measured=any(is_large(field.field) for field in assigned.fields)
-            and not names_one_row(compiler.query),
+            measured=any(field.large for field in assigned.fields) and not names_one_row(compiler.query),
         )
         if result is not NotImplemented:
             return result

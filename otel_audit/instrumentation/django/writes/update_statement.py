@@ -61,7 +61,7 @@ class Assignment(NamedTuple):
         return [*(plan for plan, _ in self.values), *self.expressions]
 
 
-def assignment(plan: ModelPlan, compiler: Any) -> Assignment:
+def assignment(plan: ModelPlan, compiler: Any, instance: Any = None) -> Assignment:
     """Read ``query.values``: what is written, after ``pre_save`` and ``update_fields``.
 
     Columns the database generates count as expressions: it alone knows what became of them.
@@ -69,7 +69,7 @@ def assignment(plan: ModelPlan, compiler: Any) -> Assignment:
     values: list[tuple[ModelFieldPlan, Any]] = []
     expressions: list[ModelFieldPlan] = []
     if plan.custom:
-        prepare(plan, compiler)
+        prepare(plan, compiler, instance)
     for field, _, value in compiler.query.values:
         target = plan.by_attname[field.attname]
         if type(field) is Prepared:
@@ -88,12 +88,12 @@ def assignment(plan: ModelPlan, compiler: Any) -> Assignment:
     return Assignment(values, [*expressions, *plan.generated])
 
 
-def prepare(plan: ModelPlan, compiler: Any) -> None:
+def prepare(plan: ModelPlan, compiler: Any, instance: Any = None) -> None:
     """Let the fields that decide what is stored prepare their values; the query then takes these."""
     values = compiler.query.values
     for position, (field, model, value) in enumerate(values):
         if field.attname in plan.custom and type(field) is not Prepared and not is_expression(value):
-            prepared = plan.by_attname[field.attname].prepare(value, compiler.connection)
+            prepared = plan.by_attname[field.attname].prepare(value, compiler.connection, instance)
             values[position] = (prepared, model, value)
 
 

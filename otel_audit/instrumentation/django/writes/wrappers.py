@@ -18,11 +18,12 @@ from otel_audit.instrumentation.django.loaded import STATE_KEY, Loaded, Saving, 
 from otel_audit.instrumentation.django.plan import (
     HISTORICAL,
     NOT_AUDITED,
-    ModelFieldPlan,
+    ModelPlan,
     concrete_of,
     may_name,
     speaks_for,
 )
+from otel_audit.instrumentation.django.unrepeatable import held
 from otel_audit.instrumentation.django.writes import delete, insert, update
 from otel_audit.instrumentation.django.writes.cursor import CursorCapture
 from otel_audit.instrumentation.django.writes.migrations import migrating
@@ -246,7 +247,7 @@ class WriteCapture:
             finally:  # once more: an interruption may come between any two lines
                 thread.loaded = outer
             try:
-                _refreshed(instance, loaded)
+                _refreshed(instance, loaded, capture.plan(type(instance)))
             except faults() as error:
                 capture.failures.note("refresh_from_db", error)
             return result
@@ -384,7 +385,7 @@ class WriteCapture:
                 instance = override.__get__(None, cls)(db, field_names, values, **options)
             try:
                 plan = capture.plan(cls)
-                row = _frozen(plan.mutable, len(plan.row), field_names, values) if plan.mutable else values
+                row = _frozen(plan, instance, field_names, values) if plan.mutable else values
                 loaded = Loaded(field_names, row, thread.epoch, freshness.now)
                 instance._state.__dict__[STATE_KEY] = loaded
                 if thread.loaded is not None:
@@ -423,21 +424,28 @@ def _without_options(from_db: Callable[..., Any]) -> Callable[..., Any]:
     return plain
 
 
-def _frozen(mutable: dict[str, tuple[int, ModelFieldPlan]], width: int, names: Any, values: Any) -> Any:
-    """Return a loaded row with its mutable values encoded; the row itself if it has none."""
+def _frozen(table: ModelPlan, instance: Any, names: Any, values: Any) -> Any:
+    """Return a loaded row with its mutable values encoded; the row itself if it has none.
+
+    Of fields whose preparation is not repeatable it has what the instance holds.
+    """
     row: list[Any] | None = None
+    mutable = table.mutable
     positions: Any = mutable.values()
-    if len(values) != width:
+    if len(values) != len(table.row):
         positions = [(names.index(name), plan) for name, (_, plan) in mutable.items() if name in names]
     for position, plan in positions:
         value = values[position]
+        if plan.unrepeatable and (found := held(instance, plan.attname, value)) is not value:
+            row = list(values) if row is None else row
+            row[position] = value = found
         if type(value) not in ATOMS:
             row = list(values) if row is None else row
             row[position] = plan.frozen(value)
     return values if row is None else row
 
 
-def _refreshed(instance: Any, loaded: list[tuple[Any, Loaded]] | None) -> None:
+def _refreshed(instance: Any, loaded: list[tuple[Any, Loaded]] | None, plan: ModelPlan) -> None:
     # With select_related and prefetches other rows are loaded with it, of the same table perhaps.
     model, key = instance._meta.concrete_model, instance.pk
     own = [found for other, found in loaded or () if other._meta.concrete_model is model and other.pk == key]
@@ -449,6 +457,9 @@ def _refreshed(instance: Any, loaded: list[tuple[Any, Loaded]] | None) -> None:
     new = own[0]
     old: Loaded | None = state.__dict__.get(STATE_KEY) or None
     values = dict(new.by_name())
+    for name, (_, field) in plan.mutable.items() if plan.audited else ():
+        if field.unrepeatable and name in values:  # its descriptor may have made another of it
+            values[name] = field.frozen(held(instance, name, values[name]))
     seq, epoch = new.seq, new.epoch
     if old is not None and old.epoch is new.epoch and not set(old.by_name()) <= set(values):
         # Only some fields were loaded again; the others are as old as they were.

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import json
+import os
 import tracemalloc
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -12,7 +15,7 @@ from django.db.models import F, Value
 from django.db.models.functions import Concat
 from django.test.utils import isolate_apps
 
-from otel_audit.config.model import AuditConfig, RedactionConfig
+from otel_audit.config.model import AuditConfig, ModelConfig, RedactionConfig
 from tests.instrumentation.django.warehouse.databases import auditing
 
 MEGABYTE = 1024 * 1024
@@ -157,3 +160,149 @@ def test_a_change_behind_the_cut_is_recorded(letter: Any, key: str) -> None:
             assert len(change.old) <= 64 * 1024
             assert (change.old != change.new) == bool(key)
             assert record.truncated
+
+
+# --- structures, and one large value ---------------------------------------------------------------
+
+
+def document(rows: int, last: Any = 0) -> dict[str, Any]:
+    return {"rows": [{"name": "lorem ipsum", "tags": ["a", "b"], "n": n} for n in range(rows)], "z": last}
+
+
+@pytest.mark.parametrize("key", ["", "0123456789abcdef"])
+def test_a_change_in_the_tail_of_json_is_recorded_by_every_way_of_writing(letter: Any, key: str) -> None:
+    config = AuditConfig(redaction=RedactionConfig(hmac_key=key))
+    with auditing(config=config) as audit:
+        one = letter.objects.create(id=1, data=document(4000))
+        one.save()
+        one.data["z"] = 1  # in place
+        one.save()
+        one = letter.objects.get()
+        one.save()
+        letter.objects.filter(id=1).update(data=copy.deepcopy(one.data))
+        letter.objects.bulk_update([one], ["data"])
+        one.data["z"] = 2
+        letter.objects.bulk_update([one], ["data"])
+        letter.objects.filter(id=1).update(data=document(4000, 3))
+        with transaction.atomic():
+            one = letter.objects.get()
+            one.data["z"] = 4
+            one.save(update_fields=["data"])
+            one.save(update_fields=["data"])
+        letter.objects.all().delete()
+    assert [record.action for record in audit] == ["CREATE", *["UPDATE"] * 4, "DELETE"]
+    values = []
+    for record in audit:
+        assert record.truncated
+        assert record.completeness == "full"
+        change = {change.field: change for change in record.changes}["data"]
+        values += [value for value in (change.old, change.new) if isinstance(value, dict)]
+        assert change.old != change.new or not key
+    assert len(values) == 10
+    for value in values:
+        assert value["rows"][:2] == document(2)["rows"]
+        assert value["…"].startswith("… (")
+        assert (", hmac:" in value["…"]) == bool(key)
+    assert len({json.dumps(value, sort_keys=True) for value in values}) == (5 if key else 1)
+
+
+def test_rows_of_large_json_are_cut_one_by_one(letter: Any) -> None:
+    with auditing() as audit:
+        letter.objects.bulk_create([letter(id=n, data=document(5000, n)) for n in range(3)])
+        with transaction.atomic():
+            letter.objects.all()._raw_delete("default")
+    created, deleted = audit.records
+    for record, side in ((created, "new"), (deleted, "old")):
+        assert record.truncated
+        assert record.completeness == "full"
+        assert record.bulk is not None
+        assert len(record.bulk.keys) == 3
+        (column,) = (column for column in record.bulk.columns if column.field == "data")
+        for value in getattr(column, side):
+            assert value["rows"][:2] == document(2)["rows"]
+            assert value["…"].startswith("… (")
+
+
+LARGE: dict[str, Callable[[int], dict[str, Any]]] = {
+    "text": lambda n: {"body": "lorem ipsum " * 84_000 + str(n)},
+    "binary": lambda n: {"scan": os.urandom(1000) * 1000 + str(n).encode()},
+    "JSON": lambda n: {"data": [str(n) * 1000 for _ in range(900)]},
+}
+SAVES = 12
+
+
+@pytest.mark.parametrize("kind", LARGE)
+@pytest.mark.parametrize("way", ["save", "save of another field", "update", "bulk_update"])
+def test_what_waits_for_the_commit_is_not_as_large_as_what_was_written(
+    letter: Any, kind: str, way: str
+) -> None:
+    letter.objects.bulk_create([letter(id=n, **LARGE[kind](n)) for n in range(SAVES)])
+
+    def write_one(n: int) -> None:
+        values = LARGE[kind](n + SAVES)
+        if way == "update":
+            letter.objects.filter(id=n).update(**values)
+            return
+        one = letter.objects.get(id=n)
+        if way == "save of another field":
+            values = {"name": "b"}
+        for name, value in values.items():
+            setattr(one, name, value)
+        if way == "bulk_update":
+            letter.objects.bulk_update([one], list(values))
+        else:
+            one.save()
+
+    def held() -> int:
+        with transaction.atomic():
+            write_one(0)
+            tracemalloc.start()
+            for n in range(1, SAVES):
+                write_one(n)
+            waiting, _ = tracemalloc.get_traced_memory()
+            tracemalloc.stop()
+        return waiting
+
+    with auditing() as audit:
+        assert held() < 5 * MEGABYTE
+        assert len(audit) == SAVES
+        for record in audit:
+            assert record.truncated
+            assert "… (" in str((record.changes, record.image))
+
+
+def test_a_large_value_of_a_field_with_a_strategy_is_decided_by_the_whole(letter: Any) -> None:
+    config = AuditConfig(redaction=RedactionConfig(hmac_key="0123456789abcdef"))
+    strategies = {"body": "keep_last:8", "data": "hmac", "scan": "mask"}
+    values = {**LARGE["text"](12345678), **LARGE["binary"](1), **LARGE["JSON"](1)}
+    with auditing(config=config, model={"*.Letter": ModelConfig(fields=strategies)}) as audit:
+        with transaction.atomic():
+            one = letter.objects.create(id=1, **values)
+            one.name = "b"
+            one.save()
+        one.body += "!"
+        one.save()
+    first, second, third = audit
+    created = {change.field: change.new for change in first.changes}
+    assert created["body"] == "[redacted]12345678"
+    assert created["data"].startswith("hmac:")
+    assert created["scan"] == "[redacted]"
+    assert second.image["body"] == created["body"]
+    assert second.image["data"] == created["data"]
+    assert [change.new for change in third.changes] == ["[redacted]2345678!"]
+
+
+def test_a_large_document_costs_no_copy_of_itself(letter: Any) -> None:
+    def peak(key: int) -> int:
+        one = letter.objects.create(id=key, data=document(100_000))
+        tracemalloc.start()
+        one.data["z"] += 1
+        one.save()
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return most
+
+    plain = peak(1)
+    with auditing() as audit:
+        assert peak(2) < plain + 2 * MEGABYTE
+        assert [record.truncated for record in audit] == [True, True]
