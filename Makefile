@@ -52,7 +52,7 @@ demo-collector: $(VENV)/.demo ## The same, with the Collector between the shop a
 test: $(VENV)/.test ## Run all tests, on the oldest and on the newest Python here (ARGS='-k …')
 	@scripts/test $(ARGS)
 
-attack: $(VENV)/.test ## Run the long forms of the tests that attack what we promise, print counts (two hours)
+attack: $(VENV)/.test ## Run the long forms of the tests that attack what we promise, print counts (hours)
 	$(PYTHON) -m pytest -m attack --override-ini=timeout=3600 --durations=20 $(ARGS)
 
 beside: $(VENV)/.test ## Run beside each other distribution and agent, write the table of docs/beside.md (ARGS=aws for one)
