@@ -142,7 +142,7 @@ class ProcessScope:
 
     def __init__(self) -> None:
         self.service: Callable[[], str] | None = None
-        """Gives the ``service.name`` of this process; asked for each record made outside a scope."""
+        """Returns the ``service.name`` of this process; called for each record made outside a scope."""
         self.starters = {"__main__.py"}
         self._service = ""
         self._fields: ContextFields | None = None

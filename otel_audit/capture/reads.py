@@ -12,7 +12,7 @@ from otel_audit.pipeline.failures import Failures
 from otel_audit.pipeline.logger import AuditLogger
 
 ReadKey: TypeAlias = Callable[[Any], str]
-"""Gives the key of the object in a row as text, ``""`` if there is none."""
+"""Returns the key of the object in a row as text, ``""`` if there is none."""
 
 
 class Reading(NamedTuple):

@@ -50,7 +50,7 @@ class Setting(NamedTuple):
 
     @property
     def entry_expected(self) -> str:
-        """Say what each value of a free table may be; empty where the setting is none."""
+        """Say what each value of a free table may be; empty if the setting is not a table."""
         kind = plain_type(self.type)
         if self.sections or typing.get_origin(kind) is not dict:
             return ""

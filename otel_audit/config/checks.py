@@ -100,7 +100,7 @@ def _reason(error: ValueError) -> str:
     said = str(error)
     if said.startswith("Port could not"):
         return "its port is not a number"
-    return "its host is none" if "'" in said else said
+    return "its host is not valid" if "'" in said else said
 
 
 def model_pattern_problems(pattern: str) -> Iterator[str]:

@@ -102,7 +102,7 @@ class CaptureSection(_Section, frozen=True):
         list[str],
         Meta(
             description="Names of fields to ignore, with `*` and `?`: an update that changes only "
-            "these makes no record. They are recorded beside other changes."
+            "these makes no record. Together with other changes, they are recorded."
         ),
     ] = []
     failures: Annotated[bool, Meta(description="Record changes that were rolled back, as `failure`.")] = True

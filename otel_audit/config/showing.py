@@ -23,12 +23,12 @@ def shown(value: Any, *, secret: bool) -> Any:
 
 
 def shown_name(name: str) -> str:
-    """Return the name of a header; of what is none, nothing: who wrote `Authorization: x` wrote a secret."""
+    """Return the name of a header, or nothing if it is not valid: `Authorization: x` contains a secret."""
     return name if is_header_name(name) else HIDDEN
 
 
 def without_credentials(address: str) -> str:
-    """Return an address without user, password and query, which may hold a key; also where it is none."""
+    """Return an address, valid or not, without user, password and query, which may contain a key."""
     scheme = found.group() if (found := _SCHEME.match(address)) else ""
     before, at, rest = address[len(scheme) :].rpartition("@")
     rest, mark, query = rest.partition("?")

@@ -211,7 +211,7 @@ class ExporterRedaction:
 
 
 class RedactingSpanProcessor(SpanProcessor):
-    """Gives another processor redacted copies of finished spans; all else it is asked for is that one's."""
+    """Passes redacted copies of finished spans to another processor; delegates everything else to it."""
 
     def __init__(self, processor: SpanProcessor, redactor: Redactor) -> None:
         self.processor = processor

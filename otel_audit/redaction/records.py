@@ -35,7 +35,7 @@ _CONTEXT_TEXTS: Final = (
 
 
 class RecordRedactor:
-    """Gives redacted records, by the rules of a :class:`ValueRedactor`."""
+    """Redacts records, by the rules of a :class:`ValueRedactor`."""
 
     def __init__(self, redactor: ValueRedactor) -> None:
         self._redactor = redactor

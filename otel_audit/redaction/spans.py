@@ -37,7 +37,7 @@ _CARD_SIZED: Final = 10**12
 
 
 class SpanRedactor:
-    """Gives redacted copies of spans, by the rules of a :class:`ValueRedactor`."""
+    """Makes redacted copies of spans, by the rules of a :class:`ValueRedactor`."""
 
     def __init__(self, redactor: ValueRedactor) -> None:
         self._redactor = redactor

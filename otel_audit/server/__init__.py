@@ -31,7 +31,7 @@ def run(
         started: called once, with the addresses, when requests are answered. Ports configured as 0 are picked
             by the system and known only then. Default: a line per address on standard error, and the token
             to ask if that is a terminal, else the path of its file.
-        new_token: make another token to ask before the start.
+        new_token: replace the generated read token before the start.
 
     Raises:
         ConfigurationError: the extra is not installed, or the address is public and there is no token.
@@ -58,5 +58,5 @@ def _announce(endpoints: Endpoints) -> None:
     )
     if endpoints.token:  # logs keep what is printed
         where = endpoints.token if sys.stderr.isatty() else f"in {endpoints.token_file}"
-        sys.stderr.write(f"  token to ask     {where}\n")
+        sys.stderr.write(f"  read token       {where}\n")
     sys.stderr.flush()

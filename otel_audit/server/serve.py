@@ -45,7 +45,7 @@ class Endpoints(NamedTuple):
     clickhouse: str
     data: Path
     token: str = ""
-    """The token to ask, if this server has made it; it is kept in ``token_file``."""
+    """The read token, if this server generated it; it is kept in ``token_file``."""
     token_file: Path | None = None
 
 
@@ -179,7 +179,7 @@ class Server:
 
 
 def new_token(options: ServerConfig) -> None:
-    """Make another token to ask, in the data directory of a server that does not run."""
+    """Replace the generated read token in the data directory of a server that does not run."""
     if options.no_token or configured(options)["read"]:
         raise ConfigurationError(
             "there is no generated token to replace: [server] sets token, read_token or no_token"
@@ -201,7 +201,7 @@ def serve(config: AuditConfig, started: Callable[[Endpoints], None]) -> None:
 
 
 def _made_token(options: ServerConfig, directory: DataDirectory) -> str:
-    """Return the token to ask that this server makes itself; empty if it does not."""
+    """Return the generated read token of this server; empty if it has none."""
     if options.no_token or configured(options)["read"]:
         return ""
     token = directory.token(make=not is_loopback(options.host))

@@ -219,7 +219,7 @@ def test_the_token_is_printed_to_a_terminal_only(tmp_path: Path) -> None:
     said = started(tmp_path, terminal=False)
     assert token not in said
     assert str(tmp_path / "data" / "read-token") in said
-    assert "token to ask" not in started(tmp_path, "--no-token", terminal=False)
+    assert "read token" not in started(tmp_path, "--no-token", terminal=False)
 
 
 def test_a_store_from_before_stays_open_and_says_so(tmp_path: Path) -> None:

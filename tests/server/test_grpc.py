@@ -72,7 +72,7 @@ def test_an_invalid_record_id_is_reported(channel: grpc.Channel) -> None:
         channel.unary_unary(LOGS)(body, timeout=30)  # type: ignore[arg-type]
     ).partial_success
     assert partial.rejected_log_records == 0
-    assert "'nope' is no UUID" in partial.error_message
+    assert "'nope' is not a UUID" in partial.error_message
 
 
 @pytest.mark.parametrize("body", [b"\xff\xff", b"\x0a\x05abc"])

@@ -218,7 +218,7 @@ def test_an_invalid_record_id_is_reported_and_nothing_rejected(otlp: httpx.Clien
     partial = ExportLogsServiceResponse.FromString(answer.content).partial_success
     assert partial.rejected_log_records == 0
     assert partial.error_message == (
-        "audit.record.id '7' is no UUID; kept as an ordinary log, not as an audit record (and 1 more)"
+        "audit.record.id '7' is not a UUID; kept as an ordinary log, not as an audit record (and 1 more)"
     )
 
 

@@ -1,4 +1,4 @@
-"""Gives each management command its scope: without a request, the command is who acts."""
+"""Makes each management command a scope: without a request, the command is the actor."""
 
 from __future__ import annotations
 

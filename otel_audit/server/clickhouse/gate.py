@@ -143,7 +143,7 @@ def parse_insert(text: str, database: str, current: str) -> Insert | None:
 
 
 def created_name(sql: str, current: str) -> tuple[str, str] | None:
-    """Return database and table of a ``CREATE … IF NOT EXISTS``; None if it is none.
+    """Return database and table of a ``CREATE … IF NOT EXISTS``; None for any other statement.
 
     The table is empty where the database itself is created.
     """
@@ -173,7 +173,7 @@ def asked_by_writers(sql: str, database: str, current: str) -> bool:
 
 
 def parse_set(sql: str) -> tuple[str, str] | None:
-    """Return name and value of a ``SET``; None if it is none."""
+    """Return name and value of a ``SET``; None for any other statement."""
     found = _SET.match(sql)
     return (
         None
@@ -183,7 +183,7 @@ def parse_set(sql: str) -> tuple[str, str] | None:
 
 
 def parse_use(sql: str) -> str | None:
-    """Return the database of a ``USE``; None if it is none."""
+    """Return the database of a ``USE``; None for any other statement."""
     found = _USE.match(sql)
     return None if found is None else _bare(found["database"])
 

@@ -133,7 +133,7 @@ class _Call(msgspec.Struct):
     reads: bool = False
     """Whether it may be stopped at any time."""
     question: str = ""
-    """What is asked, if it is a question at all: an INSERT is none."""
+    """The query, if the statement is one: an INSERT is not."""
     gone: bool = False
     """Whether its client went away."""
 

@@ -36,11 +36,11 @@ class DataDirectory:
 
     @property
     def token_file(self) -> Path:
-        """Where the token to ask is kept, if there is one."""
+        """Where the read token is kept, if there is one."""
         return self.path / _TOKEN
 
     def token(self, *, make: bool = False, renew: bool = False) -> str:
-        """Return the token to ask; at first use it is made.
+        """Return the read token; it is generated at first use.
 
         A directory from before there were tokens has none, and gets one only if told so.
 

@@ -202,7 +202,7 @@ class _Scoped(NamedTuple):
 def log_rows(body: bytes, budget: Budget | None = None) -> list[Rows]:
     """Return the rows of an ``ExportLogsServiceRequest``, for each landing table its records are for.
 
-    The views behind them tell audit records from ordinary logs. A record whose id is no UUID is kept as an
+    The views behind them tell audit records from ordinary logs. A record whose id is not a UUID is kept as an
     ordinary log; this is noted.
 
     Raises:
@@ -321,7 +321,7 @@ def _invalid_ids(attributes: Maps) -> tuple[str, ...]:
             if not _UUID.fullmatch(value):
                 shown = value[1:81].decode("utf-8", "replace")
                 notices.append(
-                    f"{RECORD_ID} {shown!r} is no UUID; kept as an ordinary log, not as an audit record"
+                    f"{RECORD_ID} {shown!r} is not a UUID; kept as an ordinary log, not as an audit record"
                 )
     return tuple(notices)
 

@@ -1,4 +1,4 @@
-"""Gives each request its scope, and records the requests that were denied.
+"""Makes each request a scope, and records the requests that were denied.
 
 The instrumentor places the middleware when a handler loads its middleware, without touching
 ``settings.MIDDLEWARE``: right inside OpenTelemetry's own, so that its span is current, and outside all
