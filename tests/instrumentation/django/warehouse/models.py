@@ -179,8 +179,8 @@ class SealingField(models.CharField):  # type: ignore[type-arg]
     sealed = 0
 
     def get_db_prep_save(self, value: Any, connection: Any) -> Any:
-        if value is None:
-            return None
+        if value is None or hasattr(value, "as_sql"):
+            return value
         type(self).sealed += 1
         return f"{uuid.uuid4().hex}:{value[::-1]}"
 

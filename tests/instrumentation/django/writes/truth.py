@@ -34,7 +34,8 @@ def tables() -> dict[str, type[m.Model]]:
     }
 
 
-def install_triggers() -> None:
+def install_triggers(names: Iterable[str] | None = None) -> None:
+    """Let triggers tell each change of these tables, by default of all audited ones."""
     with connection.cursor() as cursor:
         cursor.execute(
             "CREATE TABLE IF NOT EXISTS truth (id bigserial, place text, op text, old text, new text)"
@@ -51,43 +52,55 @@ def install_triggers() -> None:
             END $$
             """
         )
-        for table in tables():
+        for table in tables() if names is None else names:
             cursor.execute(
                 f'CREATE OR REPLACE TRIGGER tell AFTER INSERT OR UPDATE OR DELETE ON "{table}"'
                 " FOR EACH ROW EXECUTE FUNCTION tell()"
             )
 
 
-def remove_triggers() -> None:
+def remove_triggers(names: Iterable[str] | None = None) -> None:
     with connection.cursor() as cursor:
-        for table in tables():
+        for table in tables() if names is None else names:
             cursor.execute(f'DROP TRIGGER IF EXISTS tell ON "{table}"')
         cursor.execute("DROP TABLE IF EXISTS truth")
 
 
-def told() -> Counter[Fact]:
-    """Take what the triggers told since the last call."""
+def taken() -> list[tuple[str, str, dict[str, Any], dict[str, Any]]]:
+    """Take what the triggers told since the last call: table, operation, row before and row after."""
     with connection.cursor() as cursor:
         cursor.execute("DELETE FROM truth RETURNING id, place, op, old, new")
         rows = sorted(cursor.fetchall())
+    return [
+        (
+            table,
+            operation,
+            json.loads(old, parse_float=Decimal) if old else {},
+            json.loads(new, parse_float=Decimal) if new else {},
+        )
+        for _, table, operation, old, new in rows
+    ]
+
+
+def told() -> Counter[Fact]:
+    """Return what the triggers told since the last call."""
     facts: Counter[Fact] = Counter()
-    for _, table, operation, old, new in rows:
+    for table, operation, old, new in taken():
         fact = _told(table, operation, old, new)
         if fact is not None:
             facts[fact] += 1
     return facts
 
 
-def _told(table: str, operation: str, old_text: str | None, new_text: str | None) -> Fact | None:
+def _told(table: str, operation: str, old: dict[str, Any], new: dict[str, Any]) -> Fact | None:
     model = tables()[table]
-    old = json.loads(old_text, parse_float=Decimal) if old_text else {}
-    new = json.loads(new_text, parse_float=Decimal) if new_text else {}
     row = old or new
-    keys = [field.column for field in model._meta.pk_fields]
+    keys: list[Any] = [field.column for field in model._meta.pk_fields]
     parts = [row[column] for column in keys]
     key = str(parts[0]) if len(parts) == 1 else json.dumps(parts, separators=(",", ":"))
     changes = []
-    for field in model._meta.local_concrete_fields:
+    fields: list[Any] = list(model._meta.local_concrete_fields)
+    for field in fields:
         if field.generated:
             continue
         before = _canonical(field, old[field.column]) if old else ABSENT

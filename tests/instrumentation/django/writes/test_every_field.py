@@ -1,0 +1,632 @@
+"""Every type of field, written every way, by stale instances, several threads and retries: told as it is.
+
+Two witnesses. PostgreSQL's triggers tell each change with old and new values; on every database the rows
+themselves are read again, and the trail must lead from the rows before to the rows after.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from decimal import Decimal
+from typing import Any, Final
+
+import pytest
+from django.db import DatabaseError, OperationalError, connection, connections, models, transaction
+from django.db.models import Case, F, Value, When
+from django.db.models.functions import Concat
+from msgspec import UNSET
+
+from otel_audit.audit_record import AuditRecord
+from otel_audit.config.model import ModelConfig
+from tests.attack.effort import counted, effort
+from tests.instrumentation.django.warehouse.databases import auditing
+from tests.instrumentation.django.writes import truth
+from tests.instrumentation.django.writes.specimens import APP, UNKNOWN, Values, canonical, specimens
+
+ABSENT: Final = "(absent)"
+Models = Sequence[type[models.Model]]
+Row = dict[str, Any]
+Rows = dict[tuple[str, str], Row]
+Step = Callable[[], None]
+
+CONFIG: Final[dict[str, Any]] = {
+    "models": [f"{APP}.*"],
+    # Masked by default, as a field that says that it encrypts.
+    "model": {f"{APP}.*": ModelConfig(fields={"motto": "keep"})},
+}
+
+
+class TakenBack(Exception):
+    """Raised to roll a step back."""
+
+
+# --- what is written -----------------------------------------------------------------------------
+
+
+class Workload:
+    """Random writes to random rows; ``held`` are instances kept over many steps, so that they grow stale."""
+
+    def __init__(self, made: Models, seed: int) -> None:
+        self.models = made
+        self.random = random.Random(seed)
+        self.values = Values(self.random)
+        self.held: list[Any] = []
+        self.ran: Counter[str] = Counter()
+        self.errors: list[DatabaseError] = []
+        self.retries = 0
+        self.steps: list[Step] = [
+            getattr(self, name) for name in sorted(dir(self)) if name.startswith("step_")
+        ]
+        self.ways = [getattr(self, name) for name in sorted(dir(self)) if name.startswith("way_")]
+
+    def run(self) -> str:
+        """Run one random step one random way, as often as the database asks for; return both their names."""
+        way, step = self.random.choice(self.ways), self.random.choice(self.steps)
+        self.ran[step.__name__] += 1
+        state = self.random.getstate()
+        for _ in range(8):
+            try:
+                way(step)
+                break
+            except TakenBack:
+                break
+            except OperationalError as error:  # a deadlock, a serialization failure, a lock not granted
+                self.errors.append(error)
+                self.retries += 1
+                self.random.setstate(state)  # the same again, with the instances as they are now
+            except (DatabaseError, ValueError) as error:
+                if isinstance(error, DatabaseError):
+                    self.errors.append(error)
+                break
+        return f"{step.__name__} {way.__name__}"
+
+    def way_autocommit(self, step: Step) -> None:
+        step()
+
+    def way_atomic(self, step: Step) -> None:
+        with transaction.atomic():
+            step()
+            self.random.choice(self.steps)()
+
+    def way_savepoint(self, step: Step) -> None:
+        with transaction.atomic():
+            with transaction.atomic():
+                step()
+            self.random.choice(self.steps)()
+
+    def way_savepoint_undone(self, step: Step) -> None:
+        with transaction.atomic():
+            try:
+                with transaction.atomic():
+                    step()
+                    raise TakenBack
+            except TakenBack:
+                pass
+            self.random.choice(self.steps)()
+
+    def way_rolled_back_and_again(self, step: Step) -> None:
+        instance = self._instance()
+        self._touch(instance)
+        try:
+            with transaction.atomic():
+                instance.save()
+                step()
+                raise TakenBack
+        except TakenBack:
+            pass
+        with transaction.atomic():
+            instance.save()
+
+    def way_manual_savepoints(self, step: Step) -> None:
+        with transaction.atomic():
+            first = transaction.savepoint()
+            step()
+            transaction.savepoint_rollback(first)
+            self.random.choice(self.steps)()
+            transaction.savepoint_commit(first)
+
+    # --- material --------------------------------------------------------------------------------
+
+    def _model(self) -> Any:
+        # The first has most fields.
+        return self.random.choice([self.models[0], *self.models])
+
+    def _writable(self, model: Any) -> list[Any]:
+        return [
+            field
+            for field in model._meta.local_concrete_fields
+            if not (field.primary_key or field.generated or field.column in _keys(model))
+            and not getattr(field, "auto_now", False)
+            and not getattr(field, "auto_now_add", False)
+        ]
+
+    def _value(self, field: Any) -> Any:
+        if field.name in _SHAPED and not (field.null and self.random.random() < 0.15):
+            return self.values.shaped(field.name)
+        return self.values.of(field)
+
+    def _some_values(self, model: Any) -> Row:
+        fields = self._writable(model)
+        picked = self.random.sample(fields, self.random.randint(1, min(4, len(fields))))
+        return {field.name: self._value(field) for field in picked}
+
+    def _key(self, model: Any) -> Row:
+        key: dict[str, Callable[[], Row]] = {
+            "Paired": lambda: {"at": self.values.moment(), "row": self.random.choice(["1.5", Decimal(2)])},
+            "Tagged": lambda: {"code": f"Tag{self.random.randrange(12)}"},
+        }
+        return key.get(model.__name__, dict)()
+
+    def _new(self, model: Any) -> Any:
+        return model(
+            name=self.values.text(), **self._key(model), **_without(self._some_values(model), "name")
+        )
+
+    def _pks(self, model: Any, most: int = 3) -> list[Any]:
+        pks = sorted(model.objects.values_list("pk", flat=True), key=str)[:12]
+        return self.random.sample(pks, min(len(pks), most))
+
+    def _one(self, model: Any) -> Any:
+        pks = self._pks(model, 1)
+        found = model.objects.filter(pk=pks[0]).first() if pks else None
+        if found is None:
+            found = self._new(model)
+            found.save(force_insert=True)
+        return found
+
+    def _some(self, model: Any) -> Any:
+        return model.objects.filter(pk__in=self._pks(model))
+
+    def _instance(self) -> Any:
+        """An instance that may have been loaded long ago."""
+        if self.held and self.random.random() < 0.6:
+            return self.random.choice(self.held)
+        instance = self._one(self._model())
+        self.held.append(instance)
+        del self.held[:-10]
+        return instance
+
+    def _touch(self, instance: Any) -> None:
+        for name, value in self._some_values(type(instance)).items():
+            setattr(instance, name, value)
+
+    # --- steps -----------------------------------------------------------------------------------
+
+    def step_create(self) -> None:
+        model = self._model()
+        self.held.append(
+            model.objects.create(
+                **self._key(model), **self._some_values(model) | {"name": self.values.text()}
+            )
+        )
+
+    def step_create_with_an_expression(self) -> None:
+        model = self._model()
+        model.objects.create(**self._key(model), name=Concat(Value("Q"), Value(self.values.text()[:20])))
+
+    def step_save(self) -> None:
+        instance = self._instance()
+        self._touch(instance)
+        instance.save()
+
+    def step_save_twice(self) -> None:
+        instance = self._instance()
+        for _ in range(2):
+            self._touch(instance)
+            instance.save()
+
+    def step_save_nothing_new(self) -> None:
+        self._instance().save()
+
+    def step_save_some_fields(self) -> None:
+        instance = self._one(self._model())
+        values = self._some_values(type(instance))
+        for name, value in values.items():
+            setattr(instance, name, value)
+        instance.save(update_fields=list(values))
+
+    def step_save_by_hand(self) -> None:
+        model = self._model()
+        pks = self._pks(model, 1)
+        if pks:
+            instance = self._new(model)
+            instance.pk = pks[0]
+            instance.save()
+
+    def step_save_deferred(self) -> None:
+        model = self._model()
+        pks = self._pks(model, 1)
+        instance = model.objects.only("name").filter(pk__in=pks).first()
+        if instance is not None:
+            self._touch(instance)
+            instance.save()
+
+    def step_save_an_expression(self) -> None:
+        instance = self._one(self.models[0])
+        instance.number = F("number") + 1
+        instance.save()
+
+    def step_save_under_a_lock(self) -> None:
+        with transaction.atomic():
+            for instance in self._some(self._model()).select_for_update():
+                self._touch(instance)
+                instance.save()
+
+    def step_save_two_rows(self) -> None:
+        """In any order: two threads may wait for each other."""
+        with transaction.atomic():
+            for pk in self._pks(self.models[0], 2):
+                instance = self.models[0].objects.filter(pk=pk).first()
+                if instance is not None:
+                    self._touch(instance)
+                    instance.save()
+
+    def step_get_or_create(self) -> None:
+        model = self._model()
+        name = f"fixed{self.random.randrange(3)}"
+        if model.objects.filter(name=name).count() < 2:
+            model.objects.get_or_create(name=name, defaults=self._key(model))
+
+    def step_update_or_create(self) -> None:
+        model = self._model()
+        name = f"fixed{self.random.randrange(3)}"
+        if model.objects.filter(name=name).count() < 2:
+            values = _without(self._some_values(model), "name")
+            model.objects.update_or_create(
+                name=name, defaults=values, create_defaults=values | self._key(model)
+            )
+
+    def step_update(self) -> None:
+        model = self._model()
+        values = {
+            name: value
+            for name, value in self._some_values(model).items()
+            if type(model._meta.get_field(name)).__name__ != "InitialField"
+        }
+        if values:
+            self._some(model).update(**values)
+
+    def step_update_with_expressions(self) -> None:
+        self._some(self._model()).update(name=Concat(F("name"), Value("!")))
+        self._some(self.models[0]).update(
+            number=Case(When(number__gt=4, then=Value(0)), default=F("number") + 2), big=F("small")
+        )
+
+    def step_bulk_create(self) -> None:
+        model = self._model()
+        model.objects.bulk_create(
+            [self._new(model) for _ in range(3)], batch_size=self.random.choice([None, 2])
+        )
+
+    def step_bulk_create_ignoring(self) -> None:
+        model = self._model()
+        model.objects.bulk_create([self._new(model) for _ in range(3)], ignore_conflicts=True)
+
+    def step_upsert(self) -> None:
+        model = self.models[3]  # Tagged: its key is not the database's to make
+        rows = {row.code.lower(): row for row in (self._new(model) for _ in range(3))}
+        named = connection.features.supports_update_conflicts_with_target
+        model.objects.bulk_create(
+            list(rows.values()),
+            update_conflicts=True,
+            update_fields=["name", "amount"],
+            unique_fields=["code"] if named else None,
+        )
+
+    def step_bulk_update(self) -> None:
+        model = self._model()
+        rows = list(self._some(model))
+        fields = self.random.sample(self._writable(model), min(3, len(self._writable(model))))
+        for row in rows:
+            for field in fields:
+                setattr(row, field.name, self._value(field))
+        model.objects.bulk_update(rows, [field.name for field in fields])
+
+    def step_delete(self) -> None:
+        if self.random.random() < 0.4:
+            self._instance().delete()
+
+    def step_delete_some(self) -> None:
+        if self.random.random() < 0.3:
+            self._some(self._model()).delete()
+
+
+_SHAPED: Final = frozenset(
+    {"numbers", "grid", "prices", "names", "moments", "span", "amounts", "period", "days"}
+)
+
+
+def _without(values: Row, name: str) -> Row:
+    return {key: value for key, value in values.items() if key != name}
+
+
+def _keys(model: Any) -> list[str]:
+    return [field.column for field in model._meta.pk_fields]
+
+
+def _counts(field: Any) -> bool:
+    """Whether a record must tell of it: not of what stands in the key, nor of the time of the last save."""
+    return field.column not in _keys(field.model) and not getattr(field, "auto_now", False)
+
+
+# --- the rows ------------------------------------------------------------------------------------
+
+
+def _key_text(model: Any, values: Row) -> str:
+    parts = [values[field.name] for field in model._meta.pk_fields]
+    if len(parts) == 1:
+        return str(parts[0])
+    return json.dumps(parts, separators=(",", ":"))
+
+
+def _of_key(model: Any, key: str) -> str:
+    """The id of a record in the form of the witness."""
+    fields = model._meta.pk_fields
+    parts = [key] if len(fields) == 1 else json.loads(key)
+    return _key_text(
+        model, {field.name: canonical(field, part) for field, part in zip(fields, parts, strict=True)}
+    )
+
+
+def rows_of(made: Models) -> Rows:
+    """Read all rows: label and key, and what stands in the other fields."""
+    rows: Rows = {}
+    for model in made:
+        fields: list[Any] = list(model._meta.local_concrete_fields)
+        for instance in model.objects.all():
+            row = {field.name: canonical(field, getattr(instance, field.attname)) for field in fields}
+            rows[model._meta.label, _key_text(model, row)] = {
+                field.name: row[field.name] for field in fields if _counts(field)
+            }
+    return rows
+
+
+class Told:
+    """One row of a record: what it claims of the fields it names, as (old, new)."""
+
+    def __init__(self, model: Any, record: AuditRecord, key: str, fields: dict[str, tuple[Any, Any]]) -> None:
+        self.row = (model._meta.label, _of_key(model, key))
+        self.action = record.action
+        self.record = record
+        self.fields = {
+            name: (
+                ABSENT if record.action == "CREATE" else canonical(model._meta.get_field(name), old),
+                ABSENT if record.action == "DELETE" else canonical(model._meta.get_field(name), new),
+            )
+            for name, (old, new) in fields.items()
+            if _counts(model._meta.get_field(name))
+        }
+
+
+def claims(made: Models, records: Sequence[AuditRecord]) -> Iterator[Told]:
+    """Go through the rows of all records of what was committed."""
+    by_label = {model._meta.label: model for model in made}
+    for record in records:
+        assert record.outcome != "unknown", record
+        if record.outcome != "success":
+            continue
+        assert record.completeness == "full", record
+        assert not record.truncated, record
+        assert record.target is not None
+        model = by_label[record.target.type]
+        if record.old_values == "exact":
+            columns = [] if record.bulk is None else record.bulk.columns
+            olds = [change.old for change in record.changes] + [column.old for column in columns]
+            assert UNSET not in olds, record
+        if record.bulk is None:
+            changed = {change.field: (change.old, change.new) for change in record.changes}
+            yield Told(model, record, record.target.id, changed)
+            continue
+        for index, key in enumerate(record.bulk.keys):
+            yield Told(
+                model,
+                record,
+                key,
+                {
+                    column.field: (
+                        column.old[index] if isinstance(column.old, list) else column.old,
+                        column.new[index] if isinstance(column.new, list) else column.new,
+                    )
+                    for column in record.bulk.columns
+                },
+            )
+
+
+def replay(made: Models, rows: Rows, records: Sequence[AuditRecord]) -> Rows:
+    """Apply records to rows; each old value must be what the row held."""
+    rows = {key: dict(row) for key, row in rows.items()}
+    for told in claims(made, records):
+        row = rows.get(told.row)
+        if told.action == "CREATE":
+            assert row is None, f"{told.row} was there: {told.record}"
+            rows[told.row] = {name: new for name, (_, new) in told.fields.items()}
+            continue
+        assert row is not None, f"{told.row} was not there: {told.record}"
+        for name, (old, new) in told.fields.items():
+            assert old in (row[name], UNKNOWN), f"{name} was {row[name]!r}, not {old!r}: {told.record}"
+            if told.action == "UPDATE":
+                row[name] = new
+        if told.action == "DELETE":
+            del rows[told.row]
+    return rows
+
+
+def balance(made: Models, before: Rows, after: Rows, records: Sequence[AuditRecord]) -> None:
+    """Check that the records lead from ``before`` to ``after``, in whatever order they happened.
+
+    Of each field of a row, what records say was written and what they say was replaced cancel each other
+    out, but for the first and the last value.
+    """
+    sums: dict[tuple[str, str, str], Counter[str]] = {}
+
+    def add(row: tuple[str, str], name: str, value: Any, by: int) -> None:
+        if value != ABSENT:
+            sums.setdefault((*row, name), Counter())[repr(value)] += by
+
+    for told in claims(made, records):
+        for name, (old, new) in told.fields.items():
+            add(told.row, name, new, 1)
+            add(told.row, name, old, -1)
+    for rows, by in ((before, 1), (after, -1)):
+        for row, values in rows.items():
+            for name, value in values.items():
+                add(row, name, value, by)
+    wrong = {}
+    for field, total in sums.items():
+        unknown = total.pop(repr(UNKNOWN), 0)
+        left = {value: number for value, number in total.items() if number}
+        if any(number < 0 for number in left.values()) or sum(left.values()) != -unknown:
+            wrong[field] = left
+    assert not wrong, f"written (1) or replaced (-1) and not so: {list(wrong.items())[:10]}"
+
+
+# --- the triggers --------------------------------------------------------------------------------
+
+Fact = tuple[str, str, str, tuple[tuple[str, str, str], ...]]
+_ACTIONS: Final = {"INSERT": "CREATE", "UPDATE": "UPDATE", "DELETE": "DELETE"}
+
+
+def _fact(model: Any, action: str, key: str, fields: dict[str, tuple[Any, Any]]) -> Fact | None:
+    changed = {
+        name: both
+        for name, both in fields.items()
+        if both[0] != both[1] and _counts(model._meta.get_field(name))
+    }
+    if action == "UPDATE" and not changed:
+        return None
+    changes = sorted((name, repr(old), repr(new)) for name, (old, new) in changed.items())
+    return model._meta.label, action, key, tuple(changes)
+
+
+def triggers_told(made: Models) -> Counter[Fact]:
+    """Take what the triggers told of the models."""
+    by_table: dict[str, Any] = {model._meta.db_table: model for model in made}
+    facts: Counter[Fact] = Counter()
+    for table, operation, old, new in truth.taken():
+        model = by_table[table]
+        fields = {
+            field.name: (
+                canonical(field, old[field.column]) if old else ABSENT,
+                canonical(field, new[field.column]) if new else ABSENT,
+            )
+            for field in model._meta.local_concrete_fields
+        }
+        row = {name: after if new else before for name, (before, after) in fields.items()}
+        fact = _fact(model, _ACTIONS[operation], _key_text(model, row), fields)
+        if fact is not None:
+            facts[fact] += 1
+    return facts
+
+
+def claimed(made: Models, records: Sequence[AuditRecord]) -> Counter[Fact]:
+    """Return what the records claim, as the triggers tell it."""
+    by_label = {model._meta.label: model for model in made}
+    facts = (
+        _fact(by_label[told.row[0]], told.action, told.row[1], told.fields) for told in claims(made, records)
+    )
+    return Counter(fact for fact in facts if fact is not None)
+
+
+def compare(made: Models, records: Sequence[AuditRecord]) -> None:
+    """Check that the records claim what the triggers told, no more and no less.
+
+    Of a row that somebody else made while an upsert ran the old values are not known; what was written is.
+    """
+    expected, actual = triggers_told(made), claimed(made, records)
+    missing, invented = expected - actual, actual - expected
+    for fact in list(invented.elements()):
+        new = {name: after for name, before, after in fact[3] if before == repr(UNKNOWN)}
+        for other in missing:
+            if other[:3] == fact[:3] and new and all(new.get(name) == after for name, _, after in other[3]):
+                missing -= Counter([other])
+                invented -= Counter([fact])
+                break
+    assert not missing, f"not on record: {missing}; on record: {invented}"
+    assert not invented, f"on record and not true: {invented}"
+
+
+# --- the tests -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def made(vendor: str) -> Iterator[Models]:
+    with specimens() as found:
+        tables = [model._meta.db_table for model in found]
+        if vendor == "postgresql":
+            truth.install_triggers(tables)
+        yield found
+        if vendor == "postgresql":
+            truth.remove_triggers(tables)
+
+
+@pytest.mark.parametrize("old_values", ["as_loaded", "exact"])
+@effort(100, 3000)
+def test_the_trail_leads_from_the_rows_before_to_the_rows_after(
+    vendor: str, made: Models, old_values: str, rounds: int
+) -> None:
+    """One thread: after each step, in the order of the records."""
+    workload = Workload(made, seed=rounds)
+    with auditing(old_values=old_values, **CONFIG) as audit:
+        rows = rows_of(made)
+        for number in range(rounds):
+            what = workload.run()
+            records = audit.records
+            audit.clear()
+            after = rows_of(made)
+            trail = replay(made, rows, records)
+            assert trail == after, f"{number} {what}: {differ(trail, after)}"
+            if vendor == "postgresql":
+                compare(made, records)
+            rows = after
+    counted(f"steps on every type of field, {vendor}", rounds)
+    assert len(workload.ran) > 15
+    assert rows
+    assert len(workload.errors) < rounds / 3, Counter(map(str, workload.errors)).most_common(5)
+
+
+@effort(30, 1000)
+def test_several_threads_that_retry_tell_what_the_rows_hold(vendor: str, made: Models, rounds: int) -> None:
+    """Threads that write the same rows and wait for each other; what the database refuses is done again."""
+    workloads = [Workload(made, seed=rounds + n) for n in range(4)]
+    faults: list[BaseException] = []
+
+    def work(workload: Workload) -> None:
+        try:
+            for _ in range(rounds):
+                workload.run()
+        except BaseException as fault:  # noqa: BLE001 - shown below
+            faults.append(fault)
+        finally:
+            connections.close_all()
+
+    with auditing(old_values="exact", **CONFIG) as audit:
+        before = rows_of(made)
+        threads = [threading.Thread(target=work, args=[workload]) for workload in workloads]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert not faults, faults
+        records, after = audit.records, rows_of(made)
+    balance(made, before, after, records)
+    if vendor == "postgresql":
+        compare(made, records)
+    counted(f"retries of threads, {vendor}", sum(workload.retries for workload in workloads))
+    assert after
+
+
+def differ(trail: Rows, rows: Rows) -> list[str]:
+    """Say where two sets of rows differ."""
+    found = [f"{key} only on record" for key in trail.keys() - rows.keys()]
+    found += [f"{key} not on record" for key in rows.keys() - trail.keys()]
+    for key in trail.keys() & rows.keys():
+        found += [
+            f"{key} {name}: recorded {trail[key].get(name)!r}, is {value!r}"
+            for name, value in rows[key].items()
+            if trail[key].get(name, ABSENT) != value
+        ]
+    return found[:20]
