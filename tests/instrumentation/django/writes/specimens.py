@@ -5,14 +5,10 @@ They are made for one database: some fields are PostgreSQL's own.
 
 from __future__ import annotations
 
-import base64
 import datetime
 import enum
-import json
 import random
-import re
 import uuid
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from decimal import Decimal
@@ -21,9 +17,7 @@ from typing import Any, Final
 from django.apps.registry import Apps
 from django.core.serializers.json import DjangoJSONEncoder
 from django.db import connection, models
-from django.utils.dateparse import parse_duration
 from django.utils.safestring import mark_safe
-from msgspec import UNSET
 
 from tests.instrumentation.django.warehouse.models import (
     Color,
@@ -297,101 +291,3 @@ class Values:
             "days": [DateRange(day, day + datetime.timedelta(days=low), "[]"), (None, day)],
         }
         return self._random.choice(values[name])
-
-
-# --- one form for all witnesses ------------------------------------------------------------------
-
-
-def canonical(field: Any, value: Any) -> Any:
-    """Bring a value into one form: from a record, from the ORM, from a row that PostgreSQL wrote as JSON."""
-    if value is UNSET:
-        return UNKNOWN
-    if value is None:
-        return None
-    if isinstance(field, models.GeneratedField):
-        field = field.output_field
-    convert = _CANONICAL.get(type(field).__name__)
-    return value if convert is None else convert(field, value)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Decimal):
-        return float(value)
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return value
-
-
-def _moment(value: Any) -> str:
-    if isinstance(value, int):
-        value = datetime.datetime.fromtimestamp(value, datetime.UTC)
-    if isinstance(value, str):
-        value = datetime.datetime.fromisoformat(value)
-    return str(value.astimezone(datetime.UTC).isoformat())
-
-
-def _bytes(value: Any) -> str:
-    if isinstance(value, str):
-        return base64.b64encode(bytes.fromhex(value[2:])).decode() if value.startswith("\\x") else value
-    return base64.b64encode(bytes(value)).decode()
-
-
-def _point(value: Any) -> list[float]:
-    return [value.x, value.y] if isinstance(value, Point) else [float(part) for part in value.split(",")]
-
-
-def _zipped(value: str) -> str:
-    return zlib.decompress(bytes.fromhex(value[2:])).decode() if value.startswith("\\x") else value
-
-
-def _money(value: Any) -> str:
-    return str((value.amount if isinstance(value, Money) else Decimal(str(value))).normalize())
-
-
-def _range(field: Any, value: Any) -> str:
-    text = str(value)
-    if text == "empty":
-        return text
-    low, high = re.sub(r'["\s](?=[,\[\]()]|$)|(?<=[\[(,])["\s]+|"', "", text[1:-1]).split(",")
-    bounds = [
-        canonical(field.base_field, bound.strip()) if bound.strip() not in ("", "None") else None
-        for bound in (low, high)
-    ]
-    return f"{text[0]}{bounds[0]}, {bounds[1]}{text[-1]}"
-
-
-def _decimal(field: Any, value: Any) -> str:
-    return str(Decimal(str(value)).normalize())
-
-
-_CANONICAL: Final[dict[str, Callable[[Any, Any], Any]]] = {
-    "JSONField": lambda _, value: json.dumps(_plain(value), sort_keys=True),
-    "DecimalField": _decimal,
-    "FloatField": lambda _, value: float(value),
-    "BooleanField": lambda _, value: value,
-    "DateTimeField": lambda _, value: _moment(value),
-    "SecondsField": lambda _, value: _moment(value),
-    "DateField": lambda _, value: str(value),
-    "TimeField": lambda _, value: datetime.time.fromisoformat(str(value)).isoformat(),
-    "DurationField": lambda _, value: (
-        value if isinstance(value, datetime.timedelta) else parse_duration(value)
-    ),
-    "UUIDField": lambda _, value: str(uuid.UUID(str(value))),
-    "BinaryField": lambda _, value: _bytes(value),
-    "ZippedField": lambda _, value: _zipped(value),
-    "MoneyField": lambda _, value: _money(value),
-    "FileField": lambda _, value: str(value),
-    "PointField": lambda _, value: _point(value),
-    "SealingField": lambda _, value: value.rpartition(":")[2][::-1] if ":" in value else value,
-    "ListField": lambda _, value: value.split(",") if isinstance(value, str) else [str(v) for v in value],
-    "EnumField": lambda _, value: (
-        value.value if isinstance(value, Mood) else Mood[value].value if value in Mood.__members__ else value
-    ),
-    "ArrayField": lambda field, value: [canonical(field.base_field, item) for item in value],
-    "IntegerRangeField": _range,
-    "DecimalRangeField": _range,
-    "DateTimeRangeField": _range,
-    "DateRangeField": _range,
-}
