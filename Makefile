@@ -26,6 +26,10 @@ $(VENV)/.test: $(REQUIREMENTS) | packages
 	scripts/venv $(VENV) "$$(scripts/python oldest)" test
 	@touch $@
 
+$(VENV)/.django-suite: $(REQUIREMENTS) | packages
+	scripts/venv $(VENV) "$$(scripts/python oldest)" django-suite
+	@touch $@
+
 $(VENV)/.bench: $(REQUIREMENTS) | packages
 	scripts/venv $(VENV) "$$(scripts/python oldest)" bench
 	@touch $@
@@ -42,7 +46,7 @@ install: $(VENV)/.demo $(VENV)/.lint $(VENV)/.test ## Install everything for wor
 
 # --- what one does with it ---------------------------------------------------------------------------
 
-.PHONY: demo demo-collector test attack beside lint format bench docs collector lock clean
+.PHONY: demo demo-collector test attack django-suite beside lint format bench docs collector lock clean
 demo: $(VENV)/.demo ## Run the example shop, drive it, show its audit trail (DEMO_ONCE=1: then end)
 	$(PYTHON) examples/shop/demo.py $(if $(filter-out 0,$(DEMO_ONCE)),--once)
 
@@ -54,6 +58,9 @@ test: $(VENV)/.test ## Run all tests, on the oldest and on the newest Python her
 
 attack: $(VENV)/.test ## Run the long forms of the tests that attack what we promise, print counts (hours)
 	$(PYTHON) -m pytest -m attack --override-ini=timeout=3600 --durations=20 $(ARGS)
+
+django-suite: $(VENV)/.django-suite ## Run all of Django's own tests with everything captured, on SQLite and PostgreSQL (ARGS='--log DIR')
+	$(PYTHON) -m tests.django_suite.run --whole --database sqlite --database postgresql $(ARGS)
 
 beside: $(VENV)/.test ## Run beside each other distribution and agent, write the table of docs/beside.md (ARGS=aws for one)
 	$(PYTHON) -m tests.beside $(ARGS)

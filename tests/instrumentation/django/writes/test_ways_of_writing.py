@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
-from django.db import connection, transaction
+from django.db import connection, models, transaction
 from django.db.models import F, Value
 from django.db.models.functions import Upper
 
@@ -108,6 +108,11 @@ def _clear() -> None:
     Pallet.objects.get().items.clear()
 
 
+def _reverse_key() -> None:
+    supplier: Any = Supplier.objects.get()
+    supplier.items.add(Item.objects.get(name="i"))
+
+
 def _raw() -> None:
     with connection.cursor() as cursor:
         cursor.execute("UPDATE warehouse_stock SET note = %s", ["new"])
@@ -145,11 +150,21 @@ WAYS: Final[dict[str, Callable[[], object]]] = {
         Item.objects.get(name="j")
     ),
     "`clear()` of a many-to-many field": _clear,
-    "`add()` to a reverse foreign key": lambda: Supplier.objects.get().items.add(Item.objects.get(name="i")),
+    "`add()` to a reverse foreign key": _reverse_key,
     "SQL of your own": _raw,
 }
 
-WRITTEN: Final = [Stock, Item, Supplier, Pallet, Box, Pallet.items.through, Place, Shop, Kiosk]
+WRITTEN: Final[list[type[models.Model]]] = [
+    Stock,
+    Item,
+    Supplier,
+    Pallet,
+    Box,
+    Pallet.items.through,
+    Place,
+    Shop,
+    Kiosk,
+]
 
 
 def documented() -> dict[str, list[str]]:
