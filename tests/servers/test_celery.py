@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -18,6 +19,7 @@ POOLS = {
     "gevent": ("--pool=gevent", "--concurrency=2"),
 }
 TASKS = 5
+OUTCOMES = ("success", "unknown")
 
 
 @pytest.fixture(scope="module")
@@ -57,3 +59,33 @@ def test_nothing_is_left_when_a_worker_is_ended(prepared: Site, pool: str) -> No
     site.expect_nothing_left()
     actors = {(record.actor.type, record.actor.id) for record in site.creations}
     assert actors == {("system", "tests.servers.small.tasks.make")}
+
+
+def test_soft_time_limits_reach_the_tasks(prepared: Site) -> None:
+    """Each of them, and what each task committed until then is on record."""
+    site = prepared
+    queue = Path(site.environment["SMALL_QUEUE"])
+    run(
+        sys.executable,
+        "-c",
+        "from tests.servers.small.tasks import make_until_limited as make; "
+        f"[make.delay() for _ in range({TASKS})]",
+        environment=site.environment,
+        cwd=ROOT,
+    )
+    process = site.start(
+        "celery",
+        "--app=tests.servers.small.tasks",
+        "worker",
+        "--without-gossip",
+        "--without-mingle",
+        *POOLS["prefork"],
+    )
+    process.wait_until(lambda: len(list(queue.glob("limited-*"))) == TASKS, "all were limited")
+    assert site.stop() == 0, process.output()
+    kept = {
+        outcome: {r.changes[-1].new for r in site.creations if r.outcome == outcome} for outcome in OUTCOMES
+    }
+    rows = set(site.rows)
+    assert rows <= kept["success"] | kept["unknown"]
+    assert kept["success"] <= rows
