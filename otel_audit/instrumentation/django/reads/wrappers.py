@@ -36,7 +36,7 @@ from otel_audit.instrumentation.django.reads.plan import (
     row_readings,
 )
 from otel_audit.instrumentation.patching import AppliedPatches, Patch
-from otel_audit.interruptions import faults
+from otel_audit.interruptions import faults, interrupts
 from otel_audit.pipeline.failures import Failures
 from otel_audit.pipeline.logger import AuditLogger
 from otel_audit.values import key_text
@@ -133,8 +133,7 @@ class ReadCapture:
                 row = original(compiler, result_type, *args, **kwargs)
                 logger = self._logger()
                 if logger is not None and self._concerned(compiler.query):
-                    with self._internal:
-                        self._answered(logger, compiler, row)
+                    self._internal.during(self._answered, logger, compiler, row)
                 return row
             if result_type != MULTI:
                 return original(compiler, result_type, *args, **kwargs)
@@ -146,8 +145,7 @@ class ReadCapture:
                     del compiler.pre_sql_setup
             logger = self._logger()
             if logger is not None and (appended or self._concerned(compiler.query)):
-                with self._internal:
-                    return self._fetched(logger, compiler, appended, result)
+                return self._internal.during(self._fetched, logger, compiler, appended, result)
             return result
 
         return execute_sql
@@ -171,8 +169,7 @@ class ReadCapture:
 
         @functools.wraps(original)
         def not_a_read(*args: Any, **kwargs: Any) -> Any:
-            with self._internal:
-                return original(*args, **kwargs)
+            return self._internal.during(original, *args, **kwargs)
 
         return not_a_read
 
@@ -279,42 +276,52 @@ class ReadCapture:
     def _pieces(
         self, records: ReadRecords, tallies: list[Tally], chunks: Any, width: int | None
     ) -> Iterator[Any]:
-        with self._internal:
-            intent = records.begin(tallies)
+        intent: int | None = None
+        begun = False
         try:
+            intent = self._internal.during(records.begin, tallies)
+            begun = True
             for chunk in chunks:
                 records.count(tallies, chunk)
                 yield chunk if width is None else [row[:width] for row in chunk]
         finally:
-            close = getattr(chunks, "close", None)
-            if close is not None:
-                close()
-            with self._internal:
-                records.keep(tallies, intent)
+            try:
+                close = getattr(chunks, "close", None)
+                if close is not None:
+                    close()
+            finally:
+                if begun or intent is not None:
+                    self._keep_displayed(records, tallies, intent)
 
     def _raw_rows(self, logger: AuditLogger, queryset: Any, rows: Iterator[Any]) -> Iterator[Any]:
-        with self._internal:
-            records = ReadRecords(logger, self._failures, self._database(connections[queryset.db]))
+        records = self._internal.during(
+            lambda: ReadRecords(logger, self._failures, self._database(connections[queryset.db]))
+        )
         reading = self._named(ModelReading(queryset.model._meta.concrete_model, (), every_row=True))
         tally = Tally(reading, [lambda instance: key_text(instance.pk)], self._max_keys)
+        ended = False
         try:
             for instance in rows:
                 if not tally.count:
                     tally.reading = reading._replace(fields=_raw_fields(self._failures, queryset))
                 records.count([tally], [instance])
                 yield instance
-        except Exception:
-            if tally.count:
-                self._keep_raw(records, tally)
-            raise
+            ended = True
         except GeneratorExit:
-            self._keep_raw(records, tally)
+            ended = True
             raise
-        self._keep_raw(records, tally)
+        finally:
+            if ended or tally.count:
+                self._keep_displayed(records, [tally])
 
-    def _keep_raw(self, records: ReadRecords, tally: Tally) -> None:
-        with self._internal:
-            records.keep([tally])
+    def _keep_displayed(self, records: ReadRecords, tallies: list[Tally], intent: int | None = None) -> None:
+        """Keep what was read; once more where that is interrupted: the application has seen the rows."""
+        try:
+            self._internal.during(records.keep, tallies, intent)
+        except BaseException as error:
+            if interrupts(error):
+                self._internal.during(records.keep, tallies, intent)
+            raise
 
 
 def _raw_fields(failures: Failures, queryset: Any) -> tuple[str, ...]:
@@ -336,11 +343,17 @@ class _Internal(threading.local):
 
     depth = 0
 
-    def __enter__(self) -> None:
-        self.depth += 1
-
-    def __exit__(self, *exception: object) -> None:
-        self.depth -= 1
+    def during(self, run: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        """Run it inside the block."""
+        outer = self.depth
+        try:
+            try:
+                self.depth = outer + 1
+                return run(*args, **kwargs)
+            finally:
+                self.depth = outer
+        finally:  # once more: an interruption may come between any two lines
+            self.depth = outer
 
 
 def _narrowed(chunks: Iterable[Any], width: int) -> Iterator[Any]:
