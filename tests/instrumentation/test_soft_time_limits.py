@@ -13,7 +13,7 @@ from typing import Any, Final
 import pytest
 from billiard.exceptions import SoftTimeLimitExceeded
 from billiard.pool import soft_timeout_sighandler
-from django.db import connection, transaction
+from django.db import connection
 from rq.timeouts import JobTimeoutException, TimerDeathPenalty, UnixSignalDeathPenalty
 
 from otel_audit.testing import CapturedAudit
@@ -75,11 +75,6 @@ def save(supplier: Supplier) -> None:
     supplier.save()
 
 
-def save_in_a_transaction(supplier: Supplier) -> None:
-    with transaction.atomic():
-        supplier.save()
-
-
 def update(supplier: Supplier) -> None:
     Supplier.objects.filter(pk=supplier.pk).update(name=supplier.name)
 
@@ -134,7 +129,7 @@ def work_in_rounds(limit: str, work: Callable[[Supplier], None], rounds: int) ->
     assert not wrong, f"in {rounds} rounds: {wrong}"
 
 
-@pytest.mark.parametrize("work", [save, save_in_a_transaction, update])
+@pytest.mark.parametrize("work", [save, update])
 @pytest.mark.parametrize("limit", LIMITS)
 def test_a_limit_ends_a_loop_of_saves(
     sqlite: str,  # noqa: F811
@@ -146,7 +141,7 @@ def test_a_limit_ends_a_loop_of_saves(
 
 @pytest.mark.attack
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("work", [save, save_in_a_transaction, update])
+@pytest.mark.parametrize("work", [save, update])
 @pytest.mark.parametrize("limit", LIMITS)
 def test_a_limit_ends_each_of_many_loops_of_saves(
     sqlite: str,  # noqa: F811
