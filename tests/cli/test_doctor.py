@@ -316,6 +316,26 @@ def test_models_that_their_class_or_code_names_are_counted_with_the_place(
     assert (counted["state"], placed["state"], code["state"], ignored["state"]) == ("ok", "ok", "bad", "bad")
 
 
+def test_a_model_that_is_swapped_out_is_named_with_what_stands_for_it(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed = "INSTALLED_APPS = ['django.contrib.contenttypes', 'django.contrib.auth', 'shop']"
+    make_shop(tmp_path, monkeypatch, f"{installed}\nAUTH_USER_MODEL = 'shop.User'")
+    (tmp_path / "shop" / "models.py").write_text(
+        "import otel_audit\n"
+        "from django.contrib.auth.models import AbstractUser, User as Swapped\n"
+        "class User(AbstractUser):\n    pass\n"
+        "otel_audit.audit_models('auth.User', Swapped, AbstractUser)\n"
+    )
+    counted, placed, *wrong = models(command)
+    assert counted["finding"] == "1 model: shop.User"
+    assert "shop.User by shop/models.py:5" in placed["finding"]
+    assert len(wrong) == 2
+    for each in wrong:
+        assert each["state"] == "bad"
+        assert "did you mean 'shop.User'?" in each["advice"].replace("Did", "did")
+
+
 def test_djangos_setting_counts_where_there_is_no_file(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
