@@ -74,12 +74,12 @@ class Watch:
         start, stop = unittest.TestResult.startTest, unittest.TestResult.stopTest
 
         def started(result: unittest.TestResult, test: unittest.TestCase) -> None:
-            self.test = test.id()
+            self.test = _name(test)
             start(result, test)
 
         def stopped(result: unittest.TestResult, test: unittest.TestCase) -> None:
             stop(result, test)
-            self.test = f"(after {test.id()})"
+            self.test = f"(after {_name(test)})"
 
         _replace(unittest.TestResult, "startTest", started)
         _replace(unittest.TestResult, "stopTest", stopped)
@@ -141,6 +141,10 @@ class Watch:
         """Write the report as JSON."""
         self.report.records = dict(self.records)
         path.write_bytes(msgspec.json.encode(self.report))
+
+
+def _name(test: unittest.TestCase | None) -> str:
+    return test.id() if isinstance(test, unittest.TestCase) else "(no test)"  # Django tests its own runner
 
 
 def _replace(owner: type, name: str, function: Callable[..., Any]) -> None:
