@@ -31,10 +31,11 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 class DjangoConnection(Connection):
     """A connection of Django's, which knows of atomic blocks and of tests that never commit.
 
-    ``interrupted``: the application's own exception came before COMMIT was sent; names it.
+    ``interrupted``: the application's own exception came before COMMIT was sent; names it. ``undone``: the
+    savepoint that was rolled back to last.
     """
 
-    __slots__ = ("_database", "_path", "django", "follows", "interrupted")
+    __slots__ = ("_database", "_path", "django", "follows", "interrupted", "undone")
 
     def __init__(self, django: Any, state: CaptureState, thread: ThreadState) -> None:
         super().__init__(
@@ -45,6 +46,7 @@ class DjangoConnection(Connection):
         )
         self.django = django
         self.interrupted = ""
+        self.undone = ""
         self._database = self.namespace
         self._path = schemas.SearchPath(schemas.configured(django.settings_dict))
         self.follows = False
@@ -79,6 +81,7 @@ class DjangoConnection(Connection):
     def rollback_to(self, sid: str) -> None:
         self._path.rollback_to(sid, self.mark)
         super().rollback_to(sid)
+        self.undone = sid
 
     def commits_at_once(self) -> tuple[bool, bool]:
         """In autocommit; also where only a ``TestCase`` stands around, as if it had committed."""
@@ -241,20 +244,15 @@ class Transactions:
 
         @functools.wraps(original)
         def savepoint_rollback(connection: Any, /, sid: Any, *args: Any, **kwargs: Any) -> Any:
-            sent = False
-
             def send() -> Any:
-                nonlocal sent
-                sent = True
                 return self.thread.during("internal", original, connection, sid, *args, **kwargs)
 
             try:
                 state = self.state(connection)
                 return state.then(send, lambda: state.rollback_to(sid))
             except BaseException as error:
-                if interrupts(error) and not sent:  # a COMMIT around it must not keep what came after it
-                    send()
-                    self.state(connection).rollback_to(sid)
+                if interrupts(error):  # a COMMIT around it must not keep what came after the savepoint
+                    self._roll_back_to(lambda _: send(), connection, sid)
                 raise
 
         return savepoint_rollback  # type: ignore[return-value]
@@ -340,12 +338,22 @@ class Transactions:
             connection.close()
         self._rolled_back(connection)
 
+    def _roll_back_to(self, send: Callable[[str], Any], connection: Any, sid: str) -> None:
+        """Roll back to a savepoint that is still there, whether that was done before or not."""
+        try:
+            send(sid)
+        except faults() as error:
+            connection.needs_rollback = True  # as atomic() does, which does not see this error
+            connection.rollback_exc = error
+        self.state(connection).rollback_to(sid)
+
     def _end_by_autocommit(self, original: Any, connection: Any, /, *args: Any, **kwargs: Any) -> Any:
         state: DjangoConnection | None = connection.__dict__.get(_STATE)
         if state is None or connection.in_atomic_block:
             return self.thread.during("internal", original, connection, True, *args, **kwargs)
-        if state.interrupted:  # atomic() has not committed, and the application sees that it raised
-            error_name, state.interrupted = state.interrupted, ""
+        # atomic() has not committed, and the application sees that it raised; or its rollback did not begin.
+        if state.interrupted or (state.error and state.is_open()):
+            error_name, state.interrupted = state.interrupted or state.error, ""
             state.abandon(error_name)
         if not state.pending:
             return self.thread.during("internal", original, connection, True, *args, **kwargs)
@@ -381,6 +389,10 @@ class Transactions:
                 connection = get_connection(block.using)
                 state = connection.__dict__.get(_STATE)
                 ends = connection.commit_on_exit and len(connection.atomic_blocks) == 1
+                undoes = exc_type is not None or connection.needs_rollback
+                sid = connection.savepoint_ids[-1] if undoes and connection.savepoint_ids else None
+                if state is not None:
+                    state.undone = ""
                 if state is not None and exc_type is not None:
                     state.error = exc_type.__qualname__
                 elif state is not None and connection.needs_rollback and connection.rollback_exc is not None:
@@ -397,6 +409,8 @@ class Transactions:
                         original(block, type(error), error, error.__traceback__, *args, **kwargs)
                     elif ends and not connection.in_atomic_block and not connection.autocommit:
                         _leave_no_transaction(connection)
+                    elif sid is not None and state is not None and state.undone != sid:
+                        self._roll_back_to(connection.savepoint_rollback, connection, sid)
                 if state is not None:
                     state.left_atomic()
                 raise
