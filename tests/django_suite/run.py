@@ -163,7 +163,7 @@ def settings_for(database: str, directory: Path, stack: ExitStack) -> Path:
         databases = {alias: server.django(server.create_database()) for alias in ("default", "other")}
     path = directory / "suite_settings.py"
     path.write_text(
-        f"DATABASES = {databases!r}\nSECRET_KEY = 'suite'\nUSE_TZ = False\n"
+        f"DATABASES = {databases!r}\nSECRET_KEY = 'django_tests_secret_key'\nUSE_TZ = False\n"
         "PASSWORD_HASHERS = ['django.contrib.auth.hashers.MD5PasswordHasher']\n"
         "DEFAULT_AUTO_FIELD = 'django.db.models.AutoField'\n"
     )
