@@ -31,7 +31,7 @@ class Part(Protocol):
 
 
 class _Active(NamedTuple):
-    parts: Sequence[Part]
+    parts: list[Part]
     patches: AppliedPatches
 
 
@@ -112,19 +112,26 @@ class AuditInstrumentor(BaseInstrumentor):  # type: ignore[misc]
             _logger.info("%s is not audited: switched off by configuration", self.library)
             return
         parts = self.parts(config, pipeline)
-        patches = AppliedPatches()
-        patches.apply(self.patches(parts))
+        self._active = active = _Active([], AppliedPatches())
         _Handovers.begin()
-        for part in parts:
-            part.start()
-        self._active = _Active(parts, patches)
+        try:
+            active.patches.apply(self.patches(parts))
+            for part in parts:
+                active.parts.append(part)
+                part.start()
+        except BaseException:
+            self._take_back()
+            raise
         startup.keep_instrumentor(self)
 
     def _uninstrument(self, **kwargs: Any) -> None:
+        self._take_back()
+        self.withdraw()
+
+    def _take_back(self) -> None:
         active, self._active = self._active, None
         if active is not None:
             for part in reversed(active.parts):
                 part.stop()
             _Handovers.end()
             active.patches.undo()
-        self.withdraw()

@@ -22,6 +22,7 @@ from otel_audit.capture.transaction_buffer import TransactionBuffer
 from otel_audit.config.model import AuditConfig
 from otel_audit.errors import AuditError, SpoolError
 from otel_audit.instrumentation.django import loaded, plan
+from otel_audit.instrumentation.django.requests.middleware import RequestCapture
 from otel_audit.instrumentation.django.writes import (
     delete,
     insert,
@@ -32,6 +33,7 @@ from otel_audit.instrumentation.django.writes import (
     update,
     update_statement,
 )
+from otel_audit.instrumentation.django.writes.wrappers import WriteCapture
 from otel_audit.testing import CapturedAudit
 from tests.instrumentation.django.warehouse.databases import (  # noqa: F401
     auditing,
@@ -285,6 +287,27 @@ def test_uninstrumenting_leaves_no_trace(vendor: str) -> None:  # noqa: F811
     item = Item.objects.get(name="a") if Item.objects.count() == 1 else Item.objects.first()
     assert item is not None
     assert "_otel_audit" not in vars(item._state)
+
+
+@pytest.mark.parametrize("part", [WriteCapture, RequestCapture])
+def test_a_start_that_fails_leaves_no_trace(
+    sqlite_warehouse: dict[str, Any],  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    part: type[Any],
+) -> None:
+    def broken(self: Any) -> None:
+        raise RuntimeError("broken")
+
+    before = [dict(vars(owner)) for owner in PATCHED]
+    monkeypatch.setattr(part, "start", broken)
+    with pytest.raises(RuntimeError, match="broken"), auditing():
+        pass
+    for owner, old in zip(PATCHED, before, strict=True):
+        assert dict(vars(owner)) == old
+    monkeypatch.undo()
+    with default_database(sqlite_warehouse), auditing() as audit:
+        Item.objects.create(name="a")
+        assert len(audit) == 1
 
 
 def test_models_not_audited_run_the_same_statements(vendor: str) -> None:  # noqa: F811

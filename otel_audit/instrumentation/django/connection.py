@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import inspect
 import os
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -31,11 +32,11 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 class DjangoConnection(Connection):
     """A connection of Django's, which knows of atomic blocks and of tests that never commit.
 
-    ``interrupted``: the application's own exception came before COMMIT was sent; names it. ``undone``: the
-    savepoint that was rolled back to last.
+    ``interrupted``: the application's own exception came before COMMIT was sent; names it. ``leaving``: the
+    outermost atomic block is being left. ``undone``: the savepoint that was rolled back to last.
     """
 
-    __slots__ = ("_database", "_path", "django", "follows", "interrupted", "undone")
+    __slots__ = ("_database", "_path", "django", "follows", "interrupted", "leaving", "undone")
 
     def __init__(self, django: Any, state: CaptureState, thread: ThreadState) -> None:
         super().__init__(
@@ -46,6 +47,7 @@ class DjangoConnection(Connection):
         )
         self.django = django
         self.interrupted = ""
+        self.leaving = False
         self.undone = ""
         self._database = self.namespace
         self._path = schemas.SearchPath(schemas.configured(django.settings_dict))
@@ -117,6 +119,7 @@ class DjangoConnection(Connection):
 
     def left_atomic(self) -> None:
         """Note that an atomic block was left, by its own exception or not."""
+        self.leaving = False
         self.error = ""
         if self.pending and not self.django.needs_rollback and only_testcase_blocks(self.django):
             self.settle()
@@ -351,9 +354,10 @@ class Transactions:
         state: DjangoConnection | None = connection.__dict__.get(_STATE)
         if state is None or connection.in_atomic_block:
             return self.thread.during("internal", original, connection, True, *args, **kwargs)
-        # atomic() has not committed, and the application sees that it raised; or its rollback did not begin.
-        if state.interrupted or (state.error and state.is_open()):
-            error_name, state.interrupted = state.interrupted or state.error, ""
+        # atomic() has neither committed nor rolled back, and the application sees that it raised.
+        raised = sys.exception() if state.leaving else None
+        if state.interrupted or (raised is not None and state.is_open()):
+            error_name, state.interrupted = state.interrupted or type(raised).__qualname__, ""
             state.abandon(error_name)
         if not state.pending:
             return self.thread.during("internal", original, connection, True, *args, **kwargs)
@@ -392,7 +396,7 @@ class Transactions:
                 undoes = exc_type is not None or connection.needs_rollback
                 sid = connection.savepoint_ids[-1] if undoes and connection.savepoint_ids else None
                 if state is not None:
-                    state.undone = ""
+                    state.leaving, state.undone = ends, ""
                 if state is not None and exc_type is not None:
                     state.error = exc_type.__qualname__
                 elif state is not None and connection.needs_rollback and connection.rollback_exc is not None:

@@ -443,7 +443,12 @@ class ModelPolicy(Policy):
         concrete: Any = model._meta.concrete_model
         found = self._decided.get(concrete)
         if found is None:
-            found = self._decided[concrete] = self.decide_model(concrete).settings
+            try:
+                found = self.decide_model(concrete).settings
+            except faults():  # an unusual model must not be left out, nor harm who asks
+                found = self.decide(Subject(concrete._meta.label, classes=(concrete,))).settings
+                _logger.exception("%s: only the patterns decide what is recorded of it", concrete._meta.label)
+            self._decided[concrete] = found
         return found
 
     def decide_model(self, model: type[Model]) -> Decision:

@@ -281,7 +281,10 @@ class WriteCapture:
         self._connected()
         for models in list(apps.all_models.values()):
             for model in list(models.values()):
-                self._hook(model)
+                try:
+                    self._hook(model)
+                except faults() as error:
+                    self.capture.failures.note("plan", error)
 
     def stop(self) -> None:
         """Take the hooks back."""
