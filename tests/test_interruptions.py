@@ -165,7 +165,7 @@ OTHER_THREADS_OR_THE_START = {
     "pipeline/failures.py",
     "pipeline/metrics.py",
     "pipeline/process_end.py",
-    "pipeline/delivery/sender.py",
+    "pipeline/sender.py",
     "pipeline/spool/status.py",
     "pipeline/delivery/otlp_http.py",
     "redaction/exporters.py",

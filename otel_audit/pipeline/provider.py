@@ -29,7 +29,7 @@ from otel_audit.pipeline.tenants import TenantSource
 from otel_audit.values import search_binary
 
 if TYPE_CHECKING:
-    from otel_audit.pipeline.delivery.sender import Sender
+    from otel_audit.pipeline.sender import Sender
 
 _log = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ class AuditPipeline:
         )
         self.sender: Sender | None = None
         if ship:
-            from otel_audit.pipeline.delivery.sender import Sender
+            from otel_audit.pipeline.sender import Sender
 
             self.sender = Sender(
                 config.sink, self.spool, self.health, partial(process_end.arrange, self.rest)
@@ -107,7 +107,7 @@ class AuditPipeline:
     def get_ready_to_send(self) -> None:
         """Import now what the first record would have to import: for servers, before they serve."""
         if self.sender is not None:
-            from otel_audit.pipeline.delivery.sender import get_ready
+            from otel_audit.pipeline.sender import get_ready
 
             get_ready()
 

@@ -15,7 +15,7 @@ import pytest
 
 from otel_audit import forks
 from otel_audit.audit_record import AuditRecord, new_record_id
-from otel_audit.pipeline.delivery import sender
+from otel_audit.pipeline import sender
 from otel_audit.pipeline.provider import AuditPipeline
 from otel_audit.pipeline.spool import directory as layout
 from tests.pipeline.otlp_sink import Sink

@@ -13,8 +13,8 @@ from otel_audit.config.model import AuditConfig, ServerConfig, SinkConfig, Store
 from otel_audit.errors import ConfigurationError
 from otel_audit.pipeline import provider
 from otel_audit.pipeline.delivery.drain import drain
-from otel_audit.pipeline.delivery.endpoint import parse_endpoint
 from otel_audit.pipeline.delivery.otlp_http import Transport
+from otel_audit.pipeline.endpoint import parse_endpoint
 from otel_audit.store.query import AuditStore
 from tests.pipeline.otlp_sink import Sink
 from tests.pipeline.spooling import audit_config, make_record, target_ids

@@ -364,5 +364,6 @@ def test_asking_for_the_service_does_not_look_at_the_environment(monkeypatch: py
     """It is asked for each record outside a scope."""
     monkeypatch.setattr(trace, "_TRACER_PROVIDER", None)
     process_identity.service_name()
-    monkeypatch.setattr(os, "environ", None)
-    process_identity.service_name()
+    with monkeypatch.context() as nowhere:  # pytest itself writes to it when the test is over
+        nowhere.setattr(os, "environ", None)
+        process_identity.service_name()

@@ -26,8 +26,8 @@ from otel_audit.config.headers import sink_headers
 from otel_audit.config.model import SinkConfig
 from otel_audit.errors import ConfigurationError
 from otel_audit.pipeline.delivery.backoff import parse_retry_after
-from otel_audit.pipeline.delivery.endpoint import parse_endpoint, shown
 from otel_audit.pipeline.delivery.proxies import Proxy, proxy_for
+from otel_audit.pipeline.endpoint import parse_endpoint, shown
 from otel_audit.version import __version__
 
 _PROTOBUF: Final = "application/x-protobuf"

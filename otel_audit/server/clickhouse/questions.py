@@ -25,9 +25,9 @@ import msgspec
 from otel_audit.audit_record import Actor, AuditRecord, Source, Target
 from otel_audit.config.model import AuditConfig, SinkConfig
 from otel_audit.errors import AuditError, SpoolError, StoreError
-from otel_audit.pipeline.delivery.sender import Sender
 from otel_audit.pipeline.health import Health
 from otel_audit.pipeline.logger import AuditLogger
+from otel_audit.pipeline.sender import Sender
 from otel_audit.pipeline.spool import directory as layout
 from otel_audit.pipeline.spool.frames import Identity
 from otel_audit.pipeline.spool.writer import SpoolWriter

@@ -20,7 +20,7 @@ from otel_audit.audit_record import AuditRecord
 from otel_audit.config.model import SinkConfig
 from otel_audit.errors import ConfigurationError, SpoolError
 from otel_audit.pipeline import uwsgi
-from otel_audit.pipeline.delivery.endpoint import parse_endpoint
+from otel_audit.pipeline.endpoint import parse_endpoint
 from otel_audit.pipeline.health import Health
 from otel_audit.pipeline.spool import directory as layout
 from otel_audit.pipeline.spool.frames import encode_record
