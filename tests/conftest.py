@@ -11,6 +11,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 
 from tests import services
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
 # could be ended by Ctrl-C as a user would.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+
+# The machine is shared: how long an example takes says nothing.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 _COLLECTOR = Path(__file__).parent / "collector"
 _BUILD_SECONDS = 1200

@@ -173,7 +173,7 @@ def test_a_segment_cut_off_between_two_frames_is_noticed(spool_directory: Path, 
     segment.write_bytes(segment.read_bytes()[: boundary.offset])
     damages = [item.content for item in read(path) if isinstance(item.content, Damage)]
     assert [damage.segment for damage in damages] == [1]
-    assert "cut off" in damages[0].what
+    assert "truncated" in damages[0].what
 
 
 def test_a_missing_segment_is_noticed(spool_directory: Path, pipelines: Make) -> None:
@@ -186,8 +186,8 @@ def test_a_missing_segment_is_noticed(spool_directory: Path, pipelines: Make) ->
     layout.segment_path(path, 3).unlink()
     damages = [item.content for item in read(path) if isinstance(item.content, Damage)]
     assert [(damage.segment, damage.what) for damage in damages] == [
-        (1, "the segments from 1 to 1 are gone"),
-        (3, "the segments from 3 to 3 are gone"),
+        (1, "the segments from 1 to 1 are missing"),
+        (3, "the segments from 3 to 3 are missing"),
     ]
 
 

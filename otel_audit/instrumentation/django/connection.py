@@ -412,7 +412,7 @@ class Transactions:
                     if block in connection.atomic_blocks[-1:]:  # it was not left yet
                         original(block, type(error), error, error.__traceback__, *args, **kwargs)
                     elif ends and not connection.in_atomic_block and not connection.autocommit:
-                        _leave_no_transaction(connection)
+                        leave_no_transaction(connection)
                     elif sid is not None and state is not None and state.undone != sid:
                         self._roll_back_to(connection.savepoint_rollback, connection, sid)
                 if state is not None:
@@ -430,9 +430,12 @@ class Transactions:
             state.rolled_back()
 
 
-def _leave_no_transaction(connection: Any) -> None:
-    """End what an interrupted COMMIT has left open, before the next statements get into it."""
+def leave_no_transaction(connection: Any) -> None:
+    """End what an interruption of ``atomic()`` has left open, before the next statements get into it."""
     try:
+        connection.in_atomic_block = connection.needs_rollback = False
+        connection.atomic_blocks.clear()
+        connection.savepoint_ids.clear()
         connection.rollback()
         connection.set_autocommit(True)
     except faults():

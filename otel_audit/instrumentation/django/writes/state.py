@@ -17,7 +17,11 @@ from otel_audit.capture.statement import Statement
 from otel_audit.capture.writes import CapturedWrite
 from otel_audit.config.model import AuditConfig
 from otel_audit.errors import AuditError
-from otel_audit.instrumentation.django.connection import DjangoConnection, Transactions
+from otel_audit.instrumentation.django.connection import (
+    DjangoConnection,
+    Transactions,
+    leave_no_transaction,
+)
 from otel_audit.instrumentation.django.loaded import ThreadState
 from otel_audit.instrumentation.django.plan import NOT_AUDITED, ModelPlan, ModelPolicy
 from otel_audit.instrumentation.django.writes.sql import Tables, take_write_lock
@@ -239,8 +243,10 @@ def in_transaction(capture: Capture, connection: Any, run: Callable[[], Any]) ->
         with block:
             return _noted(capture.thread, run)
     except BaseException as error:
-        if interrupts(error) and block in connection.atomic_blocks[-1:]:  # it was not left
-            block.__exit__(type(error), error, error.__traceback__)
+        if interrupts(error):
+            if block in connection.atomic_blocks[-1:]:  # it was not left
+                block.__exit__(type(error), error, error.__traceback__)
+            leave_no_transaction(connection)  # atomic() is not safe at every line, and this one is ours
         raise
 
 

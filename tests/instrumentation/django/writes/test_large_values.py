@@ -268,7 +268,8 @@ def test_what_waits_for_the_commit_is_not_as_large_as_what_was_written(
         assert len(audit) == SAVES
         for record in audit:
             assert record.truncated
-            assert "… (" in str((record.changes, record.image))
+            # Random bytes may look like a secret where they are cut.
+            assert any(cut in str((record.changes, record.image)) for cut in ("… (", "[redacted] ("))
 
 
 def test_a_large_value_of_a_field_with_a_strategy_is_decided_by_the_whole(letter: Any) -> None:
