@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -152,14 +152,15 @@ def _start(config: AuditConfig, *, instrument: bool) -> provider.AuditPipeline |
         )
     if not _can_keep_records():
         raise StartupError(_NEEDS_POSIX)
-    _warn_before_start(config)
+    installed = list(_installed())
+    _warn_before_start(config, installed)
     from otel_audit.redaction.redactor import Redactor
 
     redactor = Redactor(config.redaction)
     _state.running = _Running(provider.start(config, redactor=redactor))
     _cover_spans(_state.running, config, redactor)
     if instrument:
-        instrument_all()
+        instrument_all(installed)
     return _state.running.pipeline
 
 
@@ -287,10 +288,14 @@ def refuses_to_start(config: AuditConfig | None, config_file: str | os.PathLike[
 # --- instrumentors -----------------------------------------------------------------------------
 
 
-def instrument_all() -> list[Any]:
-    """Activate each of our instrumentors whose library is installed, and return them."""
+def instrument_all(installed: Iterable[Any] | None = None) -> list[Any]:
+    """Activate each of our instrumentors whose library is installed, and return them.
+
+    Args:
+        installed: these, where they have been looked for already.
+    """
     activated = []
-    for instrumentor in _installed():
+    for instrumentor in _installed() if installed is None else installed:
         if instrumentor.is_instrumented_by_opentelemetry:
             instrumentor.uninstrument()
         instrumentor.instrument(skip_dep_check=True)
@@ -309,9 +314,9 @@ def _installed() -> Iterator[Any]:
                 yield instrumentor
 
 
-def _warn_before_start(config: AuditConfig) -> None:
+def _warn_before_start(config: AuditConfig, installed: Iterable[Any]) -> None:
     """Log what our instrumentors see is wrong with the process before anything is instrumented."""
-    for instrumentor in _installed():
+    for instrumentor in installed:
         for warning in instrumentor.preflight(config):
             _logger.warning("%s", warning)
 
