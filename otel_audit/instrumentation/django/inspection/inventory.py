@@ -48,15 +48,17 @@ def take(config: AuditConfig, where: Where = lambda *key: "") -> Inventory:
     from django.apps import apps
 
     policy = ModelPolicy(config.django)
-    own = [model for model in apps.get_models() if not model._meta.proxy]
+    own = (model for model in apps.get_models() if not model._meta.proxy)
+    decisions = {model._meta.label: policy.decide_model(model) for model in own}
+    audited = sorted(label for label, decision in decisions.items() if decision.settings.audited)
     places = {}
-    for model in own:
-        rule = policy.decide_model(model).rules.get("changes")
-        if policy.of(model).audited and rule is not None and rule.source != "configuration":
-            places[model._meta.label] = rule.place
+    for label in audited:
+        rule = decisions[label].rules.get("changes")
+        if rule is not None and rule.source != "configuration":
+            places[label] = rule.place
     return Inventory(
-        models=sorted(model._meta.label for model in own if policy.of(model).audited),
-        reads=sorted(model._meta.label for model in own if policy.of(model).reads),
+        models=audited,
+        reads=sorted(label for label, decision in decisions.items() if decision.settings.reads),
         places=places,
         mistakes=[*mistakes(config, where), *misread(), *_tenants(config, where)],
     )

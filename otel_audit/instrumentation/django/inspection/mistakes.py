@@ -50,7 +50,8 @@ def mistakes(config: AuditConfig, where: Where = lambda *key: "") -> Iterator[Mi
         yield from _named_by_code(rule, installed)
     policy = ModelPolicy(config.django)
     yield from _ignored_everywhere(config, installed, policy, where)
-    for each in (*_configured(config, installed, where), *_by_code(installed), *_by_class(installed)):
+    beside = [*_by_code(installed), *_by_class(installed)]
+    for each in (*_configured(config, installed, where), *beside):
         yield from _fields(each)
         yield from _ignored(each)
         if each.said.snapshot and each.models and not any(policy.of(model).audited for model in each.models):
@@ -58,7 +59,7 @@ def mistakes(config: AuditConfig, where: Where = lambda *key: "") -> Iterator[Mi
                 f"{each.place} has snapshot, and none of its models is audited.", "Name it in django.models."
             )
     if not config.redaction.hmac_key:
-        for each in (*_by_code(installed), *_by_class(installed)):
+        for each in beside:
             for field, strategy in each.said.fields.items():
                 if strategy == "hmac":
                     yield Mistake(
