@@ -25,6 +25,9 @@ PART: Final = 8
 """What a number, a name or a bracket counts as, beside the characters of texts."""
 DEEPEST: Final = 64
 """Levels of a structure."""
+CONTAINERS: Final = (dict, Mapping, list, tuple, set, frozenset)
+PLAIN_CONTAINERS: Final = frozenset({dict, list, tuple})
+"""Classes of structures that JSON knows; of their subclasses only what they hold."""
 LEFT_OUT: Final = "…"
 """Stands where a value was nested too deep or had too many parts."""
 
@@ -38,9 +41,7 @@ _DEEPEST_STORED: Final = 4096
 """Levels that are hashed: no database takes more (SQLite 1000, MariaDB 32, PostgreSQL by its stack)."""
 
 _FLAT: Final = frozenset({type(None), bool, int, float})
-_LISTS: Final = frozenset({dict, list, tuple})
-_KNOWN: Final = _FLAT | _LISTS
-_CONTAINERS: Final = (dict, Mapping, list, tuple, set, frozenset)
+_KNOWN: Final = _FLAT | PLAIN_CONTAINERS
 _BINARY: Final = (bytes, bytearray, memoryview)
 
 _decode: Final = msgspec.json.Decoder().decode
@@ -178,10 +179,10 @@ def fits(value: Any, room: int = LONGEST, levels: int = DEEPEST) -> bool:
                     if kinds <= _FLAT:
                         continue
                 if kinds <= _KNOWN:
-                    below += [item for item in items if type(item) in _LISTS]
+                    below += [item for item in items if type(item) in PLAIN_CONTAINERS]
                 else:
                     room -= sum(map(_size, items))
-                    below += [item for item in items if isinstance(item, _CONTAINERS)]
+                    below += [item for item in items if isinstance(item, CONTAINERS)]
             if room < 0:
                 return False
             if not below:
@@ -195,7 +196,7 @@ def fits(value: Any, room: int = LONGEST, levels: int = DEEPEST) -> bool:
 def _size(value: Any) -> int:
     """Return the size of what is neither a plain text nor a container: of its text, or about that."""
     kind = type(value)
-    if kind is str or issubclass(kind, _CONTAINERS):
+    if kind is str or issubclass(kind, CONTAINERS):
         return 0
     if issubclass(kind, str | bytes | bytearray):
         return len(value)
@@ -284,7 +285,7 @@ def _batches(items: Iterable[Any]) -> Iterator[list[Any]]:
 
 
 def _part(item: Any, plain: Callable[[Any], Any]) -> Iterator[Any]:
-    if isinstance(item, _CONTAINERS):
+    if isinstance(item, CONTAINERS):
         yield item
     elif isinstance(item, str) and len(item) > _PIECE:
         yield b'"'

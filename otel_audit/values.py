@@ -30,10 +30,12 @@ from msgspec import UNSET
 from otel_audit.interruptions import faults
 from otel_audit.large_values import (
     BEGINNING,
+    CONTAINERS,
     DEEPEST,
     LEFT_OUT,
     LONGEST,
     PART,
+    PLAIN_CONTAINERS,
     Cut,
     cut_binary,
     cut_structure,
@@ -101,10 +103,6 @@ class Opaque:
 
 FROZEN: Final = ATOMS | {Encoded, Opaque, Cut}
 """Classes of frozen values."""
-_CONTAINERS: Final = (dict, Mapping, list, tuple, set, frozenset)
-_ENCODED_AS_THEY_ARE: Final = frozenset({dict, list, tuple})
-
-
 # --- single values -----------------------------------------------------------------------------
 
 
@@ -479,7 +477,7 @@ def freeze_known(value: Any) -> Frozen:
     if kind in FROZEN:
         return value
     conversion = Conversion()
-    if isinstance(value, _CONTAINERS) and not fits(value):
+    if isinstance(value, CONTAINERS) and not fits(value):
         frozen = _cut(value, conversion)
         return frozen if conversion.complete and not conversion.guessed else UNSET
     conversion.portable(value)
@@ -496,7 +494,7 @@ def _freeze_other(value: Any, kind: type) -> Frozen:
         return freeze(value.pk)
     if hasattr(value, "storage") and hasattr(value, "name"):  # a file, which its column holds by name
         return freeze(value.name)
-    if issubclass(kind, _CONTAINERS):
+    if issubclass(kind, CONTAINERS):
         return _encode(value)
     conversion = Conversion()
     plain = conversion.portable(value)
@@ -515,7 +513,7 @@ def _is_row(value: Any) -> bool:
 def _encode(value: Any) -> Encoded | Cut:
     if not fits(value):
         return _cut(value, Conversion())
-    if type(value) not in _ENCODED_AS_THEY_ARE:
+    if type(value) not in PLAIN_CONTAINERS:
         return Encoded(msgspec.json.encode(portable(value)))
     try:
         return Encoded(msgspec.json.encode(value, enc_hook=portable))
