@@ -33,7 +33,7 @@ class _Running:
 
 
 def watch() -> None:
-    """Return tasks their scope from now on, also if Celery is imported later."""
+    """Give tasks their scope from now on, also if Celery is imported later."""
     _Running.watched = True
     if _SIGNALS in sys.modules:
         _connect(sys.modules[_SIGNALS])

@@ -155,7 +155,7 @@ class AuditStore:
         return [str(row["actor_id"]) for row in rows]
 
     def _with_names(self, entries: list[AuditEntry]) -> list[AuditEntry]:
-        """Return users without a name the one that other records of the same time have for their id."""
+        """Give users without a name the one that other records of the same time have for their id."""
         nameless = {each.actor.id for each in entries if each.actor.type == "user" and not each.actor.name}
         nameless |= {each.actor.on_behalf_of for each in entries} - {""}
         if not nameless:

@@ -172,7 +172,7 @@ class Lock:
         return is_at(self.path / LOCK, self._identity)
 
     def release(self) -> None:
-        """Return the lock back; others may adopt what is left."""
+        """Release the lock; others may adopt what is left."""
         _held.discard(self)
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:

@@ -258,7 +258,7 @@ class SpoolWriter:
             self._close_segment()
 
     def release(self) -> None:
-        """Return the lock back: what is left may be adopted."""
+        """Release the lock: what is left may be adopted."""
         self.close()
         if self.lock is not None:
             self.lock.release()

@@ -162,11 +162,11 @@ class Connection:
         return found["query_class"].name, int(found["statement_count"])
 
     def become_reader(self) -> None:
-        """Return up, for the rest of this connection, all but what the engine was told is readable."""
+        """Give up, for the rest of this connection, all but what the engine was told is readable."""
         self.query(f"SET ROLE {_READER}")
 
     def close(self) -> None:
-        """Return the connection back to the engine."""
+        """Return the connection to the engine."""
         self._raw.close()
 
 
