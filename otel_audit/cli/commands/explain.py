@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
+import msgspec
 import typer
 
 from otel_audit.cli.options import ConfigFile, Json, load_declared
 from otel_audit.cli.output.safe import safe
 from otel_audit.cli.output.screen import Screen
 from otel_audit.errors import AuditError, ConfigurationError, QueryError
+
+if TYPE_CHECKING:
+    from otel_audit.cli.installed_models import Explanation
 
 _SETTINGS = "DJANGO_SETTINGS_MODULE"
 
@@ -47,9 +51,9 @@ def model(
         raise QueryError(found.unknown)
     if screen.json:
         for line in found.lines:
-            screen.object({"name": found.name, **{key: getattr(line, key) for key in line.__struct_fields__}})
+            screen.object({"name": found.name, **msgspec.structs.asdict(line)})
     else:
-        _print(screen, found.name, found.about, [(x.subject, x.answer, x.rule, x.place) for x in found.lines])
+        _print(screen, found)
     for note in found.notes:
         screen.remark(f"note: {note}")
     for switch, on in (("enabled", loaded.config.enabled), ("django.enabled", loaded.config.django.enabled)):
@@ -72,19 +76,19 @@ def _find_settings() -> None:
     os.environ[_SETTINGS] = project.settings
 
 
-def _print(screen: Screen, name: str, about: str, lines: list[tuple[str, str, str, str]]) -> None:
+def _print(screen: Screen, found: Explanation) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    screen.line(f"{safe(name)}  ({safe(about)})")
+    screen.line(f"{safe(found.name)}  ({safe(found.about)})")
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     table.add_column(overflow="fold", style="dim")
     before = ""
-    for subject, answer, rule, place in lines:
-        why = ", ".join(filter(None, (rule, place))) or "by default"
-        shown = "" if subject == before else subject
-        table.add_row(Text(safe(shown), style="bold"), Text(safe(answer)), Text(safe(why)))
-        before = subject
+    for line in found.lines:
+        why = ", ".join(filter(None, (line.rule, line.place))) or "by default"
+        shown = "" if line.subject == before else line.subject
+        table.add_row(Text(safe(shown), style="bold"), Text(safe(line.answer)), Text(safe(why)))
+        before = line.subject
     screen.print(table)
