@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 import tracemalloc
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -225,7 +224,7 @@ def test_rows_of_large_json_are_cut_one_by_one(letter: Any) -> None:
 
 LARGE: dict[str, Callable[[int], dict[str, Any]]] = {
     "text": lambda n: {"body": "lorem ipsum " * 84_000 + str(n)},
-    "binary": lambda n: {"scan": os.urandom(1000) * 1000 + str(n).encode()},
+    "binary": lambda n: {"scan": bytes(range(250)) * 4000 + str(n).encode()},
     "JSON": lambda n: {"data": [str(n) * 1000 for _ in range(900)]},
 }
 SAVES = 12
@@ -268,8 +267,7 @@ def test_what_waits_for_the_commit_is_not_as_large_as_what_was_written(
         assert len(audit) == SAVES
         for record in audit:
             assert record.truncated
-            # Random bytes may look like a secret where they are cut.
-            assert any(cut in str((record.changes, record.image)) for cut in ("… (", "[redacted] ("))
+            assert "… (" in str((record.changes, record.image))
 
 
 def test_a_large_value_of_a_field_with_a_strategy_is_decided_by_the_whole(letter: Any) -> None:
