@@ -255,7 +255,7 @@ class Transactions:
                 return state.then(send, lambda: state.rollback_to(sid))
             except BaseException as error:
                 if interrupts(error):  # a COMMIT around it must not keep what came after the savepoint
-                    self._roll_back_to(lambda _: send(), connection, sid)
+                    self._roll_back_to(send, connection, sid)
                 raise
 
         return savepoint_rollback  # type: ignore[return-value]
@@ -341,10 +341,10 @@ class Transactions:
             connection.close()
         self._rolled_back(connection)
 
-    def _roll_back_to(self, send: Callable[[str], Any], connection: Any, sid: str) -> None:
+    def _roll_back_to(self, send: Callable[[], Any], connection: Any, sid: str) -> None:
         """Roll back to a savepoint that is still there, whether that was done before or not."""
         try:
-            send(sid)
+            send()
         except faults() as error:
             connection.needs_rollback = True  # as atomic() does, which does not see this error
             connection.rollback_exc = error
@@ -414,7 +414,9 @@ class Transactions:
                     elif ends and not connection.in_atomic_block and not connection.autocommit:
                         leave_no_transaction(connection)
                     elif sid is not None and state is not None and state.undone != sid:
-                        self._roll_back_to(connection.savepoint_rollback, connection, sid)
+                        self._roll_back_to(
+                            functools.partial(connection.savepoint_rollback, sid), connection, sid
+                        )
                 if state is not None:
                     state.left_atomic()
                 raise
