@@ -10,6 +10,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fnmatch import translate
+from functools import lru_cache
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from otel_audit.capture.opt_in import CodeRule, OldValues, OptIn, code_rules
@@ -98,6 +99,7 @@ def matches_name(pattern: str, name: str) -> bool:
     return _matcher(pattern.removeprefix("!"))(name.lower()) is not None
 
 
+@lru_cache(maxsize=1024)  # rules of code are compared with every model
 def _matcher(pattern: str) -> Callable[[str], Any]:
     return re.compile(translate(pattern.lower())).match
 
