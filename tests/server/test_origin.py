@@ -226,7 +226,11 @@ def test_configured_names_are_ours_and_a_token_needs_none(tmp_path_factory: pyte
 def test_a_host_that_is_no_name_is_refused_at_the_start(tmp_path: Path, name: str) -> None:
     """With the key and an example."""
     with pytest.raises(ConfigurationError, match=r"server\.hosts"):
-        run(AuditConfig(server=ServerConfig(hosts=[name], http_port=0, data=str(tmp_path / "data"))))
+        run(
+            AuditConfig(
+                server=ServerConfig(hosts=[name], http_port=0, clickhouse_port=0, data=str(tmp_path / "data"))
+            )
+        )
 
 
 def test_a_driver_that_writes_as_a_form_does_gives_a_token(
