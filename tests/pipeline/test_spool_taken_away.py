@@ -61,10 +61,15 @@ def clean_old_files(spool: Path) -> None:
             path.unlink()
 
 
+def remove(path: Path) -> None:
+    """At one moment, or the process would write what was removed anew in between."""
+    shutil.rmtree(path.rename(path.with_name("removed")))
+
+
 GONE: dict[str, Callable[[Path], Any]] = {
-    "the spool is removed": shutil.rmtree,
-    "all above it is removed": lambda spool: shutil.rmtree(spool.parent),
-    "the stream is removed": lambda spool: shutil.rmtree(stream(spool)),
+    "the spool is removed": remove,
+    "all above it is removed": lambda spool: remove(spool.parent),
+    "the stream is removed": lambda spool: remove(stream(spool)),
     "the spool is renamed": lambda spool: spool.rename(spool.with_name("old")),
     "the parent is renamed": lambda spool: spool.parent.rename(spool.parent.with_name("old")),
     "the spool is renamed and made anew": make_anew,

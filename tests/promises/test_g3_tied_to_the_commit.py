@@ -40,10 +40,10 @@ settings.configure(
     USE_TZ=True, DEFAULT_AUTO_FIELD="django.db.models.BigAutoField",
 )
 django.setup()
-from otel_audit.config.model import AuditConfig, DjangoConfig, SpoolConfig
 from otel_audit.instrumentation.django import DjangoAuditInstrumentor
+from otel_audit.config.model import DjangoConfig
 from tests.instrumentation.django.warehouse.models import Supplier
-config = AuditConfig(django=DjangoConfig(models=["warehouse.*"]), spool=SpoolConfig(directory=spool))
+config = audit_config(spool, django=DjangoConfig(models=["warehouse.*"]))
 provider.start(config)
 DjangoAuditInstrumentor().instrument(config=config)
 from django.db import transaction
@@ -158,7 +158,7 @@ def test_killed_at_any_moment_every_commit_is_found_and_none_is_invented(
         missing = {row for row in rows if told.get(row) not in ("success", "unknown")}
         # In autocommit the key of a row does not exist before the statement: its intent has the values.
         without_key = {record.changes[0].new for record in unknown_statements if record.changes}
-        assert {name for _, name in missing} <= without_key
+        assert {name for _, name in missing} <= without_key, unknown_statements
         # What succeeded is there, or was overwritten by a later success for the same key.
         latest = {key: name for (key, name), outcome in told.items() if outcome == "success"}
         there = {key for key, _ in rows}

@@ -55,8 +55,7 @@ def test_a_sender_killed_before_the_answer_is_followed_by_one_that_sends_the_sam
         wait_until(lambda: len(sink.requests) == 1, "a request")
         os.kill(process.pid, signal.SIGKILL)
         process.communicate()
-        first = versions(sink)
-        assert len(first) > 5
+        assert versions(sink), "it was killed before it sent any record"
         sink.respond = lambda records: Reply()
         run_script(DRAIN, tmp_path, sink.url)
         assert all(len(bodies) == 1 for bodies in versions(sink).values())
