@@ -20,6 +20,7 @@ import re
 import uuid
 from base64 import b64encode
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from itertools import islice
 from operator import attrgetter
 from typing import Any, Final, TypeAlias, TypeVar
@@ -627,8 +628,13 @@ def _sorted(value: Encoded) -> bytes:
 
 def key_text(key: Any) -> str:
     """Write a key as the id of a target: ``7``; a composite key as compact JSON, ``[7,"de"]``."""
-    if type(key) is int or type(key) is str:
-        return str(key)
+    if type(key) is str:
+        return key
+    if type(key) is int:
+        try:
+            return str(key)
+        except ValueError:  # of too many digits for Python to write
+            return text(freeze(key))
     if key is UNSET or key is None:
         return ""
     if isinstance(key, tuple | list):
@@ -639,5 +645,6 @@ def key_text(key: Any) -> str:
 def key_texts(keys: Sequence[Any]) -> list[str]:
     """Write many keys."""
     if all(type(key) is int for key in keys):
-        return list(map(str, keys))
+        with suppress(ValueError):
+            return list(map(str, keys))
     return [key_text(key) for key in keys]

@@ -25,6 +25,7 @@ from otel_audit.values import (
     Conversion,
     freeze,
     key_text,
+    key_texts,
     portable,
     portable_type,
     record_value,
@@ -125,6 +126,8 @@ def test_whatever_it_is_it_becomes_strict_json_and_a_text_and_can_be_frozen_and_
 
 def test_an_integer_too_long_for_decimal_digits_is_hexadecimal() -> None:
     assert portable(10**5000) == hex(10**5000)
+    assert key_text(10**5000) == key_texts([1, 10**5000])[1]
+    assert key_text(10**5000).startswith(hex(10**5000)[:1000])
 
 
 def test_what_could_not_be_converted_is_known() -> None:
