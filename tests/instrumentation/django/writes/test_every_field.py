@@ -376,6 +376,28 @@ def test_the_trail_leads_from_the_rows_before_to_the_rows_after(
 @effort(30, 1000)
 def test_several_threads_that_retry_tell_what_the_rows_hold(vendor: str, made: Models, rounds: int) -> None:
     """Threads that write the same rows and wait for each other; what the database refuses is done again."""
+    write_in_threads(vendor, made, rounds)
+
+
+@pytest.mark.parametrize("level", ["repeatable read", "serializable"])
+@pytest.mark.parametrize("vendor", ["postgresql"], indirect=True)
+@effort(15, 500)
+def test_stricter_isolation_takes_back_more_and_what_is_told_stays_true(
+    vendor: str, made: Models, level: str, rounds: int
+) -> None:
+    """PostgreSQL ends transactions that have read what another has written meanwhile."""
+    default = f"ALTER DATABASE {connection.settings_dict['NAME']} {{}} default_transaction_isolation"
+    with connection.cursor() as cursor:
+        cursor.execute(f"{default.format('SET')} TO '{level}'")
+    try:
+        write_in_threads(vendor, made, rounds)
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute(default.format("RESET"))
+
+
+def write_in_threads(vendor: str, made: Models, rounds: int) -> None:
+    """Let four threads write, each over a connection of its own, and compare records and rows."""
     workloads = [Workload(made, seed=rounds + n) for n in range(4)]
     faults: list[BaseException] = []
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
+from asgiref.sync import async_to_sync, sync_to_async
 from django.db import DatabaseError, IntegrityError, OperationalError, connection, transaction
 from django.db.transaction import TransactionManagementError
 
+import otel_audit
 from otel_audit.config.model import AuditConfig
 from otel_audit.testing import CapturedAudit
 from tests.instrumentation.django.warehouse.databases import auditing, create_tables, default_database
@@ -479,12 +483,44 @@ def test_the_async_orm_is_recorded_like_the_other(audit: CapturedAudit) -> None:
         await Supplier.objects.filter(name="8").aupdate(name="changed as well")
         await Supplier.objects.filter(name="9").adelete()
 
-    from asgiref.sync import async_to_sync
-
     async_to_sync(work)()
     assert len(audit.find(action="CREATE", outcome="success")) == 20
     assert len(audit.find(action="UPDATE", outcome="success")) == 2
     assert len(audit.find(action="DELETE", outcome="success")) == 1
+
+
+@pytest.mark.parametrize("block", [False, True], ids=["autocommit", "transaction"])
+def test_a_task_cancelled_while_its_statement_runs_leaves_what_was_committed_on_record(
+    audit: CapturedAudit, block: bool
+) -> None:
+    """The statement goes on in its thread, and whoever asked for it is told CancelledError."""
+    running, cancelled = threading.Event(), threading.Event()
+
+    def held(execute: Any, sql: str, *rest: Any) -> Any:
+        if sql.startswith("INSERT") and not running.is_set():
+            running.set()
+            assert cancelled.wait(20)
+        return execute(sql, *rest)
+
+    def create() -> None:
+        with transaction.atomic() if block else nullcontext():
+            supplier("cancelled")
+
+    async def work() -> None:
+        with otel_audit.context(reason="import"):
+            task = asyncio.create_task(sync_to_async(create)())
+        assert await asyncio.to_thread(running.wait, 20)
+        task.cancel()
+        await asyncio.sleep(0)
+        cancelled.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await Supplier.objects.acreate(name="after")
+
+    with connection.execute_wrapper(held):
+        async_to_sync(work)()
+    assert check(audit) == {"cancelled": "success", "after": "success"}
+    assert {record.reason for record in audit.find(event_name="warehouse.supplier.create")} == {"import", ""}
 
 
 def test_no_row_is_recorded_inside_migrate(tmp_path: Path) -> None:
