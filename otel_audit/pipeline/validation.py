@@ -39,13 +39,15 @@ _SCALARS: Final[dict[type, Callable[[Any], str]]] = {
     kind: convert for kind, (convert, _) in RECORDED.items() if kind is not Encoded
 }
 """What :func:`portable` does to the types most rows have, without a call for each value."""
-_PLAIN_OR_SCALAR: Final = _PLAIN | _SCALARS.keys()
+_KNOWN: Final = _PLAIN | _SCALARS.keys() | {dict, list}
+"""Of these only structures need a closer look."""
 _TEXTS: Final = frozenset({str})
 _OUTCOMES: Final = frozenset(get_args(Outcome))
 _ACTOR_TYPES: Final = frozenset(get_args(ActorType))
 _COMPLETENESS: Final = frozenset(get_args(Completeness))
 _OLD_VALUES: Final = frozenset((None, *get_args(OldValues)))
 _astuple = msgspec.structs.astuple
+_encode = msgspec.msgpack.Encoder().encode
 
 
 def portable_parts(
@@ -64,14 +66,17 @@ def portable_parts(
     if not attributes or _TEXTS.issuperset(map(type, attributes)):
         values = _values(changes, image, attributes)
         kinds = set(map(type, values))
-        if kinds <= _PLAIN_OR_SCALAR:
-            if not kinds <= _PLAIN:
-                changes = [_scalar_change(change) for change in changes]
-                image, attributes = _scalars(image), _scalars(attributes)
-                values = _values(changes, image, attributes)
+        if kinds <= _PLAIN:
             weight = _weigh_plain(values, kinds)
             if weight >= 0:
                 return changes, image, attributes, weight, True
+        elif kinds <= _KNOWN:
+            convert = Conversion(keyed=keyed)
+            made = [_known_change(change, convert) for change in changes]
+            shown, added = _known_values(image, convert), _known_values(attributes, convert)
+            weight = _weigh(_values(made, shown, added))
+            if weight >= 0:
+                return made, shown, added, weight, convert.complete
     convert = Conversion(keyed=keyed)
     changes = [_portable_change(change, convert) for change in changes]
     image = {name: _portable_value(value, convert) for name, value in image.items()}
@@ -89,23 +94,37 @@ def _values(changes: list[Change], image: dict[str, Any], attributes: dict[str, 
     return values
 
 
-def _scalars(values: dict[str, Any]) -> dict[str, Any]:
+def _known_value(value: Any, convert: Conversion) -> Any:
+    kind = type(value)
+    if kind in _PLAIN:
+        return value
+    scalar = _SCALARS.get(kind)
+    return convert.portable(value) if scalar is None else scalar(value)
+
+
+def _known_values(values: dict[str, Any], convert: Conversion) -> dict[str, Any]:
     return {
-        name: _SCALARS[kind](value) if (kind := type(value)) in _SCALARS else value
+        name: value if type(value) in _PLAIN else _known_value(value, convert)
         for name, value in values.items()
     }
 
 
-def _scalar_change(change: Change) -> Change:
+def _known_change(change: Change, convert: Conversion) -> Change:
     old, new = change.old, change.new
-    if type(new) not in _SCALARS and type(old) not in _SCALARS:
+    if type(new) in _PLAIN and type(old) in _PLAIN:
         return change
-    return Change(
-        change.field,
-        _SCALARS[type(old)](old) if type(old) in _SCALARS else old,
-        _SCALARS[type(new)](new) if type(new) in _SCALARS else new,
-        change.type or _kind(new) or _kind(old),
-    )
+    kind = change.type or _kind(new) or _kind(old)
+    return Change(change.field, _known_value(old, convert), _known_value(new, convert), kind)
+
+
+def _weigh(values: list[Any]) -> int:
+    """Return about how many bytes values are; -1 if one of the plain ones is not portable as it stands."""
+    structures = [value for value in values if type(value) is dict or type(value) is list]
+    if not structures:
+        return _weigh_plain(values, set(map(type, values)))
+    plain = [value for value in values if type(value) in _PLAIN]
+    weight = _weigh_plain(plain, set(map(type, plain)))
+    return weight if weight < 0 else weight + sum(len(_encode(structure)) for structure in structures)
 
 
 def _weigh_plain(values: list[Any], kinds: set[type]) -> int:

@@ -14,7 +14,7 @@ from otel_audit.long_texts import JSON_LENGTH, head_of, rest_of
 from otel_audit.redaction.lazy import pattern
 from otel_audit.redaction.names import SECRETS
 from otel_audit.redaction.patterns import SMALLEST_CARD
-from otel_audit.redaction.value_redactor import ValueRedactor
+from otel_audit.redaction.value_redactor import MAX_DEPTH, ValueRedactor
 
 SECRET_KEY: Final = "keep_last:4"  # noqa: S105
 """The strategy of a key that is a secret: rows can still be told apart."""
@@ -24,6 +24,7 @@ _SESSIONS: Final = frozenset({"Session", "Sessions", "session", "sessions"})
 _SECRET_ID_LENGTH: Final = 16
 _LARGEST_KEY_LENGTH: Final = 19  # of 64 bits
 _SIMPLE: Final = frozenset({str, int, bool, float, type(None), UnsetType})
+_SIMPLE_OR_DEEP: Final = _SIMPLE | {dict, list}
 _TEXTS: Final = ("event_name", "message", "error", "reason", "tenant", "system", "event_type", "code")
 _CONTEXT_TEXTS: Final = (
     ("request", ("path", "route", "view", "id")),
@@ -159,32 +160,50 @@ class RecordRedactor:
         changes, image, attributes = record.changes, record.image, record.attributes
         names = [*[change.field for change in changes], *image, *attributes]
         names += record.fields
-        if not self._are_clean(names) or (strategies and not strategies.keys().isdisjoint(names)):
-            return False
         values = [*image.values(), *attributes.values()]
         for change in changes:
             values += (change.old, change.new)
+        request, actor = record.request, record.actor
+        texts = [record.message, record.error, record.reason, record.source.user_agent]
+        texts += (request.path, request.route, request.view, request.id, record.database.query)
+        texts += (record.event_name, record.tenant, record.system, record.event_type, record.code)
+        texts += (actor.id, actor.name)
+        if actor.on_behalf_of or actor.on_behalf_of_name or actor.roles:
+            texts += (actor.on_behalf_of, actor.on_behalf_of_name, actor.roles)
+        if record.origin is not None:
+            texts += msgspec.structs.astuple(record.origin)
+        if target is not None:
+            texts += (target.type, target.id)
+        return self.are_clean(names, values, texts, strategies)
+
+    def are_clean(
+        self, names: list[str], values: list[Any], texts: list[str], strategies: Mapping[str, str]
+    ) -> bool:
+        """Tell in one go that nothing in portable values, names of values and texts is sensitive.
+
+        False is only a doubt; own patterns of values are not asked. The lists may be added to.
+        """
+        if strategies and not strategies.keys().isdisjoint(names):
+            return False
         kinds = set(map(type, values))
         if not kinds <= _SIMPLE:
+            structures = [value for value in values if type(value) is dict or type(value) is list]
+            values = [value for value in values if type(value) in _SIMPLE]
+            if not kinds <= _SIMPLE_OR_DEEP or not all(
+                _unfold(structure, names, values, 0) for structure in structures
+            ):
+                return False
+            kinds = set(map(type, values))
+        if not self._are_clean(names):
             return False
         if int in kinds and max([value for value in values if type(value) is int]) >= SMALLEST_CARD:
             return False
-        request, actor = record.request, record.actor
-        values += (record.message, record.error, record.reason, record.source.user_agent)
-        values += (request.path, request.route, request.view, request.id, record.database.query)
-        values += (record.event_name, record.tenant, record.system, record.event_type, record.code)
-        values += (actor.id, actor.name)
-        if actor.on_behalf_of or actor.on_behalf_of_name or actor.roles:
-            values += (actor.on_behalf_of, actor.on_behalf_of_name, actor.roles)
-        if record.origin is not None:
-            values += msgspec.structs.astuple(record.origin)
-        if target is not None:
-            values += (target.type, target.id)
+        values += texts
         known = self._redactor.clean_texts
-        texts = {value for value in values if type(value) is str and value not in known}
-        if self._redactor.suspects("\0".join(texts)):
+        unknown = {value for value in values if type(value) is str and value not in known}
+        if self._redactor.suspects("\0".join(unknown)):
             return False
-        self._redactor.remember_clean((), texts)
+        self._redactor.remember_clean((), unknown)
         return True
 
     def _are_clean(self, names: list[str]) -> bool:
@@ -326,6 +345,25 @@ class RecordRedactor:
         redact: Callable[[Any], Any] = lambda cell: self._redactor.field(name, cell, strategy)  # noqa: E731
         redacted = [redact(cell) for cell in cells]
         return cells if all(new is old for new, old in zip(redacted, cells, strict=True)) else redacted
+
+
+def _unfold(structure: Any, names: list[str], values: list[Any], depth: int) -> bool:
+    """Add all names and values of a structure to lists; False if it must be looked at part by part."""
+    if depth >= MAX_DEPTH:
+        return False
+    parts = structure
+    if type(structure) is dict:
+        names += structure
+        parts = structure.values()
+    elif any(type(part) is str and part[:1] == "-" for part in structure):
+        return False  # a command line, where what is an option says what comes next
+    for part in parts:
+        kind = type(part)
+        if kind in _SIMPLE:
+            values.append(part)
+        elif (kind is not dict and kind is not list) or not _unfold(part, names, values, depth + 1):
+            return False
+    return True
 
 
 def _keep_changed(replaced: dict[str, Any], name: str, old: list[Any], new: list[Any]) -> None:

@@ -23,7 +23,8 @@ from otel_audit.redaction.pairs import PairScanner
 from otel_audit.redaction.strategies import Strategies
 from otel_audit.values import Portable
 
-_MAX_DEPTH: Final = 32
+MAX_DEPTH: Final = 32
+"""Levels of a structure that are looked into."""
 _CACHED_TEXTS: Final = 4096
 _CACHED_LENGTH: Final = 512
 _CACHED_STATEMENTS: Final = 512
@@ -192,7 +193,7 @@ class ValueRedactor:
         """Keep names decided to be clean, and texts that :meth:`suspects` cleared together."""
         if len(self.clean_names) >= _CACHED_TEXTS:
             self.clean_names.clear()
-        self.clean_names.update(names)
+        self.clean_names.update(name for name in names if len(name) <= _CACHED_LENGTH)
         for text in texts:
             self._remember(text)
 
@@ -231,7 +232,7 @@ class ValueRedactor:
             return self._integer(name, value)
         if kind is bool or kind is float or value is None:
             return value
-        if depth >= _MAX_DEPTH:
+        if depth >= MAX_DEPTH:
             return self.mask  # too deep to look into is too deep to trust
         if isinstance(value, str):
             return self._text(value, layer)
