@@ -18,7 +18,9 @@ class Dialect(NamedTuple):
     ``exact_names``: names of columns differ by their case. ``folds``: what a DELETE or UPDATE returns can be
     looked at by the same statement (``WITH … AS (DELETE …) SELECT``). ``length``: the function that measures
     a text or binary value, where there is one without reading it whole. ``rounding`` is that of decimals
-    stored. What a single table can do stands in its catalog: :mod:`otel_audit.capture.abilities`.
+    stored. ``moves_rows``: an UPDATE moves its row within the table, and a locking SELECT sorts before it
+    locks; without an order two of them meet in a deadlock where the plain statements would not.
+    What a single table can do stands in its catalog: :mod:`otel_audit.capture.abilities`.
     """
 
     one_writer: bool = False
@@ -29,6 +31,7 @@ class Dialect(NamedTuple):
     folds: bool = False
     length: str = "LENGTH"
     rounding: str = decimal.ROUND_HALF_UP
+    moves_rows: bool = False
 
 
 _MYSQL: Final = Dialect(
@@ -40,7 +43,12 @@ _DIALECTS: Final[dict[str, Dialect]] = {
     # SQLite keeps decimals as they are, and Django rounds what it reads.
     "sqlite": Dialect(one_writer=True, returning_since=(3, 35), rounding=decimal.ROUND_HALF_EVEN),
     "postgresql": Dialect(
-        returning_since=(), errors_doom=True, exact_names=True, folds=True, length="OCTET_LENGTH"
+        returning_since=(),
+        errors_doom=True,
+        exact_names=True,
+        folds=True,
+        length="OCTET_LENGTH",
+        moves_rows=True,
     ),
     "mysql": _MYSQL,
     "mariadb": _MYSQL._replace(returning_since=(10, 5)),
@@ -60,6 +68,28 @@ _IDLE, _ACTIVE, _IN_TRANSACTION, _IN_ERROR, _UNKNOWN = range(5)
 _SQLITE_REFUSALS: Final = frozenset({1, 23})  # SQLITE_ERROR, SQLITE_AUTH
 
 
+_DEADLOCK: Final = 1213
+_DEADLOCK_STATE: Final = "40P01"
+
+
+def _sqlstate(error: BaseException) -> str:
+    """Return PostgreSQL's code of an error: of psycopg, or of psycopg2."""
+    return getattr(error, "sqlstate", None) or getattr(error, "pgcode", None) or ""
+
+
+def deadlocked(system: str, error: BaseException) -> bool:
+    """Say whether an error means that the database broke a deadlock by it: whoever tries again may succeed.
+
+    Args:
+        system: ``db.system.name``.
+        error: what the driver raised, or an exception made from it.
+    """
+    error = error.__cause__ or error
+    if system == "postgresql":
+        return _sqlstate(error) == _DEADLOCK_STATE
+    return system in ("mysql", "mariadb") and error.args[:1] == (_DEADLOCK,)
+
+
 def refuses(system: str, error: BaseException) -> bool:
     """Say whether an error means that the database never runs this statement, however often it is sent.
 
@@ -73,8 +103,7 @@ def refuses(system: str, error: BaseException) -> bool:
     if any(kind.__name__ == "NotSupportedError" for kind in type(error).__mro__):
         return True
     if system == "postgresql":
-        state = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None) or ""
-        return state.startswith(_REFUSING_STATES)
+        return _sqlstate(error).startswith(_REFUSING_STATES)
     if system == "sqlite":
         return (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF in _SQLITE_REFUSALS
     if system in ("mysql", "mariadb"):

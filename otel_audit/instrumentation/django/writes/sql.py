@@ -377,9 +377,11 @@ def joined_update(
         for i, column in enumerate(plan.keys)
     )
     returned = ["__otel_audit.*", *(f"{table}.{quote(column.column)}" for column in new)]
+    # In one order: two statements that lock rows as they lie can wait for each other.
+    order = ", ".join(f"{table}.{quote(column.column)}" for column in plan.keys)
     return JoinedUpdate(
-        f"{sql[: len(sql) - len(tail)]} FROM (SELECT {', '.join(inner)} FROM {table}{condition} {lock})"
-        f" __otel_audit WHERE {join} RETURNING {', '.join(returned)}",
+        f"{sql[: len(sql) - len(tail)]} FROM (SELECT {', '.join(inner)} FROM {table}{condition}"
+        f" ORDER BY {order} {lock}) __otel_audit WHERE {join} RETURNING {', '.join(returned)}",
         tuple(params),
     )
 
@@ -522,6 +524,9 @@ def _select(query: Any, columns: tuple[Any, ...], connection: Any) -> list[Any]:
     query.select = columns
     query.select_for_update = connection.features.has_select_for_update and not connection.get_autocommit()
     query.select_for_no_key_update = connection.features.has_select_for_no_key_update
+    if query.select_for_update and dialect(connection.vendor).moves_rows:
+        query.clear_ordering(force=True)
+        query.add_ordering("pk")
     # Not by execute_sql: nobody reads these rows but the trail.
     try:
         sql, params = query.get_compiler(connection=connection).as_sql()

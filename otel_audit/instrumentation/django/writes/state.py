@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from otel_audit.pipeline.provider import AuditPipeline
 
 _R = TypeVar("_R")
+_TRIES: Final = 5
+"""How often a transaction of our own is begun where the database breaks a deadlock by ending it."""
 _PLANS: Final = "_otel_audit_plans"
 """Where a :class:`_Plans` stands in ``model._meta``: plans go with the class they are of."""
 
@@ -282,16 +284,25 @@ def in_own_transaction(
     capture: Capture, connection: Any, run: Callable[[], Any], otherwise: Callable[[], Any]
 ) -> Any:
     """Run as :func:`in_transaction`; ``otherwise`` where the database refused a statement of ours there."""
+    from django.db import Error
+
     if connection.in_atomic_block or not connection.get_autocommit():
         return run()
     thread = capture.thread
-    thread.own_transactions += 1
-    try:
-        return in_transaction(capture, connection, run)
-    except Refused:
-        pass
-    finally:
-        thread.own_transactions -= 1
+    for left in reversed(range(_TRIES)):
+        runs = thread.runs
+        thread.own_transactions += 1
+        try:
+            return in_transaction(capture, connection, run)
+        except Refused:
+            break
+        except Error as error:
+            # A lock of ours, in a transaction of ours, before the application's statement was sent.
+            system = capture.connection(connection).system
+            if not left or thread.runs != runs or not dbapi.deadlocked(system, error):
+                raise
+        finally:
+            thread.own_transactions -= 1
     return otherwise()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from django.db.models import F
 from tests.instrumentation.django.warehouse.databases import auditing
 from tests.instrumentation.django.warehouse.models import Item, Supplier
 from tests.instrumentation.django.writes import truth
+from tests.pipeline.spooling import wait_until
 
 WRITER = """
 import sys, django
@@ -215,3 +217,49 @@ def test_deadlocks_keep_their_exception(postgres: str) -> None:
     with auditing(old_values="exact"):
         in_threads(2, work)
     assert seen == [OperationalError]
+
+
+def test_updates_of_the_same_rows_deadlock_no_more_than_without_us(postgres: str) -> None:
+    """PostgreSQL moves a row with each update: what locks rows as they lie meets others in any order."""
+    keys = [item.pk for item in Item.objects.bulk_create([Item(name=str(n)) for n in range(3)])]
+    Item.objects.filter(pk=keys[0]).update(quantity=1)  # lies last now
+    with auditing(), transaction.atomic():
+        Item.objects.filter(pk=keys[0]).update(quantity=2)
+        other = _in_another_thread(lambda: Item.objects.update(quantity=F("quantity") + 1))
+        _wait_for_waiting("pg_locks WHERE NOT granted")
+        with connection.cursor() as cursor:  # the other one has locked none of them: it began with the first
+            cursor.execute("SELECT count(*) FROM (SELECT id FROM warehouse_item FOR UPDATE SKIP LOCKED) free")
+            assert cursor.fetchone() == (3,)
+    other.join()
+
+
+def test_a_deadlock_broken_by_ending_our_own_transaction_costs_no_detail(mariadb: str) -> None:
+    """MariaDB ends the one that has written less: ours, which has only read. It begins again."""
+    first, *others = [item.pk for item in Item.objects.bulk_create([Item(name=str(n)) for n in range(4)])]
+    with auditing() as audit:
+        with transaction.atomic():
+            Item.objects.filter(pk__in=others).update(name="held")
+            other = _in_another_thread(lambda: Item.objects.update(quantity=F("quantity") + 1))
+            _wait_for_waiting("information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'")
+            Item.objects.filter(pk=first).update(name="held as well")
+        other.join()
+        *_, record = audit.find(action="UPDATE")
+    assert record.completeness == "full"
+    assert record.bulk is not None
+    assert record.bulk.count == 4
+
+
+def _in_another_thread(work: Callable[[], object]) -> threading.Thread:
+    thread = threading.Thread(target=in_threads, args=(1, lambda _: work()))
+    thread.start()
+    return thread
+
+
+def _wait_for_waiting(where: str) -> None:
+    def somebody_waits() -> bool:
+        time.sleep(0.2)  # MariaDB answers anew only where nobody has asked for a tenth of a second
+        with connection.cursor() as cursor:
+            cursor.execute(f"SELECT count(*) FROM {where}")
+            return bool(cursor.fetchone()[0])
+
+    wait_until(somebody_waits, "a statement waits for a lock")
