@@ -172,6 +172,8 @@ OURS = [
         "reraise_database_error",
         "save_quickly",
         "converted",
+        "_converters",
+        "_matched",
     }
 ]
 

@@ -130,6 +130,7 @@ class ModelFieldPlan(FieldPlan):
         "_preparations",
         "_shape",
         "_stored",
+        "chooses_converters",
         "column",
         "custom",
         "field",
@@ -152,6 +153,7 @@ class ModelFieldPlan(FieldPlan):
         kind: str = holder.get_internal_type()
         self.custom = stored.translates(field) or stored.translates(holder)
         self.noted = self.custom or stored.makes_on_save(field)
+        self.chooses_converters = stored.chooses_converters(field)
         self.mutable = self.custom or kind not in _IMMUTABLE_FIELDS
         self.large = _is_large(field)
         rounding = dialect(vendor).rounding

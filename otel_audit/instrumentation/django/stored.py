@@ -42,6 +42,11 @@ def makes_on_save(field: Any) -> bool:
     return _foreign(field, "pre_save")
 
 
+def chooses_converters(field: Any) -> bool:
+    """Say whether a class outside Django decides anew, for each statement, what converts its values."""
+    return _foreign(field, "get_db_converters")
+
+
 def _foreign(field: Any, name: str) -> bool:
     method = getattr(field, name, None)
     return method is not None and not str(getattr(method, "__module__", "")).startswith("django.")

@@ -12,13 +12,14 @@ from django.contrib.auth.models import User
 from django.core.exceptions import FieldDoesNotExist, ObjectDoesNotExist
 from django.db import connection, transaction
 from django.db.models import Count, Exists, F, Max, OuterRef, Prefetch, Subquery
-from django.db.models.functions import Concat, Upper
+from django.db.models.functions import Concat, Length, Upper
 from django.db.utils import OperationalError
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from otel_audit.audit_record import AuditRecord
 from otel_audit.config.model import ModelConfig
+from otel_audit.instrumentation.django.reads import wrappers
 from otel_audit.testing import CapturedAudit
 from tests.instrumentation.django.clinic.models import (
     Dose,
@@ -381,6 +382,35 @@ def test_other_models_are_not_recorded(reads: CapturedAudit, patients: list[Pati
     Ward.objects.count()
     list(Ward.objects.annotate(beds=Count("patients")))
     assert [record.fields for record in seen(reads)] in ([], [["id"]])
+
+
+def test_what_a_query_of_another_model_shows_is_not_worked_out(
+    reads: CapturedAudit, patients: list[Patient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing of it can be sensitive: it pays for one look at its tables, however it is asked."""
+    planned: list[Any] = []
+    for name in ("row_readings", "aggregate_readings", "missing_keys"):
+        plain = getattr(wrappers, name)
+
+        def plan(query: Any, *args: Any, _plain: Any = plain, **kwargs: Any) -> Any:
+            planned.append(query)
+            return _plain(query, *args, **kwargs)
+
+        monkeypatch.setattr(wrappers, name, plan)
+    list(Ward.objects.all())
+    list(Ward.objects.values("name").annotate(length=Length("name")))
+    list(Visit.objects.values_list("note", flat=True).distinct())
+    Ward.objects.count()
+    Ward.objects.filter(name="north").exists()
+    Ward.objects.aggregate(Max("name"))
+    Visit.objects.distinct()[:3].count()
+    assert planned == []
+    Patient.objects.count()
+    list(Visit.objects.values("note", patient_name=F("patient__name")))
+    list(Ward.objects.annotate(first=Subquery(Patient.objects.values("name")[:1])))
+    list(Ward.objects.filter(name="x").values_list("name").union(Patient.objects.values_list("name")))
+    assert len(planned) >= 4
+    assert len(seen(reads)) == 4
 
 
 def test_a_query_the_database_is_not_asked_is_none(reads: CapturedAudit) -> None:

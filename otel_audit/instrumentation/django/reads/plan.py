@@ -145,6 +145,21 @@ def shown_columns(expression: Any) -> Iterator[tuple[Col, bool]]:
             stack.extend((part, inner) for part in reversed(parts) if part is not None)
 
 
+def shows_a_query(expression: Any) -> bool:
+    """Say whether an expression shows columns of a query within: the tables around it do not tell which."""
+    waiting = [expression]
+    while waiting:
+        found = waiting.pop()
+        if isinstance(found, Exists):
+            continue
+        if isinstance(found, Subquery | Query):
+            return True
+        if not hasattr(found, "get_source_expressions"):
+            continue
+        waiting += [part for part in found.get_source_expressions() if part is not None]
+    return False
+
+
 class _Group:
     """The columns of one model under one alias: names shown, and where key columns stand."""
 

@@ -20,7 +20,7 @@ from django.db.models.deletion import Collector
 from django.db.models.signals import class_prepared
 from django.db.models.sql import AggregateQuery
 from django.db.models.sql.compiler import SQLDeleteCompiler, SQLInsertCompiler, SQLUpdateCompiler
-from django.db.models.sql.constants import MULTI, SINGLE
+from django.db.models.sql.constants import GET_ITERATOR_CHUNK_SIZE, MULTI, SINGLE
 
 from otel_audit.audit_record import Database
 from otel_audit.capture.opt_in import CodeRule, listen, unlisten
@@ -34,6 +34,7 @@ from otel_audit.instrumentation.django.reads.plan import (
     kind_of,
     missing_keys,
     row_readings,
+    shows_a_query,
 )
 from otel_audit.instrumentation.patching import AppliedPatches, Patch
 from otel_audit.interruptions import faults, interrupts
@@ -124,28 +125,41 @@ class ReadCapture:
 
     def selects(self, original: Callable[..., Any]) -> Callable[..., Any]:
         """Wrap ``SQLCompiler.execute_sql``."""
+        internal, concerned = self._internal, self._concerned
 
+        # Every query of every model comes through here: what shows nothing sensitive is left alone at once,
+        # and no arguments are packed for it.
         @functools.wraps(original)
-        def execute_sql(compiler: Any, /, result_type: Any = MULTI, *args: Any, **kwargs: Any) -> Any:
-            if self._internal.depth or isinstance(compiler, _WRITES) or compiler.query.explain_info:
-                return original(compiler, result_type, *args, **kwargs)
-            if result_type == SINGLE:
-                row = original(compiler, result_type, *args, **kwargs)
-                logger = self._logger()
-                if logger is not None and self._concerned(compiler.query):
-                    self._internal.during(self._answered, logger, compiler, row)
-                return row
-            if result_type != MULTI:
-                return original(compiler, result_type, *args, **kwargs)
-            appended = self._append_keys(compiler)
+        def execute_sql(
+            compiler: Any,
+            /,
+            result_type: Any = MULTI,
+            chunked_fetch: bool = False,
+            chunk_size: int = GET_ITERATOR_CHUNK_SIZE,
+            *args: Any,
+            **kwargs: Any,
+        ) -> Any:
+            query = compiler.query
+            appended: Sequence[Any] = ()
+            if not query.default_cols and result_type == MULTI:
+                appended = self._append_keys(compiler)
             try:
-                result = original(compiler, result_type, *args, **kwargs)
+                if args or kwargs:
+                    result = original(compiler, result_type, chunked_fetch, chunk_size, *args, **kwargs)
+                else:
+                    result = original(compiler, result_type, chunked_fetch, chunk_size)
             finally:
                 if appended:
                     del compiler.pre_sql_setup
+            if not (appended or concerned(query)) or not self._is_read(compiler):
+                return result
             logger = self._logger()
-            if logger is not None and (appended or self._concerned(compiler.query)):
-                return self._internal.during(self._fetched, logger, compiler, appended, result)
+            if logger is None:
+                return result
+            if result_type == MULTI:
+                return internal.during(self._fetched, logger, compiler, appended, result)
+            if result_type == SINGLE:
+                internal.during(self._answered, logger, compiler, result)
             return result
 
         return execute_sql
@@ -192,14 +206,24 @@ class ReadCapture:
     def _is_sensitive(self, model: Any) -> bool:
         return self._policy.of(model).reads
 
+    def _is_read(self, compiler: Any) -> bool:
+        """Say whether a compiler's rows are for the application, and are not a plan of the database."""
+        return not (self._internal.depth or isinstance(compiler, _WRITES) or compiler.query.explain_info)
+
     def _concerned(self, query: Any) -> bool:
         """Say quickly whether a query may show anything of a sensitive model."""
-        tables = self._sensitive_tables()
+        tables = self._tables or self._sensitive_tables()
         if not tables or query.model is None:  # Q.check() evaluates a condition on values
             return False
-        if query.annotations or query.combinator or isinstance(query, AggregateQuery):
+        for join in query.alias_map.values():
+            if join.table_name in tables:
+                return True
+        if query.combinator or (query.annotations and any(map(shows_a_query, query.annotations.values()))):
             return True
-        return any(join.table_name in tables for join in query.alias_map.values())
+        if isinstance(query, AggregateQuery):
+            return self._concerned(query.inner_query)
+        # Until it is compiled it may not know its own table.
+        return not query.alias_map and query.model._meta.db_table in tables
 
     def _sensitive_tables(self) -> frozenset[str]:
         if self._tables is None:
@@ -209,12 +233,11 @@ class ReadCapture:
             self._tables = frozenset(model._meta.db_table for model in models if self._is_sensitive(model))
         return self._tables
 
-    def _append_keys(self, compiler: Any) -> list[Any]:
+    def _append_keys(self, compiler: Any) -> Sequence[Any]:
         """Let a ``values()`` query that leaves out the primary key select it too, behind its own columns."""
         query = compiler.query
-        logger = self._logger()
-        if logger is None or query.default_cols or not self._concerned(query):
-            return []
+        if not self._concerned(query) or not self._is_read(compiler) or self._logger() is None:
+            return ()
         try:
             keys = missing_keys(query, self._is_sensitive)
         except faults() as error:

@@ -44,14 +44,14 @@ class CursorCapture:
 
         @functools.wraps(original)
         def execute(cursor: Any, /, sql: Any, *args: Any, **kwargs: Any) -> Any:
-            thread = self._thread
-            thread.executed += 1
+            here = self._thread.__dict__  # one look at what is this thread's instead of one for each of these
+            here["executed"] += 1
             send = functools.partial(original, **kwargs) if kwargs else original
             if type(sql) is str and sql[:4] in schemas.SETS:
                 return self._set(send, sql, cursor, sql, *args)
-            passes = thread.internal or thread.compiling
-            if passes or (thread.suppressed and thread.migrating is None):
-                if thread.internal or type(sql) is not str or sql[:2] in ORDINARY or is_ordinary(sql):
+            internal = here["internal"]
+            if internal or here["compiling"] or (here["suppressed"] and here["migrating"] is None):
+                if internal or type(sql) is not str or sql[:2] in ORDINARY or is_ordinary(sql):
                     return send(cursor, sql, *args)
                 return self._statement(send, cursor, sql, sql, args)
             if type(sql) is str and sql[:2] in _READS and ";" not in sql:

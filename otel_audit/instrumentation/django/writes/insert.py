@@ -14,7 +14,6 @@ from msgspec import UNSET
 
 from otel_audit.capture.abilities import Abilities
 from otel_audit.capture.bulk import BulkWrite, ReturnedRows, limited
-from otel_audit.capture.dbapi import dialect
 from otel_audit.capture.writes import CapturedWrite, RowWrite
 from otel_audit.instrumentation.django.loaded import STATE_KEY, Loaded, put_back
 from otel_audit.instrumentation.django.plan import ModelFieldPlan, ModelPlan
@@ -345,7 +344,7 @@ def _returning_all(
     with connection.cursor() as cursor:
         for sql, params in compiler.as_sql():
             cursor.execute(f"{sql}{suffix}", params)
-            plans, positions = columns_of(cursor, plan, exact_names=dialect(connection.vendor).exact_names)
+            plans, positions = columns_of(connection, cursor, plan)
             for row in cursor.fetchall():
                 raw.append(tuple([row[i] for i in positions]))
                 inserted.append(not tells or bool(row[-1]))

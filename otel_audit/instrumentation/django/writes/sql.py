@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
+from django.conf import settings
+
 from otel_audit.audit_record import Completeness
 from otel_audit.capture import abilities
 from otel_audit.capture.abilities import Abilities, Answer
@@ -28,6 +30,9 @@ from otel_audit.interruptions import faults
 _CHUNK: Final = 2000
 _KEYS_PER_QUERY: Final = 400
 _MAX_SELECTS: Final = 4096
+_FOUND: Final = "_otel_audit_columns"
+"""Where a :class:`_Found` stands in the ``__dict__`` of one of Django's connections."""
+_MAX_FOUND: Final = 1024
 _ASK_AGAIN: Final = 60.0
 """Seconds until a table that is not an ordinary one is asked again what it is."""
 
@@ -135,11 +140,46 @@ def _key_select(compiler: Any, plan: ModelPlan, columns: Sequence[ModelFieldPlan
 
 def converted(compiler: Any, plans: Sequence[ModelFieldPlan]) -> Callable[[list[Any]], Iterable[Any]]:
     """Return a function from driver rows of these columns to rows of Python's values."""
-    table = plans[0].field.model._meta.db_table
-    converters = compiler.get_converters([plan.field.get_col(table) for plan in plans])
+    converters = _converters(compiler, plans)
     if not converters:
         return lambda rows: rows
     return lambda rows: compiler.apply_converters(rows, converters)
+
+
+class _Found:
+    """What was found out on one of Django's connections of the columns statements return.
+
+    Kept on the connection, because converters are methods of its parts: other connections of its kind may
+    convert into another time zone. A plan made anew is another key.
+    """
+
+    __slots__ = ("columns", "converters")
+
+    def __init__(self) -> None:
+        self.converters: dict[tuple[Any, ...], Any] = {}
+        self.columns: dict[tuple[Any, ...], tuple[list[ModelFieldPlan], list[int]]] = {}
+
+    @staticmethod
+    def on(connection: Any) -> _Found:
+        found: _Found | None = connection.__dict__.get(_FOUND)
+        if found is None:
+            found = connection.__dict__[_FOUND] = _Found()
+        elif len(found.converters) + len(found.columns) > _MAX_FOUND:  # plans no longer used may be held
+            found.converters, found.columns = {}, {}
+        return found
+
+
+def _converters(compiler: Any, plans: Sequence[ModelFieldPlan]) -> Any:
+    """Return Django's converters of columns by position; looking for them costs more than most DELETEs."""
+    known = _Found.on(compiler.connection).converters
+    key = (settings.USE_TZ, *plans)
+    found = known.get(key)
+    if found is None:
+        table = plans[0].field.model._meta.db_table
+        found = compiler.get_converters([plan.field.get_col(table) for plan in plans])
+        if not any(plan.chooses_converters for plan in plans):
+            known[key] = found
+    return found
 
 
 def fetch(cursor: Any, config: CaptureSection, width: int) -> tuple[list[Any] | None, int, Completeness]:
@@ -174,14 +214,25 @@ class Returned:
     completeness: Completeness
 
 
-def columns_of(cursor: Any, plan: ModelPlan, *, exact_names: bool) -> tuple[list[ModelFieldPlan], list[int]]:
+def columns_of(connection: Any, cursor: Any, plan: ModelPlan) -> tuple[list[ModelFieldPlan], list[int]]:
     """Match the columns a cursor returns to the model's, keys first: (plans, positions).
 
-    The table may have columns the model does not know, or not yet all it knows. Unless ``exact_names``, the
-    database compares names without their case.
+    The table may have columns the model does not know, or not yet all it knows. Some databases compare names
+    without their case.
     """
+    known = _Found.on(connection).columns
+    key = (plan, *[column[0] for column in cursor.description])
+    found = known.get(key)
+    if found is None:
+        found = known[key] = _matched(plan, key[1:], exact_names=dialect(connection.vendor).exact_names)
+    return found
+
+
+def _matched(
+    plan: ModelPlan, columns: Sequence[str], *, exact_names: bool
+) -> tuple[list[ModelFieldPlan], list[int]]:
     name: Callable[[str], str] = str if exact_names else str.lower
-    positions = {name(column[0]): position for position, column in enumerate(cursor.description)}
+    positions = {name(column): position for position, column in enumerate(columns)}
     plans = [*plan.keys, *(field for field in plan.fields if field not in plan.keys)]
     found = [field for field in plans if name(field.column) in positions]
     return found, [positions[name(field.column)] for field in found]
@@ -316,7 +367,7 @@ def delete_returning(
         cursor.execute(f"{sql} RETURNING *", params)
         if cursor.description is None:
             return Returned(None, max(cursor.rowcount, 0), "count")
-        plans, positions = columns_of(cursor, plan, exact_names=dialect(connection.vendor).exact_names)
+        plans, positions = columns_of(connection, cursor, plan)
         rows, count, completeness = fetch(_Picked(cursor, positions), config, len(plan.keys))
     if rows is None or plans[: len(plan.keys)] != plan.keys:
         return Returned(None, count, "count")
