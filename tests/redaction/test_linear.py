@@ -353,7 +353,7 @@ for piece in pieces:
 def test_twice_the_text_is_twice_the_instructions_of_the_processor() -> None:
     if shutil.which("valgrind") is None:
         pytest.fail("valgrind counts the instructions; scripts/packages installs it")
-    lengths = (0, 1_500, 3_000, 6_000)
+    lengths = (0, 3_000, 6_000, 12_000)
     counted = ["valgrind", "--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null"]
     done = subprocess.run(
         [*counted, sys.executable, "-c", _CHILD, json.dumps([PIECES, lengths])],
