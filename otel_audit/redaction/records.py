@@ -183,7 +183,7 @@ class RecordRedactor:
 
         False is only a doubt; own patterns of values are not asked. The lists may be added to.
         """
-        if strategies and not strategies.keys().isdisjoint(names):
+        if strategies and any(strategies[name] != "keep" for name in strategies.keys() & names):
             return False
         kinds = set(map(type, values))
         if not kinds <= _SIMPLE:

@@ -1,4 +1,4 @@
-"""Structures beside plain values: they alone are looked at part by part, and come out as if all were."""
+"""Records with structures, or fields that are kept: the plain values beside them are looked at together."""
 
 from __future__ import annotations
 
@@ -44,15 +44,17 @@ STRUCTURES = st.recursive(
 )
 
 
-@pytest.mark.parametrize("part", ["changes", "image", "attributes"])
-def test_a_structure_does_not_send_the_values_beside_it_the_long_way(
+@pytest.mark.parametrize("part", ["changes", "image", "attributes", "kept"])
+def test_one_value_does_not_send_the_values_beside_it_the_long_way(
     pipeline: AuditPipeline, part: str
 ) -> None:
-    """No plain value is converted or searched by a call of its own."""
+    """A structure, or a field that is always kept as foreign keys are: no other is looked at by itself."""
     structure = {"tags": ["new", "blue"], "deep": {"x": 1.5, "ok": True}}
     parts: dict[str, Any] = {"changes": [], "image": ROW, "attributes": {}}
     if part == "changes":
         parts["changes"] = [Change("data", structure, [*structure]), Change("name", "Bob", "Ada")]
+    elif part == "kept":
+        parts["strategies"] = {"size": "keep", "other": "mask"}
     else:
         parts[part] = {**parts[part], "data": structure}
     looked: list[object] = []
@@ -74,10 +76,14 @@ def test_a_structure_does_not_send_the_values_beside_it_the_long_way(
     assert not [value for value in looked if any(value is plain for plain in ROW.values())]
 
 
-@given(values=st.dictionaries(NAMES, STRUCTURES, max_size=5), changed=st.lists(STRUCTURES, max_size=4))
+@given(
+    values=st.dictionaries(NAMES, STRUCTURES, max_size=5),
+    changed=st.lists(STRUCTURES, max_size=4),
+    strategies=st.dictionaries(NAMES, st.sampled_from(["keep", "keep", "mask", "drop", "hmac"]), max_size=3),
+)
 @pytest.mark.parametrize("own", [(), ("^note$",)])
 def test_redaction_with_one_look_removes_what_redaction_part_by_part_does(
-    own: tuple[str, ...], values: dict[str, Any], changed: list[Any]
+    own: tuple[str, ...], values: dict[str, Any], changed: list[Any], strategies: dict[str, str]
 ) -> None:
     """Whatever stands in structures, beside them or as a name in them."""
     plain = Conversion()
@@ -92,9 +98,10 @@ def test_redaction_with_one_look_removes_what_redaction_part_by_part_does(
     )
     redactor = Redactor(RedactionConfig(hmac_key=KEY, names=list(own)))
     with patch.object(RecordRedactor, "_is_clean", lambda *_: False):
-        expected = Redactor(RedactionConfig(hmac_key=KEY, names=list(own))).record(record)
+        expected = Redactor(RedactionConfig(hmac_key=KEY, names=list(own))).record(record, strategies)
     for _ in range(2):  # what it has remembered by then changes nothing
-        assert msgspec.msgpack.encode(redactor.record(record)) == msgspec.msgpack.encode(expected)
+        found = redactor.record(record, strategies)
+        assert msgspec.msgpack.encode(found) == msgspec.msgpack.encode(expected)
 
 
 @given(image=st.dictionaries(st.sampled_from("abcdef"), STRUCTURES), changed=st.lists(STRUCTURES, max_size=4))
