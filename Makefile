@@ -10,7 +10,7 @@ REQUIREMENTS := pyproject.toml constraints.txt scripts/venv scripts/python
 
 .PHONY: help
 help: ## List the targets
-	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 # --- what a target needs -----------------------------------------------------------------------------
 
@@ -46,7 +46,7 @@ install: $(VENV)/.demo $(VENV)/.lint $(VENV)/.test ## Install everything for wor
 
 # --- what one does with it ---------------------------------------------------------------------------
 
-.PHONY: demo demo-collector test attack django-suite beside lint format bench docs collector lock clean
+.PHONY: demo demo-collector test attack django-suite beside lint format bench bench-instructions docs collector lock clean
 demo: $(VENV)/.demo ## Run the example shop, drive it, show its audit trail (DEMO_ONCE=1: then end)
 	$(PYTHON) examples/shop/demo.py $(if $(filter-out 0,$(DEMO_ONCE)),--once)
 
@@ -78,6 +78,11 @@ format: $(VENV)/.lint ## Rewrite the code in the project's style
 
 bench: $(VENV)/.bench ## Measure, print figures beside goals, write benchmarks/results/*.json (ARGS='save spans')
 	$(PYTHON) -m benchmarks $(ARGS)
+
+bench-instructions: ## Count instructions with valgrind: plain Django, and with otel-audit (ARGS='save POST')
+	-@scripts/packages
+	@test -e $(VENV)/.bench || $(MAKE) $(VENV)/.bench
+	$(PYTHON) -m benchmarks.instructions $(ARGS)
 
 docs: $(VENV)/.demo ## Write what the code knows: docs/configuration.md, the redaction in collector/config.yaml
 	$(PYTHON) -m otel_audit.config.reference > docs/configuration.md

@@ -26,6 +26,27 @@ class Article(Row):
     """Plain, and audited by otel-audit where that is switched on."""
 
 
+class Category(models.Model):
+    """Never audited."""
+
+    name = models.CharField(max_length=40)
+
+
+class Product(models.Model):
+    """Ten fields again, a JSONField and a foreign key among them."""
+
+    name = models.CharField(max_length=100)
+    sku = models.CharField(max_length=40)
+    description = models.TextField()
+    stock = models.IntegerField()
+    price = models.DecimalField(max_digits=10, decimal_places=2)
+    active = models.BooleanField(default=True)
+    made = models.DateTimeField()
+    updated = models.DateTimeField()
+    category = models.ForeignKey(Category, models.CASCADE)
+    facts = models.JSONField()
+
+
 if settings.PEERS:
     from auditlog.registry import auditlog
     from simple_history.models import HistoricalRecords

@@ -9,6 +9,8 @@ from typing import Any
 from django.core.management import call_command
 from django.db.models import Model
 
+from benchmarks.bench.models import Product
+
 _NOON = datetime.datetime(2026, 11, 23, 12, tzinfo=datetime.UTC)
 
 
@@ -30,6 +32,26 @@ def fill(models: list[type[Model]], count: int) -> None:
             )
             for number in range(count)
         )
+
+
+def product(number: int) -> dict[str, Any]:
+    """Return the fields of a product."""
+    return {
+        "name": f"product {number}",
+        "sku": f"P-{number:06}",
+        "description": "A thing one can buy. " * 5,
+        "stock": number,
+        "price": Decimal("9.99"),
+        "made": _NOON,
+        "updated": _NOON,
+        "category_id": 1,
+        "facts": {"origin": "Uji", "flush": 2, "organic": True},
+    }
+
+
+def products(count: int) -> list[Product]:
+    """Return ``count`` new products."""
+    return [Product(**product(number)) for number in range(count)]
 
 
 def change(row: Any) -> None:

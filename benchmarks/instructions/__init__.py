@@ -1,0 +1,1 @@
+"""Instructions instead of times, which repeat within a per cent: `make bench-instructions`."""
