@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from otel_audit.redaction import names, patterns
+from otel_audit.redaction import names
+from otel_audit.redaction.text import patterns
 
 BEGIN: Final = "  # --- redaction: begin ---\n"
 END: Final = "  # --- redaction: end ---\n"

@@ -13,7 +13,7 @@ from otel_audit.large_values import digest_of_text
 from otel_audit.long_texts import JSON_LENGTH, head_of, rest_of
 from otel_audit.redaction.lazy import pattern
 from otel_audit.redaction.names import SECRETS
-from otel_audit.redaction.patterns import SMALLEST_CARD
+from otel_audit.redaction.text.patterns import SMALLEST_CARD
 from otel_audit.redaction.value_redactor import MAX_DEPTH, ValueRedactor
 
 SECRET_KEY: Final = "keep_last:4"  # noqa: S105

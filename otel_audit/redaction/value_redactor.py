@@ -16,11 +16,11 @@ from msgspec import UNSET
 from otel_audit.config.model import RedactionConfig
 from otel_audit.errors import ConfigurationError
 from otel_audit.long_texts import JSON_LENGTH
-from otel_audit.redaction import budget, patterns, sql
 from otel_audit.redaction.lazy import pattern
 from otel_audit.redaction.names import SENSITIVE, NameRules, Sensitivity, compile_patterns, removes, words
-from otel_audit.redaction.pairs import PairScanner
 from otel_audit.redaction.strategies import Strategies
+from otel_audit.redaction.text import budget, patterns, sql
+from otel_audit.redaction.text.pairs import PairScanner
 from otel_audit.values import Portable
 
 MAX_DEPTH: Final = 32
@@ -112,7 +112,7 @@ class ValueRedactor:
     def text(self, text: str) -> str:
         """Return ``text`` without the secrets in it; the same object if there are none.
 
-        What lies beyond the bounds of :mod:`otel_audit.redaction.budget` is left out, and the text says so.
+        What lies beyond the bounds of :mod:`otel_audit.redaction.text.budget` is left out; the text says so.
         """
         return text if text in self.clean_texts else self._text(text, 0)
 

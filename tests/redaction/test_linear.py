@@ -23,10 +23,11 @@ import pytest
 import otel_audit.redaction
 from otel_audit.config.model import RedactionConfig
 from otel_audit.errors import ConfigurationError
-from otel_audit.redaction import Redactor, budget, sql
+from otel_audit.redaction import Redactor
 from otel_audit.redaction.collector import harmless_key_patterns, key_patterns, text_patterns
 from otel_audit.redaction.lazy import _LazyPattern
 from otel_audit.redaction.repeats import problems
+from otel_audit.redaction.text import budget, sql
 
 FOLDER = Path(otel_audit.redaction.__file__).parent
 
@@ -195,8 +196,9 @@ def test_a_mixture_of_all_pieces_is_linear_too() -> None:
 
 
 def expressions() -> Iterator[tuple[str, str, int]]:
-    for file in sorted(FOLDER.glob("*.py")):
-        module = importlib.import_module(f"otel_audit.redaction.{file.stem}")
+    for file in sorted(FOLDER.rglob("*.py")):
+        inside = file.relative_to(FOLDER).with_suffix("")
+        module = importlib.import_module(f"otel_audit.redaction.{'.'.join(inside.parts)}")
         for name, value in vars(module).items():
             held = list(value.values()) if isinstance(value, dict) else [value]
             held += [part for item in held if isinstance(item, tuple) for part in item]
@@ -215,7 +217,7 @@ def test_no_expression_has_repeats_that_share_characters(name: str, source: str,
 
 def test_every_expression_of_the_package_is_among_those_looked_at() -> None:
     written = sum(
-        len(re.findall(r"(?:[=:] |\()pattern\(", file.read_text("utf-8"))) for file in FOLDER.glob("*.py")
+        len(re.findall(r"(?:[=:] |\()pattern\(", file.read_text("utf-8"))) for file in FOLDER.rglob("*.py")
     )
     assert len(list(expressions())) == written
 

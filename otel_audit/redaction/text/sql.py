@@ -11,8 +11,8 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
-from otel_audit.redaction import budget
 from otel_audit.redaction.lazy import pattern
+from otel_audit.redaction.text import budget
 
 LOOKS_LIKE_SQL = pattern(
     r"\b(?:insert\s++into|replace\s++into|merge\s++into|update\s++\S++(?:\s++(?!set\b)\S++){0,3}+\s++set"
@@ -383,7 +383,7 @@ class _Pass:
 def scrub(text: str, is_sensitive: Callable[[str], bool], mask: str, start: int = 0) -> str:
     """Return ``text`` without the literals of sensitive columns, reading it as SQL from ``start``.
 
-    What lies beyond :data:`otel_audit.redaction.budget.TOKENS` is left out, and the text says so.
+    What lies beyond :data:`otel_audit.redaction.text.budget.TOKENS` is left out, and the text says so.
     """
     tokens, end = _tokens(_ESCAPING, text, start)
     spans = set(_Pass(tokens, is_sensitive).run())

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from typing import Final
 from urllib.parse import unquote_plus
 
-from otel_audit.redaction import budget, forms, markup
 from otel_audit.redaction.lazy import pattern
 from otel_audit.redaction.names import SENSITIVE, NameRules, Sensitivity, removes_from_text, words
+from otel_audit.redaction.text import budget, forms, markup
 
 # The lookbehind lets a name start only where a run of name characters starts: linear on any text.
 _HEAD = pattern(
