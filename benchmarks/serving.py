@@ -19,15 +19,16 @@ _START_TIMEOUT = 60
 
 
 class Addresses(NamedTuple):
-    """Where the server listens: OTLP over HTTP, and queries."""
+    """Where the server listens, OTLP over HTTP and queries, and its process."""
 
     otlp: str
     store: str
+    pid: int
 
 
 @contextmanager
-def serve() -> Iterator[Addresses]:
-    """Run the server for the length of a ``with`` block."""
+def serve(data: Path | None = None) -> Iterator[Addresses]:
+    """Run the server for the length of a ``with`` block, over ``data`` or a new directory."""
     ports = {name: free_port() for name in ("HTTP_PORT", "GRPC_PORT", "CLICKHOUSE_PORT")}
     with directory() as path, (path / "log").open("w") as log:
         process = subprocess.Popen(
@@ -35,13 +36,13 @@ def serve() -> Iterator[Addresses]:
             cwd=path,
             env=os.environ
             | {f"OTEL_AUDIT_SERVER_{name}": str(port) for name, port in ports.items()}
-            | {"OTEL_AUDIT_SERVER_DATA": str(path / "data")},
+            | {"OTEL_AUDIT_SERVER_DATA": str(data or path / "data")},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
         )
         addresses = Addresses(
-            *(f"http://127.0.0.1:{ports[name]}" for name in ("HTTP_PORT", "CLICKHOUSE_PORT"))
+            *(f"http://127.0.0.1:{ports[name]}" for name in ("HTTP_PORT", "CLICKHOUSE_PORT")), process.pid
         )
         try:
             wait_until(

@@ -23,6 +23,7 @@ from otel_audit.server.clickhouse.query_port import QueryPort
 from otel_audit.server.clickhouse.questions import Questions
 from otel_audit.server.engine.datadir import DataDirectory
 from otel_audit.server.engine.engine import Engine
+from otel_audit.server.engine.upkeep import Upkeep
 from otel_audit.server.origin import Hosts, NoPages
 from otel_audit.server.otlp.commit import Backlog, Committer
 from otel_audit.server.otlp.engine_rows import FORMATS
@@ -99,6 +100,8 @@ class Server:
             undo.callback(self._logs.close)
             self._spans = Committer(self._engine, self._database, schema.TRACES)
             undo.callback(self._spans.close)
+            self._upkeep = Upkeep(self._engine, self._database)
+            undo.callback(self._upkeep.close)
             self._questions = (
                 _questions(config, directory.path, sockets[0]) if options.record_queries else None
             )
@@ -160,6 +163,7 @@ class Server:
             await server.listening.wait()
         if self._questions is not None:
             self._questions.start()
+        self._upkeep.start()
         started(self.endpoints)
         await stop.wait()
         grpc_stopped = self._grpc.stop(_STOP_SECONDS)

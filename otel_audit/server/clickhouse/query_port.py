@@ -176,6 +176,7 @@ class QueryPort:
         self._limit = limit
         self._max_memory = memory_bytes // 2
         self._max_result = memory_bytes // 8
+        self._max_block = memory_bytes // 128
         self._sessions: OrderedDict[str, _Session] = OrderedDict()
         self._threads = ThreadPoolExecutor(16, thread_name_prefix="query")
         with engine.connection() as connection:
@@ -445,6 +446,9 @@ class QueryPort:
         with self._engine.connection() as connection:
             connection.prepare_inserts()
             connection.query(f"SET max_execution_time = {_MAX_SECONDS}")
+            # A view takes some ten times the memory of the rows it turns: it gets a large block in pieces.
+            connection.query(f"SET max_insert_block_size_bytes = {self._max_block}")
+            connection.query("SET use_strict_insert_block_limits = 1")
             # In VALUES an expression would be run, with whatever it calls.
             connection.query("SET input_format_values_interpret_expressions = 0")
             connection.query("SET input_format_values_deduce_templates_of_expressions = 0")
