@@ -80,6 +80,7 @@ _NATIVE_REVISION: Final = 54454
 
 _AUTHENTICATION_FAILED: Final = 516
 _MAX_SECONDS: Final = 300
+_SMALLEST_BLOCK: Final = 2 * 1024 * 1024
 _STOP_AGAIN: Final = 0.2
 """Seconds until a statement is stopped once more: it may not have begun when it was the first time."""
 _NAME: Final = "otel-audit"
@@ -176,7 +177,7 @@ class QueryPort:
         self._limit = limit
         self._max_memory = memory_bytes // 2
         self._max_result = memory_bytes // 8
-        self._max_block = memory_bytes // 128
+        self._max_block = max(memory_bytes // 512, _SMALLEST_BLOCK)
         self._sessions: OrderedDict[str, _Session] = OrderedDict()
         self._threads = ThreadPoolExecutor(16, thread_name_prefix="query")
         with engine.connection() as connection:
