@@ -12,6 +12,7 @@ from otel_audit.audit_record import AuditRecord, Bulk, Change, Column, Target
 from otel_audit.large_values import digest_of_text
 from otel_audit.long_texts import JSON_LENGTH, head_of, rest_of
 from otel_audit.redaction.lazy import pattern
+from otel_audit.redaction.named_values import may_be_apart
 from otel_audit.redaction.names import SECRETS
 from otel_audit.redaction.text.patterns import SMALLEST_CARD
 from otel_audit.redaction.value_redactor import MAX_DEPTH, ValueRedactor
@@ -349,7 +350,7 @@ class RecordRedactor:
 
 def _unfold(structure: Any, names: list[str], values: list[Any], depth: int) -> bool:
     """Add all names and values of a structure to lists; False if it must be looked at part by part."""
-    if depth >= MAX_DEPTH:
+    if depth >= MAX_DEPTH or may_be_apart(structure):
         return False
     parts = structure
     if type(structure) is dict:

@@ -16,6 +16,7 @@ from msgspec import UNSET
 from otel_audit.config.model import RedactionConfig
 from otel_audit.errors import ConfigurationError
 from otel_audit.long_texts import JSON_LENGTH
+from otel_audit.redaction import named_values
 from otel_audit.redaction.lazy import pattern
 from otel_audit.redaction.names import SENSITIVE, NameRules, Sensitivity, compile_patterns, removes, words
 from otel_audit.redaction.strategies import Strategies
@@ -254,8 +255,9 @@ class ValueRedactor:
     def _mapping(self, mapping: Mapping[str, Any], depth: int, layer: int) -> Any:
         changed: dict[str, Any] | None = None
         renamed: dict[str, str] = {}
+        held = named_values.held_by(mapping, self.is_secret)
         for key, value in mapping.items():
-            decision = self.names.decide(key)
+            decision = "secret" if key in held else self.names.decide(key)
             if (shown := self._text(key, layer)) != key:
                 renamed[key] = shown
             if decision == "clean":
@@ -273,6 +275,8 @@ class ValueRedactor:
         return mapping if changed is None else changed
 
     def _items(self, name: str, items: Sequence[Any], depth: int, layer: int) -> Any:
+        if named_values.are_pairs(items):
+            return self._named(items, depth, layer)
         changed: list[Any] | None = None
         before: Any = None
         for index, item in enumerate(items):
@@ -288,6 +292,19 @@ class ValueRedactor:
         if changed is None:
             return items
         return tuple(changed) if isinstance(items, tuple) else changed
+
+    def _named(self, pairs: Sequence[Sequence[Any]], depth: int, layer: int) -> Any:
+        """Redact a list of (name, value)."""
+        redacted: list[Any] = []
+        for pair in pairs:
+            name, value = pair
+            shown = self._mapping({name: value}, depth + 1, layer)
+            made = next(iter(shown.items()))
+            same = made[0] is name and made[1] is value
+            redacted.append(pair if same else tuple(made) if isinstance(pair, tuple) else list(made))
+        if all(new is old for new, old in zip(redacted, pairs, strict=True)):
+            return pairs
+        return tuple(redacted) if isinstance(pairs, tuple) else redacted
 
     def _is_option(self, argument: str) -> bool:
         """Say whether a command line argument takes a secret in the next one: ``["--password", "x"]``."""

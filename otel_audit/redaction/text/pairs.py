@@ -7,10 +7,11 @@ scanner finds each name with what separates it from its value; a sensitive name 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 from urllib.parse import unquote_plus
 
+from otel_audit.redaction import named_values
 from otel_audit.redaction.lazy import pattern
 from otel_audit.redaction.names import SENSITIVE, NameRules, Sensitivity, removes_from_text, words
 from otel_audit.redaction.text import budget, forms, markup
@@ -82,6 +83,8 @@ _LINE = pattern(r"[^\r\n]*+")
 _WHOLE_LINE: Final = ("cookie", "cookies", "authorization", "authorisation", "phrase")
 _BRACKETS: Final = {"(": ")", "[": "]", "{": "}"}
 _LABEL_REACH: Final = 64
+_NAMED_REACH: Final = 256
+_KEY_END = pattern(r"""\\{0,4}+["'][ \t]{0,8}+(?:=>|[:=])""")
 _LAST_WORD = pattern(r"(?<![\w\-])[\w\-]++\Z")
 
 
@@ -105,10 +108,55 @@ class PairScanner:
             text = self._scan(_ABOVE, text, self._decide_above)
         if "-" in text:  # before a program's name is taken for a word of a value
             text = forms.scrub_options(text, self._mask)
+        text = self._scrub_named(text)
         text = self._scan(_HEAD, text, self._decide_pair)
         if "-" in text:
             text = self._scan(_ARGUMENT, text, lambda match: self._names.decide(match[1]))
         return text
+
+    def _scrub_named(self, text: str) -> str:
+        """Replace values beside a sensitive name that is a value itself: ``name: token, value: x``."""
+        parts: list[str] = []
+        copied = names = 0
+        lines = _Lines(text)
+        found = named_values.NAMING.search(text)
+        while found is not None:
+            names += 1
+            if names > budget.TOKENS:
+                return "".join(
+                    (*parts, budget.cut(text[copied:], max(0, found.start() - copied), self._mask))
+                )
+            following = named_values.NAMING.search(text, found.end())
+            if self._is_secret(found["name"]):
+                limit = len(text) if following is None else following.start()
+                for start, end in self._held(text, found, copied, limit, lines):
+                    if copied <= start < end and text[start:end] != self._mask:
+                        parts += (text[copied:start], self._mask)
+                        copied = end
+                if following is not None and following.start() < copied:
+                    following = named_values.NAMING.search(text, copied)
+            found = following
+        return "".join((*parts, text[copied:])) if parts else text
+
+    def _held(
+        self, text: str, named: re.Match[str], begin: int, limit: int, lines: _Lines
+    ) -> Iterator[tuple[int, int]]:
+        """Find the values that belong to a name, those before it in the same braces first."""
+        opening = text.rfind("{", max(begin, named.start() - _NAMED_REACH), named.start())
+        if opening >= 0:
+            before = text[opening : named.start()]
+            for held in named_values.HOLDING.finditer(before):
+                start, end = self._value(before, held, _Lines(before))
+                yield opening + start, opening + end
+        reach = min(named.end() + _NAMED_REACH, limit)
+        closing = text.find("}", named.end(), reach)
+        position = named.end()
+        while (
+            held_after := named_values.HOLDING.search(text, position, reach if closing < 0 else closing)
+        ) is not None:
+            start, position = self._value(text, held_after, lines)
+            yield start, position
+            position = max(position, held_after.end())
 
     def scrub_quoted(self, text: str) -> str:
         """Return ``text`` without the values of sensitive names in it that were percent-encoded."""
@@ -184,7 +232,7 @@ class PairScanner:
         masked = start + len(self._mask) if text.startswith(self._mask, start) else start
         if masked == start:
             if (quote := _OPENING_QUOTE.match(text, start)) is not None:
-                return quote.end(), _quoted_end(text, quote)
+                return _quoted_span(text, match, quote)
             if (placeholder := _PLACEHOLDER.match(text, start)) is not None:
                 return placeholder.end(), placeholder.end()
             if text[start : start + 1] in _BRACKETS:
@@ -282,6 +330,13 @@ def _label(text: str, start: int, end: int, before: str) -> str:
         previous = _LAST_WORD.search(text, max(0, start - _LABEL_REACH), start - 1)
         return f"{previous.group()} {text[start:end]}" if previous is not None else ""
     return ""
+
+
+def _quoted_span(text: str, match: re.Match[str], quote: re.Match[str]) -> tuple[int, int]:
+    end = _quoted_end(text, quote)
+    if match.group().rstrip()[-1:] == "," and _KEY_END.match(text, end) is not None:
+        return match.end(), match.end()  # `"token", "value": …`: the key of another value
+    return quote.end(), end
 
 
 def _quoted_end(text: str, quote: re.Match[str]) -> int:

@@ -1,0 +1,68 @@
+"""A name under one key and its value under another, or beside it: forms, HAR files, Kubernetes, HTTP headers.
+
+``{"name": "password", "value": "x"}``, ``{"field": "token", "old": "x", "new": "y"}``, and lists of pairs,
+``[["authorization", "x"], ["accept", "*/*"]]``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+from otel_audit.redaction.lazy import pattern
+
+_NAMING: Final = ("name", "key", "field", "header", "param", "parameter", "attribute", "property", "variable")
+_HOLDING: Final = ("value", "values", "val", "old", "new", "before", "after")
+_PREFIXED: Final = ("old", "new", "previous", "current")
+
+
+def _spellings(words: Sequence[str]) -> frozenset[str]:
+    return frozenset(spelled for word in words for spelled in (word, word.title(), word.upper()))
+
+
+_NAMING_KEYS: Final = _spellings(_NAMING) | {"field_name", "fieldName"}
+_HOLDING_KEYS: Final = (
+    _spellings(_HOLDING)
+    | {f"{before}_value" for before in _PREFIXED}
+    | {f"{before}Value" for before in _PREFIXED}
+)
+
+NAMING = pattern(
+    r"""(?<![\w.\-])(?:name|key|field(?:_?name)?|header|param(?:eter)?|attribute|property|variable)
+        \\*["']?[ \t]{0,8}+(?:=>|[:=])[ \t]{0,8}+[bBuU]?\\*["']?(?P<name>[\w.\-\[\]$]++)""",
+    re.VERBOSE | re.IGNORECASE,
+)
+HOLDING = pattern(
+    r"""(?:[,;&{\n]|\\n)[\s\-]{0,64}+\\{0,4}+["']?
+        ((?:(?:old|new|previous|current)_?)?(?:value|val)s?|old|new|before|after)
+        \\*["']?[ \t]{0,8}+(?:=>|[:=])[ \t]{0,8}+""",
+    re.VERBOSE | re.IGNORECASE,
+)
+"""In a text: what comes after it is the value of a name that NAMING finds near it."""
+
+
+def may_be_apart(structure: Mapping[str, Any] | Sequence[Any]) -> bool:
+    """Say quickly whether a mapping or a sequence may hold names apart from their values."""
+    if isinstance(structure, Mapping):
+        return not _HOLDING_KEYS.isdisjoint(structure)
+    first = structure[0] if structure else None
+    return isinstance(first, (list, tuple)) and len(first) == 2 and isinstance(first[0], str)
+
+
+def held_by(mapping: Mapping[str, Any], is_secret: Callable[[str], bool]) -> frozenset[str]:
+    """Return the keys of a mapping whose values belong to a secret that another key names."""
+    if _HOLDING_KEYS.isdisjoint(mapping):
+        return frozenset()
+    for key in _NAMING_KEYS.intersection(mapping):
+        name = mapping[key]
+        if type(name) is str and is_secret(name):
+            return _HOLDING_KEYS.intersection(mapping)
+    return frozenset()
+
+
+def are_pairs(items: Sequence[Any]) -> bool:
+    """Say whether a sequence has only pairs of a name and a value, as the headers of a request."""
+    return bool(items) and all(
+        isinstance(item, (list, tuple)) and len(item) == 2 and isinstance(item[0], str) for item in items
+    )
