@@ -18,6 +18,7 @@ from otel_audit.interruptions import faults
 from otel_audit.pipeline import provider
 from otel_audit.pipeline.failures import Failures
 from otel_audit.pipeline.logger import AuditLogger
+from otel_audit.pipeline.record_heads import Made, whole
 from otel_audit.pipeline.span_event import MAX_EVENTS
 
 
@@ -39,7 +40,11 @@ class Pending(Protocol):
 
 
 class Waiting(Pending, Protocol):
-    """A captured change that can be made smaller while it waits."""
+    """A captured change that can be made smaller while it waits.
+
+    One of many alike may have ``build_with(heads, logger, transaction)`` as well: it makes its records of a
+    success, with what they share encoded once (:mod:`otel_audit.pipeline.record_heads`).
+    """
 
     def shorten(self) -> None:
         """Let go of what no record carries."""
@@ -49,7 +54,7 @@ class Waiting(Pending, Protocol):
 class _Intent:
     __slots__ = ("events", "handle", "logger")
 
-    def __init__(self, logger: AuditLogger, handle: int, events: list[tuple[AuditRecord, Moment]]) -> None:
+    def __init__(self, logger: AuditLogger, handle: int, events: list[tuple[Made, Moment]]) -> None:
         self.logger = logger
         self.handle = handle
         self.events = events
@@ -317,13 +322,13 @@ class TransactionBuffer:
             return
         if outcome == "failure" and pending is not None:
             self._undo([pending], logger)
-        built: list[tuple[AuditRecord, Moment]] | None = None
+        built: list[tuple[Made, Moment]] | None = None
         if outcome == "failure" and not self.keep_failed:
             built = []
         elif pending is not None:
             transaction = ""
             if intent is not None and intent.events:
-                transaction = intent.events[0][0].database.transaction
+                transaction = whole(intent.events[0][0]).database.transaction
             built = self._build([pending, *more], logger, outcome, transaction or new_record_id())
         if intent is not None:
             logger.settle(intent.handle, outcome, None if built is None else [record for record, _ in built])
@@ -349,13 +354,19 @@ class TransactionBuffer:
         transaction: str,
         *,
         may_raise: bool = True,
-    ) -> list[tuple[AuditRecord, Moment]]:
+    ) -> list[tuple[Made, Moment]]:
         """Build all records; one that fails is counted and logged, and costs no other one."""
-        built: list[tuple[AuditRecord, Moment]] = []
+        built: list[tuple[Made, Moment]] = []
+        heads = logger.heads() if outcome == "success" and len(pendings) > 1 else None
         for pending in pendings:
             try:
                 at = pending.moment
-                built.extend((record, at) for record in pending.build(logger, outcome, transaction))
+                build_with = None if heads is None else getattr(pending, "build_with", None)
+                if build_with is None:
+                    made = pending.build(logger, outcome, transaction)
+                else:
+                    made = build_with(heads, logger, transaction)
+                built.extend([(record, at) for record in made])
             except faults() as error:
                 failures = self._failures or logger.failures
                 fail = failures.report if may_raise else failures.note
@@ -372,7 +383,7 @@ class TransactionBuffer:
                     failures.note("undo", error, what=type(pending).__name__)
 
 
-def _with_outcome(record: AuditRecord, outcome: Outcome) -> AuditRecord:
+def _with_outcome(record: Made, outcome: Outcome) -> Made:
     if record.outcome == outcome:
         return record
-    return msgspec.structs.replace(record, outcome=outcome)
+    return msgspec.structs.replace(whole(record), outcome=outcome)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+import math
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
@@ -14,13 +16,20 @@ from otel_audit.audit_context import Moment, moment
 from otel_audit.audit_record import AuditRecord, Change, Database, OldValues, Outcome, Target
 from otel_audit.capture.plan import FieldPlan, TablePlan, Verb
 from otel_audit.interruptions import faults
-from otel_audit.values import RECORDED, is_long, key_text, shortened
+from otel_audit.values import RECORDED, Encoded, is_long, key_text, shortened
 
 if TYPE_CHECKING:
     from otel_audit.capture.connection import Connection
     from otel_audit.pipeline.logger import AuditLogger
+    from otel_audit.pipeline.record_heads import EncodedRecord, Head, Made, RecordHeads
 
 _ACTIONS: Final[dict[Verb, str]] = {"create": "CREATE", "update": "UPDATE", "delete": "DELETE"}
+_RECORDED: Final = RECORDED
+_PLAIN: Final = frozenset({type(None), bool, int, str})
+_CLOCK: Final = frozenset({datetime.datetime, datetime.date, datetime.time})
+"""Their texts are like no secret: no rule finds anything in them."""
+_SHORT: Final = 8 * 1024
+"""Bytes of JSON: whatever it holds, a record carries all of it."""
 
 
 class CapturedWrite:
@@ -94,13 +103,13 @@ class CapturedWrite:
         return self.connection.database(self.plan, transaction, self.namespace)
 
     def _record(self, logger: AuditLogger, outcome: Outcome, transaction: str, **values: Any) -> AuditRecord:
+        values.setdefault("at", self.moment)
         error = ""
         if outcome != "success":
             error = self.error or self.connection.error
         return logger.record(
             f"{self.plan.event}.{self.verb}",
             _ACTIONS[self.verb],
-            at=self.moment,
             outcome=outcome,
             error=error,
             database=self._database(transaction),
@@ -154,10 +163,11 @@ class RowWrite(CapturedWrite):
         large = self.plan.large
         if not large:
             return
-        self.changed = [
-            (plan, shortened(old), shortened(new)) if plan in large else (plan, old, new)
-            for plan, old, new in self.changed
-        ]
+        if any(plan in large and (is_long(old) or is_long(new)) for plan, old, new in self.changed):
+            self.changed = [
+                (plan, shortened(old), shortened(new)) if plan in large else (plan, old, new)
+                for plan, old, new in self.changed
+            ]
         written = list(self.written)
         if any(plan in large and is_long(value) for plan, value in written):
             self.written = [(plan, shortened(value) if plan in large else value) for plan, value in written]
@@ -181,18 +191,71 @@ class RowWrite(CapturedWrite):
             return least
         return replace(least, target=Target(self.plan.label, key), completeness="ids") if key else least
 
-    def _records(self, logger: AuditLogger, outcome: Outcome, transaction: str) -> list[AuditRecord]:
-        recorded = RECORDED
+    def build_with(self, heads: RecordHeads, logger: AuditLogger, transaction: str) -> Iterable[Made]:
+        """Make the record of a success as :meth:`build` does; what it shares with others is encoded once."""
+        plan = self.plan
+        if self.error or plan.ends or any(plan.key_strategies):
+            return self.build(logger, "success", transaction)
+        try:
+            kind = (plan, self.verb, self.old_values, self.connection, self.namespace)
+            head = heads.find(kind, self.moment)
+            if head is not None:
+                made = self._with_head(heads, head)
+                if made is not None:
+                    return [made]
+            else:
+                records = self._records(logger, "success", transaction, heads.moment(self.moment))
+                heads.learn(kind, records[0])
+                return records
+        except faults():  # whatever it is, the general way says so
+            pass
+        return self.build(logger, "success", transaction)
+
+    def _with_head(self, heads: RecordHeads, head: Head) -> EncodedRecord | None:
+        """Make the record of plain values; None if one of them is not."""
+        key = key_text(self.key)
+        if not key:
+            return None
+        looked: list[Any] = []
+        image: dict[str, Any] = {}
+        for plan, value in self.written:
+            kind = type(value)
+            if kind in _PLAIN:
+                looked.append(value)
+            elif value is UNSET:
+                continue
+            elif _is_usual(value, kind):
+                if kind in _RECORDED:
+                    value = _RECORDED[kind][0](value)
+                if kind not in _CLOCK:
+                    looked.append(value)
+            else:
+                return None
+            image[plan.name] = value
+        changes: list[Change] = []
+        for plan, old, new in self.changed:
+            if not (_is_usual(old, type(old)) and _is_usual(new, type(new))):
+                return None
+            change = _change(plan.name, old, new)
+            changes.append(change)
+            if type(new) not in _CLOCK or type(old) not in _CLOCK:
+                looked += (change.old, change.new)
+        return heads.record(head, self.moment, key, changes, image, looked, self.plan.strategies)
+
+    def _records(
+        self, logger: AuditLogger, outcome: Outcome, transaction: str, at: Moment | None = None
+    ) -> list[AuditRecord]:
         related: dict[str, Any] = {"related": self._ends()} if self.plan.ends else {}
         return [
             self._record(
                 logger,
                 outcome,
                 transaction,
+                at=at or self.moment,
                 target=Target(self.plan.label, key_text(self.key)),
                 changes=[_change(plan.name, old, new) for plan, old, new in self.changed],
                 image={
-                    plan.name: recorded[type(value)][0](value) if type(value) in recorded else value
+                    plan.name: _RECORDED[type(value)][0](value) if type(value) in _RECORDED else value
                     for plan, value in self.written
                     if value is not UNSET
                 },
@@ -229,12 +292,21 @@ class _Undo:
             self._call(owner, *self._rest)
 
 
+def _is_usual(value: Any, kind: type) -> bool:
+    """Say whether a record carries a frozen value as it is, or as :data:`RECORDED` makes it."""
+    if kind in _PLAIN or value is UNSET:
+        return True
+    if kind is float:
+        return math.isfinite(value)
+    return kind in _RECORDED and (kind is not Encoded or len(value) <= _SHORT)
+
+
 def _change(name: str, old: Any, new: Any) -> Change:
     kind = ""
-    if type(old) in RECORDED:
-        convert, kind = RECORDED[type(old)]
+    if type(old) in _RECORDED:
+        convert, kind = _RECORDED[type(old)]
         old = convert(old)
-    if type(new) in RECORDED:
-        convert, kind = RECORDED[type(new)]
+    if type(new) in _RECORDED:
+        convert, kind = _RECORDED[type(new)]
         new = convert(new)
     return Change(name, old, new, kind)

@@ -37,6 +37,7 @@ from otel_audit.otel_api import trace_ids
 from otel_audit.pipeline import limits, pipeline_records
 from otel_audit.pipeline.failures import Failures
 from otel_audit.pipeline.health import Health
+from otel_audit.pipeline.record_heads import EncodedRecord, Looks, Made, RecordHeads, whole
 from otel_audit.pipeline.span_event import MAX_EVENTS, add_span_event
 from otel_audit.pipeline.spool.frames import encode_record
 from otel_audit.pipeline.spool.writer import SpoolWriter
@@ -57,8 +58,13 @@ _KNOWN_NAMES: Final = 10_000
 Hook = Callable[[AuditRecord], AuditRecord]
 
 
-class Redacts(Protocol):
+class Redacts(Looks, Protocol):
     """What the logger needs of a redactor."""
+
+    @property
+    def has_own_values(self) -> bool:
+        """Whether values must be looked at one by one."""
+        ...
 
     def record(
         self,
@@ -240,6 +246,13 @@ class AuditLogger:
         except UnicodeEncodeError:  # a lone surrogate, which has no bytes
             return limits.fit(repaired(record))
 
+    def heads(self) -> RecordHeads | None:
+        """Return what makes records that have much in common; None where each must be made by itself.
+
+        Hooks and own patterns may find something else in each record.
+        """
+        return None if self._hooks or self._redactor.has_own_values else RecordHeads(self._redactor)
+
     def _no_context(self, error: Exception) -> ContextFields:
         self.health.log(
             logging.ERROR,
@@ -356,7 +369,7 @@ class AuditLogger:
             return None
         return record if self.emit(record, at=parts["at"]) else None
 
-    def keep(self, records: Sequence[AuditRecord], *, may_raise: bool = True) -> bool:
+    def keep(self, records: Sequence[Made], *, may_raise: bool = True) -> bool:
         """Keep settled records without any span event; what was dropped before is told of first.
 
         Gives False if they could not be kept, which is logged and counted.
@@ -378,11 +391,11 @@ class AuditLogger:
             if self._fail_closed and may_raise:
                 raise
             self.health.dropped += len(records)
-            self._add_loss(pipeline_records.loss_of(records, str(error)))
+            self._add_loss(pipeline_records.loss_of([whole(record) for record in records], str(error)))
             return False
         return True
 
-    def intend(self, records: Sequence[AuditRecord]) -> int:
+    def intend(self, records: Sequence[Made]) -> int:
         """Write records ahead of their commit; durable when this returns. Gives a handle for :meth:`settle`.
 
         A handle below zero means that they could not be written and wait in memory (``fail_open``).
@@ -398,9 +411,9 @@ class AuditLogger:
             if self._fail_closed:
                 raise
             self._spool_trouble(error)
-            return self._remember(list(records))
+            return self._remember([whole(record) for record in records])
 
-    def settle(self, intent: int, outcome: Outcome, records: Sequence[AuditRecord] | None = None) -> None:
+    def settle(self, intent: int, outcome: Outcome, records: Sequence[Made] | None = None) -> None:
         """Say how an intent ended: writes its marker.
 
         Args:
@@ -424,18 +437,21 @@ class AuditLogger:
             if self._fail_closed:
                 raise
 
-    def span_event(self, record: AuditRecord, at: Moment) -> None:
+    def span_event(self, record: Made, at: Moment) -> None:
         """Add the event of a record to the span of ``at`` while that records, else to the current one."""
         try:
             add_span_event(record, at, self._content)
         except faults() as error:  # a foreign Span may do anything; the record is safe
             self.health.log(logging.WARNING, "span event", "span event not added: %r", error)
 
-    def _encode(self, records: Sequence[AuditRecord]) -> list[bytes]:
+    def _encode(self, records: Sequence[Made]) -> list[bytes]:
         try:
-            return [encode_record(record) for record in records]
+            return [
+                record.payload if type(record) is EncodedRecord else encode_record(record)
+                for record in records
+            ]
         except faults():  # an encoder meets any type, and its methods
-            return [payload for record in records for payload in self._encode_repaired(record)]
+            return [payload for record in records for payload in self._encode_repaired(whole(record))]
 
     def _encode_repaired(self, record: AuditRecord) -> list[bytes]:
         """Encode a record, with lone surrogates and foreign types turned into text."""
@@ -469,7 +485,7 @@ class AuditLogger:
             self._unwritten[self._last_unwritten] = records
             return self._last_unwritten
 
-    def _settle_unwritten(self, intent: int, outcome: Outcome, records: Sequence[AuditRecord] | None) -> None:
+    def _settle_unwritten(self, intent: int, outcome: Outcome, records: Sequence[Made] | None) -> None:
         intended = self._unwritten.pop(intent, None)
         if intended is not None and records is None:
             records = [msgspec.structs.replace(record, outcome=outcome) for record in intended]

@@ -14,6 +14,7 @@ from otel_audit import semconv
 from otel_audit.audit_context import Moment
 from otel_audit.audit_record import AuditRecord
 from otel_audit.otel_api import current_span
+from otel_audit.pipeline.record_heads import Made, whole
 from otel_audit.pipeline.validation import repaired
 from otel_audit.values import portable
 
@@ -24,7 +25,7 @@ MAX_EVENTS: Final = 64
 """Most events of one emit or transaction: a span keeps its newest 128, the application's own included."""
 
 
-def add_span_event(record: AuditRecord, at: Moment, content: Content) -> None:
+def add_span_event(record: Made, at: Moment, content: Content) -> None:
     """Add the event of ``record`` to the span of the write, or to the current one if that has ended.
 
     The event has the time of the write. Of a bulk statement's parts only the first adds one.
@@ -37,7 +38,7 @@ def add_span_event(record: AuditRecord, at: Moment, content: Content) -> None:
         if not span.is_recording():
             return
     if content == "full":
-        span.add_event(_text(record.event_name), _whole(record), timestamp=record.timestamp)
+        span.add_event(_text(record.event_name), _whole(whole(record)), timestamp=record.timestamp)
         return
     name, attributes = _summary(record)
     if type(span).__module__ == _SDK and _add_directly(span, name, record.timestamp, attributes):
@@ -78,7 +79,7 @@ def _add_directly(span: Any, name: str, timestamp: int, attributes: dict[str, At
     return True
 
 
-def _summary(record: AuditRecord) -> tuple[str, dict[str, AttributeValue]]:
+def _summary(record: Made) -> tuple[str, dict[str, AttributeValue]]:
     attributes: dict[str, AttributeValue] = {
         semconv.RECORD_ID: semconv.EventRecordId(record.id),
         semconv.ACTION: record.action,

@@ -19,7 +19,6 @@ from otel_audit.redaction.value_redactor import MAX_DEPTH, ValueRedactor
 
 SECRET_KEY: Final = "keep_last:4"  # noqa: S105
 """The strategy of a key that is a secret: rows can still be told apart."""
-_NO_STRATEGY: Final = ("",)
 _UUID = pattern(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _SESSIONS: Final = frozenset({"Session", "Sessions", "session", "sessions"})
 _SECRET_ID_LENGTH: Final = 16
@@ -152,10 +151,7 @@ class RecordRedactor:
         if (
             record.bulk is not None
             or record.related
-            or (
-                target is not None
-                and (len(target.id) >= _SECRET_ID_LENGTH if key is None else key != _NO_STRATEGY)
-            )
+            or (target is not None and (len(target.id) >= _SECRET_ID_LENGTH if key is None else any(key)))
         ):
             return False
         changes, image, attributes = record.changes, record.image, record.attributes

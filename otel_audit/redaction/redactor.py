@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from otel_audit.audit_record import AuditRecord
 from otel_audit.config.model import RedactionConfig
@@ -43,6 +43,15 @@ class Redactor(ValueRedactor):
                 type of the target says whether its key is a secret.
         """
         return self._records.record(record, strategies or {}, key)
+
+    def are_clean(
+        self, names: list[str], values: list[Any], texts: list[str], strategies: Mapping[str, str]
+    ) -> bool:
+        """Tell in one go that nothing in portable values, their names and other texts is sensitive.
+
+        False is only a doubt; patterns of ``redaction.values`` are not asked. The lists may be added to.
+        """
+        return self._records.are_clean(names, values, texts, strategies)
 
     def key(self, identifier: str, strategies: Sequence[str]) -> str:
         """Return what may be shown of the key of an object, by its strategies as in :meth:`record`."""

@@ -192,11 +192,8 @@ class ValueRedactor:
 
     def remember_clean(self, names: Collection[str], texts: Collection[str]) -> None:
         """Keep names decided to be clean, and texts that :meth:`suspects` cleared together."""
-        if len(self.clean_names) >= _CACHED_TEXTS:
-            self.clean_names.clear()
-        self.clean_names.update(name for name in names if len(name) <= _CACHED_LENGTH)
-        for text in texts:
-            self._remember(text)
+        _add(self.clean_names, names)
+        _add(self.clean_texts, texts)
 
     @property
     def has_key(self) -> bool:
@@ -213,10 +210,7 @@ class ValueRedactor:
         return bool(self._own)
 
     def _remember(self, text: str) -> None:
-        if len(text) <= _CACHED_LENGTH:
-            if len(self.clean_texts) >= _CACHED_TEXTS:
-                self.clean_texts.clear()
-            self.clean_texts.add(text)
+        _add(self.clean_texts, (text,))
 
     def is_secret(self, name: str) -> bool:
         """Say whether what stands under ``name`` is removed, whatever it is."""
@@ -422,3 +416,11 @@ def _refuse_exponential(setting: str, patterns: Sequence[str]) -> None:
                     f"{setting}[{index}] can take exponential time: {source!r}: {reason}. Make the inner "
                     "repeat possessive (`++` for `+`, `*+` for `*`) or write it as one repeat"
                 )
+
+
+def _add(known: set[str], texts: Collection[str]) -> None:
+    """Add short texts to those that are known; forget the others when there are too many."""
+    short = [text for text in texts if len(text) <= _CACHED_LENGTH]
+    if len(known) + len(short) > _CACHED_TEXTS:
+        known.clear()
+    known.update(short[:_CACHED_TEXTS])

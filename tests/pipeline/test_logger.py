@@ -275,6 +275,11 @@ def test_when_redaction_fails_no_value_is_kept(
     """The record is there, with names and counts; what might be a secret is not."""
 
     class Broken:
+        has_own_values = False
+
+        def are_clean(self, *_: object) -> bool:
+            raise RuntimeError("rules")
+
         def record(
             self,
             record: AuditRecord,
