@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -101,6 +100,8 @@ def file_layer(path: Path) -> Layer:
             f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8"
         ) from error
     text = text.replace("\r\n", "\n")
+    import tomllib  # no process without a file needs it
+
     try:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

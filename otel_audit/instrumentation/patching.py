@@ -8,10 +8,18 @@ is what it was before.
 from __future__ import annotations
 
 import inspect
+import logging
+import sys
 from collections.abc import Callable, Iterable
+from functools import partial
 from importlib import import_module
 from typing import Any, Final, NamedTuple
 
+import wrapt
+
+from otel_audit.interruptions import faults
+
+_logger: Final = logging.getLogger(__name__)
 _ABSENT: Final = object()
 
 
@@ -21,7 +29,7 @@ class Patch(NamedTuple):
     ``target`` is ``package.module:Class.attribute`` or ``package.module:attribute``. ``wrap`` gets the
     attribute as it resolves today (a plain function, also where it is inherited). ``optional``: not every
     supported version of the library has it. ``added``: its class has none, and finds it by ``__getattr__``;
-    ``wrap`` gets None.
+    ``wrap`` gets None. ``late``: its module is not imported for this; it is wrapped when it is.
     """
 
     target: str
@@ -29,6 +37,7 @@ class Patch(NamedTuple):
     why: str
     optional: bool = False
     added: bool = False
+    late: bool = False
 
 
 class AppliedPatches:
@@ -36,29 +45,46 @@ class AppliedPatches:
 
     def __init__(self) -> None:
         self._undo: list[tuple[Any, str, Any, Any]] = []
+        self._waiting: list[Patch] = []
 
     def apply(self, patches: Iterable[Patch]) -> None:
         """Apply ``patches`` in order; if one fails, take all back and raise."""
         try:
             for patch in patches:
-                owner, name = _resolve(patch.target)
-                original = inspect.getattr_static(owner, name, _ABSENT)
-                if original is _ABSENT and patch.optional:
-                    continue
-                if original is _ABSENT and not patch.added:
-                    raise AttributeError(
-                        f"{patch.target} does not exist in the installed version of the library"
-                    )
-                # Not what lies in vars(): another agent's wrapper there has to be bound to the class first.
-                wrapped = patch.wrap(None if patch.added else getattr(owner, name))
-                self._undo.append((owner, name, vars(owner).get(name, _ABSENT), wrapped))
-                setattr(owner, name, wrapped)
+                module = patch.target.partition(":")[0]
+                if patch.late and module not in sys.modules:
+                    self._waiting.append(patch)
+                    wrapt.register_post_import_hook(partial(self._imported, patch), module)
+                else:
+                    self._apply(patch)
         except BaseException:
             self.undo()
             raise
 
+    def _imported(self, patch: Patch, _: Any) -> None:
+        if patch not in self._waiting:  # taken back meanwhile: the hook cannot be
+            return
+        self._waiting.remove(patch)
+        try:
+            self._apply(patch)
+        except faults() as error:  # the application's import must not fail with us
+            _logger.error("%s cannot be wrapped (%s): %r", patch.target, patch.why, error)
+
+    def _apply(self, patch: Patch) -> None:
+        owner, name = _resolve(patch.target)
+        original = inspect.getattr_static(owner, name, _ABSENT)
+        if original is _ABSENT and patch.optional:
+            return
+        if original is _ABSENT and not patch.added:
+            raise AttributeError(f"{patch.target} does not exist in the installed version of the library")
+        # Not what lies in vars(): another agent's wrapper there has to be bound to the class first.
+        wrapped = patch.wrap(None if patch.added else getattr(owner, name))
+        self._undo.append((owner, name, vars(owner).get(name, _ABSENT), wrapped))
+        setattr(owner, name, wrapped)
+
     def undo(self, *, only_ours: bool = False) -> None:
         """Restore every attribute, last first; with ``only_ours`` none that was wrapped by others since."""
+        self._waiting.clear()
         while self._undo:
             owner, name, previous, wrapped = self._undo.pop()
             if only_ours and vars(owner).get(name) is not wrapped:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -52,3 +55,57 @@ def test_one_that_is_missing_takes_all_back() -> None:
             [Patch(f"{HERE}:Target.own", louder, "test"), Patch(f"{HERE}:Target.missing", louder, "test")]
         )
     assert dict(vars(Target)) == before
+
+
+def _late_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str) -> str:
+    """Write a module that nobody has imported, and return its name."""
+    name = f"late_{tmp_path.name}"
+    (tmp_path / f"{name}.py").write_text(content)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, name, raising=False)
+    return name
+
+
+_LATE = "class Late:\n    def own(self):\n        return 'late'\n"
+
+
+def test_a_late_patch_waits_until_somebody_imports_its_module(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = _late_module(tmp_path, monkeypatch, _LATE)
+    patches = AppliedPatches()
+    patches.apply([Patch(f"{name}:Late.own", louder, "test", late=True)])
+    assert name not in sys.modules
+    late = importlib.import_module(name)
+    assert late.Late().own() == "late!"
+    patches.undo()
+    assert late.Late().own() == "late"
+
+
+def test_a_late_patch_that_was_taken_back_wraps_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = _late_module(tmp_path, monkeypatch, _LATE)
+    patches = AppliedPatches()
+    patches.apply([Patch(f"{name}:Late.own", louder, "test", late=True)])
+    patches.undo()
+    again = AppliedPatches()
+    again.apply([Patch(f"{name}:Late.own", louder, "test", late=True)])
+    assert importlib.import_module(name).Late().own() == "late!"
+    again.undo()
+
+
+def test_a_late_patch_of_a_module_that_is_there_is_applied_at_once() -> None:
+    patches = AppliedPatches()
+    patches.apply([Patch(f"{HERE}:Target.own", louder, "test", late=True)])
+    assert Target().own() == "own!"
+    patches.undo()
+
+
+def test_a_late_patch_that_fails_is_logged_and_the_import_succeeds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    name = _late_module(tmp_path, monkeypatch, _LATE)
+    AppliedPatches().apply([Patch(f"{name}:Late.missing", louder, "it is needed", late=True)])
+    assert importlib.import_module(name).Late().own() == "late"
+    assert "Late.missing cannot be wrapped (it is needed)" in caplog.text

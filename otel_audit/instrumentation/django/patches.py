@@ -98,9 +98,15 @@ def _writes(writes: WriteCapture) -> list[Patch]:
             "django.core.management.commands.migrate:Command.handle",
             writes.suppressed,
             "migrations write content types, permissions and moved data, not what somebody did",
+            late=True,
         ),
-        Patch(f"{executor}.apply_migration", writes.migrates, "what a migration does to rows is told in sum"),
-        Patch(f"{executor}.unapply_migration", writes.migrates_back, "the same, taking it back"),
+        Patch(
+            f"{executor}.apply_migration",
+            writes.migrates,
+            "what a migration does to rows is told in sum",
+            late=True,
+        ),
+        Patch(f"{executor}.unapply_migration", writes.migrates_back, "the same, taking it back", late=True),
     ]
 
 

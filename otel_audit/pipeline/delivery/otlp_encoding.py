@@ -40,12 +40,12 @@ def _varint(value: int) -> bytes:
     return bytes(out)
 
 
-_SHORT: Final = tuple(_varint(length) for length in range(4096))
+_SHORT: Final = tuple(_varint(length) for length in range(1024))
 
 
 def _sized(data: bytes) -> bytes:
     length = len(data)
-    return (_SHORT[length] if length < 4096 else _varint(length)) + data
+    return (_SHORT[length] if length < 1024 else _varint(length)) + data
 
 
 def _text(value: bytes) -> bytes:
