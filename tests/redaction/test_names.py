@@ -30,6 +30,7 @@ SECRET = """
     пароль Пароль новый_пароль секрет секретный_ключ токен токен_доступа
     パスワード ﾊﾟｽﾜｰﾄﾞ 新しいパスワード 暗証番号 トークン 秘密鍵 シークレット
     密码 新密码 密碼 口令 访问令牌 密钥
+    bindpw rootpw SAMLResponse saml_assertion client_assertion clientAssertion
 """.split()  # noqa: SIM905
 
 CLEAN = """
@@ -47,6 +48,7 @@ CLEAN = """
     accessed_by cc success magic_link_sent_at passkey_count security_question keyphrases_count
     tokens_per_second tokensPerMinute token_budget prompt_token_details palabra_clave parolee
     секретарь токенизация パスワード変更日 トークン数 秘密保持契約 密码更新时间 令牌数量
+    client_assertion_type assertion saml_provider upward
 """.split()  # noqa: SIM905
 
 

@@ -29,6 +29,17 @@ def redactor() -> Redactor:
     [
         ("password=hunter2&page=1", "password=[redacted]&page=1"),
         ("/login?user=bob&password=hunter2#top", "/login?user=bob&password=[redacted]#top"),
+        ("Login(token=UUID('c0ffee00-aaaa'), x=1)", "Login(token=[redacted], x=1)"),
+        ("{'password': Secret('hunter2'), 'user': 'bob'}", "{'password': [redacted], 'user': 'bob'}"),
+        ("f(token=first('a', then(\"hunter2\")), user='bob')", "f(token=[redacted], user='bob')"),
+        ("password=Secret('hunter2", "password=[redacted]"),
+        ("said password=Some(hunter2) next", "said password=[redacted] next"),
+        (
+            r"user\u003dbob \u0026password\u003dhunter2 end",
+            r"user\u003dbob \u0026password\u003d[redacted] end",
+        ),
+        ("password&#61;hunter2 end", "password&#61;[redacted] end"),
+        ("password&#x3D;hunter2 end", "password&#x3D;[redacted] end"),
         ("pass%77ord=hunter2", "pass%77ord=[redacted]"),
         (
             "next=%2Flogin%3Fpassword%3Dhunter2%26a%3D1&b=2",

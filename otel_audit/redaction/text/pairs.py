@@ -20,7 +20,8 @@ from otel_audit.redaction.text import budget, forms, markup
 _HEAD = pattern(
     r"""(?<![\w%.\-\[\]$])
         (?P<name>[\w%.\-\[\]$]++)
-        (?P<separator> \\*["']?[ \t]*(?:=>|:=|[!<>=]?=|[＝﹦：﹕]|:(?!//))[ \t]*  # password = , "password":
+        (?P<separator> \\*["']?[ \t]*(?:=>|:=|[!<>=]?=|[＝﹦：﹕]|:(?!//)          # password = , "password":
+                          |(?<=\\)(?:u003|x3)[dD]|&\#(?:0{0,4}61|[xX]0{0,4}3[dD]);)[ \t]*  # as JSON, as HTML
                      | \\*["'][ \t]*,[ \t]*(?=[bBuU]?\\*["'])                # (b"password", b"x")
                      | [ \t]+(?:(?:is|was)[ \t]+)?(?=\\*["'][^\s"'\\]{4}) )   # PASSWORD 'x'
     """,
@@ -82,6 +83,7 @@ _FURTHER_LINE = pattern(r"([ \t]*+)([^\r\n]*+)(?:\r?\n|\Z)")
 _LINE = pattern(r"[^\r\n]*+")
 _WHOLE_LINE: Final = ("cookie", "cookies", "authorization", "authorisation", "phrase")
 _BRACKETS: Final = {"(": ")", "[": "]", "{": "}"}
+_CALL = pattern(r"[A-Za-z_][\w.]{0,63}+(?=\()")
 _LABEL_REACH: Final = 64
 _NAMED_REACH: Final = 256
 _KEY_END = pattern(r"""\\{0,4}+["'][ \t]{0,8}+(?:=>|[:=])""")
@@ -243,7 +245,7 @@ class PairScanner:
         before = text[match.start() - 1] if match.start() else ""
         separator = match.group().rstrip()[-1:]
         if before in "?&" and separator == "=":
-            end = _end(_IN_QUERY, text, masked)
+            end = _end(_IN_QUERY, text, _past_call(text, masked))
             return start, end if before or text[end : end + 1] == "&" else _end(_MORE_WORDS, text, end)
         if lines.is_source(match.start()):
             return start, start
@@ -258,7 +260,7 @@ class PairScanner:
                 closing = text.find(before, masked, end)
                 return start, closing if closing >= 0 else end
             return start, end
-        end = _end(_PLAIN, text, masked)
+        end = _end(_PLAIN, text, _past_call(text, masked))
         if separator in "=:＝：﹦﹕" and end > start and lines.begins(match.start()):
             end = _end(_MORE_WORDS, text, end)
         return start, end
@@ -275,6 +277,12 @@ def _next_name(text: str, start: int, end: int, *, quoted: bool) -> int:
             return match.start()
         position = match.end()
     return end
+
+
+def _past_call(text: str, start: int) -> int:
+    """Return where a value written as a call ends, ``UUID('x')``; ``start`` if it is none."""
+    call = _CALL.match(text, start)
+    return start if call is None else _balanced_end(text, call.end())
 
 
 def _end(shape: re.Pattern[str], text: str, start: int) -> int:

@@ -226,6 +226,8 @@ def may_hold_secret(text: str) -> bool:
             or "|" in lower
             or "\n" in lower
             or " -" in lower
+            or "\\" in lower
+            or "&#" in lower
             or "│" in lower
         )
         and _may_hold_name(lower)
@@ -340,6 +342,8 @@ def _may_hold_name(lower: str) -> bool:
             and _PERSONAL_NAME.search(lower) is not None
         )
         or "licen" in lower
+        or "saml" in lower
+        or "assertion" in lower
         or "national" in lower
         or "geheim" in lower
         or "schluess" in lower
