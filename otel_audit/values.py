@@ -587,6 +587,67 @@ def record_value(frozen: Frozen) -> tuple[Portable, str]:
     return portable(frozen), portable_type(frozen)
 
 
+def record_values(values: list[Frozen]) -> tuple[list[Portable], bool]:
+    """Do :func:`record_value` for many values by their class: most often they have one.
+
+    Structures may be among them that nobody else holds, as they came from a driver. Returns as well whether
+    all that came out is portable and whole; where that is not certain, whoever records it must look.
+    """
+    kinds = {*map(type, values)}
+    if kinds <= _FLAT:
+        return (values if weigh_plain(values, kinds) >= 0 else list(map(portable, values))), True
+    kinds.discard(type(None))
+    if kinds <= PLAIN_CONTAINERS:
+        structures = _written_and_read(values)
+        if structures is not None:
+            return structures, True
+    elif len(kinds) == 1:
+        [kind] = kinds
+        if kind is not Encoded and kind in RECORDED:
+            convert = RECORDED[kind][0]
+            if convert is instant_text and all(value is None or value.tzinfo is _UTC for value in values):
+                convert = datetime.datetime.isoformat
+            return [None if value is None else convert(value) for value in values], True
+        if kind is Encoded and max([len(value) for value in values if value is not None]) <= _FITS:
+            return [None if value is None else _decode(value) for value in values], True
+    return [record_value(freeze(value))[0] for value in values], False
+
+
+_FLAT: Final = frozenset({type(None), bool, int, float, str})
+_FITS: Final = LONGEST // 4
+"""Bytes of JSON that certainly fit: an item is two of them at least, and counts as eight characters."""
+_UTC: Final = datetime.UTC
+_decode: Final = msgspec.json.Decoder().decode
+
+
+def weigh_plain(values: list[Any], kinds: set[type]) -> int:
+    """Return about how many bytes plain values are; -1 if one of them is not portable as it stands."""
+    if int in kinds:
+        numbers = [value for value in values if type(value) is int]
+        if max(numbers) >= 2**64 or min(numbers) < -(2**63):
+            return -1
+    if float in kinds and not all(math.isfinite(value) for value in values if type(value) is float):
+        return -1
+    text = "".join([value for value in values if type(value) is str])
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:  # a lone surrogate
+            return -1
+    return len(text) + 8 * len(values)
+
+
+def _written_and_read(structures: list[Any]) -> list[Portable] | None:
+    """Do what freezing and recording do to structures; ``None`` where one may be too long, or no JSON."""
+    try:
+        written = list(map(msgspec.json.encode, structures))
+    except faults():  # keys that are no text, integers beyond 64 bits, lone surrogates, foreign objects
+        return None
+    if max(map(len, written)) > _FITS or max([w.count(b"[") + w.count(b"{") for w in written]) > DEEPEST:
+        return None
+    return list(map(_decode, written))
+
+
 def same(old: Frozen, new: Frozen) -> bool:
     """Say whether two frozen values are equal, with their types: true is not 1, and 1 is not 1.0.
 

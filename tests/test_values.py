@@ -29,6 +29,7 @@ from otel_audit.values import (
     portable,
     portable_type,
     record_value,
+    record_values,
     same,
     text,
 )
@@ -218,3 +219,50 @@ def test_what_is_frozen_does_not_follow_later_changes() -> None:
     value["a"].append(2)
     assert record_value(frozen) == ({"a": [1]}, "")
     assert freeze(msgspec.UNSET) is not None
+
+
+columns = st.one_of(
+    *(
+        st.lists(st.one_of(st.none(), cell), min_size=1, max_size=8)
+        for cell in (
+            st.integers(),
+            st.floats(),
+            st.text(),
+            st.one_of(st.text(), st.just("\ud800"), st.booleans(), st.integers()),
+            st.decimals(allow_nan=False),
+            st.datetimes(timezones=st.sampled_from([None, datetime.UTC, TOKYO])),
+            st.dates(),
+            st.times(),
+            st.timedeltas(),
+            st.uuids(),
+            st.binary(),
+            st.recursive(
+                st.one_of(st.none(), st.integers(), st.floats(), st.text(), st.just("\ud800"), st.decimals()),
+                lambda inner: st.one_of(st.lists(inner), st.dictionaries(st.text(), inner)),
+            ).map(lambda value: value if isinstance(value, dict | list) else [value]),
+            st.sampled_from(
+                [
+                    {"a": "b" * 200_000},
+                    {"a": "b" * 40_000},
+                    [[]] * 9000,
+                    recursive_list(),
+                    {1: 2},
+                    {None: {3}},
+                ]
+            ),
+            anything,
+        )
+    )
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(columns)
+def test_many_values_are_recorded_as_each_of_them_is(values: list[Any]) -> None:
+    frozen = [freeze(value) for value in values]
+    expected = [portable(record_value(value)[0]) for value in frozen]
+    held = [old if type(old) in (dict, list) else new for old, new in zip(values, frozen, strict=True)]
+    for column in (frozen, held):
+        recorded, certain = record_values(column)
+        assert repr([portable(value) for value in recorded]) == repr(expected)
+        assert not certain or repr(recorded) == repr(expected)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
 from otel_audit.audit_context import Moment
@@ -26,7 +26,16 @@ from otel_audit.capture.plan import FieldPlan, TablePlan, Verb
 from otel_audit.capture.writes import CapturedWrite
 from otel_audit.config.model import CaptureSection
 from otel_audit.large_values import Cut
-from otel_audit.values import Portable, key_text, key_texts, portable, record_value, shortened
+from otel_audit.values import (
+    FROZEN,
+    Portable,
+    key_text,
+    key_texts,
+    portable,
+    record_value,
+    record_values,
+    shortened,
+)
 
 if TYPE_CHECKING:
     from otel_audit.capture.connection import Connection
@@ -117,16 +126,13 @@ class BulkWrite(CapturedWrite):
             return []
         if len(keys) == 1:
             return [self._single(logger, outcome, transaction, keys[0], columns)]
-        recorded = [
-            Column(
-                plan.name,
-                UNSET if old is None else _shown(plan, old),
-                UNSET if new is None else _shown(plan, new),
-                _column_type(plan, old, new),
-            )
-            for plan, old, new in columns
-        ]
-        return self._parts(logger, outcome, transaction, key_texts(keys), recorded)
+        recorded, certain = [], True
+        for plan, old, new in columns:
+            before, certain_before = _recorded(plan, old)
+            after, certain_after = _recorded(plan, new)
+            recorded.append(Column(plan.name, before, after, _column_type(plan, old, new)))
+            certain = certain and certain_before and certain_after
+        return self._parts(logger, outcome, transaction, key_texts(keys), recorded, portable=certain)
 
     def shorten(self) -> None:
         """Let go of what no record carries of large values of one row; those of many are within a budget."""
@@ -175,14 +181,23 @@ class BulkWrite(CapturedWrite):
                 for plan, old, new in columns
                 if not (whole and old is None and plan in self.old)
             ],
-            image={plan.name: _shown(plan, new)[0] for plan, _, new in columns if whole and new},
+            image={
+                plan.name: record_value(plan.frozen(new[0]))[0] for plan, _, new in columns if whole and new
+            },
             completeness=self.completeness,
             old_values=self.old_values,
             **self._ends((plan.name, side) for plan, *both in columns for side in both),
         )
 
     def _parts(
-        self, logger: AuditLogger, outcome: Outcome, transaction: str, keys: list[str], columns: list[Column]
+        self,
+        logger: AuditLogger,
+        outcome: Outcome,
+        transaction: str,
+        keys: list[str],
+        columns: list[Column],
+        *,
+        portable: bool = True,
     ) -> list[AuditRecord]:
         slices: list[tuple[list[str], list[Column]]] = []
         for start in range(0, len(keys), _MAX_ROWS):
@@ -195,6 +210,7 @@ class BulkWrite(CapturedWrite):
                     outcome,
                     transaction,
                     Bulk(len(some), some, part_columns, bulk, number, len(slices)),
+                    portable=portable,
                 )
                 for number, (some, part_columns) in enumerate(slices, 1)
             ]
@@ -223,13 +239,22 @@ class BulkWrite(CapturedWrite):
         least = super()._least(logger, outcome, transaction)
         return replace(least, bulk=Bulk(self.count, id=new_record_id()), completeness="count")
 
-    def _part(self, logger: AuditLogger, outcome: Outcome, transaction: str, bulk: Bulk) -> AuditRecord:
+    def _part(
+        self,
+        logger: AuditLogger,
+        outcome: Outcome,
+        transaction: str,
+        bulk: Bulk,
+        *,
+        portable: bool = True,
+    ) -> AuditRecord:
         return self._record(
             logger,
             outcome,
             transaction,
             target=Target(self.plan.label),
             bulk=bulk,
+            portable=portable,
             fields=[] if bulk.columns else self._names(),
             completeness=self.completeness,
             old_values=self.old_values,
@@ -294,12 +319,13 @@ def _lost_values(record: AuditRecord) -> bool:
 # --- columns: pure functions from the values of rows to what a record carries ---------------------
 
 
-def _shown(plan: FieldPlan, values: list[Any]) -> list[Portable]:
-    """Return a column's values as the record carries them."""
-    # Looked at by class once: most columns need nothing done to their values.
-    if _PLAIN.issuperset(map(type, values)):
-        return values
-    return [record_value(plan.frozen(value))[0] for value in values]
+def _recorded(plan: FieldPlan, values: list[Any] | None) -> tuple[list[Portable] | UnsetType, bool]:
+    """Return a column's values as the record carries them, and whether they are certainly portable."""
+    if values is None:
+        return UNSET, True
+    if not plan.plain and not FROZEN.issuperset(map(type, values)):
+        values = list(map(plan.frozen, values))
+    return record_values(values)
 
 
 def _change(plan: FieldPlan, old: Any, new: Any) -> Change:

@@ -33,9 +33,10 @@ class FieldPlan:
     Attributes:
         ignored: the configuration says that it does not count, however it is written.
         large: nothing bounds the size of its values.
+        plain: :meth:`frozen` does no more than :func:`~otel_audit.values.freeze`.
     """
 
-    __slots__ = ("attname", "automatic", "hidden", "ignored", "large", "name")
+    __slots__ = ("attname", "automatic", "hidden", "ignored", "large", "name", "plain")
 
     def __init__(
         self, name: str, attname: str = "", *, automatic: bool = False, hidden: bool = False
@@ -46,6 +47,7 @@ class FieldPlan:
         self.hidden = hidden
         self.ignored = False
         self.large = True
+        self.plain = True
 
     def frozen(self, value: Any) -> Frozen:
         """Return a value of this column, as an application holds it, frozen."""

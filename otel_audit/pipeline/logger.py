@@ -138,6 +138,7 @@ class AuditLogger:
         changes: Sequence[Change] = (),
         image: Mapping[str, Any] | None = None,
         bulk: Bulk | None = None,
+        portable: bool = False,
         fields: Sequence[str] = (),
         database: Database = _NO_DATABASE,
         completeness: Completeness = "full",
@@ -165,6 +166,7 @@ class AuditLogger:
             strategies: redaction strategy by field name, over the configured rules.
             key_strategies: redaction strategy by part of the target's key, empty for the rules; without it
                 the type of the target decides.
+            portable: the values of ``bulk`` are, and nothing of them was left out.
             record_id: an id made before, default a new one.
 
         Raises:
@@ -191,7 +193,7 @@ class AuditLogger:
         changes, image, attributes, weight, complete = portable_parts(
             changes, image, attributes, self._redactor.digest
         )
-        if bulk is not None:
+        if bulk is not None and not portable:
             bulk, whole = portable_bulk(bulk, self._redactor.digest)
             complete = complete and whole
         if context.attributes:

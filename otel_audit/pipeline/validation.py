@@ -6,7 +6,6 @@ Whatever else a caller handed over is converted here, and what cannot be is left
 
 from __future__ import annotations
 
-import math
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, get_args
@@ -28,7 +27,7 @@ from otel_audit.audit_record import (
 )
 from otel_audit.errors import InvalidRecord
 from otel_audit.interruptions import faults
-from otel_audit.values import RECORDED, Conversion, Encoded, portable, portable_type, text
+from otel_audit.values import RECORDED, Conversion, Encoded, portable, portable_type, text, weigh_plain
 
 UNWEIGHED: Final = 1 << 62
 """Weight of values that were not weighed: above every limit."""
@@ -67,7 +66,7 @@ def portable_parts(
         values = _values(changes, image, attributes)
         kinds = set(map(type, values))
         if kinds <= _PLAIN:
-            weight = _weigh_plain(values, kinds)
+            weight = weigh_plain(values, kinds)
             if weight >= 0:
                 return changes, image, attributes, weight, True
         elif kinds <= _KNOWN:
@@ -121,27 +120,10 @@ def _weigh(values: list[Any]) -> int:
     """Return about how many bytes values are; -1 if one of the plain ones is not portable as it stands."""
     structures = [value for value in values if type(value) is dict or type(value) is list]
     if not structures:
-        return _weigh_plain(values, set(map(type, values)))
+        return weigh_plain(values, set(map(type, values)))
     plain = [value for value in values if type(value) in _PLAIN]
-    weight = _weigh_plain(plain, set(map(type, plain)))
+    weight = weigh_plain(plain, set(map(type, plain)))
     return weight if weight < 0 else weight + sum(len(_encode(structure)) for structure in structures)
-
-
-def _weigh_plain(values: list[Any], kinds: set[type]) -> int:
-    """Return about how many bytes plain values are; -1 if one of them is not portable as it stands."""
-    if int in kinds:
-        numbers = [value for value in values if type(value) is int]
-        if max(numbers) >= 2**64 or min(numbers) < -(2**63):
-            return -1
-    if float in kinds and not all(math.isfinite(value) for value in values if type(value) is float):
-        return -1
-    text = "".join([value for value in values if type(value) is str])
-    if not text.isascii():
-        try:
-            text.encode()
-        except UnicodeEncodeError:  # a lone surrogate
-            return -1
-    return len(text) + 8 * len(values)
 
 
 def _portable_value(value: Any, convert: Conversion) -> Any:

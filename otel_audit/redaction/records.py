@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -15,6 +15,7 @@ from otel_audit.redaction.lazy import pattern
 from otel_audit.redaction.named_values import may_be_apart
 from otel_audit.redaction.names import SECRETS
 from otel_audit.redaction.text.patterns import SMALLEST_CARD
+from otel_audit.redaction.text.together import any_may_hold_secret
 from otel_audit.redaction.value_redactor import MAX_DEPTH, ValueRedactor
 
 SECRET_KEY: Final = "keep_last:4"  # noqa: S105
@@ -24,7 +25,12 @@ _SESSIONS: Final = frozenset({"Session", "Sessions", "session", "sessions"})
 _SECRET_ID_LENGTH: Final = 16
 _LARGEST_KEY_LENGTH: Final = 19  # of 64 bits
 _SIMPLE: Final = frozenset({str, int, bool, float, type(None), UnsetType})
-_SIMPLE_OR_DEEP: Final = _SIMPLE | {dict, list}
+_SHORT: Final = 512
+"""Characters of a text that is looked at together with others."""
+_TEXTS_AT_ONCE: Final = 64
+_HARMLESS: Final = _SIMPLE - {str, int}
+_STRUCTURES: Final = frozenset({dict, list})
+_SIMPLE_OR_DEEP: Final = _SIMPLE | _STRUCTURES
 _TEXTS: Final = ("event_name", "message", "error", "reason", "tenant", "system", "event_type", "code")
 _CONTEXT_TEXTS: Final = (
     ("request", ("path", "route", "view", "id")),
@@ -97,7 +103,12 @@ class RecordRedactor:
             )
 
         def cut_cells(name: str, cells: list[Any] | UnsetType) -> list[Any] | UnsetType:
-            return [short(name, cell) for cell in cells] if isinstance(cells, list) else cells
+            if not isinstance(cells, list):
+                return cells
+            if max([len(cell) for cell in cells if type(cell) is str], default=0) <= limit:
+                return cells
+            cut = [short(name, cell) for cell in cells]
+            return cells if all(new is old for new, old in zip(cut, cells, strict=True)) else cut
 
         changes = [
             Change(change.field, old, new, change.type)
@@ -114,15 +125,13 @@ class RecordRedactor:
                 replaced[part] = cut
         if record.bulk is not None:
             columns = [
-                Column(
-                    column.field,
-                    cut_cells(column.field, column.old),
-                    cut_cells(column.field, column.new),
-                    column.type,
-                )
+                column
+                if old is column.old and new is column.new
+                else Column(column.field, old, new, column.type)
                 for column in record.bulk.columns
+                for old, new in [(cut_cells(column.field, column.old), cut_cells(column.field, column.new))]
             ]
-            if columns != record.bulk.columns:
+            if any(new is not old for new, old in zip(columns, record.bulk.columns, strict=True)):
                 replaced["bulk"] = msgspec.structs.replace(record.bulk, columns=columns)
         return msgspec.structs.replace(record, truncated=True, **replaced) if replaced else record
 
@@ -319,11 +328,13 @@ class RecordRedactor:
         return msgspec.structs.replace(bulk, columns=columns, keys=keys)
 
     def _keys(self, keys: list[str], identifier: Callable[[str], str]) -> list[str]:
-        if identifier == self._redactor.text and not (
-            self._redactor.has_own_values or self._redactor.suspects("\n".join(keys))
-        ):
-            return keys
-        redacted = [identifier(key) for key in keys]
+        if identifier == self._redactor.text and not self._redactor.has_own_values:
+            doubted = self._suspected(keys)
+            if not doubted:
+                return keys
+            redacted = [identifier(key) if key in doubted else key for key in keys]
+        else:
+            redacted = [identifier(key) for key in keys]
         return keys if all(new is old for new, old in zip(redacted, keys, strict=True)) else redacted
 
     def _column(self, column: Column, strategy: str | None) -> Column:
@@ -339,9 +350,71 @@ class RecordRedactor:
             return cells
         if strategy == "drop":
             return UNSET
-        redact: Callable[[Any], Any] = lambda cell: self._redactor.field(name, cell, strategy)  # noqa: E731
-        redacted = [redact(cell) for cell in cells]
-        return cells if all(new is old for new, old in zip(redacted, cells, strict=True)) else redacted
+        changed: list[Any] | None = None
+        for index in self._doubtful(name, cells, strategy):
+            cell = cells[index]
+            redacted = self._redactor.field(name, cell, strategy)
+            if redacted is not cell:
+                if changed is None:
+                    changed = list(cells)
+                changed[index] = redacted
+        return cells if changed is None else changed
+
+    def _doubtful(self, name: str, cells: list[Any], strategy: str | None) -> Sequence[int]:
+        """Return where cells stand that must be looked at one by one: where the name says nothing, few."""
+        redactor = self._redactor
+        if strategy is not None:
+            return () if strategy == "keep" else range(len(cells))
+        decision = redactor.names.decide(name)
+        if decision == "allowed":
+            return ()
+        if decision != "clean" or redactor.has_own_values:
+            return range(len(cells))
+        kinds = set(map(type, cells)) - _HARMLESS
+        if int in kinds and max([cell for cell in cells if type(cell) is int]) < SMALLEST_CARD:
+            kinds.discard(int)
+        texts: set[str] = set()
+        if str in kinds:
+            kinds.discard(str)
+            texts = self._suspected({cell for cell in cells if type(cell) is str})
+        if kinds and kinds <= _STRUCTURES and self._are_clean_structures(cells):
+            kinds = set()
+        if not kinds and not texts:
+            return ()
+        return [
+            index
+            for index, cell in enumerate(cells)
+            if type(cell) in kinds or (type(cell) is str and cell in texts)
+        ]
+
+    def _suspected(self, texts: Collection[str]) -> set[str]:
+        """Return those of many texts that a rule may match; most often a few looks find none."""
+        redactor = self._redactor
+        found: set[str] = set()
+        unknown = [text for text in texts if text not in redactor.clean_texts]
+        short = [text for text in unknown if len(text) <= _SHORT]
+        if len(short) < len(unknown):
+            found.update(text for text in unknown if len(text) > _SHORT and redactor.suspects(text))
+        for start in range(0, len(short), _TEXTS_AT_ONCE):
+            some = short[start : start + _TEXTS_AT_ONCE]
+            if any_may_hold_secret(some) if redactor.builtin else redactor.names.has_own:
+                found.update(filter(redactor.suspects, some))
+        if not found and len(short) <= _TEXTS_AT_ONCE:
+            redactor.remember_clean((), short)
+        return found
+
+    def _are_clean_structures(self, cells: list[Any]) -> bool:
+        """Tell in one go that no structure of a column holds anything sensitive; False is only a doubt."""
+        names: list[str] = []
+        values: list[Any] = []
+        for cell in cells:
+            if type(cell) in _STRUCTURES and not _unfold(cell, names, values, 0):
+                return False
+        if not self._are_clean(list(dict.fromkeys(names))):
+            return False
+        if max([value for value in values if type(value) is int], default=0) >= SMALLEST_CARD:
+            return False
+        return not self._suspected({value for value in values if type(value) is str})
 
 
 def _unfold(structure: Any, names: list[str], values: list[Any], depth: int) -> bool:

@@ -163,6 +163,7 @@ class ModelFieldPlan(FieldPlan):
         self._stored: tuple[Any, list[Any]] | None = None
         self.unrepeatable = hidden and (self.custom or encrypted)
         self._preparations = unrepeatable.Preparations()
+        self.plain = not (self.custom or self.unrepeatable) and self._shape is None
 
     def frozen(self, value: Any) -> Any:
         """Freeze a value as the application reads it.
