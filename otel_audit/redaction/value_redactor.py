@@ -21,7 +21,7 @@ from otel_audit.redaction.lazy import pattern
 from otel_audit.redaction.names import SENSITIVE, NameRules, Sensitivity, compile_patterns, removes, words
 from otel_audit.redaction.strategies import Strategies
 from otel_audit.redaction.text import budget, patterns, sql
-from otel_audit.redaction.text.pairs import PairScanner
+from otel_audit.redaction.text.pairs import PairScanner, balanced_end
 from otel_audit.values import Portable
 
 MAX_DEPTH: Final = 32
@@ -42,6 +42,10 @@ _SQL_START = pattern(
 )
 # Up to the end if it does not end: else each of many beginnings would be followed to the end of the text.
 _PARAMETERS = pattern(r"(\[parameters: )([\s\S]*?)(\](?=[ \t]*+(?:[\r\n]|\Z|\(Background))|\Z)")
+# What a statement is logged with: `; args=('x', 1)` by Django, `PARAMS = (…)`, `('UPDATE …', ['x'])`.
+_ARGUMENTS = pattern(
+    r"""(?:\b(?:args|params|parameters)[ ]?[=:][ ]?|["'][ ]?,[ ]?)(?=[\[({])""", re.VERBOSE | re.IGNORECASE
+)
 _ODD_JSON = pattern(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]|\b(?:NaN|Infinity)\b")
 # A line break, a colour: what a terminal, `repr` and JSON write, with a name or a token right behind it.
 _ESCAPE = pattern(
@@ -317,11 +321,21 @@ class ValueRedactor:
         text = self._pairs.scrub_quoted(text)  # to SQL, `token%3Dx` is a division
         found = sql.LOOKS_LIKE_SQL.search(text)
         if found is not None:
+            if _ARGUMENTS.search(text) and sql.names_sensitive(text[found.start() :], self.is_secret):
+                text = self._without_arguments(text)
             text = sql.scrub(text, self.is_secret, self.mask, found.start())
             before = text.partition("[parameters: ")[0]
             if before != text and sql.names_sensitive(before, self.is_secret):
                 text = _PARAMETERS.sub(lambda match: match[1] + self.mask + match[3], text)
         return self._pairs.scrub(text)
+
+    def _without_arguments(self, text: str) -> str:
+        parts: list[str] = []
+        copied = 0
+        while (match := _ARGUMENTS.search(text, copied)) is not None:
+            parts += (text[copied : match.end()], self.mask)
+            copied = balanced_end(text, match.end())
+        return "".join((*parts, text[copied:]))
 
     def _scrub_json(self, text: str, layer: int) -> str:
         try:

@@ -38,6 +38,17 @@ def redactor() -> Redactor:
             r"user\u003dbob \u0026password\u003dhunter2 end",
             r"user\u003dbob \u0026password\u003d[redacted] end",
         ),
+        (
+            "(0.001) UPDATE u SET token = 'hunter2'; args=('hunter2', 1); alias=default",
+            "(0.001) UPDATE u SET token = '[redacted]'; args=[redacted]; alias=default",
+        ),
+        (
+            "QUERY = 'UPDATE u SET token = %s' - PARAMS = ('hunter2',)",
+            "QUERY = 'UPDATE u SET token = %s'[redacted]'",
+        ),
+        ("('UPDATE u SET token = %s', ['hunter2'])", "('UPDATE u SET token = %s'[redacted]'"),
+        ("UPDATE u SET name = %s; args=('hunter2', 1)", "UPDATE u SET name = %s; args=('hunter2', 1)"),
+        (f"at https://hooks.slack.com/services/T{'0' * 8}/B{'0' * 8}/{'x' * 24}", "at https://[redacted]"),
         ("password&#61;hunter2 end", "password&#61;[redacted] end"),
         ("password&#x3D;hunter2 end", "password&#x3D;[redacted] end"),
         ("pass%77ord=hunter2", "pass%77ord=[redacted]"),

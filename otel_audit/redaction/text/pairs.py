@@ -238,7 +238,7 @@ class PairScanner:
             if (placeholder := _PLACEHOLDER.match(text, start)) is not None:
                 return placeholder.end(), placeholder.end()
             if text[start : start + 1] in _BRACKETS:
-                return start, _balanced_end(text, start)
+                return start, balanced_end(text, start)
             option = _ARGUMENT.match(text, start)
             if option is not None and self._names.decide(option[1]) in SENSITIVE:
                 return start, start  # `password= --token x`: what stands there has its own value behind
@@ -282,7 +282,7 @@ def _next_name(text: str, start: int, end: int, *, quoted: bool) -> int:
 def _past_call(text: str, start: int) -> int:
     """Return where a value written as a call ends, ``UUID('x')``; ``start`` if it is none."""
     call = _CALL.match(text, start)
-    return start if call is None else _balanced_end(text, call.end())
+    return start if call is None else balanced_end(text, call.end())
 
 
 def _end(shape: re.Pattern[str], text: str, start: int) -> int:
@@ -359,7 +359,8 @@ def _quoted_end(text: str, quote: re.Match[str]) -> int:
 _BRACKET_TOKEN = pattern(r"""[()\[\]{}]|"(?:[^"\\]|\\[\s\S])*+"?|'(?:[^'\\]|\\[\s\S])*+'?""")
 
 
-def _balanced_end(text: str, start: int) -> int:
+def balanced_end(text: str, start: int) -> int:
+    """Return where the bracket that opens at ``start`` is closed; the end of the text if it is not."""
     expected: list[str] = []
     for match in _BRACKET_TOKEN.finditer(text, start):
         token = match.group()

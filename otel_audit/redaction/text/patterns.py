@@ -31,6 +31,8 @@ _WHOLE = pattern(
         | GOCSPX-[A-Za-z0-9_-]{20,}+ | AGE-SECRET-KEY-1[A-Z0-9]{50,}+ | xapp-[0-9]-[A-Za-z0-9-]{20,}+
         | xkeysib-[a-f0-9]{60,}+(?:-[A-Za-z0-9]{10,}+)? | LTAI[A-Za-z0-9]{16,24}\b | NRAK-[A-Z0-9]{27}
         | PMAK-[a-fA-F0-9]{24}-[a-fA-F0-9]{34} | sq0(?:atp|csp)-[A-Za-z0-9_-]{22,}+
+        | hooks\.slack\.com/(?:services|workflows|triggers)/[A-Za-z0-9/]{20,}+
+        | discord(?:app)?\.com/api/webhooks/[0-9]{1,20}/[\w-]{40,}+
         | (?:ATATT3|pscale_(?:tkn|pw|oauth)_)[A-Za-z0-9_=.-]{30,}+ | figd_[A-Za-z0-9_-]{30,}+)
     | \b(?:pbkdf2_sha(?:256|1|512)|bcrypt(?:_sha256)?|argon2|scrypt|md5|sha1)\$[^\s"',;)]{12,}+
     | \$(?:2[abxy]|argon2(?:id|i|d)|[156y])\$[A-Za-z0-9./$=,+-]{20,}+
@@ -235,7 +237,7 @@ def may_hold_secret(text: str) -> bool:
 
 
 _SHORTEST_SHAPE: Final = 10  # "Basic YTpi"
-_BESIDE = pattern("[=:\"'>：＝﹕﹦\n|%-]")
+_BESIDE = pattern("[=:\"'>：＝﹕﹦\n|%\\\\&-]")
 
 
 def _may_hold_shape(lower: str) -> bool:
@@ -260,7 +262,17 @@ def _may_hold_shape(lower: str) -> bool:
         or "atatt3" in lower
         or ("_" in lower and _may_hold_underscored(lower))
         or ("-" in lower and _may_hold_hyphenated(lower))
-        or ("." in lower and ("sg." in lower or "ya29." in lower or "hvs." in lower or "hvb." in lower))
+        or (
+            "." in lower
+            and (
+                "sg." in lower
+                or "ya29." in lower
+                or "hvs." in lower
+                or "hvb." in lower
+                or "hooks.slack" in lower
+                or "/webhooks/" in lower
+            )
+        )
         or ("@" in lower and ("://" in lower or ":\\/" in lower))
         or ("%" in lower and "40" in lower and "2f" in lower)
         or (_EIGHT_DIGITS.search(lower) is not None and _CARD_OR_IBAN.search(lower) is not None)
