@@ -141,6 +141,7 @@ def select(
     rows: int,
     cursor: str | None = None,
     related: bool = False,
+    others: bool = True,
     now: int | None = None,
     zone: datetime.tzinfo | None = None,
 ) -> Query:
@@ -154,6 +155,7 @@ def select(
         rows: how many to read at most.
         cursor: go on behind this record.
         related: records that name the target as a related object count as well.
+        others: ask ``other_events``, too; see :func:`asked`.
         now, zone: see :func:`~otel_audit.store.times.parse_time`.
 
     Raises:
@@ -169,10 +171,38 @@ def select(
     each = [
         f"SELECT {COLUMNS} FROM {database}.{table} WHERE {where} "
         f"ORDER BY timestamp DESC, record_id DESC, ordinal DESC LIMIT {int(rows)}"
-        for table in tables(filters.log)
+        for table in asked(where, database, filters.log, others=others)
     ]
-    sql = each[0] if len(each) == 1 else f"{union(each)} ORDER BY at DESC, toUUID(id) DESC, ordinal DESC"
-    return Query(sql if len(each) == 1 else f"{sql} LIMIT {int(rows)}", where.parameters)
+    if len(each) == 1:
+        return Query(each[0], where.parameters)
+    sql = f"{union(each)} ORDER BY at DESC, toUUID(id) DESC, ordinal DESC LIMIT {int(rows)}"
+    return Query(sql, where.parameters)
+
+
+OTHERS_HAVE_SOME: Final = "other_events has records of these logs"
+"""In the message of a statement that refuses to leave them out."""
+
+
+def asked(
+    where: Conditions, database: str, log: str | Sequence[str] | None, *, others: bool
+) -> tuple[str, ...]:
+    """Name the tables to ask about the logs meant.
+
+    Nearly always ``other_events`` has nothing of them, and asking it costs a third of the whole. Without
+    ``others`` it is left out, and the statement fails with :data:`OTHERS_HAVE_SOME` if it has some: what was
+    true a moment ago hides nothing.
+    """
+    names = tables(log)
+    if others or len(names) == 1:
+        return names
+    of_logs = [each for each in zip(_LOG_CONDITIONS, _logs(log), strict=True) if each[1]]
+    condition = " AND ".join(template for template, _ in of_logs) or "1"
+    look = f"SELECT 1 FROM {database}.{events(OTHER_LOG)} WHERE {condition} LIMIT 1"
+    # A text that is no number fails when the statement is analysed, whether or not it would read any row.
+    where.add(
+        f"toUInt8(if(isNull(({look})), '1', '{OTHERS_HAVE_SOME}')) = 1", *(names for _, names in of_logs)
+    )
+    return tuple(name for name in names if name != events(OTHER_LOG))
 
 
 def union(selects: Sequence[str]) -> str:
@@ -272,11 +302,12 @@ def _columns(where: Conditions, filters: Filters) -> None:
 
 def log_conditions(where: Conditions, log: str | Sequence[str] | None) -> None:
     """Add the conditions on the log."""
-    names, excluded = _logs(log)
-    if names:
-        where.add("log IN {Array(String)}", names)
-    if excluded:
-        where.add("log NOT IN {Array(String)}", excluded)
+    for template, names in zip(_LOG_CONDITIONS, _logs(log), strict=True):
+        if names:
+            where.add(template, names)
+
+
+_LOG_CONDITIONS: Final = ("log IN {Array(String)}", "log NOT IN {Array(String)}")
 
 
 def _times(where: Conditions, filters: Filters, now: int | None, zone: datetime.tzinfo | None) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import datetime
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Literal, Self, TypeAlias, Unpack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal, Self, TypeAlias, Unpack
 
 import msgspec
 
@@ -13,15 +13,17 @@ from otel_audit.audit_record import AuditRecord
 from otel_audit.config.model import StoreConfig
 from otel_audit.errors import QueryError
 from otel_audit.semconv import from_attributes
-from otel_audit.store.client import StoreClient
+from otel_audit.store.client import RefusedQuery, StoreClient
 from otel_audit.store.entries import COLUMNS, AuditEntry, entry
 from otel_audit.store.filters import (
     EVERY_LOG,
     HISTORY_LOGS,
     MAX_LIMIT,
+    OTHERS_HAVE_SOME,
     Conditions,
     FilterOptions,
     Filters,
+    Query,
     log_conditions,
     select,
     tables,
@@ -40,8 +42,6 @@ Vocabulary: TypeAlias = Literal[
 _MAX_SPANS = 20_000
 _MAX_NAMESAKES = 100
 _NAMES_WITHIN = 90 * 86_400 * 10**9
-_SPARE = 16
-"""Rows read beyond a page, for records that were sent twice."""
 _VOCABULARY_SQL: dict[Vocabulary, str] = {
     "actor": "if(actor_name = '', actor_id, actor_name)",
     "action": "action",
@@ -90,6 +90,7 @@ class AuditStore:
         self._client = StoreClient(config)
         self._database = self._client.config.database
         self._zone = zone
+        self._in_others: set[str] = set()
 
     def query(self, *, limit: int = 50, cursor: str | None = None, **filters: Unpack[FilterOptions]) -> Page:
         """Find records, newest first; :class:`~otel_audit.store.filters.Filters` describes each filter.
@@ -120,12 +121,21 @@ class AuditStore:
             )
         filters = self._with_actor_ids(self._at_fixed_times(filters))
         entries: dict[str, AuditEntry] = {}
-        wanted = limit + 1 + _SPARE
+        wanted = limit + 1
         while len(entries) <= limit:
-            sql, parameters = select(
-                self._database, filters, rows=wanted, cursor=cursor, related=related, zone=self._zone
-            )
-            rows = [entry(row) for row in self._client.query(sql, parameters)]
+
+            def statement(others: bool, wanted: int = wanted, cursor: str | None = cursor) -> Query:
+                return select(
+                    self._database,
+                    filters,
+                    rows=wanted,
+                    cursor=cursor,
+                    related=related,
+                    others=others,
+                    zone=self._zone,
+                )
+
+            rows = [entry(row) for row in self._ask(filters.log, statement)]
             for each in rows:
                 entries.setdefault(each.id, each)
             if len(rows) < wanted:
@@ -137,6 +147,20 @@ class AuditStore:
             return Page(self._with_names(found))
         last = found[limit - 1]
         return Page(self._with_names(found[:limit]), write_cursor(last.timestamp, last.id))
+
+    def _ask(
+        self, log: str | Sequence[str] | None, statement: Callable[[bool], Query]
+    ) -> list[dict[str, Any]]:
+        """Ask without ``other_events``; with it from the first time on that it has records of these logs."""
+        key = str(log)
+        if key not in self._in_others:
+            try:
+                return self._client.query(*statement(False))
+            except RefusedQuery as error:
+                if OTHERS_HAVE_SOME not in str(error):
+                    raise
+                self._in_others.add(key)
+        return self._client.query(*statement(True))
 
     def _with_actor_ids(self, filters: Filters) -> Filters:
         """Look up which users carry the name asked for: some of their records have only the id."""
@@ -236,12 +260,16 @@ class AuditStore:
 
     def stored(self, record_id: str) -> StoredRecord | None:
         """Do what :meth:`get` does, with the resource that sent the record."""
-        each = [
-            "SELECT toUnixTimestamp64Nano(timestamp) AS at, attributes, trace_id, span_id, message, resource "
-            f"FROM {self._database}.{table} WHERE record_id = {{id:UUID}} AND ordinal = 0 LIMIT 1"
-            for table in tables(EVERY_LOG)
-        ]
-        rows = self._client.query(f"{union(each)} LIMIT 1", {"id": _record_id(record_id)})
+        *own, others = tables(EVERY_LOG)
+        rows: list[dict[str, Any]] = []
+        for names in (own, [others]):  # where nearly all records are, first
+            each = [
+                "SELECT toUnixTimestamp64Nano(timestamp) AS at, attributes, trace_id, span_id, message, "
+                f"resource FROM {self._database}.{table} "
+                "WHERE record_id = {id:UUID} AND ordinal = 0 LIMIT 1"
+                for table in names
+            ]
+            rows = rows or self._client.query(f"{union(each)} LIMIT 1", {"id": _record_id(record_id)})
         if not rows:
             return None
         row = rows[0]
