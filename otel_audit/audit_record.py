@@ -203,11 +203,16 @@ forks.after_in_child(_random.clear)
 
 def _draw() -> str:
     """Return the random part of an id, fetched from the system some at a time. Any thread may call."""
-    raw = os.urandom(_RANDOM_BYTES * _RANDOM_AT_ONCE)
-    parts = [
-        _random_part(int.from_bytes(raw[start : start + _RANDOM_BYTES], "big"))
-        for start in range(0, len(raw), _RANDOM_BYTES)
-    ]
+    digits = os.urandom(_RANDOM_BYTES * _RANDOM_AT_ONCE).hex()
+    size = 2 * _RANDOM_BYTES
+    parts = []
+    for start in range(0, len(digits), size):
+        end = start + size
+        # The variant takes two bits of a digit, the version is 7; one digit and two bits are not used.
+        variant = "89ab"[int(digits[start + 3], 16) & 3]
+        parts.append(
+            f"7{digits[start : start + 3]}-{variant}{digits[start + 4 : start + 7]}-{digits[end - 12 : end]}"
+        )
     part = parts.pop()
     _random.extend(parts)
     return part
@@ -221,7 +226,8 @@ def new_record_id(timestamp: int | None = None) -> str:
         random = _random.pop()
     except IndexError:
         random = _draw()
-    return f"{milliseconds >> 16 & 0xFFFF_FFFF:08x}-{milliseconds & 0xFFFF:04x}-{random}"
+    digits = f"{milliseconds & 0xFFFF_FFFF_FFFF:012x}"
+    return f"{digits[:8]}-{digits[8:]}-{random}"
 
 
 def uuid7(milliseconds: int, random: int) -> str:

@@ -149,12 +149,18 @@ def _duration(value: datetime.timedelta) -> str:
     return str(msgspec.to_builtins(value))
 
 
+_UTC: Final = datetime.UTC
+_rfc3339: Final = msgspec.to_builtins  # a quarter of what isoformat() takes
+
+
 def instant_text(value: datetime.datetime) -> str:
     """Write a moment in the one way there is for it: an aware one in UTC, a naive one as it stands."""
+    plain = type(value) is datetime.datetime
     if value.tzinfo is None:
-        return value.isoformat()
+        return _rfc3339(value) if plain else value.isoformat()
     try:
-        return value.astimezone(datetime.UTC).isoformat()
+        moved = value.astimezone(_UTC)
+        return _rfc3339(moved)[:-1] + "+00:00" if plain else moved.isoformat()
     except faults():  # the first and last hours of the calendar, a time zone of the application
         return value.isoformat()
 
@@ -605,8 +611,6 @@ def record_values(values: list[Frozen]) -> tuple[list[Portable], bool]:
         [kind] = kinds
         if kind is not Encoded and kind in RECORDED:
             convert = RECORDED[kind][0]
-            if convert is instant_text and all(value is None or value.tzinfo is _UTC for value in values):
-                convert = datetime.datetime.isoformat
             return [None if value is None else convert(value) for value in values], True
         if kind is Encoded and max([len(value) for value in values if value is not None]) <= _FITS:
             return [None if value is None else _decode(value) for value in values], True
@@ -616,7 +620,6 @@ def record_values(values: list[Frozen]) -> tuple[list[Portable], bool]:
 _FLAT: Final = frozenset({type(None), bool, int, float, str})
 _FITS: Final = LONGEST // 4
 """Bytes of JSON that certainly fit: an item is two of them at least, and counts as eight characters."""
-_UTC: Final = datetime.UTC
 _decode: Final = msgspec.json.Decoder().decode
 
 

@@ -24,6 +24,7 @@ from otel_audit.values import (
     MAX_PARTS,
     Conversion,
     freeze,
+    instant_text,
     key_text,
     key_texts,
     portable,
@@ -266,3 +267,18 @@ def test_many_values_are_recorded_as_each_of_them_is(values: list[Any]) -> None:
         recorded, certain = record_values(column)
         assert repr([portable(value) for value in recorded]) == repr(expected)
         assert not certain or repr(recorded) == repr(expected)
+
+
+@given(
+    st.datetimes(timezones=st.one_of(st.none(), st.timezones(), st.just(datetime.UTC), st.just(TOKYO))),
+    st.booleans(),
+)
+def test_a_moment_is_written_as_iso_8601_has_it(value: datetime.datetime, whole: bool) -> None:
+    """In UTC if it is aware; with microseconds only where it has some; in every year of the calendar."""
+    if whole:
+        value = value.replace(microsecond=0)
+    try:
+        expected = (value if value.tzinfo is None else value.astimezone(datetime.UTC)).isoformat()
+    except OverflowError:  # the first and last hours of the calendar
+        expected = value.isoformat()
+    assert instant_text(value) == expected

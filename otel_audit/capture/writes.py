@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import math
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import UNSET
@@ -163,16 +163,22 @@ class RowWrite(CapturedWrite):
         large = self.plan.large
         if not large:
             return
-        if any(plan in large and (is_long(old) or is_long(new)) for plan, old, new in self.changed):
-            self.changed = [
-                (plan, shortened(old), shortened(new)) if plan in large else (plan, old, new)
-                for plan, old, new in self.changed
-            ]
-        written = list(self.written)
-        if any(plan in large and is_long(value) for plan, value in written):
-            self.written = [(plan, shortened(value) if plan in large else value) for plan, value in written]
-            if self.on_undo is not None:
-                self.on_undo = (_Undo(*self.on_undo),)
+        for plan, old, new in self.changed:
+            if plan in large and (is_long(old) or is_long(new)):
+                self.changed = [
+                    (each, shortened(before), shortened(after)) if each in large else (each, before, after)
+                    for each, before, after in self.changed
+                ]
+                break
+        for plan, value in self.written:
+            if plan in large and is_long(value):
+                self._shorten_written(large)
+                break
+
+    def _shorten_written(self, large: Collection[FieldPlan]) -> None:
+        self.written = [(plan, shortened(value) if plan in large else value) for plan, value in self.written]
+        if self.on_undo is not None:
+            self.on_undo = (_Undo(*self.on_undo),)
 
     def undo(self) -> None:
         super().undo()

@@ -189,8 +189,9 @@ class RecordRedactor:
 
         False is only a doubt; own patterns of values are not asked. The lists may be added to.
         """
-        if strategies and any(strategies[name] != "keep" for name in strategies.keys() & names):
-            return False
+        for name, strategy in list(strategies.items()):  # a field may get one while others are written
+            if strategy != "keep" and name in names:
+                return False
         kinds = set(map(type, values))
         if not kinds <= _SIMPLE:
             structures = [value for value in values if type(value) is dict or type(value) is list]
@@ -200,21 +201,20 @@ class RecordRedactor:
             ):
                 return False
             kinds = set(map(type, values))
-        if not self._are_clean(names):
+        if not self._redactor.clean_names.issuperset(names) and not self._are_clean(names):
             return False
         if int in kinds and max([value for value in values if type(value) is int]) >= SMALLEST_CARD:
             return False
         values += texts
         known = self._redactor.clean_texts
         unknown = {value for value in values if type(value) is str and value not in known}
-        if self._redactor.suspects("\0".join(unknown)):
-            return False
-        self._redactor.remember_clean((), unknown)
+        if unknown:
+            if self._redactor.suspects("\0".join(unknown)):
+                return False
+            self._redactor.remember_clean((), unknown)
         return True
 
     def _are_clean(self, names: list[str]) -> bool:
-        if self._redactor.clean_names.issuperset(names):
-            return True
         if any(self._redactor.names.decide(name) != "clean" for name in names):
             return False
         # What stands in place of a name may be anything: `context(**{"password=x": 1})`.

@@ -196,8 +196,10 @@ class ValueRedactor:
 
     def remember_clean(self, names: Collection[str], texts: Collection[str]) -> None:
         """Keep names decided to be clean, and texts that :meth:`suspects` cleared together."""
-        _add(self.clean_names, names)
-        _add(self.clean_texts, texts)
+        if names:
+            _add(self.clean_names, names)
+        if texts:
+            _add(self.clean_texts, texts)
 
     @property
     def has_key(self) -> bool:

@@ -31,9 +31,19 @@ ROW = {
     "size": 7,
     "note": "a text that is longer than any shape of a secret",
 }
-SECRETS = ("hunter2", "ghp_" + "a" * 36, "password=hunter2", "4111 1111 1111 1111", "\ud800", "--password")
+SECRETS = (
+    "hunter2",
+    "password",
+    "ghp_" + "a" * 36,
+    "password=hunter2",
+    "4111 1111 1111 1111",
+    "\ud800",
+    "--password",
+)
 TEXTS = st.one_of(st.sampled_from(SECRETS), st.text(max_size=12))
-NAMES = st.one_of(st.sampled_from(["password", "token_count", "card", "a", "é", "\ud800", ""]), TEXTS)
+NAMES = st.one_of(
+    st.sampled_from(["password", "token_count", "card", "name", "value", "a", "é", "\ud800", ""]), TEXTS
+)
 PLAIN = st.one_of(
     st.none(), st.booleans(), TEXTS, st.floats(), st.integers(), st.just(4111111111111111), st.decimals()
 )
