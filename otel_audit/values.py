@@ -613,13 +613,16 @@ def record_values(values: list[Frozen]) -> tuple[list[Portable], bool]:
             convert = RECORDED[kind][0]
             return [None if value is None else convert(value) for value in values], True
         if kind is Encoded and max([len(value) for value in values if value is not None]) <= _FITS:
-            return [None if value is None else _decode(value) for value in values], True
+            plain = not any(value is not None and _LARGE_NUMBER.search(value) for value in values)
+            return [None if value is None else _decode(value) for value in values], plain
     return [record_value(freeze(value))[0] for value in values], False
 
 
 _FLAT: Final = frozenset({type(None), bool, int, float, str})
 _FITS: Final = LONGEST // 4
 """Bytes of JSON that certainly fit: an item is two of them at least, and counts as eight characters."""
+_LARGE_NUMBER: Final = re.compile(rb"[0-9]{19}")
+"""In JSON: an integer of more than 64 bits may stand there."""
 _decode: Final = msgspec.json.Decoder().decode
 
 
@@ -644,7 +647,9 @@ def _written_and_read(structures: list[Any]) -> list[Portable] | None:
     """Do what freezing and recording do to structures; ``None`` where one may be too long, or no JSON."""
     try:
         written = list(map(msgspec.json.encode, structures))
-    except faults():  # keys that are no text, integers beyond 64 bits, lone surrogates, foreign objects
+    except faults():  # keys that are no text, lone surrogates, foreign objects
+        return None
+    if any(map(_LARGE_NUMBER.search, written)):
         return None
     if max(map(len, written)) > _FITS or max([w.count(b"[") + w.count(b"{") for w in written]) > DEEPEST:
         return None

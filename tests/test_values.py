@@ -249,6 +249,8 @@ columns = st.one_of(
                     recursive_list(),
                     {1: 2},
                     {None: {3}},
+                    {"a": 2**64},
+                    [-(2**63) - 1],
                 ]
             ),
             anything,
