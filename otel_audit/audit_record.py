@@ -4,8 +4,6 @@ Values inside a record (old, new, image, attributes) are *portable*, see :mod:`o
 ``Change.type`` says what a value was that became text.
 """
 
-from __future__ import annotations
-
 import os
 import time
 from typing import Any, Final, Literal, TypeAlias

@@ -105,12 +105,11 @@ def _setting(path: tuple[str, ...], hint: Any, default: Any) -> Setting:
 
 
 def _members(kind: type[msgspec.Struct]) -> Iterator[tuple[str, Any, Any]]:
-    hints = typing.get_type_hints(kind, include_extras=True)
     for field in msgspec.structs.fields(kind):
         default = field.default
         if default is msgspec.NODEFAULT and field.default_factory is not msgspec.NODEFAULT:
             default = field.default_factory()
-        yield field.name, hints[field.name], default
+        yield field.name, field.type, default
 
 
 def _unwrap(hint: Any) -> tuple[Any, msgspec.Meta | None]:

@@ -4,8 +4,6 @@
 bytes, times are seconds unless a name says otherwise.
 """
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Literal, TypeAlias, get_type_hints
 
 import msgspec

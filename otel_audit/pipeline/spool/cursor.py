@@ -4,8 +4,6 @@ Two slots written in turns, in place: an update needs no free disk space, and a 
 before it whole.
 """
 
-from __future__ import annotations
-
 import os
 import struct
 import zlib
