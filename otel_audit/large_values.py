@@ -40,6 +40,9 @@ _LEVELS_OF_A_PIECE: Final = 8
 _DEEPEST_STORED: Final = 4096
 """Levels that are hashed: no database takes more (SQLite 1000, MariaDB 32, PostgreSQL by its stack)."""
 
+_FEW_PARTS: Final = 48
+"""Fewer than there may be levels: as many parts within each other are not too deep either."""
+_SHORT_TEXT: Final = 1024
 _FLAT: Final = frozenset({type(None), bool, int, float})
 _KNOWN: Final = _FLAT | PLAIN_CONTAINERS
 _BINARY: Final = (bytes, bytearray, memoryview)
@@ -154,6 +157,35 @@ def digest_of_json(text: bytes) -> bytes:
 
 
 # --- how large a structure is ---------------------------------------------------------------------
+
+
+def is_small(value: Any) -> bool:
+    """Say of a small structure of plain JSON, as most are, that it :func:`fits`; False of any other."""
+    parts = [value]
+    room = _FEW_PARTS
+    for part in parts:  # grows
+        room -= len(part)
+        if room < 0:
+            return False
+        if type(part) is dict:
+            for key in part:
+                if type(key) is not str or len(key) > _SHORT_TEXT:
+                    return False
+            items: Iterable[Any] = part.values()
+        elif type(part) is list:
+            items = part
+        else:
+            return False
+        for item in items:
+            kind = type(item)
+            if kind is str:
+                if len(item) > _SHORT_TEXT:
+                    return False
+            elif kind is dict or kind is list:
+                parts.append(item)
+            elif kind not in _FLAT:
+                return False
+    return True
 
 
 def fits(value: Any, room: int = LONGEST, levels: int = DEEPEST) -> bool:

@@ -43,6 +43,7 @@ from otel_audit.large_values import (
     cut_text,
     digest_of_json,
     fits,
+    is_small,
     left_out,
     rest_said,
     with_rest,
@@ -518,6 +519,11 @@ def _is_row(value: Any) -> bool:
 
 
 def _encode(value: Any) -> Encoded | Cut:
+    if is_small(value):
+        try:
+            return Encoded(msgspec.json.encode(value))
+        except faults():  # integers beyond 64 bits, lone surrogates
+            return Encoded(msgspec.json.encode(portable(value)))
     if not fits(value):
         return _cut(value, Conversion())
     if type(value) not in PLAIN_CONTAINERS:

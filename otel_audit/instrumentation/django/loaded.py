@@ -41,7 +41,8 @@ _Counted = Literal["internal", "suppressed", "compiling"]
 class ThreadState(threading.local):
     """What one thread is doing; a thread reads and writes through connections of its own, so it is a reader.
 
-    ``saving`` is the instance whose UPDATE comes next, ``loaded`` collects what ``refresh_from_db`` loads
+    ``saving`` is the instance whose UPDATE comes next, ``deleting`` the one that is being deleted with what
+    hangs on it, ``loaded`` collects what ``refresh_from_db`` loads
     with the instance made of it, ``statement`` is the captured statement that is running or being noted,
     ``internal`` counts blocks of Django's own transaction handling, ``suppressed`` blocks in which nothing is
     captured, ``compiling`` compilers of audited models at work, ``executed`` statements sent, ``runs``
@@ -52,6 +53,7 @@ class ThreadState(threading.local):
         self.epoch = Epoch()
         self.identity = object()
         self.saving: Saving | None = None
+        self.deleting: Any = None
         self.loaded: list[tuple[Any, Loaded]] | None = None
         self.statement: Statement | None = None
         self.executed = 0
@@ -78,21 +80,30 @@ class ThreadState(threading.local):
 class Loaded(msgspec.Struct, gc=False, eq=False):
     """The values an instance was loaded or written with.
 
-    ``values`` is the row in the order of ``names`` until :meth:`by_name` makes it a dict. A pickle of an
-    instance carries ``False`` in its place, so that it can be read without this package.
+    ``values`` is the row in the order of ``names`` until :meth:`by_name` makes it a dict. For a model with
+    JSON columns ``names`` is its plan, and ``documents`` the JSON of what was loaded from these: the
+    application may have changed the lists and dicts of the row in place since. A pickle of an instance
+    carries ``False`` in its place, so that it can be read without this package.
     """
 
     names: Any
     values: Any
     epoch: Epoch
     seq: int
+    documents: bytes | None = None
 
     def by_name(self) -> dict[str, Any]:
-        """Return the values by attname; the dict must not be changed."""
+        """Return the values by attname, frozen; the dict must not be changed."""
         values: Any = self.values
-        if self.names is not None:
-            values = self.values = dict(zip(self.names, values, strict=True))
-            self.names = None
+        if self.names is None:
+            return values  # type: ignore[no-any-return]
+        if self.documents is None:
+            values = dict(zip(self.names, values, strict=True))
+        else:
+            values = dict(zip(self.names.row, values, strict=True))
+            values.update(self.names.read_documents(self.documents))
+        self.values = values
+        self.names = self.documents = None
         return values  # type: ignore[no-any-return]
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -59,6 +59,11 @@ def _writes(writes: WriteCapture) -> list[Patch]:
             "tells the UPDATE which instance is being saved, and so what it had loaded",
         ),
         Patch(
+            "django.db.models.deletion:Collector.delete",
+            writes.collected,
+            "tells the DELETEs which instance is being deleted, and so what it had loaded",
+        ),
+        Patch(
             "django.db.models.base:Model.refresh_from_db",
             writes.refreshes,
             "what it loads is what the instance knows from then on",

@@ -5,11 +5,13 @@ from __future__ import annotations
 import datetime
 import decimal
 import logging
+import operator
 import uuid
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
 from django.apps import apps
 from msgspec import UNSET
 
@@ -133,6 +135,7 @@ class ModelFieldPlan(FieldPlan):
         "chooses_converters",
         "column",
         "custom",
+        "document",
         "field",
         "mutable",
         "noted",
@@ -155,6 +158,7 @@ class ModelFieldPlan(FieldPlan):
         self.noted = self.custom or stored.makes_on_save(field)
         self.chooses_converters = stored.chooses_converters(field)
         self.mutable = self.custom or kind not in _IMMUTABLE_FIELDS
+        self.document = kind == "JSONField" and not self.custom
         self.large = _is_large(field)
         rounding = dialect(vendor).rounding
         self._convert = _conversion(holder, rounding)
@@ -374,11 +378,23 @@ class ModelPlan(TablePlan):
     """What capture needs to know of one concrete model on one kind of database, looked up once.
 
     ``fields`` are the columns of the model's own table, ``row`` the names an instance of it is loaded with
-    (parents' included). ``custom`` are the names of fields whose class outside Django decides what is stored,
-    ``noted`` those and the ones it makes while saving.
+    (parents' included). ``documents`` takes the values that may change in place out of a whole row, where all
+    of them are JSON; None if there are none, or others. ``custom`` are the names of fields whose class
+    outside Django decides what is stored, ``noted`` those and the ones it makes while saving.
     """
 
-    __slots__ = ("__weakref__", "by_attname", "custom", "generated", "model", "mutable", "noted", "row")
+    __slots__ = (
+        "__weakref__",
+        "_documents",
+        "by_attname",
+        "custom",
+        "documents",
+        "generated",
+        "model",
+        "mutable",
+        "noted",
+        "row",
+    )
 
     def __init__(
         self, model: type[Model], settings: TableSettings, secret: KeyStrategies, vendor: str = ""
@@ -405,6 +421,17 @@ class ModelPlan(TablePlan):
         self.mutable = {
             plan.attname: (position, plan) for position, plan in enumerate(columns) if plan.mutable
         }
+        self._documents = [plan for _, plan in self.mutable.values()]
+        self.documents: Callable[[Sequence[Any]], Any] | None = None
+        if self._documents and all(plan.document for plan in self._documents):
+            self.documents = operator.itemgetter(*[position for position, _ in self.mutable.values()])
+
+    def read_documents(self, documents: bytes) -> Iterator[tuple[str, Any]]:
+        """Return what :attr:`documents` took out of a row, written as JSON since: (attname, frozen)."""
+        values = msgspec.json.decode(documents)
+        plans = self._documents
+        for plan, value in zip(plans, values if len(plans) > 1 else [values], strict=True):
+            yield plan.attname, plan.frozen(value)
 
     def keys_in(self, rows: Sequence[Sequence[Any]]) -> list[Any]:
         """Return the keys of many rows, frozen: of one row there is one, and it can be remembered."""

@@ -10,6 +10,7 @@ from django.db.models import deletion
 
 from otel_audit.capture.abilities import Abilities
 from otel_audit.capture.bulk import BulkWrite, ReturnedRows, limited
+from otel_audit.capture.connection import Connection
 from otel_audit.capture.plan import MAX_NAMED_KEYS, Verb
 from otel_audit.capture.writes import CapturedWrite
 from otel_audit.instrumentation.django.plan import ModelPlan
@@ -91,7 +92,7 @@ def delete(capture: Capture, plan: ModelPlan, compiler: Any, run: Callable[[], A
     try:
         if type(returned) is Plain:
             abilities = capture.abilities(connection, plan, "delete")
-            _note_plain(capture, statement, abilities, returned.result)
+            note_plain(capture, statement, abilities, returned.result)
         else:
             _note(capture, statement, abilities, returned)
     except faults() as error:
@@ -107,7 +108,7 @@ def _delete_counting(capture: Capture, plan: ModelPlan, compiler: Any, run: Call
     abilities = capture.abilities(compiler.connection, plan, "delete")
     result = statement.run(run)
     try:
-        _note_plain(capture, statement, abilities, result)
+        note_plain(capture, statement, abilities, result)
     except faults() as error:
         statement.recover(error, result)
     return result
@@ -133,7 +134,7 @@ def _select_first(capture: Capture, plan: ModelPlan, compiler: Any, run: Callabl
     try:
         count = row_count("delete", result)
         if found is None or found.rows is None or count is None or count < found.count:
-            _note_plain(capture, statement, abilities, result)
+            note_plain(capture, statement, abilities, result)
         else:
             _note(capture, statement, abilities, found, more=count - found.count)
     except faults() as error:
@@ -141,7 +142,7 @@ def _select_first(capture: Capture, plan: ModelPlan, compiler: Any, run: Callabl
     return result
 
 
-def _note_plain(capture: Capture, statement: CompiledStatement, abilities: Abilities, result: Any) -> None:
+def note_plain(capture: Capture, statement: CompiledStatement, abilities: Abilities, result: Any) -> None:
     """Note a DELETE of which only the number of rows is known, if that."""
     count = row_count("delete", result)
     if count is None:
@@ -174,10 +175,14 @@ def _note(
         writes.append(limited(deleted, capture.config))
     if more > 0:
         writes.append(BulkWrite(plan, "delete", statement.connection, more))
-    statement.done(*writes, *left_to_the_database(capture, statement))
+    statement.done(
+        *writes, *left_to_the_database(capture, plan, statement.connection, statement.django.vendor)
+    )
 
 
-def left_to_the_database(capture: Capture, statement: CompiledStatement) -> list[CapturedWrite]:
+def left_to_the_database(
+    capture: Capture, plan: ModelPlan, connection: Connection, vendor: str
+) -> list[CapturedWrite]:
     """Say which audited tables the database itself may have changed rows of (Django 6.1's ``DB_CASCADE``).
 
     No statement of the ORM tells which rows, or whether there were any.
@@ -186,19 +191,19 @@ def left_to_the_database(capture: Capture, statement: CompiledStatement) -> list
     if on_delete is None:
         return []
     found: dict[tuple[str, Verb], CapturedWrite] = {}
-    waiting = [statement.plan]
+    waiting = [plan]
     while waiting:
         plan = waiting.pop()
         for relation in plan.model._meta.related_objects:
             how: Any = relation.on_delete
             if not isinstance(how, on_delete):
                 continue
-            child = capture.plan(relation.related_model, statement.django.vendor)
+            child = capture.plan(relation.related_model, vendor)
             verb: Verb = "delete" if how.operation == "CASCADE" else "update"
             if (child.label, verb) in found or not child.audited:
                 continue
-            found[child.label, verb] = CapturedWrite(child, verb, statement.connection)
-            statement.connection.wrote_many(child, None)
+            found[child.label, verb] = CapturedWrite(child, verb, connection)
+            connection.wrote_many(child, None)
             if verb == "delete":
                 waiting.append(child)
     return list(found.values())

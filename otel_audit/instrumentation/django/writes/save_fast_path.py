@@ -11,16 +11,15 @@ from typing import Any, NamedTuple
 
 from msgspec import UNSET
 
-from otel_audit.capture.freshness import COMMITTED
 from otel_audit.capture.writes import RowWrite
-from otel_audit.errors import AuditError
 from otel_audit.instrumentation.django.connection import DjangoConnection
 from otel_audit.instrumentation.django.loaded import STATE_KEY, Loaded, Saving, put_back
 from otel_audit.instrumentation.django.plan import ModelFieldPlan, ModelPlan
 from otel_audit.instrumentation.django.stored import Prepared
+from otel_audit.instrumentation.django.writes.known import done, run_known, wrote
 from otel_audit.instrumentation.django.writes.state import Capture, CompiledStatement
 from otel_audit.instrumentation.django.writes.update_statement import prepare
-from otel_audit.interruptions import faults, interrupts
+from otel_audit.interruptions import faults
 from otel_audit.values import ATOMS, same
 
 
@@ -40,13 +39,15 @@ class _Image:
 
 
 class _Save(NamedTuple):
-    """A save about to run; ``statement`` is None inside a transaction, where nothing is written ahead yet."""
+    """A save about to run: what it writes, and of the instance what it had loaded and will have."""
 
+    plan: ModelPlan
     write: RowWrite
-    row: dict[str, Any]
-    loaded: Loaded
     connection: DjangoConnection
     statement: CompiledStatement | None
+    state: Any
+    row: dict[str, Any]
+    loaded: Loaded
 
 
 def save_quickly(
@@ -54,78 +55,31 @@ def save_quickly(
 ) -> Any:
     """Run the UPDATE of a common save and note it; ``NotImplemented`` if it is not one, and nothing ran."""
     try:
-        prepared = _prepare(capture, plan, compiler, saving)
+        save = _prepare(capture, plan, compiler, saving)
     except faults():  # whatever it is, the long way says so
-        prepared = None
-    if prepared is None:
+        save = None
+    if save is None:
         return NotImplemented
-    write, row, loaded, connection, statement = prepared
-    thread = capture.thread
-    thread.saving = None
-    result: Any = UNSET
-    try:
-        if statement is None:
-            result = _run_in_transaction(capture, compiler, plan, write, run)
-        else:
-            result = statement.run(run, lambda: write)
-        if result:
-            mark = COMMITTED if statement is not None and statement.immediate else connection.mark
-            seq = capture.freshness.wrote(connection.name, plan.table, write.key, mark)
-            state = saving.instance._state
-            write.on_undo = (put_back, state, loaded)
-            state.__dict__[STATE_KEY] = Loaded(None, row, thread.epoch, seq)
-            if statement is not None:
-                statement.done(write)
-            else:
-                connection.locked = True
-                connection.add(write)
-        else:
-            _note_nothing(capture, compiler, plan, statement)
-    except BaseException as error:
-        if statement is not None and statement.result is not UNSET:
-            result = statement.result
-        if result is UNSET or isinstance(error, AuditError):
-            raise
-        if interrupts(error):
-            _finish(prepared, result)
-            raise
-        (statement or CompiledStatement(capture, compiler, plan, "update")).recover(error, result)
-    thread.statement = None
-    return result
+    capture.thread.saving = None
+    return run_known(capture, compiler, save, run, _note)
 
 
-def _note_nothing(
-    capture: Capture, compiler: Any, plan: ModelPlan, statement: CompiledStatement | None
-) -> None:
+def _note(capture: Capture, compiler: Any, save: _Save, result: Any) -> None:
+    write = save.write
+    if not result:
+        _note_nothing(capture, compiler, save)
+        return
+    save.state.__dict__[STATE_KEY] = Loaded(None, save.row, capture.thread.epoch, wrote(capture, save))
+    write.on_undo = (put_back, save.state, save.loaded)
+    done(save)
+
+
+def _note_nothing(capture: Capture, compiler: Any, save: _Save) -> None:
     """Note a save whose row count is 0: its row is gone, or written by rules or triggers nobody counts."""
+    plan = save.plan
     column = compiler.query.values[0][0].column
-    statement = statement or CompiledStatement(capture, compiler, plan, "update")
+    statement = save.statement or CompiledStatement(capture, compiler, plan, "update")
     statement.done(*statement.uncounted(capture.abilities(compiler.connection, plan, "update", column)))
-
-
-def _finish(save: _Save, result: Any) -> None:
-    """Note a save that ran, where the application's own exception has interrupted us."""
-    connection = save.connection
-    if save.statement is not None:
-        save.statement.finish(1 if result else 0, save.write)
-    elif result:
-        connection.wrote_many(save.write.plan, None)
-        if not connection.buffer.holds(save.write):
-            connection.add(save.write)
-
-
-def _run_in_transaction(
-    capture: Capture, compiler: Any, plan: ModelPlan, write: RowWrite, run: Callable[[], Any]
-) -> Any:
-    """Run the UPDATE; the intent of it is written with the others of its transaction."""
-    thread = capture.thread
-    thread.runs += 1
-    executed = thread.executed
-    try:
-        return run()
-    except BaseException as error:
-        CompiledStatement(capture, compiler, plan, "update").raised(error, executed, lambda: write)
-        raise
 
 
 def _unusual(plan: ModelPlan, field: Any, value: Any) -> Any:
@@ -196,4 +150,4 @@ def _prepare(capture: Capture, plan: ModelPlan, compiler: Any, saving: Saving) -
     image = _Image(plan, attnames, after)
     write = RowWrite(plan, "update", ours, key, changed, image, "as_loaded")
     statement = None if connection.in_atomic_block else CompiledStatement(capture, compiler, plan, "update")
-    return _Save(write, after, loaded, ours, statement)
+    return _Save(plan, write, ours, statement, state, after, loaded)

@@ -38,12 +38,16 @@ _PLANS: Final = "_otel_audit_plans"
 """Where a :class:`_Plans` stands in ``model._meta``: plans go with the class they are of."""
 
 
-class _Plans(NamedTuple):
-    """The plans of one model by kind of database, made by one capture."""
+class _Plans:
+    """The plans of one model by kind of database, made by one capture; ``any`` is for none in particular."""
 
-    owner: object
-    meta: Any
-    by_vendor: dict[str, ModelPlan]
+    __slots__ = ("any", "by_vendor", "meta", "owner")
+
+    def __init__(self, owner: object, meta: Any) -> None:
+        self.owner = owner
+        self.meta = meta
+        self.by_vendor: dict[str, ModelPlan] = {}
+        self.any: ModelPlan | None = None
 
 
 class Capture(CaptureState):
@@ -69,7 +73,7 @@ class Capture(CaptureState):
         plans: _Plans | None = meta.__dict__.get(_PLANS)
         # A copied ``_meta`` carries the plans of the model it was copied from.
         if plans is None or plans.owner is not self._owner or plans.meta is not meta:
-            plans = meta.__dict__[_PLANS] = _Plans(self._owner, meta, {})
+            plans = meta.__dict__[_PLANS] = _Plans(self._owner, meta)
         found = plans.by_vendor.get(vendor)
         if found is None:
             concrete = model._meta.concrete_model
@@ -80,7 +84,17 @@ class Capture(CaptureState):
                 self.failures.report("plan", error, what=model.__name__, lost=1)
                 return NOT_AUDITED
             plans.by_vendor[vendor] = found
+            if not vendor:
+                plans.any = found
         return found
+
+    def plan_of_loaded(self, model: Any) -> ModelPlan:
+        """Return the plan of a model an instance of which is loaded: there may be thousands of these."""
+        meta = model._meta
+        plans: _Plans | None = meta.__dict__.get(_PLANS)
+        if plans is None or plans.any is None or plans.owner is not self._owner or plans.meta is not meta:
+            return self.plan(model)
+        return plans.any
 
     def abilities(self, connection: Any, plan: ModelPlan, verb: Verb, column: str = "") -> Abilities:
         """Return what the table of ``plan`` lets us ask around ``verb``.

@@ -9,8 +9,10 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+import msgspec
 from django import VERSION
 
+from otel_audit.capture.freshness import Epoch
 from otel_audit.capture.opt_in import CodeRule, listen, unlisten
 from otel_audit.capture.plan import TablePlan
 from otel_audit.config.model import AuditConfig
@@ -26,6 +28,7 @@ from otel_audit.instrumentation.django.plan import (
 from otel_audit.instrumentation.django.unrepeatable import held
 from otel_audit.instrumentation.django.writes import delete, insert, update
 from otel_audit.instrumentation.django.writes.cursor import CursorCapture
+from otel_audit.instrumentation.django.writes.delete_fast_path import delete_quickly
 from otel_audit.instrumentation.django.writes.migrations import migrating
 from otel_audit.instrumentation.django.writes.save_fast_path import save_quickly
 from otel_audit.instrumentation.django.writes.state import Capture, guarded
@@ -37,6 +40,9 @@ if TYPE_CHECKING:
     from otel_audit.pipeline.provider import AuditPipeline
 
 _F = TypeVar("_F", bound=Callable[..., Any])
+_LONGEST_DOCUMENTS: Final = 16 * 1024
+"""Bytes of JSON held for each instance there is: of larger ones no more is held than a record needs."""
+_json: Final = msgspec.json.Encoder().encode
 _ABSENT: Final = object()
 _OVERRIDDEN: Final = "_otel_audit_from_db"
 """Where the overrides of ``from_db`` under our hooks stand on a class, one for each time it was hooked."""
@@ -177,7 +183,7 @@ class WriteCapture:
     def deletes(self, original: _F) -> Callable[..., Any]:
         """Wrap the ``execute_sql`` that ``SQLDeleteCompiler`` inherits."""
         from django.db.models.sql.compiler import SQLDeleteCompiler
-        from django.db.models.sql.constants import MULTI
+        from django.db.models.sql.constants import MULTI, ROW_COUNT
 
         capture, thread = self.capture, self.capture.thread
         inherits = "execute_sql" not in vars(SQLDeleteCompiler)
@@ -194,6 +200,11 @@ class WriteCapture:
             plan = capture.plan(compiler.query.model, compiler.connection.vendor)
             if not plan.audited or thread.suppressed:
                 return _uncaptured(thread, plan, plain)
+            deleting = thread.deleting
+            if deleting is not None and result_type == ROW_COUNT:
+                result = thread.during("compiling", delete_quickly, capture, plan, compiler, deleting, plain)
+                if result is not NotImplemented:
+                    return result
             return guarded(
                 capture,
                 plan,
@@ -229,6 +240,25 @@ class WriteCapture:
                 thread.saving = outer
 
         return _do_update  # type: ignore[return-value]
+
+    def collected(self, original: _F) -> _F:
+        """Wrap ``Collector.delete``: announce the instance to the DELETEs that follow."""
+        thread = self.capture.thread
+
+        @functools.wraps(original)
+        def delete(collector: Any, /, *args: Any, **kwargs: Any) -> Any:
+            outer = thread.deleting
+            origin = getattr(collector, "origin", None)  # a query set if it was one that was deleted
+            try:
+                try:
+                    thread.deleting = origin if hasattr(origin, "_state") else None
+                    return original(collector, *args, **kwargs)
+                finally:
+                    thread.deleting = outer
+            finally:  # once more: an interruption may come between any two lines
+                thread.deleting = outer
+
+        return delete  # type: ignore[return-value]
 
     def refreshes(self, original: _F) -> _F:
         """Wrap ``Model.refresh_from_db``: what it loads is what the instance now has loaded."""
@@ -367,7 +397,7 @@ class WriteCapture:
         ):
             return
         capture, thread = self.capture, self.capture.thread
-        freshness = capture.freshness
+        freshness, plan_of = capture.freshness, capture.plan_of_loaded
         # What the hook holds is never freed: Django 6.1 keeps each ``from_db`` it has called in a cache. An
         # override of the application's therefore stands on the class; -1: there is none.
         hooked = weakref.ref(model)
@@ -382,17 +412,24 @@ class WriteCapture:
             owner: Any = hooked()
             if overridden < 0:
                 inherited: Any = super(owner, cls)
-                instance = inherited.from_db(db, field_names, values, **options)
+                if options:
+                    instance = inherited.from_db(db, field_names, values, **options)
+                else:
+                    instance = inherited.from_db(db, field_names, values)
             else:
                 override = vars(owner)[_OVERRIDDEN][overridden]
                 instance = override.__get__(None, cls)(db, field_names, values, **options)
+            # Lists load thousands: what follows makes one object, and looks each thing up once.
             try:
-                plan = capture.plan(cls)
-                row = _frozen(plan, instance, field_names, values) if plan.mutable else values
-                loaded = Loaded(field_names, row, thread.epoch, freshness.now)
-                instance._state.__dict__[STATE_KEY] = loaded
-                if thread.loaded is not None:
-                    thread.loaded.append((instance, loaded))
+                here = thread.__dict__
+                plan = plan_of(cls)
+                if not plan.mutable:
+                    loaded = Loaded(field_names, values, here["epoch"], freshness.now)
+                else:
+                    loaded = _keep(plan, instance, field_names, values, here["epoch"], freshness.now)
+                instance._state._otel_audit = loaded  # STATE_KEY, without making a dict of the state
+                if here["loaded"] is not None:
+                    here["loaded"].append((instance, loaded))
             except faults() as error:
                 capture.failures.note("from_db", error)
             return instance
@@ -425,6 +462,22 @@ def _without_options(from_db: Callable[..., Any]) -> Callable[..., Any]:
         return from_db(cls, db, field_names, values)
 
     return plain
+
+
+def _keep(table: ModelPlan, instance: Any, names: Any, values: Any, epoch: Epoch, seq: int) -> Loaded:
+    """Keep a loaded row that has values which the application may change in place.
+
+    These have to be written down now: once a list has been appended to, nobody knows what was loaded. Whether
+    JSON is too large for a record, and what a record makes of it, can wait for a save.
+    """
+    if table.documents is not None and len(values) == len(table.row):
+        try:
+            documents = _json(table.documents(values))
+            if len(documents) <= _LONGEST_DOCUMENTS:
+                return Loaded(table, values, epoch, seq, documents)
+        except faults():  # an override of from_db() may be given anything
+            pass
+    return Loaded(names, _frozen(table, instance, names, values), epoch, seq)
 
 
 def _frozen(table: ModelPlan, instance: Any, names: Any, values: Any) -> Any:

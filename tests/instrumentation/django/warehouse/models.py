@@ -45,6 +45,14 @@ class Item(models.Model):
         raise AssertionError("capture must never call __str__")
 
 
+class Ledger(models.Model):
+    """Nothing that may change in place but JSON."""
+
+    name = models.CharField(max_length=50)
+    entries = models.JSONField(null=True)
+    notes = models.JSONField(null=True)
+
+
 class ItemOnSale(Item):
     class Meta:
         proxy = True

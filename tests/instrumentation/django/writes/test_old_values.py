@@ -18,7 +18,7 @@ from otel_audit.audit_record import AuditRecord
 from otel_audit.config.model import ModelConfig
 from otel_audit.testing import CapturedAudit
 from tests.instrumentation.django.warehouse.databases import auditing, unseen
-from tests.instrumentation.django.warehouse.models import Item, Kiosk, Reading, Stock
+from tests.instrumentation.django.warehouse.models import Item, Kiosk, Ledger, Reading, Stock
 
 
 def changes(record: AuditRecord) -> dict[str, tuple[Any, Any]]:
@@ -204,6 +204,117 @@ def test_json_changed_in_place(audit: CapturedAudit, item: Item) -> None:
     assert changes(records[0]) == {"facts": (None, {"a": [1]})}
     assert changes(records[1]) == {"facts": ({"a": [1]}, {"a": [1, 2]})}
     assert records[1].image["facts"] == {"a": [1, 2]}
+
+
+def _deep(levels: int) -> Any:
+    found: Any = []
+    for _ in range(levels):
+        found = [found]
+    return found
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"a": [1, {"b": 2}], "c": {"d": None}},
+        [1, [2, [3]]],
+        {"much": "x" * 20_000, "list": list(range(300))},
+        {"n": 12345678901234567890, "f": 1.5, "t": "ä\u2028\U0001f600", "": True},
+        "a text",
+        3,
+        True,
+    ],
+    ids=["dict", "list", "long", "scalars", "text", "number", "true"],
+)
+def test_json_changed_in_place_after_it_was_loaded(audit: CapturedAudit, value: Any) -> None:
+    """The old value is what was loaded, whatever the application did to the very object since."""
+    created = Ledger.objects.create(name="a", entries=copy.deepcopy(value), notes=["n"])
+    for again in range(2):
+        audit.clear()
+        ledger = Ledger.objects.get(pk=created.pk)
+        before = copy.deepcopy((ledger.entries, ledger.notes))
+        if isinstance(ledger.entries, dict):
+            ledger.entries[f"more {again}"] = [again]
+            next(item for item in ledger.entries.values() if isinstance(item, list)).append("x")
+        elif isinstance(ledger.entries, list):
+            next((item for item in ledger.entries if isinstance(item, list)), ledger.entries).append(again)
+        else:
+            ledger.entries = [again]
+        ledger.notes.append(str(again))
+        after = copy.deepcopy((ledger.entries, ledger.notes))
+        ledger.save()
+        record = audit.one(event_name="warehouse.ledger.update")
+        assert record.old_values == "as_loaded"
+        assert changes(record) == {
+            "entries": (before[0], after[0]),
+            "notes": (before[1], after[1]),
+        }
+
+
+@pytest.mark.parametrize(
+    "value", [_deep(100), {"much": "x" * 200_000}, list(range(40_000))], ids=["deep", "long", "wide"]
+)
+def test_json_too_large_for_a_record_is_compared_all_the_same(audit: CapturedAudit, value: Any) -> None:
+    if connection.vendor == "mysql" and isinstance(value, list) and len(value) == 1:
+        value = list(range(50_000))  # MariaDB takes 32 levels
+    created = Ledger.objects.create(name="a", entries=value)
+    audit.clear()
+    ledger = Ledger.objects.get(pk=created.pk)
+    ledger.name = "b"
+    ledger.save()
+    assert changes(updated_ledger(audit)) == {"name": ("a", "b")}
+    audit.clear()
+    ledger = Ledger.objects.get(pk=created.pk)
+    if isinstance(ledger.entries, dict):
+        ledger.entries["more"] = 1
+    else:
+        ledger.entries.append("more")
+    ledger.save()
+    assert set(changes(updated_ledger(audit))) == {"entries"}
+
+
+def test_json_loaded_is_compared_after_a_refresh_and_after_another_save(audit: CapturedAudit) -> None:
+    created = Ledger.objects.create(name="a", entries=[1], notes={"x": []})
+    ledger = Ledger.objects.get(pk=created.pk)
+    ledger.entries.append("lost")
+    ledger.refresh_from_db(fields=["entries"])
+    audit.clear()
+    ledger.entries.append(2)
+    ledger.notes["x"].append(3)
+    ledger.save()
+    assert changes(updated_ledger(audit)) == {"entries": ([1], [1, 2]), "notes": ({"x": []}, {"x": [3]})}
+    audit.clear()
+    ledger.entries.append(4)
+    ledger.save(update_fields=["entries"])
+    assert changes(updated_ledger(audit)) == {"entries": ([1, 2], [1, 2, 4])}
+
+
+def test_json_of_a_row_loaded_in_part(audit: CapturedAudit) -> None:
+    created = Ledger.objects.create(name="a", entries=[1], notes=["n"])
+    audit.clear()
+    ledger = Ledger.objects.only("entries").get(pk=created.pk)
+    ledger.entries.append(2)
+    ledger.save()
+    assert changes(updated_ledger(audit)) == {"entries": ([1], [1, 2])}
+
+
+def test_what_an_override_of_from_db_makes_of_json_is_no_matter(
+    audit: CapturedAudit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be given, and give, what JSON does not know."""
+    created = Ledger.objects.create(name="a", entries=[1])
+    audit.clear()
+    values = [created.pk, "a", {object()}, None]
+    names = [field.attname for field in Ledger._meta.concrete_fields]
+    ledger = Ledger.from_db("default", names, values)
+    ledger.entries = [2]
+    ledger.save()
+    assert set(changes(updated_ledger(audit))) == {"entries"}
+    assert Ledger.objects.get(pk=created.pk).entries == [2]
+
+
+def updated_ledger(audit: CapturedAudit) -> AuditRecord:
+    return audit.one(event_name="warehouse.ledger.update")
 
 
 def test_the_parts_of_an_inherited_model(audit: CapturedAudit) -> None:

@@ -1,0 +1,102 @@
+"""The common ``delete()``: of one instance loaded or written here, whose values may be trusted.
+
+They are what the record says was deleted, by the rules by which a save trusts them; in doubt the DELETE
+returns its row, as :mod:`.delete` makes it do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from msgspec import UNSET
+
+from otel_audit.capture.writes import RowWrite
+from otel_audit.instrumentation.django.connection import DjangoConnection
+from otel_audit.instrumentation.django.loaded import STATE_KEY, Loaded
+from otel_audit.instrumentation.django.plan import ModelPlan
+from otel_audit.instrumentation.django.writes.delete import left_to_the_database, note_plain
+from otel_audit.instrumentation.django.writes.known import done, run_known, wrote
+from otel_audit.instrumentation.django.writes.sql import names_one_row
+from otel_audit.instrumentation.django.writes.state import Capture, CompiledStatement
+from otel_audit.interruptions import faults
+from otel_audit.values import ATOMS
+
+
+class _Delete(NamedTuple):
+    """A DELETE about to run."""
+
+    plan: ModelPlan
+    write: RowWrite
+    connection: DjangoConnection
+    statement: CompiledStatement | None
+
+
+def delete_quickly(
+    capture: Capture, plan: ModelPlan, compiler: Any, instance: Any, run: Callable[[], Any]
+) -> Any:
+    """Run the DELETE of a common ``delete()`` and note it; ``NotImplemented`` if it is none, and nothing ran.
+
+    ``run`` returns the number of rows it deleted.
+    """
+    try:
+        delete = _prepare(capture, plan, compiler, instance)
+    except faults():  # whatever it is, the long way says so
+        delete = None
+    return NotImplemented if delete is None else run_known(capture, compiler, delete, run, _note)
+
+
+def _note(capture: Capture, compiler: Any, delete: _Delete, result: Any) -> None:
+    plan = delete.plan
+    if result != 1:  # the row is gone already, or rules or triggers do something else in its place
+        statement = delete.statement or CompiledStatement(capture, compiler, plan, "delete")
+        note_plain(capture, statement, capture.abilities(compiler.connection, plan, "delete"), result)
+        return
+    wrote(capture, delete)
+    left = left_to_the_database(capture, plan, delete.connection, compiler.connection.vendor)
+    if delete.statement is not None:
+        delete.statement.done(delete.write, *left)
+        return
+    done(delete)
+    for write in left:
+        delete.connection.add(write)
+
+
+def _prepare(capture: Capture, plan: ModelPlan, compiler: Any, instance: Any) -> _Delete | None:
+    """Take what was loaded for what is deleted; ``None`` unless everything is plain and certain."""
+    connection = compiler.connection
+    blocks = connection.atomic_blocks
+    state = instance._state
+    loaded = state.__dict__.get(STATE_KEY)
+    if (
+        (blocks and blocks[-1]._from_testcase)
+        or plan.custom
+        or plan.old_values != "as_loaded"
+        or len(plan.keys) != 1
+        or type(loaded) is not Loaded
+        or state.db != connection.alias
+        or not isinstance(instance, plan.model)
+        or not names_one_row(compiler.query)
+    ):
+        return None
+    row = loaded.by_name()
+    named = plan.keys[0].attname
+    key = row.get(named)
+    if type(key) not in ATOMS or key is None or _named_key(compiler.query) != key:
+        return None
+    if not capture.freshness.current(connection.alias, plan.table, key, loaded, capture.thread):
+        return None
+    # The columns of a parent's table are those of its own plan; one that was not loaded is a KeyError.
+    changed = [(field, row[field.attname], UNSET) for field in plan.fields if field.attname != named]
+    ours = capture.transactions.state(connection)
+    if not ours.system:
+        ours.identify()
+    write = RowWrite(plan, "delete", ours, key, changed, (), "as_loaded")
+    statement = None if connection.in_atomic_block else CompiledStatement(capture, compiler, plan, "delete")
+    return _Delete(plan, write, ours, statement)
+
+
+def _named_key(query: Any) -> Any:
+    """Return the key that the condition of :func:`names_one_row` names."""
+    condition = query.where.children[0]
+    return condition.rhs if condition.lookup_name == "exact" else next(iter(condition.rhs))
