@@ -70,7 +70,7 @@ class ThreadState(threading.local):
         try:
             try:
                 setattr(self, what, outer + 1)
-                return run(*args, **kwargs)
+                return run(*args, **kwargs) if kwargs else run(*args)
             finally:
                 setattr(self, what, outer)
         finally:  # once more: an interruption may come between any two lines

@@ -6,6 +6,7 @@ import datetime
 import decimal
 import logging
 import operator
+import threading
 import uuid
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -127,11 +128,11 @@ class ModelFieldPlan(FieldPlan):
     """
 
     __slots__ = (
-        "_canonical",
         "_convert",
         "_preparations",
         "_shape",
         "_stored",
+        "canonical",
         "chooses_converters",
         "column",
         "custom",
@@ -163,7 +164,7 @@ class ModelFieldPlan(FieldPlan):
         rounding = dialect(vendor).rounding
         self._convert = _conversion(holder, rounding)
         self._shape = stored.shape(holder, lambda element: _conversion(element, rounding))
-        self._canonical = _CANONICAL.get(kind)
+        self.canonical = _CANONICAL.get(kind)
         self._stored: tuple[Any, list[Any]] | None = None
         self.unrepeatable = hidden and (self.custom or encrypted)
         self._preparations = unrepeatable.Preparations()
@@ -193,10 +194,11 @@ class ModelFieldPlan(FieldPlan):
     def normal(self, value: Any) -> Any:
         """Return a frozen value as the database will hold it; as it is where that cannot be told."""
         kind = type(value)
-        if value is None or kind is self._canonical or kind in _AS_IT_IS or self.custom:
+        if value is None or kind is self.canonical or kind in _AS_IT_IS or self.custom:
             return value
         try:
-            return freeze(self._convert(value))
+            made = self._convert(value)
+            return made if type(made) in FROZEN else freeze(made)
         except faults():  # to_python of an unusual value raises what it likes
             return value
 
@@ -279,7 +281,7 @@ class ModelFieldPlan(FieldPlan):
             return plain if plain is None else self._shape(plain)
         if isinstance(plain, decimal.Decimal):
             return self._convert(plain)
-        canonical = self._canonical
+        canonical = self.canonical
         if canonical in (str, int, float) and type(plain) in ATOMS and plain is not None:
             return canonical(plain) if type(plain) is not canonical else plain
         return plain
@@ -377,10 +379,11 @@ def _ends(model: type[Model]) -> dict[str, str]:
 class ModelPlan(TablePlan):
     """What capture needs to know of one concrete model on one kind of database, looked up once.
 
-    ``fields`` are the columns of the model's own table, ``row`` the names an instance of it is loaded with
-    (parents' included). ``documents`` takes the values that may change in place out of a whole row, where all
-    of them are JSON; None if there are none, or others. ``custom`` are the names of fields whose class
-    outside Django decides what is stored, ``noted`` those and the ones it makes while saving.
+    ``fields`` are the columns of the model's own table, ``others`` those not of its key, ``row`` the names an
+    instance of it is loaded with (parents' included). ``documents`` takes the values that may change in place
+    out of a whole row, where all of them are JSON; None if there are none, or others. ``custom`` are the
+    names of fields whose class outside Django decides what is stored, ``noted`` those and the ones it makes
+    while saving. ``found`` is what a thread has found out about its table.
     """
 
     __slots__ = (
@@ -389,10 +392,12 @@ class ModelPlan(TablePlan):
         "by_attname",
         "custom",
         "documents",
+        "found",
         "generated",
         "model",
         "mutable",
         "noted",
+        "others",
         "row",
     )
 
@@ -411,6 +416,8 @@ class ModelPlan(TablePlan):
         self.row: list[str] = [field.attname for field in meta.concrete_fields]
         self.custom = frozenset(plan.attname for plan in fields if plan.custom)
         self.noted = frozenset(plan.attname for plan in fields if plan.noted)
+        self.found = threading.local()
+        self.others = [plan for plan in fields if plan not in keys]
         self.generated = [plan for plan in fields if plan.field.generated]
         columns = [
             self.by_attname.get(field.attname) or ModelFieldPlan(field, vendor)

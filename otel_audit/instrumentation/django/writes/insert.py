@@ -45,7 +45,7 @@ def insert(
     wanted = list(returning_fields or ())
     fields = [*wanted, *_to_ask(capture, plan, compiler, wanted)]
     noted = _noting(plan, compiler) if plan.noted else None
-    result = statement.run(lambda: run(fields or returning_fields), lambda: _intent(statement, objects))
+    result = statement.run(lambda: run(fields or returning_fields), lambda: intent(statement, objects))
     try:
         returned = fields if result else []
         made = _made(plan, compiler.connection, noted, objects) if noted is not None else {}
@@ -136,12 +136,13 @@ def _stored(field: ModelFieldPlan, value: Any, prepared: Any, connection: Any, i
     return Opaque(prepared) if stored is UNSET else stored
 
 
-def _intent(statement: CompiledStatement, objects: Sequence[Any]) -> CapturedWrite:
+def intent(statement: CompiledStatement, objects: Sequence[Any]) -> CapturedWrite:
+    """Return what is known of an INSERT before it runs."""
     plan = statement.plan
     if len(objects) == 1:
         values = values_of(plan, objects[0], {}, {})
         key = plan.key_of(values)
-        return RowWrite(plan, "create", statement.connection, key, _created(plan, values))
+        return RowWrite(plan, "create", statement.connection, key, created(plan, values))
     rows = BulkWrite(plan, "create", statement.connection, len(objects), new=plan.fields)
     rows.completeness = "statement"
     return rows
@@ -166,7 +167,11 @@ def values_of(
             values[name] = made[name]
             continue
         value = state.get(name, UNSET)
-        if type(value) not in ATOMS:
+        kind = type(value)
+        if kind is field.canonical or value is None:  # as most are, and nothing need be done to it
+            values[name] = value
+            continue
+        if kind not in ATOMS:
             if value is UNSET:
                 continue
             value = Opaque(value) if hasattr(value, "resolve_expression") else field.frozen(value)
@@ -174,10 +179,21 @@ def values_of(
     return values
 
 
-def _created(plan: ModelPlan, values: dict[str, Any]) -> list[tuple[ModelFieldPlan, Any, Any]]:
-    return [
-        (field, UNSET, values.get(field.attname, UNSET)) for field in plan.fields if field not in plan.keys
-    ]
+def created(plan: ModelPlan, values: dict[str, Any]) -> list[tuple[ModelFieldPlan, Any, Any]]:
+    """Return what a new row changes: (field, UNSET, value)."""
+    return [(field, UNSET, values.get(field.attname, UNSET)) for field in plan.others]
+
+
+def new_key(plan: ModelPlan, values: dict[str, Any]) -> Any:
+    """Return the key of a new row.
+
+    Raises:
+        LookupError: the database gave it, and did not tell.
+    """
+    key = plan.key_of(values)
+    if key is UNSET or type(key) is Opaque:
+        raise LookupError(f"the primary key of a new {plan.label} is not known")
+    return key
 
 
 def _note_one(
@@ -191,11 +207,9 @@ def _note_one(
     plan = statement.plan
     row = dict(zip((field.attname for field in returned), result[0], strict=False)) if returned else {}
     values = values_of(plan, instance, row, made)
-    key = plan.key_of(values)
-    if key is UNSET or type(key) is Opaque:
-        raise LookupError(f"the primary key of a new {plan.label} is not known")
+    key = new_key(plan, values)
     seq = statement.connection.wrote(plan, key)
-    write = RowWrite(plan, "create", statement.connection, key, _created(plan, values))
+    write = RowWrite(plan, "create", statement.connection, key, created(plan, values))
     state = instance._state
     previous = state.__dict__.get(STATE_KEY) or None
     write.on_undo = (put_back, state, previous)
@@ -348,7 +362,7 @@ def _returning_all(
             for row in cursor.fetchall():
                 raw.append(tuple([row[i] for i in positions]))
                 inserted.append(not tells or bool(row[-1]))
-    return plans, [tuple(row) for row in converted(compiler, plans)(raw)] if raw else [], inserted
+    return plans, [tuple(row) for row in converted(compiler, plan, plans)(raw)] if raw else [], inserted
 
 
 def _note_upsert(

@@ -30,9 +30,7 @@ from otel_audit.interruptions import faults
 _CHUNK: Final = 2000
 _KEYS_PER_QUERY: Final = 400
 _MAX_SELECTS: Final = 4096
-_FOUND: Final = "_otel_audit_columns"
-"""Where a :class:`_Found` stands in the ``__dict__`` of one of Django's connections."""
-_MAX_FOUND: Final = 1024
+_MAX_FOUND: Final = 64
 _ASK_AGAIN: Final = 60.0
 """Seconds until a table that is not an ordinary one is asked again what it is."""
 
@@ -95,7 +93,7 @@ class Tables:
             row = cursor.fetchone()
         if row is None:
             return None
-        values = converted(compiler, columns)([row])
+        values = converted(compiler, plan, columns)([row])
         return dict(zip(columns, next(iter(values)), strict=True))
 
 
@@ -138,46 +136,49 @@ def _key_select(compiler: Any, plan: ModelPlan, columns: Sequence[ModelFieldPlan
     return f"SELECT {selected} FROM {quote(plan.table)} WHERE {where}{suffix}"
 
 
-def converted(compiler: Any, plans: Sequence[ModelFieldPlan]) -> Callable[[list[Any]], Iterable[Any]]:
+def converted(
+    compiler: Any, plan: ModelPlan, plans: Sequence[ModelFieldPlan]
+) -> Callable[[list[Any]], Iterable[Any]]:
     """Return a function from driver rows of these columns to rows of Python's values."""
-    converters = _converters(compiler, plans)
+    converters = _converters(compiler, plan, plans)
     if not converters:
         return lambda rows: rows
     return lambda rows: compiler.apply_converters(rows, converters)
 
 
 class _Found:
-    """What was found out on one of Django's connections of the columns statements return.
+    """What was found out of the columns of one table on one of Django's connections.
 
-    Kept on the connection, because converters are methods of its parts: other connections of its kind may
-    convert into another time zone. A plan made anew is another key.
+    Converters are methods of the connection's parts: others of its kind may convert into another time zone.
+    They know the model as well, so that a plan keeps them, for each thread, which has its own connections:
+    they go with the model, and with the thread.
     """
 
-    __slots__ = ("columns", "converters")
+    __slots__ = ("columns", "connection", "converters")
 
-    def __init__(self) -> None:
+    def __init__(self, connection: Any) -> None:
+        self.connection = connection
         self.converters: dict[tuple[Any, ...], Any] = {}
         self.columns: dict[tuple[Any, ...], tuple[list[ModelFieldPlan], list[int]]] = {}
 
     @staticmethod
-    def on(connection: Any) -> _Found:
-        found: _Found | None = connection.__dict__.get(_FOUND)
-        if found is None:
-            found = connection.__dict__[_FOUND] = _Found()
-        elif len(found.converters) + len(found.columns) > _MAX_FOUND:  # plans no longer used may be held
-            found.converters, found.columns = {}, {}
+    def on(connection: Any, plan: ModelPlan) -> _Found:
+        here = plan.found.__dict__
+        found: _Found | None = here.get(connection.alias)
+        if found is None or found.connection is not connection or len(found.converters) > _MAX_FOUND:
+            found = here[connection.alias] = _Found(connection)
         return found
 
 
-def _converters(compiler: Any, plans: Sequence[ModelFieldPlan]) -> Any:
+def _converters(compiler: Any, plan: ModelPlan, plans: Sequence[ModelFieldPlan]) -> Any:
     """Return Django's converters of columns by position; looking for them costs more than most DELETEs."""
-    known = _Found.on(compiler.connection).converters
+    known = _Found.on(compiler.connection, plan).converters
     key = (settings.USE_TZ, *plans)
     found = known.get(key)
     if found is None:
         table = plans[0].field.model._meta.db_table
-        found = compiler.get_converters([plan.field.get_col(table) for plan in plans])
-        if not any(plan.chooses_converters for plan in plans):
+        found = compiler.get_converters([column.field.get_col(table) for column in plans])
+        if not any(column.chooses_converters for column in plans):
             known[key] = found
     return found
 
@@ -220,11 +221,11 @@ def columns_of(connection: Any, cursor: Any, plan: ModelPlan) -> tuple[list[Mode
     The table may have columns the model does not know, or not yet all it knows. Some databases compare names
     without their case.
     """
-    known = _Found.on(connection).columns
-    key = (plan, *[column[0] for column in cursor.description])
-    found = known.get(key)
+    known = _Found.on(connection, plan).columns
+    names = tuple([column[0] for column in cursor.description])
+    found = known.get(names)
     if found is None:
-        found = known[key] = _matched(plan, key[1:], exact_names=dialect(connection.vendor).exact_names)
+        found = known[names] = _matched(plan, names, exact_names=dialect(connection.vendor).exact_names)
     return found
 
 
@@ -284,7 +285,9 @@ def _within_budget(
         width = len(plan.keys)
     kept = list(plans[:width])
     return Returned(
-        ReturnedRows(kept, [row[:width] for row in rows], converted(compiler, kept)), count, completeness
+        ReturnedRows(kept, [row[:width] for row in rows], converted(compiler, plan, kept)),
+        count,
+        completeness,
     )
 
 
@@ -299,7 +302,9 @@ def _delete_by_keys(
     if rows is None:
         return Returned(None, count, "count")
     return Returned(
-        ReturnedRows(plan.keys, rows, converted(compiler, plan.keys)), count, "ids" if rows else completeness
+        ReturnedRows(plan.keys, rows, converted(compiler, plan, plan.keys)),
+        count,
+        "ids" if rows else completeness,
     )
 
 
@@ -373,7 +378,7 @@ def delete_returning(
         return Returned(None, count, "count")
     if completeness == "ids":
         plans = plans[: len(plan.keys)]
-    return Returned(ReturnedRows(plans, rows, converted(compiler, plans)), count, completeness)
+    return Returned(ReturnedRows(plans, rows, converted(compiler, plan, plans)), count, completeness)
 
 
 class _Picked:
@@ -459,7 +464,7 @@ def update_returning(
     if rows is None:
         return Returned(None, count, "count")
     plans = list(plan.keys) if completeness == "ids" else [*plan.keys, *old, *new]
-    return Returned(ReturnedRows(plans, rows, converted(compiler, plans)), count, completeness)
+    return Returned(ReturnedRows(plans, rows, converted(compiler, plan, plans)), count, completeness)
 
 
 def reads_its_rows(compiler: Any, plan: ModelPlan) -> bool:
@@ -558,7 +563,9 @@ def select_matching(
         limited.set_limits(high=limit + 1)
         rows = _select_fields(limited, plans, connection)
         if len(rows) <= limit:
-            return Returned(ReturnedRows(plans, rows, converted(compiler, plans)), len(rows), completeness)
+            return Returned(
+                ReturnedRows(plans, rows, converted(compiler, plan, plans)), len(rows), completeness
+            )
     return Returned(None, 0, "count")
 
 
@@ -599,7 +606,7 @@ def select_rows(
     query.add_q(condition)
     plans = [*plan.keys, *columns]
     raw = _select_fields(query, plans, compiler.connection)
-    return [tuple(row) for row in converted(compiler, plans)(raw)] if raw else []
+    return [tuple(row) for row in converted(compiler, plan, plans)(raw)] if raw else []
 
 
 def select_by_keys(

@@ -29,6 +29,7 @@ from otel_audit.instrumentation.django.unrepeatable import held
 from otel_audit.instrumentation.django.writes import delete, insert, update
 from otel_audit.instrumentation.django.writes.cursor import CursorCapture
 from otel_audit.instrumentation.django.writes.delete_fast_path import delete_quickly
+from otel_audit.instrumentation.django.writes.insert_fast_path import insert_quickly
 from otel_audit.instrumentation.django.writes.migrations import migrating
 from otel_audit.instrumentation.django.writes.save_fast_path import save_quickly
 from otel_audit.instrumentation.django.writes.state import Capture, guarded
@@ -101,6 +102,12 @@ class WriteCapture:
                 if thread.migrating is not None:
                     return thread.migrating.inserting(compiler.query, plain)
                 return _uncaptured(thread, plan, plain)
+            if compiler.connection.in_atomic_block:
+                result = thread.during(
+                    "compiling", insert_quickly, capture, plan, compiler, returning_fields, plain
+                )
+                if result is not NotImplemented:
+                    return result
             return guarded(
                 capture,
                 plan,
