@@ -12,6 +12,7 @@ import datetime
 import importlib.metadata
 import os
 import platform
+import statistics
 import subprocess
 import sys
 import time
@@ -33,6 +34,7 @@ _PACKAGES = (
     "opentelemetry-sdk",
     "chdb-core",
     "django-auditlog",
+    "django-pghistory",
     "django-simple-history",
 )
 
@@ -73,7 +75,15 @@ def table(measured: dict[str, list[Figure]]) -> Table:
             value = f"[{colour}]{number(figure.value)} {figure.unit}[/{colour}]"
             verdict = f"[{colour}]{figure.verdict}[/{colour}]"
             result.add_row(f"  {figure.name}", value, bound, verdict, figure.note)
+        if noisy := [figure.noise for figure in figures if figure.noise is not None]:
+            result.add_row(f"  [dim]{noise_of(noisy)}[/dim]")
     return result
+
+
+def noise_of(noisy: list[float]) -> str:
+    """Say how noisy a table is: how far the middle half of the rounds lies apart."""
+    middle, most = statistics.median(noisy), max(noisy)
+    return f"noise: the middle half of the rounds within {middle:.0%} of a figure, at most {most:.0%}"
 
 
 def number(value: float) -> str:

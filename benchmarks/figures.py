@@ -23,6 +23,8 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True):
     goal: float | None = None
     at_least: bool = False
     note: str = ""
+    noise: float | None = None
+    """How far the middle half of the rounds lies apart, as a part of the value."""
 
     @property
     def verdict(self) -> Verdict:
@@ -73,6 +75,12 @@ def interleaved(modes: Mapping[str, Callable[[], float]], rounds: int) -> dict[s
 def ratio(times: Sequence[float], base: Sequence[float]) -> float:
     """Return the median over the rounds of ``times`` to ``base``."""
     return statistics.median(time / plain for time, plain in zip(times, base, strict=True))
+
+
+def noise(times: Sequence[float], base: Sequence[float]) -> float:
+    """Return how far the middle half of the rounds' ratios lies apart, as a part of their median."""
+    ratios = [time / plain for time, plain in zip(times, base, strict=True)]
+    return (quantile(ratios, 0.75) - quantile(ratios, 0.25)) / statistics.median(ratios)
 
 
 def spread(times: Sequence[float], base: Sequence[float]) -> str:

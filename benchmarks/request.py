@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
 from benchmarks.databases import VENDORS, entries, environment
-from benchmarks.figures import Figure, interleaved, ratio, report, spread
+from benchmarks.figures import Figure, interleaved, noise, ratio, report, spread
 from benchmarks.pipelines import directory
 from benchmarks.sink import require_posts, sink
 from tests.services import free_port, wait_until
@@ -103,6 +103,7 @@ def measure() -> Iterator[Figure]:
                 name=f"{page.name}, {vendor}",
                 value=ratio(beside, alone),
                 unit="x OpenTelemetry alone",
+                noise=noise(beside, alone),
                 goal=_GOAL,
                 note=f"middle half {spread(beside, alone)}; alone {statistics.median(alone) * 1e3:.2f} ms",
             )

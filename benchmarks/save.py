@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from benchmarks.databases import on_each
-from benchmarks.figures import Figure, interleaved, ratio, report, spread
+from benchmarks.figures import Figure, interleaved, noise, ratio, report, spread
 from benchmarks.pipelines import configuration
 from benchmarks.sink import require_posts
 
@@ -27,7 +27,10 @@ def measure(vendor: str) -> Iterator[Figure]:
     from benchmarks.bench import models, rows
     from otel_audit.instrumentation.django import DjangoAuditInstrumentor
 
-    rows.fill([models.Article, models.LoggedArticle, models.HistoricArticle], _ROWS)
+    measured = [models.Article, models.LoggedArticle, models.HistoricArticle]
+    if vendor == "postgresql":
+        measured.append(models.TriggeredArticle)
+    rows.fill(measured, _ROWS)
     instrumentor = DjangoAuditInstrumentor()
 
     with configuration(["bench.Article"]) as config:
@@ -44,12 +47,16 @@ def measure(vendor: str) -> Iterator[Figure]:
                     pipeline.flush(60)
 
             def modes(block: Callable[[], AbstractContextManager[Any]]) -> dict[str, Callable[[], float]]:
-                return {
+                modes = {
                     "plain Django": lambda: _saves(models.Article, block),
+                    "plain Django again": lambda: _saves(models.Article, block),
                     "otel-audit": lambda: audited(block),
                     "django-auditlog": lambda: _saves(models.LoggedArticle, block),
                     "django-simple-history": lambda: _saves(models.HistoricArticle, block),
                 }
+                if vendor == "postgresql":
+                    modes["django-pghistory, with context"] = lambda: _triggered(models, block)
+                return modes
 
             from django.db import transaction
 
@@ -76,17 +83,37 @@ def _saves(model: Any, block: Callable[[], AbstractContextManager[Any]]) -> floa
     return (time.perf_counter() - start) / len(rows)
 
 
+def _triggered(models: Any, block: Callable[[], AbstractContextManager[Any]]) -> float:
+    """Save with what pghistory tells its triggers of who acts, as its middleware does."""
+    import pghistory
+
+    with pghistory.context(user=1, url="/articles/1/"):
+        seconds = _saves(models.TriggeredArticle, block)
+    if not pghistory.models.Events.objects.tracks(models.TriggeredArticle.objects.first()).exists():
+        raise RuntimeError("django-pghistory recorded nothing: what was measured is no figure")
+    return seconds
+
+
 def _compare(name: str, modes: dict[str, Callable[[], float]], goal: float | None) -> Iterator[Figure]:
     for mode in modes.values():
         mode()
     times = interleaved(modes, _ROUNDS)
     base = times.pop("plain Django")
     plain = sorted(base)[len(base) // 2] * 1e6
+    again = times.pop("plain Django again")
+    yield Figure(
+        name=f"{name}: plain Django again",
+        value=ratio(again, base),
+        unit="x plain",
+        noise=noise(again, base),
+        note="the same against itself",
+    )
     for mode, taken in times.items():
         yield Figure(
             name=f"{name}: {mode}",
             value=ratio(taken, base),
             unit="x plain",
+            noise=noise(taken, base),
             goal=goal if mode == "otel-audit" else None,
             note=f"middle half {spread(taken, base)}; plain {plain:.0f} µs"
             if mode == "otel-audit"

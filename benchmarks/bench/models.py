@@ -60,3 +60,10 @@ if settings.PEERS:
         history = HistoricalRecords()
 
     auditlog.register(LoggedArticle)
+
+    if settings.POSTGRESQL:
+        import pghistory
+
+        @pghistory.track()
+        class TriggeredArticle(Row):
+            """Audited by django-pghistory, by triggers of the database."""

@@ -21,8 +21,12 @@ INSTALLED_APPS = [
     "benchmarks.bench",
 ]
 PEERS = bool(os.environ.get("BENCH_PEERS"))
+POSTGRESQL = DATABASES["default"]["ENGINE"].endswith("postgresql")
 if PEERS:
     INSTALLED_APPS += ["auditlog", "simple_history"]
+    if POSTGRESQL:
+        INSTALLED_APPS += ["pgtrigger", "pghistory"]
+        PGHISTORY_INSTALL_CONTEXT_FUNC_ON_MIGRATE = True  # a migration of its own would, and there is none
 # All tables in one go: an application without migrations cannot refer to one that has them.
 MIGRATION_MODULES = {name.rpartition(".")[2]: None for name in INSTALLED_APPS}
 # As startproject writes it.
