@@ -30,7 +30,7 @@ _ISSUER: Final = (
 
 # Terms that a word behind or before them turns into something harmless: `password_changed_at`, `max_tokens`.
 _EXCUSABLE: Final = (
-    "(?i:pass[^0-9A-Za-z]?(?:word|wd|phrase|code|key)|pwd|token|key|credential|card|code|link)s?"
+    "(?i:pass[^0-9A-Za-z]?(?:word|wd|phrase|code|key)|pwd|token|key|credential|card|code|link|assertion)s?"
 )
 _EXCUSABLE_BUT_ID: Final = "(?i:secret|session)s?"
 _COUNTS: Final = "(?i:tokens)$"
@@ -147,6 +147,7 @@ def text_patterns() -> list[tuple[str, str]]:
         r"""(?:\[[^\]]*\]|\{[^}]*\}|\([^)]*\)"""
         r"""|[^\s"'&<>,;)\]}%?$:#\[{(\\][^\s"'&<>,;)\]}#]*)"""
     )
+    opening = r"\\*(?:[bBuU]|[A-Za-z_][\w.]{0,63}\()?"
     credential = r"(?:[A-Za-z0-9._~+/-]{20,}=*|[A-Za-z._~+/-]*[0-9][A-Za-z0-9._~+/-]*=*)"
     whole_line = r"(?:proxy-)?authori[sz]ation|(?:set-)?cookies?"
     iban = "|".join(
@@ -166,8 +167,8 @@ def text_patterns() -> list[tuple[str, str]]:
             f"$1{_MASK}",
         ),
         (r"(Failing row contains \()[\s\S]*?(\)\.?\s*(?:\n|$)|$)", f"$1{_MASK}$2"),
-        (rf"{named}\\*[bBuU]?\")(?:[^\"\\]|\\[^\"])*", f"$1{_MASK}"),
-        (rf"{named}\\*[bBuU]?')(?:[^'\\]|\\.)*", f"$1{_MASK}"),
+        (rf"{named}{opening}\")(?:[^\"\\]|\\[^\"])*", f"$1{_MASK}"),
+        (rf"{named}{opening}')(?:[^'\\]|\\.)*", f"$1{_MASK}"),
         (rf"{named}){plain}", f"$1{_MASK}"),
         (rf"(?i)(--?{name}[ \t]+|<{name}>)[^\s<>'\"\-][^\s<>'\"]*", f"$1{_MASK}"),
         (r"(?i)(\b(?:password|identified by)[ \t]+')[^']*", f"$1{_MASK}"),

@@ -267,7 +267,8 @@ def test_fail_closed_raises_what_capture_itself_could_not_do(
         raise RuntimeError("broken")
 
     with auditing(config=AuditConfig(on_error="fail_closed")):
-        monkeypatch.setattr(insert, "values_of", broken)
+        for module in (insert, insert_fast_path):
+            monkeypatch.setattr(module, "values_of", broken)
         with pytest.raises(AuditError, match="fail_closed"), transaction.atomic():
             Supplier.objects.create(name="a")
     assert not Supplier.objects.exists()

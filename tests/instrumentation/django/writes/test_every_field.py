@@ -399,6 +399,9 @@ def test_stricter_isolation_takes_back_more_and_what_is_told_stays_true(
 def write_in_threads(vendor: str, made: Models, rounds: int) -> None:
     """Let four threads write, each over a connection of its own, and compare records and rows."""
     workloads = [Workload(made, seed=rounds + n) for n in range(4)]
+    if vendor == "mysql":  # it tells of no row of an upsert whether another connection has just made it
+        for workload in workloads:
+            workload.steps.remove(workload.step_upsert)
     faults: list[BaseException] = []
 
     def work(workload: Workload) -> None:
