@@ -28,7 +28,15 @@ _LONGEST = 20
 
 def fork(work: Callable[[], object]) -> int:
     """Run ``work`` in a child forked in C; its exit status is 0 unless that raised."""
-    pid: int = _fork()
+    # A child asked by a thread to hand over the interpreter waits for that thread, which it does not have:
+    # whoever waits for it now gets it, and the next one asks too late.
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(_LONGEST)
+    time.sleep(0.02)
+    try:
+        pid: int = _fork()
+    finally:
+        sys.setswitchinterval(interval)
     if pid == 0:
         status = 1
         try:
