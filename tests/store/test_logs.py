@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +15,9 @@ from otel_audit.store.query import AuditStore
 from otel_audit.store.schema import LOGS, LOGS_TABLE, OTHER_LOG, events, landing
 from tests.engine_process import in_engine
 from tests.store.test_migrations import ENGINE
-from tests.trail import land, record, serving
+from tests.trail import land, record
 
 NOW = 1_790_000_000 * 10**9
-
-
-@pytest.fixture(scope="module")
-def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoreClient]:
-    with serving(tmp_path_factory.mktemp("logs")) as server:
-        client = StoreClient(server.clickhouse)
-        yield client
-        client.close()
 
 
 def insert(client: StoreClient, table: str, *, log: str | None, record_id: str = "") -> str:

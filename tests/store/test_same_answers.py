@@ -5,10 +5,8 @@ from __future__ import annotations
 import random
 import time
 import uuid
-from collections.abc import Iterator
 
 import msgspec
-import pytest
 
 from otel_audit.audit_record import Actor, AuditRecord, Bulk, Change, Column, Request, Target
 from otel_audit.store.client import StoreClient
@@ -16,7 +14,7 @@ from otel_audit.store.entries import AuditEntry, entry
 from otel_audit.store.filters import MAX_LIMIT, Filters, select
 from otel_audit.store.query import AuditStore
 from otel_audit.store.schema import LANDING
-from tests.trail import exported, land, record, serving
+from tests.trail import exported, land, record
 
 SEED = 20261128
 QUESTIONS = 16
@@ -69,14 +67,6 @@ def any_filters(chance: random.Random) -> tuple[Filters, bool]:
         Filters(log=log), **{name: chance.choice(choices[name]) for name in names}
     )
     return filters, filters.target == "shop.Order/1" and chance.random() < 0.5
-
-
-@pytest.fixture(scope="module")
-def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoreClient]:
-    with serving(tmp_path_factory.mktemp("answers")) as server:
-        client = StoreClient(server.clickhouse)
-        yield client
-        client.close()
 
 
 def stray(client: StoreClient, each: AuditRecord) -> None:
