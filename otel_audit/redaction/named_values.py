@@ -12,31 +12,38 @@ from typing import Any, Final
 
 from otel_audit.redaction.lazy import pattern
 
-_NAMING: Final = ("name", "key", "field", "header", "param", "parameter", "attribute", "property", "variable")
-_HOLDING: Final = ("value", "values", "val", "old", "new", "before", "after")
-_PREFIXED: Final = ("old", "new", "previous", "current")
-
-
-def _spellings(words: Sequence[str]) -> frozenset[str]:
-    return frozenset(spelled for word in words for spelled in (word, word.title(), word.upper()))
-
-
-_NAMING_KEYS: Final = _spellings(_NAMING) | {"field_name", "fieldName"}
-_HOLDING_KEYS: Final = (
-    _spellings(_HOLDING)
-    | {f"{before}_value" for before in _PREFIXED}
-    | {f"{before}Value" for before in _PREFIXED}
+_NAMING: Final = tuple(
+    "name key field field_name header param parameter attribute property variable".split()  # noqa: SIM905
+)
+_VALUE: Final = ("value", "values", "val", "vals")
+_HOLDING: Final = (
+    *(*_VALUE, "old", "new", "before", "after"),
+    *(f"{which}_{value}" for which in ("old", "new", "previous", "current") for value in _VALUE),
 )
 
+
+def _spellings(names: Sequence[str]) -> frozenset[str]:
+    """Return the names as keys are spelled: ``old_value``, ``Old_Value``, ``OLD_VALUE``, ``oldValue``."""
+    camel = (name[0] + name.title().replace("_", "")[1:] for name in names)
+    return frozenset((*names, *map(str.title, names), *map(str.upper, names), *camel))
+
+
+def _any_of(names: Sequence[str]) -> str:
+    return "|".join(names).replace("_", "_?")
+
+
+_NAMING_KEYS: Final = _spellings(_NAMING)
+_HOLDING_KEYS: Final = _spellings(_HOLDING)
+
 NAMING = pattern(
-    r"""(?<![\w.\-])(?:name|key|field(?:_?name)?|header|param(?:eter)?|attribute|property|variable)
-        \\*["']?[ \t]{0,8}+(?:=>|[:=])[ \t]{0,8}+[bBuU]?\\*["']?(?P<name>[\w.\-\[\]$]++)""",
+    rf"""(?<![\w.\-])(?:{_any_of(_NAMING)})
+        \\*["']?[ \t]{{0,8}}+(?:=>|[:=])[ \t]{{0,8}}+[bBuU]?\\*["']?(?P<name>[\w.\-\[\]$]++)""",
     re.VERBOSE | re.IGNORECASE,
 )
 HOLDING = pattern(
-    r"""(?:[,;&{\n]|\\n)[\s\-]{0,64}+\\{0,4}+["']?
-        ((?:(?:old|new|previous|current)_?)?(?:value|val)s?|old|new|before|after)
-        \\*["']?[ \t]{0,8}+(?:=>|[:=])[ \t]{0,8}+""",
+    rf"""(?:[,;&{{\n]|\\n)[\s\-]{{0,64}}+\\{{0,4}}+["']?
+        ({_any_of(_HOLDING)})
+        \\*["']?[ \t]{{0,8}}+(?:=>|[:=])[ \t]{{0,8}}+""",
     re.VERBOSE | re.IGNORECASE,
 )
 """In a text: what comes after it is the value of a name that NAMING finds near it."""

@@ -23,6 +23,7 @@ SHAPES: dict[str, Any] = {
     "a change": {"field": "password", "old": "[set]", "new": SECRET},
     "a change by two names": {"field_name": "token", "old_value": SECRET, "new_value": "y" + SECRET},
     "camel case": {"fieldName": "token", "oldValue": SECRET, "newValue": SECRET},
+    "in capitals": {"FIELD_NAME": "token", "OLD_VALUES": [SECRET], "PREVIOUS_VAL": SECRET},
     "before and after": {"property": "secret", "before": SECRET, "after": None},
     "the value first": {"value": SECRET, "name": "password"},
     "more between": {"name": "password", "type": "text", "required": True, "value": SECRET},

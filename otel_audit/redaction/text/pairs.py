@@ -125,9 +125,7 @@ class PairScanner:
         while found is not None:
             names += 1
             if names > budget.TOKENS:
-                return "".join(
-                    (*parts, budget.cut(text[copied:], max(0, found.start() - copied), self._mask))
-                )
+                return self._cut(parts, text, copied, found.start())
             following = named_values.NAMING.search(text, found.end())
             if self._is_secret(found["name"]):
                 limit = len(text) if following is None else following.start()
@@ -186,9 +184,7 @@ class PairScanner:
         while (match := found_by.search(text, position)) is not None:
             names += 1
             if names > budget.TOKENS:
-                return "".join(
-                    (*parts, budget.cut(text[copied:], max(0, match.start() - copied), self._mask))
-                )
+                return self._cut(parts, text, copied, match.start())
             position = match.end()
             sensitivity = decide(match)
             if sensitivity in ("clean", "allowed"):
@@ -201,6 +197,10 @@ class PairScanner:
                     end = _next_name(text, start, end, quoted=start > match.end())
             position = max(position, end)
         return "".join((*parts, text[copied:])) if parts else text
+
+    def _cut(self, parts: list[str], text: str, copied: int, start: int) -> str:
+        """Return what was searched, up to the name at ``start``, and say that the rest was not."""
+        return "".join((*parts, budget.cut(text[copied:], max(0, start - copied), self._mask)))
 
     def _decide(self, name: str, in_address: bool) -> Sensitivity:
         if "%" in name:
