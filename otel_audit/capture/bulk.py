@@ -23,7 +23,7 @@ from otel_audit.audit_record import (
     new_record_id,
 )
 from otel_audit.capture.plan import FieldPlan, TablePlan, Verb
-from otel_audit.capture.writes import CapturedWrite
+from otel_audit.capture.writes import PLAIN, CapturedWrite
 from otel_audit.config.model import CaptureSection
 from otel_audit.large_values import Cut
 from otel_audit.values import (
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
 
 _MAX_ROWS: Final = 1000
 _MAX_BYTES: Final = 1024 * 1024
-_PLAIN: Final = frozenset({type(None), bool, int, str})
 
 
 class ReturnedRows:
@@ -377,7 +376,7 @@ def _changed_only(
 def _differing(plan: FieldPlan, old: list[Any], new: list[Any]) -> list[bool]:
     kinds = {*map(type, old), *map(type, new)} - {type(None)}
     # Of one class: of several, Python calls values equal that a database does not, true and 1.
-    if len(kinds) <= 1 and _PLAIN.issuperset(kinds):
+    if len(kinds) <= 1 and PLAIN.issuperset(kinds):
         return list(map(operator.ne, old, new))
     return [
         not plan.equal(plan.frozen(before), plan.frozen(after))

@@ -125,6 +125,11 @@ class Connection:
         self.pending += 1
         self.buffer.add(write)
 
+    def add_once(self, write: Waiting) -> None:
+        """Hold a write unless it is held already: whoever was interrupted may not know."""
+        if not self.buffer.holds(write):
+            self.add(write)
+
     def wrote(self, plan: TablePlan, key: Any) -> int:
         """Note that a row was written; return the count of the write."""
         return self.freshness.wrote(self.name, plan.table, key, self._mark_now())

@@ -114,8 +114,7 @@ class Statement:
                 self._settle(self._writes)
                 return
             for write in self._writes:
-                if not connection.buffer.holds(write):
-                    connection.add(write)
+                connection.add_once(write)
             if self.immediate and connection.pending:
                 connection.settle()
         except faults() as fault:  # not even fail_closed may hide what interrupts

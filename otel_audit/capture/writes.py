@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from otel_audit.pipeline.record_heads import EncodedRecord, Head, Made, RecordHeads
 
 _ACTIONS: Final[dict[Verb, str]] = {"create": "CREATE", "update": "UPDATE", "delete": "DELETE"}
-_RECORDED: Final = RECORDED
-_PLAIN: Final = frozenset({type(None), bool, int, str})
+PLAIN: Final = frozenset({type(None), bool, int, str})
+"""Classes of values that a record carries as they are, and that Python compares as a database does."""
 _CLOCK: Final = frozenset({datetime.datetime, datetime.date, datetime.time})
 """Their texts are like no secret: no rule finds anything in them."""
 _SHORT: Final = 8 * 1024
@@ -226,13 +226,13 @@ class RowWrite(CapturedWrite):
         image: dict[str, Any] = {}
         for plan, value in self.written:
             kind = type(value)
-            if kind in _PLAIN:
+            if kind in PLAIN:
                 looked.append(value)
             elif value is UNSET:
                 continue
             elif _is_usual(value, kind):
-                if kind in _RECORDED:
-                    value = _RECORDED[kind][0](value)
+                if kind in RECORDED:
+                    value = RECORDED[kind][0](value)
                 if kind not in _CLOCK:
                     looked.append(value)
             else:
@@ -261,7 +261,7 @@ class RowWrite(CapturedWrite):
                 target=Target(self.plan.label, key_text(self.key)),
                 changes=[_change(plan.name, old, new) for plan, old, new in self.changed],
                 image={
-                    plan.name: _RECORDED[type(value)][0](value) if type(value) in _RECORDED else value
+                    plan.name: RECORDED[type(value)][0](value) if type(value) in RECORDED else value
                     for plan, value in self.written
                     if value is not UNSET
                 },
@@ -300,19 +300,19 @@ class _Undo:
 
 def _is_usual(value: Any, kind: type) -> bool:
     """Say whether a record carries a frozen value as it is, or as :data:`RECORDED` makes it."""
-    if kind in _PLAIN or value is UNSET:
+    if kind in PLAIN or value is UNSET:
         return True
     if kind is float:
         return math.isfinite(value)
-    return kind in _RECORDED and (kind is not Encoded or len(value) <= _SHORT)
+    return kind in RECORDED and (kind is not Encoded or len(value) <= _SHORT)
 
 
 def _change(name: str, old: Any, new: Any) -> Change:
     kind = ""
-    if type(old) in _RECORDED:
-        convert, kind = _RECORDED[type(old)]
+    if type(old) in RECORDED:
+        convert, kind = RECORDED[type(old)]
         old = convert(old)
-    if type(new) in _RECORDED:
-        convert, kind = _RECORDED[type(new)]
+    if type(new) in RECORDED:
+        convert, kind = RECORDED[type(new)]
         new = convert(new)
     return Change(name, old, new, kind)

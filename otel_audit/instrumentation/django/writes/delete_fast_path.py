@@ -53,13 +53,7 @@ def _note(capture: Capture, compiler: Any, delete: _Delete, result: Any) -> None
         note_plain(capture, statement, capture.abilities(compiler.connection, plan, "delete"), result)
         return
     wrote(capture, delete)
-    left = left_to_the_database(capture, plan, delete.connection, compiler.connection.vendor)
-    if delete.statement is not None:
-        delete.statement.done(delete.write, *left)
-        return
-    done(delete)
-    for write in left:
-        delete.connection.add(write)
+    done(delete, *left_to_the_database(capture, plan, delete.connection, compiler.connection.vendor))
 
 
 def _prepare(capture: Capture, plan: ModelPlan, compiler: Any, instance: Any) -> _Delete | None:
@@ -88,9 +82,7 @@ def _prepare(capture: Capture, plan: ModelPlan, compiler: Any, instance: Any) ->
         return None
     # The columns of a parent's table are those of its own plan; one that was not loaded is a KeyError.
     changed = [(field, row[field.attname], UNSET) for field in plan.fields if field.attname != named]
-    ours = capture.transactions.state(connection)
-    if not ours.system:
-        ours.identify()
+    ours = capture.connection(connection)
     write = RowWrite(plan, "delete", ours, key, changed, (), "as_loaded")
     statement = None if connection.in_atomic_block else CompiledStatement(capture, compiler, plan, "delete")
     return _Delete(plan, write, ours, statement)

@@ -78,10 +78,7 @@ def _prepare(capture: Capture, plan: ModelPlan, compiler: Any) -> DjangoConnecti
         or not _PLAIN.issuperset(map(type, query.objs[0].__dict__.values()))
     ):
         return None
-    ours = capture.transactions.state(connection)
-    if not ours.system:
-        ours.identify()
-    return ours
+    return capture.connection(connection)
 
 
 def _known(
@@ -116,5 +113,4 @@ def _finish(
         statement.finish(1)
         return
     ours.wrote_many(write.plan, None)
-    if not ours.buffer.holds(write):
-        ours.add(write)
+    ours.add_once(write)

@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar
 from msgspec import UNSET
 
 from otel_audit.capture.freshness import COMMITTED
-from otel_audit.capture.writes import RowWrite
+from otel_audit.capture.writes import CapturedWrite, RowWrite
 from otel_audit.errors import AuditError
 from otel_audit.instrumentation.django.connection import DjangoConnection
 from otel_audit.instrumentation.django.plan import ModelPlan
@@ -79,13 +79,14 @@ def wrote(capture: Capture, known: Known) -> int:
     return capture.freshness.wrote(connection.name, write.plan.table, write.key, mark)
 
 
-def done(known: Known) -> None:
-    """Note that it came about as it was known before."""
+def done(known: Known, *others: CapturedWrite) -> None:
+    """Note that it came about as it was known before, and what else it did."""
     if known.statement is not None:
-        known.statement.done(known.write)
-    else:
-        known.connection.locked = True
-        known.connection.add(known.write)
+        known.statement.done(known.write, *others)
+        return
+    known.connection.locked = True
+    for write in (known.write, *others):
+        known.connection.add(write)
 
 
 def _finish(known: Known, result: Any) -> None:
@@ -95,8 +96,7 @@ def _finish(known: Known, result: Any) -> None:
         known.statement.finish(1 if result else 0, write)
     elif result:
         connection.wrote_many(write.plan, None)
-        if not connection.buffer.holds(write):
-            connection.add(write)
+        connection.add_once(write)
 
 
 def _run_in_transaction(capture: Capture, compiler: Any, known: Known, run: Callable[[], Any]) -> Any:

@@ -144,9 +144,7 @@ def _prepare(capture: Capture, plan: ModelPlan, compiler: Any, saving: Saving) -
     after = row.copy()
     for target, _, new in changed:
         after[target.attname] = new
-    ours = capture.transactions.state(connection)
-    if not ours.system:
-        ours.identify()
+    ours = capture.connection(connection)
     image = _Image(plan, attnames, after)
     write = RowWrite(plan, "update", ours, key, changed, image, "as_loaded")
     statement = None if connection.in_atomic_block else CompiledStatement(capture, compiler, plan, "update")

@@ -39,15 +39,14 @@ _PLANS: Final = "_otel_audit_plans"
 
 
 class _Plans:
-    """The plans of one model by kind of database, made by one capture; ``any`` is for none in particular."""
+    """The plans of one model by kind of database, made by one capture."""
 
-    __slots__ = ("any", "by_vendor", "meta", "owner")
+    __slots__ = ("by_vendor", "meta", "owner")
 
     def __init__(self, owner: object, meta: Any) -> None:
         self.owner = owner
         self.meta = meta
         self.by_vendor: dict[str, ModelPlan] = {}
-        self.any: ModelPlan | None = None
 
 
 class Capture(CaptureState):
@@ -84,17 +83,7 @@ class Capture(CaptureState):
                 self.failures.report("plan", error, what=model.__name__, lost=1)
                 return NOT_AUDITED
             plans.by_vendor[vendor] = found
-            if not vendor:
-                plans.any = found
         return found
-
-    def plan_of_loaded(self, model: Any) -> ModelPlan:
-        """Return the plan of a model an instance of which is loaded: there may be thousands of these."""
-        meta = model._meta
-        plans: _Plans | None = meta.__dict__.get(_PLANS)
-        if plans is None or plans.any is None or plans.owner is not self._owner or plans.meta is not meta:
-            return self.plan(model)
-        return plans.any
 
     def abilities(self, connection: Any, plan: ModelPlan, verb: Verb, column: str = "") -> Abilities:
         """Return what the table of ``plan`` lets us ask around ``verb``.
@@ -150,10 +139,7 @@ class CompiledStatement(Statement):
     def __init__(self, capture: Capture, compiler: Any, plan: ModelPlan, verb: Verb) -> None:
         self.capture = capture
         self.django = compiler.connection
-        connection = capture.transactions.state(self.django)
-        if not connection.system:
-            connection.identify()
-        super().__init__(connection, plan, verb)
+        super().__init__(capture.connection(self.django), plan, verb)
 
     def run(self, execute: Callable[[], Any], intent: Callable[[], CapturedWrite] | None = None) -> Any:
         """Run the application's statement, in autocommit with the intent of it on disk before.

@@ -404,7 +404,7 @@ class WriteCapture:
         ):
             return
         capture, thread = self.capture, self.capture.thread
-        freshness, plan_of = capture.freshness, capture.plan_of_loaded
+        freshness, plan_of = capture.freshness, capture.plan
         # What the hook holds is never freed: Django 6.1 keeps each ``from_db`` it has called in a cache. An
         # override of the application's therefore stands on the class; -1: there is none.
         hooked = weakref.ref(model)
