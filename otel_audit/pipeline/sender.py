@@ -1,8 +1,8 @@
 """The sender: a thread that ships this process's spool, and the spools of processes that died.
 
 The thread is started by the first record a process writes, so a pre-fork server's parent has none. It never
-raises and never gives up; what it cannot deliver stays on disk. HTTP is imported before it starts: a child
-forked in C while a thread imports would hang at the same import.
+raises and never gives up; what it cannot deliver stays on disk. HTTP and protobuf are imported before it
+starts: a child forked in C while a thread imports would hang at the same import.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ _importing: Final = _ImportGuard()
 
 
 def get_ready() -> None:
-    """Import what sending needs, so that the first record need not, once a process."""
+    """Import what sending needs, so that the first record need not: some 100 ms, once a process."""
     with _importing:
         import otel_audit.pipeline.delivery.rounds  # noqa: F401
 

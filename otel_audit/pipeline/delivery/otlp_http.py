@@ -18,13 +18,14 @@ import time
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple, cast
 
+from google.protobuf.message import DecodeError
 from opentelemetry.instrumentation.utils import suppress_instrumentation
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
 
 from otel_audit.config.headers import sink_headers
 from otel_audit.config.model import SinkConfig
 from otel_audit.errors import ConfigurationError
 from otel_audit.pipeline.delivery.backoff import parse_retry_after
-from otel_audit.pipeline.delivery.export_response import partial_success
 from otel_audit.pipeline.delivery.proxies import Proxy, proxy_for
 from otel_audit.pipeline.endpoint import parse_endpoint, shown
 from otel_audit.version import __version__
@@ -336,7 +337,11 @@ def _partial_success(content: bytes, headers: http.client.HTTPMessage) -> tuple[
         return int(rejected), str(partial.get("errorMessage") or partial.get("error_message") or "")
     if content_type != _PROTOBUF:
         raise ValueError(f"Content-Type is {content_type or 'missing'}")
-    return partial_success(content)
+    try:
+        success = ExportLogsServiceResponse.FromString(content).partial_success
+    except DecodeError as error:
+        raise ValueError("its body is not an ExportLogsServiceResponse") from error
+    return success.rejected_log_records, success.error_message
 
 
 def _text_of(content: bytes, headers: http.client.HTTPMessage) -> str:
