@@ -23,6 +23,7 @@ END: Final = "  # --- redaction: end ---\n"
 _GAP: Final = "[^0-9A-Za-z]"
 _AFTER: Final = "(?:[^a-z]|$)"
 _MASK: Final = "[redacted]"
+_APART: Final = "\ue000"  # of private use: no text that people write has it
 _ISSUER: Final = (
     r"(?:4\d{3}|5[0-8]\d{2}|2(?:2[2-9]\d|[3-6]\d{2}|7[01]\d|720)|3[05-9]\d{2}|6\d{3}"
     r"|[\x{ff12}-\x{ff16}][\x{ff10}-\x{ff19}]{3})"
@@ -128,7 +129,8 @@ def text_patterns() -> list[tuple[str, str]]:
     """Return what is replaced in texts, each with what stands in its place; ``$1`` is a group that stays."""
     shapes = _re2(_flat(patterns._WHOLE.pattern).replace("|(?P<word>)", ""))
     # Without a check digit to look at, at least the issuer's: dates and most counters begin otherwise.
-    card = _re2(re.sub(r"\(\?<?![^()]*\)", "", _flat(patterns._CARD.pattern)))
+    digits = _flat(patterns._CARD.pattern).removeprefix(f"(?P<uuid>{patterns.UUID})|")
+    card = _re2(re.sub(r"\(\?<?![^()]*\)", "", digits))
     card = card.replace(f"[2-6\\x{{ff12}}-\\x{{ff16}}]{patterns._DIGIT}{{3}}", _ISSUER)
     name = (
         r"(?:pass_?(?:word|wd|phrase|code)s?|pwd|secret(?:_?(?:access_?)?key)?|(?:[a-z]+_?)?token|"
@@ -154,6 +156,9 @@ def text_patterns() -> list[tuple[str, str]]:
         f"(?:{'|'.join(countries.split())})" + r"\d{2}(?:[ \x{a0}\-]?[0-9A-Za-z]){" + f"{length - 4}}}"
         for length, countries in patterns._IBAN_LENGTHS.items()
     )
+    # A UUID is taken apart for as long as numbers are looked for: one in 200 would pass for an IBAN.
+    groups = "-".join(f"([0-9A-Fa-f]{{{length}}})" for length in (8, 4, 4, 4, 12))
+    apart = f"{_APART}-".join(f"${{{number}}}" for number in range(1, 6))
     signature = r"[?&](?:x-amz-signature|x-goog-signature|x-amz-credential|sig|signature|awsaccesskeyid)="
     return [
         (shapes, _MASK),
@@ -177,14 +182,16 @@ def text_patterns() -> list[tuple[str, str]]:
             f"$1{_MASK}",
         ),
         (rf"(?i)({signature})[^&#\s\"'<>]+", f"$1{_MASK}"),
+        (groups, apart),
         (rf"(^|[^0-9A-Za-z])(?i:{iban})\b", f"$1{_MASK}"),
         (rf"(^|[^0-9A-Za-z.\-]){card}(\b|[^0-9A-Za-z]|$)", f"$1{_MASK}$2"),
+        (f"{_APART}-", "-"),
     ]
 
 
 def _ottl(text: str) -> str:
     """Quote a text for OTTL, in a document where ``$`` begins a variable."""
-    quoted = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    quoted = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace(_APART, r"\ue000")
     return quoted.replace("$", "$$")
 
 

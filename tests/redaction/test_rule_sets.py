@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 import tomllib
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -160,6 +162,37 @@ def test_what_only_looks_like_an_iban_stays(redactor: Redactor) -> None:
         for other in (f"{iban[:2]}{check:02d}{iban[4:]}", iban[:-1], f"{iban}0", f"QQ{iban[2:]}", f"x{iban}"):
             assert redactor.text(other) is other, other
     for text in ("SE45 is a gate", "BE12 3456 7890", "order DE89-2026-0001-7", "AB12CD34EF56GH78IJ90"):
+        assert redactor.text(text) is text
+
+
+# Each holds a card's number with issuer, length and check digit, or an IBAN with its check.
+UUIDS_LIKE_NUMBERS = """
+    60485648-3014-4941-ae2c-0aa21b54cd17 46837347-6922-4676-a421-688f6aed3607
+    ee824996-8703-4a00-a905-0d4f7c9e21b3 62124596-9365-4336-ba0b-7c21ee3190af
+""".split()  # noqa: SIM905
+
+
+@pytest.mark.parametrize("uuid", UUIDS_LIKE_NUMBERS)
+def test_no_part_of_a_uuid_is_a_card_number_or_an_iban(redactor: Redactor, uuid: str) -> None:
+    first = uuid[:23]
+    assert redactor.text(f"{first} paid") != f"{first} paid"  # what it would be alone
+    for written in (uuid, uuid.upper(), f"urn:uuid:{uuid}", f"order_{uuid}", f"x{uuid}", f"{{{uuid}}}"):
+        for text in (
+            written,
+            f"/orders/{written}/lines",
+            f"sold {written}, 2 pieces",
+            f'{{"id": "{written}"}}',
+        ):
+            assert redactor.text(text) is text
+    assert redactor.mapping({"order": uuid, "lines": [uuid]}) == {"order": uuid, "lines": [uuid]}
+    assert redactor.text(f"{uuid} 4111 1111 1111 1111 {uuid}") == f"{uuid} [redacted] {uuid}"
+    assert redactor.text(f"{uuid}-{IBANS[6]} token={uuid}") == f"{uuid}-[redacted] token=[redacted]"
+
+
+def test_random_uuids_stay(redactor: Redactor) -> None:
+    numbers = random.Random(7)
+    for _ in range(100_000):
+        text = str(UUID(int=numbers.getrandbits(128), version=4))
         assert redactor.text(text) is text
 
 

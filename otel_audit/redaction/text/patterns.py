@@ -51,8 +51,10 @@ _AUTHORITY = pattern(r"(?<=://)[^\s/?#\"'<>\\]++")
 # Blanks, dashes and dots that people and documents put between groups of digits: at most three at a time.
 _GAP: Final = r"[ \t\u00a0\u2000-\u200b\u202f\u3000.\-\u2010-\u2015\u2212\uff0d]{0,3}"
 _DIGIT: Final = "[0-9\uff10-\uff19]"  # and those of full width
+# A part of one UUID in 27 000 would pass for a card's number or an IBAN: each is stepped over as a whole.
+UUID: Final = "[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}"
 _CARD = pattern(
-    rf"""(?<![0-9A-Za-z\uff10-\uff19])(?<![0-9][.-])
+    rf"""(?P<uuid>{UUID}) | (?<![0-9A-Za-z\uff10-\uff19])(?<![0-9][.-])
         (?: [2-6\uff12-\uff16]{_DIGIT}{{3}}{_GAP}{_DIGIT}{{4}}{_GAP}{_DIGIT}{{4}}{_GAP}{_DIGIT}{{1,7}}
           | [3\uff13][47\uff14\uff17]{_DIGIT}{{2}}{_GAP}{_DIGIT}{{6}}{_GAP}{_DIGIT}{{5}}
           | [3\uff13][068\uff10\uff16\uff18]{_DIGIT}{{2}}{_GAP}{_DIGIT}{{6}}{_GAP}{_DIGIT}{{4}} )
@@ -74,6 +76,7 @@ _IBAN_LENGTH: Final = {
     country: length for length, countries in _IBAN_LENGTHS.items() for country in countries.split()
 }
 _IBAN = pattern(
+    rf"(?P<uuid>{UUID})|"
     r"(?<![0-9A-Za-z])[A-Za-z]{2}\d{2}(?:[ \u00a0\-]?[0-9A-Za-z]{4}){2,7}(?:[ \u00a0\-]?[0-9A-Za-z]{1,3})?"
     r"(?![0-9A-Za-z])"
 )
@@ -180,7 +183,12 @@ def _without_userinfo(authority: str, mask: str) -> str:
 
 def scrub_cards(text: str, mask: str) -> str:
     """Replace every card number."""
-    return _CARD.sub(lambda match: mask if is_card_number(_digits(match.group())) else match.group(), text)
+
+    def number(match: re.Match[str]) -> str:
+        candidate = match.group()
+        return mask if match["uuid"] is None and is_card_number(_digits(candidate)) else candidate
+
+    return _CARD.sub(number, text)
 
 
 def _digits(text: str) -> str:
@@ -190,7 +198,11 @@ def _digits(text: str) -> str:
 
 def scrub_ibans(text: str, mask: str) -> str:
     """Replace every IBAN, in groups or not."""
-    return _IBAN.sub(lambda match: _without_iban(match.group(), mask), text)
+
+    def number(match: re.Match[str]) -> str:
+        return _without_iban(match.group(), mask) if match["uuid"] is None else match.group()
+
+    return _IBAN.sub(number, text)
 
 
 def _without_iban(candidate: str, mask: str) -> str:
