@@ -55,7 +55,7 @@ _TERMS = pattern(
     | secret(?P<many2>s)?(?![a-z])
     | token(?P<many3>s)?(?![a-z])
     | (?:api|access|private|secret|encryption|signing|master|account|shared|license|licence|deploy|auth|client
-        |hmac|aes|session|consumer|subscription|storage|service|app|ssh|gpg|pgp|rsa)_?key(?P<many4>s)?(?![a-z])
+        |hmac|aes|session|consumer|subscription|storage|service|app|ssh|gpg|pgp|rsa|activation)_?key(?P<many4>s)?(?![a-z])
     | (?<![a-z])pass_?key(?P<many11>s)?(?![a-z])
     | credentials?(?![a-z])
     | sess(?:ion)?_?id(?P<many5>s)?(?![a-z])
@@ -66,8 +66,10 @@ _TERMS = pattern(
     | (?:credit|debit)_?card(?P<many6>s)?(?![a-z])
     | (?<![a-z])jwt(?![a-z])
     | (?<![a-z])(?:ssn|social_?security_?(?:number|num|no))(?![a-z])
-    | (?<![a-z])(?:mfa|two_?factor|verification|recovery|backup|reset|auth)_?code(?P<many7>s)?(?![a-z])
-    | one_?time_?(?:code|pin)
+    | (?<![a-z])(?:mfa|two_?factor|verification|recovery|backup|reset|auth|activation|sms)_?code
+        (?P<many7>s)?(?![a-z])
+    | one_?time_?(?:code|pin) | (?<![a-z])code_?verifier(?![a-z]) | (?<![a-z])(?:wpa2?_?)?psk(?![a-z])
+    | pragma_(?:re|hex|hexre)?key
     | (?:seed|recovery)_?phrase
     | (?:t?otp|mfa|two_?factor)_?seed(?![a-z])
     | magic_?link(?P<many8>s)?(?![a-z])

@@ -21,6 +21,7 @@ SECRET = """
     http.request.header.cookie http.response.header.set-cookie HTTP_COOKIE csrf credentials credential
     cvv CVV2 card_cvc cvc card_number cardNumber cc_number credit_card creditCardNumber
     mastercard_number security_code jwt id_jwt bearer basic_auth otp totp_secret mfa_code one_time_code
+    activation_key activation_code smsCode code_verifier psk wpa_psk
     pin card_pin ssn social_security_number seed_phrase backup_code user[password] form-0-password
     ｐａｓｓｗｏｒｄ ssh_key sshKey SSH_KEY passkey passKey pincode security_answer securityAnswer totp_seed
     TOTP_SEED magic_link magicLink auth_header authHeader X-Auth-Header keyphrase gpg_key
@@ -44,6 +45,7 @@ CLEAN = """
     credit_card_id credit_card_last4 credit_card_type session sessions session_count session_duration
     cookie_consent cookies_accepted cookie_policy csrf_exempt key keyboard primary_key public_key
     foreign_key cache_key sort_key idempotency_key monkey donkey_key description shipping spin pinned
+    activation_date activation_key_expires code_verified verifier pskov sms_count
     pin_code postal_code code http.response.status_code code.function.name otp_enabled passive access
     accessed_by cc success magic_link_sent_at passkey_count security_question keyphrases_count
     tokens_per_second tokensPerMinute token_budget prompt_token_details palabra_clave parolee

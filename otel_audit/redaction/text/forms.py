@@ -36,11 +36,18 @@ _NAME_ONLY = pattern(r"[\w.\-]{1,64}")
 _GAP = pattern(r"[ ]{2,}+|\t")
 _BAR: Final = ("|", "│", "┃", "║")
 _EXPANDED = pattern(r"^((?P<name>[\w.\-]{1,64})[ ]{0,64}\|[ ])[^\n]++", re.MULTILINE)
+# A line of a name and one word, `| password | x |`. With a rule below, these are two names.
+_ROW = pattern(
+    r"""^[ \t]{0,64}+(?:[|│┃║][ \t]{0,64}+)?+(?P<name>[\w.\-]{1,64}+)[ ]{0,64}+(?:\t{1,8}+|[|│┃║])[ ]{0,64}+
+        (?P<value>[^\s|│┃║]++)[ ]{0,64}+[|│┃║]?+[ \t]{0,64}+(?=\r?(?:\n|\Z))(?!\r?\n[|+─━═├┌┼\-]{2})""",
+    re.VERBOSE | re.MULTILINE,
+)
 _MAX_CELLS: Final = 64
 
 _SHORT_OPTION = pattern(
     r"""(?<![^\s"'\[(,])
-        (?: (?P<user>-[A-Za-z]{0,8}[uU]|--user|--proxy-user)(?:[ \t]++|=|)["']?(?P<pair>[^\s"':=]++:[^\s"']++)
+        (?: (?P<user>-[A-Za-z]{0,8}[uU]|--user|--proxy-user)(?:[ \t]++|=|)
+              ["']?[^\s"':=%]++[:%](?P<pair>[^\s"']++)
           | (?P<flag>-[pwa])(?P<gap>[ \t]*+)(?P<value>[^\s\-]\S*+) )""",
     re.VERBOSE,
 )
@@ -48,7 +55,7 @@ _PROGRAM_REACH: Final = 1000
 _PROGRAMS: Final = {
     # option, whether a blank stands before the value: programs
     ("-p", False): ("mysql", "mariadb", "7z", "sshpass"),
-    ("-p", True): ("sshpass", "docker login", "podman login"),
+    ("-p", True): ("sshpass", "docker login", "podman login", "mongo"),
     ("-w", True): ("ldapsearch", "ldapmodify", "ldapadd", "ldappasswd"),
     ("-a", True): ("redis-cli",),
 }
@@ -97,6 +104,18 @@ def scrub_tables(text: str, is_secret: IsSecret, mask: str) -> str:
                 lines[index] = masked
             index += 1
     return "".join(lines) if changed else text
+
+
+def scrub_rows(text: str, is_secret: IsSecret, mask: str) -> str:
+    """Replace what stands alone beside a sensitive name on a line: ``| password | x |``, or after a tab."""
+
+    def masked(row: re.Match[str]) -> str:
+        if not is_secret(row["name"]):
+            return row.group()
+        start, end = (position - row.start() for position in row.span("value"))
+        return row.group()[:start] + mask + row.group()[end:]
+
+    return _ROW.sub(masked, text)
 
 
 _Table = Callable[[str, str], "str | None"]
@@ -257,7 +276,7 @@ def _option_value(text: str, match: re.Match[str]) -> tuple[int, int]:
     before = text[begin : match.start()]
     if match["user"]:
         if any(program in before for program in _WITH_USER):
-            return match.start("pair") + match["pair"].index(":") + 1, match.end("pair")
+            return match.span("pair")
     elif any(program in before for program in _PROGRAMS.get((match["flag"], bool(match["gap"])), ())):
         value = match["value"]
         inner = value.strip("\"',)")

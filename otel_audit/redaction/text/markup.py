@@ -19,6 +19,11 @@ _ATTRIBUTE = pattern(
     re.VERBOSE,
 )
 _TEXT = pattern(r"\s{0,64}+(?:<!\[CDATA\[(?P<cdata>(?:(?!\]\]>)[\s\S])*+)|(?P<text>[^<]++)(?=</))")
+# The same inside a document, as text.
+_ESCAPED = pattern(
+    r"(?P<tag>&(?:amp;)?lt;(?P<name>[\w:.\-]{1,64}+)[^&<>]{0,256}+&(?:amp;)?gt;)"
+    r"(?P<text>(?:(?!&(?:amp;)?lt;)[^<])++)(?=&(?:amp;)?lt;/)"
+)
 _PLACEHOLDER = pattern(
     r"\s?(?:%s|%\(\w{1,64}\)s|\{\w{0,64}\}|\{[{%][^{}]{0,256}[}%]\}|\$\{[^{}]{0,256}\})\s?\Z"
 )
@@ -28,6 +33,8 @@ _HOLDING = frozenset({"value", "content", "data-value", "data"})
 
 def scrub(text: str, is_secret: Callable[[str], bool], mask: str) -> str:
     """Return ``text`` without what stands in sensitive elements and beside sensitive names."""
+    if "lt;" in text:
+        text = _ESCAPED.sub(lambda found: found["tag"] + mask if is_secret(found["name"]) else found[0], text)
     parts: list[str] = []
     copied = position = 0
 

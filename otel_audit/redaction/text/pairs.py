@@ -20,10 +20,11 @@ from otel_audit.redaction.text import budget, forms, markup
 _HEAD = pattern(
     r"""(?<![\w%.\-\[\]$])
         (?P<name>[\w%.\-\[\]$]++)
-        (?P<separator> \\*["']?[ \t]*(?:=>|:=|[!<>=]?=|[＝﹦：﹕]|:(?!//)          # password = , "password":
+        (?P<separator> \\*["']?[ \t]*(?:=>|->|:=|[!<>=]?=|[＝﹦：﹕]|:(?!//)       # password = , "password":
                           |(?<=\\)(?:u003|x3)[dD]|&\#(?:0{0,4}61|[xX]0{0,4}3[dD]);)[ \t]*  # as JSON, as HTML
-                     | \\*["'][ \t]*,[ \t]*(?=[bBuU]?\\*["'])                # (b"password", b"x")
-                     | [ \t]+(?:(?:is|was)[ \t]+)?(?=\\*["'][^\s"'\\]{4}) )   # PASSWORD 'x'
+                     | \\*["'][ \t]*,[ \t]*(?=[\[(]{0,2}[bBuU]?\\*["'])      # (b"password", b"x")
+                     | [ \t]+(?:(?:is|was)[ \t]+)?(?=\\*["'][^\s"'\\]{4})   # PASSWORD 'x'
+                     | [ \t]+(?:is|was)[ \t]+(?=[A-Za-z]{0,32}\d)(?=\d{0,32}[A-Za-z])(?=[^\s"']{6}) )
     """,
     re.VERBOSE,
 )
@@ -58,7 +59,8 @@ _IN_QUERY = pattern(r"[^&#\s\"'<>]*+(?:(?:[ ](?!HTTP/)[^&#\s\"'<>]*+){1,12}(?=&[
 # A closing bracket, comma or semicolon ends a value if something new begins after it.
 _PLAIN = pattern(
     r"""(?:Bearer|Basic|Digest|Negotiate|Token|ApiKey)[ ]+[^\s,;"'<>]++
-      | (?:[^\s&"'<>,;)\]}]|[,;)\]}](?!\s|\Z|[,;)\]}"'&<>]|[\w.\-]{1,64}\s?[=:]))++
+      | (?:[^\s&"'<>,;)\]}]|&(?![\w.\-\[\]%]{1,64}[=;]|\s|\Z|[&"'<>])
+          |[,;)\]}](?!\s|\Z|[,;)\]}"'&<>]|[\w.\-]{1,64}\s?[=:]))++
     """,
     re.VERBOSE | re.IGNORECASE,
 )
@@ -87,7 +89,7 @@ _CALL = pattern(r"[A-Za-z_][\w.]{0,63}+(?=\()")
 _LABEL_REACH: Final = 64
 _NAMED_REACH: Final = 256
 _KEY_END = pattern(r"""\\{0,4}+["'][ \t]{0,8}+(?:=>|[:=])""")
-_LAST_WORD = pattern(r"(?<![\w\-])[\w\-]++\Z")
+_LAST_WORD = pattern(r"(?<![\w\-])(?:[\w\-]++[ ](?=de?\Z))?+[\w\-]++\Z")
 
 
 class PairScanner:
@@ -100,7 +102,7 @@ class PairScanner:
     def scrub(self, text: str) -> str:
         """Return ``text`` without the values of sensitive names."""
         text = self.scrub_quoted(text)
-        if "<" in text:
+        if "<" in text or "lt;" in text:
             text = markup.scrub(text, self._is_secret, self._mask)
         text = forms.scrub_constraints(text, self._is_secret, self._mask)
         if "form-data" in text:
@@ -108,6 +110,8 @@ class PairScanner:
         if "\n" in text:
             text = forms.scrub_tables(text, self._is_secret, self._mask)
             text = self._scan(_ABOVE, text, self._decide_above)
+        if "\t" in text or "|" in text or "│" in text:
+            text = forms.scrub_rows(text, self._is_secret, self._mask)
         if "-" in text:  # before a program's name is taken for a word of a value
             text = forms.scrub_options(text, self._mask)
         text = self._scrub_named(text)
@@ -261,9 +265,16 @@ class PairScanner:
                 return start, closing if closing >= 0 else end
             return start, end
         end = _end(_PLAIN, text, _past_call(text, masked))
-        if separator in "=:＝：﹦﹕" and end > start and lines.begins(match.start()):
+        if separator in "=:＝：﹦﹕" and end > start and lines.begins(self._name_start(match, before)):
             end = _end(_MORE_WORDS, text, end)
         return start, end
+
+    def _name_start(self, match: re.Match[str], before: str) -> int:
+        """Return where a name starts, with the words before it that make it a sensitive one."""
+        if self._names.decide(match[1]) != "clean":
+            return match.start()
+        end = match.end(1)
+        return end - len(_label(match.string, match.start(), end, before))
 
 
 def _next_name(text: str, start: int, end: int, *, quoted: bool) -> int:
@@ -329,10 +340,10 @@ def _indentation(text: str, line: int) -> int:
 
 
 def _label(text: str, start: int, end: int, before: str) -> str:
-    """Return a name of two words, ``API key: …``, or a quoted one, ``"card number": …``; empty if neither."""
-    if before == " ":
+    """Return a name of several words, ``API key: …``, ``mot de passe : …``, or a quoted one; or nothing."""
+    if before and before in " '’":
         quote = text[end : end + 1]
-        if quote and quote in "\"'":
+        if before == " " and quote and quote in "\"'":
             opening = text.rfind(quote, max(0, start - _LABEL_REACH), start)
             return text[opening + 1 : end] if opening >= 0 else ""
         previous = _LAST_WORD.search(text, max(0, start - _LABEL_REACH), start - 1)

@@ -242,14 +242,18 @@ def may_hold_secret(text: str) -> bool:
             or " -" in lower
             or "\\" in lower
             or "&#" in lower
+            or "lt;" in lower
             or "│" in lower
+            or " is " in lower
+            or " was " in lower
+            or "\t" in lower
         )
         and _may_hold_name(lower)
     )
 
 
 _SHORTEST_SHAPE: Final = 10  # "Basic YTpi"
-_BESIDE = pattern("[=:\"'>：＝﹕﹦\n|%\\\\&-]")
+_BESIDE = pattern("[=:\"'>：＝﹕﹦\n\t|%\\\\&-]")
 
 
 def _may_hold_shape(lower: str) -> bool:
@@ -347,6 +351,7 @@ def _may_hold_name(lower: str) -> bool:
         or "srf" in lower
         or "jwt" in lower
         or "otp" in lower
+        or "psk" in lower
         or "pin" in lower
         or "ssn" in lower
         or "social" in lower
@@ -395,7 +400,7 @@ _FOREIGN_NAME = pattern(
     r"kennwö|schlüss|secrète|clé|парол|секрет|токен|パスワ|パスコ|パスフ|トークン|シークレ|暗証|合言葉|秘密|密码|密碼|口令|令牌|密钥|密鑰"
 )
 _PERCENT_ENCODED = pattern(r"%[2-7][0-9a-f]")  # not the %s of a statement
-_PROGRAM = pattern(r"curl|wget|lftp|smbclient|mysql|mariadb|sshpass|login|redis-cli|ldap|7z")
+_PROGRAM = pattern(r"curl|wget|lftp|smbclient|mongo|mysql|mariadb|sshpass|login|redis-cli|ldap|7z")
 # Every card number and IBAN has eight digits in a row or in groups of four: that is quickly seen.
 _EIGHT_DIGITS = pattern(r"[0-9]{4}(?:[^0-9a-z\n]{1,3}[0-9]{4}|[0-9]{4})")
 _CARD_OR_IBAN = pattern(
