@@ -34,11 +34,16 @@ def environment_layer(environ: Mapping[str, str]) -> tuple[Layer, list[str]]:
             setting = by_variable.get(name)
             if setting is None:
                 problems.append(f"{name}: no such variable{nearest(name, [*by_variable, FILE_VARIABLE])}")
-            elif environ[name].strip():
+            elif text := environ[name].strip():
+                value = _parse(setting, text)
+                if isinstance(value, str) and _is_table(setting):  # of a header even a part may be a secret
+                    pairs = "" if setting.sections else "name=value, several separated by commas, or "
+                    problems.append(f"{name}: not a table; write {pairs}a JSON object")
+                    continue
                 table = values
                 for part in setting.path[:-1]:
                     table = table.setdefault(part, {})
-                table[setting.path[-1]] = _parse(setting, environ[name].strip())
+                table[setting.path[-1]] = value
 
     def where(key: tuple[str, ...]) -> str:
         while key:
@@ -49,6 +54,10 @@ def environment_layer(environ: Mapping[str, str]) -> tuple[Layer, list[str]]:
         return "environment"
 
     return Layer(values, where), problems
+
+
+def _is_table(setting: Setting) -> bool:
+    return typing.get_origin(plain_type(setting.type)) is dict
 
 
 def _parse(setting: Setting, text: str) -> Any:

@@ -70,6 +70,7 @@ class Health:
         self.oldest = 0
         """Time of the oldest record known to be waiting (ns since the epoch), 0 if none is."""
         self.spool_error = ""
+        self._dropped_before = 0
         self.sink_error = ""
         self.sink_error_since = 0
         self.last_delivery = 0
@@ -101,9 +102,16 @@ class Health:
 
     def spool_failed(self, reason: str) -> None:
         """Remember why the spool cannot be written."""
+        if not self.spool_error:
+            self._dropped_before = self.dropped
         self.spool_error = reason
 
     def spool_recovered(self) -> None:
         """Remember that the spool was written again."""
         self.spool_error = ""
-        self.log(logging.WARNING, "spool again", "the audit spool is writable again")
+        self.log(
+            logging.WARNING,
+            "spool again",
+            "the audit spool is writable again; records lost meanwhile: %d",
+            self.dropped - self._dropped_before,
+        )

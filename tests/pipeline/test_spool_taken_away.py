@@ -201,6 +201,29 @@ def test_a_spool_that_cannot_be_made_again_obeys_the_policy(spool_directory: Pat
     assert target_ids(spooled_records(spool_directory)) == [*map(str, written), "1000"]
 
 
+def test_records_lost_while_it_cannot_be_made_again_are_counted_in_the_log(
+    spool_directory: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pipeline = AuditPipeline(audit_config(spool_directory, NOWHERE))
+    emit(pipeline, 0)
+    shutil.rmtree(spool_directory)
+    spool_directory.write_text("in its place")
+    numbers = iter(range(1, 10_000))
+
+    def refused() -> bool:
+        emit(pipeline, next(numbers))
+        return pipeline.health.dropped > 0
+
+    wait_until(refused, "a record that is lost")
+    emit(pipeline, *range(10_000, 10_003))
+    lost = pipeline.health.dropped
+    spool_directory.unlink()
+    emit(pipeline, 20_000)
+    pipeline.shutdown(0)
+    assert lost == 4
+    assert "the audit spool is writable again; records lost meanwhile: 4" in caplog.messages
+
+
 def test_a_dead_process_s_stream_that_vanishes_is_reported(
     spool_directory: Path, sink: Sink, pipelines: Make
 ) -> None:

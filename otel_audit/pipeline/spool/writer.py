@@ -312,7 +312,7 @@ class SpoolWriter:
         health.log(
             logging.ERROR,
             "taken away",
-            "%s: a new stream starts with %d records of the previous one; %d records are lost",
+            "%s: a new stream starts; records of the previous one taken along: %d, lost: %d",
             reason,
             kept,
             lost,
