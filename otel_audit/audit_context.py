@@ -435,9 +435,7 @@ def context(
         if value is not None:
             override[name] = convert.text(value)
     if attributes:
-        override["attributes"] = {
-            convert.text(name): convert.portable(value) for name, value in attributes.items()
-        }
+        override["attributes"] = convert.named(attributes)
     if not convert.complete:
         override["truncated"] = True
     if outer is None:

@@ -58,7 +58,7 @@ _Part = TypeVar("_Part", bound=msgspec.Struct)
 
 MAX_DEPTH: Final = DEEPEST
 MAX_PARTS: Final = LONGEST // PART
-"""Of one value, all levels together."""
+"""Of one value, all levels together; of the changes, names or objects one record lists."""
 _SHORTEST_HEAD: Final = 8 * 1024
 """Where less room is left, nothing of a long text is kept."""
 
@@ -109,8 +109,10 @@ FROZEN: Final = ATOMS | {Encoded, Opaque, Cut}
 
 
 def _text(value: str) -> str:
-    # A lone surrogate cannot be encoded: neither signed nor sent (facts: integrity, section 1).
-    return value if value.isascii() else value.encode("utf-8", "replace").decode("utf-8")
+    # A lone surrogate cannot be encoded: neither signed nor sent.
+    if value.isascii() or (len(value) > LONGEST and is_encodable(value)):
+        return value
+    return value.encode("utf-8", "replace").decode("utf-8")
 
 
 def _float(value: float) -> float | str:
@@ -299,10 +301,13 @@ class Conversion:
     def text(self, value: Any) -> str:
         """Return ``value`` as the text of an id, name or reason; empty where it has none.
 
-        An object with a primary key stands for its row: its key is the text.
+        An object with a primary key stands for its row: its key is the text. A text longer than a record
+        carries is cut before anything else is done to it.
         """
         kind = type(value)
         if kind is str:
+            if len(value) > BEGINNING:
+                value = self._beginning(value)
             return _text(value)
         if kind not in ATOMS and _is_row(value):
             return self.text(value.pk)
@@ -312,12 +317,20 @@ class Conversion:
         self.complete = complete and not lost
         if plain is None or lost:
             return ""
-        return plain if type(plain) is str else msgspec.json.encode(plain).decode()
+        if type(plain) is not str:
+            plain = msgspec.json.encode(plain).decode()
+        return self._beginning(plain) if len(plain) > BEGINNING else plain
+
+    def _beginning(self, text: str) -> str:
+        if text[:1] in "{[" and len(text) <= JSON_LENGTH:
+            return text  # redaction reads a whole document
+        self.complete = False
+        return head_of(text, BEGINNING) + rest_of(len(text))
 
     def texts(self, part: _Part) -> _Part:
         """Return a part of a record that is made of texts, with exactly texts in it."""
         values = msgspec.structs.astuple(part)
-        if all(type(value) is str for value in values):
+        if all(type(value) is str and len(value) <= BEGINNING for value in values):
             return part
         return type(part)(*map(self.text, values))
 
@@ -374,8 +387,22 @@ class Conversion:
 
     def _key(self, key: Any) -> str:
         if type(key) is str:
-            return _text(key)
+            return self.text(key)
         return "null" if key is None else self.text(key) or _stand_in(type(key))
+
+    def named(self, values: Mapping[Any, Any]) -> dict[str, Portable]:
+        """Return named values as a record carries them, as many as there is room for names."""
+        made: dict[str, Portable] = {}
+        room = self._longest
+        for key, value in values.items():
+            name = self.text(key) or _stand_in(type(key))
+            room -= PART + len(name)
+            if room <= 0:
+                self.complete = False
+                made.setdefault(LEFT_OUT, left_out(values, "keys"))
+                break
+            made[name] = self.portable(value)
+        return made
 
     def _items(self, value: Iterable[Any]) -> list[Portable]:
         made: list[Portable] = []
@@ -640,13 +667,24 @@ def weigh_plain(values: list[Any], kinds: set[type]) -> int:
             return -1
     if float in kinds and not all(math.isfinite(value) for value in values if type(value) is float):
         return -1
-    text = "".join([value for value in values if type(value) is str])
-    if not text.isascii():
-        try:
-            text.encode()
-        except UnicodeEncodeError:  # a lone surrogate
+    texts = [value for value in values if type(value) is str]
+    length = sum(map(len, texts))
+    if length > LONGEST:  # many of them together are looked at in one go, long ones are not copied
+        if not all(text.isascii() or is_encodable(text) for text in texts):
             return -1
-    return len(text) + 8 * len(values)
+    elif not (text := "".join(texts)).isascii() and not is_encodable(text):
+        return -1
+    return length + 8 * len(values)
+
+
+def is_encodable(text: str) -> bool:
+    """Say whether a text has no lone surrogate in it, without a copy of it."""
+    try:
+        for start in range(0, len(text), LONGEST):
+            text[start : start + LONGEST].encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _written_and_read(structures: list[Any]) -> list[Portable] | None:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import Final
 
 from otel_audit.config.model import AuditConfig
 from otel_audit.errors import AuditError
 from otel_audit.interruptions import faults
 from otel_audit.pipeline.health import Health, Throttle
+
+_LONGEST: Final = 1000
+"""Characters of what a message says of an error, and of what it failed for."""
 
 
 class Failures:
@@ -51,7 +55,7 @@ class Failures:
             health.failed_at(place)
         self._log(
             logging.ERROR,
-            f"{place} {what}",
+            _short(f"{place} {what}"),
             "%s; %s",
             self._said(place, error, what),
             f"{lost} change(s) are not recorded" if lost else "the record is incomplete",
@@ -63,4 +67,8 @@ class Failures:
             reason = f"{type(error).__qualname__}: {error}"
         except faults():  # what an exception of somebody's says of itself may raise, too
             reason = type(error).__qualname__
-        return f"capture of {self.library} failed in {where}: {reason}"
+        return f"capture of {self.library} failed in {_short(where)}: {_short(reason)}"
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _LONGEST else text[:_LONGEST] + "…"

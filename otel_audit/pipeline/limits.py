@@ -44,7 +44,7 @@ def fit(record: AuditRecord) -> AuditRecord:
         _cut_values_more,
         _cut_names,
         _without_image,
-        _without_attributes,
+        _fewer_attributes,
         _without_values,
         _without_lists,
         _least,
@@ -63,6 +63,7 @@ def _weight(record: AuditRecord) -> int:
     weight += sum(len(target.type) + len(target.id) for target in record.related)
     for change in record.changes:
         weight += _value_weight(change.old) + _value_weight(change.new)
+    weight += sum(map(len, record.image)) + sum(map(len, record.attributes))
     return weight + _values_weight(record.image.values()) + _values_weight(record.attributes.values())
 
 
@@ -113,8 +114,8 @@ def _without_image(record: AuditRecord) -> AuditRecord:
     return msgspec.structs.replace(record, image={}, truncated=True)
 
 
-def _without_attributes(record: AuditRecord) -> AuditRecord:
-    return msgspec.structs.replace(record, attributes={}, truncated=True)
+def _fewer_attributes(record: AuditRecord) -> AuditRecord:
+    return msgspec.structs.replace(record, attributes=shorter(record.attributes, MAX_TEXT), truncated=True)
 
 
 def _without_values(record: AuditRecord) -> AuditRecord:
@@ -133,7 +134,7 @@ def _without_lists(record: AuditRecord) -> AuditRecord:
     )
 
 
-_NAMES: Final = ("error", "event_type", "reason", "tenant", "system", "code")
+_NAMES: Final = ("event_name", "action", "log", "error", "event_type", "reason", "tenant", "system", "code")
 _PARTS: Final = ("actor", "target", "source", "request", "origin", "database")
 
 
@@ -152,7 +153,7 @@ def _cut_names(record: AuditRecord) -> AuditRecord:
 
 
 def _least(record: AuditRecord) -> AuditRecord:
-    return msgspec.structs.replace(record, changes=[], fields=[], related=[], truncated=True)
+    return msgspec.structs.replace(record, changes=[], fields=[], related=[], attributes={}, truncated=True)
 
 
 def _cut_bulk(record: AuditRecord, limit: int) -> AuditRecord:

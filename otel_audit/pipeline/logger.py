@@ -11,6 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -50,10 +51,11 @@ from otel_audit.pipeline.validation import (
     repaired,
     with_texts,
 )
-from otel_audit.values import text
+from otel_audit.values import MAX_PARTS, text
 
 _NO_DATABASE: Final = Database()
 _KNOWN_NAMES: Final = 10_000
+_LONG_NAME: Final = 200
 
 Hook = Callable[[AuditRecord], AuditRecord]
 
@@ -217,7 +219,7 @@ class AuditLogger:
             changes=changes,
             image=image,
             bulk=bulk,
-            fields=[fields] if isinstance(fields, str) else list(fields),
+            fields=[fields] if isinstance(fields, str) else list(islice(fields, MAX_PARTS + 1)),
             completeness=completeness,
             old_values=old_values,
             message=message,
@@ -227,7 +229,7 @@ class AuditLogger:
             event_type=event_type,
             error=error,
             code=code or at.code,
-            related=list(related),
+            related=list(islice(related, MAX_PARTS + 1)),
             attributes=attributes,
             truncated=truncated or context.truncated or unnamed or not complete,
             trace_id=trace_id,
@@ -267,11 +269,11 @@ class AuditLogger:
     def _check_names(self, event_name: str, action: str) -> None:
         if not _is_name(event_name):
             raise InvalidRecord(
-                f"event name is {event_name!r}; write a dotted name such as 'shop.order.update'"
+                f"event name is {_said(event_name)}; write a dotted name such as 'shop.order.update'"
             )
-        if not _is_name(action) or action != action.upper():
-            raise InvalidRecord(f"action is {action!r}; write an upper-case verb such as 'UPDATE'")
-        if len(self._known) < _KNOWN_NAMES:
+        if not _is_name(action) or not (action.isupper() or action == action.upper()):
+            raise InvalidRecord(f"action is {_said(action)}; write an upper-case verb such as 'UPDATE'")
+        if len(self._known) < _KNOWN_NAMES and len(event_name) + len(action) <= _LONG_NAME:
             self._known.add((event_name, action))
 
     def _enrich(self, hook: Hook, record: AuditRecord) -> AuditRecord:
@@ -504,3 +506,8 @@ class AuditLogger:
 
 def _is_name(value: object) -> bool:
     return isinstance(value, str) and value != "" and value.isprintable()
+
+
+def _said(name: object) -> str:
+    """Return what is no name as a message shows it."""
+    return repr(name[:_LONG_NAME] + "…" if isinstance(name, str) and len(name) > _LONG_NAME else name)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Any, Final, get_args
 
 import msgspec
@@ -27,7 +28,18 @@ from otel_audit.audit_record import (
 )
 from otel_audit.errors import InvalidRecord
 from otel_audit.interruptions import faults
-from otel_audit.values import RECORDED, Conversion, Encoded, portable, portable_type, text, weigh_plain
+from otel_audit.large_values import BEGINNING, PART
+from otel_audit.pipeline import limits
+from otel_audit.values import (
+    MAX_PARTS,
+    RECORDED,
+    Conversion,
+    Encoded,
+    portable,
+    portable_type,
+    text,
+    weigh_plain,
+)
 
 UNWEIGHED: Final = 1 << 62
 """Weight of values that were not weighed: above every limit."""
@@ -60,9 +72,10 @@ def portable_parts(
     The weight is ``UNWEIGHED`` if a value had to be converted. ``keyed`` returns the keyed hash of the digest
     of a value that was cut.
     """
-    image, attributes = dict(image or ()), dict(attributes or ())
-    changes = list(changes)
-    if not attributes or _TEXTS.issuperset(map(type, attributes)):
+    changes, image = list(islice(changes, MAX_PARTS + 1)), dict(image or ())
+    attributes = attributes or {}
+    if len(changes) <= MAX_PARTS and (not attributes or _are_plain_names(attributes)):
+        attributes = dict(attributes)
         values = _values(changes, image, attributes)
         kinds = set(map(type, values))
         if kinds <= _PLAIN:
@@ -77,13 +90,20 @@ def portable_parts(
             if weight >= 0:
                 return made, shown, added, weight, convert.complete
     convert = Conversion(keyed=keyed)
+    if len(changes) > MAX_PARTS:
+        changes, convert.complete = changes[:MAX_PARTS], False
     changes = [_portable_change(change, convert) for change in changes]
     image = {name: _portable_value(value, convert) for name, value in image.items()}
-    attributes = {
-        convert.text(name) or f"<{type(name).__qualname__}>": _portable_value(value, convert)
-        for name, value in attributes.items()
-    }
-    return changes, image, attributes, UNWEIGHED, convert.complete
+    return changes, image, convert.named(attributes), UNWEIGHED, convert.complete
+
+
+def _are_plain_names(names: Mapping[str, Any]) -> bool:
+    """Say whether all names are texts, and no more of them than a record carries."""
+    return (
+        len(names) <= MAX_PARTS
+        and _TEXTS.issuperset(map(type, names))
+        and sum(map(len, names)) + PART * len(names) <= limits.SMALL
+    )
 
 
 def _values(changes: list[Change], image: dict[str, Any], attributes: dict[str, Any]) -> list[Any]:
@@ -178,6 +198,8 @@ def checked(record: AuditRecord) -> tuple[AuditRecord, int]:
     Raises:
         InvalidRecord: what happened, or to what, is not said: a part is empty, or none of the valid choices.
     """
+    if len(record.fields) > MAX_PARTS or len(record.related) > MAX_PARTS or len(record.changes) > MAX_PARTS:
+        record = _fewer(record)
     texts = _texts(record)
     if (
         not _TEXTS.issuperset(map(type, texts))
@@ -186,6 +208,11 @@ def checked(record: AuditRecord) -> tuple[AuditRecord, int]:
     ):
         record = _coerced(record)
         texts = _texts(record)
+    length = sum(map(len, texts))
+    if length > BEGINNING and max(map(len, texts)) > BEGINNING:
+        record = _coerced(record)
+        texts = _texts(record)
+        length = sum(map(len, texts))
     target = record.target
     if not record.log or (target is not None and not target.type) or "" in texts[: len(record.changes)]:
         raise _empty(record)
@@ -195,7 +222,17 @@ def checked(record: AuditRecord) -> tuple[AuditRecord, int]:
         or record.old_values not in _OLD_VALUES
     ):
         raise _wrong_choice(record)
-    return record, len("".join(texts))
+    return record, length
+
+
+def _fewer(record: AuditRecord) -> AuditRecord:
+    return msgspec.structs.replace(
+        record,
+        changes=record.changes[:MAX_PARTS],
+        fields=record.fields[:MAX_PARTS],
+        related=record.related[:MAX_PARTS],
+        truncated=True,
+    )
 
 
 _TEXT_FIELDS: Final = (
