@@ -40,7 +40,9 @@ class FakeEngine:
     def prepare_inserts(self) -> None:
         pass
 
-    def insert(self, table: str, columns: Sequence[str], input_format: str, chunks: list[bytes]) -> None:
+    def insert(
+        self, table: str, columns: Sequence[str], input_format: str, chunks: list[bytes], *, without: str
+    ) -> None:
         self.tried.append(chunks)
         self.writing.release()
         assert self.gate.wait(10)
@@ -202,11 +204,11 @@ def test_a_full_server_asks_senders_to_come_back(engine: FakeEngine, committer: 
     assert (busy.status_code, busy.headers["Retry-After"]) == (503, "1")
     assert (unready.status_code, unready.json()["reason"]) == (503, "no")
     assert answers()[0].status_code == 200
-    engine.insert = _no_space  # type: ignore[assignment,method-assign]
+    engine.insert = _no_space  # type: ignore[method-assign]
     full = answers()[0]
     assert (full.status_code, full.headers["Retry-After"]) == (503, "5")
     assert b"no space" in full.content
 
 
-def _no_space(*_: object) -> None:
+def _no_space(*_: object, **__: object) -> None:
     raise EngineError("Code: 243. DB::Exception: no space left")

@@ -97,7 +97,13 @@ class Connection:
             self.query(f"SET {name} = {value}")
 
     def insert(
-        self, table: str, columns: Sequence[str], input_format: str, chunks: Sequence[bytes | memoryview]
+        self,
+        table: str,
+        columns: Sequence[str],
+        input_format: str,
+        chunks: Sequence[bytes | memoryview],
+        *,
+        without: str = "",
     ) -> None:
         """Insert encoded rows into ``table``; durable and visible on return.
 
@@ -110,6 +116,7 @@ class Connection:
             columns: those the rows have; empty: for Native what the block says, else all of the table.
             input_format: a ClickHouse format; rows of several chunks must do as one.
             chunks: the rows.
+            without: names of indexes, separated by commas, that the next merge makes soon enough.
 
         Raises:
             EngineError: nothing was inserted, or not everything: send all of it again.
@@ -133,15 +140,22 @@ class Connection:
                 structure = ", ".join(f"{quoted(name)} {described[name]}" for name in names)
                 source += f", '{structure.translate(_IN_LITERAL)}')"
             listed = ", ".join(map(quoted, names))
-            self.query(f"INSERT INTO {table} ({listed}) SELECT {listed} FROM {source}")
+            self.query(f"INSERT INTO {table} ({listed}){_without(without)} SELECT {listed} FROM {source}")
         self._sync()
 
     def insert_selected(
-        self, table: str, columns: Sequence[str], select: str, chunks: Sequence[bytes | memoryview]
+        self,
+        table: str,
+        columns: Sequence[str],
+        select: str,
+        chunks: Sequence[bytes | memoryview],
+        *,
+        without: str = "",
     ) -> None:
         """Insert what ``select`` makes of the file ``{path}``, which has the chunks one after the other.
 
-        In it ``{formats}`` is the directory of descriptions the engine was given.
+        In it ``{formats}`` is the directory of descriptions the engine was given; ``without`` as for
+        :meth:`insert`.
 
         Raises:
             EngineError: as for :meth:`insert`.
@@ -150,7 +164,7 @@ class Connection:
             listed = ", ".join(map(quoted, columns))
             formats = str(self._formats).translate(_IN_LITERAL)
             statement = select.replace("{path}", path).replace("{formats}", formats)
-            self.query(f"INSERT INTO {table} ({listed}) {statement}")
+            self.query(f"INSERT INTO {table} ({listed}){_without(without)} {statement}")
         self._sync()
 
     def classify(self, sql: str) -> tuple[str, int]:
@@ -168,6 +182,10 @@ class Connection:
     def close(self) -> None:
         """Return the connection to the engine."""
         self._raw.close()
+
+
+def _without(indexes: str) -> str:
+    return f" SETTINGS exclude_materialize_skip_indexes_on_insert = '{indexes}'" if indexes else ""
 
 
 class Answer(msgspec.Struct):

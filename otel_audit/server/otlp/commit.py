@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Final
 
 from otel_audit.errors import StoreError
 from otel_audit.server.engine.engine import EngineError
+from otel_audit.server.otlp.few_rows import MOST, few_rows
 from otel_audit.server.otlp.rows import Rows, log_rows
+from otel_audit.store.tables import INDEXES_THAT_WAIT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,6 +30,9 @@ _logger: Final = logging.getLogger(__name__)
 _GROUP_ROWS: Final = 16_384
 _GROUP_BYTES: Final = 32 * 1024 * 1024
 _FEW_ROWS: Final = 4096
+_INDEXED: Final = 1024
+_INDEXED_BYTES: Final = 1024 * 1024
+"""A group above either is indexed at once: below, a question reads all rows as fast as their indexes."""
 _LINGER: Final = 0.008
 """Seconds a group of few rows waits for the senders of the last one; a fraction of what an insert takes."""
 _SPARE_ROWS: Final = 2_048
@@ -209,11 +214,17 @@ class Committer:
         first = group[0]
         table = f"{self._database}.{first.table}"
         blocks = [rows.block for rows in group]
+        size = sum(rows.size for rows in group)
+        few = size <= _INDEXED and sum(map(len, blocks)) <= _INDEXED_BYTES
+        without = ",".join(INDEXES_THAT_WAIT) if few else ""
+        if first.select and size <= MOST and (block := few_rows(first.table, b"".join(blocks))):
+            connection.insert(table, first.columns, "Native", [block], without=without)
+            return
         if not first.select:
-            connection.insert(table, first.columns, "Native", blocks)
+            connection.insert(table, first.columns, "Native", blocks, without=without)
             return
         try:
-            connection.insert_selected(table, first.columns, first.select, blocks)
+            connection.insert_selected(table, first.columns, first.select, blocks, without=without)
         except EngineError:
             if len(group) > 1:
                 raise

@@ -85,7 +85,7 @@ class Maps:
         return native.uint64s(self.offsets) + b"".join(self.keys) + b"".join(self.values)
 
 
-class _Origin(NamedTuple):
+class Origin(NamedTuple):
     """A resource or scope, encoded once for all its rows: its map, that map's length, and what names it."""
 
     keys: bytes
@@ -100,17 +100,17 @@ class _Origin(NamedTuple):
         return len(self.keys) + len(self.values) + len(self.name) + len(self.version)
 
 
-class _Origins:
+class Origins:
     """A column of maps of resources or scopes, being built; each is kept once for all rows that repeat it."""
 
     __slots__ = ("_length", "_offsets", "_parts")
 
     def __init__(self) -> None:
-        self._parts: list[tuple[_Origin, int]] = []
+        self._parts: list[tuple[Origin, int]] = []
         self._offsets: list[int] = []
         self._length = 0
 
-    def repeat(self, origin: _Origin, count: int) -> None:
+    def repeat(self, origin: Origin, count: int) -> None:
         """Append the map of an origin for ``count`` rows."""
         self._parts.append((origin, count))
         step, first = origin.length, self._length
@@ -168,15 +168,16 @@ def _text_of(value: AnyValue, budget: Budget) -> str:
 _NESTED: Final = ("array_value", "kvlist_value")
 
 
-def _resource(encoded: bytes, budget: Budget) -> _Origin:
+def resource_origin(encoded: bytes, budget: Budget) -> Origin:
+    """Return an encoded resource as its rows have it."""
     attributes = Resource.FromString(encoded).attributes
     name = next((_text_of(pair.value, budget) for pair in attributes if pair.key == _SERVICE), "")
-    return _Origin(*_encoded(attributes, budget), text(name), b"")
+    return Origin(*_encoded(attributes, budget), text(name), b"")
 
 
-def _scope(encoded: bytes, budget: Budget) -> _Origin:
+def _scope(encoded: bytes, budget: Budget) -> Origin:
     scope = InstrumentationScope.FromString(encoded)
-    return _Origin(*_encoded(scope.attributes, budget), text(scope.name), text(scope.version))
+    return Origin(*_encoded(scope.attributes, budget), text(scope.name), text(scope.version))
 
 
 def _encoded(attributes: Any, budget: Budget) -> tuple[bytes, bytes, int]:
@@ -184,7 +185,8 @@ def _encoded(attributes: Any, budget: Budget) -> tuple[bytes, bytes, int]:
     return keys, b"".join(text(_text_of(pair.value, budget)) for pair in attributes), len(attributes)
 
 
-def _time(nanoseconds: int) -> int:
+def landed_time(nanoseconds: int) -> int:
+    """Return a time as a column can hold it."""
     # Later than April 2262 does not fit the column; the record is worth more than its wrong clock.
     return nanoseconds if nanoseconds <= _MAX_TIME else _MAX_TIME
 
@@ -192,9 +194,9 @@ def _time(nanoseconds: int) -> int:
 class _Scoped(NamedTuple):
     """Log records of one scope, as far as they are for one table."""
 
-    resource: _Origin
+    resource: Origin
     resource_url: bytes
-    scope: _Origin
+    scope: Origin
     scope_url: bytes
     records: list[Any]
 
@@ -212,7 +214,7 @@ def log_rows(body: bytes, budget: Budget | None = None) -> list[Rows]:
     budget.add(len(body))
     tables: dict[str, list[_Scoped]] = {}
     for resource_logs in wire.Logs.FromString(body).resource_logs:
-        resource = _resource(resource_logs.resource, budget)
+        resource = resource_origin(resource_logs.resource, budget)
         resource_url = prefixed(resource_logs.schema_url)
         for scope_logs in resource_logs.scope_logs:
             scope = _scope(scope_logs.scope, budget)
@@ -253,16 +255,16 @@ def _log_rows(table: str, groups: list[_Scoped], budget: Budget) -> Rows:
     scope_names: list[bytes] = []
     scope_versions: list[bytes] = []
     names: list[bytes] = []
-    resources, scopes, attributes = _Origins(), _Origins(), Maps(budget)
+    resources, scopes, attributes = Origins(), Origins(), Maps(budget)
     for resource, resource_url, scope, scope_url, records in groups:
         for record in records:
-            times.append(_time(record.time or record.observed_time))
+            times.append(landed_time(record.time or record.observed_time))
             trace_ids.append(text(record.trace_id.hex()))
             span_ids.append(text(record.span_id.hex()))
             flags.append(record.flags & 255)
             severities.append(prefixed(record.severity_text))
             numbers.append(min(max(record.severity_number, 0), 255))
-            bodies.append(_body(record.body, budget))
+            bodies.append(body_text(record.body, budget))
             names.append(prefixed(record.event_name))
             attributes.add(record.attributes)
         count = len(records)
@@ -298,7 +300,8 @@ def _log_rows(table: str, groups: list[_Scoped], budget: Budget) -> Rows:
     )
 
 
-def _body(encoded: bytes, budget: Budget) -> bytes:
+def body_text(encoded: bytes, budget: Budget) -> bytes:
+    """Return the body of a log record as a text, encoded."""
     if not encoded:
         return b"\0"
     body = text(_text_of(AnyValue.FromString(encoded), budget))
@@ -307,7 +310,7 @@ def _body(encoded: bytes, budget: Budget) -> bytes:
 
 
 _RECORD_ID_KEY: Final = text(RECORD_ID)
-_UUID: Final = re.compile(rb"\x24[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|\x20[0-9a-fA-F]{32}")
+UUID: Final = re.compile(rb"\x24[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|\x20[0-9a-fA-F]{32}")
 """A UUID as text, after its length: what the views take for one."""
 
 
@@ -318,7 +321,7 @@ def _invalid_ids(attributes: Maps) -> tuple[str, ...]:
         while True:
             at = keys.index(_RECORD_ID_KEY, at + 1)
             value = attributes.values[at]
-            if not _UUID.fullmatch(value):
+            if not UUID.fullmatch(value):
                 shown = value[1:81].decode("utf-8", "replace")
                 notices.append(
                     f"{RECORD_ID} {shown!r} is not a UUID; kept as an ordinary log, not as an audit record"
@@ -352,17 +355,17 @@ def span_rows(body: bytes, budget: Budget | None = None) -> list[Rows]:
     durations: list[int] = []
     codes: list[bytes] = []
     messages: list[bytes] = []
-    resources, attributes = _Origins(), Maps(budget)
+    resources, attributes = Origins(), Maps(budget)
     events, links = _Events(budget), _Links(budget)
     for resource_spans in wire.Traces.FromString(body).resource_spans:
-        resource = _resource(resource_spans.resource, budget)
+        resource = resource_origin(resource_spans.resource, budget)
         for scope_spans in resource_spans.scope_spans:
             scope = _scope(scope_spans.scope, budget)
             spans = scope_spans.spans
             budget.rows(len(spans), resource.size + len(scope.name) + len(scope.version))
             resources.repeat(resource, len(spans))
             for span in spans:
-                start = _time(span.start)
+                start = landed_time(span.start)
                 times.append(start)
                 durations.append(max(span.end - start, 0))
                 trace_ids.append(text(span.trace_id.hex()))
@@ -426,10 +429,10 @@ def metric_rows(body: bytes, budget: Budget | None = None) -> list[Rows]:
     names: list[bytes] = []
     units: list[bytes] = []
     values: list[float] = []
-    resources, attributes = _Origins(), Maps(budget)
+    resources, attributes = Origins(), Maps(budget)
     dropped = 0
     for resource_metrics in ExportMetricsServiceRequest.FromString(body).resource_metrics:
-        resource = _resource(resource_metrics.resource.SerializeToString(), budget)
+        resource = resource_origin(resource_metrics.resource.SerializeToString(), budget)
         for scope_metrics in resource_metrics.scope_metrics:
             for metric in scope_metrics.metrics:
                 points = _points(metric)
@@ -439,8 +442,8 @@ def metric_rows(body: bytes, budget: Budget | None = None) -> list[Rows]:
                     continue
                 budget.rows(len(numbers), resource.size + len(metric.name) + len(metric.unit))
                 for point in numbers:
-                    times.append(_time(point.time_unix_nano))
-                    starts.append(_time(point.start_time_unix_nano))
+                    times.append(landed_time(point.time_unix_nano))
+                    starts.append(landed_time(point.start_time_unix_nano))
                     values.append(float(getattr(point, point.WhichOneof("value") or "as_int")))
                     attributes.add(pair.SerializeToString() for pair in point.attributes)
                 services += [resource.name] * len(numbers)
@@ -484,7 +487,7 @@ class _Events:
 
     def add(self, events: Iterable[Any]) -> None:
         for event in events:
-            self.times.append(_time(event.time))
+            self.times.append(landed_time(event.time))
             self.names.append(prefixed(event.name))
             self.attributes.add(event.attributes)
         self.offsets.append(len(self.times))
