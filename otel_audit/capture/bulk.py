@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -45,20 +45,28 @@ _MAX_ROWS: Final = 1000
 _MAX_BYTES: Final = 1024 * 1024
 
 
+class Converters(Protocol):
+    """Turns a driver's values into Python's."""
+
+    def rows(self, rows: list[Any]) -> Iterable[Any]:
+        """Convert whole rows."""
+
+    def column(self, position: int, values: list[Any]) -> list[Any]:
+        """Convert the values of one column of many rows."""
+
+
 class ReturnedRows:
     """What a statement returned: raw driver rows of ``plans``' columns, converted when first needed."""
 
-    __slots__ = ("_convert", "_raw", "plans")
+    __slots__ = ("_converters", "_keys", "_raw", "plans")
 
     def __init__(
-        self,
-        plans: Sequence[FieldPlan],
-        raw: list[Any],
-        convert: Callable[[list[Any]], Iterable[Any]] | None = None,
+        self, plans: Sequence[FieldPlan], raw: list[Any], converters: Converters | None = None
     ) -> None:
         self.plans = plans
         self._raw = raw
-        self._convert = convert
+        self._converters = converters
+        self._keys: list[Any] | None = None
 
     def __len__(self) -> int:
         return len(self._raw)
@@ -69,9 +77,21 @@ class ReturnedRows:
 
     def rows(self) -> list[Any]:
         """Return the rows with Python's values."""
-        if self._convert is not None:
-            self._raw, self._convert = list(self._convert(self._raw)), None
+        if self._converters is not None:
+            self._raw, self._converters = list(self._converters.rows(self._raw)), None
         return self._raw
+
+    def column(self, position: int) -> list[Any]:
+        """Return one value of each row, with Python's values."""
+        values = [row[position] for row in self._raw]
+        return values if self._converters is None else self._converters.column(position, values)
+
+    def keys(self, plan: TablePlan) -> list[Any]:
+        """Return the keys, which are the first columns."""
+        if self._keys is None:
+            columns = [self.column(position) for position in range(len(plan.keys))]
+            self._keys = columns[0] if len(columns) == 1 else list(zip(*columns, strict=True))
+        return self._keys
 
 
 class BulkWrite(CapturedWrite):
@@ -113,12 +133,10 @@ class BulkWrite(CapturedWrite):
             return []
         if self.rows is None:
             return [self._part(logger, outcome, transaction, Bulk(self.count, id=new_record_id()))]
-        rows = self.rows.rows()
-        width = len(self.plan.keys)
-        keys = self.plan.keys_in(rows)
+        keys = self.rows.keys(self.plan)
         if self.completeness == "ids":
             return self._parts(logger, outcome, transaction, key_texts(keys), [])
-        columns = self._columns(rows, width)
+        columns = self._columns(self.rows)
         if self.verb == "update":
             keys, columns = _changed_only(keys, columns, whole=self.plan.snapshot)
         if not keys:
@@ -149,14 +167,11 @@ class BulkWrite(CapturedWrite):
             (plan, shortened(value) if plan in large else value) for plan, value in self.constant
         ]
 
-    def _columns(
-        self, rows: list[Any], width: int
-    ) -> list[tuple[FieldPlan, list[Any] | None, list[Any] | None]]:
-        old = {plan: [row[width + i] for row in rows] for i, plan in enumerate(self.old)}
-        start = width + len(self.old)
-        new: dict[FieldPlan, list[Any]] = {
-            plan: [row[start + i] for row in rows] for i, plan in enumerate(self.new)
-        }
+    def _columns(self, rows: ReturnedRows) -> list[tuple[FieldPlan, list[Any] | None, list[Any] | None]]:
+        start = len(self.plan.keys)
+        old = {plan: rows.column(start + i) for i, plan in enumerate(self.old)}
+        start += len(self.old)
+        new = {plan: rows.column(start + i) for i, plan in enumerate(self.new)}
         for plan, value in self.constant:
             new[plan] = [value] * len(rows)
         return [(plan, old.get(plan), new.get(plan)) for plan in dict.fromkeys([*old, *new])]
@@ -286,7 +301,8 @@ def limited(write: BulkWrite, config: CaptureSection) -> BulkWrite:
         return write
     width = len(write.plan.keys)
     if len(rows) <= max_ids:
-        write.rows = ReturnedRows(write.plan.keys, [row[:width] for row in rows.rows()])
+        keys = [rows.column(position) for position in range(width)]
+        write.rows = ReturnedRows(write.plan.keys, list(zip(*keys, strict=True)))
         write.completeness, write.old_values = "ids", None
     else:
         write.rows, write.completeness, write.old_values = None, "count", None

@@ -202,6 +202,12 @@ class ModelFieldPlan(FieldPlan):
         except faults():  # to_python of an unusual value raises what it likes
             return value
 
+    def normal_values(self, values: list[Any]) -> list[Any]:
+        """Do :meth:`normal` for many values."""
+        if self.custom or {*map(type, values)} <= {type(None), self.canonical}:
+            return values
+        return list(map(self.normal, values))
+
     def key_part(self, value: Any) -> Any:
         """Return a value of the key as the database holds it."""
         if not self.custom or self.unrepeatable:

@@ -211,4 +211,4 @@ def left_to_the_database(
 
 def keys_of(plan: ModelPlan, rows: ReturnedRows | None) -> list[Any] | None:
     """Return the keys of rows to remember as lately written; ``None`` if they are not known or too many."""
-    return None if rows is None or len(rows) > MAX_NAMED_KEYS else plan.keys_of(rows.rows())
+    return None if rows is None or len(rows) > MAX_NAMED_KEYS else rows.keys(plan)

@@ -18,7 +18,7 @@ from otel_audit.capture.writes import CapturedWrite, RowWrite
 from otel_audit.instrumentation.django.loaded import STATE_KEY, Loaded, put_back
 from otel_audit.instrumentation.django.plan import ModelFieldPlan, ModelPlan
 from otel_audit.instrumentation.django.stored import is_expression, plain
-from otel_audit.instrumentation.django.writes.sql import columns_of, converted, select_rows
+from otel_audit.instrumentation.django.writes.sql import Converted, columns_of, select_rows
 from otel_audit.instrumentation.django.writes.state import Capture, CompiledStatement, Plain
 from otel_audit.interruptions import faults
 from otel_audit.values import ATOMS, Opaque
@@ -67,12 +67,13 @@ def _to_ask(capture: Capture, plan: ModelPlan, compiler: Any, wanted: list[Any])
     fields = []
     for field in plan.fields:
         name = field.attname
-        for state in states:
-            value = state.get(name)
-            if type(value) not in ATOMS and hasattr(value, "resolve_expression"):
-                if field.field not in wanted:
-                    fields.append(field.field)
-                break
+        values = [state.get(name) for state in states]
+        if (
+            not ATOMS.issuperset(map(type, values))
+            and field.field not in wanted
+            and any(type(value) not in ATOMS and hasattr(value, "resolve_expression") for value in values)
+        ):
+            fields.append(field.field)
     if not fields:
         return fields
     features = compiler.connection.features
@@ -247,10 +248,12 @@ def _note_many(
         elif field.attname in made:
             columns[field] = made[field.attname]
         else:
-            columns[field] = [
-                field.normal(value) if type(value) in ATOMS else _frozen(field, value)
-                for value in [state.get(field.attname, UNSET) for state in states]
-            ]
+            values = [state.get(field.attname, UNSET) for state in states]
+            columns[field] = (
+                field.normal_values(values)
+                if ATOMS.issuperset(map(type, values))
+                else [_frozen(field, value) for value in values]
+            )
     if any(
         value is None or value is UNSET or type(value) is Opaque
         for field in plan.keys
@@ -362,7 +365,7 @@ def _returning_all(
             for row in cursor.fetchall():
                 raw.append(tuple([row[i] for i in positions]))
                 inserted.append(not tells or bool(row[-1]))
-    return plans, [tuple(row) for row in converted(compiler, plan, plans)(raw)] if raw else [], inserted
+    return plans, [tuple(row) for row in Converted(compiler, plan, plans).rows(raw)] if raw else [], inserted
 
 
 def _note_upsert(

@@ -25,6 +25,7 @@ from otel_audit.capture.dbapi import dialect, refuses
 from otel_audit.capture.plan import Verb
 from otel_audit.config.model import CaptureSection
 from otel_audit.instrumentation.django.plan import ModelFieldPlan, ModelPlan
+from otel_audit.instrumentation.django.stored import read_at_once
 from otel_audit.interruptions import faults
 
 _CHUNK: Final = 2000
@@ -93,7 +94,7 @@ class Tables:
             row = cursor.fetchone()
         if row is None:
             return None
-        values = converted(compiler, plan, columns)([row])
+        values = Converted(compiler, plan, columns).rows([row])
         return dict(zip(columns, next(iter(values)), strict=True))
 
 
@@ -136,14 +137,27 @@ def _key_select(compiler: Any, plan: ModelPlan, columns: Sequence[ModelFieldPlan
     return f"SELECT {selected} FROM {quote(plan.table)} WHERE {where}{suffix}"
 
 
-def converted(
-    compiler: Any, plan: ModelPlan, plans: Sequence[ModelFieldPlan]
-) -> Callable[[list[Any]], Iterable[Any]]:
-    """Return a function from driver rows of these columns to rows of Python's values."""
-    converters = _converters(compiler, plan, plans)
-    if not converters:
-        return lambda rows: rows
-    return lambda rows: compiler.apply_converters(rows, converters)
+class Converted:
+    """Django's converters of columns, for rows as Django applies them and for one column of many rows."""
+
+    __slots__ = ("_compiler", "_converters")
+
+    def __init__(self, compiler: Any, plan: ModelPlan, plans: Sequence[ModelFieldPlan]) -> None:
+        self._compiler = compiler
+        self._converters = _converters(compiler, plan, plans)
+
+    def rows(self, rows: list[Any]) -> Iterable[Any]:
+        """Convert driver rows of these columns to rows of Python's values."""
+        return self._compiler.apply_converters(rows, self._converters) if self._converters else rows
+
+    def column(self, position: int, values: list[Any]) -> list[Any]:
+        """Convert the values of one column."""
+        converters, expression = self._converters.get(position, ((), None))
+        connection = self._compiler.connection
+        for convert in converters:
+            quick = read_at_once(convert, values, connection)
+            values = [convert(value, expression, connection) for value in values] if quick is None else quick
+        return values
 
 
 class _Found:
@@ -285,7 +299,7 @@ def _within_budget(
         width = len(plan.keys)
     kept = list(plans[:width])
     return Returned(
-        ReturnedRows(kept, [row[:width] for row in rows], converted(compiler, plan, kept)),
+        ReturnedRows(kept, [row[:width] for row in rows], Converted(compiler, plan, kept)),
         count,
         completeness,
     )
@@ -302,7 +316,7 @@ def _delete_by_keys(
     if rows is None:
         return Returned(None, count, "count")
     return Returned(
-        ReturnedRows(plan.keys, rows, converted(compiler, plan, plan.keys)),
+        ReturnedRows(plan.keys, rows, Converted(compiler, plan, plan.keys)),
         count,
         "ids" if rows else completeness,
     )
@@ -378,7 +392,7 @@ def delete_returning(
         return Returned(None, count, "count")
     if completeness == "ids":
         plans = plans[: len(plan.keys)]
-    return Returned(ReturnedRows(plans, rows, converted(compiler, plan, plans)), count, completeness)
+    return Returned(ReturnedRows(plans, rows, Converted(compiler, plan, plans)), count, completeness)
 
 
 class _Picked:
@@ -464,7 +478,7 @@ def update_returning(
     if rows is None:
         return Returned(None, count, "count")
     plans = list(plan.keys) if completeness == "ids" else [*plan.keys, *old, *new]
-    return Returned(ReturnedRows(plans, rows, converted(compiler, plan, plans)), count, completeness)
+    return Returned(ReturnedRows(plans, rows, Converted(compiler, plan, plans)), count, completeness)
 
 
 def reads_its_rows(compiler: Any, plan: ModelPlan) -> bool:
@@ -564,7 +578,7 @@ def select_matching(
         rows = _select_fields(limited, plans, connection)
         if len(rows) <= limit:
             return Returned(
-                ReturnedRows(plans, rows, converted(compiler, plan, plans)), len(rows), completeness
+                ReturnedRows(plans, rows, Converted(compiler, plan, plans)), len(rows), completeness
             )
     return Returned(None, 0, "count")
 
@@ -606,7 +620,7 @@ def select_rows(
     query.add_q(condition)
     plans = [*plan.keys, *columns]
     raw = _select_fields(query, plans, compiler.connection)
-    return [tuple(row) for row in converted(compiler, plan, plans)(raw)] if raw else []
+    return [tuple(row) for row in Converted(compiler, plan, plans).rows(raw)] if raw else []
 
 
 def select_by_keys(

@@ -1,0 +1,70 @@
+"""Values of a column converted all at once are those Django's converter makes of each of them."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from typing import Any
+
+import pytest
+from django.db import connection
+from django.db.models import JSONField
+
+from otel_audit.instrumentation.django.stored import read_at_once
+
+NAIVE = datetime.datetime(2026, 11, 1, 1, 30, 0, 5)
+
+
+class Decoded(JSONField):
+    """Reads values in its own way."""
+
+    def from_db_value(self, value: Any, expression: Any, connection: Any) -> Any:
+        return value and f"read {value}"
+
+
+@pytest.mark.parametrize(
+    ("texts", "at_once"),
+    [
+        (['{"a": [1, {"b": null}], "ä": "\\u00e9"}', None, "[]", '"text"', "7", "-0", "1.50", "1e5"], True),
+        (["123456789012345678901234567890", "-0.0", '{"a": 1, "b": 2, "a": 3}', '{"": {"": []}}'], True),
+        (["NaN"], False),
+        (["1e400", "1"], False),
+        (['"\\ud800"', "1"], False),
+        (["not JSON", "1"], False),
+        ([1.5, "1"], False),
+    ],
+)
+def test_json_is_read_as_django_reads_it(texts: list[Any], at_once: bool) -> None:
+    convert: Any = JSONField().from_db_value
+    found = read_at_once(convert, texts, connection)
+    assert (found is not None) is at_once
+    if found is not None:
+        assert repr(found) == repr([convert(text, None, connection) for text in texts])
+
+
+def test_json_with_a_decoder_or_a_reader_of_its_own_is_left_to_it() -> None:
+    class Decoder(json.JSONDecoder):
+        pass
+
+    assert read_at_once(JSONField(decoder=Decoder).from_db_value, ["1"], connection) is None
+    assert read_at_once(Decoded().from_db_value, ["1"], connection) is None
+
+
+def test_moments_are_read_as_django_reads_them() -> None:
+    operations: Any = connection.ops
+    convert = operations.convert_datetimefield_value
+    known: list[list[Any]] = [[NAIVE, None], [NAIVE.replace(fold=1)]]
+    for values in known:
+        found = read_at_once(convert, values, connection)
+        assert found == [convert(value, None, connection) for value in values]
+        assert found is not None
+        assert [value and value.tzinfo for value in found] == [value and datetime.UTC for value in values]
+    others: list[list[Any]] = [[NAIVE.replace(tzinfo=datetime.UTC)], ["2026-11-01 01:30:00"]]
+    for values in others:
+        assert read_at_once(convert, values, connection) is None
+
+
+def test_other_converters_are_asked_for_each_value() -> None:
+    operations: Any = connection.ops
+    assert read_at_once(operations.convert_booleanfield_value, [1, 0], connection) is None
+    assert read_at_once(lambda value, *_: value, ["1"], connection) is None
