@@ -103,6 +103,9 @@ for group, about, panel, members in _GROUPS:
 
 def run() -> None:
     """Run the command line of this process and leave it."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever started the process: `otel-audit serve >&-`
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a name the terminal cannot show is no reason to stop
             stream.reconfigure(errors="backslashreplace")

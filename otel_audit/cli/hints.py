@@ -32,7 +32,8 @@ def unknown_words(store: AuditStore, filters: Filters) -> Iterator[str]:
         ("on_behalf_of", filters.on_behalf_of),
     ]
     if isinstance(filters.log, str):
-        asked += [("log", each.strip(" !")) for each in filters.log.split(",") if each != EVERY_LOG]
+        logs = [each.strip() for each in filters.log.split(",")]
+        asked += [("log", each) for each in logs if each != EVERY_LOG and not each.startswith("!")]
     if isinstance(filters.action, str):
         asked += [("action", each.strip().upper()) for each in filters.action.split(",")]
     for name, word in asked:

@@ -263,7 +263,7 @@ def conditions(
         name, equals, wanted = filters.field.partition("=")
         if equals:
             rows = True
-            where.add("has(change_items, {String})", f"{name.strip()}={wanted.strip()}")
+            where.add("has(change_items, {String})", f"{_filled('field', name.strip())}={wanted.strip()}")
         else:
             where.add("has(changes.field, {String})", _filled("field", filters.field))
     if filters.text is not None:

@@ -217,6 +217,15 @@ def test_hints_are_about_the_question_that_was_asked(ask: Command) -> None:
     assert "ana" not in done.err
     done = ask("query", "--since", "2026-11-23 10:00", "--until", "2026-11-23 09:00", "--utc")
     assert "since (2026-11-23T10:00:00.000Z) is not earlier than" in done.err
+    for command in ("history", "blame"):
+        assert "log" not in ask(command, "shop.Customer/8").err  # page views are left out unasked
+
+
+def test_a_value_without_a_field_is_refused(ask: Command) -> None:
+    for field in ("=Graz", " = Graz", "", " "):
+        done = ask("query", "--field", field)
+        assert done.status == 2
+        assert "field is empty" in done.err
 
 
 @pytest.mark.parametrize("zone", ["UTC+25", "Nowhere/Land", ":", "\x1b[31m"])
@@ -245,6 +254,20 @@ def test_a_full_disk_is_said_and_is_a_failure(support: Serving) -> None:
         )
     assert done.returncode == 4
     assert done.stderr == "otel-audit: cannot write the output: No space left on device\n"
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&- <&-"])
+@pytest.mark.parametrize("command", ["query --json", "query", "query --actor nobody", "show nothing"])
+def test_an_output_that_was_closed_is_no_failure_of_ours(support: Serving, closed: str, command: str) -> None:
+    done = subprocess.run(
+        ["sh", "-c", f'"$@" {command} {closed}', "sh", *COMMAND],
+        env=clean_environment() | {"OTEL_AUDIT_STORE_URL": support.clickhouse},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr
+    assert done.returncode == {"query --actor nobody": 1, "show nothing": 2}.get(command, 0)
 
 
 @pytest.mark.parametrize("option", ["--actor", "--text", "--target", "--reason"])
