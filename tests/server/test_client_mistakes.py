@@ -39,6 +39,7 @@ MISTAKES: list[tuple[int, str, dict[str, str]]] = [
     (404, "SELECT 1 FROM otel.nothing", {}),
     (404, "SELECT 1", {"database": "nothing"}),
     (404, "SELECT no_such(1)", {}),
+    (404, "SELECT getMacro('x')", {}),
     (400, "SELECT 1 FORMAT Nothing", {}),
     (400, "SELECT 1", {"default_format": "Nothing"}),
     (404, "SELECT CAST(1 AS Nothing1)", {}),
@@ -157,12 +158,6 @@ def test_a_body_that_is_not_what_it_claims_is_the_client_s_mistake(
 ) -> None:
     """Whatever it claims."""
     assert 400 <= client.post("/", content=content, headers=headers, params=params).status_code < 500
-
-
-SERVERS = (
-    "ABORTED|.*(FILE|SOCKET|DISK|PART|REPLICA|ZOOKEEPER|KEEPER|BACKUP|CONFIG|SHARD|ALLOCATE|DICTIONAR|MUTATION)"
-    ".*|CANNOT_(?!PARSE|CONVERT|INSERT|COMPILE_REGEXP).*|LOGICAL_ERROR|.*EXCEPTION|.*_ERROR"
-)
 
 
 def test_each_code_of_the_engine_has_one_status(store: StoreClient) -> None:
