@@ -162,6 +162,8 @@ def text_patterns() -> list[tuple[str, str]]:
     signature = r"[?&](?:x-amz-signature|x-goog-signature|x-amz-credential|sig|signature|awsaccesskeyid)="
     return [
         (shapes, _MASK),
+        (r"(/)(?:[0-9a-z]{1,13}-)?[0-9a-z]{6}-[0-9a-f]{32}([^\w.\-]|$)", f"$1{_MASK}$2"),
+        (r"[\w.\-=]+:[0-9A-Za-z]{6}:[\w\-]{43}([^\w\-]|$)", f"{_MASK}$1"),
         (r"(://)[^\s/?#\"'<>\\]*@", f"$1{_MASK}@"),
         (
             rf"(?i)(\b(?:{whole_line})\\*[\"']?(?:[ \t]*(?:=>|[=:])|[\"']?,)[ \t]*\\*[\"']?)[^\r\n]+",

@@ -28,7 +28,7 @@ _logger = logging.getLogger(__name__)
 
 _STATEMENTS: Final = frozenset({"db.query.text", "db.statement", "db.query.summary"})
 # `db.query.parameter.0`, `db.query.parameter.name`: of the statement beside them.
-_PARAMETERS: Final = ("db.statement.parameters", "db.query.parameter")
+_PARAMETERS: Final = ("db.statement.parameters", "db.query.parameter", "db.operation.parameter")
 _ROUTES: Final = ("http.route", "url.template")
 _PATHS: Final = frozenset({"url.path", "url.full", "http.target", "http.url", "http.path", "url.original"})
 _KNOWN_RESOURCES: Final = 64

@@ -37,7 +37,20 @@ STATEMENTS = [
     for statement, _ in mark.args[1]
     if not statement.startswith("AUTH ")
 ]
-NEEDLES = ("hunter2", "ter2", "MII", "4111 1111", "378282", "5555-", "AKIA", "4eC39", "dozjgN", "abc$")
+NEEDLES = (
+    "hunter2",
+    "ter2",
+    "MII",
+    "4111 1111",
+    "378282",
+    "5555-",
+    "AKIA",
+    "4eC39",
+    "dozjgN",
+    "abc$",
+    "b5c8f6",
+    "krfmNl",
+)
 NAMES = {
     name: f"kept-{number}-ter2" for number, name in enumerate([*test_names.SECRET, *test_names.PERSONAL])
 }

@@ -244,7 +244,13 @@ def test_a_short_secret_of_a_path_is_masked_in_its_place_only(redactor: Redactor
 
 @pytest.mark.parametrize(
     "name",
-    ["db.query.parameter.0", "db.query.parameter.1", "db.query.parameter.param_1", "db.statement.parameters"],
+    [
+        "db.query.parameter.0",
+        "db.query.parameter.1",
+        "db.query.parameter.param_1",
+        "db.operation.parameter.1",
+        "db.statement.parameters",
+    ],
 )
 @pytest.mark.parametrize("statement", ["db.query.text", "db.statement"])
 def test_parameters_go_with_a_statement_that_names_a_sensitive_column(

@@ -96,6 +96,18 @@ def redactor() -> Redactor:
         ("sk_live_4eC39HqLyjWDarjtT1zdp7dc", "[redacted]"),
         ("hash pbkdf2_sha256$600000$abc$defg+hij/klm= of bob", "hash [redacted] of bob"),
         ("paid with 4111 1111 1111 1111.", "paid with [redacted]."),
+        (
+            "go to https://shop.example/accounts/reset/MQ/dis3fd-b5c8f6d3bc1ede3fe879750e209ed4aa/ now",
+            "go to https://shop.example/accounts/reset/MQ/[redacted]/ now",
+        ),
+        (
+            "/accounts/password/reset/key/1j-dis3fd-b5c8f6d3bc1ede3fe879750e209ed4aa",
+            "/accounts/password/reset/key/[redacted]",
+        ),
+        (
+            "/activate/ImJvYiI:1xXSaf:krfmNlMhapGeepSqY80Jt9A6Fe_dfeqy4Afu4RqH9Og/ for bob",
+            "/activate/[redacted]/ for bob",
+        ),
         ("amex 378282246310005, mc 5555-5555-5555-4444", "amex [redacted], mc [redacted]"),
     ],
 )
@@ -121,6 +133,9 @@ def test_secrets_in_text_are_replaced_and_the_rest_stays(
         "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0.0.0",
         "task-management-in-the-office Asia/Tokyo disk-0123",
         "Grüße aus Köln: 17 Bestellungen",
+        "/static/main-dis3fd-b5c8f6d3bc1ede3fe879750e209ed4aa.js",
+        "image dis3fd-b5c8f6d3bc1ede3fe879750e209ed4aa",
+        "/at/12:345678:90 a:b:c sha256:b5c8f6d3bc1ede3fe879750e209ed4aab5c8f6d3bc1ede3fe879750e209ed4aa",
         "",
     ],
 )

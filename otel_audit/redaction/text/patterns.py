@@ -40,6 +40,14 @@ _WHOLE = pattern(
     re.VERBOSE,
 )
 
+# What Django makes for an address: the token that resets a password (django.contrib.auth.tokens; allauth puts
+# the key of the user before it), and a signed value (django.core.signing) whose signature proves it.
+_IN_ADDRESS = pattern(
+    r"""(?<=/)(?:[0-9a-z]{1,13}-)?[0-9a-z]{6}-[0-9a-f]{32}(?![\w.\-])
+      | (?<![\w.\-=])[\w.\-=]++:[0-9A-Za-z]{6}:[\w\-]{43}(?![\w\-])""",
+    re.VERBOSE,
+)
+
 _SCHEME = pattern(
     r"\b(bearer|basic|digest|negotiate)(\s+)([A-Za-z0-9._~+/-]{6,}+=*+)(?!\s*[:=])", re.IGNORECASE
 )
@@ -149,6 +157,9 @@ def scrub(text: str, mask: str, *, ibans: bool = True) -> str:
     """Replace every secret that shows by its shape, and every IBAN if asked."""
     # A word that begins like a token and is none is matched, too: it would be followed from each `eyJ` in it.
     text = _WHOLE.sub(lambda match: mask if match["word"] is None else match.group(), text)
+
+    if "/" in text or ":" in text:
+        text = _IN_ADDRESS.sub(mask, text)
 
     def credential(match: re.Match[str]) -> str:
         scheme, space, value = match.groups()
@@ -291,6 +302,8 @@ def _may_hold_shape(lower: str) -> bool:
         )
         or ("@" in lower and ("://" in lower or ":\\/" in lower))
         or ("%" in lower and "40" in lower and "2f" in lower)
+        or ("-" in lower and "/" in lower and _RESET.search(lower) is not None)
+        or (":" in lower and _SIGNED.search(lower) is not None)
         or (_EIGHT_DIGITS.search(lower) is not None and _CARD_OR_IBAN.search(lower) is not None)
     )
 
@@ -392,6 +405,8 @@ def _may_hold_name(lower: str) -> bool:
     )
 
 
+_RESET = pattern(r"-[0-9a-f]{32}")
+_SIGNED = pattern(r":[0-9a-z]{6}:[\w-]{43}")
 _GITHUB = pattern(r"gh[oprsu]_")
 _GITLAB = pattern(r"gl[a-z]{2,5}-")
 _CC_NUMBER = pattern(r"cc[ _-]?(?:n|no|nr|num|number)(?![a-z])")
