@@ -18,7 +18,8 @@ from otel_audit.interruptions import faults
 from otel_audit.pipeline import provider
 from otel_audit.pipeline.failures import Failures
 from otel_audit.pipeline.logger import AuditLogger
-from otel_audit.pipeline.record_heads import Made, whole
+from otel_audit.pipeline.lone_records import LoneRecords
+from otel_audit.pipeline.record_heads import Made, RecordHeads, whole
 from otel_audit.pipeline.span_event import MAX_EVENTS
 
 
@@ -42,8 +43,10 @@ class Pending(Protocol):
 class Waiting(Pending, Protocol):
     """A captured change that can be made smaller while it waits.
 
-    One of many alike may have ``build_with(heads, logger, transaction)`` as well: it makes its records of a
-    success, with what they share encoded once (:mod:`otel_audit.pipeline.record_heads`).
+    It may have a quicker way to make its records of a success as well: ``build_with(heads, logger,
+    transaction)`` as one of many alike, with what they share encoded once
+    (:mod:`otel_audit.pipeline.record_heads`), and ``build_alone(lone, logger, transaction)``
+    (:mod:`otel_audit.pipeline.lone_records`).
     """
 
     def shorten(self) -> None:
@@ -357,15 +360,21 @@ class TransactionBuffer:
     ) -> list[tuple[Made, Moment]]:
         """Build all records; one that fails is counted and logged, and costs no other one."""
         built: list[tuple[Made, Moment]] = []
-        heads = logger.heads() if outcome == "success" and len(pendings) > 1 else None
+        way = ""
+        quickly: RecordHeads | LoneRecords | None = None
+        if outcome == "success":
+            if len(pendings) > 1:
+                way, quickly = "build_with", logger.heads()
+            else:
+                way, quickly = "build_alone", logger.lone_records()
         for pending in pendings:
             try:
                 at = pending.moment
-                build_with = None if heads is None else getattr(pending, "build_with", None)
-                if build_with is None:
+                build = None if quickly is None else getattr(pending, way, None)
+                if build is None:
                     made = pending.build(logger, outcome, transaction)
                 else:
-                    made = build_with(heads, logger, transaction)
+                    made = build(quickly, logger, transaction)
                 built.extend([(record, at) for record in made])
             except faults() as error:
                 failures = self._failures or logger.failures

@@ -12,8 +12,8 @@ is encoded, and one that holds anything unusual is made in the general way.
 from __future__ import annotations
 
 import time
-from collections.abc import Hashable, Mapping
-from typing import Any, Final, Protocol, TypeAlias
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, ClassVar, Final, Protocol, TypeAlias
 
 import msgspec
 
@@ -27,42 +27,18 @@ _encode = msgspec.msgpack.Encoder().encode
 _NOTHING: Final = object()
 
 
-class EncodedRecord:
+class EncodedRecord(msgspec.Struct, frozen=True, gc=False):
     """A record that was made as the bytes to keep; says of itself what the event on a span needs."""
 
-    __slots__ = ("_head", "_key", "changes", "id", "payload", "timestamp")
-
-    bulk: Final[Bulk | None] = None
-
-    def __init__(
-        self, head: Head, id_: str, timestamp: int, key: str, changes: list[Change], payload: bytes
-    ) -> None:
-        self._head = head
-        self._key = key
-        self.id = id_
-        self.timestamp = timestamp
-        self.changes = changes
-        self.payload = payload
-
-    @property
-    def event_name(self) -> str:
-        """What happened."""
-        return self._head.event_name
-
-    @property
-    def action(self) -> str:
-        """What was done."""
-        return self._head.action
-
-    @property
-    def outcome(self) -> Outcome:
-        """How it ended."""
-        return self._head.outcome
-
-    @property
-    def target(self) -> Target:
-        """What it was done to."""
-        return Target(self._head.target_type, self._key)
+    id: str
+    timestamp: int
+    event_name: str
+    action: str
+    outcome: Outcome
+    target: Target
+    changes: list[Change]
+    payload: bytes
+    bulk: ClassVar[Bulk | None] = None
 
     @property
     def changed_fields(self) -> list[str]:
@@ -95,20 +71,23 @@ class _Values(msgspec.Struct, omit_defaults=True):
     image: dict[str, Any] = {}
 
 
+def fields_of_record(names: Sequence[str]) -> list[tuple[str, Any, Any]]:
+    """Return fields of a record as :func:`msgspec.defstruct` takes them, to be encoded as they are there."""
+    fields = {field.name: field for field in msgspec.structs.fields(AuditRecord)}
+    return [(name, fields[name].type, _default(fields[name])) for name in names]
+
+
 def _part_of_record(name: str, after: str, before: str | None) -> type[msgspec.Struct]:
     """Make a class of the fields of a record between two others."""
-    fields = msgspec.structs.fields(AuditRecord)
-    names = [field.name for field in fields]
-    chosen = fields[names.index(after) + 1 : len(names) if before is None else names.index(before)]
-    return msgspec.defstruct(
-        name, [(field.name, field.type, _default(field)) for field in chosen], omit_defaults=True
-    )
+    names = AuditRecord.__struct_fields__
+    chosen = names[names.index(after) + 1 : len(names) if before is None else names.index(before)]
+    return msgspec.defstruct(name, fields_of_record(chosen), omit_defaults=True)
 
 
 def _default(field: msgspec.structs.FieldInfo) -> Any:
     if field.default_factory is not msgspec.NODEFAULT:
         return msgspec.field(default_factory=field.default_factory)
-    return msgspec.field(default=field.default)
+    return msgspec.field(default=field.default) if field.default is not msgspec.NODEFAULT else msgspec.field()
 
 
 _Before: Final = _part_of_record("_Before", "observed_timestamp", "target")
@@ -291,4 +270,7 @@ class RecordHeads:
         payload = head.payload(identity, key, _Values(changes, image))
         if len(payload) >= SMALL:
             return None
-        return EncodedRecord(head, id_, timestamp, key, changes, payload)
+        target = Target(head.target_type, key)
+        return EncodedRecord(
+            id_, timestamp, head.event_name, head.action, head.outcome, target, changes, payload
+        )

@@ -11,16 +11,14 @@ from msgspec import UNSET, UnsetType
 from otel_audit.audit_record import AuditRecord, Bulk, Change, Column, Target
 from otel_audit.large_values import digest_of_text
 from otel_audit.long_texts import JSON_LENGTH, head_of, rest_of
-from otel_audit.redaction.lazy import pattern
 from otel_audit.redaction.named_values import may_be_apart
 from otel_audit.redaction.names import SECRETS
-from otel_audit.redaction.text.patterns import SMALLEST_CARD
-from otel_audit.redaction.text.together import any_may_hold_secret
+from otel_audit.redaction.text.patterns import SMALLEST_CARD, is_uuid
+from otel_audit.redaction.text.together import SEAM, any_may_hold_secret
 from otel_audit.redaction.value_redactor import MAX_DEPTH, ValueRedactor
 
 SECRET_KEY: Final = "keep_last:4"  # noqa: S105
 """The strategy of a key that is a secret: rows can still be told apart."""
-_UUID = pattern(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _SESSIONS: Final = frozenset({"Session", "Sessions", "session", "sessions"})
 _SECRET_ID_LENGTH: Final = 16
 _LARGEST_KEY_LENGTH: Final = 19  # of 64 bits
@@ -171,7 +169,9 @@ class RecordRedactor:
             values += (change.old, change.new)
         request, actor = record.request, record.actor
         texts = [record.message, record.error, record.reason, record.source.user_agent]
-        texts += (request.path, request.route, request.view, request.id, record.database.query)
+        texts += (request.path, request.route, request.view, record.database.query)
+        if not is_uuid(request.id):  # each request has another, and no rule changes one
+            texts.append(request.id)
         texts += (record.event_name, record.tenant, record.system, record.event_type, record.code)
         texts += (actor.id, actor.name)
         if actor.on_behalf_of or actor.on_behalf_of_name or actor.roles:
@@ -209,7 +209,7 @@ class RecordRedactor:
         known = self._redactor.clean_texts
         unknown = {value for value in values if type(value) is str and value not in known}
         if unknown:
-            if self._redactor.suspects("\0".join(unknown)):
+            if self._redactor.suspects(SEAM.join(unknown)):
                 return False
             self._redactor.remember_clean((), unknown)
         return True
@@ -261,7 +261,7 @@ class RecordRedactor:
 
     def _session_key(self, identifier: str) -> str:
         # Sessions of a therapist or a chat have UUIDs; Django's have 32 letters and digits.
-        if _UUID.fullmatch(identifier):
+        if is_uuid(identifier):
             return self._redactor.text(identifier)
         return self._secret_key(identifier)
 

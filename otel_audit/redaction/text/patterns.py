@@ -153,6 +153,15 @@ def _is_credential(scheme: str, value: str) -> bool:
     )
 
 
+_ONE_UUID = pattern(UUID)
+_UUID_LENGTH: Final = 36
+
+
+def is_uuid(text: str) -> bool:
+    """Say whether a whole text is a UUID: no pattern here and no rule of names changes one."""
+    return len(text) == _UUID_LENGTH and _ONE_UUID.fullmatch(text) is not None
+
+
 def scrub(text: str, mask: str, *, ibans: bool = True) -> str:
     """Replace every secret that shows by its shape, and every IBAN if asked."""
     # A word that begins like a token and is none is matched, too: it would be followed from each `eyJ` in it.

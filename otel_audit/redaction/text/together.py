@@ -10,12 +10,12 @@ from otel_audit.redaction.text.patterns import may_hold_secret
 
 # No shape or name spans it, and none begins or ends otherwise beside it: it is neither letter nor digit, and
 # longer than what may stand between the groups of a number.
-_SEAM: Final = "\0" * 4
+SEAM: Final = "\0" * 4
 _NUMBERS = pattern(r"[0-9T:.+\-\0]*+")
 _ANY_DIGIT: Final = str.maketrans("123456789", "0" * 9)
 _EIGHT_DIGITS = pattern(r"0{4}[^\w\n]{0,3}0{4}")
 _MOMENTS: Final = tuple(
-    _SEAM + moment
+    SEAM + moment
     for moment in (
         "0000-00-00T00:00:00.000000+00:00",
         "0000-00-00T00:00:00+00:00",
@@ -28,7 +28,7 @@ _MOMENTS: Final = tuple(
 
 def any_may_hold_secret(texts: Iterable[str]) -> bool:
     """Say of many texts together what :func:`may_hold_secret` says of one."""
-    joined = _SEAM.join(["", *texts])
+    joined = SEAM.join(["", *texts])
     if _NUMBERS.fullmatch(joined):
         # Of all that is searched for, numbers, dates and times may be card numbers only; of one that begins
         # with the last digits of a moment, enough is left without these.

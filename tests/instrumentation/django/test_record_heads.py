@@ -18,6 +18,7 @@ from otel_audit.audit_context import context
 from otel_audit.audit_record import AuditRecord
 from otel_audit.capture.transaction_buffer import TransactionBuffer
 from otel_audit.pipeline.logger import AuditLogger
+from otel_audit.pipeline.lone_records import LoneRecords
 from otel_audit.pipeline.record_heads import EncodedRecord, RecordHeads, whole
 
 if TYPE_CHECKING:
@@ -57,6 +58,9 @@ def work(request: HttpRequest, number: int) -> HttpResponse:
         with context(actor=f"job {number}"):
             write(f"job {number}", "", "", path)
         write(second.pk, "", "", path)
+    write(second.pk, "", "", path)  # in autocommit, each by itself
+    with context(reason=f"reason {number}", tenant="a"):
+        write(second.pk, f"reason {number}", "a", path)
     return HttpResponse("ok")
 
 
@@ -79,7 +83,7 @@ def test_threads_and_users_never_get_each_others_heads(instrumented: Instrumente
     failures: list[object] = []
     encoded: list[int] = []
     this = threading.local()
-    build, heads = TransactionBuffer._build, AuditLogger.heads
+    build, heads, lone = TransactionBuffer._build, AuditLogger.heads, AuditLogger.lone_records
 
     def build_twice(self: TransactionBuffer, *args: Any, **options: Any) -> Any:
         built = build(self, *args, **options)
@@ -94,6 +98,9 @@ def test_threads_and_users_never_get_each_others_heads(instrumented: Instrumente
 
     def no_heads(self: AuditLogger) -> RecordHeads | None:
         return None if getattr(this, "alone", False) else heads(self)
+
+    def none_lone(self: AuditLogger) -> LoneRecords | None:
+        return None if getattr(this, "alone", False) else lone(self)
 
     def run(thread: int) -> None:
         try:
@@ -113,6 +120,7 @@ def test_threads_and_users_never_get_each_others_heads(instrumented: Instrumente
         instrumented(models=["clinic.Ward", "clinic.Tag"]) as audit,
         patch.object(TransactionBuffer, "_build", build_twice),
         patch.object(AuditLogger, "heads", no_heads),
+        patch.object(AuditLogger, "lone_records", none_lone),
     ):
         threads = [threading.Thread(target=run, args=(thread,)) for thread in range(THREADS)]
         for thread in threads:
@@ -121,8 +129,9 @@ def test_threads_and_users_never_get_each_others_heads(instrumented: Instrumente
             thread.join()
         records = [record for record in audit if record.event_name.startswith("clinic.")]
     assert not failures
-    assert len(records) == USERS * 7 * 3 * WRITES
+    assert len(records) == USERS * 9 * 3 * WRITES
     assert sum(encoded) > len(records) // 2
+    assert encoded.count(1) > USERS * 2 * 3 * WRITES // 2
     for record in records:
         [name] = [change.new for change in record.changes if change.field == "name"]
         said = str(name).split("|")[:4]

@@ -1,0 +1,156 @@
+"""The quick way to make a record alone, for the one write of a transaction; nothing is kept for another one.
+
+A record of portable values, with a context of exact texts, needs no conversion and no limit; what is left of
+the general way is one look for secrets. It is the same record to the byte. Anything unusual in it takes the
+general way, which says what is wrong.
+"""
+
+from __future__ import annotations
+
+import operator
+import time
+from collections.abc import Mapping
+from typing import Any, Final, get_args
+
+import msgspec
+
+from otel_audit.audit_context import Moment
+from otel_audit.audit_record import ActorType, Change, Database, OldValues, Target, new_record_id
+from otel_audit.otel_api import trace_ids
+from otel_audit.pipeline.limits import SMALL
+from otel_audit.pipeline.record_heads import EncodedRecord, Looks, fields_of_record
+from otel_audit.pipeline.spool.frames import encode_record
+from otel_audit.redaction.text.patterns import is_uuid
+
+_ACTOR_TYPES: Final = frozenset(get_args(ActorType))
+_actor: Final = operator.attrgetter("id", "name", "type", "on_behalf_of", "on_behalf_of_name", "roles")
+_request: Final = operator.attrgetter("path", "route", "view", "method")
+_source: Final = operator.attrgetter("id", "type", "session")
+_database: Final = operator.attrgetter("system", "namespace", "table", "transaction", "address")
+_join: Final = "".join
+
+_FIELDS: Final = (
+    "id",
+    "timestamp",
+    "observed_timestamp",
+    "event_name",
+    "action",
+    "actor",
+    "target",
+    "source",
+    "request",
+    "database",
+    "changes",
+    "image",
+    "old_values",
+    "reason",
+    "tenant",
+    "system",
+    "code",
+    "trace_id",
+    "span_id",
+)
+# Made with positions and no other fields: that takes a sixth of what making an AuditRecord does.
+_Lone: Final = msgspec.defstruct("_Lone", fields_of_record(_FIELDS), omit_defaults=True)
+
+
+class LoneRecords:
+    """Makes records of a success one by one.
+
+    Args:
+        redactor: looks at what each record says.
+        tenant: where neither context nor moment has one.
+        system: where the context has none.
+    """
+
+    def __init__(self, redactor: Looks, tenant: str, system: str) -> None:
+        self._are_clean = redactor.are_clean
+        self._tenant = tenant
+        self._system = system
+
+    def record(
+        self,
+        event_name: str,
+        action: str,
+        target: Target,
+        database: Database,
+        old_values: OldValues | None,
+        at: Moment,
+        changes: list[Change],
+        image: dict[str, Any],
+        looked: list[Any],
+        strategies: Mapping[str, str],
+    ) -> EncodedRecord | None:
+        """Make a record of values that are portable; None if it must be made in the general way.
+
+        Args:
+            event_name: dot-separated, ``shop.order.update``.
+            action: upper-case verb, ``UPDATE``.
+            target: the row; the parts of its key have no strategy.
+            database: where it was written.
+            old_values: where the old values come from.
+            at: when, under which context and span.
+            changes: what has changed.
+            image: all that was written.
+            looked: the values among them to look at for secrets.
+            strategies: as for :meth:`otel_audit.pipeline.logger.AuditLogger.record`.
+
+        Raises:
+            Exception: a part of the context is not what it should be; the general way finds out what.
+        """
+        observed = time.time_ns()
+        fields = at.fields()
+        tenant = fields.tenant or at.tenant
+        if tenant is None or fields.attributes or fields.origin is not None or fields.truncated:
+            return None
+        tenant, system = tenant or self._tenant, fields.system or self._system
+        actor, source, request = fields.actor, fields.source, fields.request
+        if not actor.id or actor.type not in _ACTOR_TYPES:
+            return None
+        texts = [
+            target.id,
+            target.type,
+            event_name,
+            fields.reason,
+            tenant,
+            system,
+            at.code,
+            source.user_agent,
+        ]
+        texts += _request(request)
+        texts += _actor(actor)
+        if not is_uuid(request.id):  # each request has another, and no rule changes one
+            texts.append(request.id)
+        _join((*texts, *_source(source), *_database(database)))  # raises where one is no text
+        names = [*image, *[change.field for change in changes]]
+        if not self._are_clean(names, looked, texts, strategies):
+            return None
+        timestamp = at.time
+        id_ = new_record_id(timestamp)
+        trace_id, span_id = trace_ids(at.span)
+        payload = encode_record(
+            _Lone(
+                id_,
+                timestamp,
+                observed if observed >= timestamp else timestamp,
+                event_name,
+                action,
+                actor,
+                target,
+                source,
+                request,
+                database,
+                changes,
+                image,
+                old_values,
+                fields.reason,
+                tenant,
+                system,
+                at.code,
+                trace_id,
+                span_id,
+            )
+        )
+        if len(payload) >= SMALL:
+            return None
+        return EncodedRecord(id_, timestamp, event_name, action, "success", target, changes, payload)
