@@ -194,6 +194,10 @@ class AuditRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 _RANDOM_BYTES: Final = 10
 _RANDOM_AT_ONCE: Final = 32
 """Few: a signal handler that emits while this is going on finds none and draws as well, within itself."""
+_EACH: Final = sum(1 << 8 * _RANDOM_BYTES * position for position in range(_RANDOM_AT_ONCE))
+# Version 7 and the variant of RFC 9562 (sections 4.1 and 4.2), and what is left to chance.
+_VERSIONS: Final = 0x7000_8000_0000_0000_0000 * _EACH
+_RANDOM: Final = 0x0FFF_3FFF_FFFF_FFFF_FFFF * _EACH
 _random: Final[list[str]] = []
 # What the parent has not used yet must not be used by a forked child as well.
 forks.after_in_child(_random.clear)
@@ -201,16 +205,9 @@ forks.after_in_child(_random.clear)
 
 def _draw() -> str:
     """Return the random part of an id, fetched from the system some at a time. Any thread may call."""
-    digits = os.urandom(_RANDOM_BYTES * _RANDOM_AT_ONCE).hex()
-    size = 2 * _RANDOM_BYTES
-    parts = []
-    for start in range(0, len(digits), size):
-        end = start + size
-        # The variant takes two bits of a digit, the version is 7; one digit and two bits are not used.
-        variant = "89ab"[int(digits[start + 3], 16) & 3]
-        parts.append(
-            f"7{digits[start : start + 3]}-{variant}{digits[start + 4 : start + 7]}-{digits[end - 12 : end]}"
-        )
+    number = int.from_bytes(os.urandom(_RANDOM_BYTES * _RANDOM_AT_ONCE), "big") & _RANDOM | _VERSIONS
+    drawn = number.to_bytes(_RANDOM_BYTES * _RANDOM_AT_ONCE, "big").hex("-", _RANDOM_BYTES).split("-")
+    parts = [f"{digits[:4]}-{digits[4:8]}-{digits[8:]}" for digits in drawn]
     part = parts.pop()
     _random.extend(parts)
     return part
@@ -224,7 +221,7 @@ def new_record_id(timestamp: int | None = None) -> str:
         random = _random.pop()
     except IndexError:
         random = _draw()
-    digits = f"{milliseconds & 0xFFFF_FFFF_FFFF:012x}"
+    digits = (milliseconds & 0xFFFF_FFFF_FFFF).to_bytes(6, "big").hex()
     return f"{digits[:8]}-{digits[8:]}-{random}"
 
 
