@@ -18,7 +18,7 @@ from opentelemetry.trace import Span
 from otel_audit.audit_context import AuditContext, current_context
 from otel_audit.audit_record import ANONYMOUS, UNKNOWN
 from otel_audit.interruptions import faults
-from otel_audit.otel_api import say_once
+from otel_audit.otel_api import say_once, set_attributes
 from otel_audit.semconv import ACTOR_ID, REQUEST_ID
 from otel_audit.values import portable
 
@@ -56,7 +56,7 @@ def annotate(span: Span, context: AuditContext) -> None:
     """Put actor and request id on a span that began before they were known, such as the request's own."""
     try:
         if span.is_recording():
-            span.set_attributes(_values(context))
+            set_attributes(span, _values(context))
     except faults() as error:  # a span may be anybody's
         say_once(
             f"Spans do not name the actor: {type(span).__qualname__} does not accept the attribute", error

@@ -13,14 +13,13 @@ from opentelemetry.util.types import AttributeValue
 from otel_audit import semconv
 from otel_audit.audit_context import Moment
 from otel_audit.audit_record import AuditRecord
-from otel_audit.otel_api import current_span
+from otel_audit.otel_api import SDK, current_span
 from otel_audit.pipeline.record_heads import Made, whole
 from otel_audit.pipeline.validation import repaired
 from otel_audit.values import portable
 
 Content: TypeAlias = Literal["summary", "full", "none"]
 
-_SDK: Final = "opentelemetry.sdk.trace"
 MAX_EVENTS: Final = 64
 """Most events of one emit or transaction: a span keeps its newest 128, the application's own included."""
 
@@ -41,7 +40,7 @@ def add_span_event(record: Made, at: Moment, content: Content) -> None:
         span.add_event(_text(record.event_name), _whole(whole(record)), timestamp=record.timestamp)
         return
     name, attributes = _summary(record)
-    if type(span).__module__ == _SDK and _add_directly(span, name, record.timestamp, attributes):
+    if type(span).__module__ == SDK and _add_directly(span, name, record.timestamp, attributes):
         return
     span.add_event(name, attributes, timestamp=record.timestamp)
 
@@ -67,33 +66,37 @@ def _add_directly(span: Any, name: str, timestamp: int, attributes: dict[str, At
     SDK is private; should it change, the public way is as good.
     """
     try:
-        limits, sdk = span._limits, sys.modules[_SDK]
+        limits, sdk = span._limits, sys.modules[SDK]
         most, longest = limits.max_event_attributes, limits.max_attribute_length
         if longest is not None or (most is not None and most < len(attributes)):
             return False
         bounded = sdk.BoundedAttributes(most, immutable=True)
         bounded._dict = attributes
-        span._add_event(sdk.Event(name, bounded, timestamp))
+        event = sdk.Event(name, bounded, timestamp)
+        with span._lock:
+            if span._end_time is not None:
+                return False
+            span._events.append(event)
     except (AttributeError, TypeError):
         return False
     return True
 
 
 def _summary(record: Made) -> tuple[str, dict[str, AttributeValue]]:
+    name, action, target, fields = record.event_name, record.action, record.target, record.changed_fields
     attributes: dict[str, AttributeValue] = {
         semconv.RECORD_ID: semconv.EventRecordId(record.id),
-        semconv.ACTION: record.action,
+        semconv.ACTION: action,
         semconv.OUTCOME: record.outcome,
     }
-    fields = record.changed_fields
-    texts = [record.event_name, record.action, *fields]
-    if record.target is not None:
-        attributes[semconv.TARGET_TYPE] = record.target.type
-        if record.target.id:
-            attributes[semconv.TARGET_ID] = record.target.id
-        texts += (record.target.type, record.target.id)
+    texts = [name, action, *fields]
+    if target is not None:
+        attributes[semconv.TARGET_TYPE] = target.type
+        if target.id:
+            attributes[semconv.TARGET_ID] = target.id
+        texts += (target.type, target.id)
     if fields:
         attributes[semconv.CHANGED_FIELDS] = tuple(fields)
     if "".join(texts).isascii():
-        return record.event_name, attributes
-    return _text(record.event_name), {name: portable(value) for name, value in attributes.items()}
+        return name, attributes
+    return _text(name), {key: portable(value) for key, value in attributes.items()}

@@ -11,7 +11,7 @@ from opentelemetry.baggage.propagation import W3CBaggagePropagator
 from opentelemetry.context import Context, attach, detach
 from opentelemetry.propagate import get_global_textmap, set_global_textmap
 from opentelemetry.propagators.composite import CompositePropagator
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, TracerProvider
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from otel_audit.audit_context import (
@@ -154,6 +154,31 @@ def test_a_span_that_began_before_the_actor_was_known_is_annotated_later() -> No
         annotate(span, AuditContext(Session()))
         assert dict(span.attributes) == {"audit.actor.id": "7", "otel_audit.request.id": "r1"}  # type: ignore[attr-defined]
     annotate(span, AuditContext(Session()))  # has ended: nothing to put it on, and no warning
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {},
+        {"max_span_attributes": 0},
+        {"max_span_attributes": 1},
+        {"max_span_attributes": 3},
+        {"max_span_attribute_length": 1},
+    ],
+    ids=str,
+)
+def test_the_actor_obeys_the_limits_of_spans(limits: dict[str, Any]) -> None:
+    """What is dropped or cut of any attribute is of ours as well."""
+    provider = TracerProvider(span_limits=SpanLimits(**limits), shutdown_on_exit=False)
+    ours, public = (
+        provider.get_tracer("tests").start_span("x", attributes={"a": "1", "b": "2"}) for _ in range(2)
+    )
+    annotate(ours, AuditContext(Session()))
+    public.set_attributes({"audit.actor.id": "7", "otel_audit.request.id": "r1"})
+    assert isinstance(ours, ReadableSpan)
+    assert isinstance(public, ReadableSpan)
+    assert dict(ours.attributes or {}) == dict(public.attributes or {})
+    assert ours.dropped_attributes == public.dropped_attributes
 
 
 def test_a_scope_that_fails_harms_neither_spans_nor_calls(caplog: pytest.LogCaptureFixture) -> None:
