@@ -28,6 +28,9 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 _SCHEMA_CHANGES: Final = ("CREATE", "ALTER", "DROP", "REVOKE")
 _READS: Final = frozenset({"SE", "se", "Se"})
 """How SELECT and SET begin; what they call cannot be known, so only a second statement could write."""
+_WRITES: Final = frozenset({"IN", "UP", "DE"})
+"""How compilers begin what writes."""
+_MISSING: Final = object()
 
 
 class CursorCapture:
@@ -41,11 +44,34 @@ class CursorCapture:
 
     def execute(self, original: _F) -> _F:
         """Wrap ``CursorWrapper._execute`` and ``_executemany``: statements of the application's own."""
+        thread = self._thread
 
+        # Every statement of Django comes through here, so those of compilers are let through at once, with
+        # the arguments as Django gives them: packing them would cost as much as the rest.
         @functools.wraps(original)
-        def execute(cursor: Any, /, sql: Any, *args: Any, **kwargs: Any) -> Any:
-            here = self._thread.__dict__  # one look at what is this thread's instead of one for each of these
+        def execute(
+            cursor: Any,
+            /,
+            sql: Any,
+            params: Any = _MISSING,
+            many: Any = _MISSING,
+            context: Any = _MISSING,
+            *args: Any,
+            **kwargs: Any,
+        ) -> Any:
+            here = thread.__dict__  # one look at what is this thread's instead of one for each of these
             here["executed"] += 1
+            if context is not _MISSING and type(sql) is str and not args and not kwargs:
+                if sql[:7] == "SELECT ":
+                    plain = sql[7:9] not in schemas.CALLS and ";" not in sql
+                else:
+                    plain = here["compiling"] and sql[:2] in _WRITES
+                if plain:
+                    return original(cursor, sql, params, many, context)
+            given = [value for value in (params, many, context) if value is not _MISSING]
+            return other(cursor, here, sql, *given, *args, **kwargs)
+
+        def other(cursor: Any, here: dict[str, Any], sql: Any, *args: Any, **kwargs: Any) -> Any:
             send = functools.partial(original, **kwargs) if kwargs else original
             if type(sql) is str and sql[:4] in schemas.SETS:
                 return self._set(send, sql, cursor, sql, *args)
