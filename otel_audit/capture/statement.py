@@ -8,6 +8,7 @@ calls :meth:`Statement.begin`, runs the statement or lets its library run it, an
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from msgspec import UNSET
@@ -27,6 +28,7 @@ class Statement:
         autocommit: it commits by itself; its intent is on disk before it runs.
         immediate: it is settled right afterwards: it commits by itself, or no COMMIT will ever come.
         result: what it returned, ``UNSET`` until it has run.
+        wrote: makes what it wrote of that, should an exception of the application's come before it is noted.
     """
 
     __slots__ = (
@@ -41,6 +43,7 @@ class Statement:
         "plan",
         "result",
         "verb",
+        "wrote",
     )
 
     def __init__(self, connection: Connection, plan: TablePlan, verb: Verb) -> None:
@@ -54,6 +57,7 @@ class Statement:
         self._writes: tuple[CapturedWrite, ...] | None = None
         self._finished = False
         self.result: Any = UNSET
+        self.wrote: Callable[[Any], Sequence[CapturedWrite]] | None = None
 
     def begin(self, intent: CapturedWrite | None = None) -> None:
         """Announce the statement; in autocommit the intent of it is on disk when this returns.
@@ -98,7 +102,8 @@ class Statement:
 
         Args:
             count: rows it wrote; None: not known.
-            known: what it wrote if it wrote anything; default what was to be noted, or the count.
+            known: what it wrote if it wrote anything; default what was to be noted, what ``wrote`` makes of
+                its result, or the count.
         """
         connection = self.connection
         if self._finished or self.result is UNSET:
@@ -108,7 +113,7 @@ class Statement:
         self._finished = True
         try:
             if self._writes is None:
-                self._writes = () if count == 0 else (known or self._counted(count),)
+                self._writes = () if count == 0 else (known,) if known is not None else self._known(count)
             connection.wrote_many(self.plan, None)
             if self.autocommit:
                 self._settle(self._writes)
@@ -119,6 +124,14 @@ class Statement:
                 connection.settle()
         except faults() as fault:  # not even fail_closed may hide what interrupts
             connection.failures.note(f"{self.verb}, interrupted", fault, lost=1)
+
+    def _known(self, count: int | None) -> tuple[CapturedWrite, ...]:
+        if self.wrote is not None:
+            try:
+                return tuple(self.wrote(self.result))
+            except faults() as fault:  # its values are what is lost
+                self.connection.failures.note(f"{self.verb}, interrupted", fault)
+        return (self._counted(count),)
 
     def _counted(self, count: int | None) -> CapturedWrite:
         intent = self._intent

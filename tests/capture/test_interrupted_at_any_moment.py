@@ -38,11 +38,15 @@ SAMPLED: Final = 2
 
 
 class Way(NamedTuple):
-    """A way to write: what makes the rows it needs, the write, and the databases that have it."""
+    """A way to write: what makes the rows it needs, the write, and the databases that have it.
+
+    Of one that ``creates`` the values are known as soon as it has run.
+    """
 
     prepare: Callable[[], Any]
     write: Callable[[Any], object]
     systems: frozenset[str] = frozenset({"sqlite", "postgresql", "mysql"})
+    creates: bool = False
 
 
 def _supplier() -> Supplier:
@@ -106,8 +110,8 @@ def _by_copy(_: object) -> None:
 
 
 WAYS: Final[dict[str, Way]] = {
-    "create": Way(lambda: None, lambda _: Supplier.objects.create(name="new")),
-    "create in three tables": Way(lambda: None, lambda _: Kiosk.objects.create(name="new")),
+    "create": Way(lambda: None, lambda _: Supplier.objects.create(name="new"), creates=True),
+    "create in three tables": Way(lambda: None, lambda _: Kiosk.objects.create(name="new"), creates=True),
     "save": Way(_supplier, _rename),
     "save stale": Way(
         lambda: Supplier(pk=_supplier().pk, name="renamed"), lambda supplier: supplier.save(force_update=True)
@@ -121,13 +125,25 @@ WAYS: Final[dict[str, Way]] = {
     "delete": Way(_supplier, lambda supplier: supplier.delete()),
     "delete with others": Way(_boxes, lambda pallet: pallet.delete()),
     "bulk_create": Way(
-        lambda: None, lambda _: Supplier.objects.bulk_create([Supplier(name="a"), Supplier(name="b")])
+        lambda: None,
+        lambda _: Supplier.objects.bulk_create([Supplier(name="a"), Supplier(name="b")]),
+        creates=True,
     ),
     "bulk_update": Way(
         lambda: [Supplier(pk=_supplier().pk, name=name) for name in ("a", "b")],
         lambda suppliers: Supplier.objects.bulk_update(suppliers, ["name"]),
     ),
-    "m2m add": Way(_pallet, lambda pair: pair[0].items.add(pair[1])),
+    "bulk_create, some there": Way(
+        _supplier,
+        lambda one: Supplier.objects.bulk_create(
+            [Supplier(pk=one.pk, name="renamed"), Supplier(pk=one.pk + 1, name="new")],
+            update_conflicts=True,
+            unique_fields=["id"] if connection.features.supports_update_conflicts_with_target else None,
+            update_fields=["name"],
+        ),
+        creates=True,
+    ),
+    "m2m add": Way(_pallet, lambda pair: pair[0].items.add(pair[1]), creates=True),
     "raw": Way(_supplier, _by_sql),
     "raw, many": Way(lambda: None, _by_many_sets),
     "script": Way(_supplier, _by_script, frozenset({"sqlite"})),
@@ -212,6 +228,11 @@ def attempt(
         wrong = list(half_open(audit))
         done = changes(before, stored())
         wrong += untrue(audit.records, done)
+        wrong += [
+            f"{record.event_name} is recorded without its values, by {record.completeness}"
+            for record in audit.records
+            if way.creates and record.outcome == "success" and record.completeness != "full"
+        ]
         if written and mode in UNDOES and not audit.records:
             wrong.append("what was rolled back is not on record")
         if done and mode in UNDOES:

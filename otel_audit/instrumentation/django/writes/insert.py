@@ -8,7 +8,7 @@ rows in the way are read before.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from msgspec import UNSET
 
@@ -45,15 +45,18 @@ def insert(
     wanted = list(returning_fields or ())
     fields = [*wanted, *_to_ask(capture, plan, compiler, wanted)]
     noted = _noting(plan, compiler) if plan.noted else None
+
+    def inserted(result: Any) -> _Inserted:
+        made = _made(plan, compiler.connection, noted, objects) if noted is not None else {}
+        return _Inserted(objects, fields if result else [], result, made)
+
+    statement.wrote = lambda result: (_written(capture, statement, inserted(result)),)
     result = statement.run(lambda: run(fields or returning_fields), lambda: intent(statement, objects))
     try:
-        returned = fields if result else []
-        made = _made(plan, compiler.connection, noted, objects) if noted is not None else {}
         if len(objects) == 1:
-            first = {name: values[0] for name, values in made.items()}
-            _note_one(capture, statement, objects[0], returned, result, first)
+            _note_one(capture, statement, inserted(result))
         else:
-            _note_many(capture, statement, objects, returned, result, made)
+            _note_many(capture, statement, inserted(result))
     except faults() as error:
         statement.recover(error, len(objects))
     if len(fields) == len(wanted):
@@ -197,21 +200,44 @@ def new_key(plan: ModelPlan, values: dict[str, Any]) -> Any:
     return key
 
 
-def _note_one(
-    capture: Capture,
-    statement: CompiledStatement,
-    instance: Any,
-    returned: list[Any],
-    result: Any,
-    made: dict[str, Any],
-) -> None:
+class _Inserted(NamedTuple):
+    """What an INSERT wrote: the values of ``returned`` fields in ``result``, and those ``made`` here.
+
+    ``made`` are frozen values by attname, one per object.
+    """
+
+    objects: Sequence[Any]
+    returned: list[Any]
+    result: Any
+    made: dict[str, list[Any]]
+
+    def first(self, plan: ModelPlan) -> dict[str, Any]:
+        """Return the values of the first object by attname, frozen."""
+        names = [field.attname for field in self.returned]
+        row = dict(zip(names, self.result[0], strict=False)) if names else {}
+        return values_of(plan, self.objects[0], row, {name: some[0] for name, some in self.made.items()})
+
+
+def _written(capture: Capture, statement: CompiledStatement, inserted: _Inserted) -> CapturedWrite:
+    """Return what an INSERT wrote, with its values."""
+    if len(inserted.objects) > 1:
+        return _limited(capture, _many(statement, inserted)[0])
+    values = inserted.first(statement.plan)
+    return _one(statement, new_key(statement.plan, values), values)
+
+
+def _one(statement: CompiledStatement, key: Any, values: dict[str, Any]) -> RowWrite:
     plan = statement.plan
-    row = dict(zip((field.attname for field in returned), result[0], strict=False)) if returned else {}
-    values = values_of(plan, instance, row, made)
+    return RowWrite(plan, "create", statement.connection, key, created(plan, values))
+
+
+def _note_one(capture: Capture, statement: CompiledStatement, inserted: _Inserted) -> None:
+    plan = statement.plan
+    values = inserted.first(plan)
     key = new_key(plan, values)
     seq = statement.connection.wrote(plan, key)
-    write = RowWrite(plan, "create", statement.connection, key, created(plan, values))
-    state = instance._state
+    write = _one(statement, key, values)
+    state = inserted.objects[0]._state
     previous = state.__dict__.get(STATE_KEY) or None
     write.on_undo = (put_back, state, previous)
     # The parts of an inherited model are inserted one table after the other, parents first.
@@ -228,15 +254,16 @@ def _note_one(
     statement.done(write)
 
 
-def _note_many(
-    capture: Capture,
-    statement: CompiledStatement,
-    objects: Sequence[Any],
-    returned: list[Any],
-    result: Any,
-    made: dict[str, list[Any]],
-) -> None:
+def _note_many(capture: Capture, statement: CompiledStatement, inserted: _Inserted) -> None:
+    write, keys = _many(statement, inserted)
+    statement.connection.wrote_many(statement.plan, keys)
+    statement.done(_limited(capture, write))
+
+
+def _many(statement: CompiledStatement, inserted: _Inserted) -> tuple[BulkWrite, list[Any] | None]:
+    """Return what an INSERT of several rows wrote, and their keys, ``None`` where they are not known."""
     plan = statement.plan
+    objects, returned, result, made = inserted
     names = [field.attname for field in returned]
     complete = len(result) == len(objects) if returned else False
     states = [instance.__dict__ for instance in objects]
@@ -260,20 +287,11 @@ def _note_many(
         for value in columns[field]
     ):
         # MySQL tells no keys of several rows.
-        statement.connection.wrote_many(plan, None)
-        statement.done(BulkWrite(plan, "create", statement.connection, len(objects), new=plan.fields))
-        return
+        return BulkWrite(plan, "create", statement.connection, len(objects), new=plan.fields), None
     others = [field for field in plan.fields if field not in plan.keys and _known(columns[field])]
     raw = list(zip(*(columns[field] for field in (*plan.keys, *others)), strict=True))
-    statement.connection.wrote_many(plan, plan.keys_of(raw))
-    statement.done(
-        _limited(
-            capture,
-            BulkWrite(
-                plan, "create", statement.connection, len(raw), ReturnedRows(plan.keys, raw), new=others
-            ),
-        )
-    )
+    rows = ReturnedRows(plan.keys, raw)
+    return BulkWrite(plan, "create", statement.connection, len(raw), rows, new=others), plan.keys_of(raw)
 
 
 def _frozen(field: ModelFieldPlan, value: Any) -> Any:
@@ -311,16 +329,15 @@ def _upsert(
     def ours() -> tuple[list[ModelFieldPlan], list[Any], list[bool]]:
         return _returning_all(compiler, plan, abilities, returning_fields)
 
+    statement.wrote = lambda returned: _upserted(capture, statement, returned, before, updates=not ignores)[1]
     if before is None:
         returned: Any = Plain(statement.run(run))
     else:
         returned = statement.run(lambda: statement.attempt(abilities, ours) or Plain(run()))
     try:
-        if before is None or type(returned) is Plain:
-            _note_plainly(statement)
-        else:
-            plans, rows, inserted = returned
-            _note_upsert(capture, statement, plans, rows, inserted, before, updates=not ignores)
+        keys, writes = _upserted(capture, statement, returned, before, updates=not ignores)
+        statement.connection.wrote_many(plan, keys)
+        statement.done(*writes)
     except faults() as error:
         statement.recover(error)
     if type(returned) is Plain:
@@ -330,12 +347,6 @@ def _upsert(
         return []
     positions = [plans.index(plan.by_attname[field.attname]) for field in returning_fields]
     return [tuple(row[i] for i in positions) for row in rows]
-
-
-def _note_plainly(statement: CompiledStatement) -> None:
-    """Say that rows were written: how many were new, changed or left alone cannot be told."""
-    statement.connection.wrote_many(statement.plan, None)
-    statement.done(CapturedWrite(statement.plan, "create", statement.connection))
 
 
 def _written_column(compiler: Any) -> str:
@@ -368,24 +379,26 @@ def _returning_all(
     return plans, [tuple(row) for row in Converted(compiler, plan, plans).rows(raw)] if raw else [], inserted
 
 
-def _note_upsert(
+def _upserted(
     capture: Capture,
     statement: CompiledStatement,
-    plans: Sequence[ModelFieldPlan],
-    rows: list[Any],
-    inserted: list[bool],
-    before: dict[Any, tuple[Any, ...]],
+    returned: Any,
+    before: dict[Any, tuple[Any, ...]] | None,
     *,
     updates: bool,
-) -> None:
+) -> tuple[list[Any] | None, list[CapturedWrite]]:
+    """Return the keys of what an upsert wrote, ``None`` where they are not known, and the writes."""
     plan = statement.plan
+    if before is None or type(returned) is not tuple:
+        # How many were new, changed or left alone cannot be told.
+        return None, [CapturedWrite(plan, "create", statement.connection)]
+    plans, rows, inserted = returned
     width = len(plan.keys)
     if rows and plans[:width] != list(plan.keys):
         raise LookupError(f"rows of {plan.label} were returned without their primary key")
     last: dict[Any, tuple[Any, bool]] = {}
     for key, row, new in zip(plan.keys_in(rows), rows, inserted, strict=True):
         last[key] = (row, new)
-    statement.connection.wrote_many(plan, list(last))
     others = list(plans[width:])
     created, changed, unseen = [], [], []
     for key, (row, new) in last.items():
@@ -418,7 +431,7 @@ def _note_upsert(
         writes.append(
             BulkWrite(plan, "update", connection, len(unseen), ReturnedRows(plan.keys, unseen), new=others)
         )
-    statement.done(*(_limited(capture, write) for write in writes))
+    return list(last), [_limited(capture, write) for write in writes]
 
 
 def _rows_in_the_way(

@@ -41,9 +41,9 @@ def insert_quickly(
     executed = thread.executed
     result: Any = UNSET
     write: RowWrite | None = None
+    [instance] = compiler.query.objs
     try:
         result = run()
-        [instance] = compiler.query.objs
         write, values = _known(plan, ours, instance, returning_fields, result)
         _remember(capture, write, ours, instance, values)
         ours.locked = True
@@ -56,7 +56,9 @@ def insert_quickly(
             statement.raised(error, executed, lambda: intent(statement, compiler.query.objs))
             raise
         if interrupts(error):
-            _finish(ours, statement, write, result)
+            statement.result = result
+            statement.wrote = lambda result: (_known(plan, ours, instance, returning_fields, result)[0],)
+            _finish(ours, statement, write)
             raise
         statement.recover(error, 1)
     thread.statement = None
@@ -104,12 +106,9 @@ def _remember(
     state.__dict__[STATE_KEY] = Loaded(None, values, capture.thread.epoch, seq)
 
 
-def _finish(
-    ours: DjangoConnection, statement: CompiledStatement, write: RowWrite | None, result: Any
-) -> None:
+def _finish(ours: DjangoConnection, statement: CompiledStatement, write: RowWrite | None) -> None:
     """Note an INSERT that ran, where the application's own exception has interrupted us."""
     if write is None:
-        statement.result = result
         statement.finish(1)
         return
     ours.wrote_many(write.plan, None)
