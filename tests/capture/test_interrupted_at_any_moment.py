@@ -136,7 +136,7 @@ WAYS: Final[dict[str, Way]] = {
     "bulk_create, some there": Way(
         _supplier,
         lambda one: Supplier.objects.bulk_create(
-            [Supplier(pk=one.pk, name="renamed"), Supplier(pk=one.pk + 1, name="new")],
+            [Supplier(pk=one.pk, name="renamed"), Supplier(pk=1_000_000, name="new")],
             update_conflicts=True,
             unique_fields=["id"] if connection.features.supports_update_conflicts_with_target else None,
             update_fields=["name"],

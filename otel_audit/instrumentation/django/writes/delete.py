@@ -71,9 +71,9 @@ def delete(capture: Capture, plan: ModelPlan, compiler: Any, run: Callable[[], A
         )
 
     large = any(field.large for field in plan.fields) and not names_one_row(compiler.query)
-    folds = statement.connection.dialect.folds
+    measures_itself = statement.connection.dialect.folds and abilities.certain
     by_keys = False
-    if large and not folds and abilities.select:
+    if large and not measures_itself and abilities.select:
         statement.take_write_lock()
         others = [field for field in plan.fields if field not in plan.keys]
         matching = matching_query(compiler.query, plan)
@@ -83,9 +83,14 @@ def delete(capture: Capture, plan: ModelPlan, compiler: Any, run: Callable[[], A
         )
 
     def ours() -> Returned:
-        measured = large and folds and abilities.certain
         return delete_returning(
-            compiler, plan, capture.config, sql, params, measured=measured, by_keys=by_keys
+            compiler,
+            plan,
+            capture.config,
+            sql,
+            params,
+            measured=large and measures_itself,
+            by_keys=by_keys,
         )
 
     returned = statement.run(lambda: statement.attempt(abilities, ours) or Plain(run()))

@@ -1,30 +1,26 @@
 """INSERT: the objects say what was written, the database which keys and defaults it gave.
 
-With ``ignore_conflicts`` Django asks for nothing back and nobody knows which rows were new; with
-``update_conflicts`` some of them are updates. There the statement returns its rows to us, and for upserts the
-rows in the way are read before.
+One with conflicts is an upsert: :mod:`.upsert`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from msgspec import UNSET
 
-from otel_audit.capture.abilities import Abilities
 from otel_audit.capture.bulk import BulkWrite, ReturnedRows, limited
 from otel_audit.capture.writes import CapturedWrite, RowWrite
 from otel_audit.instrumentation.django.loaded import STATE_KEY, Loaded, put_back
 from otel_audit.instrumentation.django.plan import ModelFieldPlan, ModelPlan
 from otel_audit.instrumentation.django.stored import is_expression, plain
-from otel_audit.instrumentation.django.writes.sql import Converted, columns_of, select_rows
-from otel_audit.instrumentation.django.writes.state import Capture, CompiledStatement, Plain
+from otel_audit.instrumentation.django.writes.sizes import Capped
+from otel_audit.instrumentation.django.writes.sql import Converted
+from otel_audit.instrumentation.django.writes.state import Capture, CompiledStatement
+from otel_audit.instrumentation.django.writes.upsert import upsert
 from otel_audit.interruptions import faults
 from otel_audit.values import ATOMS, Opaque
-
-_OBJECTS_PER_QUERY = 200
-_INSERTED = "__otel_audit_inserted"
 
 
 def insert(
@@ -39,11 +35,12 @@ def insert(
     ``run`` takes the fields to return: the database is asked for the values of expressions as well.
     """
     if compiler.query.on_conflict is not None:
-        return _upsert(capture, plan, compiler, lambda: run(returning_fields), returning_fields)
+        return upsert(capture, plan, compiler, lambda: run(returning_fields), returning_fields)
     objects = compiler.query.objs
     statement = CompiledStatement(capture, compiler, plan, "create")
     wanted = list(returning_fields or ())
-    fields = [*wanted, *_to_ask(capture, plan, compiler, wanted)]
+    more = _to_ask(capture, plan, compiler, wanted)
+    fields = [*wanted, *more]
     noted = _noting(plan, compiler) if plan.noted else None
 
     def inserted(result: Any) -> _Inserted:
@@ -51,7 +48,13 @@ def insert(
         return _Inserted(objects, fields if result else [], result, made)
 
     statement.wrote = lambda result: (_written(capture, statement, inserted(result)),)
-    result = statement.run(lambda: run(fields or returning_fields), lambda: intent(statement, objects))
+    if any(plan.by_attname[field.attname].large for field in more):
+        result = statement.run(
+            lambda: _run_capped(capture, statement, compiler, wanted, more, lambda: run(returning_fields)),
+            lambda: intent(statement, objects),
+        )
+    else:
+        result = statement.run(lambda: run(fields or returning_fields), lambda: intent(statement, objects))
     try:
         if len(objects) == 1:
             _note_one(capture, statement, inserted(result))
@@ -89,6 +92,67 @@ def _to_ask(capture: Capture, plan: ModelPlan, compiler: Any, wanted: list[Any])
         return []
     abilities = capture.abilities(compiler.connection, plan, "create", fields[0].column)
     return fields if abilities.returning else []
+
+
+def _run_capped(
+    capture: Capture,
+    statement: CompiledStatement,
+    compiler: Any,
+    wanted: list[Any],
+    more: list[Any],
+    run: Callable[[], Any],
+) -> Any:
+    """Run an INSERT that returns ``wanted`` fields and those ``more`` that are expressions.
+
+    What they make may be larger than anything the application holds: beyond ``max_bulk_bytes`` it is not
+    fetched, and the mark of the expression stands in its place.
+    """
+    plan, connection, objects = statement.plan, compiler.connection, compiler.query.objs
+    asked = [plan.by_attname[field.attname] for field in wanted]
+    made = [plan.by_attname[field.attname] for field in more]
+    capped = Capped(compiler, made, max(capture.config.max_bulk_bytes // len(objects), 1))
+    selected = [*(connection.ops.quote_name(field.column) for field in asked), *capped.sql]
+
+    def ours() -> list[Any]:
+        compiler.returning_fields = None
+        raw: list[Any] = []
+        with connection.cursor() as cursor:
+            for sql, params in compiler.as_sql():
+                cursor.execute(f"{sql} RETURNING {', '.join(selected)}", params)
+                raw += cursor.fetchall()
+        withheld = set(capped.withheld(raw))
+        width = len(asked) + len(made)
+        rows = [tuple(row[:width]) for row in raw]
+        rows = [tuple(row) for row in Converted(compiler, plan, [*asked, *made]).rows(rows)]
+        if not withheld:
+            return rows
+        return [
+            (*row[: len(asked)], *_marks(made, instance, row[len(asked) :], withheld))
+            for row, instance in zip(rows, objects, strict=True)
+        ]
+
+    abilities = capture.abilities(connection, plan, "create", made[0].column)
+    returned = statement.attempt(abilities, ours)
+    if returned is not None:
+        return returned
+    everything = [None] * len(made)
+    return [
+        (*row, *_marks(made, instance, everything, made))
+        for row, instance in zip(run() or [()] * len(objects), objects, strict=False)
+    ]
+
+
+def _marks(
+    fields: Sequence[ModelFieldPlan], instance: Any, values: Sequence[Any], withheld: Container[Any]
+) -> list[Any]:
+    """Return values of a row, with the mark of its expression where one was not fetched."""
+    state = instance.__dict__
+    return [
+        Opaque(state[field.attname])
+        if value is None and field in withheld and is_expression(state.get(field.attname))
+        else value
+        for field, value in zip(fields, values, strict=True)
+    ]
 
 
 def _noting(plan: ModelPlan, compiler: Any) -> dict[str, list[tuple[Any, Any]]]:
@@ -307,184 +371,3 @@ def _known(values: Iterable[Any]) -> bool:
 
 def _limited(capture: Capture, write: BulkWrite) -> BulkWrite:
     return limited(write, capture.config)
-
-
-# --- with conflicts ------------------------------------------------------------------------------
-
-
-def _upsert(
-    capture: Capture, plan: ModelPlan, compiler: Any, run: Callable[[], Any], returning_fields: Any
-) -> Any:
-    from django.db.models.constants import OnConflict
-
-    connection, query = compiler.connection, compiler.query
-    ignores = query.on_conflict == OnConflict.IGNORE
-    abilities = capture.abilities(connection, plan, "create", _written_column(compiler))
-    statement = CompiledStatement(capture, compiler, plan, "create")
-    asks = plan.old_values != "off" and abilities.returning
-    before: dict[Any, tuple[Any, ...]] | None = {} if asks else None
-    if asks and not ignores:
-        before = statement.attempt(abilities, lambda: _rows_in_the_way(capture, statement, compiler))
-
-    def ours() -> tuple[list[ModelFieldPlan], list[Any], list[bool]]:
-        return _returning_all(compiler, plan, abilities, returning_fields)
-
-    statement.wrote = lambda returned: _upserted(capture, statement, returned, before, updates=not ignores)[1]
-    if before is None:
-        returned: Any = Plain(statement.run(run))
-    else:
-        returned = statement.run(lambda: statement.attempt(abilities, ours) or Plain(run()))
-    try:
-        keys, writes = _upserted(capture, statement, returned, before, updates=not ignores)
-        statement.connection.wrote_many(plan, keys)
-        statement.done(*writes)
-    except faults() as error:
-        statement.recover(error)
-    if type(returned) is Plain:
-        return returned.result
-    plans, rows, _ = returned
-    if not returning_fields:
-        return []
-    positions = [plans.index(plan.by_attname[field.attname]) for field in returning_fields]
-    return [tuple(row[i] for i in positions) for row in rows]
-
-
-def _written_column(compiler: Any) -> str:
-    """Return a column the INSERT writes; without any (only defaults) that of the key."""
-    query = compiler.query
-    return str((query.fields or [query.get_meta().pk])[0].column)
-
-
-def _returning_all(
-    compiler: Any, plan: ModelPlan, abilities: Abilities, returning_fields: Any
-) -> tuple[list[ModelFieldPlan], list[Any], list[bool]]:
-    """Run the INSERT and fetch every row it wrote: (fields, rows, whether each is known to be new)."""
-    connection = compiler.connection
-    tells = abilities.tells_new_rows
-    # What the application asked for by name comes by name: `*` leaves invisible columns out.
-    asked = [connection.ops.quote_name(field.column) for field in returning_fields or ()]
-    last = [f"(xmax = 0) AS {_INSERTED}"] if tells else []
-    suffix = f" RETURNING {', '.join(['*', *asked, *last])}"
-    compiler.returning_fields = None
-    raw: list[Any] = []
-    inserted: list[bool] = []
-    plans: list[ModelFieldPlan] = []
-    with connection.cursor() as cursor:
-        for sql, params in compiler.as_sql():
-            cursor.execute(f"{sql}{suffix}", params)
-            plans, positions = columns_of(connection, cursor, plan)
-            for row in cursor.fetchall():
-                raw.append(tuple([row[i] for i in positions]))
-                inserted.append(not tells or bool(row[-1]))
-    return plans, [tuple(row) for row in Converted(compiler, plan, plans).rows(raw)] if raw else [], inserted
-
-
-def _upserted(
-    capture: Capture,
-    statement: CompiledStatement,
-    returned: Any,
-    before: dict[Any, tuple[Any, ...]] | None,
-    *,
-    updates: bool,
-) -> tuple[list[Any] | None, list[CapturedWrite]]:
-    """Return the keys of what an upsert wrote, ``None`` where they are not known, and the writes."""
-    plan = statement.plan
-    if before is None or type(returned) is not tuple:
-        # How many were new, changed or left alone cannot be told.
-        return None, [CapturedWrite(plan, "create", statement.connection)]
-    plans, rows, inserted = returned
-    width = len(plan.keys)
-    if rows and plans[:width] != list(plan.keys):
-        raise LookupError(f"rows of {plan.label} were returned without their primary key")
-    last: dict[Any, tuple[Any, bool]] = {}
-    for key, row, new in zip(plan.keys_in(rows), rows, inserted, strict=True):
-        last[key] = (row, new)
-    others = list(plans[width:])
-    created, changed, unseen = [], [], []
-    for key, (row, new) in last.items():
-        if key in before:
-            changed.append((*row[:width], *before[key], *row[width:]))
-        elif updates and not new:
-            unseen.append(row)  # somebody else's row, made after we looked
-        else:
-            created.append(row)
-    writes: list[BulkWrite] = []
-    connection = statement.connection
-    if created:
-        writes.append(
-            BulkWrite(plan, "create", connection, len(created), ReturnedRows(plan.keys, created), new=others)
-        )
-    if changed:
-        writes.append(
-            BulkWrite(
-                plan,
-                "update",
-                connection,
-                len(changed),
-                ReturnedRows(plan.keys, changed),
-                old=others,
-                new=others,
-                old_values="exact",
-            )
-        )
-    if unseen:
-        writes.append(
-            BulkWrite(plan, "update", connection, len(unseen), ReturnedRows(plan.keys, unseen), new=others)
-        )
-    return list(last), [_limited(capture, write) for write in writes]
-
-
-def _rows_in_the_way(
-    capture: Capture, statement: CompiledStatement, compiler: Any
-) -> dict[Any, tuple[Any, ...]]:
-    """Read, locked, the rows an upsert will change: key to the values of the other fields."""
-    plan = statement.plan
-    statement.take_write_lock(_written_column(compiler))
-    others = [field for field in plan.fields if field not in plan.keys]
-    width = len(plan.keys)
-    found: dict[Any, tuple[Any, ...]] = {}
-    objects = compiler.query.objs
-    for fields in _unique_sets(plan, compiler.query):
-        for start in range(0, len(objects), _OBJECTS_PER_QUERY):
-            condition = _matching(fields, objects[start : start + _OBJECTS_PER_QUERY])
-            if condition is None:
-                continue
-            rows = select_rows(compiler, plan, condition, others)
-            found.update(zip(plan.keys_in(rows), (tuple(row[width:]) for row in rows), strict=True))
-    return found
-
-
-def _unique_sets(plan: ModelPlan, query: Any) -> list[list[Any]]:
-    """Return the sets of fields whose values may conflict."""
-    from django.db.models import UniqueConstraint
-
-    meta: Any = plan.model._meta
-    if query.unique_fields:
-        return [[meta.get_field(field) if isinstance(field, str) else field for field in query.unique_fields]]
-    sets = [list(meta.pk_fields)]
-    sets += [[field] for field in meta.local_concrete_fields if field.unique and not field.primary_key]
-    sets += [[meta.get_field(name) for name in names] for names in meta.unique_together]
-    sets += [
-        [meta.get_field(name) for name in constraint.fields]
-        for constraint in meta.constraints
-        if isinstance(constraint, UniqueConstraint) and constraint.fields
-    ]
-    return sets
-
-
-def _matching(fields: Sequence[Any], objects: Sequence[Any]) -> Any:
-    from django.db.models import Q
-
-    def usable(value: Any) -> bool:
-        return value is not None and value is not UNSET and not hasattr(value, "resolve_expression")
-
-    rows = [[instance.__dict__.get(field.attname, UNSET) for field in fields] for instance in objects]
-    rows = [row for row in rows if all(usable(value) for value in row)]
-    if not rows:
-        return None
-    if len(fields) == 1:
-        return Q(**{f"{fields[0].attname}__in": [row[0] for row in rows]})
-    condition = Q()
-    for row in rows:
-        condition |= Q(**dict(zip((field.attname for field in fields), row, strict=True)))
-    return condition

@@ -134,7 +134,9 @@ def _save_joined(
         }
         _note_asked(capture, statement, instance, key, assigned, row, before, after, "exact")
 
-    return run_joined(capture, update, assigned, abilities, intent, note)
+    # What expressions make may be larger than anything the application holds.
+    measured = any(field.large for field in assigned.made)
+    return run_joined(capture, update, assigned, abilities, intent, note, measured=measured)
 
 
 def _save_asking(
@@ -169,7 +171,8 @@ def _save_asking(
         if assigned.expressions:
             now = None
             if found is not None:
-                now = capture.tables.select_row(compiler, plan, key, assigned.expressions, lock=False)
+                most = capture.config.max_bulk_bytes
+                now = capture.tables.select_row(compiler, plan, key, assigned.expressions, most=most)
             after = {field: field.frozen(value) for field, value in (now or {}).items()}
         _note_asked(capture, statement, instance, key, assigned, row, before, after, certain)
     except faults() as error:

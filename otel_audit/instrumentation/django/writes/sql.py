@@ -26,6 +26,7 @@ from otel_audit.capture.plan import Verb
 from otel_audit.config.model import CaptureSection
 from otel_audit.instrumentation.django.plan import ModelFieldPlan, ModelPlan
 from otel_audit.instrumentation.django.stored import read_at_once
+from otel_audit.instrumentation.django.writes.sizes import Capped, size_sql, size_template, stored_size_sql
 from otel_audit.interruptions import faults
 
 _CHUNK: Final = 2000
@@ -74,16 +75,26 @@ class Tables:
             self._known.pop(plan, None)
 
     def select_row(
-        self, compiler: Any, plan: ModelPlan, key: Any, columns: Sequence[ModelFieldPlan], *, lock: bool
+        self,
+        compiler: Any,
+        plan: ModelPlan,
+        key: Any,
+        columns: Sequence[ModelFieldPlan],
+        *,
+        lock: bool = False,
+        most: int = 0,
     ) -> dict[ModelFieldPlan, Any] | None:
-        """Read columns of one row by its key, ``None`` if it is not there; ``lock`` holds it."""
+        """Read columns of one row by its key, ``None`` if it is not there.
+
+        ``lock`` holds the row. Values of more than ``most`` bytes, unless it is 0, are left out.
+        """
         connection = compiler.connection
-        cached = (connection.alias, plan.table, tuple(column.column for column in columns), lock)
+        cached = (connection.alias, plan.table, tuple(column.column for column in columns), lock, most)
         sql = self._key_selects.get(cached)
         if sql is None:
             if len(self._key_selects) >= _MAX_SELECTS:
                 self._key_selects.clear()
-            sql = self._key_selects[cached] = _key_select(compiler, plan, columns, lock=lock)
+            sql = self._key_selects[cached] = _key_select(compiler, plan, columns, lock=lock, most=most)
         parts = (key,) if len(plan.keys) == 1 else key
         params = [
             column.field.get_db_prep_value(part, connection, prepared=False)
@@ -94,8 +105,15 @@ class Tables:
             row = cursor.fetchone()
         if row is None:
             return None
-        values = Converted(compiler, plan, columns).rows([row])
-        return dict(zip(columns, next(iter(values)), strict=True))
+        width = len(columns)
+        values = dict(
+            zip(columns, next(iter(Converted(compiler, plan, columns).rows([row[:width]]))), strict=True)
+        )
+        large = [column for column in columns if column.large]
+        for column, size in zip(large, row[width:], strict=False):
+            if size > most:
+                del values[column]
+        return values
 
 
 def _ask(connection: Any, plan: ModelPlan) -> Answer:
@@ -123,12 +141,17 @@ def _ask(connection: Any, plan: ModelPlan) -> Answer:
     return abilities.ask(system, version, query, table)
 
 
-def _key_select(compiler: Any, plan: ModelPlan, columns: Sequence[ModelFieldPlan], *, lock: bool) -> str:
+def _key_select(
+    compiler: Any, plan: ModelPlan, columns: Sequence[ModelFieldPlan], *, lock: bool, most: int
+) -> str:
     connection = compiler.connection
     quote = connection.ops.quote_name
-    selected = ", ".join(
-        column.field.select_format(compiler, quote(column.column), ())[0] for column in columns
-    )
+    if most:
+        selected = ", ".join(Capped(compiler, columns, most).sql)
+    else:
+        selected = ", ".join(
+            column.field.select_format(compiler, quote(column.column), ())[0] for column in columns
+        )
     where = " AND ".join(f"{quote(column.column)} = %s" for column in plan.keys)
     suffix = ""
     if lock and connection.features.has_select_for_update:
@@ -274,18 +297,17 @@ def _within_budget(
     Large values leave the server only where all of them together are within ``max_bulk_bytes``.
     """
     names = [f"c{i}" for i in range(len(plans))]
-    large = {name for name, field in zip(names, plans, strict=True) if field.large}
-    # The size of a stored text is known without reading it; its cast to itself costs nothing.
-    sizes = " + ".join(
-        f"coalesce(octet_length({name}{'' if _is_binary(field.field) else '::text'}), 0)"
-        for name, field in zip(names, plans, strict=True)
-        if name in large
-    )
+    large = {name: field for name, field in zip(names, plans, strict=True) if field.large}
+    most = config.max_bulk_bytes
+    stored = " + ".join(stored_size_sql(field, name) for name, field in large.items())
+    sizes = " + ".join(size_sql(compiler.connection, field, name, most) for name, field in large.items())
     shown = ", ".join(f"CASE WHEN within THEN {name} END" if name in large else name for name in names)
+    rows_sql = "FROM __otel_audit_rows"
     sql = (
         f"WITH __otel_audit_rows ({', '.join(names)}) AS ({statement.sql}), __otel_audit_size AS"
-        f" (SELECT coalesce(sum({sizes}), 0) <= {config.max_bulk_bytes} AS within FROM __otel_audit_rows)"
-        f" SELECT {shown}, within FROM __otel_audit_rows, __otel_audit_size"
+        f" (SELECT CASE WHEN (SELECT coalesce(sum({stored}), 0) {rows_sql}) > {most} THEN false"
+        f" ELSE (SELECT coalesce(sum({sizes}), 0) {rows_sql}) <= {most} END AS within)"
+        f" SELECT {shown}, within {rows_sql}, __otel_audit_size"
     )
     with compiler.connection.cursor() as cursor:
         cursor.execute(sql, statement.params)
@@ -322,10 +344,6 @@ def _delete_by_keys(
     )
 
 
-def _is_binary(field: Any) -> bool:
-    return bool(field.get_internal_type() == "BinaryField")
-
-
 def names_one_row(query: Any) -> bool:
     """Say whether the condition of a statement is one key: its row is no more than the application knows."""
     where = query.where
@@ -345,22 +363,28 @@ def are_too_large(
     query: Any, columns: Sequence[ModelFieldPlan], compiler: Any, config: CaptureSection
 ) -> bool:
     """Measure, in the database, the values of a :func:`matching_query` against ``max_bulk_bytes``."""
-    from django.db.models import Func, IntegerField
-
     large = [field for field in columns if field.large]
     if not large or names_one_row(query):
         return False
-    connection = compiler.connection
     limited = query.clone()
     limited.set_limits(high=config.max_bulk_rows + 1)
-    alias = limited.get_initial_alias()
-    length = dialect(connection.vendor).length
+    return _size(limited, large, compiler.connection, config.max_bulk_bytes) > config.max_bulk_bytes
+
+
+def _size(query: Any, columns: Sequence[ModelFieldPlan], connection: Any, most: int) -> int:
+    """Return the bytes of columns of the rows of a query, locked as they are when they are read."""
+    from django.db.models import Func, IntegerField
+
+    alias = query.get_initial_alias()
     sizes: tuple[Any, ...] = tuple(
-        Func(field.field.get_col(alias), function=length, output_field=IntegerField()) for field in large
+        Func(
+            field.field.get_col(alias),
+            template=size_template(connection, field, most),
+            output_field=IntegerField(),
+        )
+        for field in columns
     )
-    return (
-        sum(size or 0 for row in _select(limited, sizes, connection) for size in row) > config.max_bulk_bytes
-    )
+    return sum(size or 0 for row in _select(query, sizes, connection) for size in row)
 
 
 def delete_returning(
@@ -613,14 +637,42 @@ def select_rows(
     compiler: Any, plan: ModelPlan, condition: Any, columns: Sequence[ModelFieldPlan]
 ) -> list[tuple[Any, ...]]:
     """Read key columns and ``columns`` of the rows matching a ``Q``, locked where the database locks rows."""
+    query = _query(plan, condition)
+    plans = [*plan.keys, *columns]
+    raw = _select_fields(query, plans, compiler.connection)
+    return [tuple(row) for row in Converted(compiler, plan, plans).rows(raw)] if raw else []
+
+
+def size_of_rows(
+    compiler: Any, plan: ModelPlan, condition: Any, columns: Sequence[ModelFieldPlan], most: int
+) -> int:
+    """Measure, in the database, ``columns`` of the rows matching a ``Q``; an estimate above ``most``."""
+    large = [field for field in columns if field.large]
+    return _size(_query(plan, condition), large, compiler.connection, most) if large else 0
+
+
+def _query(plan: ModelPlan, condition: Any) -> Any:
     from django.db.models.sql.query import Query
 
     query = Query(plan.model)
     query.default_cols = False
     query.add_q(condition)
-    plans = [*plan.keys, *columns]
-    raw = _select_fields(query, plans, compiler.connection)
-    return [tuple(row) for row in Converted(compiler, plan, plans).rows(raw)] if raw else []
+    return query
+
+
+def size_by_keys(
+    compiler: Any, plan: ModelPlan, keys: Sequence[Any], columns: Sequence[ModelFieldPlan], most: int
+) -> int:
+    """Measure, in the database, columns of many rows by key, until they are more than ``most`` bytes."""
+    from django.db.models import Q
+
+    size = 0
+    for start in range(0, len(keys), _KEYS_PER_QUERY):
+        some = Q(pk__in=list(keys[start : start + _KEYS_PER_QUERY]))
+        size += size_of_rows(compiler, plan, some, columns, most)
+        if size > most:
+            break
+    return size
 
 
 def select_by_keys(

@@ -18,6 +18,7 @@ from otel_audit.instrumentation.django.writes.sql import (
     reads_its_rows,
     select_by_keys,
     select_matching,
+    size_by_keys,
 )
 from otel_audit.instrumentation.django.writes.state import (
     Capture,
@@ -68,7 +69,8 @@ def update_rows(capture: Capture, update: Update) -> Any:
             abilities,
             lambda statement: _intent(statement, assigned),
             lambda statement, returned, new: _note_rows(capture, statement, assigned, returned, new),
-            measured=any(field.large for field in assigned.fields) and not names_one_row(compiler.query),
+            measured=any(field.large for field in assigned.made)
+            or (any(field.large for field in assigned.fields) and not names_one_row(compiler.query)),
         )
         if result is not NotImplemented:
             return result
@@ -99,7 +101,8 @@ def _update_selecting(capture: Capture, update: Update, assigned: Assignment, ab
             # Fewer than were there: a trigger or a policy left some alone, and nobody says which.
             _note_count(statement, assigned, abilities, count)
             return result
-        returned, known = _with_new_values(compiler, plan, assigned, found)
+        most = capture.config.max_bulk_bytes
+        returned, known = _with_new_values(compiler, plan, assigned, found, most)
         _note_rows(capture, statement, assigned, returned, known, more=count - returned.count)
     except faults() as error:
         reraise_database_error(error, statement)
@@ -108,14 +111,20 @@ def _update_selecting(capture: Capture, update: Update, assigned: Assignment, ab
 
 
 def _with_new_values(
-    compiler: Any, plan: ModelPlan, assigned: Assignment, found: Returned
+    compiler: Any, plan: ModelPlan, assigned: Assignment, found: Returned, most: int
 ) -> tuple[Returned, list[ModelFieldPlan]]:
-    """Add what expressions became, read by key: (rows, fields whose new values they hold)."""
+    """Add what expressions became, read by key: (rows, fields whose new values they hold).
+
+    Only the keys are left where that is more than ``most`` bytes.
+    """
     fields = [field for field in assigned.expressions if field not in plan.keys]
     if not fields or found.rows is None or found.completeness != "full" or not found.count:
         return found, []
     rows = found.rows.rows()
     keys = plan.keys_in(rows)
+    if size_by_keys(compiler, plan, keys, fields, most) > most:
+        width = len(plan.keys)
+        return Returned(ReturnedRows(plan.keys, [row[:width] for row in rows]), found.count, "ids"), []
     now = select_by_keys(compiler, plan, keys, fields)
     if any(key not in now for key in keys):  # the statement changed the keys themselves
         return found, []

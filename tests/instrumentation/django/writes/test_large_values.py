@@ -6,13 +6,15 @@ import copy
 import json
 import tracemalloc
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 from django.db import connection, models, transaction
-from django.db.models import F, Value
+from django.db.models import F, Func, Value
 from django.db.models.functions import Concat
 from django.test.utils import isolate_apps
+from msgspec import UNSET
 
 from otel_audit.config.model import AuditConfig, ModelConfig, RedactionConfig
 from tests.instrumentation.django.warehouse.databases import auditing
@@ -159,6 +161,154 @@ def test_a_change_behind_the_cut_is_recorded(letter: Any, key: str) -> None:
             assert len(change.old) <= 64 * 1024
             assert (change.old != change.new) == bool(key)
             assert record.truncated
+
+
+def upsert(letters: Any, rows: int, **values: Any) -> None:
+    letters.bulk_create(
+        [letters.model(id=number, **values) for number in range(rows)],
+        update_conflicts=True,
+        update_fields=list(values),
+        unique_fields=["id"] if connection.features.supports_update_conflicts_with_target else None,
+    )
+
+
+class Long(Func):
+    """A long text of the database's own making; Django's ``Repeat`` makes it in Python on SQLite."""
+
+    template = "REPEAT('x ', %(size)s / 2)"
+
+    def __init__(self, size: int = 12 * MEGABYTE) -> None:
+        super().__init__(size=size, output_field=models.TextField())
+
+    def as_sqlite(self, compiler: Any, connection: Any, **context: Any) -> Any:
+        return self.as_sql(
+            compiler, connection, template="REPLACE(HEX(ZEROBLOB(%(size)s / 4)), '0', 'x ')", **context
+        )
+
+
+def saved(letters: Any, **values: Any) -> None:
+    one = letters.get(id=0)
+    for name, value in values.items():
+        setattr(one, name, value)
+    one.save()
+
+
+UNMEASURED: dict[str, Callable[[Any], Any]] = {
+    "upsert of another column": lambda letters: upsert(letters, 12, name="b"),
+    "upsert over large rows": lambda letters: upsert(letters, 12, body="b"),
+    "update to something large": lambda letters: letters.update(body=Long(MEGABYTE)),
+    "update of one row": lambda letters: letters.filter(id=0).update(body=Long()),
+    "save": lambda letters: saved(letters, body=Long()),
+    "save with something else": lambda letters: saved(letters, name="b", body=Long()),
+    "create": lambda letters: letters.create(id=50, body=Long()),
+    "bulk_create": lambda letters: letters.bulk_create(
+        [letters.model(id=50 + n, body=Long(2 * MEGABYTE)) for n in range(6)]
+    ),
+    "upsert of something large": lambda letters: letters.bulk_create(
+        [letters.model(id=50 + n, body=Long(2 * MEGABYTE)) for n in range(6)], ignore_conflicts=True
+    ),
+}
+
+
+@pytest.mark.parametrize("atomic", [False, True])
+@pytest.mark.parametrize("way", UNMEASURED)
+def test_what_only_the_database_knows_is_measured_before_it_is_fetched(
+    letter: Any, way: str, atomic: bool
+) -> None:
+    large = "upsert of another" in way or "over large" in way
+    write(letter, 12, MEGABYTE if large else 10)
+    with auditing() as audit:
+        tracemalloc.start()
+        try:
+            with transaction.atomic() if atomic else nullcontext():
+                UNMEASURED[way](letter.objects.all())
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert peak < 4 * MEGABYTE
+        (record,) = audit
+        assert record.outcome == "success"
+        assert "x x x" not in str(record.changes) + str(record.image) + str(record.bulk)
+        if record.bulk is not None and record.completeness != "full":
+            assert record.completeness == "ids"
+            rows = {"upsert of something large": 6, "update of one row": 1}
+            assert len(record.bulk.keys) == rows.get(way, 12)
+        elif record.bulk is None and record.completeness == "full":
+            assert record.target is not None
+            assert record.target.id in ("0", "50")
+            assert "body" in record.changed_fields
+            new = {change.field: change.new for change in record.changes}
+            assert new["body"] is UNSET or new["body"] == "<Long>"
+
+
+@pytest.mark.parametrize("way", UNMEASURED)
+def test_within_the_budget_it_is_told_whole(letter: Any, way: str) -> None:
+    write(letter, 12, 10)
+    small = {"upsert of another column", "upsert over large rows"}
+    with auditing(max_bulk_bytes=32 * MEGABYTE) as audit:
+        if way in small:
+            UNMEASURED[way](letter.objects.all())
+        else:
+            with transaction.atomic():
+                UNMEASURED[way](letter.objects.all())
+        records = audit.records
+    record = records[0]
+    assert {each.completeness for each in records} == {"full"}
+    if record.bulk is None:
+        new = {change.field: change.new for change in record.changes}["body"]
+        assert new.startswith("x x x")
+        assert f"({12 * MEGABYTE} characters)" in new
+    else:
+        columns: dict[str, Any] = {column.field: column.new for column in record.bulk.columns}
+        if way == "upsert of another column":
+            assert set(columns["name"]) == {"b"}
+        elif way == "upsert over large rows":
+            assert set(columns["body"]) == {"b"}
+        else:
+            assert all(text.startswith("x x x") for text in columns["body"])
+
+
+def test_rows_of_very_different_size_are_told_whole_if_all_of_them_are_within_the_budget(letter: Any) -> None:
+    write(letter, 12, 10)
+    letter.objects.filter(id=3).update(body="y" * 60_000, data=["z" * 20_000])
+    with auditing(max_bulk_bytes=200_000) as audit:
+        upsert(letter.objects, 12, name="b")
+        (record,) = audit
+    assert record.completeness == "full"
+    assert record.bulk is not None
+    assert len(record.bulk.keys) == 12
+    assert [column.field for column in record.bulk.columns] == ["name"]
+
+
+def test_every_kind_of_column_of_rows_in_the_way_counts(letter: Any) -> None:
+    values: list[dict[str, Any]] = [
+        {"body": "x" * 60_000},
+        {"data": [str(n) for n in range(10_000)]},
+        {"scan": bytes(range(250)) * 240},
+    ]
+    for large in values:
+        letter.objects.all().delete()
+        letter.objects.bulk_create([letter(id=n, **large) for n in range(2)])
+        for budget, completeness in ((100_000, "ids"), (400_000, "full")):
+            with auditing(max_bulk_bytes=budget) as audit, transaction.atomic():
+                upsert(letter.objects, 2, name="b")
+                transaction.set_rollback(True)
+            assert [(record.completeness, record.action) for record in audit] == [(completeness, "UPDATE")]
+
+
+def test_json_is_measured_where_an_update_is_not_rewritten(letter: Any) -> None:
+    """A condition on another table: the rows are selected before."""
+    letter.objects.bulk_create([letter(id=n, data=["x" * 40_000]) for n in range(3)])
+    for budget, completeness in ((100_000, "ids"), (400_000, "full")):
+        with auditing(max_bulk_bytes=budget) as audit, transaction.atomic():
+            some = letter.objects.filter(id__in=letter.objects.filter(name="a").values("id"))
+            if connection.vendor != "mysql":
+                some.update(data=[1])
+                assert [record.completeness for record in audit] == []
+            some._raw_delete("default") if connection.vendor != "mysql" else letter.objects.all().delete()
+            transaction.set_rollback(True)
+        assert {record.completeness for record in audit} <= {completeness, "full"}
+        assert completeness in {record.completeness for record in audit}
 
 
 # --- structures, and one large value ---------------------------------------------------------------
