@@ -171,7 +171,7 @@ def _save_asking(
         if assigned.expressions:
             now = None
             if found is not None:
-                most = capture.config.max_bulk_bytes
+                most = max(capture.config.max_bulk_bytes, 1)
                 now = capture.tables.select_row(compiler, plan, key, assigned.expressions, most=most)
             after = {field: field.frozen(value) for field, value in (now or {}).items()}
         _note_asked(capture, statement, instance, key, assigned, row, before, after, certain)

@@ -74,7 +74,7 @@ def upsert(
         budgets = [0]
         if any(field.large for field in plan.fields):
             doubtful = statement.connection.dialect.errors_doom and not abilities.certain
-            budgets = [0] if doubtful else [capture.config.max_bulk_bytes, 0]
+            budgets = [0] if doubtful else [max(capture.config.max_bulk_bytes, 1), 0]
         for most in budgets:
             returning = functools.partial(_returning, compiler, plan, abilities, asked, most)
             returned = statement.attempt(abilities, returning)
