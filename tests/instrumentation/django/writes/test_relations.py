@@ -78,7 +78,7 @@ def test_a_model_of_its_own_between_two_others_names_them_too(audit: CapturedAud
     audit.clear()
     shift.supplier = other
     shift.save()
-    assert ends(audit.one()) == [*expected, f"warehouse.Supplier/{other.pk}"]
+    assert ends(audit.one()) == sorted([*expected, f"warehouse.Supplier/{other.pk}"])  # "100" before "99"
 
 
 def test_a_foreign_key_alone_makes_no_relation_of_a_model(audit: CapturedAudit) -> None:
