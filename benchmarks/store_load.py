@@ -27,10 +27,11 @@ from otel_audit.semconv import RECORD_ID, SCHEMA_VERSION
 from otel_audit.server.engine.datadir import DataDirectory
 from otel_audit.server.engine.engine import Connection, Engine
 from otel_audit.server.otlp.engine_rows import FORMATS
+from otel_audit.store.columns import attribute_names
 from otel_audit.store.migrations import migrate
 from otel_audit.store.query import AuditStore
 from otel_audit.store.retention import Retention
-from otel_audit.store.schema import DEFAULT_LOG, EVENTS, LANDING, attribute_names
+from otel_audit.store.schema import DEFAULT_LOG, EVENTS, LANDING
 
 DAYS: Final = 90
 END: Final = "2026-11-28 00:00:00"

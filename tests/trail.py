@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -211,10 +211,20 @@ def exported(record: AuditRecord) -> dict[str, str]:
     }
 
 
-def land(client: StoreClient, records: Iterable[AuditRecord], *, service: str = "shop") -> None:
-    """Insert records as a Collector does: routed by their log, every attribute as text."""
+def land(
+    client: StoreClient,
+    records: Iterable[AuditRecord],
+    *,
+    service: str = "shop",
+    attributes: Iterable[Mapping[str, str]] | None = None,
+) -> None:
+    """Insert records as a Collector does: routed by their log, every attribute as text.
+
+    ``attributes`` are others than those of the records, one mapping for each.
+    """
+    records = list(records)
     rows: dict[str, list[dict[str, Any]]] = {}
-    for each in records:
+    for each, given in zip(records, attributes or map(exported, records), strict=True):
         rows.setdefault(landing(each.log), []).append(
             {
                 "Timestamp": f"{each.timestamp // 10**9}.{each.timestamp % 10**9:09d}",
@@ -222,7 +232,7 @@ def land(client: StoreClient, records: Iterable[AuditRecord], *, service: str = 
                 "SpanId": each.span_id,
                 "ServiceName": service,
                 "Body": each.message,
-                "LogAttributes": exported(each),
+                "LogAttributes": given,
                 "ResourceAttributes": {"service.name": service, "host.name": "web-1"},
                 "EventName": each.event_name,
             }

@@ -15,7 +15,7 @@ import msgspec
 
 from otel_audit.errors import ConfigurationError
 from otel_audit.store.schema import View
-from otel_audit.store.tables import Table
+from otel_audit.store.tables import Addition, Table
 
 _CLUSTER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 _STORED: Final = "_local"
@@ -54,6 +54,10 @@ class Layout(msgspec.Struct, frozen=True):
             return self.stored(table.name), table.name
         return (table.name,)
 
+    def everywhere(self, table: str) -> str:
+        """Return the name of a table of ``system``, of all hosts."""
+        return f"clusterAllReplicas('{self.cluster}', system.{table})" if self.cluster else f"system.{table}"
+
     def create(self, table: Table) -> tuple[str, ...]:
         """Return the statements that make a table where it is missing."""
         if not self.cluster or not table.keeps_rows:
@@ -75,6 +79,12 @@ class Layout(msgspec.Struct, frozen=True):
         begin = f"CREATE TABLE IF NOT EXISTS {self.name(name)}{self.on_cluster} ({table.columns}\n)"
         settings = f"SETTINGS {table.settings}" if table.settings else ""
         return "\n".join(filter(None, (f"{begin} ENGINE = {engine}", table.keys, settings)))
+
+    def add(self, addition: Addition) -> Iterator[str]:
+        """Return the statements that add columns to a table where they are missing."""
+        columns = ", ".join(f"ADD COLUMN IF NOT EXISTS {column}" for column in addition.columns)
+        for name in self.names(addition.table):  # where the rows lie first: the other one writes into it
+            yield f"ALTER TABLE {self.name(name)}{self.on_cluster} {columns}"
 
     def as_elsewhere(self, name: str, definition: str) -> str:
         """Return the statement that makes a table on the hosts that lack it as it is on another one by now.

@@ -210,6 +210,7 @@ def _steps(state: State, layout: Layout) -> Iterator[Change]:
         statements: list[str] = []
         behind: list[str] = []
         restored: list[str] = []
+        changed: list[str] = []
         for _, log, table in (each for each in _tables() if each[0] == number):
             for name, statement in zip(layout.names(table), layout.create(table), strict=True):
                 if name not in made:
@@ -218,13 +219,25 @@ def _steps(state: State, layout: Layout) -> Iterator[Change]:
                     restored.append(name)
             if log and state.logs.get(log, 0) < number and log not in behind:
                 behind.append(log)
+        for log, addition in (
+            (each.name, add.of(each.name)) for each in schema.LOGS for add in step.additions
+        ):
+            late = state.logs.get(log, 0) < number
+            # A table that is made again has what it was released with.
+            if late or addition.table.name not in state.found:
+                statements += layout.add(addition)
+                changed.append(addition.table.name)
+            if late and log not in behind:
+                behind.append(log)
         notes = [_note(layout, "log", log, number) for log in behind]
         if number > state.version:
             yield Change(step.name, (*statements, *notes, _note(layout, "tables", step.name, number)))
         elif behind:
             yield Change(f"{step.name}: {', '.join(behind)}", (*statements, *notes))
-        elif statements:
+        elif restored:
             yield Change(f"missing tables: {', '.join(restored)}", (*statements,))
+        elif changed:
+            yield Change(f"missing columns: {', '.join(changed)}", (*statements,))
 
 
 def _view(state: State, layout: Layout, view: schema.View) -> Change | None:

@@ -14,6 +14,7 @@ from otel_audit.config.model import StoreConfig
 from otel_audit.errors import QueryError
 from otel_audit.semconv import from_attributes
 from otel_audit.store.client import RefusedQuery, StoreClient
+from otel_audit.store.columns import whole
 from otel_audit.store.entries import COLUMNS, AuditEntry, entry
 from otel_audit.store.filters import (
     EVERY_LOG,
@@ -264,8 +265,8 @@ class AuditStore:
         rows: list[dict[str, Any]] = []
         for names in (own, [others]):  # where nearly all records are, first
             each = [
-                "SELECT toUnixTimestamp64Nano(timestamp) AS at, attributes, trace_id, span_id, message, "
-                f"resource FROM {self._database}.{table} "
+                f"SELECT toUnixTimestamp64Nano(timestamp) AS at, {whole()} AS all_attributes, trace_id, "
+                f"span_id, message, resource FROM {self._database}.{table} "
                 "WHERE record_id = {id:UUID} AND ordinal = 0 LIMIT 1"
                 for table in names
             ]
@@ -274,7 +275,7 @@ class AuditStore:
             return None
         row = rows[0]
         record = from_attributes(
-            row["attributes"],
+            row["all_attributes"],
             timestamp=int(row["at"]),
             trace_id=row["trace_id"],
             span_id=row["span_id"],

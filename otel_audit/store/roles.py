@@ -83,7 +83,7 @@ def _migrator(layout: Layout) -> Iterator[str]:
         f"{layout.database}.*",
         MIGRATOR,
     )
-    for table in ("parts", "tables", "replicas", "clusters", "one"):
+    for table in ("parts", "tables", "replicas", "clusters", "mutations", "one"):
         yield _grant(layout, "SELECT", f"system.{table}", MIGRATOR)
     if layout.cluster:
         yield _grant(layout, "CLUSTER, REMOTE", "*.*", MIGRATOR)

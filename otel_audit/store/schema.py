@@ -1,9 +1,9 @@
 """The names of the store's tables, and the views behind them: embedded engine, or ClickHouse 26.2 or newer.
 
 Records land in ``audit_log``, which has the columns of the Collector's ClickHouse exporter and keeps nothing;
-one view turns each into rows of ``audit_events``: the record itself at ordinal 0, complete, so that it can be
-rebuilt byte for byte, and one row a target for the rows of a bulk record, from ordinal 1. Nothing is stored
-twice, and no crash can leave a record in the one and not in the other.
+one view turns each into rows of ``audit_events``: the record itself at ordinal 0, whose columns give it back
+byte for byte (:mod:`otel_audit.store.columns`), and one row a target for the rows of a bulk record, from
+ordinal 1. Nothing is stored twice, and no crash can leave a record in the one and not in the other.
 
 Each log, that is kind of record, has such a pair: so it can be kept for a time of its own, and many page
 views slow no question about changes. A record is stored by the log it names (:func:`landing`). One that was
@@ -17,7 +17,9 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from otel_audit.semconv import RECORD_ID, SCHEMA_VERSION, SCHEMAS
+from otel_audit.semconv import RECORD_ID, SCHEMA_VERSION
+from otel_audit.store import columns as of_rows
+from otel_audit.store.columns import TEXT_COLUMNS, attribute
 
 
 class Log(NamedTuple):
@@ -88,59 +90,6 @@ class View(NamedTuple):
     select: str
 
 
-def attribute_names(path: str) -> list[str]:
-    """Return the names of the attribute that holds ``path`` of a record, under every schema version."""
-    names = dict.fromkeys(
-        field.name for schema in SCHEMAS.values() for field in schema.fields if field.path == path
-    )
-    if not names:
-        raise KeyError(f"{path!r} is not a part of a record")
-    return list(names)
-
-
-def attribute(path: str) -> str:
-    """Return the SQL of the attribute that holds ``path`` of a record, as text, for every schema."""
-    found = [f"LogAttributes['{name}']" for name in attribute_names(path)]
-    if len(found) == 1:
-        return found[0]
-    return f"coalesce({', '.join(f'nullIf({name}, {chr(39) * 2})' for name in found)}, '')"
-
-
-TEXT_COLUMNS: Final = {
-    "log": "log",
-    "event_name": "event_name",
-    "actor_id": "actor.id",
-    "actor_type": "actor.type",
-    "actor_name": "actor.name",
-    "on_behalf_of": "actor.on_behalf_of",
-    "action": "action",
-    "outcome": "outcome",
-    "target_type": "target.type",
-    "source_ip": "source.id",
-    "session": "source.session",
-    "request_id": "request.id",
-    "method": "request.method",
-    "route": "request.route",
-    "tenant": "tenant",
-    "system": "system",
-    "event_type": "event_type",
-    "reason": "reason",
-    "error": "error",
-    "transaction": "database.transaction",
-    "completeness": "completeness",
-    "old_values": "old_values",
-    "stream": "sequence.stream",
-}
-"""Columns that are one text attribute, and the part of the record it holds."""
-
-RECORD_COLUMNS: Final = (
-    *("timestamp", "record_id", "ordinal", *TEXT_COLUMNS, "service", "target_id", "truncated", "row_count"),
-    *("sequence", "schema_version", "trace_id", "span_id", "message", "related"),
-    *(f"changes.{part}" for part in ("field", "old", "new", "type", "known")),
-    *("attributes", "resource"),
-)
-"""The columns :func:`record_rows` gives, in their order."""
-
 _VALID: Final = f"toUUIDOrNull(LogAttributes['{RECORD_ID}']) IS NOT NULL"
 _LOG: Final = f"if({attribute('log')} = '', '{DEFAULT_LOG}', {attribute('log')})"
 _LOG_COLUMNS: Final = (
@@ -172,7 +121,7 @@ _SINGLE: Final = _Shape(
     fields="",
     types="emptyArrayString()",
     rows="0 AS ordinal, own_key AS key, own_pairs AS pairs, own_related AS related, "
-    "LogAttributes AS own_attributes, ResourceAttributes AS own_resource",
+    "rest AS own_attributes, ResourceAttributes AS own_resource",
     join="",
 )
 _MOST_CELLS: Final = 4_000_000
@@ -207,7 +156,7 @@ _BULK: Final = _Shape(
         n),
       own_pairs) AS pairs_,
     arrayResize([own_related], n + 1) AS related_,
-    arrayResize([LogAttributes], n + 1) AS attributes_,
+    arrayResize([rest], n + 1) AS attributes_,
     arrayResize([ResourceAttributes], n + 1) AS resource_""",
     join="""
 ARRAY JOIN range(length(keys_)) AS ordinal, keys_ AS key, pairs_ AS pairs, related_ AS related,
@@ -237,6 +186,8 @@ def record_rows(log: Log, source: str, *, sure: bool = False, bulk: bool = True)
         for side in ("old", "new")
     )
     shape = _BULK if bulk else _SINGLE
+    split = of_rows.split()
+    parts = ",\n    ".join(f"{each} AS {name}" for name, each in split.named.items())
     # However little the parts of a broken record fit each other, the arrays of a row must have one length:
     # the engine would refuse it, and everything in its batch, for ever.
     filled = "arrayResize(pairs, length(fields), ('-', '-'))"
@@ -249,12 +200,14 @@ SELECT timestamp, record_id, ordinal, {", ".join(TEXT_COLUMNS)},
   arrayMap(v -> substring(v.2, 2), {filled}) AS `changes.new`,
   arrayResize(types, length(fields)) AS `changes.type`,
   arrayMap(v -> concat(substring(v.1, 1, 1), substring(v.2, 1, 1)), {filled}) AS `changes.known`,
-  own_attributes AS attributes, own_resource AS resource
+  own_attributes AS attributes, own_resource AS resource,
+  if(ordinal = 0, form, toUInt16({of_rows.WHOLE})) AS attributes_form, observed_after
 FROM (
   WITH
     JSONExtract({attribute("changes")}, 'Array(Map(String, Nullable(String)))') AS listed,
     arrayMap(c -> ({own}), listed) AS own_pairs,
-    {attribute("target.id")} AS own_key{shape.names}
+    {attribute("target.id")} AS own_key{shape.names},
+    {parts}
   SELECT
     Timestamp AS timestamp,
     toUUIDOrZero(LogAttributes['{RECORD_ID}']) AS record_id,
@@ -273,6 +226,9 @@ FROM (
       notEmpty(listed), arrayMap(c -> ifNull(c['field'], ''), listed),{shape.fields}
       JSONExtract({attribute("fields")}, 'Array(String)')) AS fields,
     if(notEmpty(listed), arrayMap(c -> ifNull(c['type'], ''), listed), {shape.types}) AS types,
+    {of_rows.observed_after()} AS observed_after,
+    {split.rest} AS rest,
+    {split.form} AS form,
     {shape.rows}
   FROM {source}
   WHERE {f"throwIf(NOT ({_is_kept(log)})) = 0" if sure else _is_kept(log)}
@@ -298,7 +254,13 @@ def _strays(log: Log) -> View:
 def _trail(log: Log) -> View:
     # Every row seen once, whatever was sent twice and is not merged yet: for dashboards and people. It costs
     # two to three times as much as the table, from whose sorted rows our own queries take each record once.
-    return View(f"{log.name}_trail", None, f"\nSELECT *, target FROM {{db}}.{events(log.name)} FINAL")
+    return View(
+        f"{log.name}_trail",
+        None,
+        f"""
+SELECT * EXCEPT (attributes_form, observed_after) REPLACE ({of_rows.whole()} AS attributes), target
+FROM {{db}}.{events(log.name)} FINAL""",
+    )
 
 
 VIEWS: Final[tuple[View, ...]] = (

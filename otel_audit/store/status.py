@@ -103,7 +103,7 @@ def _tables(execute: Execute, layout: Layout, state: State) -> list[TableStatus]
     sizes: dict[tuple[str, str], list[int]] = {}
     for host, name, *figures in execute(
         f"SELECT hostName() AS host, table, sum(rows), sum(bytes_on_disk), count() "
-        f"FROM {_everywhere(layout, 'parts')} WHERE database = '{layout.database}' AND active "
+        f"FROM {layout.everywhere('parts')} WHERE database = '{layout.database}' AND active "
         "GROUP BY host, table"
     ):
         sizes[str(host) if layout.cluster else "", str(name)] = [int(figure) for figure in figures]
@@ -139,11 +139,7 @@ def _replicas(execute: Execute, layout: Layout) -> list[ReplicaStatus]:
         )
         for host, name, readonly, delay, queue in execute(
             "SELECT hostName() AS host, table, is_readonly, absolute_delay, queue_size "
-            f"FROM {_everywhere(layout, 'replicas')} WHERE database = '{layout.database}' "
+            f"FROM {layout.everywhere('replicas')} WHERE database = '{layout.database}' "
             "ORDER BY host, table"
         )
     ]
-
-
-def _everywhere(layout: Layout, table: str) -> str:
-    return f"clusterAllReplicas('{layout.cluster}', system.{table})" if layout.cluster else f"system.{table}"

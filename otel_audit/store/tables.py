@@ -59,11 +59,23 @@ class Table(NamedTuple):
         return self._replace(name=self.name.replace("{log}", log))
 
 
+class Addition(NamedTuple):
+    """Columns that the table of each log is given after it was made, as the engine is told of them."""
+
+    table: Table
+    columns: tuple[str, ...]
+
+    def of(self, log: str) -> Addition:
+        """Return the addition to the table of one log."""
+        return self._replace(table=self.table.of(log))
+
+
 class Step(NamedTuple):
-    """A released step: its name, and the tables it brings."""
+    """A released step: its name, the tables it brings, and what it adds to those of former steps."""
 
     name: str
     tables: tuple[Table, ...]
+    additions: tuple[Addition, ...] = ()
 
 
 _LANDING: Final = Table("{log}_log", _LOG_COLUMNS, "Null")
@@ -245,6 +257,17 @@ STEPS: Final[tuple[Step, ...]] = (
     Step("tables", (_LANDING.of(DEFAULT_LOG), _LOGS, _TRACES, _TRACE_TIMES, _EVENTS.of(DEFAULT_LOG))),
     Step("logs", (_LANDING, _EVENTS)),
     Step("metrics", (_METRICS,)),
+    # What `attributes` leaves out: see otel_audit.store.columns.
+    Step(
+        "attributes",
+        (),
+        (
+            Addition(
+                _EVENTS,
+                ("attributes_form UInt16 CODEC(ZSTD(1))", "observed_after Int64 CODEC(T64, ZSTD(1))"),
+            ),
+        ),
+    ),
 )
 """In the order they were released."""
 

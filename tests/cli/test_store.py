@@ -11,7 +11,7 @@ import pytest
 
 from otel_audit.store.client import RefusedQuery, StoreClient
 from otel_audit.store.layout import Layout
-from otel_audit.store.migrations import expected
+from otel_audit.store.migrations import State, expected, plan
 from tests.cli.conftest import Command
 from tests.store.test_layout import CLUSTER, Cluster, journal
 from tests.trail import Serving
@@ -121,6 +121,66 @@ def test_init_does_not_touch_a_store_of_an_older_version(
     assert done.status == 3
     assert "`otel-audit store migrate` upgrades it to" in done.err
     assert "-- logs" in command("store", "migrate", "--dry-run").out
+
+
+class OfFormerRows:
+    """A current store on a server, with rows of a former version in two months."""
+
+    def __init__(self, *, refuses: bool = False) -> None:
+        self.left = [["audit_events", "202611", 1200], ["activity_events", "202610", 7]]
+        self.refuses = refuses
+        self.run: list[str] = []
+
+    def __call__(self, sql: str) -> list[Any]:
+        if "attributes_form = 0" in sql and sql.startswith("SELECT"):
+            return list(self.left)
+        if sql.startswith("ALTER"):
+            if self.refuses:
+                raise RefusedQuery("not permitted", 497)
+            self.run.append(sql)
+            del self.left[0]
+        return whole(sql)
+
+
+def whole(sql: str) -> list[Any]:
+    """Answer as a store to which nothing has to be done."""
+    if "system.tables" in sql:
+        return [[name] for name in expected(Layout())]
+    if "argMax" in sql:
+        made = "\n".join(statement for each in plan(State(), Layout()) for statement in each.statements)
+        notes = re.findall(r"VALUES \('(\w+)', '(\w+)', (\d+), '(\w*)'", made)
+        return [[kind, name, int(number), checksum] for kind, name, number, checksum in notes]
+    return []
+
+
+def test_rows_of_a_former_version_are_rewritten_month_by_month(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is named, and with --dry-run its statement is shown."""
+    server = OfFormerRows()
+    answering(monkeypatch, server)
+    shown = command("store", "migrate", "--dry-run")
+    assert "-- audit_events: rows of 202611\nALTER TABLE otel.audit_events UPDATE attributes = " in shown.out
+    assert server.run == []
+    done = command("store", "migrate")
+    assert (done.status, done.err) == (0, "")
+    assert done.out.splitlines()[-2:] == [
+        "Rewriting audit_events, 2026-11: 1,200 rows",
+        "Rewriting activity_events, 2026-10: 7 rows",
+    ]
+    assert [sql.partition(" UPDATE ")[0] for sql in server.run] == [
+        "ALTER TABLE otel.audit_events",
+        "ALTER TABLE otel.activity_events",
+    ]
+
+
+def test_an_embedded_store_rewrites_its_rows_itself(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answering(monkeypatch, OfFormerRows(refuses=True))
+    done = command("store", "migrate")
+    assert done.status == 0
+    assert "Not permitted. `otel-audit serve` does this itself, in the background;" in done.out
 
 
 def test_status_says_what_is_missing_on_which_host(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,8 @@ from otel_audit.semconv import RECORD_ID
 from otel_audit.server.otlp.engine_rows import rows_by_engine
 from otel_audit.server.otlp.few_rows import few_rows
 from otel_audit.store.client import StoreClient
-from otel_audit.store.schema import attribute_names, events, own
+from otel_audit.store.columns import attribute_names
+from otel_audit.store.schema import events, own
 from tests.server.otlp_messages import audit, logs
 from tests.server.test_engine_rows import NOW, PROTOBUF, UNKNOWN_FIELD, entry, kept
 from tests.trail import DRIVER, record, records, sent, serving

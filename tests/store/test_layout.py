@@ -22,6 +22,7 @@ from otel_audit.store.filters import Filters, select
 from otel_audit.store.layout import Layout
 from otel_audit.store.migrations import Change, State, expected, migrate, plan, read_state
 from otel_audit.store.retention import Retention
+from otel_audit.store.rewriting import statement
 from otel_audit.store.roles import roles
 
 CLUSTER = Layout("otel", "main")
@@ -105,6 +106,7 @@ def test_the_engine_parses_every_statement_for_the_administrator(layout: Layout,
             KEPT.overlaid(Retention({"logs": "1d"})), layout, expected(layout) | {"otel_logs_local"}
         ),
         *roles(layout, ["acme", "globex-2"]),
+        *(statement(layout, schema.events(log.name), "202611") for log in schema.LOGS),
     ]
     assert len(given) > 100
     read = [f"EXPLAIN AST {sql}" for sql in given if not sql.startswith("INSERT")]
@@ -126,6 +128,7 @@ def test_all_but_replication_runs_on_an_engine_that_knows_the_cluster(tmp_path: 
     for filters in questions:
         sql, parameters = select("otel", filters, rows=10, related=True)
         asked.append(f"EXPLAIN {filled(sql, parameters)}")
+    asked += [of_one_host(statement(CLUSTER, schema.events(log.name), "202611")) for log in schema.LOGS]
     asked += [f"EXPLAIN SELECT * FROM otel.{log.name}_trail" for log in schema.LOGS]
     names = "SELECT name FROM system.tables WHERE database = 'otel' AND name NOT LIKE '.inner%'"
     answers = run(tmp_path, [*made, *asked, names])

@@ -61,7 +61,10 @@ def test_a_crash_after_any_statement_is_finished_by_the_next_run(tmp_path: Path)
         "result['tables'] = len(whole)\n"
         "result['statements'] = len(counted)\n"
         "result['same'] = []\n"
-        "for stop in range(1, len(counted)):\n"
+        "others = ('pageview', 'activity')\n"  # whose tables and views are made like those of the other logs
+        "stops = [n for n, sql in enumerate(counted) if n and not any(log in sql for log in others)]\n"
+        "result['stops'] = len(stops)\n"
+        "for stop in stops:\n"
         "    name = f'stopped_{stop}'\n"
         "    try:\n"
         "        migrate(limited(connection.rows, stop), name)\n"
@@ -73,7 +76,7 @@ def test_a_crash_after_any_statement_is_finished_by_the_next_run(tmp_path: Path)
         "    connection.query(f'DROP DATABASE {name} SYNC')\n",
     )
     assert result["tables"] == 4 + 2 * len(schema.LOGS) + len(schema.VIEWS) + 1
-    assert result["statements"] > 15
+    assert 2 * result["stops"] > result["statements"] > 15
     assert all(result["same"]), result
 
 

@@ -28,7 +28,8 @@ from otel_audit.audit_record import (
 )
 from otel_audit.semconv import RECORD_ID, from_attributes, to_attributes
 from otel_audit.store.client import StoreClient
-from otel_audit.store.schema import LOGS, TEXT_COLUMNS, attribute
+from otel_audit.store.columns import TEXT_COLUMNS, attribute
+from otel_audit.store.schema import LOGS
 from tests.server import otlp_messages
 from tests.trail import Serving, land, record, records, sent, serving
 

@@ -138,7 +138,9 @@ def migrate(
 ) -> None:
     r"""Upgrade the tables of a store: create what is missing, also on hosts that were added later.
 
-    Existing tables and rows are kept. The retention of logs that are not named is not changed.
+    Existing tables and rows are kept. The retention of logs that are not named is not changed. Rows that a
+    former version wrote are then rewritten to take less space, month by month, while the store is used; this
+    can be interrupted at any time and continues with the next `migrate`.
 
     \b
     otel-audit store migrate --url http://clickhouse:8123
@@ -151,11 +153,50 @@ def migrate(
     layout = _layout(settings, cluster)
     kept = _retention(settings, retention, cold, storage_policy)
     client = _client(settings)
-    changes = plan(read_state(client.rows, layout), layout, kept)
+    state = read_state(client.rows, layout)
+    changes = plan(state, layout, kept)
     if dry_run:
-        _print_sql(changes)
+        _print_sql([*changes, *_rewritings(client, layout, state.version)])
         return
     _apply(client, changes, nothing="Nothing to do: the tables are up to date.")
+    _rewrite(client, layout)
+
+
+def _rewritings(client: StoreClient, layout: Layout, version: int) -> list[Change]:
+    from otel_audit.store.migrations import Change
+    from otel_audit.store.rewriting import former, statement
+    from otel_audit.store.tables import CURRENT
+
+    if version < CURRENT:  # the column that says which rows they are is not there yet
+        return []
+    return [
+        Change(f"{each.table}: rows of {each.partition}", (statement(layout, each.table, each.partition),))
+        for each in former(client.rows, layout)
+    ]
+
+
+def _rewrite(client: StoreClient, layout: Layout) -> None:
+    import time
+
+    from otel_audit.store.client import RefusedQuery
+    from otel_audit.store.rewriting import Former, rewrite
+
+    def begun(each: Former) -> None:
+        typer.echo(f"Rewriting {each.table}, {each.partition[:4]}-{each.partition[4:]}: {each.rows:,} rows")
+
+    def stopped(seconds: float) -> bool:
+        time.sleep(seconds)
+        return False
+
+    try:
+        rewrite(client.rows, layout, begun=begun, stopped=stopped)
+    except RefusedQuery as error:
+        if error.code != _ACCESS_DENIED:
+            raise
+        typer.echo(
+            "Not permitted. `otel-audit serve` does this itself, in the background; on a ClickHouse server "
+            "the user needs the role otel_migrator, see `otel-audit store roles`"
+        )
 
 
 @names_store

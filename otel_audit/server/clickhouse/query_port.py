@@ -38,6 +38,7 @@ from otel_audit.server.otlp.commit import Backlog, Busy
 from otel_audit.server.otlp.engine_rows import block_by_engine
 from otel_audit.server.otlp.http_receiver import read_body
 from otel_audit.store import schema
+from otel_audit.store.columns import RECORD_COLUMNS
 
 _logger: Final = logging.getLogger(__name__)
 
@@ -470,9 +471,7 @@ class QueryPort:
         made = block_by_engine(table, insert.columns, whole, insert.data_at)
         if made is not None:
             try:
-                connection.insert_selected(
-                    f"{database}.{made.table}", schema.RECORD_COLUMNS, made.select, [block]
-                )
+                connection.insert_selected(f"{database}.{made.table}", RECORD_COLUMNS, made.select, [block])
                 return
             except EngineError as error:
                 # Some of it belongs elsewhere, or nothing of it can be written: the long way tells which.

@@ -62,6 +62,11 @@ def uint64s(values: Iterable[int]) -> bytes:
     return array("Q", values).tobytes()
 
 
+def uint16s(values: Iterable[int]) -> bytes:
+    """Encode a UInt16 column."""
+    return array("H", values).tobytes()
+
+
 def uint8s(values: Iterable[int]) -> bytes:
     """Encode a UInt8 column."""
     return array("B", values).tobytes()

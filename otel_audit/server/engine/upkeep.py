@@ -1,4 +1,4 @@
-"""Merge what the engine leaves in many parts: past partitions into one part each, in quiet hours.
+"""Keep the tables small: rows of a former version rewritten, past partitions merged into one part each.
 
 A question opens each part, so many small ones cost more than one large one. While rows arrive, the engine
 merges only parts of about the same size, which is cheap; the rest it leaves for days, counted from its start.
@@ -14,6 +14,8 @@ from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from otel_audit.server.engine.engine import Connection, Engine, EngineError, quoted
+from otel_audit.store.layout import Layout
+from otel_audit.store.rewriting import Former, rewrite
 
 _logger: Final = logging.getLogger(__name__)
 _FIRST: Final = 60.0
@@ -70,7 +72,7 @@ def due(partitions: Iterable[Partition], now: datetime.datetime, most: int) -> l
 
 
 class Upkeep:
-    """A thread that merges what is due, one partition at a time, until :meth:`close`."""
+    """A thread that rewrites and merges what is due, one partition at a time, until :meth:`close`."""
 
     def __init__(self, engine: Engine, database: str) -> None:
         self._engine = engine
@@ -83,7 +85,7 @@ class Upkeep:
         self._thread.start()
 
     def close(self) -> None:
-        """Stop; a merge that runs is given up, and begins anew another time."""
+        """Stop; a merge that runs is given up, and begins anew another time, as does a rewriting."""
         self._stop.set()
         if not self._thread.is_alive():
             return
@@ -95,10 +97,23 @@ class Upkeep:
         wait = _FIRST
         while not self._stop.wait(wait):
             try:
+                self.rewrite()
+            except Exception:  # its rows are as good as they were
+                _logger.warning("rows of a former version were not rewritten", exc_info=True)
+            try:
                 self.merge(datetime.datetime.now().astimezone())
             except Exception:  # the store works without
                 _logger.warning("past partitions were not merged", exc_info=True)
             wait = _EVERY
+
+    def rewrite(self) -> bool:
+        """Rewrite rows of former versions, a partition at a time; return whether none is left."""
+
+        def begun(each: Former) -> None:
+            _logger.info("rewriting partition %s of %s: %d rows", each.partition, each.table, each.rows)
+
+        with self._engine.connection() as connection:
+            return rewrite(connection.rows, Layout(self._database), begun=begun, stopped=self._stop.wait)
 
     def merge(self, now: datetime.datetime) -> list[Partition]:
         """Merge what is due at ``now``; return what was merged."""

@@ -26,6 +26,7 @@ from otel_audit.server.otlp import wire
 from otel_audit.server.otlp.limits import Budget
 from otel_audit.server.otlp.rows import Rows
 from otel_audit.store import schema
+from otel_audit.store.columns import RECORD_COLUMNS, attribute_names
 
 _TEXT_TAG: Final = rb"\x0a"
 _VALUE_TAG: Final = rb"\x12"
@@ -62,7 +63,7 @@ def rows_by_engine(body: bytes, budget: Budget | None = None) -> Rows | None:
             budget.rows(count, resource.resource.ByteSize())
     log = schema.own(next(iter(logs), ""))
     bulk = any(name in body for name in _BULK_NAMES)
-    return Rows(schema.events(log), schema.RECORD_COLUMNS, body, size, select=_SELECTS[log, bulk])
+    return Rows(schema.events(log), RECORD_COLUMNS, body, size, select=_SELECTS[log, bulk])
 
 
 class Made(NamedTuple):
@@ -106,8 +107,8 @@ def _key(name: str) -> bytes:
     return _TEXT_TAG + re.escape(bytes([len(name)])) + re.escape(name.encode()) + _VALUE_TAG
 
 
-_LOG_NAMES: Final = [name.encode() for name in schema.attribute_names("log")]
-_BULK_NAMES: Final = [name.encode() for name in schema.attribute_names("bulk")]
+_LOG_NAMES: Final = [name.encode() for name in attribute_names("log")]
+_BULK_NAMES: Final = [name.encode() for name in attribute_names("bulk")]
 _VALID_ID: Final = re.compile(
     _key(RECORD_ID)
     + rb"(?:\x26\x0a\x24[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|\x22\x0a\x20[0-9a-fA-F]{32})"

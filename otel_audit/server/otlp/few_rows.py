@@ -34,6 +34,14 @@ from otel_audit.server.otlp.rows import (
     resource_origin,
 )
 from otel_audit.store import schema
+from otel_audit.store.columns import (
+    OF_COLUMNS,
+    RECORD_COLUMNS,
+    TEXT_COLUMNS,
+    WHOLE,
+    attribute_names,
+    split_form,
+)
 
 MOST: Final = 256
 """Records of a group up to which its rows are made here. From some hundred on the engine is faster."""
@@ -47,18 +55,29 @@ _EMPTY: Final = b"\0"
 
 
 def _keys(path: str) -> tuple[bytes, ...]:
-    return tuple(text(name) for name in schema.attribute_names(path))
+    return tuple(text(name) for name in attribute_names(path))
 
 
 _RECORD_ID: Final = text(RECORD_ID)
 _SCHEMA_VERSION: Final = text(SCHEMA_VERSION)
-_TEXTS: Final = {name: _keys(path) for name, path in schema.TEXT_COLUMNS.items()}
+_TEXTS: Final = {name: _keys(path) for name, path in TEXT_COLUMNS.items()}
 _FIRST_KEYS: Final = [keys[0] for keys in _TEXTS.values()]
 _OTHER_KEYS: Final = [(at, keys[1:]) for at, keys in enumerate(_TEXTS.values()) if keys[1:]]
 _LOG_AT: Final = list(_TEXTS).index("log")
 _DEFAULT_LOG: Final = text(schema.DEFAULT_LOG)
 _TARGET_ID, _SEQUENCE, _TRUNCATED = map(_keys, ("target.id", "sequence.number", "truncated"))
 _CHANGES, _RELATED, _FIELDS = map(_keys, ("changes", "related", "fields"))
+_OBSERVED: Final = _keys("observed_timestamp")[0]
+_OF_COLUMNS: Final = frozenset(map(text, OF_COLUMNS))
+_LEFT_OUT: Final = {
+    (fields, changes): _OF_COLUMNS.union(_FIELDS[:1] if fields else (), _CHANGES[:1] if changes else ())
+    for fields in (False, True)
+    for changes in (False, True)
+}
+"""By whether the columns tell the fields that were read, and the changes."""
+_PLAIN_UUID: Final = re.compile(rb"\x24[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_SIGNED: Final = re.compile(rb"0|-?[1-9][0-9]{0,18}")
+_TWO_63: Final = 2**63
 _TRUE: Final = text("true")
 _NUMBER: Final = re.compile(rb"[0-9]{1,18}")
 _BULK: Final = frozenset(_keys("bulk"))
@@ -85,6 +104,8 @@ class _Columns:
         self._messages: list[bytes] = []
         self._related = _Arrays()
         self._changes = _Changes()
+        self._forms: list[int] = []
+        self._observed_after: list[int] = []
         self._attributes = Maps(budget)
         self._resources = Origins()
 
@@ -111,7 +132,8 @@ class _Columns:
         if self._log not in (None, texts[_LOG_AT]):
             raise _Unusual
         self.size += 1
-        self._times.append(landed_time(record.time or record.observed_time))
+        time = landed_time(record.time or record.observed_time)
+        self._times.append(time)
         self._ids.append(_uuid(get(_RECORD_ID, _EMPTY)))
         self._texts.append(texts)
         self._target_ids.append(_first(found, _TARGET_ID))
@@ -122,7 +144,12 @@ class _Columns:
         self._span_ids.append(text(record.span_id.hex()))
         self._messages.append(body_text(record.body, self.budget))
         self._related.add(_related(_first(found, _RELATED)))
-        self._changes.add(_first(found, _CHANGES), _first(found, _FIELDS))
+        names = self._changes.add(_first(found, _CHANGES), _first(found, _FIELDS))
+        observed = _moment(get(_OBSERVED, _EMPTY))
+        self._observed_after.append((observed - time + _TWO_63) % (2 * _TWO_63) - _TWO_63)
+        form, left_out = _form(found, names)
+        self._forms.append(form)
+        attributes.leave_out(begin, left_out)
 
     def resource(self, resource: Origin, count: int) -> None:
         """Append what sent the last ``count`` records."""
@@ -148,6 +175,8 @@ class _Columns:
             "related": self._related.data(),
             "attributes": self._attributes.data(),
             "resource": self._resources.data(),
+            "attributes_form": native.uint16s(self._forms),
+            "observed_after": native.int64s(self._observed_after),
             **dict(zip(_TEXTS, map(b"".join, zip(*self._texts, strict=True)), strict=True)),
             **self._changes.data(),
         }
@@ -182,8 +211,8 @@ class _Changes:
     def __init__(self) -> None:
         self._parts = {part: _Arrays() for part in self.PARTS}
 
-    def add(self, changes: bytes, fields: bytes) -> None:
-        """Append those of one record: its changes, or else the fields that were read."""
+    def add(self, changes: bytes, fields: bytes) -> list[str]:
+        """Append those of one record, its changes or else the fields that were read; return their names."""
         listed = _decoded(changes, _changes_decoder) if changes != _EMPTY else []
         names = [each.get("field") or "" for each in listed]
         if not listed and fields != _EMPTY:
@@ -194,6 +223,7 @@ class _Changes:
             self._parts[side].add([each.get(side) or "" for each in listed] + nothing)
         known = [_known(each, "old") + _known(each, "new") for each in listed]
         self._parts["known"].add(known + ["--"] * len(nothing))
+        return names
 
     def data(self) -> dict[str, bytes]:
         return {f"changes.{part}": arrays.data() for part, arrays in self._parts.items()}
@@ -232,6 +262,22 @@ def _related(encoded: bytes) -> list[str]:
     return [f"{each['type']}/{each['id']}" if each.get("id") else each["type"] for each in objects]
 
 
+def _form(found: dict[bytes, bytes], names: list[str]) -> tuple[int, frozenset[bytes]]:
+    """Return the form of a record, and the attributes that its columns tell; as ``columns.split`` does."""
+    get = found.get
+    if (
+        get(_FIRST_KEYS[_LOG_AT], _EMPTY) == _EMPTY
+        or not _PLAIN_UUID.fullmatch(get(_RECORD_ID, _EMPTY))
+        or _content(get(_SEQUENCE[0], _EMPTY))[:1] == b"0"
+        or _OBSERVED not in found
+    ):
+        return WHOLE, frozenset()
+    fields = _content(get(_FIELDS[0], _EMPTY)).decode()
+    told = fields != "" and fields == '["' + '","'.join(names) + '"]'
+    form, changes_told = split_form(_content(get(_CHANGES[0], _EMPTY)).decode(), fields=told)
+    return form, _LEFT_OUT[told, changes_told]
+
+
 def _first(found: dict[bytes, bytes], keys: Sequence[bytes]) -> bytes:
     """Return the value of the first of these attributes that is not empty."""
     return next((value for key in keys if (value := found.get(key, _EMPTY)) != _EMPTY), _EMPTY)
@@ -248,6 +294,15 @@ def _uuid(encoded: bytes) -> bytes:
         raise _Unusual
     data = bytes.fromhex(encoded[1:].replace(b"-", b"").decode())
     return data[7::-1] + data[:7:-1]
+
+
+def _moment(encoded: bytes) -> int:
+    if encoded == _EMPTY:
+        return 0
+    digits = _content(encoded)
+    if not _SIGNED.fullmatch(digits) or not -_TWO_63 <= int(digits) < _TWO_63:
+        raise _Unusual
+    return int(digits)
 
 
 def _whole(encoded: bytes) -> int:
@@ -268,13 +323,15 @@ _TYPES: Final = {
     "truncated": "Bool",
     "row_count": "UInt64",
     "sequence": "UInt64",
+    "attributes_form": "UInt16",
+    "observed_after": "Int64",
     "related": _STRINGS,
     "attributes": _MAP,
     "resource": _MAP,
     **{f"changes.{part}": _STRINGS for part in _Changes.PARTS},
 }
 """Of columns that are not texts."""
-_HEADS: Final = [(name, text(name) + text(_TYPES.get(name, "String"))) for name in schema.RECORD_COLUMNS]
+_HEADS: Final = [(name, text(name) + text(_TYPES.get(name, "String"))) for name in RECORD_COLUMNS]
 _COUNT: Final = native.varint(len(_HEADS))
 
 
@@ -284,7 +341,7 @@ def few_rows(table: str, body: bytes) -> bytes | None:
     None if there is anything unusual in one of them.
 
     Args:
-        table: the table they are for; its columns are :data:`~otel_audit.store.schema.RECORD_COLUMNS`.
+        table: the table they are for; its columns are :data:`~otel_audit.store.columns.RECORD_COLUMNS`.
         body: what :func:`~otel_audit.server.otlp.engine_rows.rows_by_engine` found the engine could read.
     """
     columns = _Columns(_LOGS[table])

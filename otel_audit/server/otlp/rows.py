@@ -7,7 +7,7 @@ columns joined at the end.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
@@ -23,6 +23,7 @@ from otel_audit.server.otlp import wire
 from otel_audit.server.otlp.limits import Budget
 from otel_audit.server.otlp.values import value_text
 from otel_audit.store import schema
+from otel_audit.store.columns import attribute_names
 
 _MAP: Final = "Map(String, String)"
 _MAX_TIME: Final = 2**63 - 1
@@ -79,6 +80,17 @@ class Maps:
             add_key(key)
             add_value(value)
         self.offsets.append(len(self.keys))
+
+    def leave_out(self, begin: int, names: Container[bytes]) -> None:
+        """Take these attributes out of the last map, which begins there, unless they are empty."""
+        kept = [
+            pair
+            for pair in zip(self.keys[begin:], self.values[begin:], strict=True)
+            if pair[0] not in names or pair[1] == b"\0"
+        ]
+        self.keys[begin:] = [key for key, _ in kept]
+        self.values[begin:] = [value for _, value in kept]
+        self.offsets[-1] = len(self.keys)
 
     def data(self) -> bytes:
         """Return the column."""
@@ -231,9 +243,7 @@ def log_rows(body: bytes, budget: Budget | None = None) -> list[Rows]:
     return [_log_rows(table, scoped, budget) for table, scoped in tables.items()]
 
 
-_LOG: Final = tuple(
-    bytes([_KEY, len(name), *name.encode(), _VALUE]) for name in schema.attribute_names("log")
-)
+_LOG: Final = tuple(bytes([_KEY, len(name), *name.encode(), _VALUE]) for name in attribute_names("log"))
 
 
 def _landing(attributes: Iterable[bytes]) -> str:
