@@ -172,10 +172,25 @@ class AuditStore:
         return filters
 
     def _ids_of(self, name: str) -> list[str]:
+        """Return the ids of the users that carry a name, other than the name itself."""
+        table, parameters = f"{self._database}.{EVENTS}", {"name": name}
+        # Nearly always there is one id. That it is the only one, the indexes of name and id tell by counting;
+        # to look at the id of each record with the name takes ten times as long, in ten million records.
+        [row] = self._client.query(
+            f"WITH (SELECT (actor_id, actor_type) FROM {table} WHERE actor_name = {{name:String}} LIMIT 1) "
+            "AS one SELECT one.1 AS id, one.2 AS type, "
+            f"(SELECT count() FROM {table} WHERE actor_name = {{name:String}}) AS named, "
+            f"(SELECT count() FROM {table} WHERE actor_name = {{name:String}} AND actor_id = one.1) AS of_it",
+            parameters,
+        )
+        if not row["named"]:
+            return []
+        if row["named"] == row["of_it"] and row["type"] == "user":
+            return [] if row["id"] == name else [str(row["id"])]
         rows = self._client.query(
-            f"SELECT DISTINCT actor_id FROM {self._database}.{EVENTS} WHERE actor_name = {{name:String}} "
+            f"SELECT DISTINCT actor_id FROM {table} WHERE actor_name = {{name:String}} "
             f"AND actor_type = 'user' AND actor_id != {{name:String}} LIMIT {_MAX_NAMESAKES}",
-            {"name": name},
+            parameters,
         )
         return [str(row["actor_id"]) for row in rows]
 

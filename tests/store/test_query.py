@@ -242,6 +242,31 @@ def test_who_was_acted_for_is_found_by_id_and_by_name(store: AuditStore) -> None
     assert not store.query(on_behalf_of="nobody")
 
 
+def test_a_name_finds_the_nameless_records_of_every_user_who_carries_it(client: StoreClient) -> None:
+    """Of one user, of none but a service, of one whose id it is, and of several who share it."""
+    wanted: dict[str, list[str]] = {}
+    cases = {
+        "Cleo": [Actor("c-1", "user", "Cleo")],
+        "Robot": [Actor("c-2", "service", "Robot")],
+        "c-3": [Actor("c-3", "user", "c-3")],
+        "Dora": [Actor("c-4", "user", "Dora"), Actor("c-5", "user", "Dora"), Actor("Dora", "user", "Dora")],
+        "Both": [Actor("c-6", "service", "Both"), Actor("c-6", "user", "Both")],
+    }
+    for number, (name, actors) in enumerate(cases.items()):
+        nameless = [Actor(each.id, "user") for each in actors]
+        found = [*actors, *(each for each in nameless if name != "Robot")]
+        all_of_them = [
+            record("shop.order.update", "UPDATE", at=at(4000 + 20 * number + index), actor=each)
+            for index, each in enumerate([*found, *(nameless if name == "Robot" else ())])
+        ]
+        land(client, all_of_them)
+        wanted[name] = [each.id for each in all_of_them[: len(found)]][::-1]
+    with AuditStore(client.config) as store:
+        for name, ids in wanted.items():
+            assert [each.id for each in store.query(actor=name)] == ids, name
+        assert not store.query(actor="nobody's")
+
+
 def test_records_come_back_as_they_were_signed(store: AuditStore) -> None:
     for each in ALL:
         assert store.get(each.id) == each
