@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from typing import Final, NamedTuple, TypeAlias
 from urllib.parse import urlsplit
 
@@ -149,6 +150,7 @@ class NoPages:
         )
 
 
+@lru_cache(64)
 def _address(host: str) -> _Address | None:
     """Take apart what a ``Host`` header has; None if it is not one name or address and perhaps a port."""
     host = host.strip()

@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 
 import httpx
@@ -14,7 +15,7 @@ import pytest
 from otel_audit.errors import StoreError
 from otel_audit.server.access import Access
 from otel_audit.server.engine.engine import EngineError
-from otel_audit.server.otlp.commit import Backlog, Busy, Committer
+from otel_audit.server.otlp.commit import Awaited, Backlog, Busy, Committer
 from otel_audit.server.otlp.http_receiver import Intake, receiver
 from otel_audit.server.otlp.rows import Rows
 from tests.server.otlp_messages import audit
@@ -212,3 +213,32 @@ def test_a_full_server_asks_senders_to_come_back(engine: FakeEngine, committer: 
 
 def _no_space(*_: object, **__: object) -> None:
     raise EngineError("Code: 243. DB::Exception: no space left")
+
+
+def test_a_loop_hears_of_everything_that_other_threads_finish() -> None:
+    """Each coroutine once, with its result or its error, however many finish at once."""
+    futures: list[Future[None]] = [Future() for _ in range(300)]
+
+    def finish() -> None:
+        for number, future in enumerate(futures):
+            if number % 3:
+                future.set_result(None)
+            else:
+                future.set_exception(Busy(str(number)))
+
+    async def wait() -> list[BaseException | None]:
+        awaited = Awaited()
+        tasks = [asyncio.ensure_future(awaited.done(future)) for future in futures]
+        await asyncio.sleep(0)
+        tasks[1].cancel()
+        threads = [threading.Thread(target=finish)]
+        threads[0].start()
+        found = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 10)
+        threads[0].join()
+        await awaited.done(futures[1])  # long done
+        return found
+
+    found = asyncio.run(wait())
+    assert isinstance(found.pop(1), asyncio.CancelledError)
+    expected = [str(number) if number % 3 == 0 else "None" for number in range(300) if number != 1]
+    assert [str(each) for each in found] == expected

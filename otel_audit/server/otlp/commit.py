@@ -7,12 +7,13 @@ two groups that take turns: so a group of few rows waits a moment for those who 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 import time
 from collections import deque
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 from otel_audit.errors import StoreError
@@ -100,6 +101,43 @@ class Held:
         """Hold nothing any more."""
         self._backlog._change(self.size, -self.size)
         self.size = 0
+
+
+class Awaited:
+    """Lets coroutines of the running loop wait for other threads; many that finish wake the loop once.
+
+    ``asyncio.wrap_future`` wakes it for each. The thread that writes would hand the interpreter over with
+    each request of its group, and begin the next group that much later.
+    """
+
+    def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self._finished: deque[tuple[asyncio.Future[None], Future[None]]] = deque()
+        self._woken = False
+
+    async def done(self, written: Future[None]) -> None:
+        """Return when a future is done; raise what it has raised."""
+        waiter = self.loop.create_future()
+        written.add_done_callback(lambda each: self._finish(waiter, each))
+        await waiter
+
+    def _finish(self, waiter: asyncio.Future[None], written: Future[None]) -> None:
+        self._finished.append((waiter, written))
+        if not self._woken:
+            self._woken = True
+            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                self.loop.call_soon_threadsafe(self._tell)
+
+    def _tell(self) -> None:
+        self._woken = False  # before it looks: what comes later wakes it again
+        while self._finished:
+            waiter, written = self._finished.popleft()
+            if waiter.done():  # cancelled: the sender went away
+                continue
+            if (error := written.exception()) is None:
+                waiter.set_result(None)
+            else:
+                waiter.set_exception(error)
 
 
 class Committer:

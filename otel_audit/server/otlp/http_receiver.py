@@ -22,7 +22,7 @@ from otel_audit.server.bodies import Malformed, TooLarge, decompress
 from otel_audit.server.engine import native
 from otel_audit.server.origin import from_a_page
 from otel_audit.server.otlp import messages
-from otel_audit.server.otlp.commit import Backlog, Busy, Committer, Held
+from otel_audit.server.otlp.commit import Awaited, Backlog, Busy, Committer, Held
 from otel_audit.server.otlp.engine_rows import rows_by_engine
 from otel_audit.server.otlp.limits import Budget, Limits
 from otel_audit.server.otlp.messages import JSON, PROTOBUF
@@ -56,6 +56,7 @@ class Intake:
             "traces": (span_rows, spans),
             "metrics": (metric_rows, spans),  # few, and of a table of their own: no threads for them alone
         }
+        self._awaited: Awaited | None = None
         self.dropped = 0
         """Points of metrics that were accepted and are not kept, since they are not ours."""
 
@@ -105,6 +106,12 @@ class Intake:
                 _logger.info("only otel-audit's own metrics are kept; all others are accepted and discarded")
             self.dropped += dropped
         return [committer.submit(rows) for rows in parts]
+
+    async def written(self, future: Future[None]) -> None:
+        """Return when rows are written; raise why they are not."""
+        if self._awaited is None or self._awaited.loop is not asyncio.get_running_loop():
+            self._awaited = Awaited()
+        await self._awaited.done(future)
 
     @property
     def alive(self) -> bool:
@@ -194,7 +201,7 @@ async def _accept(intake: Intake, signal: str, request: Request, kind: str) -> l
                 parts = await asyncio.to_thread(intake.rows, signal, body, held, kind, encoding)
             del body
             for written in intake.submit(signal, parts):
-                await asyncio.wrap_future(written)
+                await intake.written(written)
     except Malformed as error:
         raise _Refused(400, _INVALID_ARGUMENT, str(error)) from None
     except TooLarge as error:
