@@ -181,7 +181,9 @@ class ModelFieldPlan(FieldPlan):
         if self.unrepeatable:
             return unrepeatable.in_memory(value)
         if not self.custom:
-            return freeze(value) if self._shape is None else self._shaped(value)
+            if self._shape is not None:
+                return self._shaped(value)
+            return self._text_of(value) if self.canonical is str else freeze(value)
         known = freeze_known(value)
         if known is not UNSET:
             return known
@@ -189,6 +191,17 @@ class ModelFieldPlan(FieldPlan):
             connection = stored.any_connection(self.vendor)
             return freeze(stored.plain(self.field.get_db_prep_value(value, connection, prepared=False)))
         except faults():  # what the field cannot prepare
+            return freeze(value)
+
+    def _text_of(self, value: Any) -> Any:
+        """Return what a column of text holds of an object: the text that Django or the driver makes of it."""
+        if self.field.remote_field is not None and hasattr(value, "_meta"):
+            return freeze(value)  # an object stands for its key
+        try:
+            # Drivers of MySQL write an instance of a subclass as its `__str__` says, others its characters.
+            as_it_is = isinstance(value, str) and self.vendor != "mysql"
+            return str.__str__(value if as_it_is else str(value))
+        except faults():  # the statement will say so
             return freeze(value)
 
     def normal(self, value: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import enum
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from decimal import Decimal
@@ -501,3 +502,107 @@ def test_equal_arrays_and_ranges_in_other_clothes_are_no_change(shapes: Any) -> 
         assert changes(audit) == []
         shapes.objects.update(numbers=["4", "5"], span=NumericRange(3, 7, "[]"))
         assert changes(audit) == [("numbers", [1, 2], [4, 5]), ("span", "[1, 5)", "[3, 8)")]
+
+
+# --- objects in columns of text ------------------------------------------------------------------
+
+
+class Plain(enum.Enum):
+    RED = "r"
+
+
+class Text(str, enum.Enum):  # noqa: UP042 - as many are; its text is another
+    RED = "r"
+
+
+class StrEnum(enum.StrEnum):
+    RED = "r"
+
+
+class Choice(models.TextChoices):
+    RED = "r"
+
+
+class Shouting(str):
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return self.upper()
+
+
+class Named:
+    def __str__(self) -> str:
+        return "named"
+
+
+OBJECTS: dict[str, Any] = {
+    "enum": Plain.RED,
+    "text enum": Text.RED,
+    "str enum": StrEnum.RED,
+    "choice": Choice.RED,
+    "flag": enum.Flag("Bits", ["ONE"]).ONE,  # type: ignore[attr-defined]
+    "subclass of str": Shouting("abc"),
+    "object": Named(),
+    "list": [1, "a"],
+    "dict": {"a": 1},
+    "tuple": (1, 2),
+    "set": {1},
+    "bytearray": bytearray(b"ab"),
+    "range": range(3),
+}
+
+
+def _created(value: Any) -> Any:
+    return Supplier.objects.create(name=value).pk
+
+
+def _created_in_transaction(value: Any) -> Any:
+    with transaction.atomic():
+        return _created(value)
+
+
+def _created_with_another(value: Any) -> Any:
+    return Supplier.objects.bulk_create([Supplier(name=value), Supplier(name="other")])[0].pk
+
+
+def _saved(value: Any) -> Any:
+    supplier = Supplier.objects.get(pk=_created("before"))
+    supplier.name = value
+    supplier.save()
+    return supplier.pk
+
+
+def _saved_stale(value: Any) -> Any:
+    supplier = Supplier(pk=_created("before"), name=value)
+    supplier.save(force_update=True)
+    return supplier.pk
+
+
+def _updated(value: Any) -> Any:
+    pk = _created("before")
+    Supplier.objects.filter(pk=pk).update(name=value)
+    return pk
+
+
+@pytest.mark.parametrize(
+    "write",
+    [_created, _created_in_transaction, _created_with_another, _saved, _saved_stale, _updated],
+)
+@pytest.mark.parametrize("name", OBJECTS)
+def test_an_object_in_a_column_of_text_is_told_as_the_text_that_is_stored(
+    audit: CapturedAudit, name: str, write: Callable[[Any], Any]
+) -> None:
+    pk = write(OBJECTS[name])
+    written = Supplier.objects.get(pk=pk)
+    record = audit.records[-1]
+    if record.bulk is None:
+        assert told(record)["name"] == written.name
+    else:
+        assert {column.field: column.new for column in record.bulk.columns}["name"] == [
+            written.name,
+            "other",
+        ]
+    audit.clear()
+    written.name = OBJECTS[name]  # the same once more
+    written.save()
+    assert changes(audit) == []
