@@ -8,6 +8,7 @@ would without us: :class:`Prepared` stands for the field in the query and gives 
 from __future__ import annotations
 
 import datetime
+import decimal
 import json
 import math
 from collections.abc import Callable
@@ -203,14 +204,21 @@ def _finite(item: Any) -> Any:
     return repr(item) if type(item) is float and not math.isfinite(item) else item
 
 
+def _number(bound: Any) -> Any:
+    """Return a bound without the zeros that PostgreSQL keeps of a number and does not compare by."""
+    if type(bound) is not decimal.Decimal or not bound.is_finite():
+        return bound
+    return bound.quantize(decimal.Decimal(1)) if bound == bound.to_integral_value() else bound.normalize()
+
+
 def _range(field: Any) -> Callable[[Any], Any]:
     def canonical(value: Any) -> Any:
         found = field.get_prep_value(value)
         if not isinstance(found, field.range_type) or found.isempty:
             return found
         to_python = field.base_field.to_python
-        lower = None if found.lower is None else to_python(found.lower)
-        upper = None if found.upper is None else to_python(found.upper)
+        lower = None if found.lower is None else _number(to_python(found.lower))
+        upper = None if found.upper is None else _number(to_python(found.upper))
         bounds = found.bounds if hasattr(found, "bounds") else found._bounds
         begin, end = bounds[0] if lower is not None else "(", bounds[1] if upper is not None else ")"
         step = _STEPS.get(type(lower if lower is not None else upper))

@@ -47,7 +47,7 @@ def insert(
         made = _made(plan, compiler.connection, noted, objects) if noted is not None else {}
         return _Inserted(objects, fields if result else [], result, made)
 
-    statement.wrote = lambda result: (_written(capture, statement, inserted(result)),)
+    statement.wrote = lambda result: _written(capture, statement, inserted(result))
     if any(plan.by_attname[field.attname].large for field in more):
         result = statement.run(
             lambda: _run_capped(capture, statement, compiler, wanted, more, lambda: run(returning_fields)),
@@ -56,7 +56,10 @@ def insert(
     else:
         result = statement.run(lambda: run(fields or returning_fields), lambda: intent(statement, objects))
     try:
-        if len(objects) == 1:
+        if left_out(compiler, fields, result):
+            statement.connection.wrote_many(plan, None)
+            statement.done(*_fewer(statement, result))
+        elif len(objects) == 1:
             _note_one(capture, statement, inserted(result))
         else:
             _note_many(capture, statement, inserted(result))
@@ -64,7 +67,25 @@ def insert(
         statement.recover(error, len(objects))
     if len(fields) == len(wanted):
         return result
-    return [tuple(row[: len(wanted)]) for row in result] if wanted else []
+    return [row and tuple(row[: len(wanted)]) for row in result] if wanted else []
+
+
+def left_out(compiler: Any, asked: Sequence[Any] | None, result: Any) -> bool:
+    """Say whether rows of an INSERT that returns ``asked`` fields are missing: a trigger left them out."""
+    if not asked:
+        return False
+    features, count = compiler.connection.features, len(compiler.query.objs)
+    if count == 1:
+        return bool(features.can_return_columns_from_insert) and result == [None]
+    return bool(features.can_return_rows_from_bulk_insert) and len(result) < count
+
+
+def _fewer(statement: CompiledStatement, result: Any) -> list[CapturedWrite]:
+    """Return what an INSERT wrote of which rows are missing: nobody says which."""
+    count = len([row for row in result if row is not None])
+    if not count:
+        return []
+    return [BulkWrite(statement.plan, "create", statement.connection, count, new=statement.plan.fields)]
 
 
 def _to_ask(capture: Capture, plan: ModelPlan, compiler: Any, wanted: list[Any]) -> list[Any]:
@@ -113,22 +134,25 @@ def _run_capped(
     capped = Capped(compiler, made, max(capture.config.max_bulk_bytes // len(objects), 1))
     selected = [*(connection.ops.quote_name(field.column) for field in asked), *capped.sql]
 
-    def ours() -> list[Any]:
+    def ours() -> Sequence[Any]:
+        """Return the rows; a single one that is missing is None, as Django returns it."""
         compiler.returning_fields = None
         raw: list[Any] = []
         with connection.cursor() as cursor:
             for sql, params in compiler.as_sql():
                 cursor.execute(f"{sql} RETURNING {', '.join(selected)}", params)
                 raw += cursor.fetchall()
-        withheld = set(capped.withheld(raw))
+        withheld = set(capped.withheld([row[len(asked) :] for row in raw]))
         width = len(asked) + len(made)
         rows = [tuple(row[:width]) for row in raw]
         rows = [tuple(row) for row in Converted(compiler, plan, [*asked, *made]).rows(rows)]
+        if len(rows) < len(objects):  # a trigger has left some out
+            return rows if rows or len(objects) > 1 else [None]
         if not withheld:
             return rows
         return [
             (*row[: len(asked)], *_marks(made, instance, row[len(asked) :], withheld))
-            for row, instance in zip(rows, objects, strict=True)
+            for row, instance in zip(rows, objects, strict=False)
         ]
 
     abilities = capture.abilities(connection, plan, "create", made[0].column)
@@ -282,12 +306,14 @@ class _Inserted(NamedTuple):
         return values_of(plan, self.objects[0], row, {name: some[0] for name, some in self.made.items()})
 
 
-def _written(capture: Capture, statement: CompiledStatement, inserted: _Inserted) -> CapturedWrite:
+def _written(capture: Capture, statement: CompiledStatement, inserted: _Inserted) -> Sequence[CapturedWrite]:
     """Return what an INSERT wrote, with its values."""
+    if inserted.returned and len([row for row in inserted.result if row is not None]) < len(inserted.objects):
+        return _fewer(statement, inserted.result)
     if len(inserted.objects) > 1:
-        return _limited(capture, _many(statement, inserted)[0])
+        return [_limited(capture, _many(statement, inserted)[0])]
     values = inserted.first(statement.plan)
-    return _one(statement, new_key(statement.plan, values), values)
+    return [_one(statement, new_key(statement.plan, values), values)]
 
 
 def _one(statement: CompiledStatement, key: Any, values: dict[str, Any]) -> RowWrite:

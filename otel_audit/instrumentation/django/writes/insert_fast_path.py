@@ -44,6 +44,10 @@ def insert_quickly(
     [instance] = compiler.query.objs
     try:
         result = run()
+        if result == [None]:  # a trigger left it out
+            thread.statement = None
+            ours.locked = True
+            return result
         write, values = _known(plan, ours, instance, returning_fields, result)
         _remember(capture, write, ours, instance, values)
         ours.locked = True

@@ -268,6 +268,38 @@ def test_within_the_budget_it_is_told_whole(letter: Any, way: str) -> None:
             assert all(text.startswith("x x x") for text in columns["body"])
 
 
+def test_the_key_a_database_gives_is_told_beside_what_was_not_fetched(letter: Any) -> None:
+    with isolate_apps("tests.instrumentation.django.warehouse"):
+
+        class Note(models.Model):
+            body = models.TextField()
+
+            class Meta:
+                app_label = "warehouse"
+                db_table = "note"
+
+    with connection.schema_editor() as editor:
+        editor.create_model(Note)
+    try:
+        with auditing() as audit:
+            small = Note.objects.create(body=Concat(Value("a"), Value("b")))
+            large = Note.objects.create(body=Long())
+            several = Note.objects.bulk_create([Note(body=Long()), Note(body="c")])
+    finally:
+        with connection.schema_editor() as editor:
+            editor.delete_model(Note)
+    one, other, both = audit
+    assert one.target is not None
+    assert other.target is not None
+    assert both.bulk is not None
+    assert [one.target.id, other.target.id, *both.bulk.keys] == [
+        str(note.pk) for note in (small, large, *several)
+    ]
+    (column,) = both.bulk.columns
+    assert isinstance(column.new, list)
+    assert [one.changes[0].new, other.changes[0].new, *column.new] == ["ab", "<Long>", "<Long>", "c"]
+
+
 def test_rows_of_very_different_size_are_told_whole_if_all_of_them_are_within_the_budget(letter: Any) -> None:
     write(letter, 12, 10)
     letter.objects.filter(id=3).update(body="y" * 60_000, data=["z" * 20_000])

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 from django.db import connection, models, transaction
-from django.db.models import F
+from django.db.models import F, Value
+from django.db.models.functions import Lower
 from django.test.utils import isolate_apps
 
 from otel_audit.audit_record import AuditRecord
@@ -526,3 +527,75 @@ def test_a_model_ahead_of_its_table_is_deleted_by_its_keys(vendor: str, thing: A
         assert [
             (r.completeness in ("full", "ids"), sorted(r.bulk.keys) if r.bulk else []) for r in audit
         ] == [(True, ["1", "2"])]
+
+
+LEAVES_OUT = {
+    "sqlite": [
+        "CREATE TRIGGER t BEFORE INSERT ON thing WHEN new.name = 'skip' BEGIN SELECT RAISE(IGNORE); END",
+    ],
+    "postgresql": [
+        (
+            "CREATE FUNCTION pass() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+            " IF NEW.name = 'skip' THEN RETURN NULL; END IF; RETURN NEW; END $$"
+        ),
+        "CREATE TRIGGER t BEFORE INSERT ON thing FOR EACH ROW EXECUTE FUNCTION pass()",
+    ],
+}
+
+
+@pytest.mark.parametrize("vendor", LEAVES_OUT, indirect=True)
+@pytest.mark.parametrize("atomic", [False, True])
+@pytest.mark.parametrize("name", ["plain", "expression"])
+def test_a_row_that_a_trigger_leaves_out_of_an_insert_is_not_told(
+    vendor: str, atomic: bool, name: str
+) -> None:
+    with isolate_apps(WAREHOUSE):
+
+        class Thing(models.Model):
+            name = models.TextField()
+            text = models.TextField(default="")
+
+            class Meta:
+                app_label = "warehouse"
+                db_table = "thing"
+
+    def made(word: str) -> Any:
+        return Thing(name=word, text=Lower(Value("A")) if name == "expression" else "a")
+
+    def write() -> list[Any]:
+        seen: list[Any] = []
+        with transaction.atomic() if atomic else nullcontext():
+            for some in (["a"], ["skip"], ["b", "skip", "c"], ["skip", "skip"], ["d", "e"]):
+                try:
+                    # Django does not expect it.
+                    with transaction.atomic() if atomic else nullcontext():
+                        if len(some) == 1:
+                            made(some[0]).save(force_insert=True)
+                        else:
+                            Thing.objects.bulk_create([made(word) for word in some])
+                except (TypeError, AssertionError) as error:
+                    seen.append(str(error))
+        seen.append(sorted(Thing.objects.values_list("name", flat=True)))
+        Thing.objects.all().delete()
+        return seen
+
+    with connection.schema_editor() as editor:
+        editor.create_model(Thing)
+    try:
+        sql(*LEAVES_OUT[vendor])
+        plain = write()
+        with auditing() as audit:
+            assert write() == plain
+    finally:
+        with connection.schema_editor() as editor:
+            editor.delete_model(Thing)
+        if vendor == "postgresql":
+            sql("DROP FUNCTION pass()")
+    told = [
+        (record.completeness, 1 if record.bulk is None else record.bulk.count)
+        for record in audit
+        if record.action == "CREATE" and record.outcome == "success"
+    ]
+    assert told == [("full", 1), ("full", 2)]
+    failed = [record.bulk.count for record in audit if record.outcome == "failure" and record.bulk]
+    assert failed == [2]
