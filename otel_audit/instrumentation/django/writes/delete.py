@@ -14,10 +14,10 @@ from otel_audit.capture.connection import Connection
 from otel_audit.capture.plan import MAX_NAMED_KEYS, Verb
 from otel_audit.capture.writes import CapturedWrite
 from otel_audit.instrumentation.django.plan import ModelPlan
-from otel_audit.instrumentation.django.writes.sql import (
-    Returned,
+from otel_audit.instrumentation.django.writes.sql.returning import delete_returning
+from otel_audit.instrumentation.django.writes.sql.rows import Returned
+from otel_audit.instrumentation.django.writes.sql.selects import (
     are_too_large,
-    delete_returning,
     matching_query,
     names_one_row,
     reads_its_rows,

@@ -17,7 +17,7 @@ from otel_audit.instrumentation.django.loaded import STATE_KEY, Loaded
 from otel_audit.instrumentation.django.plan import ModelPlan
 from otel_audit.instrumentation.django.writes.delete import left_to_the_database, note_plain
 from otel_audit.instrumentation.django.writes.known import done, run_known, wrote
-from otel_audit.instrumentation.django.writes.sql import names_one_row
+from otel_audit.instrumentation.django.writes.sql.selects import names_one_row
 from otel_audit.instrumentation.django.writes.state import Capture, CompiledStatement
 from otel_audit.interruptions import faults
 from otel_audit.values import ATOMS

@@ -17,7 +17,7 @@ from otel_audit.capture.abilities import Abilities
 from otel_audit.capture.writes import CapturedWrite, RowWrite
 from otel_audit.instrumentation.django.loaded import STATE_KEY, Loaded, put_back
 from otel_audit.instrumentation.django.plan import ModelFieldPlan, ModelPlan
-from otel_audit.instrumentation.django.writes.sql import Returned
+from otel_audit.instrumentation.django.writes.sql.rows import Returned
 from otel_audit.instrumentation.django.writes.state import (
     Capture,
     CompiledStatement,

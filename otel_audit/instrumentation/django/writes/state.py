@@ -24,7 +24,8 @@ from otel_audit.instrumentation.django.connection import (
 )
 from otel_audit.instrumentation.django.loaded import ThreadState
 from otel_audit.instrumentation.django.plan import NOT_AUDITED, ModelPlan, ModelPolicy
-from otel_audit.instrumentation.django.writes.sql import Tables, take_write_lock
+from otel_audit.instrumentation.django.writes.sql.selects import take_write_lock
+from otel_audit.instrumentation.django.writes.sql.tables import Tables
 from otel_audit.interruptions import faults, interrupts
 from otel_audit.redaction.names import NameRules
 

@@ -11,8 +11,8 @@ from otel_audit.capture.writes import CapturedWrite
 from otel_audit.instrumentation.django.plan import ModelFieldPlan, ModelPlan
 from otel_audit.instrumentation.django.writes.delete import keys_of
 from otel_audit.instrumentation.django.writes.save import save
-from otel_audit.instrumentation.django.writes.sql import (
-    Returned,
+from otel_audit.instrumentation.django.writes.sql.rows import Returned
+from otel_audit.instrumentation.django.writes.sql.selects import (
     matching_query,
     names_one_row,
     reads_its_rows,

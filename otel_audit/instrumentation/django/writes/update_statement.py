@@ -11,7 +11,8 @@ from otel_audit.capture.abilities import Abilities
 from otel_audit.capture.writes import CapturedWrite
 from otel_audit.instrumentation.django.plan import ModelFieldPlan, ModelPlan
 from otel_audit.instrumentation.django.stored import Prepared, is_expression
-from otel_audit.instrumentation.django.writes.sql import Returned, joined_update, update_returning
+from otel_audit.instrumentation.django.writes.sql.returning import joined_update, update_returning
+from otel_audit.instrumentation.django.writes.sql.rows import Returned
 from otel_audit.instrumentation.django.writes.state import Capture, CompiledStatement, Plain, row_count
 from otel_audit.interruptions import faults
 from otel_audit.values import ATOMS

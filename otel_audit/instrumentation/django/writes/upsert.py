@@ -18,14 +18,9 @@ from otel_audit.capture.bulk import BulkWrite, ReturnedRows, limited
 from otel_audit.capture.plan import Verb
 from otel_audit.capture.writes import CapturedWrite
 from otel_audit.instrumentation.django.plan import ModelFieldPlan, ModelPlan
-from otel_audit.instrumentation.django.writes.sizes import Capped
-from otel_audit.instrumentation.django.writes.sql import (
-    Converted,
-    columns_of,
-    select_by_keys,
-    select_rows,
-    size_of_rows,
-)
+from otel_audit.instrumentation.django.writes.sql.rows import Converted, columns_of
+from otel_audit.instrumentation.django.writes.sql.selects import select_by_keys, select_rows, size_of_rows
+from otel_audit.instrumentation.django.writes.sql.sizes import Capped
 from otel_audit.instrumentation.django.writes.state import Capture, CompiledStatement, Plain
 from otel_audit.interruptions import faults
 

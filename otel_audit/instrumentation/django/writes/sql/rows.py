@@ -1,0 +1,147 @@
+"""Rows as a driver returns them: how many are kept, which columns they have, and what they are in Python."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from django.conf import settings
+
+from otel_audit.audit_record import Completeness
+from otel_audit.capture.bulk import ReturnedRows
+from otel_audit.capture.dbapi import dialect
+from otel_audit.config.model import CaptureSection
+from otel_audit.instrumentation.django.plan import ModelFieldPlan, ModelPlan
+from otel_audit.instrumentation.django.stored import read_at_once
+
+_CHUNK: Final = 2000
+_MAX_FOUND: Final = 64
+
+
+class Converted:
+    """Django's converters of columns, for rows as Django applies them and for one column of many rows."""
+
+    __slots__ = ("_compiler", "_converters")
+
+    def __init__(self, compiler: Any, plan: ModelPlan, plans: Sequence[ModelFieldPlan]) -> None:
+        self._compiler = compiler
+        self._converters = _converters(compiler, plan, plans)
+
+    def rows(self, rows: list[Any]) -> Iterable[Any]:
+        """Convert driver rows of these columns to rows of Python's values."""
+        return self._compiler.apply_converters(rows, self._converters) if self._converters else rows
+
+    def column(self, position: int, values: list[Any]) -> list[Any]:
+        """Convert the values of one column."""
+        converters, expression = self._converters.get(position, ((), None))
+        connection = self._compiler.connection
+        for convert in converters:
+            quick = read_at_once(convert, values, connection)
+            values = [convert(value, expression, connection) for value in values] if quick is None else quick
+        return values
+
+
+class _Found:
+    """What was found out of the columns of one table on one of Django's connections.
+
+    Converters are methods of the connection's parts: others of its kind may convert into another time zone.
+    They know the model as well, so that a plan keeps them, for each thread, which has its own connections:
+    they go with the model, and with the thread.
+    """
+
+    __slots__ = ("columns", "connection", "converters")
+
+    def __init__(self, connection: Any) -> None:
+        self.connection = connection
+        self.converters: dict[tuple[Any, ...], Any] = {}
+        self.columns: dict[tuple[Any, ...], tuple[list[ModelFieldPlan], list[int]]] = {}
+
+    @staticmethod
+    def on(connection: Any, plan: ModelPlan) -> _Found:
+        here = plan.found.__dict__
+        found: _Found | None = here.get(connection.alias)
+        if found is None or found.connection is not connection or len(found.converters) > _MAX_FOUND:
+            found = here[connection.alias] = _Found(connection)
+        return found
+
+
+def _converters(compiler: Any, plan: ModelPlan, plans: Sequence[ModelFieldPlan]) -> Any:
+    """Return Django's converters of columns by position; looking for them costs more than most DELETEs."""
+    known = _Found.on(compiler.connection, plan).converters
+    key = (settings.USE_TZ, *plans)
+    found = known.get(key)
+    if found is None:
+        table = plans[0].field.model._meta.db_table
+        found = compiler.get_converters([column.field.get_col(table) for column in plans])
+        if not any(column.chooses_converters for column in plans):
+            known[key] = found
+    return found
+
+
+def fetch(cursor: Any, config: CaptureSection, width: int) -> tuple[list[Any] | None, int, Completeness]:
+    """Read all rows, keeping whole rows, keys (``width`` first columns) or only their number.
+
+    Returns (rows, count, completeness).
+    """
+    rows: list[Any] = []
+    count = 0
+    completeness: Completeness = "full"
+    while chunk := cursor.fetchmany(_CHUNK):
+        count += len(chunk)
+        if completeness == "full" and count > config.max_bulk_rows:
+            completeness = "ids"
+            rows = [tuple(row[:width]) for row in rows]
+        if completeness == "ids" and count > config.max_bulk_ids:
+            completeness = "count"
+            rows = []
+        if completeness == "full":
+            rows.extend(chunk)
+        elif completeness == "ids":
+            rows.extend(tuple(row[:width]) for row in chunk)
+    return (None if completeness == "count" else rows), count, completeness
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """What a statement of ours gave back."""
+
+    rows: ReturnedRows | None
+    count: int
+    completeness: Completeness
+
+
+def columns_of(connection: Any, cursor: Any, plan: ModelPlan) -> tuple[list[ModelFieldPlan], list[int]]:
+    """Match the columns a cursor returns to the model's, keys first: (plans, positions).
+
+    The table may have columns the model does not know, or not yet all it knows. Some databases compare names
+    without their case.
+    """
+    known = _Found.on(connection, plan).columns
+    names = tuple([column[0] for column in cursor.description])
+    found = known.get(names)
+    if found is None:
+        found = known[names] = _matched(plan, names, exact_names=dialect(connection.vendor).exact_names)
+    return found
+
+
+def _matched(
+    plan: ModelPlan, columns: Sequence[str], *, exact_names: bool
+) -> tuple[list[ModelFieldPlan], list[int]]:
+    name: Callable[[str], str] = str if exact_names else str.lower
+    positions = {name(column): position for position, column in enumerate(columns)}
+    plans = [*plan.keys, *(field for field in plan.fields if field not in plan.keys)]
+    found = [field for field in plans if name(field.column) in positions]
+    return found, [positions[name(field.column)] for field in found]
+
+
+class Picked:
+    """A cursor that gives the wanted columns in the wanted order."""
+
+    def __init__(self, cursor: Any, positions: list[int]) -> None:
+        self._cursor = cursor
+        self._positions = positions
+
+    def fetchmany(self, size: int) -> list[Any]:
+        positions = self._positions
+        return [tuple([row[i] for i in positions]) for row in self._cursor.fetchmany(size)]
