@@ -94,7 +94,7 @@ class Server:
             undo.callback(self._engine.close)
             with self._engine.connection() as connection:
                 retention = Retention.configured(config.store)
-                for name in migrate(connection.rows, self._database, retention):
+                for name in migrate(connection.rows, self._database, retention, config.store.indexes):
                     _logger.info("database %s: applied %s", self._database, name)
             self._logs = Committer(self._engine, self._database, schema.LANDING)
             undo.callback(self._logs.close)

@@ -15,7 +15,7 @@ import msgspec
 
 from otel_audit.errors import ConfigurationError
 from otel_audit.store.schema import View
-from otel_audit.store.tables import Addition, Table
+from otel_audit.store.tables import INDEXES, Addition, Table
 
 _CLUSTER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 _STORED: Final = "_local"
@@ -85,6 +85,18 @@ class Layout(msgspec.Struct, frozen=True):
         columns = ", ".join(f"ADD COLUMN IF NOT EXISTS {column}" for column in addition.columns)
         for name in self.names(addition.table):  # where the rows lie first: the other one writes into it
             yield f"ALTER TABLE {self.name(name)}{self.on_cluster} {columns}"
+
+    def index(self, table: str, indexes: str) -> Iterator[str]:
+        """Return the statements that give a table of records one of the selections of indexes."""
+        wanted, every = INDEXES[indexes], INDEXES.values()
+        former = {name for each in every for name in each if name not in wanted}
+        missing = {name: each for name, each in wanted.items() if any(name not in other for other in every)}
+        begin = f"ALTER TABLE {self.name(self.stored(table))}{self.on_cluster} "
+        added = [f"ADD INDEX IF NOT EXISTS {name} {each}" for name, each in missing.items()]
+        dropped = [f"DROP INDEX IF EXISTS {name}" for name in sorted(former)]
+        yield begin + ", ".join((*added, *dropped))
+        # In the background; until then the parts without are read.
+        yield begin + ", ".join(f"MATERIALIZE INDEX {name}" for name in missing)
 
     def as_elsewhere(self, name: str, definition: str) -> str:
         """Return the statement that makes a table on the hosts that lack it as it is on another one by now.

@@ -20,7 +20,7 @@ from otel_audit.errors import StoreError
 from otel_audit.store import schema, tables
 from otel_audit.store.layout import Layout
 from otel_audit.store.retention import NOTHING, Retention
-from otel_audit.store.tables import CURRENT, JOURNAL
+from otel_audit.store.tables import CURRENT, JOURNAL, UNCHANGED
 from otel_audit.version import __version__
 
 Execute = Callable[[str], Sequence[Sequence[Any]]]
@@ -32,7 +32,8 @@ class State(msgspec.Struct, frozen=True):
 
     ``hosts`` has the tables and views of each host, by its name; the only one of a single server has none.
     ``definitions`` are the statements that made what only some hosts of a cluster have. From the journal: the
-    version of the steps, that of each log, the checksum of each view, and how long the logs are kept.
+    version of the steps, that of each log, the checksum of each view, how long the logs are kept, and the
+    selection of indexes.
     """
 
     hosts: dict[str, frozenset[str]] = {}
@@ -41,6 +42,7 @@ class State(msgspec.Struct, frozen=True):
     logs: dict[str, int] = {}
     views: dict[str, str] = {}
     retention: Retention = NOTHING
+    indexes: str = "all"
 
     @property
     def found(self) -> frozenset[str]:
@@ -55,18 +57,21 @@ class Change(msgspec.Struct, frozen=True):
     statements: tuple[str, ...]
 
 
-def migrate(execute: Execute, layout: Layout | str = "otel", retention: Retention = NOTHING) -> list[str]:
+def migrate(
+    execute: Execute, layout: Layout | str = "otel", retention: Retention = NOTHING, indexes: str = UNCHANGED
+) -> list[str]:
     """Apply what is missing; give the names of what was applied, none if all was there.
 
     Args:
         layout: the database, or the database and its cluster.
         retention: how long logs are kept; a log it does not name stays as it is.
+        indexes: a key of :data:`~otel_audit.store.tables.INDEXES`, or ``unchanged``.
 
     Raises:
         StoreError: the database was written by a newer otel-audit, or has tables that are not ours.
     """
     layout = Layout(layout) if isinstance(layout, str) else layout
-    changes = plan(read_state(execute, layout), layout, retention)
+    changes = plan(read_state(execute, layout), layout, retention, indexes)
     for change in changes:
         for statement in change.statements:
             execute(statement)
@@ -109,7 +114,8 @@ def read_state(execute: Execute, layout: Layout) -> State:
             f"supports only {CURRENT}; install the newer otel-audit that wrote it"
         )
     definitions = _definitions(execute, layout, hosts)
-    return State(hosts, definitions, version, logs, noted.get("view", {}), Retention.noted(noted))
+    indexes = noted.get("indexes", {}).get("records", "all")
+    return State(hosts, definitions, version, logs, noted.get("view", {}), Retention.noted(noted), indexes)
 
 
 def _check_layout(execute: Execute, layout: Layout, hosts: dict[str, frozenset[str]]) -> None:
@@ -172,10 +178,13 @@ def _definitions(execute: Execute, layout: Layout, hosts: dict[str, frozenset[st
     }
 
 
-def plan(state: State, layout: Layout, retention: Retention = NOTHING) -> list[Change]:
+def plan(
+    state: State, layout: Layout, retention: Retention = NOTHING, indexes: str = UNCHANGED
+) -> list[Change]:
     """Say what brings a database from its state to the current one; the change without a name prepares it."""
     changes = [
         *_steps(state, layout),
+        *_indexes(state, layout, state.indexes if indexes == UNCHANGED else indexes),
         *(change for view in schema.VIEWS if (change := _view(state, layout, view))),
         *_retired(state, layout),
         *_retention(state, layout, retention),
@@ -255,6 +264,16 @@ def _retired(state: State, layout: Layout) -> Iterator[Change]:
     for name in schema.RETIRED_VIEWS:
         if any(name in found for found in state.hosts.values()):
             yield Change(f"{name} dropped", (f"DROP VIEW IF EXISTS {layout.name(name)}{layout.on_cluster}",))
+
+
+def _indexes(state: State, layout: Layout, wanted: str) -> Iterator[Change]:
+    events = [schema.events(log.name) for log in schema.LOGS]
+    if wanted == state.indexes:  # a table that is made now has all
+        events = [] if wanted == "all" else [each for each in events if each not in state.found]
+    if events:
+        statements = [statement for each in events for statement in layout.index(each, wanted)]
+        note = _note(layout, "indexes", "records", 0, wanted)
+        yield Change(f"indexes: {wanted}", (*statements, note))
 
 
 def _retention(state: State, layout: Layout, wanted: Retention) -> Iterator[Change]:

@@ -151,6 +151,24 @@ _EVENTS: Final = Table(
     "cityHash64(if(stream = '', toString(record_id), toString(stream)))",
 )
 
+_INDEXES: Final = dict(re.findall(r"INDEX (\w+) (.+?)(?:,\n|$)", _EVENTS.columns))
+_SMALL: Final = {
+    f"ix_{name}_bloom": f"{name}_id TYPE bloom_filter(0.001) GRANULARITY 4" for name in ("trace", "request")
+}
+INDEXES: Final = {
+    "all": _INDEXES,
+    "small": {
+        **{
+            name: each for name, each in _INDEXES.items() if name not in ("ix_text", "ix_trace", "ix_request")
+        },
+        **_SMALL,
+    },
+}
+"""The indexes of the tables of records, by name, in each selection of ``indexes`` in [store]."""
+
+UNCHANGED: Final = "unchanged"
+"""In place of a selection: the one there is."""
+
 INDEXES_THAT_WAIT: Final = tuple(
     name for name in re.findall(r"INDEX (\w+) ", _EVENTS.columns) if name != "ix_items"
 )

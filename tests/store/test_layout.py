@@ -106,6 +106,7 @@ def test_the_engine_parses_every_statement_for_the_administrator(layout: Layout,
             KEPT.overlaid(Retention({"logs": "1d"})), layout, expected(layout) | {"otel_logs_local"}
         ),
         *roles(layout, ["acme", "globex-2"]),
+        *(sql for each in ("all", "small") for sql in layout.index("audit_events", each)),
         *(statement(layout, schema.events(log.name), "202611") for log in schema.LOGS),
     ]
     assert len(given) > 100
@@ -117,7 +118,7 @@ def test_the_engine_parses_every_statement_for_the_administrator(layout: Layout,
 
 def test_all_but_replication_runs_on_an_engine_that_knows_the_cluster(tmp_path: Path) -> None:
     """Every object is made, and every kind of question is understood by the Distributed tables."""
-    made = [of_one_host(sql) for sql in statements(plan(State(), CLUSTER, KEPT))]
+    made = [of_one_host(sql) for sql in statements(plan(State(), CLUSTER, KEPT, "small"))]
     questions = [
         Filters(),
         Filters(log="*", target="shop.Order/7", actor="ana"),
