@@ -51,27 +51,27 @@ class CursorCapture:
         @functools.wraps(original)
         def execute(
             cursor: Any,
+            _sql: Any = _MISSING,
+            _params: Any = _MISSING,
+            _many: Any = _MISSING,
+            _context: Any = _MISSING,
             /,
-            sql: Any,
-            params: Any = _MISSING,
-            many: Any = _MISSING,
-            context: Any = _MISSING,
             *args: Any,
             **kwargs: Any,
         ) -> Any:
             here = thread.__dict__  # one look at what is this thread's instead of one for each of these
             here["executed"] += 1
-            if context is not _MISSING and type(sql) is str and not args and not kwargs:
-                if sql[:7] == "SELECT ":
-                    plain = sql[7:9] not in schemas.CALLS and ";" not in sql
+            if _context is not _MISSING and type(_sql) is str and not args and not kwargs:
+                if _sql[:7] == "SELECT ":
+                    plain = _sql[7:9] not in schemas.CALLS and ";" not in _sql
                 else:
-                    plain = here["compiling"] and sql[:2] in _WRITES
+                    plain = here["compiling"] and _sql[:2] in _WRITES
                 if plain:
-                    return original(cursor, sql, params, many, context)
-            given = [value for value in (params, many, context) if value is not _MISSING]
-            return other(cursor, here, sql, *given, *args, **kwargs)
+                    return original(cursor, _sql, _params, _many, _context)
+            given = [value for value in (_sql, _params, _many, _context) if value is not _MISSING]
+            return other(here, cursor, *given, *args, **kwargs)
 
-        def other(cursor: Any, here: dict[str, Any], sql: Any, *args: Any, **kwargs: Any) -> Any:
+        def other(here: dict[str, Any], cursor: Any, /, sql: Any, *args: Any, **kwargs: Any) -> Any:
             send = functools.partial(original, **kwargs) if kwargs else original
             if type(sql) is str and sql[:4] in schemas.SETS:
                 return self._set(send, sql, cursor, sql, *args)
