@@ -62,7 +62,7 @@ class Capture(CaptureState):
         self.tables = Tables()
         self.raw = RawTables()
         self.transactions = Transactions(self, self.thread)
-        self._owner = object()
+        self.generation = object()
 
     def plan(self, model: Any, vendor: str = "") -> ModelPlan:
         """Return the plan of ``model`` on a database of ``vendor``; a proxy has that of its concrete model.
@@ -72,8 +72,8 @@ class Capture(CaptureState):
         meta = model._meta
         plans: _Plans | None = meta.__dict__.get(_PLANS)
         # A copied ``_meta`` carries the plans of the model it was copied from.
-        if plans is None or plans.owner is not self._owner or plans.meta is not meta:
-            plans = meta.__dict__[_PLANS] = _Plans(self._owner, meta)
+        if plans is None or plans.owner is not self.generation or plans.meta is not meta:
+            plans = meta.__dict__[_PLANS] = _Plans(self.generation, meta)
         found = plans.by_vendor.get(vendor)
         if found is None:
             concrete = model._meta.concrete_model
@@ -106,7 +106,7 @@ class Capture(CaptureState):
     def policy_changed(self) -> None:
         """Decide about every model anew, when it is next used."""
         self.policy.forget()
-        self._owner = object()
+        self.generation = object()
 
     def schema_changed(self) -> None:
         """Forget what tables could do."""

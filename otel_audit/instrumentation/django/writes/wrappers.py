@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
-from django import VERSION
 
 from otel_audit.capture.freshness import Epoch
 from otel_audit.capture.opt_in import CodeRule, listen, unlisten
@@ -45,6 +44,8 @@ _LONGEST_DOCUMENTS: Final = 16 * 1024
 """Bytes of JSON held for each instance there is: of larger ones no more is held than a record needs."""
 _json: Final = msgspec.json.Encoder().encode
 _ABSENT: Final = object()
+_ALWAYS_GIVEN: Final = 4
+"""Arguments of ``from_db``: the class, its database, the names and the values."""
 _OVERRIDDEN: Final = "_otel_audit_from_db"
 """Where the overrides of ``from_db`` under our hooks stand on a class, one for each time it was hooked."""
 
@@ -403,48 +404,17 @@ class WriteCapture:
             model.from_db.__func__, "otel_audit", False
         ):
             return
-        capture, thread = self.capture, self.capture.thread
-        freshness, plan_of = capture.freshness, capture.plan
-        # What the hook holds is never freed: Django 6.1 keeps each ``from_db`` it has called in a cache. An
-        # override of the application's therefore stands on the class; -1: there is none.
-        hooked = weakref.ref(model)
-        overridden = -1
+        overridden = -1  # there is none of the application's
         if previous is not _ABSENT:
             if _OVERRIDDEN not in vars(model):
                 setattr(model, _OVERRIDDEN, [])
             overridden = len(vars(model)[_OVERRIDDEN])
             vars(model)[_OVERRIDDEN].append(previous)
-
-        def from_db(cls: Any, /, db: Any, field_names: Any, values: Any, **options: Any) -> Any:
-            owner: Any = hooked()
-            if overridden < 0:
-                inherited: Any = super(owner, cls)
-                if options:
-                    instance = inherited.from_db(db, field_names, values, **options)
-                else:
-                    instance = inherited.from_db(db, field_names, values)
-            else:
-                override = vars(owner)[_OVERRIDDEN][overridden]
-                instance = override.__get__(None, cls)(db, field_names, values, **options)
-            # Lists load thousands: what follows makes one object, and looks each thing up once.
-            try:
-                here = thread.__dict__
-                plan = plan_of(cls)
-                if not plan.mutable:
-                    loaded = Loaded(field_names, values, here["epoch"], freshness.now)
-                else:
-                    loaded = _keep(plan, instance, field_names, values, here["epoch"], freshness.now)
-                instance._state._otel_audit = loaded  # STATE_KEY, without making a dict of the state
-                if here["loaded"] is not None:
-                    here["loaded"].append((instance, loaded))
-            except faults() as error:
-                capture.failures.note("from_db", error)
-            return instance
-
         # Django 6.1 looks whether a model takes the fetch mode, and warns its author if it does not.
-        hook: Callable[..., Any] = from_db
-        if VERSION >= (6, 1) and not _takes_options(model.from_db):
-            hook = _without_options(from_db)
+        if _takes_options(model.from_db) or overridden >= 0:
+            hook = _remembering(self.capture, model, overridden)
+        else:
+            hook = _remembering_inherited(self.capture, model)
         hook.otel_audit = True  # type: ignore[attr-defined]
         hook.otel_audit_overridden = overridden  # type: ignore[attr-defined]
         model.from_db = classmethod(hook)
@@ -459,9 +429,38 @@ def _uncaptured(thread: ThreadState, plan: Any, run: Callable[[], Any]) -> Any:
 
 
 def _takes_options(from_db: Any) -> bool:
-    kinds = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD)
-    parameters = inspect.signature(from_db).parameters
-    return "fetch_mode" in parameters or any(found.kind in kinds for found in parameters.values())
+    """Say whether ``from_db`` takes more than Django has always given it."""
+    code = getattr(getattr(from_db, "__func__", None), "__code__", None)
+    if code is None:  # it may take anything
+        return True
+    more = code.co_argcount > _ALWAYS_GIVEN or code.co_kwonlyargcount > 0
+    return more or bool(code.co_flags & (inspect.CO_VARARGS | inspect.CO_VARKEYWORDS))
+
+
+def _remembering(capture: Capture, model: Any, overridden: int) -> Callable[..., Any]:
+    """Return a ``from_db`` that calls the inherited one, or the ``overridden`` one, with all it is given.
+
+    What it holds is never freed: Django 6.1 keeps each ``from_db`` it has called in a cache. An override of
+    the application's therefore stands on the class.
+    """
+    hooked = weakref.ref(model)
+
+    def from_db(cls: Any, /, db: Any, field_names: Any, values: Any, **options: Any) -> Any:
+        owner: Any = hooked()
+        if overridden < 0:
+            inherited: Any = super(owner, cls)
+            instance = inherited.from_db(db, field_names, values, **options)
+        else:
+            override = vars(owner)[_OVERRIDDEN][overridden].__get__(None, cls)
+            instance = override(db, field_names, values, **options)
+        try:
+            _remember(capture, capture.plan(cls), instance, field_names, values)
+        except faults() as error:
+            capture.failures.note("from_db", error)
+        return instance
+
+    # A model that takes no options says so.
+    return from_db if _takes_options(model.from_db) else _without_options(from_db)
 
 
 def _without_options(from_db: Callable[..., Any]) -> Callable[..., Any]:
@@ -469,6 +468,61 @@ def _without_options(from_db: Callable[..., Any]) -> Callable[..., Any]:
         return from_db(cls, db, field_names, values)
 
     return plain
+
+
+def _remembering_inherited(capture: Capture, model: Any) -> Callable[..., Any]:
+    """Return a ``from_db`` that calls an inherited one which takes no options.
+
+    Lists load thousands: what follows packs no arguments, calls nothing of ours for what most rows are, and
+    holds the plan instead of asking for it.
+    """
+    thread, freshness = capture.thread, capture.freshness
+    generation: object = None
+    plan: ModelPlan = NOT_AUDITED
+
+    def from_db(cls: Any, /, db: Any, field_names: Any, values: Any) -> Any:
+        nonlocal generation, plan
+        instance = super(model, cls).from_db(db, field_names, values)
+        try:
+            if capture.generation is not generation:
+                asked = capture.generation
+                plan = capture.plan(model)
+                generation = asked
+            table = plan if cls is model else capture.plan(cls)
+            here = thread.__dict__
+            if here["loaded"] is None:
+                # What is set is STATE_KEY, without making a dict of the state.
+                if not table.mutable:
+                    instance._state._otel_audit = Loaded(field_names, values, here["epoch"], freshness.now)
+                    return instance
+                if table.documents is not None and len(values) == len(table.row):
+                    documents = _json(table.documents(values))
+                    if len(documents) <= _LONGEST_DOCUMENTS:
+                        instance._state._otel_audit = Loaded(
+                            table, values, here["epoch"], freshness.now, documents
+                        )
+                        return instance
+        except faults():  # values may be anything; what follows looks at each
+            pass
+        try:
+            _remember(capture, capture.plan(cls), instance, field_names, values)
+        except faults() as error:
+            capture.failures.note("from_db", error)
+        return instance
+
+    return from_db
+
+
+def _remember(capture: Capture, plan: ModelPlan, instance: Any, names: Any, values: Any) -> None:
+    """Keep what an instance was loaded with."""
+    here = capture.thread.__dict__
+    if plan.mutable:
+        loaded = _keep(plan, instance, names, values, here["epoch"], capture.freshness.now)
+    else:
+        loaded = Loaded(names, values, here["epoch"], capture.freshness.now)
+    instance._state._otel_audit = loaded
+    if here["loaded"] is not None:
+        here["loaded"].append((instance, loaded))
 
 
 def _keep(table: ModelPlan, instance: Any, names: Any, values: Any, epoch: Epoch, seq: int) -> Loaded:
