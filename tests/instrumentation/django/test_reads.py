@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from django.contrib.auth.models import User
@@ -19,7 +20,7 @@ from django.test.utils import CaptureQueriesContext
 
 from otel_audit.audit_record import AuditRecord
 from otel_audit.config.model import ModelConfig
-from otel_audit.instrumentation.django.reads import wrappers
+from otel_audit.instrumentation.django.reads import plan, wrappers
 from otel_audit.testing import CapturedAudit
 from tests.instrumentation.django.clinic.models import (
     Dose,
@@ -578,3 +579,51 @@ def test_a_fault_of_ours_costs_the_record_only(
     monkeypatch.setattr(module, broken, fail)
     assert ask() == expected
     assert reads.pipeline.health.capture_failures["read"] > 0
+
+
+SHAPES: dict[str, Any] = {
+    "all": Patient.objects.all,
+    "filtered": lambda: Patient.objects.filter(ward__name="north", visits__note="").order_by("email"),
+    "distinct": lambda: Patient.objects.filter(tags__name="x").distinct(),
+    "sliced": lambda: Patient.objects.all()[:1],
+    "a proxy": PatientOnFile.objects.all,
+    "a child": Inpatient.objects.all,
+    "a key that is not first": Sample.objects.all,
+    "a composite key": Dose.objects.all,
+    "deferred": lambda: Patient.objects.defer("email"),
+    "only": lambda: Patient.objects.only("email"),
+    "deferred and annotated": lambda: Patient.objects.defer("email").annotate(loud=Upper("email")),
+    "annotated": lambda: Patient.objects.annotate(loud=Upper("email")),
+    "counted": lambda: Patient.objects.annotate(visited=Count("visits")),
+    "extra": lambda: Patient.objects.defer("email").extra(select={"one": "1"}),
+    "joined": lambda: Patient.objects.select_related("referrer"),
+    "joined, other columns left out": lambda: Patient.objects.select_related("ward").defer(
+        "name", "ward__name"
+    ),
+    "values": Patient.objects.values,
+    "values of a few": lambda: Patient.objects.values_list("email", "pk"),
+    "a union": lambda: Patient.objects.filter(pk=1).union(Patient.objects.filter(pk=2)),
+    "not sensitive": Ward.objects.all,
+    "a subquery": lambda: Patient.objects.filter(pk__in=Patient.objects.filter(balance=3)),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_query_of_all_columns_is_read_at_one_look(reads: CapturedAudit, shape: str) -> None:
+    """As it is column by column."""
+    compiler = SHAPES[shape]().query.get_compiler("default")
+    compiler.as_sql()
+
+    def is_sensitive(model: Any) -> bool:
+        return model is not Ward
+
+    quickly = plan.row_readings(compiler, is_sensitive)
+    with patch.object(plan, "_whole_row", lambda *_: None):
+        assert quickly == plan.row_readings(compiler, is_sensitive)
+
+
+def test_most_queries_are_read_at_one_look(reads: CapturedAudit) -> None:
+    with patch.object(plan, "_Groups", side_effect=AssertionError("column by column")):
+        for shape in ("all", "filtered", "sliced", "a proxy", "a key that is not first", "a subquery"):
+            list(SHAPES[shape]())
+    assert len(seen(reads)) == 6

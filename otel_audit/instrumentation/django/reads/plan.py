@@ -60,6 +60,9 @@ def row_readings(
         appended: key columns that stand in each row behind those the query selects.
     """
     query: Query = compiler.query
+    whole = None if appended else _whole_row(compiler, query, is_sensitive)
+    if whole is not None:
+        return [whole]
     groups = _Groups(query, is_sensitive)
     position = 0
     for expression, *_ in compiler.select:
@@ -80,6 +83,31 @@ def row_readings(
     if query.combinator:
         return _combined(query, found, is_sensitive)
     return found
+
+
+def _whole_row(compiler: Any, query: Query, is_sensitive: IsSensitive) -> ModelReading | None:
+    """Return the reading of most queries, all columns of one table and nothing else; None of any other."""
+    if (
+        not query.default_cols
+        or query.annotations
+        or query.select_related
+        or query.deferred_loading[0]
+        or query.extra
+        or query.combinator
+    ):
+        return None
+    model = _concrete(query.model)
+    meta, select = model._meta, compiler.select
+    fields, keys = meta.concrete_fields, meta.pk_fields
+    if meta.parents or len(keys) != 1 or len(select) != len(fields) or not is_sensitive(model):
+        return None
+    for position, field in enumerate(fields):
+        if field is keys[0]:
+            column = select[position][0]
+            if type(column) is Col and column.target is field and column.alias == query.base_table:
+                names = tuple([each.name for each in fields])
+                return ModelReading(model, names, (KeyColumns((position,), (column,)),), every_row=True)
+    return None
 
 
 def aggregate_readings(query: Query, kind: str, is_sensitive: IsSensitive) -> list[ModelReading]:
