@@ -59,6 +59,8 @@ _Part = TypeVar("_Part", bound=msgspec.Struct)
 MAX_DEPTH: Final = DEEPEST
 MAX_PARTS: Final = LONGEST // PART
 """Of one value, all levels together; of the changes, names or objects one record lists."""
+_SHORT_DOCUMENT: Final = 4 * 1024
+"""Bytes: whatever they hold, a record carries all of it."""
 _SHORTEST_HEAD: Final = 8 * 1024
 """Where less room is left, nothing of a long text is kept."""
 
@@ -559,6 +561,27 @@ def _encode(value: Any) -> Encoded | Cut:
         return Encoded(msgspec.json.encode(value, enc_hook=portable))
     except faults():  # keys that are no text, integers beyond 64 bits, lone surrogates
         return Encoded(msgspec.json.encode(portable(value)))
+
+
+def freeze_json(document: bytes) -> Frozen:
+    """Freeze a value that :mod:`msgspec` has written as JSON."""
+    if (
+        document[:1] in (b"{", b"[")
+        and len(document) <= _SHORT_DOCUMENT
+        and document.count(b"{") + document.count(b"[") <= MAX_DEPTH
+    ):
+        return Encoded(document)  # small enough, and not too deep, whatever it holds
+    return freeze(msgspec.json.decode(document))
+
+
+def is_written(frozen: Frozen, value: Any) -> bool:
+    """Say quickly that a dict or list is the same as the JSON it was frozen as; False is only a doubt."""
+    if type(frozen) is not Encoded or type(value) not in (dict, list):
+        return False
+    try:
+        return frozen == msgspec.json.encode(value)
+    except faults():  # as in _encode
+        return False
 
 
 def _cut(value: Any, conversion: Conversion) -> Cut:

@@ -24,7 +24,9 @@ from otel_audit.values import (
     MAX_PARTS,
     Conversion,
     freeze,
+    freeze_json,
     instant_text,
+    is_written,
     key_text,
     key_texts,
     portable,
@@ -220,6 +222,34 @@ def test_what_is_frozen_does_not_follow_later_changes() -> None:
     value["a"].append(2)
     assert record_value(frozen) == ({"a": [1]}, "")
     assert freeze(msgspec.UNSET) is not None
+
+
+structures = st.one_of(
+    st.recursive(
+        st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text()),
+        lambda inner: st.one_of(st.lists(inner), st.dictionaries(st.text(), inner)),
+    ),
+    st.sampled_from(
+        [{"a": "b" * 200_000}, {"a": "b" * 5000}, [[]] * 9000, {"[": "{" * 80}, {"b": 1, "a": 2}]
+    ),
+    st.integers(1, 90).map(lambda depth: msgspec.json.decode("[" * depth + "]" * depth)),
+)
+
+
+@given(structures)
+def test_what_was_written_as_json_is_frozen_as_what_it_says(value: Any) -> None:
+    document = msgspec.json.encode(value)
+    expected = freeze(msgspec.json.decode(document))
+    found = freeze_json(document)
+    assert type(found) is type(expected)
+    assert same(found, expected)
+    assert record_value(found) == record_value(expected)
+
+
+@given(structures, st.one_of(structures, anything))
+def test_a_structure_known_for_what_was_frozen_is_the_same_frozen(value: Any, other: Any) -> None:
+    assert not is_written(freeze(value), other) or same(freeze(value), freeze(other))
+    assert is_written(freeze({"b": [1, None]}), {"b": [1, None]})
 
 
 columns = st.one_of(

@@ -70,6 +70,10 @@ def _jobs() -> dict[str, Job]:
         rows = [product(number) for number in range(FEW)]
         return in_transaction(lambda: [Product.objects.create(**values) for values in rows])
 
+    def create_alone() -> Callable[[], object]:
+        rows = [product(number) for number in range(FEW)]
+        return lambda: [Product.objects.create(**values) for values in rows]
+
     def delete() -> Callable[[], object]:
         keys = [row.pk for row in Product.objects.bulk_create(products(FEW))]
         rows = list(Product.objects.filter(pk__in=keys))
@@ -107,6 +111,7 @@ def _jobs() -> dict[str, Job]:
         "save": Job(save, FEW),
         "save without JSON": Job(save_without_json, FEW),
         "create": Job(create, FEW),
+        "create alone": Job(create_alone, FEW),
         "delete": Job(delete, FEW),
         "bulk_create": Job(bulk_create, 1),
         "QuerySet.update": Job(update, 1),

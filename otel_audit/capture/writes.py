@@ -5,10 +5,10 @@ from __future__ import annotations
 import datetime
 import math
 import weakref
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 from opentelemetry.trace import INVALID_SPAN
 
@@ -27,8 +27,11 @@ if TYPE_CHECKING:
 _ACTIONS: Final[dict[Verb, str]] = {"create": "CREATE", "update": "UPDATE", "delete": "DELETE"}
 PLAIN: Final = frozenset({type(None), bool, int, str})
 """Classes of values that a record carries as they are, and that Python compares as a database does."""
-_CLOCK: Final = frozenset({datetime.datetime, datetime.date, datetime.time})
-"""Their texts are like no secret: no rule finds anything in them."""
+_AS_IT_IS: Final = PLAIN | {UnsetType}
+_HARMLESS: Final = frozenset(
+    {type(None), bool, float, UnsetType, datetime.datetime, datetime.date, datetime.time}
+)
+"""No rule finds anything in them, nor in their texts."""
 _SHORT: Final = 8 * 1024
 """Bytes of JSON: whatever it holds, a record carries all of it."""
 
@@ -129,6 +132,34 @@ class NoWrite(CapturedWrite):
         return ()
 
 
+class Image:
+    """The image of a row, put together only when the record is made.
+
+    Args:
+        columns: all of the table, by attname.
+        names: those of the columns it shows.
+        row: values by attname, frozen.
+    """
+
+    __slots__ = ("_columns", "_names", "_row")
+
+    def __init__(
+        self, columns: Mapping[str, FieldPlan], names: Sequence[str], row: Mapping[str, Any]
+    ) -> None:
+        self._columns = columns
+        self._names = names
+        self._row = row
+
+    def __iter__(self) -> Iterator[tuple[FieldPlan, Any]]:
+        columns, row = self._columns, self._row
+        return iter([(columns[name], row[name]) for name in self._names])
+
+    def of(self, plans: Iterable[FieldPlan]) -> list[tuple[FieldPlan, Any]]:
+        """Return the values of some columns, shown or not."""
+        row = self._row
+        return [(plan, row[plan.attname]) for plan in plans if plan.attname in row]
+
+
 class RowWrite(CapturedWrite):
     """One row: ``changed`` lists (field, old, new) with frozen values, ``written`` all values of the image.
 
@@ -171,7 +202,8 @@ class RowWrite(CapturedWrite):
                     for each, before, after in self.changed
                 ]
                 break
-        for plan, value in self.written:
+        written = self.written
+        for plan, value in written.of(large) if type(written) is Image else written:
             if plan in large and is_long(value):
                 self._shorten_written(large)
                 break
@@ -208,9 +240,11 @@ class RowWrite(CapturedWrite):
             head = heads.find(kind, self.moment)
             if head is not None:
                 values = self._plain_values()
-                made = None if values is None else heads.record(head, self.moment, *values, plan.strategies)
-                if made is not None:
-                    return [made]
+                # Each of its records has a key; that of an INSERT in autocommit has none until it has run.
+                if values is not None and values[0]:
+                    made = heads.record(head, self.moment, *values, plan.strategies)
+                    if made is not None:
+                        return [made]
             else:
                 records = self._records(logger, "success", transaction, heads.moment(self.moment))
                 heads.learn(kind, records[0])
@@ -248,34 +282,39 @@ class RowWrite(CapturedWrite):
 
     def _plain_values(self) -> tuple[str, list[Change], dict[str, Any], list[Any]] | None:
         """Return key, changes, image, and those values to look at for secrets; None if one is not plain."""
-        key = key_text(self.key)
-        if not key:
-            return None
         looked: list[Any] = []
         image: dict[str, Any] = {}
         for plan, value in self.written:
             kind = type(value)
-            if kind in PLAIN:
-                looked.append(value)
+            if kind not in _AS_IT_IS:
+                made = _as_recorded(value, kind)
+                if made is None:
+                    return None
+                value = made[0]
             elif value is UNSET:
                 continue
-            elif _is_usual(value, kind):
-                if kind in RECORDED:
-                    value = RECORDED[kind][0](value)
-                if kind not in _CLOCK:
-                    looked.append(value)
-            else:
-                return None
+            if kind not in _HARMLESS:
+                looked.append(value)
             image[plan.name] = value
         changes: list[Change] = []
         for plan, old, new in self.changed:
-            if not (_is_usual(old, type(old)) and _is_usual(new, type(new))):
-                return None
-            change = _change(plan.name, old, new)
-            changes.append(change)
-            if type(new) not in _CLOCK or type(old) not in _CLOCK:
-                looked += (change.old, change.new)
-        return key, changes, image, looked
+            before, after, type_ = type(old), type(new), ""
+            if before not in _AS_IT_IS:
+                made = _as_recorded(old, before)
+                if made is None:
+                    return None
+                old, type_ = made
+            if after not in _AS_IT_IS:
+                made = _as_recorded(new, after, type_)
+                if made is None:
+                    return None
+                new, type_ = made
+            changes.append(Change(plan.name, old, new, type_))
+            if before not in _HARMLESS:
+                looked.append(old)
+            if after not in _HARMLESS:
+                looked.append(new)
+        return key_text(self.key), changes, image, looked
 
     def _records(
         self, logger: AuditLogger, outcome: Outcome, transaction: str, at: Moment | None = None
@@ -327,13 +366,17 @@ class _Undo:
             self._call(owner, *self._rest)
 
 
-def _is_usual(value: Any, kind: type) -> bool:
-    """Say whether a record carries a frozen value as it is, or as :data:`RECORDED` makes it."""
-    if kind in PLAIN or value is UNSET:
-        return True
+def _as_recorded(value: Any, kind: type, type_: str = "") -> tuple[Any, str] | None:
+    """Return what a record carries of a frozen value that is not plain, and what its type is called there.
+
+    None where :data:`RECORDED` does not say it. ``type_`` is that of a value that has none of its own.
+    """
     if kind is float:
-        return math.isfinite(value)
-    return kind in RECORDED and (kind is not Encoded or len(value) <= _SHORT)
+        return (value, type_) if math.isfinite(value) else None
+    if kind not in RECORDED or (kind is Encoded and len(value) > _SHORT):
+        return None
+    convert, type_ = RECORDED[kind]
+    return convert(value), type_
 
 
 def _change(name: str, old: Any, new: Any) -> Change:

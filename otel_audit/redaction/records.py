@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -22,13 +22,11 @@ SECRET_KEY: Final = "keep_last:4"  # noqa: S105
 _SESSIONS: Final = frozenset({"Session", "Sessions", "session", "sessions"})
 _SECRET_ID_LENGTH: Final = 16
 _LARGEST_KEY_LENGTH: Final = 19  # of 64 bits
-_SIMPLE: Final = frozenset({str, int, bool, float, type(None), UnsetType})
 _SHORT: Final = 512
 """Characters of a text that is looked at together with others."""
 _TEXTS_AT_ONCE: Final = 64
-_HARMLESS: Final = _SIMPLE - {str, int}
+_HARMLESS: Final = frozenset({bool, float, type(None), UnsetType})
 _STRUCTURES: Final = frozenset({dict, list})
-_SIMPLE_OR_DEEP: Final = _SIMPLE | _STRUCTURES
 _TEXTS: Final = ("event_name", "message", "error", "reason", "tenant", "system", "event_type", "code")
 _CONTEXT_TEXTS: Final = (
     ("request", ("path", "route", "view", "id")),
@@ -192,26 +190,17 @@ class RecordRedactor:
         for name, strategy in list(strategies.items()):  # a field may get one while others are written
             if strategy != "keep" and name in names:
                 return False
-        kinds = set(map(type, values))
-        if not kinds <= _SIMPLE:
-            structures = [value for value in values if type(value) is dict or type(value) is list]
-            values = [value for value in values if type(value) in _SIMPLE]
-            if not kinds <= _SIMPLE_OR_DEEP or not all(
-                _unfold(structure, names, values, 0) for structure in structures
-            ):
-                return False
-            kinds = set(map(type, values))
+        if not _take_apart(values, names, texts, 0):
+            return False
         if not self._redactor.clean_names.issuperset(names) and not self._are_clean(names):
             return False
-        if int in kinds and max([value for value in values if type(value) is int]) >= SMALLEST_CARD:
-            return False
-        values += texts
         known = self._redactor.clean_texts
-        unknown = {value for value in values if type(value) is str and value not in known}
-        if unknown:
-            if self._redactor.suspects(SEAM.join(unknown)):
-                return False
-            self._redactor.remember_clean((), unknown)
+        if known.issuperset(texts):
+            return True
+        unknown = set(texts) - known
+        if self._redactor.suspects(SEAM.join(unknown)):
+            return False
+        self._redactor.remember_clean((), unknown)
         return True
 
     def _are_clean(self, names: list[str]) -> bool:
@@ -406,32 +395,37 @@ class RecordRedactor:
     def _are_clean_structures(self, cells: list[Any]) -> bool:
         """Tell in one go that no structure of a column holds anything sensitive; False is only a doubt."""
         names: list[str] = []
-        values: list[Any] = []
-        for cell in cells:
-            if type(cell) in _STRUCTURES and not _unfold(cell, names, values, 0):
+        texts: list[str] = []
+        if not _take_apart([cell for cell in cells if type(cell) in _STRUCTURES], names, texts, 0):
+            return False
+        return self._are_clean(list(dict.fromkeys(names))) and not self._suspected(set(texts))
+
+
+def _take_apart(values: Iterable[Any], names: list[str], texts: list[str], depth: int) -> bool:
+    """Add the texts among values, and all names and texts of their structures, to lists.
+
+    False if one must be looked at by itself.
+    """
+    for value in values:
+        kind = type(value)
+        if kind is str:
+            texts.append(value)
+        elif kind is int:
+            if value >= SMALLEST_CARD:
                 return False
-        if not self._are_clean(list(dict.fromkeys(names))):
-            return False
-        if max([value for value in values if type(value) is int], default=0) >= SMALLEST_CARD:
-            return False
-        return not self._suspected({value for value in values if type(value) is str})
-
-
-def _unfold(structure: Any, names: list[str], values: list[Any], depth: int) -> bool:
-    """Add all names and values of a structure to lists; False if it must be looked at part by part."""
-    if depth >= MAX_DEPTH or may_be_apart(structure):
-        return False
-    parts = structure
-    if type(structure) is dict:
-        names += structure
-        parts = structure.values()
-    elif any(type(part) is str and part[:1] == "-" for part in structure):
-        return False  # a command line, where what is an option says what comes next
-    for part in parts:
-        kind = type(part)
-        if kind in _SIMPLE:
-            values.append(part)
-        elif (kind is not dict and kind is not list) or not _unfold(part, names, values, depth + 1):
+        elif kind is dict or kind is list:
+            if depth >= MAX_DEPTH or may_be_apart(value):
+                return False
+            if kind is dict:
+                names += value
+                parts = value.values()
+            elif any(type(part) is str and part[:1] == "-" for part in value):
+                return False  # a command line, where what is an option says what comes next
+            else:
+                parts = value
+            if not _take_apart(parts, names, texts, depth + 1):
+                return False
+        elif kind not in _HARMLESS:
             return False
     return True
 

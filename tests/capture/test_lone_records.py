@@ -11,9 +11,10 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec import UNSET
 
 from otel_audit.audit_context import ContextFields, context, enter_scope, leave_scope, moment
-from otel_audit.audit_record import Actor, AuditRecord, Origin, Request, Source, new_record_id
+from otel_audit.audit_record import Actor, AuditRecord, Origin, Request, Source, Target, new_record_id
 from otel_audit.capture.connection import Connection
 from otel_audit.capture.transaction_buffer import TransactionBuffer
 from otel_audit.capture.writes import RowWrite
@@ -181,6 +182,16 @@ def test_a_record_of_usual_values_is_made_quickly(
     assert made.records == 0
     [record] = map(decode_record, made.payloads)
     assert (record.actor, record.request) == (said.actor, request)
+
+
+def test_the_intent_of_a_row_whose_key_the_database_will_give_is_made_quickly(
+    connection: Connection, pipeline: AuditPipeline
+) -> None:
+    write = row(connection, verb="create", key=UNSET, changed=[(FIELDS[0], UNSET, "a")], written=())
+    made = same_both_ways(pipeline.logger, write)
+    assert made.records == 0
+    [record] = map(decode_record, made.payloads)
+    assert record.target == Target(PLANS[0].label, "")
 
 
 @pytest.mark.parametrize("place", PLACES, ids=str)

@@ -66,15 +66,16 @@ class ThreadState(threading.local):
 
     def during(self, what: _Counted, run: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Run something, and meanwhile count it in ``what``."""
-        outer = getattr(self, what)
+        here = self.__dict__  # of this thread: one look for it instead of one for each attribute
+        outer = here[what]
         try:
             try:
-                setattr(self, what, outer + 1)
+                here[what] = outer + 1
                 return run(*args, **kwargs) if kwargs else run(*args)
             finally:
-                setattr(self, what, outer)
+                here[what] = outer
         finally:  # once more: an interruption may come between any two lines
-            setattr(self, what, outer)
+            here[what] = outer
 
 
 class Loaded(msgspec.Struct, gc=False, eq=False):

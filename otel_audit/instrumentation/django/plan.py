@@ -26,7 +26,7 @@ from otel_audit.instrumentation.django.secret_keys import key_strategies
 from otel_audit.interruptions import faults
 from otel_audit.large_values import Cut
 from otel_audit.redaction.names import NameRules
-from otel_audit.values import ATOMS, FROZEN, Encoded, Opaque, freeze, freeze_known
+from otel_audit.values import ATOMS, FROZEN, Encoded, Opaque, freeze, freeze_json, freeze_known
 
 if TYPE_CHECKING:
     from django.db.models import Field, Model
@@ -91,6 +91,7 @@ _CANONICAL: Final[dict[str, type]] = {
 HISTORICAL: Final = "__fake__"
 """The module of the model classes of a migration."""
 _AS_IT_IS: Final = frozenset({Encoded, Cut})
+_parts_of: Final = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
 _LONGEST_SMALL: Final = 4096
@@ -454,10 +455,12 @@ class ModelPlan(TablePlan):
 
     def read_documents(self, documents: bytes) -> Iterator[tuple[str, Any]]:
         """Return what :attr:`documents` took out of a row, written as JSON since: (attname, frozen)."""
-        values = msgspec.json.decode(documents)
         plans = self._documents
-        for plan, value in zip(plans, values if len(plans) > 1 else [values], strict=True):
-            yield plan.attname, plan.frozen(value)
+        for plan, document in zip(plans, _parts(documents) if len(plans) > 1 else [documents], strict=True):
+            yield (
+                plan.attname,
+                freeze_json(document) if plan.plain else plan.frozen(msgspec.json.decode(document)),
+            )
 
     def keys_in(self, rows: Sequence[Sequence[Any]]) -> list[Any]:
         """Return the keys of many rows, frozen: of one row there is one, and it can be remembered."""
@@ -468,6 +471,10 @@ class ModelPlan(TablePlan):
         return [
             tuple([plan.frozen(part) for plan, part in zip(self.keys, row, strict=False)]) for row in rows
         ]
+
+
+def _parts(documents: bytes) -> list[bytes]:
+    return [bytes(part) for part in _parts_of(documents)]
 
 
 class ModelPolicy(Policy):

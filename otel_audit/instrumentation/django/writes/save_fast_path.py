@@ -6,12 +6,12 @@ and leaves it alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from msgspec import UNSET
 
-from otel_audit.capture.writes import RowWrite
+from otel_audit.capture.writes import Image, RowWrite
 from otel_audit.instrumentation.django.connection import DjangoConnection
 from otel_audit.instrumentation.django.loaded import STATE_KEY, Loaded, Saving, put_back
 from otel_audit.instrumentation.django.plan import ModelFieldPlan, ModelPlan
@@ -20,22 +20,7 @@ from otel_audit.instrumentation.django.writes.known import done, run_known, wrot
 from otel_audit.instrumentation.django.writes.state import Capture, CompiledStatement
 from otel_audit.instrumentation.django.writes.update_statement import prepare
 from otel_audit.interruptions import faults
-from otel_audit.values import ATOMS, same
-
-
-class _Image:
-    """All values a save wrote, put together only when the record is made."""
-
-    __slots__ = ("_attnames", "_plan", "_row")
-
-    def __init__(self, plan: ModelPlan, attnames: Sequence[str], row: dict[str, Any]) -> None:
-        self._plan = plan
-        self._attnames = attnames
-        self._row = row
-
-    def __iter__(self) -> Iterator[tuple[ModelFieldPlan, Any]]:
-        by_attname, row = self._plan.by_attname, self._row
-        return iter([(by_attname[attname], row[attname]) for attname in self._attnames])
+from otel_audit.values import ATOMS, is_written, same
 
 
 class _Save(NamedTuple):
@@ -126,6 +111,8 @@ def _prepare(capture: Capture, plan: ModelPlan, compiler: Any, saving: Saving) -
         if old is value and attname not in custom:
             continue
         if attname in mutable or type(value) not in ATOMS:
+            if attname not in custom and is_written(old, value):
+                continue
             value = _unusual(plan, field, value)
             if value is UNSET:
                 return None
@@ -145,7 +132,7 @@ def _prepare(capture: Capture, plan: ModelPlan, compiler: Any, saving: Saving) -
     for target, _, new in changed:
         after[target.attname] = new
     ours = capture.connection(connection)
-    image = _Image(plan, attnames, after)
+    image = Image(plan.by_attname, attnames, after)
     write = RowWrite(plan, "update", ours, key, changed, image, "as_loaded")
     statement = None if connection.in_atomic_block else CompiledStatement(capture, compiler, plan, "update")
     return _Save(plan, write, ours, statement, state, after, loaded)

@@ -237,15 +237,16 @@ class WriteCapture:
             plan = capture.plan(base_qs.model)
             if not plan.audited:
                 return original(instance, base_qs, using, pk_val, *args, **kwargs)
-            outer = thread.saving
+            here = thread.__dict__
+            outer = here["saving"]
             try:
                 try:
-                    thread.saving = Saving(instance, pk_val, plan.model)
+                    here["saving"] = Saving(instance, pk_val, plan.model)
                     return original(instance, base_qs, using, pk_val, *args, **kwargs)
                 finally:
-                    thread.saving = outer
+                    here["saving"] = outer
             finally:  # once more: an interruption may come between any two lines
-                thread.saving = outer
+                here["saving"] = outer
 
         return _do_update  # type: ignore[return-value]
 
@@ -255,16 +256,17 @@ class WriteCapture:
 
         @functools.wraps(original)
         def delete(collector: Any, /, *args: Any, **kwargs: Any) -> Any:
-            outer = thread.deleting
+            here = thread.__dict__
+            outer = here["deleting"]
             origin = getattr(collector, "origin", None)  # a query set if it was one that was deleted
             try:
                 try:
-                    thread.deleting = origin if hasattr(origin, "_state") else None
+                    here["deleting"] = origin if hasattr(origin, "_state") else None
                     return original(collector, *args, **kwargs)
                 finally:
-                    thread.deleting = outer
+                    here["deleting"] = outer
             finally:  # once more: an interruption may come between any two lines
-                thread.deleting = outer
+                here["deleting"] = outer
 
         return delete  # type: ignore[return-value]
 
