@@ -285,6 +285,8 @@ def _first(found: dict[bytes, bytes], keys: Sequence[bytes]) -> bytes:
 
 def _content(encoded: bytes) -> bytes:
     """Return a text without its length in front."""
+    if encoded[0] < 128:
+        return encoded[1:]
     return encoded[sum(1 for _ in itertools.takewhile(lambda byte: byte > 127, encoded)) + 1 :]
 
 
@@ -345,9 +347,12 @@ def few_rows(table: str, body: bytes) -> bytes | None:
         body: what :func:`~otel_audit.server.otlp.engine_rows.rows_by_engine` found the engine could read.
     """
     columns = _Columns(_LOGS[table])
+    resources: dict[bytes, Origin] = {}  # each of the requests has one, and most have the same
     try:
         for resource_logs in wire.Logs.FromString(body).resource_logs:
-            resource = resource_origin(resource_logs.resource, columns.budget)
+            encoded = resource_logs.resource
+            resource = resources.get(encoded) or resource_origin(encoded, columns.budget)
+            resources[encoded] = resource
             for scope_logs in resource_logs.scope_logs:
                 for record in scope_logs.log_records:
                     columns.add(record)
