@@ -20,6 +20,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -269,11 +270,13 @@ _COUNT: Final = (
 
 def _forget(directory: Path) -> None:
     """Take the files of a store from the page cache."""
-    for path in directory.rglob("*"):
-        if path.is_file():
-            file = os.open(path, os.O_RDONLY)
-            os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
-            os.close(file)
+    for folder, _, names in os.walk(directory):
+        for name in names:
+            with (
+                suppress(FileNotFoundError),
+                open(os.path.join(folder, name), "rb") as file,
+            ):  # merged meanwhile
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def _memory(pid: int) -> float:
