@@ -25,7 +25,7 @@ from otel_audit.audit_record import (
     Target,
     new_record_id,
 )
-from otel_audit.semconv import RECORD_ID, to_attributes
+from otel_audit.semconv import CURRENT_SCHEMA, RECORD_ID, SCHEMAS, to_attributes
 from otel_audit.server.otlp.values import value_text
 from otel_audit.store.client import StoreClient
 from otel_audit.store.query import AuditStore
@@ -226,6 +226,23 @@ def stored(client: StoreClient, ids: list[str]) -> dict[str, Pairs]:
     return {row["id"]: [(name, value) for name, value in row["pairs"]] for row in rows}
 
 
+_KINDS: Final = SCHEMAS[CURRENT_SCHEMA].kinds()
+
+
+def typed(pairs: Pairs) -> list[KeyValue]:
+    """Return stored attributes of a record of ours as they were sent, with their types, sorted."""
+    values = {
+        "int": lambda text: AnyValue(int_value=int(text)),
+        "bool": lambda text: AnyValue(bool_value=text == "true"),
+    }
+    return [
+        KeyValue(
+            key=name, value=values.get(_KINDS.get(name, ""), lambda text: AnyValue(string_value=text))(text)
+        )
+        for name, text in sorted(pairs)
+    ]
+
+
 def order_within_names(pairs: Pairs) -> Pairs:
     """Return pairs sorted by their names; those of one name stay in their order."""
     return sorted(pairs, key=lambda pair: pair[0])
@@ -233,7 +250,7 @@ def order_within_names(pairs: Pairs) -> Pairs:
 
 @effort(short=10_000, long=100_000)
 def test_every_attribute_comes_back_as_it_was_sent(server: Serving, client: StoreClient, rounds: int) -> None:
-    """Names, texts, and the order of those that are there twice; sent to us and by a Collector."""
+    """Names, texts, types of ours, the order of those that are there twice; sent to us and by a Collector."""
     chance = Chance(20261129)
     left, number = rounds, 0
     while left > 0:
@@ -254,6 +271,9 @@ def test_every_attribute_comes_back_as_it_was_sent(server: Serving, client: Stor
         assert len(found) == len(records)
         for each, wanted in zip(records, expected, strict=True):
             assert order_within_names(found[each.id]) == order_within_names(wanted), f"{number=} {way=}"
+        if not way:  # as our sender sent them: the very bytes, but for the order
+            for each, made in zip(records, pairs, strict=True):
+                assert typed(found[each.id]) == sorted(made, key=lambda pair: pair.key)
 
 
 def test_what_has_a_column_is_stored_once(server: Serving, client: StoreClient) -> None:
