@@ -47,7 +47,11 @@ def insert(
         made = _made(plan, compiler.connection, noted, objects) if noted is not None else {}
         return _Inserted(objects, fields if result else [], result, made)
 
-    statement.wrote = lambda result: _written(capture, statement, inserted(result))
+    statement.wrote = lambda result: (
+        _fewer(statement, result)
+        if left_out(compiler, fields, result)
+        else [_written(capture, statement, inserted(result))]
+    )
     if any(plan.by_attname[field.attname].large for field in more):
         result = statement.run(
             lambda: _run_capped(capture, statement, compiler, wanted, more, lambda: run(returning_fields)),
@@ -76,7 +80,7 @@ def left_out(compiler: Any, asked: Sequence[Any] | None, result: Any) -> bool:
         return False
     features, count = compiler.connection.features, len(compiler.query.objs)
     if count == 1:
-        return bool(features.can_return_columns_from_insert) and result == [None]
+        return bool(features.can_return_columns_from_insert) and result in ([], [None])
     return bool(features.can_return_rows_from_bulk_insert) and len(result) < count
 
 
@@ -306,14 +310,12 @@ class _Inserted(NamedTuple):
         return values_of(plan, self.objects[0], row, {name: some[0] for name, some in self.made.items()})
 
 
-def _written(capture: Capture, statement: CompiledStatement, inserted: _Inserted) -> Sequence[CapturedWrite]:
+def _written(capture: Capture, statement: CompiledStatement, inserted: _Inserted) -> CapturedWrite:
     """Return what an INSERT wrote, with its values."""
-    if inserted.returned and len([row for row in inserted.result if row is not None]) < len(inserted.objects):
-        return _fewer(statement, inserted.result)
     if len(inserted.objects) > 1:
-        return [_limited(capture, _many(statement, inserted)[0])]
+        return _limited(capture, _many(statement, inserted)[0])
     values = inserted.first(statement.plan)
-    return [_one(statement, new_key(statement.plan, values), values)]
+    return _one(statement, new_key(statement.plan, values), values)
 
 
 def _one(statement: CompiledStatement, key: Any, values: dict[str, Any]) -> RowWrite:

@@ -17,7 +17,7 @@ from otel_audit.errors import AuditError
 from otel_audit.instrumentation.django.connection import DjangoConnection
 from otel_audit.instrumentation.django.loaded import STATE_KEY, Loaded, put_back
 from otel_audit.instrumentation.django.plan import ModelPlan
-from otel_audit.instrumentation.django.writes.insert import created, intent, new_key, values_of
+from otel_audit.instrumentation.django.writes.insert import created, intent, left_out, new_key, values_of
 from otel_audit.instrumentation.django.writes.state import Capture, CompiledStatement
 from otel_audit.interruptions import faults, interrupts
 from otel_audit.values import ATOMS, Opaque
@@ -44,7 +44,7 @@ def insert_quickly(
     [instance] = compiler.query.objs
     try:
         result = run()
-        if result == [None]:  # a trigger left it out
+        if result in ([], [None]) and left_out(compiler, returning_fields, result):
             thread.statement = None
             ours.locked = True
             return result

@@ -21,7 +21,12 @@ from otel_audit.instrumentation.django.plan import ModelFieldPlan, ModelPlan
 from otel_audit.instrumentation.django.writes.sql.rows import Converted, columns_of
 from otel_audit.instrumentation.django.writes.sql.selects import select_by_keys, select_rows, size_of_rows
 from otel_audit.instrumentation.django.writes.sql.sizes import Capped
-from otel_audit.instrumentation.django.writes.state import Capture, CompiledStatement, Plain
+from otel_audit.instrumentation.django.writes.state import (
+    Capture,
+    CompiledStatement,
+    Plain,
+    in_own_transaction,
+)
 from otel_audit.interruptions import faults
 
 _OBJECTS_PER_QUERY = 200
@@ -49,16 +54,27 @@ class _Returned(NamedTuple):
 
 
 def upsert(
-    capture: Capture, plan: ModelPlan, compiler: Any, run: Callable[[], Any], returning_fields: Any
+    capture: Capture,
+    plan: ModelPlan,
+    compiler: Any,
+    run: Callable[[], Any],
+    returning_fields: Any,
+    *,
+    ask: bool = True,
 ) -> Any:
-    """Run an INSERT with conflicts and note the rows it made and changed."""
+    """Run an INSERT with conflicts and note the rows it made and changed, as far as we may ``ask``."""
     from django.db.models.constants import OnConflict
 
     connection, query = compiler.connection, compiler.query
     ignores = query.on_conflict == OnConflict.IGNORE
     abilities = capture.abilities(connection, plan, "create", _written_column(compiler))
+    asks = ask and plan.old_values != "off" and abilities.returning
+    large = any(field.large for field in plan.fields)
+    if asks and (large or not ignores) and not connection.in_atomic_block and connection.get_autocommit():
+        # What is read before, or after, must be as the statement finds or leaves it.
+        again = functools.partial(upsert, capture, plan, compiler, run, returning_fields)
+        return in_own_transaction(capture, connection, again, functools.partial(again, ask=False))
     statement = CompiledStatement(capture, compiler, plan, "create")
-    asks = plan.old_values != "off" and abilities.returning
     before: _Before | None = _Before({}) if asks else None
     if asks and not ignores:
         before = statement.attempt(abilities, lambda: _rows_in_the_way(capture, statement, compiler))
@@ -67,7 +83,7 @@ def upsert(
     def ours() -> Any:
         # By `*` where the table may not have all columns; where an error would doom, only the catalog knows.
         budgets = [0]
-        if any(field.large for field in plan.fields):
+        if large:
             doubtful = statement.connection.dialect.errors_doom and not abilities.certain
             budgets = [0] if doubtful else [max(capture.config.max_bulk_bytes, 1), 0]
         for most in budgets:

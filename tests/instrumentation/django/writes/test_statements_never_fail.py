@@ -596,6 +596,8 @@ def test_a_row_that_a_trigger_leaves_out_of_an_insert_is_not_told(
         for record in audit
         if record.action == "CREATE" and record.outcome == "success"
     ]
-    assert told == [("full", 1), ("full", 2)]
+    # Before 6.1 Django takes back several of which one is missing.
+    some = [("count", 2)] if "b" in plain[-1] else []
+    assert told == [("full", 1), *some, ("full", 2)]
     failed = [record.bulk.count for record in audit if record.outcome == "failure" and record.bulk]
-    assert failed == [2]
+    assert failed == ([] if some else [2])
