@@ -93,7 +93,11 @@ def test_a_table_that_was_lost_gets_its_retention_again(tmp_path: Path) -> None:
         "put('activity', 1)\n"
         "result['left'] = left('activity_events')\n",
     )
-    assert result["applied"][:2] == ["missing tables: activity_events", "activity_events_mv"]
+    assert result["applied"][:3] == [
+        "missing tables: activity_events",
+        "missing columns: activity_events",
+        "activity_events_mv",
+    ]
     assert result["left"] == ["activity"]
 
 
