@@ -190,10 +190,11 @@ class Store:
 
     def records(self, *, table: str = "audit_events", **where: str) -> list[AuditRecord]:
         """Rebuild every record, each once, the oldest first; only those whose columns equal ``where``."""
+        view = table.replace("_events", "_trail")  # which shows all attributes
         conditions = "".join(f" AND {name} = '{value}'" for name, value in where.items())
         rows = self.query(
             "SELECT toUnixTimestamp64Nano(timestamp) AS nanoseconds, trace_id, span_id, message, attributes "
-            f"FROM otel.{table} FINAL WHERE ordinal = 0{conditions} ORDER BY timestamp, record_id"
+            f"FROM otel.{view} WHERE ordinal = 0{conditions} ORDER BY timestamp, record_id"
         )
         assert len({row["attributes"][RECORD_ID] for row in rows}) == len(rows)
         return [
