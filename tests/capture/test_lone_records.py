@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -14,16 +13,14 @@ from hypothesis import strategies as st
 from msgspec import UNSET
 
 from otel_audit.audit_context import ContextFields, context, enter_scope, leave_scope, moment
-from otel_audit.audit_record import Actor, AuditRecord, Origin, Request, Source, Target, new_record_id
+from otel_audit.audit_record import Actor, Origin, Request, Source, Target, new_record_id
 from otel_audit.capture.connection import Connection
-from otel_audit.capture.transaction_buffer import TransactionBuffer
 from otel_audit.capture.writes import RowWrite
 from otel_audit.config.model import RedactionConfig, SpanEventConfig
 from otel_audit.pipeline import lone_records
 from otel_audit.pipeline.logger import AuditLogger
 from otel_audit.pipeline.provider import AuditPipeline
 from otel_audit.pipeline.spool.frames import decode_record
-from otel_audit.pipeline.spool.writer import SpoolWriter
 from otel_audit.values import freeze
 from tests.capture.test_record_heads import (
     FIELDS,
@@ -39,6 +36,7 @@ from tests.capture.test_record_heads import (
     moments,
     places,
     row,
+    spooled_bytes,
     table,
     writes,
 )
@@ -75,39 +73,9 @@ class Said:
         return self._said
 
 
-def spooled_bytes(logger: AuditLogger, pending: RowWrite, *, quickly: bool = True) -> Made:
-    """Commit one write; return the bytes of its record, made at one time and with one id."""
-    taken: list[bytes] = []
-
-    def intend(self: SpoolWriter, payloads: list[bytes]) -> int:
-        taken.extend(payloads)
-        return 1
-
-    calls = 0
-    record = AuditLogger.record
-
-    def count(self: AuditLogger, *args: Any, **values: Any) -> AuditRecord:
-        nonlocal calls
-        calls += 1
-        return record(self, *args, **values)
-
-    buffer = TransactionBuffer(logger)
-    buffer.add(pending)
-    with ExitStack() as stack:
-        stack.enter_context(patch("time.time_ns", lambda: NOW + 7))
-        for place in ("pipeline.logger", "pipeline.lone_records", "capture.transaction_buffer"):
-            stack.enter_context(patch(f"otel_audit.{place}.new_record_id", lambda *_: "01" * 18))
-        stack.enter_context(patch.object(SpoolWriter, "intend", intend))
-        stack.enter_context(patch.object(AuditLogger, "record", count))
-        if not quickly:
-            stack.enter_context(patch.object(AuditLogger, "lone_records", lambda _: None))
-        buffer.before_commit()
-    return Made(taken, calls)
-
-
 def same_both_ways(logger: AuditLogger, pending: RowWrite) -> Made:
-    quick = spooled_bytes(logger, pending)
-    assert quick.payloads == spooled_bytes(logger, pending, quickly=False).payloads
+    quick = spooled_bytes(logger, [pending], quickly=True)
+    assert quick.payloads == spooled_bytes(logger, [pending], quickly=False).payloads
     return quick
 
 

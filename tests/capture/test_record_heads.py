@@ -122,8 +122,11 @@ class Made(NamedTuple):
     records: int
 
 
-def spooled_bytes(logger: AuditLogger, pendings: list[RowWrite], *, alone: bool) -> Made:
-    """Commit writes; return the bytes of each record, made at one time and with one id."""
+def spooled_bytes(logger: AuditLogger, pendings: list[RowWrite], *, quickly: bool) -> Made:
+    """Commit writes; return the bytes of each record, made at one time and with one id.
+
+    ``quickly``: in the quick ways there are, of one write and of many; else each in the general way.
+    """
     taken: list[bytes] = []
 
     def intend(self: SpoolWriter, payloads: list[bytes]) -> int:
@@ -143,12 +146,14 @@ def spooled_bytes(logger: AuditLogger, pendings: list[RowWrite], *, alone: bool)
         buffer.add(pending)
     with ExitStack() as stack:
         stack.enter_context(patch("time.time_ns", lambda: NOW + 7))
-        for place in ("pipeline.logger", "pipeline.record_heads", "capture.transaction_buffer"):
+        made_in = ("pipeline.logger", "pipeline.lone_records", "pipeline.record_heads")
+        for place in (*made_in, "capture.transaction_buffer"):
             stack.enter_context(patch(f"otel_audit.{place}.new_record_id", lambda *_: "01" * 18))
         stack.enter_context(patch.object(SpoolWriter, "intend", intend))
         stack.enter_context(patch.object(AuditLogger, "record", count))
-        if alone:
-            stack.enter_context(patch.object(AuditLogger, "heads", lambda _: None))
+        if not quickly:
+            for way in ("heads", "lone_records"):
+                stack.enter_context(patch.object(AuditLogger, way, lambda _: None))
         buffer.before_commit()
     return Made(taken, calls)
 
@@ -228,8 +233,8 @@ def test_whatever_is_written_and_wherever_the_bytes_are_those_of_records_made_al
         return made
 
     held = pendings()
-    together = spooled_bytes(keyed.logger, held, alone=False)
-    assert together.payloads == spooled_bytes(keyed.logger, held, alone=True).payloads
+    together = spooled_bytes(keyed.logger, held, quickly=True)
+    assert together.payloads == spooled_bytes(keyed.logger, held, quickly=False).payloads
 
 
 @given(value=st.one_of(st.datetimes(timezones=ZONES), st.dates(), st.times()))
@@ -265,8 +270,8 @@ def test_a_head_ends_where_anything_of_the_context_changes(
             with context(**place):
                 at.append(moment())
     pendings = [row(connection, number, at=each) for number, each in enumerate(at, 1)]
-    together = spooled_bytes(pipeline.logger, pendings, alone=False)
-    assert together.payloads == spooled_bytes(pipeline.logger, pendings, alone=True).payloads
+    together = spooled_bytes(pipeline.logger, pendings, quickly=True)
+    assert together.payloads == spooled_bytes(pipeline.logger, pendings, quickly=False).payloads
     assert together.records == len(PLACES)
 
 
@@ -304,8 +309,8 @@ def test_what_the_records_of_a_transaction_share_is_made_once(
         )
         for number in range(1, 51)
     ]
-    assert spooled_bytes(pipeline.logger, pendings, alone=False).records == 1
-    assert spooled_bytes(pipeline.logger, pendings, alone=True).records == 50
+    assert spooled_bytes(pipeline.logger, pendings, quickly=True).records == 1
+    assert spooled_bytes(pipeline.logger, pendings, quickly=False).records == 50
 
 
 def test_a_secret_is_removed_from_a_record_that_has_a_head(
@@ -330,7 +335,7 @@ def test_hooks_and_own_patterns_see_each_record(spool_directory: Path, settings:
     config = audit_config(spool_directory, redaction=RedactionConfig(values=settings.get("values", [])))
     pipeline = AuditPipeline(config, hooks=settings.get("hooks", ()), ship=False)
     connection = connection_of(pipeline)
-    made = spooled_bytes(pipeline.logger, [row(connection, number) for number in range(1, 6)], alone=False)
+    made = spooled_bytes(pipeline.logger, [row(connection, number) for number in range(1, 6)], quickly=True)
     assert made.records == 5
     pipeline.shutdown(0)
 
