@@ -95,9 +95,10 @@ class Upkeep:
 
     def _run(self) -> None:
         wait = _FIRST
+        rewritten = False  # then all is written in the form of this version: there is nothing to look for
         while not self._stop.wait(wait):
             try:
-                self.rewrite()
+                rewritten = rewritten or self.rewrite()
             except Exception:  # its rows are as good as they were
                 _logger.warning("rows of a former version were not rewritten", exc_info=True)
             try:
