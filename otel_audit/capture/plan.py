@@ -94,6 +94,7 @@ class TablePlan:
         "label",
         "large",
         "old_values",
+        "others",
         "reads",
         "snapshot",
         "strategies",
@@ -115,6 +116,7 @@ class TablePlan:
         self.table = table
         self.fields: Sequence[Any] = fields
         self.keys: Sequence[Any] = keys
+        self.others: Sequence[Any] = [plan for plan in fields if plan not in keys]
         self.audited = settings.audited
         self.reads = settings.reads
         self.old_values = settings.old_values

@@ -75,10 +75,11 @@ def delete(capture: Capture, plan: ModelPlan, compiler: Any, run: Callable[[], A
     by_keys = False
     if large and not measures_itself and abilities.select:
         statement.take_write_lock()
-        others = [field for field in plan.fields if field not in plan.keys]
         matching = matching_query(compiler.query, plan)
         by_keys = (
-            statement.attempt(abilities, lambda: are_too_large(matching, others, compiler, capture.config))
+            statement.attempt(
+                abilities, lambda: are_too_large(matching, plan.others, compiler, capture.config)
+            )
             or False
         )
 
@@ -123,17 +124,16 @@ def _select_first(capture: Capture, plan: ModelPlan, compiler: Any, run: Callabl
     statement = CompiledStatement(capture, compiler, plan, "delete")
     statement.take_write_lock()
     abilities = capture.abilities(compiler.connection, plan, "delete")
-    others = [field for field in plan.fields if field not in plan.keys]
     matching = matching_query(compiler.query, plan)
     found = None
     # A column the table has not got (yet) is in the way of a SELECT only: then the keys alone are read.
-    for columns in (others, []):
+    for columns in (plan.others, []):
         found = statement.attempt(
             abilities, functools.partial(select_matching, matching, plan, columns, compiler, capture.config)
         )
         if found is not None:
             break
-    if found is not None and found.rows is not None and not columns and others:
+    if found is not None and found.rows is not None and not columns and plan.others:
         found = Returned(found.rows, found.count, "ids")
     result = statement.run(run)
     try:

@@ -380,7 +380,7 @@ def _many(statement: CompiledStatement, inserted: _Inserted) -> tuple[BulkWrite,
     ):
         # MySQL tells no keys of several rows.
         return BulkWrite(plan, "create", statement.connection, len(objects), new=plan.fields), None
-    others = [field for field in plan.fields if field not in plan.keys and _known(columns[field])]
+    others = [field for field in plan.others if _known(columns[field])]
     raw = list(zip(*(columns[field] for field in (*plan.keys, *others)), strict=True))
     rows = ReturnedRows(plan.keys, raw)
     return BulkWrite(plan, "create", statement.connection, len(raw), rows, new=others), plan.keys_of(raw)

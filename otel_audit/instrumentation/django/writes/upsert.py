@@ -119,7 +119,7 @@ def _returning(
     """
     connection = compiler.connection
     tells = abilities.tells_new_rows
-    plans = [*plan.keys, *(field for field in plan.fields if field not in plan.keys)]
+    plans = [*plan.keys, *plan.others]
     share = max(most // len(compiler.query.objs), 1)
     capped = Capped(compiler, plans, share) if most else None
     # What the application asked for by name comes by name: `*` leaves invisible columns out.
@@ -238,7 +238,6 @@ def _rows_in_the_way(capture: Capture, statement: CompiledStatement, compiler: A
     """Read, locked, the rows an upsert will change; their keys only where they are too many or too large."""
     plan, config = statement.plan, capture.config
     statement.take_write_lock(_written_column(compiler))
-    others = [field for field in plan.fields if field not in plan.keys]
     width = len(plan.keys)
     found: dict[Any, tuple[Any, ...]] = {}
     size, whole = 0, True
@@ -249,10 +248,10 @@ def _rows_in_the_way(capture: Capture, statement: CompiledStatement, compiler: A
             if condition is None:
                 continue
             if whole:
-                size += size_of_rows(compiler, plan, condition, others, config.max_bulk_bytes)
+                size += size_of_rows(compiler, plan, condition, plan.others, config.max_bulk_bytes)
                 if size > config.max_bulk_bytes or len(found) > config.max_bulk_rows:
                     whole, found = False, dict.fromkeys(found, ())
-            rows = select_rows(compiler, plan, condition, others if whole else ())
+            rows = select_rows(compiler, plan, condition, plan.others if whole else ())
             found.update(zip(plan.keys_in(rows), (tuple(row[width:]) for row in rows), strict=True))
     return _Before(found, whole)
 

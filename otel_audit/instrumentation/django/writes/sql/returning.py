@@ -54,7 +54,7 @@ def delete_returning(
 def _delete_measured(
     compiler: Any, plan: ModelPlan, config: CaptureSection, sql: str, params: Any
 ) -> Returned:
-    plans = [*plan.keys, *(field for field in plan.fields if field not in plan.keys)]
+    plans = [*plan.keys, *plan.others]
     quote = compiler.connection.ops.quote_name
     returned = f"{sql} RETURNING {', '.join(quote(field.column) for field in plans)}"
     return _within_budget(compiler, plan, config, JoinedUpdate(returned, tuple(params)), plans)
@@ -91,7 +91,7 @@ def _within_budget(
     names = [f"c{i}" for i in range(len(plans))]
     large = {name: field for name, field in zip(names, plans, strict=True) if field.large}
     most = config.max_bulk_bytes
-    stored = " + ".join(stored_size_sql(field, name) for name, field in large.items())
+    stored = " + ".join(map(stored_size_sql, large))
     sizes = " + ".join(size_sql(compiler.connection, field, name, most) for name, field in large.items())
     shown = ", ".join(f"CASE WHEN within THEN {name} END" if name in large else name for name in names)
     rows_sql = "FROM __otel_audit_rows"

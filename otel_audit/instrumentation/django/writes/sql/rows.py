@@ -130,7 +130,7 @@ def _matched(
 ) -> tuple[list[ModelFieldPlan], list[int]]:
     name: Callable[[str], str] = str if exact_names else str.lower
     positions = {name(column): position for position, column in enumerate(columns)}
-    plans = [*plan.keys, *(field for field in plan.fields if field not in plan.keys)]
+    plans = [*plan.keys, *plan.others]
     found = [field for field in plans if name(field.column) in positions]
     return found, [positions[name(field.column)] for field in found]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from otel_audit.audit_record import Completeness
@@ -160,12 +160,9 @@ def select_by_keys(
     compiler: Any, plan: ModelPlan, keys: Sequence[Any], columns: Sequence[ModelFieldPlan]
 ) -> dict[Any, tuple[Any, ...]]:
     """Read columns of many rows by key: key (as Python's value) to values."""
-    from django.db.models import Q
-
     width = len(plan.keys)
     found: dict[Any, tuple[Any, ...]] = {}
-    for start in range(0, len(keys), _KEYS_PER_QUERY):
-        some = Q(pk__in=list(keys[start : start + _KEYS_PER_QUERY]))
+    for some in _some_at_a_time(keys):
         rows = select_rows(compiler, plan, some, columns)
         found.update(zip(plan.keys_in(rows), (row[width:] for row in rows), strict=True))
     return found
@@ -183,15 +180,20 @@ def size_by_keys(
     compiler: Any, plan: ModelPlan, keys: Sequence[Any], columns: Sequence[ModelFieldPlan], most: int
 ) -> int:
     """Measure, in the database, columns of many rows by key, until they are more than ``most`` bytes."""
-    from django.db.models import Q
-
     size = 0
-    for start in range(0, len(keys), _KEYS_PER_QUERY):
-        some = Q(pk__in=list(keys[start : start + _KEYS_PER_QUERY]))
+    for some in _some_at_a_time(keys):
         size += size_of_rows(compiler, plan, some, columns, most)
         if size > most:
             break
     return size
+
+
+def _some_at_a_time(keys: Sequence[Any]) -> Iterator[Any]:
+    """Yield conditions that together name all keys."""
+    from django.db.models import Q
+
+    for start in range(0, len(keys), _KEYS_PER_QUERY):
+        yield Q(pk__in=list(keys[start : start + _KEYS_PER_QUERY]))
 
 
 def _size(query: Any, columns: Sequence[ModelFieldPlan], connection: Any, most: int) -> int:

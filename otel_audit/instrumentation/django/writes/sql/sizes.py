@@ -36,7 +36,7 @@ def size_sql(connection: Any, plan: ModelFieldPlan, column: str, most: int) -> s
     return f"coalesce({size}, 0)"
 
 
-def stored_size_sql(plan: ModelFieldPlan, column: str) -> str:
+def stored_size_sql(column: str) -> str:
     """Return SQL for the bytes that PostgreSQL stores of ``column``: known without reading it."""
     return f"coalesce(pg_column_size({column}), 0)"
 
