@@ -156,7 +156,7 @@ def test_what_another_thread_raises_in_our_work_passes() -> None:
 
 
 OTHER_THREADS_OR_THE_START = {
-    "capture/abilities.py",
+    "capture/databases/abilities.py",
     "distro.py",
     "forks.py",
     "instrumentation/django/checks.py",

@@ -38,7 +38,7 @@ from otel_audit.values import (
 )
 
 if TYPE_CHECKING:
-    from otel_audit.capture.connection import Connection
+    from otel_audit.capture.transactions.connection import Connection
     from otel_audit.pipeline.logger import AuditLogger
 
 _MAX_ROWS: Final = 1000

@@ -14,8 +14,8 @@ from typing import Any
 from msgspec import UNSET
 
 from otel_audit.capture.bulk import BulkWrite
-from otel_audit.capture.connection import Connection
 from otel_audit.capture.plan import TablePlan, Verb
+from otel_audit.capture.transactions.connection import Connection
 from otel_audit.capture.writes import CapturedWrite, NoWrite, RowWrite
 from otel_audit.errors import AuditError
 from otel_audit.interruptions import faults, interrupts

@@ -19,7 +19,7 @@ from otel_audit.interruptions import faults
 from otel_audit.values import RECORDED, Encoded, is_long, key_text, shortened
 
 if TYPE_CHECKING:
-    from otel_audit.capture.connection import Connection
+    from otel_audit.capture.transactions.connection import Connection
     from otel_audit.pipeline.logger import AuditLogger
     from otel_audit.pipeline.lone_records import LoneRecords
     from otel_audit.pipeline.record_heads import Made, RecordHeads

@@ -14,7 +14,7 @@ from msgspec import UNSET
 
 from otel_audit.audit_context import ContextFields, context, enter_scope, leave_scope, moment
 from otel_audit.audit_record import Actor, Origin, Request, Source, Target, new_record_id
-from otel_audit.capture.connection import Connection
+from otel_audit.capture.transactions.connection import Connection
 from otel_audit.capture.writes import RowWrite
 from otel_audit.config.model import RedactionConfig, SpanEventConfig
 from otel_audit.pipeline import lone_records

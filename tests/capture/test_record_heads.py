@@ -20,11 +20,11 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 
 from otel_audit.audit_context import Moment, context, moment
 from otel_audit.audit_record import AuditRecord
-from otel_audit.capture.connection import Connection
 from otel_audit.capture.plan import FieldPlan, TablePlan
 from otel_audit.capture.policy import KeyStrategies, TableSettings
-from otel_audit.capture.state import CaptureState
-from otel_audit.capture.transaction_buffer import TransactionBuffer
+from otel_audit.capture.transactions.connection import Connection
+from otel_audit.capture.transactions.state import CaptureState
+from otel_audit.capture.transactions.transaction_buffer import TransactionBuffer
 from otel_audit.capture.writes import RowWrite
 from otel_audit.config.model import RedactionConfig, SpanEventConfig
 from otel_audit.errors import SpoolError
@@ -147,7 +147,7 @@ def spooled_bytes(logger: AuditLogger, pendings: list[RowWrite], *, quickly: boo
     with ExitStack() as stack:
         stack.enter_context(patch("time.time_ns", lambda: NOW + 7))
         made_in = ("pipeline.logger", "pipeline.lone_records", "pipeline.record_heads")
-        for place in (*made_in, "capture.transaction_buffer"):
+        for place in (*made_in, "capture.transactions.transaction_buffer"):
             stack.enter_context(patch(f"otel_audit.{place}.new_record_id", lambda *_: "01" * 18))
         stack.enter_context(patch.object(SpoolWriter, "intend", intend))
         stack.enter_context(patch.object(AuditLogger, "record", count))

@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 import pytest
 
-from otel_audit.capture import sql_text
-from otel_audit.capture.sql_text import MAX_ENTRIES, MAX_PARSED, SqlTexts, folded
+from otel_audit.capture.sql import sql_text
+from otel_audit.capture.sql.sql_text import MAX_ENTRIES, MAX_PARSED, SqlTexts, folded
 
 TABLES = {"a", "b", "shop_order", "odd name", "größe"}
 WRITES = {
@@ -176,7 +176,7 @@ def test_statements_that_differ_in_their_literals_are_parsed_once(monkeypatch: p
 def test_sqlglot_is_imported_at_the_first_statement_that_names_a_table() -> None:
     program = (
         "import sys\n"
-        "from otel_audit.capture.sql_text import SqlTexts\n"
+        "from otel_audit.capture.sql.sql_text import SqlTexts\n"
         "texts = SqlTexts({'a'})\n"
         "assert texts.read('UPDATE other SET x = 1', 'sqlite') is None\n"
         "assert 'sqlglot' not in sys.modules\n"

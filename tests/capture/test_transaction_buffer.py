@@ -11,7 +11,7 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 
 from otel_audit.audit_context import Moment, moment
 from otel_audit.audit_record import AuditRecord, Database, Outcome, Target
-from otel_audit.capture.transaction_buffer import TransactionBuffer
+from otel_audit.capture.transactions.transaction_buffer import TransactionBuffer
 from otel_audit.errors import AuditError, SpoolError
 from otel_audit.pipeline.logger import AuditLogger
 from otel_audit.pipeline.provider import AuditPipeline

@@ -9,11 +9,11 @@ from typing import Any
 from msgspec import UNSET
 
 from otel_audit.capture.bulk import BulkWrite, ReturnedRows
-from otel_audit.capture.connection import Connection
 from otel_audit.capture.plan import FieldPlan, TablePlan, Verb
 from otel_audit.capture.reads import Reading, ReadRecords, Tally
-from otel_audit.capture.state import CaptureState
 from otel_audit.capture.statement import Statement
+from otel_audit.capture.transactions.connection import Connection
+from otel_audit.capture.transactions.state import CaptureState
 from otel_audit.capture.writes import CapturedWrite, RowWrite
 from otel_audit.config.model import AuditConfig
 from otel_audit.instrumentation.instrumentor import AuditInstrumentor, Part

@@ -18,7 +18,7 @@ from django.test.utils import CaptureQueriesContext
 from otel_audit import values
 from otel_audit.capture import bulk, freshness
 from otel_audit.capture import writes as captured_writes
-from otel_audit.capture.transaction_buffer import TransactionBuffer
+from otel_audit.capture.transactions.transaction_buffer import TransactionBuffer
 from otel_audit.config.model import AuditConfig
 from otel_audit.errors import AuditError, SpoolError
 from otel_audit.instrumentation.django import loaded, plan

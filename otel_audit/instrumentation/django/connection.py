@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from msgspec import UNSET
 
-from otel_audit.capture import dbapi
-from otel_audit.capture.connection import Connection
+from otel_audit.capture.databases import dbapi
 from otel_audit.capture.freshness import Epoch
+from otel_audit.capture.transactions.connection import Connection
 from otel_audit.instrumentation.django import schemas
 from otel_audit.instrumentation.django.servers import server_address
 from otel_audit.interruptions import faults, interrupts
 
 if TYPE_CHECKING:
-    from otel_audit.capture.state import CaptureState
+    from otel_audit.capture.transactions.state import CaptureState
     from otel_audit.instrumentation.django.loaded import ThreadState
 
 _STATE: Final = "_otel_audit"

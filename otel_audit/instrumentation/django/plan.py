@@ -16,7 +16,7 @@ import msgspec
 from django.apps import apps
 from msgspec import UNSET
 
-from otel_audit.capture.dbapi import dialect
+from otel_audit.capture.databases.dbapi import dialect
 from otel_audit.capture.opt_in import CodeRule, OptIn, owner_of_attribute, said_by_class
 from otel_audit.capture.plan import FieldPlan, TablePlan
 from otel_audit.capture.policy import Decision, KeyStrategies, Policy, Subject, TableSettings, names_subject

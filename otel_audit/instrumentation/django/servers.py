@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from otel_audit.capture.connection import NO_ADDRESS
+from otel_audit.capture.transactions.connection import NO_ADDRESS
 from otel_audit.interruptions import faults
 
 _NOT_A_HOST: Final = ("/", "@", "\\")  # sockets and pipes of this machine

@@ -16,7 +16,7 @@ from django.urls import path
 
 from otel_audit.audit_context import context
 from otel_audit.audit_record import AuditRecord
-from otel_audit.capture.transaction_buffer import TransactionBuffer
+from otel_audit.capture.transactions.transaction_buffer import TransactionBuffer
 from otel_audit.pipeline.logger import AuditLogger
 from otel_audit.pipeline.lone_records import LoneRecords
 from otel_audit.pipeline.record_heads import EncodedRecord, RecordHeads, whole

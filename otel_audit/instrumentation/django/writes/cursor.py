@@ -10,18 +10,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from otel_audit.capture import dbapi
-from otel_audit.capture.raw_sql import Announced, RawStatement, run
-from otel_audit.capture.transaction_sql import ORDINARY, Effect, effect_of, is_ordinary
+from otel_audit.capture.databases import dbapi
+from otel_audit.capture.sql.raw_sql import Announced, RawStatement, run
+from otel_audit.capture.transactions.transaction_sql import ORDINARY, Effect, effect_of, is_ordinary
 from otel_audit.errors import AuditError
 from otel_audit.instrumentation.django import schemas
 from otel_audit.instrumentation.django.writes.migrations import MigrationStatement
 from otel_audit.interruptions import faults, interrupts
 
 if TYPE_CHECKING:
-    from otel_audit.capture.raw_sql import RawTables
-    from otel_audit.capture.sql_text import SqlText
-    from otel_audit.capture.state import CaptureState
+    from otel_audit.capture.sql.raw_sql import RawTables
+    from otel_audit.capture.sql.sql_text import SqlText
+    from otel_audit.capture.transactions.state import CaptureState
     from otel_audit.instrumentation.django.connection import DjangoConnection, Transactions
 
 _F = TypeVar("_F", bound=Callable[..., Any])

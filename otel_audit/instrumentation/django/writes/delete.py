@@ -8,10 +8,10 @@ from typing import Any
 
 from django.db.models import deletion
 
-from otel_audit.capture.abilities import Abilities
 from otel_audit.capture.bulk import BulkWrite, ReturnedRows, limited
-from otel_audit.capture.connection import Connection
+from otel_audit.capture.databases.abilities import Abilities
 from otel_audit.capture.plan import MAX_NAMED_KEYS, Verb
+from otel_audit.capture.transactions.connection import Connection
 from otel_audit.capture.writes import CapturedWrite
 from otel_audit.instrumentation.django.plan import ModelPlan
 from otel_audit.instrumentation.django.writes.sql.returning import delete_returning

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from otel_audit.audit_record import AuditRecord, Bulk, Outcome, Target, new_record_id
-from otel_audit.capture.connection import Connection
 from otel_audit.capture.plan import TablePlan, Verb
-from otel_audit.capture.raw_sql import RawTables
-from otel_audit.capture.sql_text import SqlText
+from otel_audit.capture.sql.raw_sql import RawTables
+from otel_audit.capture.sql.sql_text import SqlText
+from otel_audit.capture.transactions.connection import Connection
 from otel_audit.capture.writes import CapturedWrite, NoWrite
 from otel_audit.instrumentation.django.loaded import ThreadState
 from otel_audit.interruptions import faults, interrupts

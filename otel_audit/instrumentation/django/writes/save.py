@@ -13,7 +13,7 @@ from typing import Any
 from msgspec import UNSET
 
 from otel_audit.audit_record import OldValues
-from otel_audit.capture.abilities import Abilities
+from otel_audit.capture.databases.abilities import Abilities
 from otel_audit.capture.writes import CapturedWrite, RowWrite
 from otel_audit.instrumentation.django.loaded import STATE_KEY, Loaded, put_back
 from otel_audit.instrumentation.django.plan import ModelFieldPlan, ModelPlan

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 from msgspec import UNSET
 
 from otel_audit.audit_record import Database
-from otel_audit.capture import dbapi
-from otel_audit.capture.abilities import Abilities
+from otel_audit.capture.databases import dbapi
+from otel_audit.capture.databases.abilities import Abilities
 from otel_audit.capture.plan import Verb
-from otel_audit.capture.raw_sql import RawTables
-from otel_audit.capture.state import CaptureState
+from otel_audit.capture.sql.raw_sql import RawTables
 from otel_audit.capture.statement import Statement
+from otel_audit.capture.transactions.state import CaptureState
 from otel_audit.capture.writes import CapturedWrite
 from otel_audit.config.model import AuditConfig
 from otel_audit.errors import AuditError

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from otel_audit.capture.abilities import Abilities
 from otel_audit.capture.bulk import BulkWrite, ReturnedRows, limited
+from otel_audit.capture.databases.abilities import Abilities
 from otel_audit.capture.writes import CapturedWrite
 from otel_audit.instrumentation.django.plan import ModelFieldPlan, ModelPlan
 from otel_audit.instrumentation.django.writes.delete import keys_of

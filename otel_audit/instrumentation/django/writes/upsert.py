@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 from msgspec import UNSET
 
-from otel_audit.capture.abilities import Abilities
 from otel_audit.capture.bulk import BulkWrite, ReturnedRows, limited
+from otel_audit.capture.databases.abilities import Abilities
 from otel_audit.capture.plan import Verb
 from otel_audit.capture.writes import CapturedWrite
 from otel_audit.instrumentation.django.plan import ModelFieldPlan, ModelPlan

@@ -10,7 +10,7 @@ from django.conf import settings
 
 from otel_audit.audit_record import Completeness
 from otel_audit.capture.bulk import ReturnedRows
-from otel_audit.capture.dbapi import dialect
+from otel_audit.capture.databases.dbapi import dialect
 from otel_audit.config.model import CaptureSection
 from otel_audit.instrumentation.django.plan import ModelFieldPlan, ModelPlan
 from otel_audit.instrumentation.django.stored import read_at_once

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from otel_audit.audit_record import Completeness
 from otel_audit.capture.bulk import ReturnedRows
-from otel_audit.capture.dbapi import dialect, refuses
+from otel_audit.capture.databases.dbapi import dialect, refuses
 from otel_audit.capture.plan import Verb
 from otel_audit.config.model import CaptureSection
 from otel_audit.instrumentation.django.plan import ModelFieldPlan, ModelPlan

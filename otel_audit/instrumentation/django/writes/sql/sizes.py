@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from otel_audit.capture.dbapi import dialect
+from otel_audit.capture.databases.dbapi import dialect
 from otel_audit.instrumentation.django.plan import ModelFieldPlan
 
 _TEXT_TYPES: Final = ("text", "varchar", "char", "citext")

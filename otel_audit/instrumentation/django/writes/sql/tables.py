@@ -9,8 +9,8 @@ import weakref
 from collections.abc import Sequence
 from typing import Any, Final
 
-from otel_audit.capture import abilities
-from otel_audit.capture.abilities import Abilities, Answer
+from otel_audit.capture.databases import abilities
+from otel_audit.capture.databases.abilities import Abilities, Answer
 from otel_audit.capture.plan import Verb
 from otel_audit.instrumentation.django.plan import ModelFieldPlan, ModelPlan
 from otel_audit.instrumentation.django.writes.sql.rows import Converted

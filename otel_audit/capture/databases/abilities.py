@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from otel_audit.capture import dbapi
+from otel_audit.capture.databases import dbapi
 from otel_audit.capture.plan import Verb
 
 Query = Callable[[str, Sequence[Any]], list[Any]]

@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Any, Final
 from msgspec import UNSET
 
 from otel_audit.audit_record import Database, Outcome
-from otel_audit.capture import dbapi
+from otel_audit.capture.databases import dbapi
 from otel_audit.capture.freshness import COMMITTED, Epoch, Mark, OneConnection, Reader
-from otel_audit.capture.transaction_sql import Effect
+from otel_audit.capture.transactions.transaction_sql import Effect
 from otel_audit.errors import AuditError
 from otel_audit.interruptions import faults, interrupts
 
 if TYPE_CHECKING:
     from otel_audit.capture.plan import TablePlan
-    from otel_audit.capture.state import CaptureState
-    from otel_audit.capture.transaction_buffer import Waiting
+    from otel_audit.capture.transactions.state import CaptureState
+    from otel_audit.capture.transactions.transaction_buffer import Waiting
 
 
 NO_ADDRESS: Final = ("", 0)

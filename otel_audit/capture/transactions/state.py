@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from otel_audit.capture.freshness import Freshness
 from otel_audit.capture.policy import Policy
-from otel_audit.capture.transaction_buffer import TransactionBuffer
+from otel_audit.capture.transactions.transaction_buffer import TransactionBuffer
 from otel_audit.config.model import AuditConfig, CaptureSection
 from otel_audit.pipeline import provider
 from otel_audit.pipeline.failures import Failures

@@ -20,7 +20,7 @@ class Dialect(NamedTuple):
     a text or binary value, where there is one without reading it whole. ``rounding`` is that of decimals
     stored. ``moves_rows``: an UPDATE moves its row within the table, and a locking SELECT sorts before it
     locks; without an order two of them meet in a deadlock where the plain statements would not.
-    What a single table can do stands in its catalog: :mod:`otel_audit.capture.abilities`.
+    What a single table can do stands in its catalog: :mod:`otel_audit.capture.databases.abilities`.
     """
 
     one_writer: bool = False

@@ -9,10 +9,10 @@ from msgspec import UNSET
 
 from otel_audit.audit_context import Moment
 from otel_audit.audit_record import AuditRecord, Bulk, Database, Outcome, Target, new_record_id
-from otel_audit.capture.connection import Connection
 from otel_audit.capture.plan import TablePlan, Verb
-from otel_audit.capture.sql_text import SqlText, SqlTexts, folded
+from otel_audit.capture.sql.sql_text import SqlText, SqlTexts, folded
 from otel_audit.capture.statement import Statement
+from otel_audit.capture.transactions.connection import Connection
 from otel_audit.capture.writes import CapturedWrite
 from otel_audit.errors import AuditError
 from otel_audit.interruptions import interrupts

@@ -1,0 +1,1 @@
+"""What a database and its connection can do, and how databases differ."""

@@ -1,0 +1,1 @@
+"""Statements an application wrote itself: what their text says, and the records of them."""

@@ -1,0 +1,1 @@
+"""One connection of a database, and what was captured in its transaction until the outcome is known."""
