@@ -67,7 +67,7 @@ class Request(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Origin(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The ended work that started this one: id and name of its actor, and its request."""
+    """The work that started this one, in an ended request or another service: its actor and its request."""
 
     actor: str = ""
     name: str = ""

@@ -45,6 +45,7 @@ CHANGED_FIELDS: Final = "otel_audit.changed_fields"
 LOG: Final = "otel_audit.log"
 REQUEST_ID: Final = "otel_audit.request.id"
 CAPTURE_PLACE: Final = "otel_audit.capture.place"
+ERROR_TYPE: Final = "error.type"
 INTEGRITY_PREFIX: Final = "audit.integrity."
 """Attributes under this prefix are proofs about a record, never part of it."""
 
@@ -122,7 +123,7 @@ _V1 = Schema(
         Field("tenant", "otel_audit.tenant", "text"),
         Field("system", "otel_audit.system", "text"),
         Field("event_type", "otel_audit.event.type", "text"),
-        Field("error", "error.type", "text"),
+        Field("error", ERROR_TYPE, "text"),
         Field("code", "code.function.name", "text"),
         Field("related", "otel_audit.related", "json"),
         Field("attributes", "otel_audit.attributes", "json"),

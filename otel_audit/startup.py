@@ -175,9 +175,9 @@ def _cover_spans(running: _Running, config: AuditConfig, redactor: Any) -> None:
     from otel_audit.redaction.exporters import ExporterRedaction
 
     try:
-        running.propagator = install(propagate=config.context.propagate)
+        running.propagator = install()
     except Exception as error:  # noqa: BLE001 - a propagator may be anybody's
-        say_once("The actor is not propagated to other services: the propagator cannot be wrapped", error)
+        say_once("Baggage with otel-audit's names is not removed: the propagator cannot be wrapped", error)
     running.exporters = ExporterRedaction(redactor if config.redaction.spans else None, ActorSpanProcessor())
     running.exporters.apply(tracer_provider())
 

@@ -17,6 +17,7 @@ _NO_KEY: Final = "hmac needs a key: set redaction.hmac_key (OTEL_AUDIT_REDACTION
 def contradictions(config: AuditConfig, given: set[tuple[str, ...]]) -> Iterator[tuple[tuple[str, ...], str]]:
     """Return the key and the message of everything wrong; ``given`` are the keys somebody wrote."""
     yield from _redaction(config)
+    yield from _context(config)
     if config.tenant_from and not _FUNCTION.fullmatch(config.tenant_from):
         yield (
             ("tenant_from",),
@@ -77,6 +78,23 @@ def _redaction(config: AuditConfig) -> Iterator[tuple[tuple[str, ...], str]]:
         yield ("redaction", "hmac_key"), f"has {len(key)} characters; at least 16 are required"
     if not key and config.redaction.unknown_user_names == "hmac":
         yield ("redaction", "unknown_user_names"), _NO_KEY
+
+
+def _context(config: AuditConfig) -> Iterator[tuple[tuple[str, ...], str]]:
+    if not (config.context.propagate_to or config.context.audience or config.context.keys):
+        return
+    from otel_audit.config.context_keys import key_problem
+    from otel_audit.config.host_patterns import host_problem
+
+    for name in ("propagate_to", "audience"):
+        for entry in getattr(config.context, name):
+            problem = host_problem(entry)
+            if problem:
+                yield ("context", name), problem
+    for number, (key_id, secret) in enumerate(config.context.keys.items(), 1):
+        problem = key_problem(key_id, secret, number)
+        if problem:
+            yield ("context", "keys"), problem
 
 
 def address_problems(address: str) -> Iterator[str]:

@@ -31,6 +31,13 @@ _PERSONAL_NUMBERS_NOTE: Final = (
 )
 """A setting that came later, and changes what is recorded under a configuration written before it."""
 
+_PROPAGATE: Final = ("context", "propagate")
+_PROPAGATE_NOTE: Final = (
+    "{where} has no effect: the ids of actor and request are no longer sent unsigned, to every host. To tell "
+    "your own services who acts, set context.propagate_to and a key (docs/propagation.md); remove "
+    "context.propagate"
+)
+
 
 class LoadedConfig(msgspec.Struct, frozen=True, kw_only=True):
     """A configuration and where it came from.
@@ -120,6 +127,8 @@ def load(
     redacts = config.enabled and config.redaction.enabled
     if len(layers) > 1 and redacts and _PERSONAL_NUMBERS not in origins:
         notes.append(_PERSONAL_NUMBERS_NOTE.format(where=layers[0].where(())))
+    if config.context.propagate:
+        notes.append(_PROPAGATE_NOTE.format(where=_where(origins, _PROPAGATE)))
     base = Path.cwd() if file is None else file.parent
     return LoadedConfig(
         config=_resolve(config, lambda key: Path.cwd() if origins.get(key) is variables else base, origins),
@@ -175,4 +184,5 @@ def _resolve(
         spool=replace(config.spool, directory=absolute(config.spool.directory, "spool", "directory")),
         server=replace(config.server, data=absolute(config.server.data, "server", "data")),
         sink=replace(config.sink, ca_file=absolute(config.sink.ca_file, "sink", "ca_file")),
+        context=replace(config.context, keys_file=absolute(config.context.keys_file, "context", "keys_file")),
     )

@@ -169,10 +169,50 @@ class ContextConfig(_Section, frozen=True):
     propagate: Annotated[
         bool,
         Meta(
-            description="Put the actor id and the request id into outgoing OpenTelemetry baggage. "
-            "Incoming baggage with these names is always removed."
+            description="Has no effect any more: ids were sent unsigned, to every host. Use `propagate_to`."
         ),
-    ] = True
+    ] = False
+    propagate_to: Annotated[
+        list[str],
+        Meta(
+            description="Hosts to which outgoing calls carry who acts, tenant and request id, as a signed "
+            "context in the header `baggage`: `host`, `host:port`, or `*.domain` for all hosts below a "
+            "domain. Needs a key."
+        ),
+    ] = []
+    audience: Annotated[
+        list[str],
+        Meta(
+            description="Names under which other services call this one, written as in their "
+            "`propagate_to`. A signed context is accepted only if it was made for one of them."
+        ),
+    ] = []
+    keys: Annotated[
+        dict[str, str],
+        Meta(
+            description="Keys of signed contexts: secrets of at least 32 characters by key id. All of them "
+            "are accepted, one signs. Prefer OTEL_AUDIT_CONTEXT_KEYS or `keys_file`.",
+            extra=SECRET,
+        ),
+    ] = {}
+    keys_file: Annotated[
+        str,
+        Meta(
+            description="File with more keys, one `id=secret` per line. Relative to the configuration file. "
+            "Read when the process starts."
+        ),
+    ] = ""
+    signing_key: Annotated[
+        str, Meta(description="Id of the key that signs. If empty and there is one key only, that one.")
+    ] = ""
+    baggage: Annotated[
+        Literal["off", "process"],
+        Meta(
+            description="With `process`, the ids of the actor and of the request are visible in the baggage "
+            "of the current OpenTelemetry context, for other span processors and for logging. No "
+            "propagator sends them to other processes."
+        ),
+    ] = "off"
     impersonator_session_key: Annotated[
         str,
         Meta(

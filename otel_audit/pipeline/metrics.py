@@ -10,7 +10,8 @@ from opentelemetry.metrics import CallbackOptions, Meter, Observation, get_meter
 
 from otel_audit.otel_api import say_once
 from otel_audit.pipeline.health import Health
-from otel_audit.semconv import CAPTURE_PLACE
+from otel_audit.propagation import refusals
+from otel_audit.semconv import CAPTURE_PLACE, ERROR_TYPE
 from otel_audit.version import __version__
 
 _COUNTERS: tuple[tuple[str, str, str, Callable[[Health], int]], ...] = (
@@ -46,6 +47,12 @@ _FAILURES: Final = (
     "Failures of capture: a record is missing, or less complete than asked.",
 )
 
+_REFUSALS: Final = (
+    "audit.context.refused",
+    "{context}",
+    "Signed contexts of other services that were ignored: forged, expired, for another service.",
+)
+
 
 def _age(health: Health) -> float:
     return max(0.0, (time.time_ns() - health.oldest) / 1e9) if health.oldest else 0.0
@@ -66,6 +73,8 @@ def register(current: Callable[[], Health | None], meter: Meter | None = None) -
             meter.create_observable_counter(name, [_observe(current, count)], unit, description)
         name, unit, description = _FAILURES
         meter.create_observable_counter(name, [_failures(current)], unit, description)
+        name, unit, description = _REFUSALS
+        meter.create_observable_counter(name, [_observe_refusals], unit, description)
         for name, unit, description, read in _GAUGES:
             meter.create_observable_gauge(name, [_observe(current, read)], unit, description)
     except Exception as error:  # noqa: BLE001 - a meter provider may be anybody's
@@ -79,6 +88,10 @@ def _failures(current: Callable[[], Health | None]) -> Callable[[CallbackOptions
         return [Observation(count, {CAPTURE_PLACE: place}) for place, count in found.items()]
 
     return observe
+
+
+def _observe_refusals(_: CallbackOptions) -> Iterable[Observation]:
+    return [Observation(number, {ERROR_TYPE: reason}) for reason, number in refusals.copy().items()]
 
 
 def _observe(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 import msgspec
@@ -26,6 +26,10 @@ from otel_audit.instrumentation.django.identity.actor import (
     request_actor,
     session_key,
 )
+from otel_audit.propagation import acceptance
+
+if TYPE_CHECKING:
+    from otel_audit.propagation.incoming import Acceptance, Accepted
 
 _NOTHING: Final = ContextFields()
 
@@ -44,6 +48,7 @@ class ScopeSettings(msgspec.Struct, frozen=True, eq=False):
     redact_key: Callable[[Any, str], str]
     impersonator_key: str = ""
     roles: bool = False
+    acceptance: Acceptance | None = None
 
     @classmethod
     def of(
@@ -60,6 +65,7 @@ class ScopeSettings(msgspec.Struct, frozen=True, eq=False):
             redact_key=redact_key,
             impersonator_key=config.context.impersonator_session_key,
             roles=config.context.actor_roles,
+            acceptance=acceptance(config),
         )
 
 
@@ -75,6 +81,7 @@ class RequestScope:
 
     __slots__ = (
         "__weakref__",
+        "_accepted",
         "_address",
         "_answer",
         "_key",
@@ -100,6 +107,7 @@ class RequestScope:
         header = settings_.request_id_header
         forwarded = forwarded_request_id(request.META.get(header, "")) if header else ""
         self.id = forwarded or new_record_id()
+        self._accepted = _accepted(settings_.acceptance, request)
         self._phase = 0
         self._phases: list[Actor] = []
         self._real: Actor | None = None
@@ -180,7 +188,8 @@ class RequestScope:
         session = session_key(request)
         key = (actor, request.resolver_match, session)
         if key != self._key:
-            self._answer = ContextFields(actor=actor, source=self._source(session), request=self._request())
+            fields = ContextFields(actor=actor, source=self._source(session), request=self._request())
+            self._answer = fields if self._accepted is None else self._accepted.over(fields)
             self._key = key
         return self._answer
 
@@ -210,6 +219,11 @@ class RequestScope:
             path=request.path if not getattr(match, "kwargs", None) else shown_path(request, self._settings),
             view=view_name(match.func) if match is not None else "",
         )
+
+
+def _accepted(by: Acceptance | None, request: HttpRequest) -> Accepted | None:
+    baggage = "" if by is None else request.META.get("HTTP_BAGGAGE", "")
+    return by.accepted(baggage) if by is not None and baggage else None
 
 
 def _without_customer(actor: Actor) -> Actor:

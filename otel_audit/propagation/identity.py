@@ -1,7 +1,7 @@
-"""Who acts, on the spans of their work and in the baggage of outgoing calls; never taken from either.
+"""Who acts, on the spans of their work; never taken from them, nor from baggage.
 
 An inbound ``baggage`` header is written by whoever sent the request. What stands in it under our names is
-removed before anything can mistake it for ours (facts: opentelemetry, A6).
+removed before anything can mistake it for ours, or send it on to others.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from otel_audit.values import portable
 
 _OURS: Final = ("audit.", "otel_audit.")
 _NOBODY: Final = frozenset({"", ANONYMOUS, UNKNOWN})
-_LONGEST: Final = 512  # of a value in baggage: servers refuse requests with headers of a few kilobytes
 
 
 def known() -> dict[str, str]:
@@ -74,11 +73,10 @@ class ActorSpanProcessor(SpanProcessor):
 
 
 class AuditPropagator(textmap.TextMapPropagator):
-    """Another propagator, with our names kept out of what comes in and, if wanted, put into what goes out."""
+    """Another propagator, with baggage under our names kept out of what comes in and of what goes out."""
 
-    def __init__(self, inner: textmap.TextMapPropagator, *, propagate: bool) -> None:
+    def __init__(self, inner: textmap.TextMapPropagator) -> None:
         self.inner = inner
-        self._propagate = propagate
 
     def extract(
         self,
@@ -90,7 +88,7 @@ class AuditPropagator(textmap.TextMapPropagator):
         extracted = self.inner.extract(carrier, context, getter=getter)
         try:
             # Without any propagator (OTEL_PROPAGATORS=none) the SDK extracts None, against its signature.
-            return _without_ours(extracted) if extracted else extracted
+            return without_ours(extracted) if extracted else extracted
         except faults() as error:  # a context may be anybody's
             say_once(
                 "Incoming baggage cannot be read; entries with otel-audit's names are not removed", error
@@ -103,20 +101,14 @@ class AuditPropagator(textmap.TextMapPropagator):
         context: Context | None = None,
         setter: textmap.Setter[textmap.CarrierT] = textmap.default_setter,
     ) -> None:
-        """Inject with the actor and request id of the current work in the baggage."""
+        """Inject without any baggage under our names."""
         try:
-            context = self._outgoing(get_current() if context is None else context)
+            context = without_ours(get_current() if context is None else context)
         except faults() as error:  # a context may be anybody's, and the call goes on
-            say_once("The actor is not propagated to other services: the context does not accept it", error)
+            say_once(
+                "Outgoing baggage cannot be read; entries with otel-audit's names are not removed", error
+            )
         self.inner.inject(carrier, context, setter=setter)
-
-    def _outgoing(self, context: Context) -> Context:
-        context = _without_ours(context)
-        if self._propagate:
-            for name, value in known().items():
-                if len(value) <= _LONGEST:  # an id cut short is another's
-                    context = baggage.set_baggage(name, value, context)
-        return context
 
     @property
     def fields(self) -> set[str]:
@@ -129,19 +121,25 @@ class AuditPropagator(textmap.TextMapPropagator):
         return getattr(self.inner, name)
 
 
-def _without_ours(context: Context) -> Context:
+def is_ours(name: str) -> bool:
+    """Say whether a name in baggage is one of ours."""
+    return name.strip().lower().startswith(_OURS)
+
+
+def without_ours(context: Context) -> Context:
+    """Return a context without baggage under our names."""
     for name in baggage.get_all(context):
-        if str(name).strip().lower().startswith(_OURS):
+        if is_ours(str(name)):
             context = baggage.remove_baggage(name, context)
     return context
 
 
-def install(*, propagate: bool) -> AuditPropagator:
+def install() -> AuditPropagator:
     """Wrap the process's propagator; :func:`uninstall` takes it away."""
     inner = get_global_textmap()
     if isinstance(inner, AuditPropagator):
         inner = inner.inner
-    propagator = AuditPropagator(inner, propagate=propagate)
+    propagator = AuditPropagator(inner)
     set_global_textmap(propagator)
     return propagator
 
