@@ -51,15 +51,15 @@ def _occurs(
 ) -> bool:
     """Say whether any record has this word: a vocabulary lists only the frequent ones."""
     if name == "log":
-        return bool(store.query(log=word, limit=1))
+        return bool(store.query(log=word, limit=1, parts=()))
     asked = Filters(log=log, target=kind if name == "field" else None)
-    return bool(store.find(msgspec.structs.replace(asked, **{name: word}), limit=1))
+    return bool(store.find(msgspec.structs.replace(asked, **{name: word}), limit=1, parts=()))
 
 
 def other_logs(store: AuditStore, filters: Filters) -> Iterator[str]:
     """Say so if the question has an answer in a log that was not asked."""
     if filters.log is None:
-        found = store.find(msgspec.structs.replace(filters, log=EVERY_LOG), limit=1).entries
+        found = store.find(msgspec.structs.replace(filters, log=EVERY_LOG), limit=1, parts=("log",)).entries
         if found:
             yield (
                 f"The log {found[0].log!r} has matching records: use --log {found[0].log}, or --log '*' for "

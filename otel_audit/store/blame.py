@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Collection
+from typing import Any, Final
 
 import msgspec
 from msgspec import UNSET
@@ -12,6 +13,9 @@ from otel_audit.store.entries import AuditEntry
 from otel_audit.store.filters import MAX_LIMIT
 from otel_audit.store.query import AuditStore
 from otel_audit.store.times import TimeLike
+
+SHOWN: Final = ("route", "service")
+"""The parts of entries that a table of fields shows beside their changes."""
 
 
 class Blame(msgspec.Struct, frozen=True):
@@ -27,21 +31,29 @@ class Blame(msgspec.Struct, frozen=True):
     code: str = ""
 
 
-def blame(store: AuditStore, target: str, *, until: TimeLike | None = None) -> list[Blame]:
+def blame(
+    store: AuditStore,
+    target: str,
+    *,
+    until: TimeLike | None = None,
+    parts: Collection[str] | None = None,
+) -> list[Blame]:
     """Find the last change of each field that succeeded, by name of the field.
 
     Args:
         store: where the trail is.
         target: one object: ``shop.Order/7``.
         until: as it was known then.
+        parts: the parts of entries to read beside changes and fields, as for :meth:`AuditStore.query`.
 
     Raises:
         QueryError: ``target`` names no single object.
     """
     last: dict[str, tuple[Any, AuditEntry]] = {}
+    read = None if parts is None else {*parts, "changes", "fields"}
     cursor: str | None = None
     while True:
-        page = store.history(target, until=until, limit=MAX_LIMIT, cursor=cursor)
+        page = store.history(target, until=until, limit=MAX_LIMIT, cursor=cursor, parts=read)
         for entry in page:  # newest first
             if entry.outcome != "success" or entry.action == "READ" or not _is_about(entry, target):
                 continue

@@ -3,33 +3,65 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 import msgspec
 from msgspec import UNSET
 
 from otel_audit.audit_record import Actor, Change, Target
+from otel_audit.errors import QueryError
 from otel_audit.store.times import format_iso
 
-_PLAIN: Final = (
-    "log", "event_name", "action", "outcome", "request_id", "method", "route", "service", "tenant", "system",
-    "reason", "error", "message", "transaction", "completeness", "old_values", "truncated", "trace_id",
-    "span_id", "stream", "sequence", "ordinal", "related",
-)  # fmt: skip
-"""Columns that are taken as they are."""
-
-COLUMNS: Final = ", ".join(
-    (
+_ALWAYS: Final = (
+    *(
         "toString(record_id) AS id",
         "toUnixTimestamp64Nano(timestamp) AS at",
-        *("actor_id", "actor_type", "actor_name", "on_behalf_of", "target_type", "target_id", "source_ip"),
-        "row_count AS rows",
-        *_PLAIN,
-        *(f"changes.{part} AS change_{part}" for part in ("field", "old", "new", "type", "known")),
-    )
+        "event_name",
+        "action",
+        "outcome",
+    ),
+    *("ordinal", "actor_id", "actor_type", "actor_name", "on_behalf_of", "target_type", "target_id"),
+    "row_count AS rows",
 )
-"""What :func:`entry` needs of a row, as a SELECT list."""
+"""Columns of the parts that every entry has: what it is about."""
+
+_CHANGES: Final = tuple(
+    f"changes.{part} AS change_{part}" for part in ("field", "old", "new", "type", "known")
+)
+_PLAIN: Final = (
+    "log", "request_id", "method", "route", "service", "tenant", "system", "reason", "error", "message",
+    "transaction", "completeness", "old_values", "truncated", "trace_id", "span_id", "stream", "sequence",
+    "related",
+)  # fmt: skip
+"""Parts that are a column as it is."""
+
+PARTS: Final[Mapping[str, tuple[str, ...]]] = {
+    **{name: (name,) for name in _PLAIN},
+    "source": ("source_ip",),
+    "changes": _CHANGES,
+    "fields": _CHANGES,
+}
+"""The parts of an entry that can be left out, and their columns."""
+
+LISTED: Final = ("changes", "fields", "message", "error", "source")
+"""What a list of records for people shows beside what every entry has."""
+
+
+def columns(parts: Collection[str] | None = None) -> str:
+    """Return what :func:`entry` needs of a row for some parts of an entry, as a SELECT list; default all.
+
+    Each column of a row is read with the hundreds of rows around it, and most of what a question costs is
+    that.
+
+    Raises:
+        QueryError: an entry has no such part.
+    """
+    for name in parts or ():
+        if name not in PARTS and name not in AuditEntry.__struct_fields__:
+            raise QueryError(f"{name!r} is not a part of an entry; valid are {', '.join(sorted(PARTS))}")
+    found = [each for name, each in PARTS.items() if parts is None or name in parts]
+    return ", ".join(dict.fromkeys((*_ALWAYS, *(column for each in found for column in each))))
 
 
 _STAMP_SECONDS: Final = 2
@@ -107,27 +139,32 @@ def is_stamp(change: Change, moment: int) -> bool:
 
 
 def entry(row: Mapping[str, Any]) -> AuditEntry:
-    """Decode a row selected by :data:`COLUMNS`."""
+    """Decode a row selected by :func:`columns`; a part that was not selected has its default."""
     changes: list[Change] = []
     fields: list[str] = []
-    for field, old, new, kind, known in zip(
-        *(row[f"change_{part}"] for part in ("field", "old", "new", "type", "known")), strict=True
-    ):
-        if known == "--":
-            fields.append(field)
-        else:
-            changes.append(Change(field, _value(old, known[:1]), _value(new, known[1:]), kind))
+    if "change_field" in row:
+        for field, old, new, kind, known in zip(
+            *(row[f"change_{part}"] for part in ("field", "old", "new", "type", "known")), strict=True
+        ):
+            if known == "--":
+                fields.append(field)
+            else:
+                changes.append(Change(field, _value(old, known[:1]), _value(new, known[1:]), kind))
     kind = row["target_type"]
     return AuditEntry(
         id=row["id"],
         timestamp=int(row["at"]),
+        event_name=row["event_name"],
+        action=row["action"],
+        outcome=row["outcome"],
+        ordinal=row["ordinal"],
         actor=Actor(row["actor_id"], row["actor_type"], row["actor_name"], row["on_behalf_of"]),
         target=Target(kind, row["target_id"]) if kind else None,
         changes=changes,
         fields=fields,
         rows=int(row["rows"]),
-        source=row["source_ip"],
-        **{name: row[name] for name in _PLAIN},
+        source=row.get("source_ip", ""),
+        **{name: row[name] for name in _PLAIN if name in row},
     )
 
 

@@ -10,14 +10,14 @@ import ipaddress
 import re
 import typing
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from otel_audit.audit_record import Outcome
 from otel_audit.errors import QueryError
-from otel_audit.store.entries import COLUMNS
+from otel_audit.store.entries import columns
 from otel_audit.store.schema import ACCESS_LOG, DEFAULT_LOG, LOGS, OTHER_LOG, events
 from otel_audit.store.times import TimeLike, format_iso, parse_time
 
@@ -142,6 +142,7 @@ def select(
     cursor: str | None = None,
     related: bool = False,
     others: bool = True,
+    parts: Collection[str] | None = None,
     now: int | None = None,
     zone: datetime.tzinfo | None = None,
 ) -> Query:
@@ -156,6 +157,7 @@ def select(
         cursor: go on behind this record.
         related: records that name the target as a related object count as well.
         others: ask ``other_events``, too; see :func:`asked`.
+        parts: see :func:`~otel_audit.store.entries.columns`.
         now, zone: see :func:`~otel_audit.store.times.parse_time`.
 
     Raises:
@@ -169,7 +171,7 @@ def select(
         where.add(f"(timestamp, record_id) < ({moment}, {{UUID}})", timestamp, record_id)
     # Each table is read in its own order up to the limit; over a union of them the engine would sort all.
     each = [
-        f"SELECT {COLUMNS} FROM {database}.{table} WHERE {where} "
+        f"SELECT {columns(parts)} FROM {database}.{table} WHERE {where} "
         f"ORDER BY timestamp DESC, record_id DESC, ordinal DESC LIMIT {int(rows)}"
         for table in asked(where, database, filters.log, others=others)
     ]

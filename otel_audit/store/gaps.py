@@ -32,6 +32,9 @@ from otel_audit.store.entries import AuditEntry, is_stamp
 APART: Final = 60 * 10**9
 """Nanoseconds between two records after which their order is certain."""
 
+PARTS_READ: Final = ("changes", "fields", "old_values", "truncated", "completeness")
+"""The parts of entries that tell a gap."""
+
 _CUT: Final = re.compile(r"^hmac:|… \(\d+ characters\)$")
 _DESCRIBED: Final = re.compile(r"<.*>", re.DOTALL)
 _LONGEST: Final = 1000

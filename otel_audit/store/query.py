@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, Literal, Self, TypeAlias, Unpack
 
 import msgspec
@@ -15,7 +15,7 @@ from otel_audit.errors import QueryError
 from otel_audit.semconv import from_attributes
 from otel_audit.store.client import RefusedQuery, StoreClient
 from otel_audit.store.columns import whole
-from otel_audit.store.entries import COLUMNS, AuditEntry, entry
+from otel_audit.store.entries import AuditEntry, columns, entry
 from otel_audit.store.filters import (
     EVERY_LOG,
     HISTORY_LOGS,
@@ -34,13 +34,18 @@ from otel_audit.store.filters import (
 )
 from otel_audit.store.schema import ACCESS_LOG, EVENTS, TRACES
 from otel_audit.store.times import TimeLike, parse_time
-from otel_audit.store.traces import SPAN_COLUMNS, Trace, span, tree
+from otel_audit.store.traces import SPAN_COLUMNS, TREE_PARTS, Trace, span, tree
 
 Vocabulary: TypeAlias = Literal[
     "actor", "action", "target", "field", "log", "tenant", "service", "route", "address", "on_behalf_of"
 ]
 
 _MAX_SPANS = 20_000
+_MOMENT = "fromUnixTimestamp64Nano({%s:Int64}, 'UTC')"
+_APART = 60 * 10**9
+"""Nanoseconds within which a record lies around the moment its id was made, nearly always."""
+_LAST_MOMENT = 2**63 // 10**6 - 10**6
+"""Milliseconds up to which a moment is one of a record; ids can tell later ones."""
 _MAX_NAMESAKES = 100
 _NAMES_WITHIN = 90 * 86_400 * 10**9
 _VOCABULARY_SQL: dict[Vocabulary, str] = {
@@ -93,22 +98,38 @@ class AuditStore:
         self._zone = zone
         self._in_others: set[str] = set()
 
-    def query(self, *, limit: int = 50, cursor: str | None = None, **filters: Unpack[FilterOptions]) -> Page:
+    def query(
+        self,
+        *,
+        limit: int = 50,
+        cursor: str | None = None,
+        parts: Collection[str] | None = None,
+        **filters: Unpack[FilterOptions],
+    ) -> Page:
         """Find records, newest first; :class:`~otel_audit.store.filters.Filters` describes each filter.
 
         Args:
             limit: entries per page, at most 10 000.
             cursor: the cursor of the previous page.
+            parts: the parts of the entries to read, such as ``("changes", "route")``, beside id, time, event
+                name, action, outcome, actor, target and rows; the others are left empty. Default: all. The
+                fewer there are, the less a query costs.
             filters: what to search for: ``actor="ana", since="2 hours ago"``.
 
         Raises:
             QueryError: a filter is not valid; the message says what is.
             StoreError: the store cannot be reached, or refuses the query.
         """
-        return self.find(Filters(**filters), limit=limit, cursor=cursor)
+        return self.find(Filters(**filters), limit=limit, cursor=cursor, parts=parts)
 
     def find(
-        self, filters: Filters, *, limit: int = 50, cursor: str | None = None, related: bool = False
+        self,
+        filters: Filters,
+        *,
+        limit: int = 50,
+        cursor: str | None = None,
+        related: bool = False,
+        parts: Collection[str] | None = None,
     ) -> Page:
         """Do what :meth:`query` does, with the filters as one value.
 
@@ -133,6 +154,7 @@ class AuditStore:
                     cursor=cursor,
                     related=related,
                     others=others,
+                    parts=parts,
                     zone=self._zone,
                 )
 
@@ -201,11 +223,10 @@ class AuditStore:
         if not nameless:
             return entries
         moments = [each.timestamp for each in entries]
-        moment = "fromUnixTimestamp64Nano({%s:Int64}, 'UTC')"
         rows = self._client.query(
             f"SELECT actor_id, argMax(actor_name, timestamp) AS name FROM {self._database}.{EVENTS} "
             f"WHERE actor_type = 'user' AND actor_name != '' AND actor_id IN {{ids:Array(String)}} "
-            f"AND timestamp BETWEEN {moment % 'since'} AND {moment % 'until'} GROUP BY actor_id",
+            f"AND timestamp BETWEEN {_MOMENT % 'since'} AND {_MOMENT % 'until'} GROUP BY actor_id",
             {
                 "ids": sorted(nameless),
                 "since": min(moments) - _NAMES_WITHIN,
@@ -233,11 +254,12 @@ class AuditStore:
         log: str | Sequence[str] | None = None,
         limit: int = 100,
         cursor: str | None = None,
+        parts: Collection[str] | None = None,
     ) -> Page:
         """Return what happened to one object, newest first: ``history("shop.Order/7")``.
 
         Includes rows of bulk records, reads, failures and records that name it as a related object. Without
-        ``log``, all logs except page views are searched.
+        ``log``, all logs except page views are searched. ``parts`` as for :meth:`query`.
 
         Raises:
             QueryError: ``target`` does not name a single object.
@@ -248,12 +270,17 @@ class AuditStore:
                 f"history shows one object; write its type and id, such as shop.Order/7, not {target!r}"
             )
         filters = Filters(target=target, since=since, until=until, log=HISTORY_LOGS if log is None else log)
-        return self.find(filters, limit=limit, cursor=cursor, related=True)
+        return self.find(filters, limit=limit, cursor=cursor, related=True, parts=parts)
 
-    def trace(self, id: str) -> Trace:  # noqa: A002 - the word for it
+    def trace(
+        self,
+        id: str,  # noqa: A002 - the word for it
+        *,
+        parts: Collection[str] | None = None,
+    ) -> Trace:
         """Return the spans of one trace and its records of every log, as a tree.
 
-        Empty (and false) if the store has neither.
+        Empty (and false) if the store has neither. ``parts`` of the records as for :meth:`query`.
         """
         number = trace_id(id)
         spans = self._client.query(
@@ -261,7 +288,8 @@ class AuditStore:
             f"ORDER BY Timestamp LIMIT 1 BY SpanId LIMIT {_MAX_SPANS}",
             {"id": number},
         )
-        page = self.find(Filters(trace_id=number, log=EVERY_LOG), limit=MAX_LIMIT)
+        wanted = None if parts is None else {*parts, *TREE_PARTS}
+        page = self.find(Filters(trace_id=number, log=EVERY_LOG), limit=MAX_LIMIT, parts=wanted)
         return tree(number, map(span, spans), page)
 
     def get(self, record_id: str) -> AuditRecord | None:
@@ -276,18 +304,19 @@ class AuditStore:
 
     def stored(self, record_id: str) -> StoredRecord | None:
         """Do what :meth:`get` does, with the resource that sent the record."""
-        *own, others = tables(EVERY_LOG)
-        rows: list[dict[str, Any]] = []
-        for names in (own, [others]):  # where nearly all records are, first
-            each = [
-                f"SELECT toUnixTimestamp64Nano(timestamp) AS at, {whole()} AS all_attributes, trace_id, "
-                f"span_id, message, resource FROM {self._database}.{table} "
-                "WHERE record_id = {id:UUID} AND ordinal = 0 LIMIT 1"
-                for table in names
-            ]
-            rows = rows or self._client.query(f"{union(each)} LIMIT 1", {"id": _record_id(record_id)})
-        if not rows:
+        number = _record_id(record_id)
+        place = self._place(number)
+        if place is None:
             return None
+        table, timestamp = place
+        rows = self._client.query(
+            f"SELECT toUnixTimestamp64Nano(timestamp) AS at, {whole()} AS all_attributes, trace_id, span_id, "
+            f"message, resource FROM {self._database}.{table} WHERE timestamp = {_MOMENT % 'at'} "
+            "AND record_id = {id:UUID} AND ordinal = 0 LIMIT 1",
+            {"id": number, "at": timestamp},
+        )
+        if not rows:
+            return None  # deleted meanwhile
         row = rows[0]
         record = from_attributes(
             row["all_attributes"],
@@ -298,10 +327,38 @@ class AuditStore:
         )
         return StoredRecord(record, row["resource"])
 
+    def _place(self, number: str) -> tuple[str, int] | None:
+        """Look for a record: its table and its time, which are the way to all of its columns."""
+        *own, others = tables(EVERY_LOG)
+        where = "record_id = {id:UUID} AND ordinal = 0"
+        parameters: dict[str, str | int] = {"id": number}
+        ways = [(own, where, parameters), ([others], where, parameters)]  # where nearly all are, first
+        if (made := _made_at(number)) is not None:
+            around = f"{where} AND timestamp BETWEEN {_MOMENT % 'since'} AND {_MOMENT % 'until'}"
+            ways.insert(
+                0, ([*own, others], around, parameters | {"since": made - _APART, "until": made + _APART})
+            )
+        for names, condition, values in ways:
+            each = [
+                f"SELECT '{table}' AS found, toUnixTimestamp64Nano(timestamp) AS at "
+                f"FROM {self._database}.{table} WHERE {condition} LIMIT 1"
+                for table in names
+            ]
+            for row in self._client.query(f"{union(each)} LIMIT 1", values):
+                return str(row["found"]), int(row["at"])
+        return None
+
     def with_fragment(
-        self, fragment: str, *, since: TimeLike | None = None, limit: int = 10
+        self,
+        fragment: str,
+        *,
+        since: TimeLike | None = None,
+        limit: int = 10,
+        parts: Collection[str] | None = None,
     ) -> list[AuditEntry]:
         """Find records of all logs by a part of their id, at least six characters, newest first.
+
+        ``parts`` as for :meth:`query`.
 
         Raises:
             QueryError: ``fragment`` is not a part of a record id.
@@ -318,7 +375,7 @@ class AuditStore:
             where.add("timestamp >= fromUnixTimestamp64Nano({Int64}, 'UTC')", moment)
         where.add("position(toString(record_id), {String}) > 0", text)
         each = [
-            f"SELECT {COLUMNS} FROM {self._database}.{table} WHERE {where} "
+            f"SELECT {columns(parts)} FROM {self._database}.{table} WHERE {where} "
             f"ORDER BY timestamp DESC, record_id DESC LIMIT {2 * int(limit)}"
             for table in tables(EVERY_LOG)
         ]
@@ -389,6 +446,14 @@ def _named(entry: AuditEntry, names: Mapping[str, str]) -> AuditEntry:
     if actor.on_behalf_of in names:
         found["customer_known_as"] = names[actor.on_behalf_of]
     return msgspec.structs.replace(entry, **found) if found else entry
+
+
+def _made_at(number: str) -> int | None:
+    """Return when a record id was made (RFC 9562, UUIDv7), in nanoseconds; None for another kind of id."""
+    if number[14] != "7":
+        return None
+    milliseconds = int(number[:8] + number[9:13], 16)
+    return milliseconds * 10**6 if milliseconds < _LAST_MOMENT else None
 
 
 def _record_id(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 from typing import Final
 
 import msgspec
@@ -26,11 +27,13 @@ class Tail:
 
     Args:
         filters: what to follow; ``since`` and ``until`` are the tail's own.
+        parts: the parts of entries to read, as for :meth:`AuditStore.query`.
     """
 
-    def __init__(self, store: AuditStore, filters: Filters) -> None:
+    def __init__(self, store: AuditStore, filters: Filters, *, parts: Collection[str] | None = None) -> None:
         self._store = store
         self._filters = filters
+        self._parts = parts
         self._seen: dict[str, int] = {}
         self._looked = time.time_ns()
         self._looks = 0
@@ -38,10 +41,10 @@ class Tail:
     def last(self, count: int) -> list[AuditEntry]:
         """Return the newest ``count`` records, oldest first; what is there now will not be given again."""
         self._looked = time.time_ns()
-        self._note(self._since(self._looked - _LONG))
+        self._note(self._since(self._looked - _LONG, ()))
         if not count:
             return []
-        page = self._store.find(self._filters, limit=count)
+        page = self._store.find(self._filters, limit=count, parts=self._parts)
         self._note(page.entries)
         return page.entries[::-1]
 
@@ -49,7 +52,7 @@ class Tail:
         """Return what arrived since the last look, oldest first."""
         self._looks += 1
         now = time.time_ns()
-        found = self._since(self._looked - (_LONG if self._looks % _EVERY == 0 else _SHORT))
+        found = self._since(self._looked - (_LONG if self._looks % _EVERY == 0 else _SHORT), self._parts)
         self._looked = now
         new = [each for each in found if each.id not in self._seen]
         self._seen = {number: at for number, at in self._seen.items() if at > now - 2 * _LONG}
@@ -59,12 +62,12 @@ class Tail:
     def _note(self, entries: list[AuditEntry]) -> None:
         self._seen.update((each.id, each.timestamp) for each in entries)
 
-    def _since(self, moment: int) -> list[AuditEntry]:
+    def _since(self, moment: int, parts: Collection[str] | None) -> list[AuditEntry]:
         filters = msgspec.structs.replace(self._filters, since=moment, until=None)
         found: list[AuditEntry] = []
         cursor: str | None = None
         while True:
-            page = self._store.find(filters, limit=MAX_LIMIT, cursor=cursor)
+            page = self._store.find(filters, limit=MAX_LIMIT, cursor=cursor, parts=parts)
             found += page.entries
             cursor = page.cursor
             if cursor is None:

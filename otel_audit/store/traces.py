@@ -15,6 +15,9 @@ SPAN_COLUMNS: Final = (
     "StatusMessage AS status_message, SpanAttributes AS attributes, Events.Name AS events"
 )
 
+TREE_PARTS: Final = ("span_id", "sequence")
+"""What :func:`tree` needs of an entry."""
+
 
 class Span(msgspec.Struct, frozen=True, kw_only=True):
     """One span; ``start`` in nanoseconds since the epoch, ``duration`` in nanoseconds."""

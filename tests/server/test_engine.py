@@ -106,3 +106,21 @@ def test_each_connection_is_its_own(tmp_path: Path) -> None:
         "result['left'] = open_files() - before < 25\n",
     )
     assert result == {"other": [[1]], "first": [[0]], "left": True}
+
+
+def test_a_large_row_is_read_with_few_others(tmp_path: Path) -> None:
+    """A list shows rows far from each other: a granule has at most 1 MB, or the rows its table says."""
+    result = in_engine(
+        tmp_path,
+        SCRIPT,
+        "for name, letters in (('large', 4000), ('small', 40)):\n"
+        "    connection.query(f'CREATE TABLE t.{name} (a String) ENGINE = MergeTree ORDER BY a '\n"
+        "                     'SETTINGS index_granularity = 2048')\n"
+        "    connection.query(f'INSERT INTO t.{name} SELECT leftPad(toString(number), {letters}, \\'0\\') '\n"
+        "                     'FROM numbers(4096)')\n"
+        "result = {name: int(marks) for name, marks in connection.rows(\n"
+        "    'SELECT table, sum(marks) FROM system.parts WHERE active AND database = {} GROUP BY table'\n"
+        "    .format(repr('t')))}\n",
+    )
+    assert result["large"] >= 16, "250 rows of 4 kB"
+    assert result["small"] == 3, "two of 2048 rows, and the end"

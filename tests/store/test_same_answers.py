@@ -5,12 +5,24 @@ from __future__ import annotations
 import random
 import time
 import uuid
+from collections.abc import Collection
 
 import msgspec
+import pytest
 
-from otel_audit.audit_record import Actor, AuditRecord, Bulk, Change, Column, Request, Target
+from otel_audit.audit_record import (
+    Actor,
+    AuditRecord,
+    Bulk,
+    Change,
+    Column,
+    Request,
+    Target,
+    new_record_id,
+)
+from otel_audit.errors import QueryError
 from otel_audit.store.client import StoreClient
-from otel_audit.store.entries import AuditEntry, entry
+from otel_audit.store.entries import PARTS, AuditEntry, entry
 from otel_audit.store.filters import MAX_LIMIT, Filters, select
 from otel_audit.store.query import AuditStore
 from otel_audit.store.schema import LANDING
@@ -130,6 +142,76 @@ def test_pages_of_a_random_trail_are_its_one_plain_answer(client: StoreClient) -
             ], note
             answers += bool(expected)
         assert answers > QUESTIONS // 2
+
+
+def without(each: AuditEntry, parts: Collection[str]) -> AuditEntry:
+    """Return an entry with all other parts than these, and what every entry has, as if nothing were known."""
+    known = {name: getattr(each, name) for name in each.__struct_fields__}
+    return AuditEntry(**{name: value for name, value in known.items() if name not in PARTS or name in parts})
+
+
+def test_an_entry_of_which_parts_are_read_has_these_as_the_whole_one(client: StoreClient) -> None:
+    """Of random records and questions; what is not read says nothing."""
+    chance = random.Random(SEED + 1)
+    records = [any_record(chance) for _ in range(60)]
+    land(client, records)
+    land(client, chance.sample(records, 20))
+    answers = 0
+    with AuditStore(client.config) as store:
+        for number in range(QUESTIONS):
+            filters, related = any_filters(chance)
+            parts = chance.sample(sorted(PARTS), chance.randrange(len(PARTS)))
+            if "changes" in parts or "fields" in parts:  # they share their columns
+                parts += ["changes", "fields"]
+            whole = store.find(filters, limit=40, related=related)
+            some = store.find(filters, limit=40, related=related, parts=parts)
+            note = f"seed {SEED + 1}, question {number}: {filters}, {related=}, {parts=}"
+            assert some.entries == [without(each, parts) for each in whole], note
+            assert some.cursor == whole.cursor, note
+            answers += bool(whole)
+    assert answers > QUESTIONS // 2
+
+
+def test_a_question_names_only_the_columns_of_the_parts_asked_for() -> None:
+    """Most of what a list costs is reading columns."""
+    asked = select("otel", Filters(), rows=1, parts=("changes",)).sql
+    assert "changes.new" in asked
+    assert not any(name in asked for name in ("route", "message", "stream", "trace_id", "related"))
+    assert all(name in select("otel", Filters(), rows=1).sql for name in ("route", "message", "stream"))
+    with pytest.raises(QueryError, match=r"'rout' is not a part of an entry; valid are .*route"):
+        select("otel", Filters(), rows=1, parts=("rout",))
+
+
+def test_a_record_is_found_by_its_id_wherever_its_time_lies(client: StoreClient) -> None:
+    """Near the moment its id says, far from it, or with an id that says none; in every table."""
+    chance = random.Random(SEED + 2)
+    moment = BEGIN + 200 * S
+    ids = (
+        new_record_id(moment),
+        new_record_id(moment - 3600 * S),
+        new_record_id(moment + 59 * S),
+        f"ffffffff-ffff-7{'0' * 3}-8000-{chance.getrandbits(48):012x}",
+        f"00000000-0000-7{'0' * 3}-8000-{chance.getrandbits(48):012x}",
+        str(uuid.UUID(int=chance.getrandbits(128), version=4)),
+    )
+    records = [
+        record(
+            "shop.order.update",
+            "UPDATE",
+            at=moment + at,
+            id=f"{each[:-12]}{chance.getrandbits(48):012x}",
+            log=log,
+        )
+        for log in ("audit", "activity", "billing")
+        for at, each in enumerate(ids)
+    ]
+    land(client, records)
+    with AuditStore(client.config) as store:
+        for each in records:
+            found = store.get(each.id)
+            assert found is not None, each.id
+            assert (found.id, found.timestamp) == (each.id, each.timestamp)
+        assert store.get(new_record_id(moment)) is None
 
 
 def test_a_stray_is_found_at_once(client: StoreClient) -> None:

@@ -45,9 +45,10 @@ def query(
     otel-audit query --log activity,pageview --actor alice   what she did and saw, not what she changed
     otel-audit query --text "alice@example.com" --json | jq .actor
     """
-    from otel_audit.cli.output.tables import print_entries
+    from otel_audit.cli.output.tables import parts_shown, print_entries
 
-    page = store.find(filters, limit=limit, cursor=cursor)
+    parts = parts_shown(screen)
+    page = store.find(filters, limit=limit, cursor=cursor, parts=parts)
     if not page.entries:
         _nothing(store, screen, filters, paged=cursor is not None)
     header = True
@@ -59,7 +60,7 @@ def query(
             screen.remark(f"There are more records: use --limit, --all, or --cursor {page.cursor}")
             return
         header = False
-        page = store.find(filters, limit=limit, cursor=page.cursor)
+        page = store.find(filters, limit=limit, cursor=page.cursor, parts=parts)
 
 
 def _nothing(store: AuditStore, screen: Screen, filters: Filters, *, paged: bool) -> None:
@@ -94,10 +95,10 @@ def tail(
     otel-audit tail -f --action LOGIN --outcome failure
     otel-audit tail -f --json | jq -r .event_name
     """
-    from otel_audit.cli.output.tables import print_entries
+    from otel_audit.cli.output.tables import parts_shown, print_entries
     from otel_audit.store.tail import Tail
 
-    watched = Tail(store, filters)
+    watched = Tail(store, filters, parts=parts_shown(screen))
     newest = watched.last(lines)
     if newest:
         print_entries(screen, newest)

@@ -60,7 +60,7 @@ def show(
 
 
 def _whole_id(store: AuditStore, screen: Screen, fragment: str, since: str) -> str:
-    found = store.with_fragment(fragment, since=since)
+    found = store.with_fragment(fragment, since=since, parts=())
     if not found:
         screen.remark(f"No record since {since} has {fragment!r} in its id; look further back with --since.")
         raise typer.Exit(Status.NOTHING)
@@ -94,10 +94,13 @@ def history(
     otel-audit history shop.Order/7 --log '*'            all logs, page views included
     """
     from otel_audit.cli.hints import unknown_words
-    from otel_audit.cli.output.tables import print_entries
+    from otel_audit.cli.output.tables import parts_shown, print_entries
     from otel_audit.store.filters import HISTORY_LOGS, Filters
+    from otel_audit.store.gaps import PARTS_READ
 
-    page = store.history(target, since=since, until=until, log=log, limit=limit, cursor=cursor)
+    shown = parts_shown(screen)
+    parts = None if shown is None else {*shown, *PARTS_READ}
+    page = store.history(target, since=since, until=until, log=log, limit=limit, cursor=cursor, parts=parts)
     if not page.entries:
         screen.remark(f"Nothing is recorded about {target}.")
         for hint in unknown_words(store, Filters(target=target, log=log or HISTORY_LOGS)):
@@ -114,7 +117,7 @@ def _written_outside(store: AuditStore, screen: Screen, target: str, page: Page)
     from otel_audit.cli.output.safe import safe
     from otel_audit.config.loader import load
     from otel_audit.store.filters import Filters
-    from otel_audit.store.gaps import APART, gaps
+    from otel_audit.store.gaps import APART, PARTS_READ, gaps
     from otel_audit.store.times import format_time
 
     notes: dict[str, list[str]] = {}
@@ -129,7 +132,9 @@ def _written_outside(store: AuditStore, screen: Screen, target: str, page: Page)
             until=found[-1].found.timestamp + APART,
             completeness=("count", "statement"),
         )
-        found = gaps(page.entries, doubts=store.find(between, limit=1000).entries, masks=masks)
+        found = gaps(
+            page.entries, doubts=store.find(between, limit=1000, parts=PARTS_READ).entries, masks=masks
+        )
     sign = "!" if screen.ascii_only else "⚠"
     for gap in found:
         first, last = (format_time(each.timestamp, zone=screen.zone) for each in (gap.last, gap.found))
@@ -158,10 +163,11 @@ def blame(
     """
     from otel_audit.cli.hints import unknown_words
     from otel_audit.cli.output.tables import blame_object, blame_table
+    from otel_audit.store.blame import SHOWN
     from otel_audit.store.blame import blame as find
     from otel_audit.store.filters import HISTORY_LOGS, Filters
 
-    found = find(store, target, until=until)
+    found = find(store, target, until=until, parts=None if screen.json else SHOWN)
     if not found:
         screen.remark(f"No change of {target} is recorded.")
         for hint in unknown_words(store, Filters(target=target, log=HISTORY_LOGS)):
@@ -190,9 +196,10 @@ def trace(
     otel-audit trace a90b3f7e                            the trace of a record
     """
     from otel_audit.cli.output.tree import trace_objects, trace_tree
+    from otel_audit.store.entries import LISTED
 
     wanted = _trace_of(store, screen, number)
-    found = store.trace(wanted) if wanted else None
+    found = store.trace(wanted, parts=None if screen.json else LISTED) if wanted else None
     if not found:
         screen.remark(f"The store has no spans or records of trace {wanted or number}.")
         raise typer.Exit(Status.NOTHING)

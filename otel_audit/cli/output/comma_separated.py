@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 
 from otel_audit.cli.output.safe import safe, safe_json
-from otel_audit.store.entries import AuditEntry
+from otel_audit.store.entries import PARTS, AuditEntry
 from otel_audit.store.times import format_iso
 
 _COLUMNS: Final = (
@@ -18,6 +18,8 @@ _COLUMNS: Final = (
     *("target_id", "rows", "changes", "fields", "source", "method", "route", "service", "tenant", "reason"),
     *("error", "message", "log", "event_name", "request_id", "trace_id", "id"),
 )
+CSV_PARTS: Final = tuple(name for name in _COLUMNS if name in PARTS)
+"""The parts of entries the lines show."""
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 
 

@@ -11,11 +11,11 @@ from rich.table import Table
 from rich.text import Text
 
 from otel_audit.cli.output import sentences
-from otel_audit.cli.output.comma_separated import csv_lines
+from otel_audit.cli.output.comma_separated import CSV_PARTS, csv_lines
 from otel_audit.cli.output.safe import safe
 from otel_audit.cli.output.screen import Screen
 from otel_audit.cli.output.sentences import plural
-from otel_audit.store.entries import AuditEntry
+from otel_audit.store.entries import LISTED, AuditEntry
 from otel_audit.store.times import format_iso, format_time, zone_name
 
 if TYPE_CHECKING:
@@ -25,6 +25,11 @@ _WIDE = 132
 _MIDDLE = 96
 _MOST_CHANGES = 5
 STREAM_EVENTS: Final = frozenset({"audit.stream.start", "audit.stream.end"})
+
+
+def parts_shown(screen: Screen) -> tuple[str, ...] | None:
+    """Name the parts of entries that :func:`print_entries` shows, for the store to read no others."""
+    return None if screen.json else CSV_PARTS if screen.csv else LISTED
 
 
 _NO_NOTES: Final[Mapping[str, list[str]]] = {}
