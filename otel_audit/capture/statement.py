@@ -8,7 +8,7 @@ calls :meth:`Statement.begin`, runs the statement or lets its library run it, an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from msgspec import UNSET
@@ -28,7 +28,6 @@ class Statement:
         autocommit: it commits by itself; its intent is on disk before it runs.
         immediate: it is settled right afterwards: it commits by itself, or no COMMIT will ever come.
         result: what it returned, ``UNSET`` until it has run.
-        wrote: makes what it wrote of that, should an exception of the application's come before it is noted.
     """
 
     __slots__ = (
@@ -43,7 +42,6 @@ class Statement:
         "plan",
         "result",
         "verb",
-        "wrote",
     )
 
     def __init__(self, connection: Connection, plan: TablePlan, verb: Verb) -> None:
@@ -57,7 +55,14 @@ class Statement:
         self._writes: tuple[CapturedWrite, ...] | None = None
         self._finished = False
         self.result: Any = UNSET
-        self.wrote: Callable[[Any], Sequence[CapturedWrite]] | None = None
+
+    def written(self, result: Any) -> Sequence[CapturedWrite] | None:
+        """Return what it wrote, as ``result`` tells without asking the database; None: that it does not tell.
+
+        An instrumentor that knows says so in a class of its own; it is asked where an exception of the
+        application's comes before the statement is noted.
+        """
+        return None
 
     def begin(self, intent: CapturedWrite | None = None) -> None:
         """Announce the statement; in autocommit the intent of it is on disk when this returns.
@@ -102,8 +107,8 @@ class Statement:
 
         Args:
             count: rows it wrote; None: not known.
-            known: what it wrote if it wrote anything; default what was to be noted, what ``wrote`` makes of
-                its result, or the count.
+            known: what it wrote if it wrote anything; default what was to be noted, what :meth:`written`
+                makes of its result, or the count.
         """
         connection = self.connection
         if self._finished or self.result is UNSET:
@@ -126,12 +131,12 @@ class Statement:
             connection.failures.note(f"{self.verb}, interrupted", fault, lost=1)
 
     def _known(self, count: int | None) -> tuple[CapturedWrite, ...]:
-        if self.wrote is not None:
-            try:
-                return tuple(self.wrote(self.result))
-            except faults() as fault:  # its values are what is lost
-                self.connection.failures.note(f"{self.verb}, interrupted", fault)
-        return (self._counted(count),)
+        written = None
+        try:
+            written = self.written(self.result)
+        except faults() as fault:  # its values are what is lost
+            self.connection.failures.note(f"{self.verb}, interrupted", fault)
+        return (self._counted(count),) if written is None else tuple(written)
 
     def _counted(self, count: int | None) -> CapturedWrite:
         intent = self._intent

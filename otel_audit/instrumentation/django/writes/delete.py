@@ -8,9 +8,9 @@ from typing import Any
 
 from django.db.models import deletion
 
-from otel_audit.capture.bulk import BulkWrite, ReturnedRows, limited
+from otel_audit.capture.bulk import BulkWrite, limited
 from otel_audit.capture.databases.abilities import Abilities
-from otel_audit.capture.plan import MAX_NAMED_KEYS, Verb
+from otel_audit.capture.plan import Verb
 from otel_audit.capture.transactions.connection import Connection
 from otel_audit.capture.writes import CapturedWrite
 from otel_audit.instrumentation.django.plan import ModelPlan
@@ -23,18 +23,51 @@ from otel_audit.instrumentation.django.writes.sql.selects import (
     reads_its_rows,
     select_matching,
 )
-from otel_audit.instrumentation.django.writes.state import (
-    Capture,
-    CompiledStatement,
+from otel_audit.instrumentation.django.writes.state import Capture
+from otel_audit.instrumentation.django.writes.statement import (
+    Guard,
     Plain,
+    RowsStatement,
     in_own_transaction,
-    row_count,
 )
-from otel_audit.interruptions import faults
+
+
+class DeleteStatement(RowsStatement):
+    """A DELETE."""
+
+    __slots__ = ()
+
+    def writes(self, returned: Returned, more: int) -> list[CapturedWrite]:
+        plan, rows = self.plan, returned.rows
+        old = rows.plans[len(plan.keys) :] if rows is not None else []
+        writes: list[CapturedWrite] = []
+        if returned.count:
+            deleted = BulkWrite(
+                plan,
+                "delete",
+                self.connection,
+                returned.count,
+                rows,
+                old=old,
+                completeness=returned.completeness,
+                old_values="exact" if old else None,
+            )
+            writes.append(limited(deleted, self.capture.config))
+        if more > 0:
+            writes.append(BulkWrite(plan, "delete", self.connection, more))
+        return writes + left_to_the_database(self.capture, plan, self.connection, self.django.vendor)
 
 
 def delete(capture: Capture, plan: ModelPlan, compiler: Any, run: Callable[[], Any], result_type: Any) -> Any:
     """Run a DELETE compiler's statement and note the rows it deleted."""
+    with Guard(capture, compiler.connection) as guard:
+        return _delete(capture, plan, compiler, run, result_type)
+    return guard.run_plainly(DeleteStatement(capture, compiler, plan, "delete"), run)
+
+
+def _delete(
+    capture: Capture, plan: ModelPlan, compiler: Any, run: Callable[[], Any], result_type: Any
+) -> Any:
     from django.core.exceptions import EmptyResultSet
     from django.db.models.sql.constants import NO_RESULTS, ROW_COUNT
 
@@ -43,11 +76,12 @@ def delete(capture: Capture, plan: ModelPlan, compiler: Any, run: Callable[[], A
     except EmptyResultSet:
         return run()
     connection = compiler.connection
-    statement = CompiledStatement(capture, compiler, plan, "delete")
+    statement = DeleteStatement(capture, compiler, plan, "delete")
     abilities = capture.abilities(connection, plan, "delete")
     returns = (
         abilities.returning and sql.startswith("DELETE FROM ") and result_type in (ROW_COUNT, NO_RESULTS)
     )
+    result: Any = NotImplemented
     if (
         plan.old_values == "off"
         or not (returns or abilities.select)
@@ -55,54 +89,43 @@ def delete(capture: Capture, plan: ModelPlan, compiler: Any, run: Callable[[], A
     ):
         return _delete_counting(capture, plan, compiler, run)
     if not returns:
-        return in_own_transaction(
-            capture,
-            connection,
-            lambda: _select_first(capture, plan, compiler, run),
-            lambda: _delete_counting(capture, plan, compiler, run),
-        )
-    if statement.autocommit:
+        result = in_own_transaction(capture, connection, _select_first, capture, plan, compiler, run)
+    elif statement.autocommit:
         # Keys and values are on disk before the commit: should this process die, `unknown` names the rows.
-        return in_own_transaction(
-            capture,
-            connection,
-            lambda: delete(capture, plan, compiler, run, result_type),
-            lambda: _delete_counting(capture, plan, compiler, run),
-        )
+        result = in_own_transaction(capture, connection, _delete, capture, plan, compiler, run, result_type)
+    else:
+        return _delete_returning(statement, compiler, abilities, (sql, params), run, result_type)
+    return _delete_counting(capture, plan, compiler, run) if result is NotImplemented else result
 
+
+def _delete_returning(
+    statement: DeleteStatement,
+    compiler: Any,
+    abilities: Abilities,
+    compiled: tuple[str, Any],
+    run: Callable[[], Any],
+    result_type: Any,
+) -> Any:
+    """Run the DELETE so that it returns its rows; as it is where the database refuses that."""
+    from django.db.models.sql.constants import ROW_COUNT
+
+    plan, config = statement.plan, statement.capture.config
     large = any(field.large for field in plan.fields) and not names_one_row(compiler.query)
     measures_itself = statement.connection.dialect.folds and abilities.certain
     by_keys = False
     if large and not measures_itself and abilities.select:
         statement.take_write_lock()
         matching = matching_query(compiler.query, plan)
-        by_keys = (
-            statement.attempt(
-                abilities, lambda: are_too_large(matching, plan.others, compiler, capture.config)
-            )
-            or False
-        )
+        too_large = functools.partial(are_too_large, matching, plan.others, compiler, config)
+        by_keys = statement.attempt(abilities, too_large) or False
 
     def ours() -> Returned:
         return delete_returning(
-            compiler,
-            plan,
-            capture.config,
-            sql,
-            params,
-            measured=large and measures_itself,
-            by_keys=by_keys,
+            compiler, plan, config, *compiled, measured=large and measures_itself, by_keys=by_keys
         )
 
     returned = statement.run(lambda: statement.attempt(abilities, ours) or Plain(run()))
-    try:
-        if type(returned) is Plain:
-            abilities = capture.abilities(connection, plan, "delete")
-            note_plain(capture, statement, abilities, returned.result)
-        else:
-            _note(capture, statement, abilities, returned)
-    except faults() as error:
-        statement.recover(error, returned.result if type(returned) is Plain else returned.count)
+    statement.note_or_recover(returned, abilities)
     if type(returned) is Plain:
         return returned.result
     return returned.count if result_type == ROW_COUNT else None
@@ -110,18 +133,15 @@ def delete(capture: Capture, plan: ModelPlan, compiler: Any, run: Callable[[], A
 
 def _delete_counting(capture: Capture, plan: ModelPlan, compiler: Any, run: Callable[[], Any]) -> Any:
     """Run the DELETE as it is; only the number of rows is known."""
-    statement = CompiledStatement(capture, compiler, plan, "delete")
+    statement = DeleteStatement(capture, compiler, plan, "delete")
     abilities = capture.abilities(compiler.connection, plan, "delete")
     result = statement.run(run)
-    try:
-        note_plain(capture, statement, abilities, result)
-    except faults() as error:
-        statement.recover(error, result)
+    statement.note_or_recover(result, abilities)
     return result
 
 
 def _select_first(capture: Capture, plan: ModelPlan, compiler: Any, run: Callable[[], Any]) -> Any:
-    statement = CompiledStatement(capture, compiler, plan, "delete")
+    statement = DeleteStatement(capture, compiler, plan, "delete")
     statement.take_write_lock()
     abilities = capture.abilities(compiler.connection, plan, "delete")
     matching = matching_query(compiler.query, plan)
@@ -135,54 +155,10 @@ def _select_first(capture: Capture, plan: ModelPlan, compiler: Any, run: Callabl
             break
     if found is not None and found.rows is not None and not columns and plan.others:
         found = Returned(found.rows, found.count, "ids")
+    statement.found = found
     result = statement.run(run)
-    try:
-        count = row_count("delete", result)
-        if found is None or found.rows is None or count is None or count < found.count:
-            note_plain(capture, statement, abilities, result)
-        else:
-            _note(capture, statement, abilities, found, more=count - found.count)
-    except faults() as error:
-        statement.recover(error, result)
+    statement.note_or_recover(result, abilities)
     return result
-
-
-def note_plain(capture: Capture, statement: CompiledStatement, abilities: Abilities, result: Any) -> None:
-    """Note a DELETE of which only the number of rows is known, if that."""
-    count = row_count("delete", result)
-    if count is None:
-        abilities = abilities._replace(counts=False)
-    _note(capture, statement, abilities, Returned(None, count or 0, "count"))
-
-
-def _note(
-    capture: Capture, statement: CompiledStatement, abilities: Abilities, returned: Returned, more: int = 0
-) -> None:
-    plan = statement.plan
-    if not returned.count and more <= 0:
-        statement.done(*statement.uncounted(abilities))
-        return
-    rows = returned.rows
-    statement.connection.wrote_many(plan, None if more > 0 else keys_of(plan, rows))
-    old = rows.plans[len(plan.keys) :] if rows is not None else []
-    writes: list[CapturedWrite] = []
-    if returned.count:
-        deleted = BulkWrite(
-            plan,
-            "delete",
-            statement.connection,
-            returned.count,
-            rows,
-            old=old,
-            completeness=returned.completeness,
-            old_values="exact" if old else None,
-        )
-        writes.append(limited(deleted, capture.config))
-    if more > 0:
-        writes.append(BulkWrite(plan, "delete", statement.connection, more))
-    statement.done(
-        *writes, *left_to_the_database(capture, plan, statement.connection, statement.django.vendor)
-    )
 
 
 def left_to_the_database(
@@ -212,8 +188,3 @@ def left_to_the_database(
             if verb == "delete":
                 waiting.append(child)
     return list(found.values())
-
-
-def keys_of(plan: ModelPlan, rows: ReturnedRows | None) -> list[Any] | None:
-    """Return the keys of rows to remember as lately written; ``None`` if they are not known or too many."""
-    return None if rows is None or len(rows) > MAX_NAMED_KEYS else rows.keys(plan)

@@ -15,10 +15,10 @@ from otel_audit.capture.writes import RowWrite
 from otel_audit.instrumentation.django.connection import DjangoConnection
 from otel_audit.instrumentation.django.loaded import STATE_KEY, Loaded
 from otel_audit.instrumentation.django.plan import ModelPlan
-from otel_audit.instrumentation.django.writes.delete import left_to_the_database, note_plain
+from otel_audit.instrumentation.django.writes.delete import DeleteStatement, left_to_the_database
 from otel_audit.instrumentation.django.writes.known import done, run_known, wrote
 from otel_audit.instrumentation.django.writes.sql.selects import names_one_row
-from otel_audit.instrumentation.django.writes.state import Capture, CompiledStatement
+from otel_audit.instrumentation.django.writes.state import Capture
 from otel_audit.interruptions import faults
 from otel_audit.values import ATOMS
 
@@ -29,7 +29,17 @@ class _Delete(NamedTuple):
     plan: ModelPlan
     write: RowWrite
     connection: DjangoConnection
-    statement: CompiledStatement | None
+    statement: DeleteStatement | None
+
+    def note(self, capture: Capture, compiler: Any, result: Any) -> None:
+        """Note that it ran and returned ``result``."""
+        plan = self.plan
+        if result != 1:  # the row is gone already, or rules or triggers do something else in its place
+            statement = self.statement or DeleteStatement(capture, compiler, plan, "delete")
+            statement.note(result, capture.abilities(compiler.connection, plan, "delete"))
+            return
+        wrote(capture, self)
+        done(self, *left_to_the_database(capture, plan, self.connection, compiler.connection.vendor))
 
 
 def delete_quickly(
@@ -43,17 +53,7 @@ def delete_quickly(
         delete = _prepare(capture, plan, compiler, instance)
     except faults():  # whatever it is, the long way says so
         delete = None
-    return NotImplemented if delete is None else run_known(capture, compiler, delete, run, _note)
-
-
-def _note(capture: Capture, compiler: Any, delete: _Delete, result: Any) -> None:
-    plan = delete.plan
-    if result != 1:  # the row is gone already, or rules or triggers do something else in its place
-        statement = delete.statement or CompiledStatement(capture, compiler, plan, "delete")
-        note_plain(capture, statement, capture.abilities(compiler.connection, plan, "delete"), result)
-        return
-    wrote(capture, delete)
-    done(delete, *left_to_the_database(capture, plan, delete.connection, compiler.connection.vendor))
+    return NotImplemented if delete is None else run_known(capture, compiler, delete, run)
 
 
 def _prepare(capture: Capture, plan: ModelPlan, compiler: Any, instance: Any) -> _Delete | None:
@@ -84,7 +84,11 @@ def _prepare(capture: Capture, plan: ModelPlan, compiler: Any, instance: Any) ->
     changed = [(field, row[field.attname], UNSET) for field in plan.fields if field.attname != named]
     ours = capture.connection(connection)
     write = RowWrite(plan, "delete", ours, key, changed, (), "as_loaded")
-    statement = None if connection.in_atomic_block else CompiledStatement(capture, compiler, plan, "delete")
+    statement = (
+        None
+        if connection.in_atomic_block
+        else DeleteStatement(capture, compiler, plan, "delete", known=write)
+    )
     return _Delete(plan, write, ours, statement)
 
 

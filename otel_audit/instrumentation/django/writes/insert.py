@@ -17,79 +17,127 @@ from otel_audit.instrumentation.django.plan import ModelFieldPlan, ModelPlan
 from otel_audit.instrumentation.django.stored import is_expression, plain
 from otel_audit.instrumentation.django.writes.sql.rows import Converted
 from otel_audit.instrumentation.django.writes.sql.sizes import Capped
-from otel_audit.instrumentation.django.writes.state import Capture, CompiledStatement
+from otel_audit.instrumentation.django.writes.state import Capture
+from otel_audit.instrumentation.django.writes.statement import CompiledStatement, Guard
 from otel_audit.instrumentation.django.writes.upsert import upsert
 from otel_audit.interruptions import faults
 from otel_audit.values import ATOMS, Opaque
+
+
+class InsertStatement(CompiledStatement):
+    """An INSERT that returns ``asked`` fields.
+
+    ``noted`` is what the compiler prepared for the fields that decide what is stored.
+    """
+
+    __slots__ = ("asked", "noted", "objects")
+
+    def __init__(self, capture: Capture, compiler: Any, plan: ModelPlan, asked: Sequence[Any] | None) -> None:
+        super().__init__(capture, compiler, plan, "create")
+        self.objects: Sequence[Any] = compiler.query.objs
+        self.asked = list(asked or ())
+        self.noted: dict[str, list[tuple[Any, Any]]] | None = None
+
+    def intended(self) -> CapturedWrite:
+        plan, objects = self.plan, self.objects
+        if len(objects) == 1:
+            values = values_of(plan, objects[0], {}, {})
+            return RowWrite(plan, "create", self.connection, plan.key_of(values), created(plan, values))
+        rows = BulkWrite(plan, "create", self.connection, len(objects), new=plan.fields)
+        rows.completeness = "statement"
+        return rows
+
+    def inserted(self, result: Any) -> _Inserted:
+        """Return what it inserted, as its result tells."""
+        objects, noted = self.objects, self.noted
+        made = {} if noted is None else _made(self.plan, self.django, noted, objects)
+        return _Inserted(objects, self.asked if result else [], result, made)
+
+    def fewer(self, result: Any) -> int | None:
+        """Return how many rows it made, where a trigger left some out; None: all of them."""
+        if not left_out(self.django, len(self.objects), self.asked, result):
+            return None
+        return len([row for row in result if row is not None])
+
+    def written(self, result: Any) -> list[CapturedWrite]:
+        fewer = self.fewer(result)
+        if fewer is not None:
+            return self.some(fewer)
+        inserted = self.inserted(result)
+        if len(self.objects) > 1:
+            return [_limited(self.capture, _many(self, inserted)[0])]
+        values = inserted.first(self.plan)
+        return [_one(self, new_key(self.plan, values), values)]
+
+    def some(self, count: int) -> list[CapturedWrite]:
+        """Return what it wrote, of which some rows are missing: nobody says which."""
+        if not count:
+            return []
+        return [BulkWrite(self.plan, "create", self.connection, count, new=self.plan.fields)]
 
 
 def insert(
     capture: Capture,
     plan: ModelPlan,
     compiler: Any,
-    run: Callable[[Any], Any],
+    run: Callable[..., Any],
     returning_fields: Any,
 ) -> Any:
     """Run an INSERT compiler's statement and note the rows it made (or changed).
 
-    ``run`` takes the fields to return: the database is asked for the values of expressions as well.
+    ``run`` takes the fields to return: the database is asked for the values of expressions as well. Default
+    those the application wants.
     """
-    if compiler.query.on_conflict is not None:
-        return upsert(capture, plan, compiler, lambda: run(returning_fields), returning_fields)
-    objects = compiler.query.objs
-    statement = CompiledStatement(capture, compiler, plan, "create")
+    with Guard(capture, compiler.connection) as guard:
+        if compiler.query.on_conflict is not None:
+            return upsert(capture, plan, compiler, run, returning_fields)
+        return _insert(capture, plan, compiler, run, returning_fields)
+    return guard.run_plainly(CompiledStatement(capture, compiler, plan, "create"), run)
+
+
+def _insert(
+    capture: Capture,
+    plan: ModelPlan,
+    compiler: Any,
+    run: Callable[..., Any],
+    returning_fields: Any,
+) -> Any:
     wanted = list(returning_fields or ())
     more = _to_ask(capture, plan, compiler, wanted)
     fields = [*wanted, *more]
-    noted = _noting(plan, compiler) if plan.noted else None
-
-    def inserted(result: Any) -> _Inserted:
-        made = _made(plan, compiler.connection, noted, objects) if noted is not None else {}
-        return _Inserted(objects, fields if result else [], result, made)
-
-    statement.wrote = lambda result: (
-        _fewer(statement, result)
-        if left_out(compiler, fields, result)
-        else [_written(capture, statement, inserted(result))]
-    )
+    statement = InsertStatement(capture, compiler, plan, fields)
+    statement.noted = _noting(plan, compiler) if plan.noted else None
     if any(plan.by_attname[field.attname].large for field in more):
-        result = statement.run(
-            lambda: _run_capped(capture, statement, compiler, wanted, more, lambda: run(returning_fields)),
-            lambda: intent(statement, objects),
-        )
+        result = statement.run(lambda: _run_capped(capture, statement, compiler, wanted, more, run))
     else:
-        result = statement.run(lambda: run(fields or returning_fields), lambda: intent(statement, objects))
+        result = statement.run(lambda: run(fields or returning_fields))
     try:
-        if left_out(compiler, fields, result):
+        fewer = statement.fewer(result)
+        if fewer is not None:
             statement.connection.wrote_many(plan, None)
-            statement.done(*_fewer(statement, result))
-        elif len(objects) == 1:
-            _note_one(capture, statement, inserted(result))
+            statement.done(*statement.some(fewer))
+        elif len(statement.objects) == 1:
+            _note_one(statement, statement.inserted(result))
         else:
-            _note_many(capture, statement, inserted(result))
+            _note_many(statement, statement.inserted(result))
     except faults() as error:
-        statement.recover(error, len(objects))
+        statement.recover(error, len(statement.objects))
     if len(fields) == len(wanted):
         return result
     return [row and tuple(row[: len(wanted)]) for row in result] if wanted else []
 
 
-def left_out(compiler: Any, asked: Sequence[Any] | None, result: Any) -> bool:
-    """Say whether rows of an INSERT that returns ``asked`` fields are missing: a trigger left them out."""
+def left_out(connection: Any, count: int, asked: Sequence[Any] | None, result: Any) -> bool:
+    """Say whether an INSERT of ``count`` rows that returns ``asked`` fields has returned fewer.
+
+    A trigger has left the others out.
+    """
     if not asked:
         return False
-    features, count = compiler.connection.features, len(compiler.query.objs)
+    features = connection.features
     if count == 1:
         return bool(features.can_return_columns_from_insert) and result in ([], [None])
     return bool(features.can_return_rows_from_bulk_insert) and len(result) < count
-
-
-def _fewer(statement: CompiledStatement, result: Any) -> list[CapturedWrite]:
-    """Return what an INSERT wrote of which rows are missing: nobody says which."""
-    count = len([row for row in result if row is not None])
-    if not count:
-        return []
-    return [BulkWrite(statement.plan, "create", statement.connection, count, new=statement.plan.fields)]
 
 
 def _to_ask(capture: Capture, plan: ModelPlan, compiler: Any, wanted: list[Any]) -> list[Any]:
@@ -232,18 +280,6 @@ def _stored(field: ModelFieldPlan, value: Any, prepared: Any, connection: Any, i
     return Opaque(prepared) if stored is UNSET else stored
 
 
-def intent(statement: CompiledStatement, objects: Sequence[Any]) -> CapturedWrite:
-    """Return what is known of an INSERT before it runs."""
-    plan = statement.plan
-    if len(objects) == 1:
-        values = values_of(plan, objects[0], {}, {})
-        key = plan.key_of(values)
-        return RowWrite(plan, "create", statement.connection, key, created(plan, values))
-    rows = BulkWrite(plan, "create", statement.connection, len(objects), new=plan.fields)
-    rows.completeness = "statement"
-    return rows
-
-
 def values_of(
     plan: ModelPlan, instance: Any, returned: dict[str, Any], made: dict[str, Any]
 ) -> dict[str, Any]:
@@ -310,21 +346,13 @@ class _Inserted(NamedTuple):
         return values_of(plan, self.objects[0], row, {name: some[0] for name, some in self.made.items()})
 
 
-def _written(capture: Capture, statement: CompiledStatement, inserted: _Inserted) -> CapturedWrite:
-    """Return what an INSERT wrote, with its values."""
-    if len(inserted.objects) > 1:
-        return _limited(capture, _many(statement, inserted)[0])
-    values = inserted.first(statement.plan)
-    return _one(statement, new_key(statement.plan, values), values)
-
-
-def _one(statement: CompiledStatement, key: Any, values: dict[str, Any]) -> RowWrite:
+def _one(statement: InsertStatement, key: Any, values: dict[str, Any]) -> RowWrite:
     plan = statement.plan
     return RowWrite(plan, "create", statement.connection, key, created(plan, values))
 
 
-def _note_one(capture: Capture, statement: CompiledStatement, inserted: _Inserted) -> None:
-    plan = statement.plan
+def _note_one(statement: InsertStatement, inserted: _Inserted) -> None:
+    plan, thread = statement.plan, statement.capture.thread
     values = inserted.first(plan)
     key = new_key(plan, values)
     seq = statement.connection.wrote(plan, key)
@@ -335,24 +363,24 @@ def _note_one(capture: Capture, statement: CompiledStatement, inserted: _Inserte
     # The parts of an inherited model are inserted one table after the other, parents first.
     parent = (
         previous.by_name()
-        if previous is not None and plan.model._meta.parents and previous.epoch is capture.thread.epoch
+        if previous is not None and plan.model._meta.parents and previous.epoch is thread.epoch
         else {}
     )
     row = {**parent, **values}
     for name, value in values.items():
         if type(value) is Opaque:
             del row[name]
-    state.__dict__[STATE_KEY] = Loaded(None, row, capture.thread.epoch, seq)
+    state.__dict__[STATE_KEY] = Loaded(None, row, thread.epoch, seq)
     statement.done(write)
 
 
-def _note_many(capture: Capture, statement: CompiledStatement, inserted: _Inserted) -> None:
+def _note_many(statement: InsertStatement, inserted: _Inserted) -> None:
     write, keys = _many(statement, inserted)
     statement.connection.wrote_many(statement.plan, keys)
-    statement.done(_limited(capture, write))
+    statement.done(_limited(statement.capture, write))
 
 
-def _many(statement: CompiledStatement, inserted: _Inserted) -> tuple[BulkWrite, list[Any] | None]:
+def _many(statement: InsertStatement, inserted: _Inserted) -> tuple[BulkWrite, list[Any] | None]:
     """Return what an INSERT of several rows wrote, and their keys, ``None`` where they are not known."""
     plan = statement.plan
     objects, returned, result, made = inserted

@@ -17,8 +17,14 @@ from otel_audit.errors import AuditError
 from otel_audit.instrumentation.django.connection import DjangoConnection
 from otel_audit.instrumentation.django.loaded import STATE_KEY, Loaded, put_back
 from otel_audit.instrumentation.django.plan import ModelPlan
-from otel_audit.instrumentation.django.writes.insert import created, intent, left_out, new_key, values_of
-from otel_audit.instrumentation.django.writes.state import Capture, CompiledStatement
+from otel_audit.instrumentation.django.writes.insert import (
+    InsertStatement,
+    created,
+    left_out,
+    new_key,
+    values_of,
+)
+from otel_audit.instrumentation.django.writes.state import Capture
 from otel_audit.interruptions import faults, interrupts
 from otel_audit.values import ATOMS, Opaque
 
@@ -44,7 +50,7 @@ def insert_quickly(
     [instance] = compiler.query.objs
     try:
         result = run()
-        if result in ([], [None]) and left_out(compiler, returning_fields, result):
+        if result in ([], [None]) and left_out(compiler.connection, 1, returning_fields, result):
             thread.statement = None
             ours.locked = True
             return result
@@ -55,13 +61,12 @@ def insert_quickly(
     except BaseException as error:
         if isinstance(error, AuditError):
             raise
-        statement = CompiledStatement(capture, compiler, plan, "create")
+        statement = InsertStatement(capture, compiler, plan, returning_fields)
         if result is UNSET:
-            statement.raised(error, executed, lambda: intent(statement, compiler.query.objs))
+            statement.raised(error, executed)
             raise
         if interrupts(error):
             statement.result = result
-            statement.wrote = lambda result: (_known(plan, ours, instance, returning_fields, result)[0],)
             _finish(ours, statement, write)
             raise
         statement.recover(error, 1)
@@ -110,7 +115,7 @@ def _remember(
     state.__dict__[STATE_KEY] = Loaded(None, values, capture.thread.epoch, seq)
 
 
-def _finish(ours: DjangoConnection, statement: CompiledStatement, write: RowWrite | None) -> None:
+def _finish(ours: DjangoConnection, statement: InsertStatement, write: RowWrite | None) -> None:
     """Note an INSERT that ran, where the application's own exception has interrupted us."""
     if write is None:
         statement.finish(1)

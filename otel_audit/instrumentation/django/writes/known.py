@@ -7,7 +7,7 @@ disk, and a mark behind it says that it came true.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from msgspec import UNSET
 
@@ -16,7 +16,8 @@ from otel_audit.capture.writes import CapturedWrite, RowWrite
 from otel_audit.errors import AuditError
 from otel_audit.instrumentation.django.connection import DjangoConnection
 from otel_audit.instrumentation.django.plan import ModelPlan
-from otel_audit.instrumentation.django.writes.state import Capture, CompiledStatement
+from otel_audit.instrumentation.django.writes.state import Capture
+from otel_audit.instrumentation.django.writes.statement import CompiledStatement
 from otel_audit.interruptions import interrupts
 
 
@@ -38,26 +39,20 @@ class Known(Protocol):
     @property
     def statement(self) -> CompiledStatement | None: ...
 
+    def note(self, capture: Capture, compiler: Any, result: Any) -> None:
+        """Note that it ran and returned ``result``."""
 
-_K = TypeVar("_K", bound=Known)
 
-
-def run_known(
-    capture: Capture,
-    compiler: Any,
-    known: _K,
-    run: Callable[[], Any],
-    note: Callable[[Capture, Any, _K, Any], None],
-) -> Any:
-    """Run the application's statement and let ``note`` (capture, compiler, known, result) note it."""
+def run_known(capture: Capture, compiler: Any, known: Known, run: Callable[[], Any]) -> Any:
+    """Run the application's statement and note it."""
     statement = known.statement
     result: Any = UNSET
     try:
         if statement is None:
             result = _run_in_transaction(capture, compiler, known, run)
         else:
-            result = statement.run(run, lambda: known.write)
-        note(capture, compiler, known, result)
+            result = statement.run(run)
+        known.note(capture, compiler, result)
     except BaseException as error:
         if statement is not None and statement.result is not UNSET:
             result = statement.result
@@ -107,6 +102,6 @@ def _run_in_transaction(capture: Capture, compiler: Any, known: Known, run: Call
     try:
         return run()
     except BaseException as error:
-        statement = CompiledStatement(capture, compiler, known.plan, known.write.verb)
-        statement.raised(error, executed, lambda: known.write)
+        write = known.write
+        CompiledStatement(capture, compiler, known.plan, write.verb, write).raised(error, executed)
         raise

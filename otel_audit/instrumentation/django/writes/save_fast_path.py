@@ -17,7 +17,8 @@ from otel_audit.instrumentation.django.loaded import STATE_KEY, Loaded, Saving, 
 from otel_audit.instrumentation.django.plan import ModelFieldPlan, ModelPlan
 from otel_audit.instrumentation.django.stored import Prepared
 from otel_audit.instrumentation.django.writes.known import done, run_known, wrote
-from otel_audit.instrumentation.django.writes.state import Capture, CompiledStatement
+from otel_audit.instrumentation.django.writes.state import Capture
+from otel_audit.instrumentation.django.writes.statement import CompiledStatement
 from otel_audit.instrumentation.django.writes.update_statement import prepare
 from otel_audit.interruptions import faults
 from otel_audit.values import ATOMS, is_written, same
@@ -34,6 +35,16 @@ class _Save(NamedTuple):
     row: dict[str, Any]
     loaded: Loaded
 
+    def note(self, capture: Capture, compiler: Any, result: Any) -> None:
+        """Note that it ran and returned ``result``."""
+        if not result:
+            _note_nothing(capture, compiler, self)
+            return
+        state = self.state
+        state.__dict__[STATE_KEY] = Loaded(None, self.row, capture.thread.epoch, wrote(capture, self))
+        self.write.on_undo = (put_back, state, self.loaded)
+        done(self)
+
 
 def save_quickly(
     capture: Capture, plan: ModelPlan, compiler: Any, saving: Saving, run: Callable[[], Any]
@@ -46,17 +57,7 @@ def save_quickly(
     if save is None:
         return NotImplemented
     capture.thread.saving = None
-    return run_known(capture, compiler, save, run, _note)
-
-
-def _note(capture: Capture, compiler: Any, save: _Save, result: Any) -> None:
-    write = save.write
-    if not result:
-        _note_nothing(capture, compiler, save)
-        return
-    save.state.__dict__[STATE_KEY] = Loaded(None, save.row, capture.thread.epoch, wrote(capture, save))
-    write.on_undo = (put_back, save.state, save.loaded)
-    done(save)
+    return run_known(capture, compiler, save, run)
 
 
 def _note_nothing(capture: Capture, compiler: Any, save: _Save) -> None:
@@ -134,5 +135,7 @@ def _prepare(capture: Capture, plan: ModelPlan, compiler: Any, saving: Saving) -
     ours = capture.connection(connection)
     image = Image(plan.by_attname, attnames, after)
     write = RowWrite(plan, "update", ours, key, changed, image, "as_loaded")
-    statement = None if connection.in_atomic_block else CompiledStatement(capture, compiler, plan, "update")
+    statement = (
+        None if connection.in_atomic_block else CompiledStatement(capture, compiler, plan, "update", write)
+    )
     return _Save(plan, write, ours, statement, state, after, loaded)

@@ -8,27 +8,29 @@ from typing import Any, NamedTuple
 from msgspec import UNSET
 
 from otel_audit.capture.databases.abilities import Abilities
-from otel_audit.capture.writes import CapturedWrite
 from otel_audit.instrumentation.django.plan import ModelFieldPlan, ModelPlan
 from otel_audit.instrumentation.django.stored import Prepared, is_expression
-from otel_audit.instrumentation.django.writes.sql.returning import joined_update, update_returning
+from otel_audit.instrumentation.django.writes.sql.returning import (
+    JoinedUpdate,
+    joined_update,
+    update_returning,
+)
 from otel_audit.instrumentation.django.writes.sql.rows import Returned
-from otel_audit.instrumentation.django.writes.state import Capture, CompiledStatement, Plain, row_count
-from otel_audit.interruptions import faults
+from otel_audit.instrumentation.django.writes.statement import CompiledStatement, Plain
 from otel_audit.values import ATOMS
 
 
 class Update(NamedTuple):
     """One call of an UPDATE compiler.
 
-    ``run`` executes it as Django would. ``result`` makes what the caller expects of a row count and the rows
-    of ``returning`` fields.
+    ``run`` executes it as Django would. Its caller expects the values of ``returning`` fields of each row;
+    without any, what ``result_type`` asks for.
     """
 
     compiler: Any
     plan: ModelPlan
     run: Callable[[], Any]
-    result: Callable[[int, list[Any]], Any]
+    result_type: Any = None
     returning: Sequence[ModelFieldPlan] = ()
 
 
@@ -120,76 +122,71 @@ def difference(
     return changed, written
 
 
-def returning_rows(
-    update: Update, new: Sequence[ModelFieldPlan], returned: Returned, start: int
-) -> list[Any]:
-    """Return the rows the caller asked for; their conversion may raise as it would without us."""
-    if not update.returning or returned.rows is None:
-        return []
-    positions = [start + new.index(field) for field in update.returning]
-    return [tuple(row[i] for i in positions) for row in returned.rows.rows()]
+class Rewritten(NamedTuple):
+    """An UPDATE that returns of each row the key, the values of ``old`` before and of ``new`` after it."""
+
+    statement: JoinedUpdate
+    old: list[ModelFieldPlan]
+    new: list[ModelFieldPlan]
 
 
-def run_joined(
-    capture: Capture,
-    update: Update,
-    assigned: Assignment,
-    abilities: Abilities,
-    intent: Callable[[CompiledStatement], CapturedWrite],
-    note: Callable[[CompiledStatement, Returned, Sequence[ModelFieldPlan]], None],
-    *,
-    measured: bool = False,
-) -> Any:
-    """Run the UPDATE as one rewritten statement; ``NotImplemented``, with nothing run, if it cannot be.
+def rewrite(update: Update, assigned: Assignment) -> Rewritten | None:
+    """Make the UPDATE return what it does to its rows; None where its text is not what Django writes.
 
-    Args:
-        capture: what captures.
-        update: the UPDATE as Django made it.
-        assigned: what it assigns.
-        abilities: what the table lets us ask.
-        intent: gives what is about to be written, for autocommit.
-        note: notes what came back: keys, old values of the assigned fields, then values of the named ones;
-            no rows where the database refused ours and the plain statement ran.
-        measured: values larger than ``max_bulk_bytes`` are not fetched.
+    Raises:
+        EmptyResultSet: no row can match.
     """
-    from django.core.exceptions import EmptyResultSet
-
-    plan, compiler = update.plan, update.compiler
-    try:
-        sql, params = compiler.as_sql()
-    except EmptyResultSet:
-        return update.run()
+    sql, params = update.compiler.as_sql()
     old = assigned.fields
     new = list(dict.fromkeys([*assigned.expressions, *update.returning]))
-    rewritten = joined_update(compiler, plan, old, new, sql, params)
-    if rewritten is None:
-        return NotImplemented
-    statement = CompiledStatement(capture, compiler, plan, "update")
+    joined = joined_update(update.compiler, update.plan, old, new, sql, params)
+    return None if joined is None else Rewritten(joined, old, new)
+
+
+def run_rewritten(
+    statement: CompiledStatement,
+    update: Update,
+    rewritten: Rewritten,
+    abilities: Abilities,
+    *,
+    measured: bool,
+) -> Any:
+    """Run it and return its rows; the application's, and return its result, where the database refuses ours.
+
+    ``measured``: values larger than ``max_bulk_bytes`` are not fetched.
+    """
 
     def ours() -> Returned:
         return update_returning(
-            compiler, plan, capture.config, rewritten, old, new, measured=measured and not update.returning
+            update.compiler,
+            update.plan,
+            statement.capture.config,
+            rewritten.statement,
+            rewritten.old,
+            rewritten.new,
+            measured=measured and not update.returning,
         )
 
-    returned = statement.run(
-        lambda: statement.attempt(abilities, ours) or Plain(update.run()), lambda: intent(statement)
-    )
+    return statement.run(lambda: statement.attempt(abilities, ours) or Plain(update.run()))
+
+
+def answer(update: Update, rewritten: Rewritten, returned: Any) -> Any:
+    """Return what the caller of the compiler expects; converting it may raise as it would without us."""
     if type(returned) is Plain:
-        result = returned.result
-        try:
-            count = row_count("update", result)
-            if count:
-                note(statement, Returned(None, count, "count"), ())
-            else:
-                column = compiler.query.values[0][0].column
-                abilities = capture.abilities(compiler.connection, plan, "update", column)
-                statement.done(*statement.uncounted(abilities, count))
-        except faults() as error:
-            statement.recover(error, len(result) if isinstance(result, list) else result)
-        return result
-    rows = returning_rows(update, new, returned, len(plan.keys) + len(old))
-    try:
-        note(statement, returned, new)
-    except faults() as error:
-        statement.recover(error, returned.count)
-    return update.result(returned.count, rows)
+        return returned.result
+    if not update.returning:
+        return _related(update.compiler, returned.count, update.result_type)
+    if returned.rows is None:
+        return []
+    start = len(update.plan.keys) + len(rewritten.old)
+    positions = [start + rewritten.new.index(field) for field in update.returning]
+    return [tuple(row[i] for i in positions) for row in returned.rows.rows()]
+
+
+def _related(compiler: Any, count: int, result_type: Any) -> int:
+    """Run the updates of parent tables that belong to an update of a child."""
+    from django.db.models.sql.constants import ROW_COUNT
+
+    for query in compiler.query.get_related_updates():
+        query.get_compiler(compiler.using).execute_sql(result_type)
+    return count if result_type == ROW_COUNT else 0

@@ -21,8 +21,8 @@ from otel_audit.instrumentation.django.plan import ModelFieldPlan, ModelPlan
 from otel_audit.instrumentation.django.writes.sql.rows import Converted, columns_of
 from otel_audit.instrumentation.django.writes.sql.selects import select_by_keys, select_rows, size_of_rows
 from otel_audit.instrumentation.django.writes.sql.sizes import Capped
-from otel_audit.instrumentation.django.writes.state import (
-    Capture,
+from otel_audit.instrumentation.django.writes.state import Capture
+from otel_audit.instrumentation.django.writes.statement import (
     CompiledStatement,
     Plain,
     in_own_transaction,
@@ -53,6 +53,49 @@ class _Returned(NamedTuple):
     whole: bool = True
 
 
+class UpsertStatement(CompiledStatement):
+    """An INSERT with conflicts; ``before`` are the rows in its way, None where its rows are not asked for."""
+
+    __slots__ = ("before", "updates")
+
+    def __init__(self, capture: Capture, compiler: Any, plan: ModelPlan, *, updates: bool) -> None:
+        super().__init__(capture, compiler, plan, "create")
+        self.updates = updates
+        self.before: _Before | None = None
+
+    def written(self, result: Any) -> list[CapturedWrite]:
+        return self.upserted(result)[1]
+
+    def upserted(self, returned: Any) -> tuple[list[Any] | None, list[CapturedWrite]]:
+        """Return the keys of what it wrote, None where they are not known, and the writes."""
+        plan, before = self.plan, self.before
+        if before is None or type(returned) is not _Returned:
+            # How many were new, changed or left alone cannot be told.
+            return None, [CapturedWrite(plan, "create", self.connection)]
+        width = len(plan.keys)
+        if returned.rows and returned.plans[:width] != list(plan.keys):
+            raise LookupError(f"rows of {plan.label} were returned without their primary key")
+        last: dict[Any, tuple[Any, bool]] = {}
+        for key, row, new in zip(plan.keys_in(returned.rows), returned.rows, returned.inserted, strict=True):
+            last[key] = (row, new)
+        others = list(returned.plans[width:])
+        both = before.whole and returned.whole
+        created, changed, unseen = [], [], []
+        for key, (row, new) in last.items():
+            if key in before.rows:
+                changed.append((*row[:width], *before.rows[key], *row[width:]) if both else row[:width])
+            elif self.updates and not new:
+                unseen.append(row)  # somebody else's row, made after we looked
+            else:
+                created.append(row)
+        writes = [
+            _write(self, "create", created, new=others, whole=returned.whole),
+            _write(self, "update", changed, old=others, new=others, whole=both),
+            _write(self, "update", unseen, new=others, whole=returned.whole),
+        ]
+        return list(last), [limited(write, self.capture.config) for write in writes if write is not None]
+
+
 def upsert(
     capture: Capture,
     plan: ModelPlan,
@@ -72,12 +115,15 @@ def upsert(
     large = any(field.large for field in plan.fields)
     if asks and (large or not ignores) and not connection.in_atomic_block and connection.get_autocommit():
         # What is read before, or after, must be as the statement finds or leaves it.
-        again = functools.partial(upsert, capture, plan, compiler, run, returning_fields)
-        return in_own_transaction(capture, connection, again, functools.partial(again, ask=False))
-    statement = CompiledStatement(capture, compiler, plan, "create")
-    before: _Before | None = _Before({}) if asks else None
+        given = (capture, plan, compiler, run, returning_fields)
+        result = in_own_transaction(capture, connection, upsert, *given)
+        return upsert(*given, ask=False) if result is NotImplemented else result
+    statement = UpsertStatement(capture, compiler, plan, updates=not ignores)
+    if asks:
+        statement.before = _Before({})
     if asks and not ignores:
-        before = statement.attempt(abilities, lambda: _rows_in_the_way(capture, statement, compiler))
+        rows_in_the_way = functools.partial(_rows_in_the_way, capture, statement, compiler)
+        statement.before = statement.attempt(abilities, rows_in_the_way)
     asked = [plan.by_attname[field.attname] for field in returning_fields or ()]
 
     def ours() -> Any:
@@ -93,10 +139,9 @@ def upsert(
                 return returned
         return Plain(run())
 
-    statement.wrote = lambda returned: _written(capture, statement, returned, before, updates=not ignores)[1]
-    returned: Any = Plain(statement.run(run)) if before is None else statement.run(ours)
+    returned: Any = Plain(statement.run(run)) if statement.before is None else statement.run(ours)
     try:
-        keys, writes = _written(capture, statement, returned, before, updates=not ignores)
+        keys, writes = statement.upserted(returned)
         statement.connection.wrote_many(plan, keys)
         statement.done(*writes)
     except faults() as error:
@@ -168,43 +213,6 @@ def _filled(compiler: Any, plan: ModelPlan, capped: Capped, rows: list[Any]) -> 
             row[position] = value
         rows[number] = tuple(row)
     return True
-
-
-def _written(
-    capture: Capture,
-    statement: CompiledStatement,
-    returned: Any,
-    before: _Before | None,
-    *,
-    updates: bool,
-) -> tuple[list[Any] | None, list[CapturedWrite]]:
-    """Return the keys of what an upsert wrote, ``None`` where they are not known, and the writes."""
-    plan = statement.plan
-    if before is None or type(returned) is not _Returned:
-        # How many were new, changed or left alone cannot be told.
-        return None, [CapturedWrite(plan, "create", statement.connection)]
-    width = len(plan.keys)
-    if returned.rows and returned.plans[:width] != list(plan.keys):
-        raise LookupError(f"rows of {plan.label} were returned without their primary key")
-    last: dict[Any, tuple[Any, bool]] = {}
-    for key, row, new in zip(plan.keys_in(returned.rows), returned.rows, returned.inserted, strict=True):
-        last[key] = (row, new)
-    others = list(returned.plans[width:])
-    both = before.whole and returned.whole
-    created, changed, unseen = [], [], []
-    for key, (row, new) in last.items():
-        if key in before.rows:
-            changed.append((*row[:width], *before.rows[key], *row[width:]) if both else row[:width])
-        elif updates and not new:
-            unseen.append(row)  # somebody else's row, made after we looked
-        else:
-            created.append(row)
-    writes = [
-        _write(statement, "create", created, new=others, whole=returned.whole),
-        _write(statement, "update", changed, old=others, new=others, whole=both),
-        _write(statement, "update", unseen, new=others, whole=returned.whole),
-    ]
-    return list(last), [limited(write, capture.config) for write in writes if write is not None]
 
 
 def _write(

@@ -31,7 +31,7 @@ from otel_audit.instrumentation.django.writes.delete_fast_path import delete_qui
 from otel_audit.instrumentation.django.writes.insert_fast_path import insert_quickly
 from otel_audit.instrumentation.django.writes.migrations import migrating
 from otel_audit.instrumentation.django.writes.save_fast_path import save_quickly
-from otel_audit.instrumentation.django.writes.state import Capture, guarded
+from otel_audit.instrumentation.django.writes.state import Capture
 from otel_audit.instrumentation.patching import AppliedPatches, Patch
 from otel_audit.interruptions import faults
 from otel_audit.values import ATOMS
@@ -109,14 +109,7 @@ class WriteCapture:
                 )
                 if result is not NotImplemented:
                     return result
-            return guarded(
-                capture,
-                plan,
-                "create",
-                compiler,
-                plain,
-                lambda: insert.insert(capture, plan, compiler, plain, returning_fields),
-            )
+            return thread.during("compiling", insert.insert, capture, plan, compiler, plain, returning_fields)
 
         return execute_sql  # type: ignore[return-value]
 
@@ -141,14 +134,7 @@ class WriteCapture:
                 result = thread.during("compiling", save_quickly, capture, plan, compiler, saving, plain)
                 if result is not NotImplemented:
                     return result
-            return guarded(
-                capture,
-                plan,
-                "update",
-                compiler,
-                plain,
-                lambda: update.execute(capture, plan, compiler, plain, result_type),
-            )
+            return thread.during("compiling", update.execute, capture, plan, compiler, plain, result_type)
 
         return execute_sql  # type: ignore[return-value]
 
@@ -175,16 +161,8 @@ class WriteCapture:
             if passes:
                 return _uncaptured(thread, plan, plain)
 
-            return guarded(
-                capture,
-                plan,
-                "update",
-                compiler,
-                plain,
-                lambda: update.execute(
-                    capture, plan, compiler, plain, returning_fields=tuple(returning_fields)
-                ),
-            )
+            returning = tuple(returning_fields)
+            return thread.during("compiling", update.execute, capture, plan, compiler, plain, None, returning)
 
         return execute_returning_sql  # type: ignore[return-value]
 
@@ -213,14 +191,7 @@ class WriteCapture:
                 result = thread.during("compiling", delete_quickly, capture, plan, compiler, deleting, plain)
                 if result is not NotImplemented:
                     return result
-            return guarded(
-                capture,
-                plan,
-                "delete",
-                compiler,
-                plain,
-                lambda: delete.delete(capture, plan, compiler, plain, result_type),
-            )
+            return thread.during("compiling", delete.delete, capture, plan, compiler, plain, result_type)
 
         return execute_sql
 

@@ -169,7 +169,7 @@ def test_a_fault_of_ours_before_the_statement_is_told_once(
         raise RuntimeError("a fault of ours")
 
     suppliers(audit, "a")
-    monkeypatch.setattr(update, "execute", broken)
+    monkeypatch.setattr(update, "update_rows", broken)
     Supplier.objects.update(name="b")
     assert told(audit) == [("supplier.update", "count", "success", 1)]
     assert "a fault of ours" in caplog.text
