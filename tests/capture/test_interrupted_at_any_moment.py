@@ -40,13 +40,13 @@ SAMPLED: Final = 2
 class Way(NamedTuple):
     """A way to write: what makes the rows it needs, the write, and the databases that have it.
 
-    Of one that ``creates`` the values are known as soon as it has run.
+    Of a ``whole`` one keys and values are known as soon as it has run.
     """
 
     prepare: Callable[[], Any]
     write: Callable[[Any], object]
     systems: frozenset[str] = frozenset({"sqlite", "postgresql", "mysql"})
-    creates: bool = False
+    whole: bool = False
 
 
 def _supplier() -> Supplier:
@@ -110,28 +110,32 @@ def _by_copy(_: object) -> None:
 
 
 WAYS: Final[dict[str, Way]] = {
-    "create": Way(lambda: None, lambda _: Supplier.objects.create(name="new"), creates=True),
-    "create in three tables": Way(lambda: None, lambda _: Kiosk.objects.create(name="new"), creates=True),
+    "create": Way(lambda: None, lambda _: Supplier.objects.create(name="new"), whole=True),
+    "create in three tables": Way(lambda: None, lambda _: Kiosk.objects.create(name="new"), whole=True),
     "save": Way(_supplier, _rename),
     "save stale": Way(
         lambda: Supplier(pk=_supplier().pk, name="renamed"), lambda supplier: supplier.save(force_update=True)
     ),
     "save an expression": Way(lambda: Item.objects.create(name="i"), _increment),
     "save refused": Way(_supplier, _again),
-    "update": Way(_supplier, lambda _: Supplier.objects.update(name="renamed")),
+    "update": Way(_supplier, lambda _: Supplier.objects.update(name="renamed"), whole=True),
     "update_or_create": Way(
         _supplier, lambda one: Supplier.objects.update_or_create(pk=one.pk, defaults={"name": "renamed"})
     ),
-    "delete": Way(_supplier, lambda supplier: supplier.delete()),
-    "delete with others": Way(_boxes, lambda pallet: pallet.delete()),
+    "delete": Way(_supplier, lambda supplier: supplier.delete(), whole=True),
+    "delete by a condition": Way(
+        _supplier, lambda _: Supplier.objects.filter(name="old").delete(), whole=True
+    ),
+    "delete with others": Way(_boxes, lambda pallet: pallet.delete(), whole=True),
     "bulk_create": Way(
         lambda: None,
         lambda _: Supplier.objects.bulk_create([Supplier(name="a"), Supplier(name="b")]),
-        creates=True,
+        whole=True,
     ),
     "bulk_update": Way(
         lambda: [Supplier(pk=_supplier().pk, name=name) for name in ("a", "b")],
         lambda suppliers: Supplier.objects.bulk_update(suppliers, ["name"]),
+        whole=True,
     ),
     "bulk_create, some there": Way(
         _supplier,
@@ -141,9 +145,9 @@ WAYS: Final[dict[str, Way]] = {
             unique_fields=["id"] if connection.features.supports_update_conflicts_with_target else None,
             update_fields=["name"],
         ),
-        creates=True,
+        whole=True,
     ),
-    "m2m add": Way(_pallet, lambda pair: pair[0].items.add(pair[1]), creates=True),
+    "m2m add": Way(_pallet, lambda pair: pair[0].items.add(pair[1]), whole=True),
     "raw": Way(_supplier, _by_sql),
     "raw, many": Way(lambda: None, _by_many_sets),
     "script": Way(_supplier, _by_script, frozenset({"sqlite"})),
@@ -231,7 +235,7 @@ def attempt(
         wrong += [
             f"{record.event_name} is recorded without its values, by {record.completeness}"
             for record in audit.records
-            if way.creates and record.outcome == "success" and record.completeness != "full"
+            if way.whole and record.outcome == "success" and record.completeness != "full"
         ]
         if written and mode in UNDOES and not audit.records:
             wrong.append("what was rolled back is not on record")
