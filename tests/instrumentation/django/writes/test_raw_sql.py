@@ -12,7 +12,7 @@ from django.test.utils import CaptureQueriesContext
 from otel_audit.audit_record import AuditRecord
 from otel_audit.testing import CapturedAudit
 from tests.instrumentation.django.warehouse.databases import auditing
-from tests.instrumentation.django.warehouse.models import Ignored, Item, Pallet, Stock, Supplier
+from tests.instrumentation.django.warehouse.models import Ignored, Item, Pallet, Stock, Supplier, Ticket
 
 SYSTEMS = {"sqlite": "sqlite", "postgresql": "postgresql", "mysql": "mariadb"}
 
@@ -173,6 +173,20 @@ def test_a_fault_of_ours_before_the_statement_is_told_once(
     Supplier.objects.update(name="b")
     assert told(audit) == [("supplier.update", "count", "success", 1)]
     assert "a fault of ours" in caplog.text
+
+
+def test_a_fault_of_ours_before_an_insert_that_returns_nothing_costs_values_only(
+    audit: CapturedAudit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from otel_audit.instrumentation.django.writes import insert, insert_fast_path
+
+    def broken(*args: Any, **kwargs: Any) -> Any:
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr(insert, "_to_ask", broken)
+    monkeypatch.setattr(insert_fast_path, "_prepare", broken)
+    Ticket.objects.bulk_create([Ticket(code="a")])
+    assert told(audit) == [("ticket.create", "statement", "success", None)]
 
 
 def test_what_was_loaded_is_no_longer_believed(audit: CapturedAudit) -> None:
