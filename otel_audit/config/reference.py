@@ -11,7 +11,7 @@ from otel_audit.config.template import toml
 _INTRODUCTION = """\
 # Configuration
 
-<!-- Written by `python -m otel_audit.config.reference`; change otel_audit/config/model.py instead. -->
+<!-- Written by `python -m otel_audit.config.reference`; change otel_audit/config/sections/ instead. -->
 
 Settings are read from the first of these that exists:
 
