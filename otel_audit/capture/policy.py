@@ -58,13 +58,14 @@ class Subject(NamedTuple):
     """One table or model, by all that rules may know it by.
 
     ``path`` is the dotted name of its class, ``classes`` that class and those that stand for it, ``said``
-    what the class says of itself.
+    what the class says of itself, ``tables`` the names of its table, where patterns may be such.
     """
 
     label: str
     path: str = ""
     classes: tuple[type[Any], ...] = ()
     said: OptIn | None = None
+    tables: tuple[str, ...] = ()
 
 
 class Rule(NamedTuple):
@@ -105,7 +106,10 @@ def _matcher(pattern: str) -> Callable[[str], Any]:
 
 
 class ModelPattern:
-    """A pattern over models: ``app_label.Model``, or with two dots and more the path of a class."""
+    """A pattern over models: ``app_label.Model``, or with two dots and more the path of a class.
+
+    Where a subject has names of its table, one of them will do.
+    """
 
     def __init__(self, pattern: str) -> None:
         self.text = pattern
@@ -119,6 +123,8 @@ class ModelPattern:
 
     def matches(self, subject: Subject) -> bool:
         """Say whether it names a subject."""
+        if any(self._match(table.lower()) is not None for table in subject.tables):
+            return True
         if not self._dotted:
             return self._match(subject.label.lower()) is not None
         path = subject.path.lower()

@@ -63,7 +63,8 @@ def _of_capture(
         )
     for setting in ("models", "reads"):
         for pattern in getattr(section, setting):
-            yield from (((setting,), problem) for problem in model_pattern_problems(pattern))
+            problems = model_pattern_problems(pattern, tables=name == "sqlalchemy")
+            yield from (((setting,), problem) for problem in problems)
 
 
 def _redaction(config: AuditConfig) -> Iterator[tuple[tuple[str, ...], str]]:
@@ -121,9 +122,10 @@ def _reason(error: ValueError) -> str:
     return "its host is not valid" if "'" in said else said
 
 
-def model_pattern_problems(pattern: str) -> Iterator[str]:
+def model_pattern_problems(pattern: str, *, tables: bool = False) -> Iterator[str]:
+    """Say what keeps a text from being a pattern of models; ``tables``: or the name of a table."""
     bare = pattern.removeprefix("!")
     if not bare.strip() or bare != bare.strip():
         yield f"{pattern!r} is not a model pattern: write app_label.Model, such as 'shop.Order' or 'shop.*'"
-    elif "." not in bare and bare != "*":
+    elif "." not in bare and bare != "*" and not tables:
         yield f"{pattern!r} has no app label: write {pattern + '.*'!r}, or 'app_label.{bare}'"

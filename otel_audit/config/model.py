@@ -19,6 +19,7 @@ from otel_audit.config.sections.server import ServerConfig
 from otel_audit.config.sections.sink import SinkConfig
 from otel_audit.config.sections.span_event import SpanEventConfig
 from otel_audit.config.sections.spool import SpoolConfig
+from otel_audit.config.sections.sqlalchemy import SQLAlchemyConfig
 from otel_audit.config.sections.store import StoreConfig
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "DjangoConfig",
     "ModelConfig",
     "RedactionConfig",
+    "SQLAlchemyConfig",
     "Seconds",
     "Section",
     "ServerConfig",
@@ -79,6 +81,9 @@ class AuditConfig(Section, frozen=True):
         ),
     ] = False
     django: Annotated[DjangoConfig, Meta(description="What is recorded in Django.")] = DjangoConfig()
+    sqlalchemy: Annotated[SQLAlchemyConfig, Meta(description="What is recorded in SQLAlchemy.")] = (
+        SQLAlchemyConfig()
+    )
     context: Annotated[ContextConfig, Meta(description="Who acted, and from where.")] = ContextConfig()
     redaction: Annotated[RedactionConfig, Meta(description="What is sensitive.")] = RedactionConfig()
     span_event: Annotated[SpanEventConfig, Meta(description="The event on the current span.")] = (

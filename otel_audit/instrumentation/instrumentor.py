@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined]
 
 from otel_audit.instrumentation import celery_tasks, threads
-from otel_audit.instrumentation.patching import AppliedPatches, Patch
+from otel_audit.instrumentation.patching import AppliedPatches, Listener, Patch
 
 if TYPE_CHECKING:
     from otel_audit.config.model import AuditConfig
@@ -87,8 +87,8 @@ class AuditInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         """Make what captures, as configured; nothing is started yet."""
         raise NotImplementedError
 
-    def patches(self, parts: Sequence[Part]) -> Iterable[Patch]:
-        """List everything of the library that is wrapped."""
+    def patches(self, parts: Sequence[Part]) -> Iterable[Patch | Listener]:
+        """List everything of the library that is wrapped or listened to."""
         raise NotImplementedError
 
     def prepare(self) -> None:

@@ -40,14 +40,28 @@ class Patch(NamedTuple):
     late: bool = False
 
 
+class Listener(NamedTuple):
+    """Something a library calls us for, instead of being wrapped.
+
+    ``target`` is ``package.module:event``; ``listen`` begins, ``forget`` ends; ``late`` as for a patch.
+    """
+
+    target: str
+    listen: Callable[[], Any]
+    forget: Callable[[], Any]
+    why: str
+    late: bool = False
+
+
 class AppliedPatches:
     """The patches in force, and how each attribute was before."""
 
     def __init__(self) -> None:
         self._undo: list[tuple[Any, str, Any, Any]] = []
-        self._waiting: list[Patch] = []
+        self._listening: list[Listener] = []
+        self._waiting: list[Patch | Listener] = []
 
-    def apply(self, patches: Iterable[Patch]) -> None:
+    def apply(self, patches: Iterable[Patch | Listener]) -> None:
         """Apply ``patches`` in order; if one fails, take all back and raise."""
         try:
             for patch in patches:
@@ -61,7 +75,7 @@ class AppliedPatches:
             self.undo()
             raise
 
-    def _imported(self, patch: Patch, _: Any) -> None:
+    def _imported(self, patch: Patch | Listener, _: Any) -> None:
         if patch not in self._waiting:  # taken back meanwhile: the hook cannot be
             return
         self._waiting.remove(patch)
@@ -70,7 +84,11 @@ class AppliedPatches:
         except faults() as error:  # the application's import must not fail with us
             _logger.error("%s cannot be wrapped (%s): %r", patch.target, patch.why, error)
 
-    def _apply(self, patch: Patch) -> None:
+    def _apply(self, patch: Patch | Listener) -> None:
+        if isinstance(patch, Listener):
+            self._listening.append(patch)
+            patch.listen()
+            return
         owner, name = _resolve(patch.target)
         original = inspect.getattr_static(owner, name, _ABSENT)
         if original is _ABSENT and patch.optional:
@@ -85,6 +103,12 @@ class AppliedPatches:
     def undo(self, *, only_ours: bool = False) -> None:
         """Restore every attribute, last first; with ``only_ours`` none that was wrapped by others since."""
         self._waiting.clear()
+        while self._listening:
+            listener = self._listening.pop()
+            try:
+                listener.forget()
+            except faults() as error:  # the rest must be taken back all the same
+                _logger.error("%s is still listened to (%s): %r", listener.target, listener.why, error)
         while self._undo:
             owner, name, previous, wrapped = self._undo.pop()
             if only_ours and vars(owner).get(name) is not wrapped:

@@ -1,0 +1,361 @@
+"""SQLAlchemy's connections: one of ours for each of the driver's, and what tells it what happens there.
+
+Ours stands in the ``info`` of the pool's record: it lives as long as the driver's connection, whoever has it
+checked out, and so does what is pending there. What ends a transaction is wrapped, not listened to:
+SQLAlchemy tells of COMMIT before it is sent, and of the names of savepoints not at all.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import weakref
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from sqlalchemy.exc import DBAPIError
+
+from otel_audit.capture.freshness import OneConnection
+from otel_audit.capture.transactions.connection import NO_ADDRESS, Connection
+from otel_audit.interruptions import faults
+
+if TYPE_CHECKING:
+    from otel_audit.capture.transactions.state import CaptureState
+
+_KEY: Final = "otel_audit"
+_SYSTEMS: Final = {"mssql": "microsoft.sql_server", "oracle": "oracle.db"}
+"""``db.system.name`` where it is not the name of the dialect."""
+
+
+class _Place(NamedTuple):
+    """Where an engine connects to."""
+
+    name: str
+    system: str
+    database: str
+    address: tuple[str, int]
+
+
+class SQLAlchemyConnection(Connection):
+    """A connection of a driver's, as SQLAlchemy's pool keeps it.
+
+    Attributes:
+        alone: the statement that is about to run commits by itself.
+        committing: COMMIT is being sent; what is written now was not announced.
+        doomed: an error has left PostgreSQL nothing but to roll back, and the driver cannot be asked.
+        doubtful: tables whose rows the open transaction has written past the objects of its sessions.
+        sessions: those that use it, weakly.
+    """
+
+    __slots__ = (
+        "_bulk_saving",
+        "_dialect",
+        "_driver",
+        "alone",
+        "committing",
+        "database_name",
+        "doomed",
+        "doubtful",
+        "sessions",
+    )
+
+    def __init__(
+        self,
+        state: CaptureState,
+        place: _Place,
+        dialect: Any,
+        driver: Any,
+        bulk_saving: weakref.WeakSet[Any],
+    ) -> None:
+        super().__init__(
+            state,
+            OneConnection(),
+            name=place.name,
+            system=place.system,
+            namespace=place.database,
+            address=place.address,
+        )
+        self.database_name = place.database
+        self._dialect = dialect
+        self._driver = driver
+        self.alone = False
+        self.committing = False
+        self.doomed = False
+        self.doubtful: set[str] = set()
+        self.sessions: list[weakref.ref[Any]] = []
+        self._bulk_saving = bulk_saving
+
+    def commits_at_once(self) -> tuple[bool, bool]:
+        return self.alone, self.alone
+
+    def driver(self) -> Any:
+        """Return the driver's own connection, behind what SQLAlchemy wraps an asynchronous one in."""
+        return getattr(self._driver, "driver_connection", None) or self._driver
+
+    def abandon(self) -> None:
+        try:
+            self._dialect.do_rollback(self._driver)
+        except faults() as error:  # the connection is gone: so is the transaction
+            self.failures.note("roll back", error)
+        self.rolled_back("otel_audit.errors.SpoolError")
+
+    def is_aborted(self) -> bool:
+        return self.doomed or super().is_aborted()
+
+    def is_answer(self, error: BaseException) -> bool:
+        return isinstance(error, DBAPIError) and not error.connection_invalidated
+
+    def in_schema(self, schema: str | None) -> None:
+        """Say in which schema the next statement writes; ``None``: the connection's own."""
+        if schema is None:
+            self.namespace = self.database_name
+        elif self.system in ("mysql", "mariadb"):
+            self.namespace = schema
+        else:
+            self.namespace = f"{self.database_name}|{schema}"
+
+    def rollback_to(self, sid: str) -> None:
+        self.doomed = False
+        super().rollback_to(sid)
+
+    def _end(self, committed: int, settle: Callable[[], None], place: str) -> None:
+        self.doomed = False
+        self.doubtful.clear()
+        super()._end(committed, settle, place)
+
+    def statement_failed(self) -> None:
+        """Note that a statement of the open transaction raised."""
+        # psycopg can be asked; asyncpg cannot, and COMMIT would then answer ROLLBACK without an error.
+        if self.system == "postgresql" and not self.alone and self.is_open() is None:
+            self.doomed = True
+
+    def flushing_session(self) -> Any:
+        """Return the session whose flush runs on this connection, None if there is none.
+
+        What ``bulk_save_objects`` and its kind write, the objects of the session do not hear of.
+        """
+        for reference in self.sessions:
+            session = reference()
+            if session is not None and session._flushing and session not in self._bulk_saving:
+                return session
+        return None
+
+    def joined_by(self, session: Any) -> None:
+        """Note that a session works with this connection."""
+        kept = [each for each in self.sessions if each() is not None and each() is not session]
+        self.sessions = [*kept, weakref.ref(session)]
+
+
+class Transactions:
+    """Ours of each connection, and what is wrapped or listened to of SQLAlchemy's transactions."""
+
+    def __init__(self, state: CaptureState) -> None:
+        self._state = state
+        self._places: weakref.WeakKeyDictionary[Any, _Place] = weakref.WeakKeyDictionary()
+        self._bulk_saving: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    # --- used by capture ---------------------------------------------------------------------------
+
+    def of(self, connection: Any) -> SQLAlchemyConnection:
+        """Return ours of a connection, new in a forked child: the parent settles what it began."""
+        fairy = connection._dbapi_connection
+        info = fairy.info
+        found: SQLAlchemyConnection | None = info.get(_KEY)
+        if found is None or found.pid != os.getpid() or found.failures is not self._state.failures:
+            found = SQLAlchemyConnection(
+                self._state,
+                self._place(connection),
+                connection.dialect,
+                fairy.dbapi_connection,
+                self._bulk_saving,
+            )
+            info[_KEY] = found
+        return found
+
+    def _place(self, connection: Any) -> _Place:
+        engine = connection.engine
+        place = self._places.get(engine)
+        if place is None:
+            place = self._places[engine] = _place(engine)
+        return place
+
+    def peek(self, connection: Any) -> SQLAlchemyConnection | None:
+        """Return ours of a connection if there is one and the connection is still there."""
+        fairy = getattr(connection, "_dbapi_connection", None)
+        info = None if fairy is None else fairy.info
+        return self._mine(info)
+
+    def _mine(self, info: Any) -> SQLAlchemyConnection | None:
+        found: SQLAlchemyConnection | None = None if info is None else info.get(_KEY)
+        return found if found is not None and found.failures is self._state.failures else None
+
+    # --- wrappers ----------------------------------------------------------------------------------
+
+    def commit(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        """Wrap ``Connection._commit_impl`` and ``_commit_twophase_impl``: success is known behind them."""
+
+        def commit(connection: Any, *args: Any) -> Any:
+            state = self.peek(connection)
+            if state is None:
+                return original(connection, *args)
+            state.committing = True
+            try:
+                return state.commit(lambda: original(connection, *args))
+            finally:
+                state.committing = False
+
+        return commit
+
+    def prepare(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        """Wrap ``Connection._prepare_twophase_impl``: from there on others may commit the transaction."""
+
+        def prepare(connection: Any, *args: Any) -> Any:
+            state = self.peek(connection)
+            if state is not None and state.pending:
+                state.before_commit()
+            return original(connection, *args)
+
+        return prepare
+
+    def rollback(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        """Wrap ``Connection._rollback_impl`` and ``_rollback_twophase_impl``; where they fail, it is gone."""
+
+        def rollback(connection: Any, *args: Any) -> Any:
+            state = self.peek(connection)
+            error = sys.exception()
+            try:
+                return original(connection, *args)
+            finally:
+                if state is not None:
+                    state.rolled_back("" if error is None else type(error).__qualname__)
+
+        return rollback
+
+    def savepoint(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        """Wrap ``Connection._savepoint_impl``, which returns the name."""
+
+        def savepoint(connection: Any, name: Any = None) -> Any:
+            name = original(connection, name)
+            state = self.peek(connection)
+            if state is not None:
+                state.savepoint(name)
+            return name
+
+        return savepoint
+
+    def rollback_to(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        """Wrap ``Connection._rollback_to_savepoint_impl``."""
+
+        def rollback_to(connection: Any, name: Any) -> Any:
+            state = self.peek(connection)
+            if state is None:
+                return original(connection, name)
+            error = sys.exception()
+            state.error = "" if error is None else type(error).__qualname__
+            try:
+                return state.then(lambda: original(connection, name), lambda: state.rollback_to(name))
+            finally:
+                state.error = ""
+
+        return rollback_to
+
+    def release(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        """Wrap ``Connection._release_savepoint_impl``."""
+
+        def release(connection: Any, name: Any) -> Any:
+            state = self.peek(connection)
+            if state is None:
+                return original(connection, name)
+            return state.then(lambda: original(connection, name), lambda: state.release(name))
+
+        return release
+
+    def bulk_save(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        """Wrap ``Session._bulk_save_mappings``: it is no flush, though the session says so."""
+
+        def bulk_save(session: Any, *args: Any, **kwargs: Any) -> Any:
+            self._bulk_saving.add(session)
+            try:
+                return original(session, *args, **kwargs)
+            finally:
+                self._bulk_saving.discard(session)
+
+        return bulk_save
+
+    # --- listeners ---------------------------------------------------------------------------------
+
+    def after_begin(self, session: Any, transaction: Any, connection: Any) -> None:
+        """Listen to ``Session.after_begin``: whose objects are written through the connection."""
+        try:
+            self.of(connection).joined_by(session)
+        except faults():  # a stand-in of a test's, with no place for ours: its writes will say so
+            return
+
+    def reset(self, driver: Any, record: Any, reset_state: Any) -> None:
+        """Listen to ``Pool.reset``: a connection comes back, perhaps without anybody having ended anything.
+
+        Where the pool believes that the transaction is over and the driver knows better, as after a COMMIT
+        that SQLite refused, what is pending stays so: the next user of the connection ends it.
+        """
+        try:
+            state = self._mine(getattr(record, "info", None))
+            if state is None or state.pid != os.getpid():
+                return
+            state.sessions = []
+            if not state.pending or reset_state.transaction_was_reset:
+                return
+            how = getattr(record, "_ConnectionRecord__pool")._reset_on_return.name  # noqa: B009 - a private name
+            if how == "reset_rollback" or reset_state.terminate_only:
+                state.rolled_back()
+            elif how == "reset_commit":
+                state.before_commit()
+        except faults() as error:
+            self._state.failures.note("reset", error)
+
+    def checked_in(self, driver: Any, record: Any) -> None:
+        """Listen to ``Pool.checkin``: what the pool itself has committed."""
+        try:
+            state = self._mine(getattr(record, "info", None))
+            if state is None or not state.pending or driver is None:
+                return
+            if getattr(record, "_ConnectionRecord__pool")._reset_on_return.name == "reset_commit":  # noqa: B009
+                state.committed()
+        except faults() as error:
+            self._state.failures.note("checkin", error)
+
+    def gone(self, driver: Any, record: Any, *error: Any) -> None:
+        """Listen to ``Pool.close`` and ``Pool.invalidate``: the database rolls back what was open."""
+        try:
+            state = self._mine(getattr(record, "info", None))
+            if state is not None and state.pending and not state.committing:
+                state.rolled_back(type(error[0]).__qualname__ if error and error[0] is not None else "")
+        except faults() as fault:
+            self._state.failures.note("close", fault)
+
+
+def commits_by_itself(connection: Any, state: SQLAlchemyConnection) -> bool:
+    """Say whether a statement commits by itself, by SQLAlchemy's isolation level or the driver's autocommit.
+
+    SQLite's driver is asked in any case: an application may send its own BEGIN, as SQLAlchemy's documentation
+    says, whatever the isolation level is called.
+    """
+    alone: bool = connection._is_autocommit_isolation()
+    if not alone:
+        try:
+            driver = connection._dbapi_connection.dbapi_connection
+            alone = connection.dialect.detect_autocommit_setting(driver)
+        except (AttributeError, NotImplementedError):  # a driver without
+            return False
+    return alone and not state.raw and not (state.dialect.one_writer and bool(state.is_open()))
+
+
+def _place(engine: Any) -> _Place:
+    url, dialect = engine.url, engine.dialect
+    system = "mariadb" if getattr(dialect, "is_mariadb", False) else dialect.name
+    host = url.host or ""
+    address = NO_ADDRESS if not host or host.startswith("/") else (host, url.port or 0)
+    name = url.render_as_string(hide_password=True)
+    if not url.database and not host:  # made by `creator=`, or in memory: nobody knows but the engine
+        name = f"{name}#{id(engine):x}"
+    database = url.database or ""
+    return _Place(name, _SYSTEMS.get(system, system), database, address)

@@ -1,0 +1,72 @@
+"""All that is wrapped in SQLAlchemy or listened to, in one table: what, by whom, and why.
+
+Classes are listened to, not engines or sessions: that reaches those made before and after, open connections,
+and the synchronous ones under asyncio.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
+from sqlalchemy.orm import Mapper, Session
+from sqlalchemy.pool import Pool
+
+from otel_audit.instrumentation.patching import Listener, Patch
+from otel_audit.instrumentation.sqlalchemy.writes.state import Capture
+
+
+def table(capture: Capture) -> list[Patch | Listener]:
+    """List every patch and listener."""
+    connection = "sqlalchemy.engine.base:Connection"
+    transactions = capture.transactions
+    return [
+        _on(Engine, "before_cursor_execute", capture.before_cursor_execute, "what is gone afterwards"),
+        _on(Engine, "after_cursor_execute", capture.after_cursor_execute, "how many rows were written"),
+        _on(Engine, "after_execute", capture.after_execute, "what a statement has done"),
+        _on(Engine, "handle_error", capture.handle_error, "what a statement has not done"),
+        _on(Session, "after_begin", transactions.after_begin, "whose objects are written on a connection"),
+        _on(Pool, "reset", transactions.reset, "transactions that end without a word"),
+        _on(Pool, "checkin", transactions.checked_in, "a pool that commits"),
+        _on(Pool, "invalidate", transactions.gone, "a connection that is lost rolls back"),
+        _on(Pool, "close", transactions.gone, "a connection that is closed rolls back"),
+        _on(Mapper, "after_configured", capture.forget, "tables have other classes than before"),
+        Patch(f"{connection}._commit_impl", transactions.commit, "success is known here, and nowhere else"),
+        Patch(
+            f"{connection}._commit_twophase_impl", transactions.commit, "the same of a prepared transaction"
+        ),
+        Patch(
+            f"{connection}._prepare_twophase_impl", transactions.prepare, "others may commit it from here on"
+        ),
+        Patch(f"{connection}._rollback_impl", transactions.rollback, "everything pending failed"),
+        Patch(f"{connection}._rollback_twophase_impl", transactions.rollback, "the same, prepared or not"),
+        Patch(f"{connection}._savepoint_impl", transactions.savepoint, "marks what a rollback to it undoes"),
+        Patch(
+            f"{connection}._rollback_to_savepoint_impl", transactions.rollback_to, "undoes what came after"
+        ),
+        Patch(f"{connection}._release_savepoint_impl", transactions.release, "forgets the mark"),
+        Patch(
+            "sqlalchemy.orm.session:Session._bulk_save_mappings",
+            transactions.bulk_save,
+            "no flush, though the session says so",
+            optional=True,
+        ),
+        Listener("sqlalchemy:audit_models", capture.start, capture.stop, "what code says of models"),
+    ]
+
+
+def _on(target: Any, name: str, listener: Callable[..., Any], why: str) -> Listener:
+    """List a listener to an event of a class."""
+
+    def forget() -> None:
+        if event.contains(target, name, listener):  # tests of an application may have cleared all
+            event.remove(target, name, listener)
+
+    return Listener(
+        f"{target.__module__}:{target.__name__}.{name}",
+        lambda: event.listen(target, name, listener),
+        forget,
+        why,
+    )

@@ -1,0 +1,1 @@
+"""What is captured of statements that write."""

@@ -1,0 +1,86 @@
+"""DELETE: the rows as the objects of a flush hold them, or as they are read before."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from msgspec import UNSET
+
+from otel_audit.capture.bulk import ReturnedRows, limited
+from otel_audit.capture.writes import CapturedWrite, RowWrite
+from otel_audit.instrumentation.sqlalchemy.writes.known import KnownRows, counts_rows, known_rows
+from otel_audit.instrumentation.sqlalchemy.writes.rows import Found, returned
+from otel_audit.instrumentation.sqlalchemy.writes.running import Running
+
+
+def prepare(running: Running) -> CapturedWrite | None:
+    """Find out what the rows of a DELETE hold; return what is known of it before it runs."""
+    running.intent = running.named()
+    shape, plan = running.shape, running.shape.plan
+    if shape.key is not None:
+        running.found = known_rows(running, shape.key, plan.others)
+        if len(running.parameters) == 1:
+            running.intent = _row(running, running.found, 0)
+    elif plan.old_values != "off" and shape.selectable and len(running.parameters) == 1:
+        running.found = running.reader().matching(shape, running.values(), plan.others, running.section)
+    return running.intent
+
+
+def note(running: Running) -> Sequence[CapturedWrite]:
+    """Return what a DELETE has removed."""
+    plan, found = running.shape.plan, running.found
+    if isinstance(found, KnownRows):
+        return _note_known(running, found)
+    if not isinstance(found, Found) or not counts_rows(running, len(found.rows)):
+        return running.counted(running.count)
+    running.state.wrote_many(plan, plan.keys_of(found.rows))
+    if not found.rows:
+        return []
+    full = found.completeness == "full"
+    write = running.bulk(
+        len(found.rows),
+        rows=returned(plan, found, plan.others if full else ()),
+        old=plan.others if full else (),
+        completeness=found.completeness,
+    )
+    return [limited(write, running.section)]
+
+
+def _note_known(running: Running, known: KnownRows) -> Sequence[CapturedWrite]:
+    plan = running.shape.plan
+    if running.count == 0:
+        return []
+    places = known.written(running)
+    if places is None:
+        return running.counted(running.count)
+    if len(places) == 1:
+        running.state.wrote(plan, known.keys[places[0]])
+        return [_row(running, known, places[0])]
+    running.state.wrote_many(plan, plan.keys_in([known.parts[place] for place in places]))
+    old = [] if known.old is None else known.old
+    rows = [(*known.parts[place], *(old[place] if old else ())) for place in places]
+    write = running.bulk(
+        len(rows),
+        rows=ReturnedRows(plan.keys, rows),
+        old=plan.others if old else (),
+        completeness="full" if old or not plan.others else "ids",
+        old_values=known.old_values if old else None,
+    )
+    return [limited(write, running.section)]
+
+
+def _row(running: Running, known: KnownRows, place: int) -> RowWrite:
+    plan = running.shape.plan
+    changed: list[tuple[Any, Any, Any]] = []
+    if known.old is not None:
+        changed = [(field, value, UNSET) for field, value in zip(plan.others, known.old[place], strict=True)]
+    return RowWrite(
+        plan,
+        "delete",
+        running.state,
+        known.keys[place],
+        changed,
+        (),
+        known.old_values if known.old is not None else None,
+    )

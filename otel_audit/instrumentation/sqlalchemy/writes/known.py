@@ -1,0 +1,101 @@
+"""Rows that an UPDATE or DELETE names by their keys, and what they held before."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from otel_audit.audit_record import OldValues
+from otel_audit.instrumentation.sqlalchemy.writes.loaded import old_row
+
+if TYPE_CHECKING:
+    from otel_audit.instrumentation.sqlalchemy.plan import ColumnPlan
+    from otel_audit.instrumentation.sqlalchemy.writes.running import Running
+
+
+class KnownRows:
+    """Rows named by their keys.
+
+    Attributes:
+        parts: the parts of each key, frozen.
+        keys: each key: the value, or a tuple of a composite key.
+        old: the old values of each row, None where nobody knows them.
+        there: the rows that were found locked in the table, None if nobody looked.
+        flushed: a session's flush writes them, so that its objects know of it.
+    """
+
+    __slots__ = ("flushed", "keys", "old", "old_values", "parts", "there")
+
+    def __init__(self, parts: list[tuple[Any, ...]], keys: list[Any], *, flushed: bool) -> None:
+        self.parts = parts
+        self.keys = keys
+        self.old: list[list[Any]] | None = None
+        self.old_values: OldValues | None = None
+        self.there: list[int] | None = None
+        self.flushed = flushed
+
+    def written(self, running: Running) -> list[int] | None:
+        """Return which of the rows were written; None where that is not known."""
+        if self.there is not None:
+            if running.count is None or running.count == len(self.there):
+                return self.there
+            return None
+        if running.count == len(self.parts):
+            return list(range(len(self.parts)))
+        return None
+
+
+def counts_rows(running: Running, found: int) -> bool:
+    """Say whether the rows found before are those that were written, as far as their number tells."""
+    return running.count is None or running.count == found
+
+
+def known_rows(running: Running, names: Sequence[str], fields: Sequence[ColumnPlan]) -> KnownRows:
+    """Find out what rows named by key hold before they are written."""
+    plan, state = running.shape.plan, running.state
+    given = [tuple([each.get(name) for name in names]) for each in running.parameters]
+    parts = [tuple([field.frozen(part) for field, part in zip(plan.keys, key, strict=True)]) for key in given]
+    session = state.flushing_session()
+    known = KnownRows(parts, plan.keys_in(parts), flushed=session is not None)
+    counted = len(parts) == 1 or _counts_many(running)
+    if counted and (plan.old_values == "off" or not fields):
+        return known
+    if (
+        counted
+        and session is not None
+        and plan.old_values == "as_loaded"
+        and plan.table not in state.doubtful
+    ):
+        rows = []
+        for key in given:
+            row = old_row(plan, session, running.connection.engine, key, fields)
+            if row is None:
+                break
+            rows.append(row)
+        else:
+            known.old, known.old_values = rows, "as_loaded"
+            return known
+    _ask(running, known, given, fields if plan.old_values != "off" else ())
+    return known
+
+
+def _ask(
+    running: Running, known: KnownRows, given: Sequence[tuple[Any, ...]], fields: Sequence[ColumnPlan]
+) -> None:
+    """Read the rows, locked."""
+    if len(given) > running.section.max_bulk_rows:
+        return
+    found = running.reader().by_keys(given, fields)
+    if found is None:
+        return
+    known.there = [place for place, part in enumerate(known.parts) if part in found]
+    if running.shape.plan.old_values != "off":
+        unknown: list[Any] = [None] * len(fields)
+        known.old = [found.get(part, unknown) for part in known.parts]
+        known.old_values = "as_loaded" if running.state.alone else "exact"
+
+
+def _counts_many(running: Running) -> bool:
+    """Say whether the driver counts the rows of many sets of parameters (asyncpg does not)."""
+    dialect = running.connection.dialect
+    return bool(dialect.supports_sane_multi_rowcount) or dialect.driver != "asyncpg"

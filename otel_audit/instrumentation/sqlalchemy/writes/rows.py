@@ -1,0 +1,425 @@
+"""Reading rows that the application's statement is about to write, locked, in its own transaction.
+
+On a connection of SQLAlchemy's over the same connection of the driver's, which no listener sees: neither
+ours, nor the application's, nor OpenTelemetry's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+
+from sqlalchemy import Connection as SQLAlchemyCoreConnection
+from sqlalchemy import and_, func, or_, select, text, tuple_
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.sql import visitors
+from sqlalchemy.sql.elements import BindParameter
+from sqlalchemy.sql.visitors import replacement_traverse
+
+from otel_audit.capture.bulk import ReturnedRows
+from otel_audit.capture.databases import abilities as catalog
+from otel_audit.capture.databases import dbapi
+from otel_audit.capture.databases.abilities import Abilities
+from otel_audit.interruptions import faults
+
+if TYPE_CHECKING:
+    from otel_audit.audit_record import Completeness
+    from otel_audit.capture.plan import Verb
+    from otel_audit.config.model import CaptureSection
+    from otel_audit.instrumentation.sqlalchemy.connection import SQLAlchemyConnection
+    from otel_audit.instrumentation.sqlalchemy.plan import ColumnPlan, MappedPlan
+    from otel_audit.instrumentation.sqlalchemy.writes.shape import Shape
+
+_R = TypeVar("_R")
+_KEYS: Final = 500
+"""Keys in one SELECT."""
+
+
+class _Silent(SQLAlchemyCoreConnection):
+    """A connection that leaves the transaction of another one alone, whatever happens.
+
+    SQLAlchemy rolls back after an error where it believes that no transaction was begun.
+    """
+
+    def in_transaction(self) -> bool:
+        return True
+
+    def _rollback_impl(self) -> None:
+        return
+
+
+class Found(NamedTuple):
+    """Rows that a statement is about to write: the key, then old values, then those of expressions."""
+
+    rows: list[tuple[Any, ...]]
+    completeness: Completeness
+    made: list[ColumnPlan] = []  # noqa: RUF012 - never changed
+
+
+class Reader:
+    """Reads on one connection for one statement.
+
+    Args:
+        connection: the application's.
+        state: ours of it.
+        plan: the table.
+        verb: what is about to be done to it.
+    """
+
+    def __init__(
+        self,
+        connection: Any,
+        state: SQLAlchemyConnection,
+        plan: MappedPlan,
+        verb: Verb,
+        known: dict[Any, Any],
+        options: Any = None,
+    ) -> None:
+        self._outer = connection
+        self._state = state
+        self._plan = plan
+        self._verb = verb
+        self._known = known
+        self._connection = _Silent(
+            connection.engine,
+            connection=connection._dbapi_connection,
+            _has_events=False,
+            _allow_autobegin=False,
+        )
+        schemas = (options or {}).get("schema_translate_map")
+        self._options: dict[str, Any] = {"schema_translate_map": schemas} if schemas else {}
+
+    # --- what may be asked ------------------------------------------------------------------------
+
+    def abilities(self) -> Abilities:
+        """Return what the table lets us ask, by the database's catalog, which is asked once."""
+        key = (self._state.name, self._state.namespace, self._plan.table)
+        answer = self._known.get(key)
+        if answer is None:
+            try:
+                answer = self._ask()
+            except DBAPIError:
+                raise
+            except faults() as error:  # a driver that cannot ask like this: nothing is certain
+                self._state.failures.note("ask the catalog", error)
+                answer = catalog.Answer({}, lasting=True)
+            if answer.lasting:
+                self._known[key] = answer
+        return answer.verbs.get(self._verb) or Abilities(select=True)
+
+    def _ask(self) -> catalog.Answer:
+        preparer = self._outer.dialect.identifier_preparer
+        table = self._plan.fields[0].column.table
+        columns = [field.column.name for field in self._plan.fields]
+        keys = [field.column.name for field in self._plan.keys]
+        asked = catalog.Table(table.name, preparer.format_table(table), columns, keys)
+        version = tuple(
+            part for part in self._outer.dialect.server_version_info or () if isinstance(part, int)
+        )
+        return catalog.ask(self._state.system, version, self._query, asked)
+
+    def _query(self, sql: str, parameters: Sequence[Any]) -> list[Any]:
+        mark = "?" if self._state.system == "sqlite" else "%s"
+        pieces = sql.replace(":", "\\:").split(mark)
+        named = "".join(
+            piece + (f":p{number}" if number < len(pieces) - 1 else "") for number, piece in enumerate(pieces)
+        )
+        values = {f"p{number}": value for number, value in enumerate(parameters)}
+        return list(self._connection.execute(text(named), values))
+
+    # --- rows --------------------------------------------------------------------------------------
+
+    def attempt(self, ours: Callable[[], _R]) -> _R | None:
+        """Run a statement of ours; ``None``, as if it had never been sent, where the database refuses it.
+
+        An error that the application's own statement would have met as well, a deadlock or the end of a wait
+        for a lock, reaches the application: its transaction may be doomed by it.
+        """
+        state = self._state
+        abilities = self.abilities()
+        if not abilities.select:
+            return None
+        savepoint = state.dialect.errors_doom and not state.alone and not abilities.certain
+        if savepoint:
+            self._connection.exec_driver_sql("SAVEPOINT otel_audit")
+        try:
+            result = ours()
+        except DBAPIError as error:
+            if state.dialect.one_writer:  # the application's own statement will say so
+                return None
+            if not dbapi.refuses(state.system, error.orig or error):
+                raise
+            self._known.pop((state.name, state.namespace, self._plan.table), None)
+            if not savepoint and state.dialect.errors_doom:
+                raise
+            if savepoint:
+                self._connection.exec_driver_sql("ROLLBACK TO SAVEPOINT otel_audit")
+                self._connection.exec_driver_sql("RELEASE SAVEPOINT otel_audit")
+            return None
+        if savepoint:
+            self._connection.exec_driver_sql("RELEASE SAVEPOINT otel_audit")
+        return result
+
+    def lock_writer(self) -> None:
+        """Take SQLite's write lock before anything is read: a snapshot could not be upgraded afterwards."""
+        state = self._state
+        if not state.dialect.one_writer or state.locked or state.alone:
+            return
+        preparer = self._outer.dialect.identifier_preparer
+        table = preparer.format_table(self._plan.fields[0].column.table)
+        column = preparer.quote(self._plan.fields[0].column.name)
+        if self._verb == "delete":
+            sql = f"DELETE FROM {table} WHERE 0"
+        elif self._verb == "update":
+            sql = f"UPDATE {table} SET {column} = {column} WHERE 0"
+        else:
+            sql = f"INSERT INTO {table} ({column}) SELECT NULL WHERE 0"
+        self._connection.exec_driver_sql(sql)
+        state.locked = True
+
+    def by_keys(
+        self, keys: Sequence[Sequence[Any]], fields: Sequence[ColumnPlan], *, lock: bool = True
+    ) -> dict[tuple[Any, ...], list[Any]] | None:
+        """Return the values that rows have now, frozen, by frozen key; ``None`` if they cannot be asked."""
+        if not self._plan.keys:
+            return None
+        return self.attempt(lambda: self._by_keys(keys, fields, lock=lock))
+
+    def _by_keys(
+        self, keys: Sequence[Sequence[Any]], fields: Sequence[ColumnPlan], *, lock: bool
+    ) -> dict[tuple[Any, ...], list[Any]]:
+        plan = self._plan
+        if lock:
+            self.lock_writer()
+        columns = [field.column for field in plan.keys]
+        width = len(columns)
+        found: dict[tuple[Any, ...], list[Any]] = {}
+        # In one order for all, or two of them meet in a deadlock.
+        for start in range(0, len(keys), _KEYS):
+            some = keys[start : start + _KEYS]
+            statement = select(*columns, *(field.column for field in fields))
+            if len(some) == 1:
+                statement = statement.where(
+                    and_(*(column == part for column, part in zip(columns, some[0], strict=True)))
+                )
+            elif width == 1:
+                statement = statement.where(columns[0].in_([key[0] for key in some]))
+            elif self._state.system in ("postgresql", "sqlite", "mysql", "mariadb"):
+                statement = statement.where(tuple_(*columns).in_([tuple(key) for key in some]))
+            else:
+                statement = statement.where(
+                    or_(
+                        *(
+                            and_(*(column == part for column, part in zip(columns, key, strict=True)))
+                            for key in some
+                        )
+                    )
+                )
+            if lock:
+                statement = self._locking(statement, fields)
+                if self._state.dialect.moves_rows and len(some) > 1:
+                    statement = statement.order_by(*columns)
+            for row in self._connection.execute(statement, execution_options=self._options):
+                key = tuple([field.frozen(part) for field, part in zip(plan.keys, row, strict=False)])
+                found[key] = [field.frozen(value) for field, value in zip(fields, row[width:], strict=True)]
+        return found
+
+    def _locking(self, statement: Any, fields: Sequence[ColumnPlan], of: Any = None) -> Any:
+        if self._state.alone or self._state.dialect.one_writer:
+            return statement
+        touches_key = any(field in self._plan.keys for field in fields)
+        weak = self._state.system == "postgresql" and self._verb == "update" and not touches_key
+        return statement.with_for_update(key_share=weak, of=of)
+
+    def matching(
+        self,
+        shape: Shape,
+        values: Values,
+        fields: Sequence[ColumnPlan],
+        config: CaptureSection,
+    ) -> Found | None:
+        """Return the rows that a condition finds, or as much of them as may be recorded; ``None``: count."""
+        return self.attempt(lambda: self._matching(shape, values, fields, config))
+
+    def _matching(
+        self,
+        shape: Shape,
+        values: Values,
+        fields: Sequence[ColumnPlan],
+        config: CaptureSection,
+    ) -> Found | None:
+        self.lock_writer()
+        plan = shape.plan
+        keys = [shape.column(field) for field in plan.keys]
+        try:
+            where = [values.in_clause(each) for each in shape.where]
+        except LookupError:  # a condition whose values are not known must find no other rows
+            return None
+        made = {
+            field: values.in_clause(expression)
+            for field, expression in shape.expressions.items()
+            if field not in plan.keys and repeatable(expression)
+        }
+        width = len(keys)
+        if self._size(shape, fields, where) > config.max_bulk_bytes:
+            return self._only_keys(shape, keys, where, config)
+        columns = [*keys, *(shape.column(field) for field in fields), *made.values()]
+        statement = self._where(shape, columns, where, fields).limit(config.max_bulk_rows + 1)
+        rows = self._distinct(self._connection.execute(statement, execution_options=self._options), width)
+        if len(rows) > config.max_bulk_rows:
+            return self._only_keys(shape, keys, where, config)
+        kinds = [*plan.keys, *fields, *made]
+        frozen = [
+            tuple([field.frozen(value) for field, value in zip(kinds, row, strict=True)]) for row in rows
+        ]
+        return Found(frozen, "full", list(made))
+
+    def _only_keys(
+        self, shape: Shape, keys: list[Any], where: list[Any], config: CaptureSection
+    ) -> Found | None:
+        statement = self._where(shape, keys, where, []).limit(config.max_bulk_ids + 1)
+        rows = self._distinct(self._connection.execute(statement, execution_options=self._options), len(keys))
+        return None if len(rows) > config.max_bulk_ids else Found(rows, "ids")
+
+    def _where(self, shape: Shape, columns: list[Any], where: list[Any], fields: Sequence[ColumnPlan]) -> Any:
+        table = shape.source
+        statement = select(*columns).select_from(table)
+        # Not by where(): the ORM would take the statement for one of its own.
+        statement._where_criteria = tuple(where)
+        joins = any(other is not table for other in _tables(where))
+        of = table if joins and self._state.system == "postgresql" else None
+        statement = self._locking(statement, fields, of)
+        if self._state.dialect.moves_rows:
+            statement = statement.order_by(*columns[: len(self._plan.keys)])
+        return statement
+
+    def _size(self, shape: Shape, fields: Sequence[ColumnPlan], where: list[Any]) -> int:
+        lengths = [
+            func.coalesce(func.sum(func.length(shape.column(field))), 0)
+            for field in fields
+            if field.large and _has_length(field)
+        ]
+        if not lengths:
+            return 0
+        statement = select(sum(lengths[1:], lengths[0])).select_from(shape.source)
+        statement._where_criteria = tuple(where)
+        return int(self._connection.execute(statement, execution_options=self._options).scalar() or 0)
+
+    @staticmethod
+    def _distinct(rows: Iterable[Any], width: int) -> list[Any]:
+        """Return each row once: a join finds it as often as it matches."""
+        found: dict[Any, Any] = {}
+        kept = []
+        for row in rows:
+            plain = tuple(row)
+            try:
+                if plain[:width] in found:
+                    continue
+                found[plain[:width]] = None
+            except TypeError:  # a key that cannot be hashed
+                pass
+            kept.append(plain)
+        return kept
+
+
+def returned(plan: MappedPlan, found: Found, fields: Sequence[ColumnPlan]) -> ReturnedRows:
+    """Return what was found as the rows of a bulk record."""
+    return ReturnedRows([*plan.keys, *fields, *found.made], list(found.rows))
+
+
+def _has_length(field: ColumnPlan) -> bool:
+    from sqlalchemy import types
+
+    return isinstance(field.column.type, types.String | types.LargeBinary)
+
+
+def _tables(criteria: Iterable[Any]) -> Iterable[Any]:
+    for each in criteria:
+        yield from getattr(each, "_from_objects", ())
+
+
+class Values:
+    """The values of one execution of a compiled statement: a cached one holds those of its first execution.
+
+    Args:
+        context: of the execution.
+        names: names of parameters, by parameter, as compiled.
+    """
+
+    def __init__(self, context: Any, names: Any) -> None:
+        self._context = context
+        self._names = names
+        self._by_key: dict[str, str] | None = None
+
+    def in_clause(self, clause: Any) -> Any:
+        """Return a clause with these values.
+
+        Raises:
+            LookupError: a value is not known.
+        """
+        ours: set[int] = set()
+        kept = []  # a number of one that is gone may be another's
+
+        def replace(element: Any, **_: Any) -> Any:
+            if not isinstance(element, BindParameter):
+                return None
+            made = BindParameter(
+                None,
+                self._value(element),
+                type_=element.type,
+                unique=True,
+                expanding=element.expanding,
+                literal_execute=element.literal_execute,
+            )
+            ours.add(id(made))
+            kept.append(made)
+            return made
+
+        made = replacement_traverse(clause, {}, replace)
+        for element in visitors.iterate(made):
+            if isinstance(element, BindParameter) and id(element) not in ours:
+                raise LookupError(element.key)
+        return made
+
+    def _value(self, element: BindParameter[Any]) -> Any:
+        name = self._name(element)
+        parameters: dict[str, Any] = self._context.compiled_parameters[0]
+        if name in parameters:
+            return parameters[name]
+        expanded = self._context._expanded_parameters.get(name)
+        if expanded is None:
+            raise LookupError(name)
+        values = [parameters[each] for each in expanded]
+        width = len(getattr(element.type, "types", ()))
+        if width > 1 and values:
+            return list(zip(*[iter(values)] * width, strict=True))
+        return values
+
+    def _name(self, element: BindParameter[Any]) -> str:
+        found: str | None = self._names.get(element)
+        if found is None:  # the ORM has copied it
+            if self._by_key is None:
+                self._by_key = {each.key: name for each, name in self._names.items()}
+            found = self._by_key[element.key]
+        return found
+
+
+def repeatable(expression: Any) -> bool:
+    """Say whether an expression gives the same whenever it is evaluated: columns, constants and operators."""
+    names = {
+        "column",
+        "bindparam",
+        "binary",
+        "unary",
+        "grouping",
+        "null",
+        "true",
+        "false",
+        "clauselist",
+        "expression_clauselist",
+        "case",
+        "cast",
+        "type_coerce",
+        "table",
+    }
+    return all(element.__visit_name__ in names for element in visitors.iterate(expression))

@@ -1,0 +1,139 @@
+"""One statement of SQLAlchemy's while it runs: what was found out before, for what is noted afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from otel_audit.capture.bulk import BulkWrite
+from otel_audit.capture.statement import Statement
+from otel_audit.capture.writes import CapturedWrite
+from otel_audit.instrumentation.sqlalchemy.writes.rows import Reader, Values
+from otel_audit.interruptions import faults
+from otel_audit.values import FROZEN
+
+if TYPE_CHECKING:
+    from otel_audit.instrumentation.sqlalchemy.connection import SQLAlchemyConnection
+    from otel_audit.instrumentation.sqlalchemy.plan import ColumnPlan
+    from otel_audit.instrumentation.sqlalchemy.writes.shape import Shape
+    from otel_audit.config.model import SQLAlchemyConfig
+
+
+class Running:
+    """A statement on an audited table, from before its cursor runs until its result is there.
+
+    Attributes:
+        parameters: all its sets of parameters, with the defaults that Python makes, before any type has
+            converted them.
+        count: rows it wrote; None: the driver does not say.
+        found: what was found out of its rows before it ran.
+        intent: what is known of it should it fail.
+    """
+
+    __slots__ = (
+        "_catalog",
+        "connection",
+        "context",
+        "count",
+        "found",
+        "intent",
+        "parameters",
+        "section",
+        "shape",
+        "state",
+        "statement",
+    )
+
+    def __init__(
+        self,
+        section: SQLAlchemyConfig,
+        catalog: dict[Any, Any],
+        connection: Any,
+        state: SQLAlchemyConnection,
+        context: Any,
+        shape: Shape,
+    ) -> None:
+        self.section = section
+        self._catalog = catalog
+        self.connection = connection
+        self.state = state
+        self.context = context
+        self.shape = shape
+        self.parameters: Sequence[dict[str, Any]] = context.compiled_parameters
+        self.count: int | None = None
+        self.found: Any = None
+        self.intent: CapturedWrite | None = None
+        self.statement = Statement(state, shape.plan, shape.verb)
+
+    def ran(self, cursor: Any) -> None:
+        """Count the rows of one call of the driver's; an INSERT of many rows may take several."""
+        count = cursor.rowcount
+        if type(count) is not int or count < 0:
+            self.count = None
+        else:
+            self.count = (self.count or 0) + count
+
+    def reader(self) -> Reader:
+        """Return what reads rows on the same connection, unseen."""
+        return Reader(
+            self.connection,
+            self.state,
+            self.shape.plan,
+            self.shape.verb,
+            self._catalog,
+            self.context.execution_options,
+        )
+
+    def values(self) -> Values:
+        """Return the values of its parameters, for clauses of its own."""
+        return Values(self.context, self.shape.bind_names)
+
+    def bulk(self, count: int, **known: Any) -> BulkWrite:
+        """Return what is known of many rows."""
+        return BulkWrite(self.shape.plan, self.shape.verb, self.state, count, **known)
+
+    def named(self) -> BulkWrite:
+        """Return what is known before it runs: the table and the fields."""
+        write = self.bulk(0, new=self.shape.fields)
+        write.completeness = "statement"
+        return write
+
+    def counted(self, count: int | None) -> list[CapturedWrite]:
+        """Say of how many rows something was written, or that it is not known."""
+        self.state.wrote_many(self.shape.plan, None)
+        if count == 0:
+            return []
+        if count is None:
+            return [self.named()]
+        return [self.bulk(count, new=self.shape.fields)]
+
+
+def frozen_column(field: ColumnPlan, values: list[Any]) -> list[Any]:
+    """Return the values of one column, frozen."""
+    kinds = set(map(type, values))
+    kinds.discard(type(None))
+    if not kinds or kinds == {field.canonical} or (field.plain and kinds <= FROZEN):
+        return values
+    return list(map(field.frozen, values))
+
+
+def returned_defaults(running: Running, count: int) -> dict[ColumnPlan, list[Any]]:
+    """Return what the database has made and told, by column."""
+    rows = running.context.returned_default_rows
+    if not rows or len(rows) != count or not in_order(running, count):
+        return {}
+    try:
+        places = rows[0]._key_to_index
+    except faults():  # rows of another kind
+        return {}
+    found: dict[ColumnPlan, list[Any]] = {}
+    for field in running.shape.plan.fields:
+        place = places.get(field.column)
+        if place is not None:
+            found[field] = frozen_column(field, [row[place] for row in rows])
+    return found
+
+
+def in_order(running: Running, count: int) -> bool:
+    """Say whether returned rows come in the order of the parameters."""
+    return count == 1 or bool(getattr(running.shape.statement, "_sort_by_parameter_order", False))

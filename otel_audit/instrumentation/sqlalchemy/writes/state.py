@@ -1,0 +1,180 @@
+"""Write capture: what the listeners share, and the one place each event of a statement comes to.
+
+All that is to be known before a statement runs is known when its cursor is about to: the statement is
+compiled, its parameters have their defaults, and its transaction has begun. What was found out waits in the
+execution context, which the events afterwards have as well.
+"""
+
+from __future__ import annotations
+
+import weakref
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy.exc import DBAPIError
+
+from otel_audit.capture.opt_in import CodeRule, listen, unlisten
+from otel_audit.capture.transactions.state import CaptureState
+from otel_audit.errors import AuditError
+from otel_audit.instrumentation.sqlalchemy.connection import (
+    SQLAlchemyConnection,
+    Transactions,
+    commits_by_itself,
+)
+from otel_audit.instrumentation.sqlalchemy.plan import Plans
+from otel_audit.instrumentation.sqlalchemy.writes import delete, insert, update
+from otel_audit.instrumentation.sqlalchemy.writes.running import Running
+from otel_audit.instrumentation.sqlalchemy.writes.shape import Shape, shape_of
+from otel_audit.interruptions import faults
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from otel_audit.config.model import AuditConfig
+    from otel_audit.pipeline.provider import AuditPipeline
+
+_RUNNING: Final = "_otel_audit"
+"""Where a :class:`Running` waits in the execution context."""
+_VERBS: Final = {"create": insert, "update": update, "delete": delete}
+
+
+class Capture(CaptureState):
+    """The state of write capture in this process, and the plans of the tables it has met."""
+
+    def __init__(self, config: AuditConfig, pipeline: AuditPipeline | None = None) -> None:
+        super().__init__("SQLAlchemy", config, config.sqlalchemy, pipeline)
+        self.section = config.sqlalchemy
+        self.plans = Plans(config, self.policy)
+        self.transactions = Transactions(self)
+        self.catalog: dict[Any, Any] = {}
+        self._shapes: weakref.WeakKeyDictionary[Any, Shape | None] = weakref.WeakKeyDictionary()
+
+    def start(self) -> None:
+        """Hear what code says of models from now on."""
+        listen(self._code_has_said)
+
+    def stop(self) -> None:
+        """Undo :meth:`start`."""
+        unlisten(self._code_has_said)
+
+    def _code_has_said(self, rules: Sequence[CodeRule]) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Decide about every table anew, when it is next written."""
+        self.plans.forget()
+        self._shapes = weakref.WeakKeyDictionary()
+
+    def schema_changed(self) -> None:
+        self.catalog.clear()
+
+    # --- listeners ---------------------------------------------------------------------------------
+
+    def before_cursor_execute(
+        self, connection: Any, cursor: Any, sql: Any, parameters: Any, context: Any, executemany: Any
+    ) -> None:
+        """Listen to ``Engine.before_cursor_execute``: find out what will be gone afterwards."""
+        compiled = None if context is None else context.compiled
+        if compiled is None or not (context.isinsert or context.isupdate or context.isdelete):
+            return
+        try:
+            shape = self._shapes[compiled]
+        except KeyError:
+            shape = self._look_at(compiled)
+        if shape is None or _RUNNING in context.__dict__:  # the further parts of one INSERT
+            return
+        self._begin(connection, context, shape)
+
+    def _look_at(self, compiled: Any) -> Shape | None:
+        shapes = self._shapes
+        try:
+            shape = shape_of(compiled, self.plans)
+        except faults() as error:
+            self.failures.report("look at a statement", error, lost=1)
+            shape = None
+        shapes[compiled] = shape
+        return shape
+
+    def _begin(self, connection: Any, context: Any, shape: Shape) -> None:
+        state = self.transactions.of(connection)
+        state.alone = commits_by_itself(connection, state)
+        state.in_schema(_schema(shape, context))
+        running = Running(self.section, self.catalog, connection, state, context, shape)
+        context.__dict__[_RUNNING] = running
+        intent = None
+        try:
+            intent = _VERBS[shape.verb].prepare(running)
+        except (AuditError, DBAPIError):
+            raise
+        except faults() as error:
+            self.failures.report(f"before {shape.verb}", error)
+        running.statement.begin(intent)
+
+    def after_cursor_execute(
+        self, connection: Any, cursor: Any, sql: Any, parameters: Any, context: Any, executemany: Any
+    ) -> None:
+        """Listen to ``Engine.after_cursor_execute``: count rows, which some drivers forget soon."""
+        running: Running | None = None if context is None else context.__dict__.get(_RUNNING)
+        if running is not None:
+            try:
+                running.ran(cursor)
+            except faults() as error:
+                self.failures.note("count rows", error)
+
+    def after_execute(
+        self, connection: Any, element: Any, multiparams: Any, params: Any, options: Any, result: Any
+    ) -> None:
+        """Listen to ``Engine.after_execute``: note what the statement did."""
+        context = getattr(result, "context", None)
+        if context is None:  # of a default or a sequence, which is executed for its value
+            return
+        running: Running | None = context.__dict__.pop(_RUNNING, None)
+        if running is not None:
+            self._note(running)
+
+    def _note(self, running: Running) -> None:
+        statement = running.statement
+        try:
+            statement.ran()
+            writes = _VERBS[running.shape.verb].note(running)
+            statement.done(*writes)
+            self._after(running.state)
+        except AuditError:
+            raise
+        except faults() as error:
+            statement.recover(error, running.count)
+
+    def _after(self, state: SQLAlchemyConnection) -> None:
+        if state.committing and state.pending:  # a listener of the application's writes while COMMIT is sent
+            state.before_commit()
+
+    def handle_error(self, exception_context: Any) -> None:
+        """Listen to ``Engine.handle_error``: a statement raised, or COMMIT, which is looked at elsewhere."""
+        context = exception_context.execution_context
+        connection = exception_context.connection
+        if context is None or connection is None:
+            return
+        try:
+            state = self.transactions.peek(connection)
+            if state is not None:
+                state.statement_failed()
+            running: Running | None = context.__dict__.pop(_RUNNING, None)
+            if running is not None:
+                error = exception_context.original_exception
+                refused = (
+                    exception_context.sqlalchemy_exception is not None
+                    and isinstance(error, connection.dialect.loaded_dbapi.Error)
+                    and not exception_context.is_disconnect
+                )
+                running.statement.failed(error, sent=True, refused=refused, intent=running.intent)
+        except faults() as fault:
+            self.failures.note("failed statement", fault)
+
+
+def _schema(shape: Shape, context: Any) -> str | None:
+    """Return the schema that a statement writes to, as its execution options translate it."""
+    schema = shape.plan.schema
+    translated = context.execution_options.get("schema_translate_map")
+    if translated:
+        found = translated.get(schema, schema)
+        return None if found is None else str(found)
+    return schema

@@ -1,0 +1,192 @@
+"""UPDATE: old values from the objects of a flush, from the rows themselves where those do not know."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from msgspec import UNSET
+
+from otel_audit.audit_record import OldValues
+from otel_audit.capture.bulk import ReturnedRows, limited
+from otel_audit.capture.writes import CapturedWrite, RowWrite
+from otel_audit.instrumentation.sqlalchemy.plan import ColumnPlan
+from otel_audit.instrumentation.sqlalchemy.writes.known import KnownRows, counts_rows, known_rows
+from otel_audit.instrumentation.sqlalchemy.writes.rows import Found, returned
+from otel_audit.instrumentation.sqlalchemy.writes.running import (
+    Running,
+    frozen_column,
+    returned_defaults,
+)
+from otel_audit.instrumentation.sqlalchemy.writes.shape import EXPRESSION
+
+
+class _Prepared(NamedTuple):
+    """Rows named by key: those known before, what becomes of each, and the fields with old values."""
+
+    known: KnownRows
+    new: dict[ColumnPlan, list[Any]]
+    old: list[ColumnPlan]
+
+
+def prepare(running: Running) -> CapturedWrite | None:
+    """Find out what the rows of an UPDATE hold; return what is known of it before it runs."""
+    running.intent = running.named()
+    shape, plan = running.shape, running.shape.plan
+    old = list(plan.fields) if plan.snapshot else list(shape.fields)
+    if shape.key is not None:
+        known = known_rows(running, shape.key, old)
+        new = {
+            field: frozen_column(field, [each.get(name) for each in running.parameters])
+            for field, name in shape.sets
+            if name != EXPRESSION
+        }
+        running.found = _Prepared(known, new, old)
+        if len(running.parameters) == 1:
+            running.intent = _row(running, running.found, 0) or running.intent
+        return running.intent
+    if plan.old_values != "off" and shape.selectable and len(running.parameters) == 1:
+        running.found = running.reader().matching(shape, running.values(), old, running.section)
+    return running.intent
+
+
+def note(running: Running) -> Sequence[CapturedWrite]:
+    """Return what an UPDATE has written."""
+    found: Any = running.found
+    if isinstance(found, _Prepared):
+        return _note_known(running, found)
+    running.state.doubtful.add(running.shape.plan.table)
+    if isinstance(found, Found) and counts_rows(running, len(found.rows)):
+        return _note_found(running, found)
+    return running.counted(running.count)
+
+
+def _note_known(running: Running, prepared: _Prepared) -> Sequence[CapturedWrite]:
+    plan, known = running.shape.plan, prepared.known
+    if running.count == 0:
+        return []
+    places = known.written(running)
+    if places is None:
+        return running.counted(running.count)
+    if not known.flushed:
+        running.state.doubtful.add(plan.table)
+    prepared.new.update(_made(running, prepared, places))
+    if len(places) == 1:
+        write = _row(running, prepared, places[0])
+        running.state.wrote(plan, known.keys[places[0]])
+        return [] if write is None else [write]
+    running.state.wrote_many(plan, plan.keys_in([known.parts[place] for place in places]))
+    if known.old is None:
+        rows = [(*known.parts[place], *_new(prepared, place)) for place in places]
+        old: list[ColumnPlan] = []
+    else:
+        rows = [(*known.parts[place], *known.old[place], *_new(prepared, place)) for place in places]
+        old = prepared.old
+    write_many = running.bulk(
+        len(rows),
+        rows=ReturnedRows(plan.keys, rows),
+        old=old,
+        new=list(prepared.new),
+        old_values=known.old_values,
+    )
+    return [limited(write_many, running.section)]
+
+
+def _made(running: Running, prepared: _Prepared, places: list[int]) -> dict[ColumnPlan, list[Any]]:
+    """Return what the database has made of expressions, by field: as it was returned, or read by key."""
+    plan = running.shape.plan
+    fields = [field for field, name in running.shape.sets if name == EXPRESSION]
+    if not fields:
+        return {}
+    told = returned_defaults(running, len(prepared.known.parts))
+    unknown = [field for field in fields if field not in told]
+    if all(field.automatic for field in unknown) or plan.old_values == "off":
+        return told  # when a row was last written is not worth a query
+    if any(field in plan.keys for field in running.shape.fields):
+        return told
+    keys = [prepared.known.parts[place] for place in places]
+    if len(keys) > running.section.max_bulk_rows:
+        return told
+    now = running.reader().by_keys(keys, unknown, lock=False)
+    if now is None or any(key not in now for key in keys):
+        return told
+    for position, field in enumerate(unknown):
+        told[field] = [now[part][position] if part in now else None for part in prepared.known.parts]
+    return told
+
+
+def _new(prepared: _Prepared, place: int) -> list[Any]:
+    return [values[place] for values in prepared.new.values()]
+
+
+def _row(running: Running, prepared: _Prepared, place: int) -> RowWrite | None:
+    """Return the change of one row, None if nothing that counts has changed."""
+    plan, known = running.shape.plan, prepared.known
+    before = {} if known.old is None else dict(zip(prepared.old, known.old[place], strict=True))
+    changed: list[tuple[Any, Any, Any]] = []
+    counts = False
+    for field in running.shape.fields:
+        old = before.get(field, UNSET)
+        new = prepared.new[field][place] if field in prepared.new else UNSET
+        if old is not UNSET and new is not UNSET and field.equal(old, new):
+            continue
+        changed.append((field, old, new))
+        counts = counts or not field.automatic
+    if not counts:
+        return None
+    written = [(field, values[place]) for field, values in prepared.new.items()]
+    if plan.snapshot:
+        shown = {**before, **{field: values[place] for field, values in prepared.new.items()}}
+        unknown = [field for field in running.shape.fields if field not in prepared.new]
+        written = [(field, value) for field, value in shown.items() if field not in unknown]
+    certain: OldValues | None = known.old_values if known.old is not None else None
+    return RowWrite(plan, "update", running.state, known.keys[place], changed, written, certain)
+
+
+def _note_found(running: Running, found: Found) -> Sequence[CapturedWrite]:
+    shape, plan = running.shape, running.shape.plan
+    running.state.wrote_many(plan, plan.keys_of(found.rows))
+    if not found.rows:
+        return []
+    if found.completeness != "full":
+        write = running.bulk(
+            len(found.rows),
+            rows=ReturnedRows(plan.keys, list(found.rows)),
+            new=shape.fields,
+            completeness=found.completeness,
+        )
+        return [limited(write, running.section)]
+    old = list(plan.fields) if plan.snapshot else list(shape.fields)
+    found = _with_made(running, found)
+    parameters = running.parameters[0]
+    constant = [
+        (field, field.frozen(parameters.get(name))) for field, name in shape.sets if name != EXPRESSION
+    ]
+    write = running.bulk(
+        len(found.rows),
+        rows=returned(plan, found, old),
+        old=old,
+        new=found.made,
+        constant=constant,
+        old_values="as_loaded" if running.state.alone else "exact",
+    )
+    return [limited(write, running.section)]
+
+
+def _with_made(running: Running, found: Found) -> Found:
+    """Add what expressions became that could not be evaluated beforehand, read by key."""
+    plan = running.shape.plan
+    fields = [
+        field
+        for field, name in running.shape.sets
+        if name == EXPRESSION and field not in found.made and not field.automatic
+    ]
+    if not fields or any(field in plan.keys for field in running.shape.fields):
+        return found
+    width = len(plan.keys)
+    keys = [row[:width] for row in found.rows]
+    now = running.reader().by_keys(keys, fields, lock=False)
+    if now is None or any(key not in now for key in keys):
+        return found
+    rows = [(*row, *now[row[:width]]) for row in found.rows]
+    return Found(rows, found.completeness, [*found.made, *fields])
