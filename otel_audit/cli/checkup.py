@@ -30,6 +30,7 @@ _NO_TABLE: Final = frozenset({60, 81})
 _OURS: Final = "otel_audit"
 _PREFIX: Final = f"{_OURS}_"
 _DJANGO: Final = f"{_PREFIX}django"
+_LIBRARIES: Final = {_DJANGO: "Django", f"{_PREFIX}sqlalchemy": "SQLAlchemy"}
 _LOADING_SECONDS: Final = 60.0
 _NAMED: Final = 5
 
@@ -101,7 +102,7 @@ def django(config: AuditConfig) -> Iterator[Finding]:
     for name in ours:
         reason = "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS names it" if switched_off & {"*", name} else ""
         if not reason:
-            reason = _why_inactive(name, config, version)
+            reason = _why_inactive(name, config)
         if reason:
             yield Finding("instrumentors", "note", f"{name}: inactive, because {reason}")
         else:
@@ -163,7 +164,7 @@ def models(config: AuditConfig, path: Path | None) -> Iterator[Finding]:
 
 def _loadable(config: AuditConfig) -> bool:
     settings = os.environ.get("DJANGO_SETTINGS_MODULE", "")
-    return bool(settings) and _is_file(settings) and not _why_inactive(_DJANGO, config, _version("Django"))
+    return bool(settings) and _is_file(settings) and not _why_inactive(_DJANGO, config)
 
 
 def _listed(labels: list[str]) -> str:
@@ -187,10 +188,11 @@ def _active(name: str, config: AuditConfig) -> Finding:
     return Finding("instrumentors", "ok", f"{active}, for {', '.join(section.models)}")
 
 
-def _why_inactive(name: str, config: AuditConfig, version: str | None) -> str:
-    """Say why an instrumentor does nothing; ``version`` is Django's."""
-    if name == _DJANGO and version is None:
-        return "Django is not installed here"
+def _why_inactive(name: str, config: AuditConfig) -> str:
+    """Say why an instrumentor does nothing."""
+    library = _LIBRARIES.get(name)
+    if library is not None and _version(library) is None:
+        return f"{library} is not installed here"
     if not config.enabled:
         return "audit is switched off"
     key = name.removeprefix(_PREFIX)

@@ -71,7 +71,7 @@ def test_a_tracer_provider_that_is_not_the_sdks_costs_no_record_and_is_named_onc
     done = run(tmp_path, FOREIGN + order + REPORT, agent=False, environ={"OTEL_AUDIT_ON_ERROR": on_error})
     assert done.report["running"], done.errors
     assert done.report["recorded"]
-    assert done.report["instrumented"] == ["DjangoAuditInstrumentor"]
+    assert "DjangoAuditInstrumentor" in done.report["instrumented"]
     assert done.errors.count("not the OpenTelemetry SDK's: its spans are not redacted") == 1
 
 
