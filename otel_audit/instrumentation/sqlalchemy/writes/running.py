@@ -13,10 +13,10 @@ from otel_audit.interruptions import faults
 from otel_audit.values import FROZEN
 
 if TYPE_CHECKING:
+    from otel_audit.config.model import SQLAlchemyConfig
     from otel_audit.instrumentation.sqlalchemy.connection import SQLAlchemyConnection
     from otel_audit.instrumentation.sqlalchemy.plan import ColumnPlan
     from otel_audit.instrumentation.sqlalchemy.writes.shape import Shape
-    from otel_audit.config.model import SQLAlchemyConfig
 
 
 class Running:
