@@ -8,7 +8,7 @@ import os
 import ssl
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
@@ -31,6 +31,7 @@ _OURS: Final = "otel_audit"
 _PREFIX: Final = f"{_OURS}_"
 _DJANGO: Final = f"{_PREFIX}django"
 _LIBRARIES: Final = {_DJANGO: "Django", f"{_PREFIX}sqlalchemy": "SQLAlchemy"}
+_HTTP_CLIENTS: Final = f"{_PREFIX}http_clients"
 _LOADING_SECONDS: Final = 60.0
 _NAMED: Final = 5
 
@@ -59,6 +60,7 @@ def checkup(path: Path | None, timeout: float, zone: datetime.tzinfo | None) -> 
     yield from django(config)
     if not broken:
         yield from models(config, path)
+    yield from propagation(config)
     yield from packages()
     yield from spool(config)
     yield sink(config.sink, timeout)
@@ -90,7 +92,7 @@ def django(config: AuditConfig) -> Iterator[Finding]:
     """Say whether Django will be audited under ``opentelemetry-instrument``, or why not."""
     version = _version("Django")
     names = {point.name for point in metadata.entry_points(group="opentelemetry_instrumentor")}
-    ours = sorted(name for name in names if name.startswith(_OURS))
+    ours = sorted(name for name in names if name.startswith(_OURS) and name != _HTTP_CLIENTS)
     switched_off = _switched_off()
     if not ours:
         yield Finding(
@@ -160,6 +162,58 @@ def models(config: AuditConfig, path: Path | None) -> Iterator[Finding]:
         yield Finding("models", "ok", f"not named in the configuration: {', '.join(placed[:_NAMED])}{more}")
     for each in found.mistakes:
         yield Finding("models", "bad", each.sentence, each.hint)
+
+
+def propagation(config: AuditConfig) -> Iterator[Finding]:
+    """Say to whom calls tell who acts, from whom that is accepted, and what is wrong with the keys."""
+    context = config.context
+    if not (context.propagate_to or context.audience or context.keys or context.keys_file):
+        return
+    from otel_audit.config.context_keys import read_keys
+
+    keys = read_keys(context)
+    for problem in keys.problems:
+        yield Finding(
+            "signed context", "bad", problem, "keys are made and rotated as docs/propagation.md says"
+        )
+    if context.propagate_to:
+        to = f"sent to {', '.join(context.propagate_to)}"
+        disabled = _switched_off() & {"*", _HTTP_CLIENTS}
+        if not keys.signing:
+            yield Finding("signed context", "bad", f"not {to}: no key signs", _NO_KEY)
+        elif disabled:
+            yield Finding(
+                "signed context",
+                "bad",
+                f"not {to}: OTEL_PYTHON_DISABLED_INSTRUMENTATIONS names {_HTTP_CLIENTS}",
+            )
+        else:
+            yield Finding("signed context", "ok", f"{to}, signed with the key {keys.signing!r}")
+    if context.audience and not keys.secrets:
+        yield Finding("signed context", "bad", "not accepted: there is no key to verify one", _NO_KEY)
+    elif context.audience:
+        yield Finding(
+            "signed context",
+            "ok",
+            f"accepted for {', '.join(context.audience)}, signed with {_named_keys(keys.secrets)}",
+        )
+    if keys.secrets and not (context.propagate_to or context.audience):
+        yield Finding(
+            "signed context",
+            "note",
+            "there are keys, and nothing is sent or accepted",
+            "set context.propagate_to where calls are made, context.audience where they are answered",
+        )
+
+
+_NO_KEY: Final = (
+    "set OTEL_AUDIT_CONTEXT_KEYS=id=secret, the same in both services; openssl rand -base64 32 makes a secret"
+)
+
+
+def _named_keys(names: Iterable[str]) -> str:
+    named = sorted(map(repr, names))
+    return f"the key {named[0]}" if len(named) == 1 else f"the keys {', '.join(named)}"
 
 
 def _loadable(config: AuditConfig) -> bool:

@@ -91,7 +91,7 @@ def parsed(entry: str) -> Host | str:
     if port is None:
         return f"{entry!r}: its port is not a number from 1 to 65535"
     subdomains = name.startswith("*.")
-    name = normalized(name.removeprefix("*.")) if subdomains else normalized(name)
+    name = name if name.startswith("[") else normalized(name.removeprefix("*."))
     if "*" in name or "?" in name:
         return f"{entry!r}: a wildcard stands for all subdomains, and only at the beginning: '*.internal'"
     if ":" in name:
@@ -113,8 +113,10 @@ def host_problem(entry: str) -> str:
 def _divided(text: str) -> tuple[str, int | None]:
     """Divide into host and port: 0 if there is none, None if it is not valid."""
     if text.startswith("["):
-        name, _, rest = text.partition("]")
-        name, port = name[1:], rest.removeprefix(":") if rest.startswith(":") else rest and "?"
+        name, bracket, rest = text[1:].partition("]")
+        if not bracket:
+            return text, 0
+        port = rest.removeprefix(":") or "?" if rest else ""
     elif text.count(":") == 1:
         name, _, port = text.partition(":")
         port = port or "?"

@@ -157,7 +157,8 @@ def _lay(
 
 
 def _where(origins: Mapping[tuple[str, ...], Layer], key: tuple[str, ...]) -> str:
-    layer = origins.get(key)
+    # Of a table: where its first entry stands. Its name may be what is wrong, and a secret.
+    layer = origins.get(key) or next((each for known, each in origins.items() if known[:-1] == key), None)
     return ".".join(key) if layer is None else f"{layer.where(key)}: {'.'.join(key)}"
 
 

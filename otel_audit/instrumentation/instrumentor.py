@@ -79,6 +79,10 @@ class AuditInstrumentor(BaseInstrumentor):  # type: ignore[misc]
     def instrumentation_dependencies(self) -> Collection[str]:
         return self.requires
 
+    def is_wanted(self, config: AuditConfig) -> bool:
+        """Say whether its section asks for it; where audit as a whole is off, nobody asks."""
+        return bool(getattr(config, self.section).enabled)
+
     def preflight(self, config: AuditConfig) -> Iterable[str]:
         """Say what the user should hear before anything starts, and before other instrumentors do."""
         return ()
@@ -108,7 +112,7 @@ class AuditInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         if config is None:
             _logger.error("%s is not audited: %s", self.library, startup.why_off())
             return
-        if not (config.enabled and getattr(config, self.section).enabled):
+        if not (config.enabled and self.is_wanted(config)):
             _logger.info("%s is not audited: switched off by configuration", self.library)
             return
         parts = self.parts(config, pipeline)

@@ -37,16 +37,17 @@ def _values(context: AuditContext) -> dict[str, str]:
         actor, request = context.who()
         values = {}
         if actor.id not in _NOBODY:
-            values[ACTOR_ID] = _text(actor.id)
+            values[ACTOR_ID] = text(actor.id)
         if request:
-            values[REQUEST_ID] = _text(request)
+            values[REQUEST_ID] = text(request)
     except faults() as error:  # spans and outgoing calls go on, whatever a scope does
         say_once("Spans and outgoing calls do not name the actor: it cannot be determined", error)
         return {}
     return values
 
 
-def _text(value: object) -> str:
+def text(value: object) -> str:
+    """Return an id as records have it."""
     # As in a record: a lone surrogate would make the exporter of a span fail, and a header of a call.
     return value if type(value) is str and value.isascii() else str(portable(value))
 
