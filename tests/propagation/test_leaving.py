@@ -135,6 +135,7 @@ def mara() -> Iterator[None]:
 def started(ours: Listening, request: pytest.FixtureRequest) -> Iterator[None]:
     options = {"keys": {"k1": SECRET}, "propagate_to": [ours.host]} | getattr(request, "param", {})
     with capture_audit(AuditConfig(context=ContextConfig(**options), tenant="acme")):
+        HttpClientsAuditInstrumentor().uninstrument()  # another test may have left it, with nothing to do
         HttpClientsAuditInstrumentor().instrument()
         try:
             yield

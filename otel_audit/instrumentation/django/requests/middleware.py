@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Awaitable, Callable
+from contextvars import Token
 from functools import partial
 from typing import Any, ClassVar, Final
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.conf import settings
 from django.http import FileResponse, HttpRequest, HttpResponseBase, StreamingHttpResponse
+from opentelemetry.context import Context
 
 from otel_audit import forks
 from otel_audit.audit_context import AuditContext, current_context, enter_context, leave_scope
@@ -29,7 +31,7 @@ from otel_audit.otel_api import current_span
 from otel_audit.pipeline import provider
 from otel_audit.pipeline.failures import Failures
 from otel_audit.pipeline.logger import AuditLogger
-from otel_audit.propagation import annotate
+from otel_audit.propagation import annotate, enter, leave
 from otel_audit.redaction.redactor import Redactor
 
 _OTEL_MIDDLEWARE: Final = "opentelemetry.instrumentation.django.middleware.otel_middleware._DjangoMiddleware"
@@ -75,6 +77,7 @@ class RequestCapture:
             config, redactor.field, lambda model, key: redactor.key(key, policy.keys(model).key)
         )
         self._record_denials = config.django.auth_events
+        self._visible = config.context.baggage == "process"
 
     def start(self) -> None:
         """Let the middleware of every handler work for this capture."""
@@ -87,6 +90,10 @@ class RequestCapture:
     def scope(self, request: HttpRequest) -> RequestScope:
         """Make the scope of ``request``."""
         return RequestScope(request, self.settings)
+
+    def baggage(self, request: HttpRequest) -> Token[Context] | None:
+        """Make OpenTelemetry's context fit for ``request``; give the token to ``leave``."""
+        return enter(request.META.get("HTTP_BAGGAGE", ""), visible=self._visible)
 
     def load_middleware(self, original: Callable[..., None]) -> Callable[..., None]:
         """Wrap ``BaseHandler.load_middleware``: it reads a list with our middleware in it."""
@@ -165,6 +172,7 @@ class AuditMiddleware:
             return self._respond_async(capture, request)
         context = AuditContext(capture.scope(request))
         token = enter_context(context)
+        baggage = capture.baggage(request)
         try:
             response: HttpResponseBase = self.get_response(request)
             capture.finish(context, request, response)
@@ -172,12 +180,14 @@ class AuditMiddleware:
             _end(context)
             raise
         finally:
+            leave(baggage)
             leave_scope(token)
         return response
 
     async def _respond_async(self, capture: RequestCapture, request: HttpRequest) -> HttpResponseBase:
         context = AuditContext(capture.scope(request))
         token = enter_context(context)
+        baggage = capture.baggage(request)
         try:
             response: HttpResponseBase = await self.get_response(request)
             capture.finish(context, request, response)
@@ -185,6 +195,7 @@ class AuditMiddleware:
             _end(context)
             raise
         finally:
+            leave(baggage)
             leave_scope(token)
         return response
 
