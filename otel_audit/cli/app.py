@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from otel_audit.cli.commands import config, doctor, explain, query, serve, show, spool, store
+from otel_audit.cli.commands import config, doctor, explain, explain_context, query, serve, show, spool, store
 from otel_audit.cli.exit_codes import EPILOG, Status, status_of
 from otel_audit.cli.output.safe import safe_lines
 from otel_audit.errors import AuditError
@@ -78,7 +78,7 @@ _GROUPS: tuple[tuple[str, str, str, dict[str, Callable[..., None]]], ...] = (
         "explain",
         "What is recorded of something, which rule says so, and where that rule stands.",
         "Set up",
-        {"model": explain.model},
+        {"context": explain_context.context, "model": explain.model},
     ),
     ("config", "The configuration of this project.", "Operate", {"show": config.show}),
     (

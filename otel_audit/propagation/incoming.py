@@ -19,7 +19,7 @@ from otel_audit.config.host_patterns import Hosts
 from otel_audit.config.model import AuditConfig
 from otel_audit.otel_api import say_once
 from otel_audit.propagation import refusals
-from otel_audit.propagation.signed_context import NAME, Key, Reason, Refused, SignedContext, verify
+from otel_audit.propagation.signed_context import NAME, Key, Reason, Refused, verify
 
 MAX_HEADER: Final = 8192
 """Bytes of a ``baggage`` header that are looked at: as much as W3C Baggage has every platform accept."""
@@ -92,14 +92,25 @@ class Acceptance:
         if len(header) <= MAX_HEADER and NAME not in header:
             return None
         try:
-            context = verify(_entry(header), self._keys, self._is_audience, self._now())
+            return self.verified(header)
         except Refused as refused:
             count(refused.reason)
             return None
-        return _accepted(context, takes_tenant=self._takes_tenant)
+
+    def verified(self, header: str) -> Accepted:
+        """Return what the ``baggage`` header of a request says.
+
+        Raises:
+            Refused: it cannot be believed, and why.
+        """
+        context = verify(entry(header), self._keys, self._is_audience, self._now())
+        origin = None
+        if context.initiator or context.request:
+            origin = Origin(context.initiator, "", context.request)
+        return Accepted(origin, context.kind, context.tenant if self._takes_tenant else "")
 
 
-def _entry(header: str) -> str:
+def entry(header: str) -> str:
     """Return the value of our entry.
 
     Raises:
@@ -115,20 +126,13 @@ def _entry(header: str) -> str:
     return values[0].removeprefix(_ENTRY)
 
 
-def _accepted(context: SignedContext, *, takes_tenant: bool) -> Accepted:
-    origin = None
-    if context.initiator or context.request:
-        origin = Origin(context.initiator, "", context.request)
-    return Accepted(origin, context.kind, context.tenant if takes_tenant else "")
-
-
 def count(reason: Reason) -> None:
     """Count a context that was refused, and say so the first time per reason."""
     refusals[reason] = refusals.get(reason, 0) + 1
-    say_once(f"A signed audit context was ignored: {_WHY[reason]}. Records name who was authenticated here")
+    say_once(f"A signed audit context was ignored: {WHY[reason]}. Records name who was authenticated here")
 
 
-_WHY: Final[dict[Reason, str]] = {
+WHY: Final[dict[Reason, str]] = {
     "oversized": f"it is longer than 512 bytes, or its baggage header longer than {MAX_HEADER}",
     "ambiguous": "the baggage header has more than one",
     "malformed": "it is not one that otel-audit writes",

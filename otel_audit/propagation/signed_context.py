@@ -146,15 +146,35 @@ def verify(
     return context
 
 
+def unverified(value: str) -> tuple[str, SignedContext]:
+    """Return the key id and what a context says, to show it: nothing of it is known to be true.
+
+    Raises:
+        Refused: it is not one that :func:`sign` writes.
+    """
+    parts = _FORM(value) if len(value) <= _LONGEST else None
+    if parts is None:
+        raise Refused("malformed" if len(value) <= _LONGEST else "oversized")
+    try:
+        header = _decode_header(binascii.a2b_base64(_padded(parts[1])))
+    except (msgspec.DecodeError, ValueError) as error:
+        raise Refused("malformed") from error
+    return header.kid, _decoded(parts[2])
+
+
 def _decoded(claims: str) -> SignedContext:
     """Read claims that are written as we write them; whoever has the key may have written anything."""
     try:
-        context = _decode(binascii.a2b_base64(claims.translate(_FROM_URL) + "=" * (-len(claims) % 4)))
+        context = _decode(binascii.a2b_base64(_padded(claims)))
     except (msgspec.DecodeError, ValueError) as error:
         raise Refused("malformed") from error
     if _text(_encode(context)) != claims:
         raise Refused("malformed")
     return context
+
+
+def _padded(text: str) -> str:
+    return text.translate(_FROM_URL) + "=" * (-len(text) % 4)
 
 
 def _text(data: bytes) -> str:
@@ -164,3 +184,4 @@ def _text(data: bytes) -> str:
 _FROM_URL: Final = str.maketrans("-_", "+/")
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder(SignedContext).decode
+_decode_header: Final = msgspec.json.Decoder(_Header).decode

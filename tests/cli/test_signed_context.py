@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 
 from otel_audit.config.loader import load
+from otel_audit.propagation.signed_context import NAME, Key, SignedContext, sign
 from tests.cli.conftest import Command
 
 SECRET = "c2VjcmV0LW9mLXRoZS1zaG9wLWFuZC1mdWxmaWxtZW50"
@@ -48,3 +50,63 @@ def test_doctor_says_who_is_told_who_acts_and_what_is_missing(
     assert {each["state"] for each in found} == ({state} if state else set())
     assert told in " ".join(each["finding"] for each in found)
     assert SECRET not in done.out
+
+
+def signed(key: str, secret: str, audience: str = "fulfilment:8001", lifetime: int = 60) -> str:
+    context = SignedContext(audience, int(time.time()) + lifetime, "7", "user", "acme", "r1")
+    return f"theirs=kept,{NAME}={sign(context, Key(key, secret))}"
+
+
+@pytest.fixture
+def fulfilment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_AUDIT_CONTEXT_KEYS", f"k1={SECRET}")
+    monkeypatch.setenv("OTEL_AUDIT_CONTEXT_AUDIENCE", "fulfilment")
+
+
+@pytest.mark.usefixtures("fulfilment")
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_signed_context_is_explained(command: Command, whole: bool) -> None:
+    header = signed("k1", SECRET)
+    done = command("explain", "context", header if whole else header.partition(f"{NAME}=")[2], "--json")
+    assert done.status == 0, done.err
+    found = json.loads(done.out)
+    assert {name: found[name] for name in ("key", "audience", "kind", "began_by", "tenant", "request")} == {
+        "key": "k1",
+        "audience": "fulfilment:8001",
+        "kind": "user",
+        "began_by": "7",
+        "tenant": "acme",
+        "request": "r1",
+    }
+    assert found["accepted"] == "yes"
+    shown = command("explain", "context", header).out
+    assert "began by  7\n" in shown
+    assert "accepted  yes\n" in shown
+
+
+@pytest.mark.usefixtures("fulfilment")
+@pytest.mark.parametrize(
+    ("header", "status", "told"),
+    [
+        (signed("k1", NEXT), 1, "its signature does not fit"),
+        (signed("k2", SECRET), 1, "its key is not in context.keys"),
+        (signed("k1", SECRET, "billing:80"), 1, "context.audience does not name"),
+        (signed("k1", SECRET, lifetime=-999), 1, "it has expired"),
+        ("theirs=kept", 2, "not a signed context"),
+        ("eyJ.a.b", 2, "not a signed context"),
+        ("x" * 10_000, 2, "not a signed context"),
+        (f"{NAME}=eyJh.eyJh.{'a' * 43}", 2, "not a signed context"),
+    ],
+    ids=lambda value: str(value)[-20:],
+)
+def test_why_one_is_not_accepted_is_told(command: Command, header: str, status: int, told: str) -> None:
+    done = command("explain", "context", header)
+    assert done.status == status
+    assert told in done.out + done.err
+
+
+def test_without_keys_here_it_is_shown_and_not_accepted(command: Command) -> None:
+    done = command("explain", "context", signed("k1", SECRET))
+    assert done.status == 1
+    assert "began by  7" in done.out
+    assert "there is no key to verify one" in done.out

@@ -7,6 +7,7 @@ import http.client
 import re
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -322,3 +323,11 @@ def test_who_began_the_work_is_passed_on_from_service_to_service(
     client: Client, actor: Actor, origin: Origin | None, expected: tuple[str, str, str]
 ) -> None:
     assert initiator_of(AuditContext(Session(actor, origin)).fields()) == expected
+
+
+@pytest.mark.usefixtures("mara")
+def test_a_call_from_another_thread_of_the_request_is_told_too(client: Client, ours: Listening) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(client, ours.url, {}).result()
+    [header] = ours.baggage
+    assert accepted(ours, header) is not None

@@ -6,10 +6,15 @@ import base64
 import hashlib
 import hmac
 import json
+from typing import Any
 
 import pytest
 from hypothesis import example, given, strategies
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from otel_audit import AuditConfig, RedactingSpanProcessor
 from otel_audit.propagation import signed_context
 from otel_audit.propagation.signed_context import Key, Refused, SignedContext, sign, verify
 
@@ -175,3 +180,25 @@ def test_two_contexts_never_have_one_text(a: str, b: str, c: str, d: str) -> Non
 
 def test_a_key_shows_its_id_only() -> None:
     assert "x" * 8 not in repr(KEY)
+
+
+@pytest.mark.parametrize(
+    "attribute",
+    [
+        ("http.request.header.baggage", (f"theirs=kept,{signed_context.NAME}={sign(CONTEXT, KEY)}",)),
+        ("log", f"sent {{'baggage': '{signed_context.NAME}={sign(CONTEXT, KEY)},theirs=kept'}}"),
+        (signed_context.NAME, sign(CONTEXT, KEY)),
+    ],
+    ids=lambda attribute: attribute[0],
+)
+def test_no_span_is_exported_with_one(attribute: tuple[str, Any]) -> None:
+    """OpenTelemetry records the header if it is asked to capture it."""
+    memory = InMemorySpanExporter()
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(RedactingSpanProcessor(SimpleSpanProcessor(memory), AuditConfig()))
+    provider.get_tracer("tests").start_span("x", attributes=dict([attribute])).end()
+    [span] = memory.get_finished_spans()
+    shown = str(dict(span.attributes or {}))
+    assert "eyJ" not in shown
+    assert CONTEXT.request not in shown
+    assert ("kept" in shown) == ("theirs" in str(attribute))
