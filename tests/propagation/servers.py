@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from tests.collector.certificates import Certificates
 
 
 class Listening:
@@ -16,13 +19,10 @@ class Listening:
     as if it had been forwarded; CONNECT is refused with 502, after its headers were kept.
     """
 
-    def __init__(self, server: ThreadingHTTPServer) -> None:
+    def __init__(self, server: ThreadingHTTPServer, scheme: str) -> None:
         self.port = server.server_port
+        self.url = f"{scheme}://127.0.0.1:{self.port}"
         self.headers: list[dict[str, str]] = []
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
 
     @property
     def host(self) -> str:
@@ -34,7 +34,9 @@ class Listening:
 
 
 @contextmanager
-def listening() -> Iterator[Listening]:
+def listening(certificates: Certificates | None = None) -> Iterator[Listening]:
+    """Serve until the block ends, over TLS if there are certificates."""
+
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
@@ -62,7 +64,11 @@ def listening() -> Iterator[Listening]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
-    kept = Listening(server)
+    kept = Listening(server, "http" if certificates is None else "https")
+    if certificates is not None:
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.load_cert_chain(certificates.certificate, certificates.key)
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
     try:
