@@ -32,17 +32,32 @@ CONTEXT = ContextConfig(
 )
 
 
+NOW = int(time.time())
+"""When the headers below are made, and when :func:`acceptance` takes them to come."""
+
+
 def signed(
-    key: Key = KEY, *, audience: str = "fulfilment.internal:80", lifetime: int = 60, **claims: str
+    key: Key = KEY,
+    *,
+    audience: str = "fulfilment.internal:80",
+    lifetime: int = 60,
+    now: int = NOW,
+    **claims: str,
 ) -> str:
     claims = {"initiator": "7", "kind": "user", "tenant": "acme", "request": "r1"} | claims
-    return f"{NAME}={sign(SignedContext(audience, int(time.time()) + lifetime, **claims), key)}"
+    return f"{NAME}={sign(SignedContext(audience, now + lifetime, **claims), key)}"
 
 
 def acceptance(**options: Any) -> Acceptance:
     found = Acceptance.of(AuditConfig(context=CONTEXT, **options))
     assert found is not None
+    found._now = lambda: NOW
     return found
+
+
+def just_signed(key: Key = KEY) -> str:
+    """Return a header that is valid now."""
+    return signed(key, now=int(time.time()))
 
 
 @pytest.fixture(autouse=True)
@@ -190,11 +205,11 @@ def test_a_tenant_that_the_service_itself_knows_is_the_tenant() -> None:
 
 def test_records_of_a_django_request_name_who_began_it(instrumented: Instrumented, alice: Any) -> None:
     with instrumented(context=CONTEXT, config={"tenant": "nobody's"}) as audit:
-        Client().get("/note/", headers={"baggage": f"a=b,{signed()}"})
+        Client().get("/note/", headers={"baggage": f"a=b,{just_signed()}"})
         client = Client()
         client.force_login(alice)
-        client.get("/known/", headers={"baggage": signed()})
-        Client().get("/note/", headers={"baggage": signed(Key("k1", "x" * 32))})
+        client.get("/known/", headers={"baggage": just_signed()})
+        Client().get("/note/", headers={"baggage": just_signed(Key("k1", "x" * 32))})
         visitor, user, forged = audit.find(event_name="clinic.note")
     assert visitor.actor == Actor(on_behalf_of="7")
     assert user.actor == Actor(str(alice.pk), "user", "alice", "7")
@@ -212,7 +227,7 @@ async def test_records_of_an_async_request_name_who_began_it(
     instrumented: Instrumented, anyio_backend: str
 ) -> None:
     with instrumented(context=CONTEXT) as audit:
-        await AsyncClient().get("/async/", headers={"baggage": signed()})
+        await AsyncClient().get("/async/", headers={"baggage": just_signed()})
         [record] = audit.find(event_name="clinic.note")
     assert (record.actor.on_behalf_of, record.tenant) == ("7", "acme")
 
@@ -232,6 +247,6 @@ def test_what_the_application_says_itself_goes_before_what_a_peer_says(instrumen
                     original()
 
             patched.setattr(urls, "record", record)
-            Client().get("/note/", headers={"baggage": signed()})
+            Client().get("/note/", headers={"baggage": just_signed()})
         made = audit.one(event_name="clinic.note")
     assert (made.actor.id, made.tenant, made.origin) == ("12", "theirs", Origin("7", "", "r1"))
