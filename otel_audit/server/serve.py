@@ -246,9 +246,13 @@ def _listener(app: Any) -> _Listener:
 def _listen(host: str, port: int, option: str, purpose: str) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=1024)
+        listening = socket.create_server((host, port), family=family, backlog=1024)
     except OSError as error:
         raise StoreError(_taken(host, port, option, purpose, error)) from error
+    # Connections inherit it. asyncio sets it only on sockets made with a protocol's number, and this one has
+    # none: an answer of two writes then waited for the client's delayed acknowledgement, 40 ms.
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listening
 
 
 def _grpc(intake: Intake, options: ServerConfig) -> tuple[Any, int]:

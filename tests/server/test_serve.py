@@ -17,6 +17,7 @@ import pytest
 from otel_audit.config.model import AuditConfig, ServerConfig
 from otel_audit.errors import ConfigurationError
 from otel_audit.server import run
+from otel_audit.server.serve import _listen
 from otel_audit.store.client import StoreClient
 from tests.server.otlp_messages import audit
 from tests.trail import COMMAND, clean_environment, record, serving
@@ -165,3 +166,14 @@ def test_importing_the_package_imports_no_engine() -> None:
     )
     done = subprocess.run([COMMAND[0], "-c", script], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == "False\n"
+
+
+def test_an_answer_is_not_held_back_for_an_acknowledgement() -> None:
+    """Connections to what the server listens on send each write at once (no Nagle's algorithm)."""
+    with (
+        _listen("127.0.0.1", 0, "http_port", "OTLP over HTTP") as listening,
+        socket.create_connection(listening.getsockname()),
+    ):
+        accepted, _ = listening.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
