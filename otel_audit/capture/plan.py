@@ -12,7 +12,8 @@ from otel_audit.audit_record import Target
 from otel_audit.capture.policy import KeyStrategies, TableSettings
 from otel_audit.values import Frozen, freeze, key_text, same
 
-Verb: TypeAlias = Literal["create", "update", "delete"]
+Verb: TypeAlias = Literal["create", "update", "delete", "upsert"]
+"""``upsert``: a row was inserted or updated, and nobody knows which."""
 _IDS: Final = frozenset({int, str, UUID})
 MAX_NAMED_KEYS: Final = 1000
 """Rows of one statement that are remembered one by one as lately written; of more, only the table is."""

@@ -24,7 +24,12 @@ if TYPE_CHECKING:
     from otel_audit.pipeline.lone_records import LoneRecords
     from otel_audit.pipeline.record_heads import Made, RecordHeads
 
-_ACTIONS: Final[dict[Verb, str]] = {"create": "CREATE", "update": "UPDATE", "delete": "DELETE"}
+_ACTIONS: Final[dict[Verb, str]] = {
+    "create": "CREATE",
+    "update": "UPDATE",
+    "delete": "DELETE",
+    "upsert": "UPSERT",
+}
 PLAIN: Final = frozenset({type(None), bool, int, str})
 """Classes of values that a record carries as they are, and that Python compares as a database does."""
 _AS_IT_IS: Final = PLAIN | {UnsetType}

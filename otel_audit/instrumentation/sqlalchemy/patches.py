@@ -23,6 +23,7 @@ def table(capture: Capture) -> list[Patch | Listener]:
     connection = "sqlalchemy.engine.base:Connection"
     transactions = capture.transactions
     return [
+        _on(Engine, "before_execute", capture.before_execute, "keys of many new rows", retval=True),
         _on(Engine, "before_cursor_execute", capture.before_cursor_execute, "what is gone afterwards"),
         _on(Engine, "after_cursor_execute", capture.after_cursor_execute, "how many rows were written"),
         _on(Engine, "after_execute", capture.after_execute, "what a statement has done"),
@@ -57,8 +58,9 @@ def table(capture: Capture) -> list[Patch | Listener]:
     ]
 
 
-def _on(target: Any, name: str, listener: Callable[..., Any], why: str) -> Listener:
+def _on(target: Any, name: str, listener: Callable[..., Any], why: str, *, retval: bool = False) -> Listener:
     """List a listener to an event of a class."""
+    options: dict[str, Any] = {"retval": True} if retval else {}
 
     def forget() -> None:
         if event.contains(target, name, listener):  # tests of an application may have cleared all
@@ -66,7 +68,7 @@ def _on(target: Any, name: str, listener: Callable[..., Any], why: str) -> Liste
 
     return Listener(
         f"{target.__module__}:{target.__name__}.{name}",
-        lambda: event.listen(target, name, listener),
+        lambda: event.listen(target, name, listener, **options),
         forget,
         why,
     )

@@ -10,6 +10,8 @@ from msgspec import UNSET
 from otel_audit.capture.bulk import ReturnedRows, limited
 from otel_audit.capture.writes import CapturedWrite, RowWrite
 from otel_audit.instrumentation.sqlalchemy.plan import ColumnPlan, MappedPlan
+from otel_audit.instrumentation.sqlalchemy.writes import upsert
+from otel_audit.instrumentation.sqlalchemy.writes.returned import returned_columns, returned_rows
 from otel_audit.instrumentation.sqlalchemy.writes.running import (
     Running,
     frozen_column,
@@ -22,11 +24,14 @@ from otel_audit.interruptions import faults
 
 def prepare(running: Running) -> CapturedWrite | None:
     """Return what is known of an INSERT before it runs."""
-    if not _tells_rows(running):
-        running.intent = running.named()
+    running.intent = running.named()
+    if running.shape.upsert:
+        running.found = None if running.shape.replaces else upsert.prepare(running)
+        return running.intent
+    if running.shape.selects:
         return running.intent
     columns = _values(running)
-    if len(running.parameters) == 1:
+    if len(running.rows()) == 1:
         key = _key_of(running.shape.plan, {field: values[0] for field, values in columns.items()})
         running.intent = RowWrite(
             running.shape.plan,
@@ -39,26 +44,23 @@ def prepare(running: Running) -> CapturedWrite | None:
                 if field in running.shape.plan.others
             ],
         )
-    else:
-        running.intent = running.named()
     running.found = columns
     return running.intent
-
-
-def _tells_rows(running: Running) -> bool:
-    shape = running.shape
-    return not (shape.several or shape.selects or shape.upsert)
 
 
 def note(running: Running) -> Sequence[CapturedWrite]:
     """Return what an INSERT has written."""
     plan = running.shape.plan
+    if isinstance(running.found, upsert.Conflicts):
+        return upsert.note(running, running.found)
     if running.found is None:
-        return _unnamed(running)
-    count = len(running.parameters)
+        return upsert.unclear(running) if running.shape.upsert else running.counted(running.count)
+    count = len(running.rows())
     columns: dict[ColumnPlan, list[Any]] = running.found
     columns.update(returned_defaults(running, count))
     keys = _keys(running, columns, count)
+    if keys is None:
+        columns, keys = _told_by_returning(running, columns, count)
     if keys is None:
         return running.counted(count)
     others = [field for field in plan.others if field in columns]
@@ -83,20 +85,15 @@ def note(running: Running) -> Sequence[CapturedWrite]:
     return [limited(write, running.section)]
 
 
-def _unnamed(running: Running) -> Sequence[CapturedWrite]:
-    """Return what is known where neither keys nor rows are: how many, or only that."""
-    return running.counted(running.count)
-
-
 def _values(running: Running) -> dict[ColumnPlan, list[Any]]:
     """Return the values that the parameters hold, by column; and None where nothing makes another one."""
-    shape, parameters = running.shape, running.parameters
+    shape, parameters = running.shape, running.rows()
     columns: dict[ColumnPlan, list[Any]] = {}
     written = set()
     for field, name in shape.sets:
         written.add(field)
-        if name != EXPRESSION:
-            columns[field] = frozen_column(field, [each.get(name) for each in parameters])
+        if name != EXPRESSION and all(name in each for each in parameters):
+            columns[field] = frozen_column(field, [each[name] for each in parameters])
     for field in shape.plan.fields:
         if field not in written and field not in shape.plan.keys and not _made_by_database(field.column):
             columns[field] = [None] * len(parameters)
@@ -130,6 +127,24 @@ def _keys(running: Running, columns: dict[ColumnPlan, list[Any]], count: int) ->
     if len(plan.keys) == 1:
         return columns[plan.keys[0]]
     return list(zip(*(columns[field] for field in plan.keys), strict=True))
+
+
+def _told_by_returning(
+    running: Running, columns: dict[ColumnPlan, list[Any]], count: int
+) -> tuple[dict[ColumnPlan, list[Any]], list[Any] | None]:
+    """Return values and keys as the application's own RETURNING tells them; None: it does not.
+
+    Of several rows all values are taken from there: nothing says which row is whose.
+    """
+    rows = returned_rows(running)
+    if rows is None or len(rows) != count:
+        return columns, None
+    told = returned_columns(running, rows)
+    if any(field not in told for field in running.shape.plan.keys):
+        return columns, None
+    if count == 1 or in_order(running, count):
+        told = {**columns, **told}
+    return told, _keys(running, told, count)
 
 
 def _primary_keys(running: Running, count: int) -> Sequence[Any] | None:

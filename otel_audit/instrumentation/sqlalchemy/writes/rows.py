@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
+from sqlalchemy import Boolean, and_, func, literal_column, or_, select, text, tuple_
 from sqlalchemy import Connection as SQLAlchemyCoreConnection
-from sqlalchemy import and_, func, or_, select, text, tuple_
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql import visitors
 from sqlalchemy.sql.elements import BindParameter
@@ -54,6 +54,13 @@ class Found(NamedTuple):
     rows: list[tuple[Any, ...]]
     completeness: Completeness
     made: list[ColumnPlan] = []  # noqa: RUF012 - never changed
+
+
+class UniqueRow(NamedTuple):
+    """A row by its unique values: those of all fields, and whether it is new, where that can be told."""
+
+    values: list[Any]
+    new: bool | None
 
 
 class Reader:
@@ -224,11 +231,51 @@ class Reader:
                 found[key] = [field.frozen(value) for field, value in zip(fields, row[width:], strict=True)]
         return found
 
+    def by_unique(
+        self,
+        values: dict[tuple[ColumnPlan, ...], list[tuple[Any, ...]]],
+        *,
+        lock: bool,
+        tells_new: bool = False,
+    ) -> dict[tuple[Any, ...], UniqueRow] | None:
+        """Return the rows that have one of these values in unique columns, by key; ``None``: cannot be asked.
+
+        Args:
+            values: of each row, by its unique columns.
+            lock: hold those rows until the transaction ends.
+            tells_new: ask PostgreSQL which of them no other version preceded.
+        """
+        return self.attempt(lambda: self._by_unique(values, lock=lock, tells_new=tells_new))
+
+    def _by_unique(
+        self,
+        values: dict[tuple[ColumnPlan, ...], list[tuple[Any, ...]]],
+        *,
+        lock: bool,
+        tells_new: bool,
+    ) -> dict[tuple[Any, ...], UniqueRow]:
+        plan = self._plan
+        self.lock_writer()
+        columns = [field.column for field in plan.fields]
+        new: list[Any] = [literal_column("xmax = 0", Boolean)] if tells_new else []
+        keys = [plan.fields.index(field) for field in plan.keys]
+        found: dict[tuple[Any, ...], UniqueRow] = {}
+        for way, rows in values.items():
+            for start in range(0, len(rows), _KEYS):
+                statement = select(*columns, *new).where(_one_of(way, rows[start : start + _KEYS]))
+                if lock:
+                    statement = self._locking(statement, []).order_by(*(field.column for field in plan.keys))
+                for row in self._connection.execute(statement, execution_options=self._options):
+                    frozen = [field.frozen(value) for field, value in zip(plan.fields, row, strict=False)]
+                    key = tuple([frozen[position] for position in keys])
+                    found[key] = UniqueRow(frozen, bool(row[-1]) if new else None)
+        return found
+
     def _locking(self, statement: Any, fields: Sequence[ColumnPlan], of: Any = None) -> Any:
         if self._state.alone or self._state.dialect.one_writer:
             return statement
         touches_key = any(field in self._plan.keys for field in fields)
-        weak = self._state.system == "postgresql" and self._verb == "update" and not touches_key
+        weak = self._state.system == "postgresql" and self._verb != "delete" and not touches_key
         return statement.with_for_update(key_share=weak, of=of)
 
     def matching(
@@ -325,6 +372,15 @@ class Reader:
 def returned(plan: MappedPlan, found: Found, fields: Sequence[ColumnPlan]) -> ReturnedRows:
     """Return what was found as the rows of a bulk record."""
     return ReturnedRows([*plan.keys, *fields, *found.made], list(found.rows))
+
+
+def _one_of(fields: Sequence[ColumnPlan], rows: Sequence[Sequence[Any]]) -> Any:
+    """Return the condition that a row has one of these combinations of values."""
+    if len(fields) == 1:
+        return fields[0].column.in_([row[0] for row in rows])
+    return or_(
+        *(and_(*(field.column == value for field, value in zip(fields, row, strict=True))) for row in rows)
+    )
 
 
 def _has_length(field: ColumnPlan) -> bool:

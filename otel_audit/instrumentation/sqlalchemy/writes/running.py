@@ -26,6 +26,7 @@ class Running:
         parameters: all its sets of parameters, with the defaults that Python makes, before any type has
             converted them.
         count: rows it wrote; None: the driver does not say.
+        result: SQLAlchemy's, once there is one.
         found: what was found out of its rows before it ran.
         intent: what is known of it should it fail.
     """
@@ -38,6 +39,7 @@ class Running:
         "found",
         "intent",
         "parameters",
+        "result",
         "section",
         "shape",
         "state",
@@ -62,12 +64,16 @@ class Running:
         self.parameters: Sequence[dict[str, Any]] = context.compiled_parameters
         self.count: int | None = None
         self.found: Any = None
+        self.result: Any = None
         self.intent: CapturedWrite | None = None
         self.statement = Statement(state, shape.plan, shape.verb)
 
     def ran(self, cursor: Any) -> None:
         """Count the rows of one call of the driver's; an INSERT of many rows may take several."""
         count = cursor.rowcount
+        if self.state.dialect.one_writer and self.context.compiled.effective_returning:
+            self.count = None  # SQLite counts as its rows are fetched
+            return
         if type(count) is not int or count < 0:
             self.count = None
         else:
@@ -83,6 +89,21 @@ class Running:
             self._catalog,
             self.context.execution_options,
         )
+
+    def rows(self) -> Sequence[dict[str, Any]]:
+        """Return the parameters of each row, where one set of them holds several as well."""
+        if not self.shape.several:
+            return self.parameters
+        (values,) = self.parameters
+        count = sum(len(each) for each in self.shape.statement._multi_values)
+        names = [name for _, name in self.shape.sets if name]
+        rows = []
+        for number in range(count):
+            row = {name: values[f"{name}_m{number}"] for name in names if f"{name}_m{number}" in values}
+            if number == 0:
+                row = {name: values[name] for name in names if name in values} | row
+            rows.append(row)
+        return rows
 
     def values(self) -> Values:
         """Return the values of its parameters, for clauses of its own."""

@@ -34,17 +34,25 @@ class Shape:
         bind_names: names of parameters in the values of an execution, by parameter.
         source: the table, or what it is called in the condition.
         several: one set of parameters holds several rows (``values([...])``).
+        replaces: what is there is deleted first.
         selects: an INSERT of what a SELECT returns.
         upsert: an INSERT that may do something else where the row is there.
+        conflict: the clause that says what.
+        ignores: that is nothing.
+        conditional: it depends on more than that the row is there.
         selectable: the rows of a condition are those a SELECT with the same condition finds.
     """
 
     __slots__ = (
         "bind_names",
+        "conditional",
+        "conflict",
         "expressions",
         "fields",
+        "ignores",
         "key",
         "plan",
+        "replaces",
         "selectable",
         "selects",
         "sets",
@@ -72,8 +80,14 @@ class Shape:
         self.several = bool(getattr(state, "_has_multi_parameters", False))
         self.selects = getattr(state.statement, "select", None) is not None
         prefixes = [str(prefix).upper() for prefix, _ in getattr(state.statement, "_prefixes", ())]
+        self.conflict = getattr(state.statement, "_post_values_clause", None)
+        kind = getattr(self.conflict, "__visit_name__", "")
+        ignoring = any("IGNORE" in prefix for prefix in prefixes)
+        self.ignores = ignoring or kind == "on_conflict_do_nothing"
+        self.conditional = getattr(self.conflict, "update_whereclause", None) is not None
+        self.replaces = any("REPLACE" in prefix for prefix in prefixes)
         self.upsert = verb == "create" and (
-            getattr(state.statement, "_post_values_clause", None) is not None
+            self.conflict is not None
             or any("IGNORE" in prefix or prefix.startswith("OR ") for prefix in prefixes)
         )
         self.selectable = (
@@ -107,7 +121,19 @@ def shape_of(compiled: Any, plans: Plans) -> Shape | None:
 
 def written_table(state: Any) -> Any:
     """Return the table that is really written, behind annotations and aliases."""
-    table = _source(state)
+    return _bare(_source(state))
+
+
+def emitted_table(statement: Any) -> Any:
+    """Return the table that an INSERT writes which is not compiled yet.
+
+    The ORM has one statement for all tables of a class, and says beside it which of them comes now.
+    """
+    emitted = statement._annotations.get("_emit_insert_table")
+    return _bare(statement.table if emitted is None else emitted)
+
+
+def _bare(table: Any) -> Any:
     for _ in range(16):
         inner = vars(table).get("_Annotated__element")
         if inner is None:

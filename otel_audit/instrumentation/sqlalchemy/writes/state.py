@@ -11,6 +11,7 @@ import weakref
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.sql.dml import Insert
 
 from otel_audit.capture.opt_in import CodeRule, listen, unlisten
 from otel_audit.capture.transactions.state import CaptureState
@@ -22,8 +23,10 @@ from otel_audit.instrumentation.sqlalchemy.connection import (
 )
 from otel_audit.instrumentation.sqlalchemy.plan import Plans
 from otel_audit.instrumentation.sqlalchemy.writes import delete, insert, update
+from otel_audit.instrumentation.sqlalchemy.writes.keys import with_keys
+from otel_audit.instrumentation.sqlalchemy.writes.returned import returned_rows
 from otel_audit.instrumentation.sqlalchemy.writes.running import Running
-from otel_audit.instrumentation.sqlalchemy.writes.shape import Shape, shape_of
+from otel_audit.instrumentation.sqlalchemy.writes.shape import Shape, emitted_table, shape_of
 from otel_audit.interruptions import faults
 
 if TYPE_CHECKING:
@@ -68,6 +71,19 @@ class Capture(CaptureState):
         self.catalog.clear()
 
     # --- listeners ---------------------------------------------------------------------------------
+
+    def before_execute(
+        self, connection: Any, element: Any, multiparams: Any, params: Any, options: Any
+    ) -> tuple[Any, Any, Any]:
+        """Listen to ``Engine.before_execute``: have an INSERT of many rows return their keys."""
+        if multiparams and len(multiparams) > 1 and isinstance(element, Insert):
+            try:
+                plan = self.plans.of(emitted_table(element))
+                if plan is not None and plan.audited:
+                    element = with_keys(self.section, plan, connection.dialect, element, multiparams)
+            except faults() as error:
+                self.failures.note("ask for keys", error)
+        return element, multiparams, params
 
     def before_cursor_execute(
         self, connection: Any, cursor: Any, sql: Any, parameters: Any, context: Any, executemany: Any
@@ -129,12 +145,16 @@ class Capture(CaptureState):
             return
         running: Running | None = context.__dict__.pop(_RUNNING, None)
         if running is not None:
+            running.result = result
             self._note(running)
 
     def _note(self, running: Running) -> None:
         statement = running.statement
         try:
             statement.ran()
+            if running.count is None and running.shape.verb != "create":
+                rows = returned_rows(running)
+                running.count = None if rows is None else len(rows)
             writes = _VERBS[running.shape.verb].note(running)
             statement.done(*writes)
             self._after(running.state)
