@@ -181,9 +181,11 @@ class Transactions:
 
     def peek(self, connection: Any) -> SQLAlchemyConnection | None:
         """Return ours of a connection if there is one and the connection is still there."""
-        fairy = getattr(connection, "_dbapi_connection", None)
-        info = None if fairy is None else fairy.info
-        return self._mine(info)
+        try:
+            fairy = connection._dbapi_connection
+            return self._mine(None if fairy is None else fairy.info)
+        except faults():  # a first connection of an engine, while it is initialized, has no place for ours
+            return None
 
     def _mine(self, info: Any) -> SQLAlchemyConnection | None:
         found: SQLAlchemyConnection | None = None if info is None else info.get(_KEY)

@@ -6,6 +6,7 @@ import gc
 import sqlite3
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import sqlalchemy as sa
@@ -251,6 +252,25 @@ def test_engines_made_by_a_function(
         connection.execute(tag.insert().values(name="kept"))
     assert outcomes(audit) == [("kept", "success")]
     engine.dispose()
+
+
+def test_an_engine_whose_first_connection_fails_says_why(
+    make_engine: Callable[..., sa.Engine], audit: CapturedAudit
+) -> None:
+    engine = make_engine()
+    with (
+        patch.object(
+            engine.dialect,
+            "initialize",
+            lambda connection: connection.execute(sa.text("select nothing.there")),
+        ),
+        pytest.raises(DBAPIError),
+    ):
+        engine.connect()
+    Base.metadata.create_all(engine)
+    with engine.begin() as connection:
+        connection.execute(tag.insert().values(name="kept"))
+    assert outcomes(audit) == [("kept", "success")]
 
 
 def test_uninstrument_leaves_no_trace() -> None:
