@@ -55,7 +55,7 @@ def test_what_capture_could_not_do_is_a_record_that_says_less(
 
     Supplier.objects.bulk_create([Supplier(name=str(n)) for n in range(3)])
     audit.clear()
-    monkeypatch.setattr(update, "_note_rows", broken)
+    monkeypatch.setattr(update.UpdateStatement, "writes", broken)
     Supplier.objects.update(name="b")
     monkeypatch.setattr(update, "assignment", broken)
     Supplier.objects.update(name="c")
