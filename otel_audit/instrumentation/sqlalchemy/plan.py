@@ -244,7 +244,11 @@ class MappedPlan(TablePlan):
         self.by_column: dict[Any, ColumnPlan] = {plan.column: plan for plan in fields}
         self.by_key: dict[str, ColumnPlan] = {plan.column.key: plan for plan in fields}
         # The rows of most tables that relate two others have no key but what they relate.
-        keys = list(table.primary_key) or [column for column in table.columns if column.foreign_keys]
+        keys: list[Any] = (
+            list(table.primary_key)
+            or [column for mapper in mappers[:1] for column in mapper.primary_key if column.table is table]
+            or [column for column in table.columns if column.foreign_keys]
+        )
         plans = [self.by_column[column] for column in keys]
         secret = _secret_keys(plans, table, settings, names)
         super().__init__(subject.label, table.name, fields, plans, settings, secret, ends)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import datetime
 import decimal
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import DeclarativeBase, Session
 
 from otel_audit.audit_record import Target
 from otel_audit.config.model import AuditConfig, ModelConfig, SQLAlchemyConfig
@@ -311,3 +312,29 @@ def test_snapshots_and_ignored_fields(engine: sa.Engine, audit: CapturedAudit) -
     (record,) = audit
     assert told([record])[0][3] == {"number": ("A", "B")}
     assert record.image == {"id": 1, "number": "B", "status": "new", "weight": 2}
+
+
+def test_a_class_whose_table_has_no_key_of_its_own(
+    make_engine: Callable[..., sa.Engine], audit: CapturedAudit
+) -> None:
+    """What the database makes and returns is converted once."""
+
+    class Keyless(DeclarativeBase):
+        pass
+
+    class Note(Keyless):
+        __tablename__ = "note"
+        key = sa.Column(sa.Integer, nullable=False)
+        written = sa.Column(sa.DateTime, server_default=sa.func.now())
+        __mapper_args__ = {"primary_key": [key], "eager_defaults": True}
+
+    engine = make_engine()
+    Keyless.metadata.create_all(engine)
+    with Session(engine) as session:
+        session.add(Note(key=1))
+        session.commit()
+    (record,) = audit
+    assert (record.action, record.bulk) == ("CREATE", None)
+    assert record.target is not None
+    assert record.target.id == "1"
+    assert "written" in {change.field for change in record.changes}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from sqlalchemy.engine import Row
 from sqlalchemy.engine.cursor import CursorFetchStrategy, FullyBufferedCursorFetchStrategy
 
 from otel_audit.instrumentation.sqlalchemy.writes.running import Running, frozen_column
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def returned_rows(running: Running) -> Sequence[Any] | None:
-    """Return the driver's rows of RETURNING, None if the statement has none or streams them.
+    """Return the rows of RETURNING, None if the statement has none or streams them.
 
     They are buffered, as SQLAlchemy itself does with those of many INSERTs.
     """
@@ -41,6 +42,9 @@ def returned_columns(running: Running, rows: Sequence[Any]) -> dict[ColumnPlan, 
     compiled, dialect = running.context.compiled, running.context.dialect
     description = running.context.cursor.description or ()
     found: dict[ColumnPlan, list[Any]] = {}
+    raw = not rows or not isinstance(
+        rows[0], Row
+    )  # rows of SQLAlchemy's hold what its types have made already
     for place, entry in enumerate(compiled._result_columns):
         field = next(
             (
@@ -53,7 +57,7 @@ def returned_columns(running: Running, rows: Sequence[Any]) -> dict[ColumnPlan, 
         if field is None or field in found or (rows and place >= len(rows[0])):
             continue
         kind = description[place][1] if place < len(description) else None
-        process = field.column.type._cached_result_processor(dialect, kind)
+        process = field.column.type._cached_result_processor(dialect, kind) if raw else None
         values = [row[place] for row in rows]
         found[field] = frozen_column(field, values if process is None else list(map(process, values)))
     return found
