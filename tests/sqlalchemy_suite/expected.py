@@ -1,0 +1,29 @@
+"""What may differ in SQLAlchemy's own tests: kinds of assertions, and tests by name, with the reason."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+KINDS: Final[dict[str, re.Pattern[str]]] = {
+    "the test asserts that nobody listens to the engine": re.compile(
+        r"^ +(?:assert|is_|eq_)\b.*_has_events", re.M
+    ),
+    "the test counts statements or compares their text": re.compile(r"testing/assertsql\.py"),
+}
+"""Failures by what the test looks at, which a user's application does not; matched by the traceback."""
+
+_INPUT_SIZES: Final = (
+    "lists the calls of a method of the dialect; one is for the SELECT that reads the row under a lock"
+)
+BY_NAME: Final[dict[str, str]] = {
+    "test/engine/test_execute.py::SetInputSizesTest::test_set_input_sizes_event": _INPUT_SIZES,
+    "test/engine/test_execute.py::SetInputSizesTest::test_set_input_sizes_no_event": _INPUT_SIZES,
+    "test/engine/test_execute.py::ExecuteDriverTest::test_execute_compiled_favors_compiled_paramstyle": (
+        "replaces what executes statements by a mock and lists its calls; the first takes SQLite's write lock"
+    ),
+}
+"""Tests of no such kind that fail with capture, each with the reason."""
+
+FAILURES_OF_OURS: Final[dict[str, str]] = {}
+"""Tests in which capture must fail, which it logs and keeps from the application."""

@@ -1,0 +1,126 @@
+"""Inside the run of SQLAlchemy's tests, as a plugin of pytest: capture everything, and note what there is.
+
+``SUITE_REPORT`` names the file the report goes to; ``SUITE_HOW`` is ``captured`` or ``plain``.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import pytest
+
+from otel_audit.config.model import AuditConfig, SpoolConfig, SQLAlchemyConfig
+from tests.django_suite.watch import Report, Watch
+
+CONFIG: Final = AuditConfig(
+    sqlalchemy=SQLAlchemyConfig(models=["*"]),
+    spool=SpoolConfig(max_bytes=64 * 1024**3),
+    record_tests=True,  # these tests are the application
+)
+_DATABASE: Final = re.compile(r"_(?:sqlite|postgresql)\+[\w+.]*?(?=::|$)")
+
+
+class SuiteReport(Report):
+    """What a run of SQLAlchemy's tests says.
+
+    Attributes:
+        passed: the tests that passed.
+        failed: what each of those that did not says.
+        unlistened: tests after which SQLAlchemy called our listeners no more.
+    """
+
+    passed: list[str] = []
+    failed: dict[str, str] = {}
+    unlistened: list[str] = []
+
+
+class SuiteWatch(Watch):
+    """The plugin."""
+
+    report: SuiteReport
+
+    def __init__(self, *, captured: bool, path: Path) -> None:
+        super().__init__()
+        self.report = SuiteReport()
+        self.captured, self.path = captured, path
+        self._stack = ExitStack()
+        self._listeners = 0
+
+    def _tests(self) -> None:
+        """The hooks of pytest tell which test runs."""
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionstart(self) -> None:
+        """Begin once SQLAlchemy's own plugin has: nobody may import it earlier."""
+        if self.captured:
+            from otel_audit.testing import capture_audit
+
+            self.start()
+            self._stack.enter_context(capture_audit(CONFIG))
+            self._instrument()
+            self._listeners = _listeners()
+            if not self._listeners:
+                raise RuntimeError("the instrumentor listens to nothing")
+
+    def _instrument(self) -> None:
+        from otel_audit.instrumentation.sqlalchemy import SQLAlchemyAuditInstrumentor
+
+        SQLAlchemyAuditInstrumentor().uninstrument()
+        SQLAlchemyAuditInstrumentor().instrument(config=CONFIG)
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        self.test = named(nodeid)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        test = named(report.nodeid)
+        if report.failed:
+            text = f"{report.when}: {report.longreprtext}"
+            self.report.failed[test] = self.report.failed.get(test, "") + text
+        elif report.when == "call" and report.passed:
+            self.report.passed.append(test)
+
+    def pytest_runtest_logfinish(self, nodeid: str) -> None:
+        test = named(nodeid)
+        self.test = f"(after {test})"
+        if self.captured and _listeners() < self._listeners:
+            self.report.unlistened.append(test)
+            self._instrument()
+
+    def pytest_sessionfinish(self) -> None:
+        if self.captured:
+            from otel_audit.instrumentation.sqlalchemy import SQLAlchemyAuditInstrumentor
+
+            SQLAlchemyAuditInstrumentor().uninstrument()
+        self._stack.close()
+        self.write(self.path)
+
+
+def _listeners() -> int:
+    """Count what listens to all engines."""
+    from sqlalchemy.engine import Engine
+
+    dispatch: Any = Engine.dispatch
+    return sum(
+        len(getattr(dispatch, name)._clslevel.get(Engine, ())) for name in ("before_execute", "after_execute")
+    )
+
+
+def named(nodeid: str) -> str:
+    """Return a test's id without the database, which SQLAlchemy adds to the names of classes."""
+    return _DATABASE.sub("", nodeid)
+
+
+def read(path: Path) -> SuiteReport:
+    """Read what a run has written."""
+    return msgspec.json.decode(path.read_bytes(), type=SuiteReport)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Join the run."""
+    captured = os.environ["SUITE_HOW"] == "captured"
+    config.pluginmanager.register(SuiteWatch(captured=captured, path=Path(os.environ["SUITE_REPORT"])))
