@@ -46,7 +46,7 @@ install: $(VENV)/.demo $(VENV)/.lint $(VENV)/.test ## Install everything for wor
 
 # --- what one does with it ---------------------------------------------------------------------------
 
-.PHONY: demo demo-collector test attack django-suite beside lint format bench bench-instructions docs collector lock clean
+.PHONY: demo demo-collector test attack django-suite sqlalchemy-suite beside lint format bench bench-instructions docs collector lock clean
 demo: $(VENV)/.demo ## Run the example shop, drive it, show its audit trail (DEMO_ONCE=1: then end)
 	$(PYTHON) examples/shop/demo.py $(if $(filter-out 0,$(DEMO_ONCE)),--once)
 
@@ -61,6 +61,10 @@ attack: $(VENV)/.test ## Run the long forms of the tests that attack what we pro
 
 django-suite: $(VENV)/.django-suite ## Run all of Django's own tests with everything captured, on SQLite and PostgreSQL (ARGS='--log DIR')
 	$(PYTHON) -m tests.django_suite.run --whole --database sqlite --database postgresql $(ARGS)
+
+sqlalchemy-suite: $(VENV)/.test $(NEWEST)/.test ## Run SQLAlchemy's own tests with everything captured, 2.0 and 2.1, on SQLite and PostgreSQL (ARGS='--log DIR')
+	$(PYTHON) -m tests.sqlalchemy_suite.run --whole --database sqlite --database postgresql $(ARGS)
+	$(NEWEST)/bin/python -m tests.sqlalchemy_suite.run --whole --database sqlite --database postgresql $(ARGS)
 
 beside: $(VENV)/.test ## Run beside each other distribution and agent, write the table of docs/beside.md (ARGS=aws for one)
 	$(PYTHON) -m tests.beside $(ARGS)

@@ -24,7 +24,17 @@ from rich.table import Table
 
 from benchmarks.figures import Figure
 
-NAMES = ("importing", "emit", "spans", "save", "request", "ingest", "answer", "collector")
+NAMES = (
+    "importing",
+    "emit",
+    "spans",
+    "save",
+    "sqlalchemy_writes",
+    "request",
+    "ingest",
+    "answer",
+    "collector",
+)
 RESULTS = Path(__file__).parent / "results"
 _TIMEOUT = 900
 _COLOURS = {"met": "green", "missed": "red", "": "dim"}
@@ -36,6 +46,8 @@ _PACKAGES = (
     "django-auditlog",
     "django-pghistory",
     "django-simple-history",
+    "SQLAlchemy",
+    "SQLAlchemy-Continuum",
 )
 
 

@@ -1,4 +1,4 @@
-"""Count instructions of writes, reads and a request: plain Django, and with otel-audit.
+"""Count instructions of writes, reads and a request: plain Django and SQLAlchemy, and with otel-audit.
 
 Counts leave out the kernel, a database's server and the processor's cache: what runs once per request is
 dearer in time than in instructions. But they repeat within a per cent, also on a busy machine. What is
@@ -23,7 +23,9 @@ from rich.table import Table
 
 from benchmarks.databases import VENDORS, entries, environment
 from benchmarks.instructions import counter
+from benchmarks.instructions.sqlalchemy_work import NAMES as SQLALCHEMY_JOBS
 from benchmarks.instructions.work import FEW, LISTED, MANY
+from benchmarks.sqlalchemy_writes import GOALS as SQLALCHEMY_GOALS
 
 RESULTS = Path(__file__).parents[1] / "results"
 
@@ -36,7 +38,7 @@ class Wanted(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One line: a job, in a process with audit and one without, and what was asked for."""
+    """One line: a job of a module, in a process with audit and one without, and what was asked for."""
 
     job: str
     each: int
@@ -45,6 +47,7 @@ class Row(NamedTuple):
     kind: str
     required: Wanted = Wanted()
     goal: Wanted = Wanted()
+    module: str = "work"
 
 
 _SAVE = Wanted(1.30, 1.15), Wanted(1.15, 1.10)
@@ -74,6 +77,18 @@ ROWS = (
     Row("unaudited", FEW, "get() of a model not audited", "plain", "audited", *_NOT_AUDITED),
     Row("unaudited", FEW, "the same, reads of others audited", "plain", "reads", *_NOT_AUDITED),
     Row("POST", 10, "POST that saves one row", "otel", "otel audited", *_POST),
+    *(
+        Row(
+            name,
+            MANY if job.times == 1 else job.times,
+            f"SQLAlchemy: {job.what}{', a row' if job.times == 1 else ''}",
+            "plain",
+            "audited",
+            goal=Wanted(**SQLALCHEMY_GOALS.get(name, {})),
+            module="sqlalchemy_work",
+        )
+        for name, job in SQLALCHEMY_JOBS.items()
+    ),
 )
 
 
@@ -94,24 +109,24 @@ class Counted(NamedTuple):
 
 def measure(rows: Iterable[Row], vendor: str) -> dict[tuple[str, str], Counted]:
     """Run one process per kind that ``rows`` need on one database; return the counts by kind and job."""
-    needed: dict[str, list[str]] = {}
+    needed: dict[tuple[str, str], list[str]] = {}
     for row in rows:
         for kind in (row.base, row.kind):
-            jobs = needed.setdefault(kind, [])
+            jobs = needed.setdefault((row.module, kind), [])
             if row.job not in jobs:
                 jobs.append(row.job)
     result = {}
     with tempfile.TemporaryDirectory(prefix="otel-audit-bench-") as path:
         directory = Path(path)
         library = counter.build(directory)
-        for kind, jobs in needed.items():
+        for (module, kind), jobs in needed.items():
             with entries(vendor) as [entry]:
-                arguments = ["-m", "benchmarks.instructions.work", kind, *jobs]
+                arguments = ["-m", f"benchmarks.instructions.{module}", kind, *jobs]
                 env = {n: v for n, v in environment(entry).items() if not n.startswith("OTEL_")}
                 env["OTEL_SERVICE_NAME"] = "bench"
                 for job, counts in counter.count(library, directory, arguments, env).items():
                     result[kind, job] = Counted(counts)
-            sys.stderr.write(f"{kind}: counted\n")
+            sys.stderr.write(f"{module}, {kind}: counted\n")
     return result
 
 

@@ -1,0 +1,194 @@
+"""Writes by SQLAlchemy, plain and audited by us and by SQLAlchemy-Continuum: in one run, in random order.
+
+A time is that of the statements and of COMMIT: records are kept there.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, Final
+
+import msgspec
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session
+
+from benchmarks.databases import VENDORS, entries, environment
+from benchmarks.figures import Figure, interleaved, noise, ratio, report, spread
+from benchmarks.pipelines import configuration
+from benchmarks.sink import require_posts
+from benchmarks.sqlalchemy_jobs import JOBS, NOT_AUDITED, Job
+from benchmarks.sqlalchemy_tables import Article, Base, Unaudited, connect
+
+_ROUNDS: Final = 30
+_ROUNDS_OF_OTHERS: Final = 5
+
+GOALS: Final = {
+    "flush inserts": {"postgresql": 1.10, "sqlite": 1.10},
+    "flush updates": {"postgresql": 1.20, "sqlite": 1.20},
+    "flush deletes": {"postgresql": 1.20, "sqlite": 1.40},
+    "execute(update)": {"postgresql": 1.7, "sqlite": 3.0},
+    "execute(delete)": {"postgresql": 2.2, "sqlite": 4.0},
+    "executemany": {"postgresql": 1.1, "sqlite": 1.3},
+    "one row": {"postgresql": 1.3, "sqlite": 1.3},
+}
+_NOT_AUDITED_GOAL: Final = 5.0
+"""Microseconds a statement on a table that is not audited may pay."""
+
+
+def timed(engine: Engine, job: Job, model: Any) -> float:
+    """Return the seconds that one of a job takes, with its COMMIT."""
+    with Session(engine) as session:
+        work = job.prepare(session, model)
+        gc.collect()
+        start = time.perf_counter()
+        work()
+        session.commit()
+        return (time.perf_counter() - start) / job.times
+
+
+def measure(vendor: str, engine: Engine) -> Iterator[Figure]:
+    import otel_audit
+    from otel_audit.config.model import SQLAlchemyConfig
+    from otel_audit.instrumentation.sqlalchemy import SQLAlchemyAuditInstrumentor
+
+    Base.metadata.create_all(engine)
+    instrumentor = SQLAlchemyAuditInstrumentor()
+    with configuration() as config:
+        audited = SQLAlchemyConfig(models=["bench_article"])
+        pipeline = otel_audit.setup(msgspec.structs.replace(config, sqlalchemy=audited), instrument=False)
+        assert pipeline is not None
+
+        def with_audit(job: Job, model: Any) -> float:
+            before = pipeline.status().bytes
+            instrumentor.instrument(**job.settings)
+            try:
+                taken = timed(engine, job, model)
+                recorded = pipeline.status().bytes > before
+            finally:
+                instrumentor.uninstrument()
+                # What is left to send is sent on our time, not on that of whoever comes next.
+                pipeline.flush(60)
+            if recorded is not (model is Article):
+                raise RuntimeError(f"{job.what}: recorded: {recorded}; what was measured is no figure")
+            return taken
+
+        try:
+            for name, job in JOBS.items():
+                modes = {
+                    "plain SQLAlchemy": partial(timed, engine, job, Article),
+                    "plain SQLAlchemy again": partial(timed, engine, job, Article),
+                    "otel-audit": partial(with_audit, job, Article),
+                }
+                yield from _compare(f"{job.what}, {vendor}", modes, GOALS.get(name, {}).get(vendor))
+            modes = {
+                "plain": partial(timed, engine, NOT_AUDITED, Unaudited),
+                "audited": partial(with_audit, NOT_AUDITED, Unaudited),
+            }
+            yield _not_audited(vendor, modes)
+            require_posts(config.sink.endpoint)
+        finally:
+            otel_audit.shutdown()
+
+
+def _compare(name: str, modes: dict[str, Callable[[], float]], goal: float | None) -> Iterator[Figure]:
+    for mode in modes.values():
+        mode()
+    times = interleaved(modes, _ROUNDS)
+    base = times.pop("plain SQLAlchemy")
+    plain = sorted(base)[len(base) // 2] * 1e3
+    for mode, taken in times.items():
+        ours = mode == "otel-audit"
+        yield Figure(
+            name=f"{name}: {mode}",
+            value=ratio(taken, base),
+            unit="x plain",
+            noise=noise(taken, base),
+            goal=goal if ours else None,
+            note=f"middle half {spread(taken, base)}; plain {plain:.2f} ms"
+            if ours
+            else "the same against itself",
+        )
+
+
+def _not_audited(vendor: str, modes: dict[str, Callable[[], float]]) -> Figure:
+    for mode in modes.values():
+        mode()
+    times = interleaved(modes, _ROUNDS)
+    more = sorted(with_us - plain for with_us, plain in zip(times["audited"], times["plain"], strict=True))
+    return Figure(
+        name=f"a statement not audited, {vendor}",
+        value=more[len(more) // 2] * 1e6,
+        unit="µs more",
+        goal=_NOT_AUDITED_GOAL,
+        note=f"plain {sorted(times['plain'])[_ROUNDS // 2] * 1e6:.0f} µs",
+    )
+
+
+def continuum(vendor: str, engine: Engine) -> Iterator[Figure]:
+    """Measure SQLAlchemy-Continuum against SQLAlchemy without, in a process without us."""
+    from sqlalchemy.orm import DeclarativeBase, configure_mappers
+    from sqlalchemy_continuum import make_versioned, versioning_manager
+
+    from benchmarks.sqlalchemy_tables import columns
+
+    make_versioned(user_cls=None)
+
+    class Versioned(DeclarativeBase):
+        pass
+
+    # Continuum makes the class of the versions of the columns in the class itself.
+    made = {"__tablename__": "bench_versioned", "__versioned__": {}, **columns()}
+    versioned_article = type("VersionedArticle", (Versioned,), made)
+    configure_mappers()
+    Base.metadata.create_all(engine)
+    Versioned.metadata.create_all(engine)
+    versioning_manager.options["versioning"] = False  # what it is switched off by; its listeners stay
+
+    def versioned(job: Job) -> float:
+        versioning_manager.options["versioning"] = True
+        try:
+            return timed(engine, job, versioned_article)
+        finally:
+            versioning_manager.options["versioning"] = False
+
+    for name in ("flush inserts", "flush updates", "flush deletes"):
+        job = JOBS[name]
+        modes = {"plain": partial(timed, engine, job, Article), "continuum": partial(versioned, job)}
+        for mode in modes.values():
+            mode()
+        times = interleaved(modes, _ROUNDS_OF_OTHERS)
+        yield Figure(
+            name=f"{job.what}, {vendor}: SQLAlchemy-Continuum",
+            value=ratio(times["continuum"], times["plain"]),
+            unit="x plain",
+            noise=noise(times["continuum"], times["plain"]),
+            note="for comparison",
+        )
+
+
+def main(arguments: list[str]) -> None:
+    """Measure one kind on one database, or all of them, each in a process of its own."""
+    if arguments:
+        kind, vendor = arguments
+        engine = connect(json.loads(os.environ["BENCH_DATABASE"]))
+        report({"ours": measure, "continuum": continuum}[kind](vendor, engine))
+        return
+    for vendor in VENDORS:
+        for kind in ("ours", "continuum"):
+            with entries(vendor) as [entry]:
+                subprocess.run(
+                    [sys.executable, "-m", "benchmarks.sqlalchemy_writes", kind, vendor],
+                    check=True,
+                    env=environment(entry),
+                )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
