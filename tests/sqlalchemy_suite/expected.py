@@ -16,7 +16,12 @@ KINDS: Final[dict[str, re.Pattern[str]]] = {
 _INPUT_SIZES: Final = (
     "lists the calls of a method of the dialect; one is for the SELECT that reads the row under a lock"
 )
+_ROW_COUNT: Final = "counts how often the row count of the driver is read; a write that is recorded needs it"
 BY_NAME: Final[dict[str, str]] = {
+    "test/sql/test_resultset.py::CursorResultTest::test_no_rowcount_on_selects_inserts": _ROW_COUNT,
+    "test/sql/test_resultset.py::CursorResultTest::test_rowcount_always_called_when_preserve_rowcount": (
+        _ROW_COUNT
+    ),
     "test/engine/test_execute.py::SetInputSizesTest::test_set_input_sizes_event": _INPUT_SIZES,
     "test/engine/test_execute.py::SetInputSizesTest::test_set_input_sizes_no_event": _INPUT_SIZES,
     "test/engine/test_execute.py::ExecuteDriverTest::test_execute_compiled_favors_compiled_paramstyle": (

@@ -39,6 +39,8 @@ LOG: Final = "truth_log"
 VERBS: Final = {"CREATE": "INSERT", "UPDATE": "UPDATE", "DELETE": "DELETE"}
 MADE_BY_THE_DATABASE: Final = {("keeper", "doubled"), ("keeper", "made")}
 """Columns a record need not have: the statement neither names nor returns them."""
+AUTOMATIC: Final = frozenset({"touched", "version"})
+"""What SQLAlchemy writes with every UPDATE: changes of nothing else are none of the application's."""
 CASCADED: Final = ("visit", "DELETE")
 """What the database deletes by a rule of its own, with the rows of ``animal``."""
 
@@ -335,7 +337,7 @@ class Verdict:
             gone = [each for each in left if (each.table, each.verb) == CASCADED]
             self.cascaded += len(gone)
             left = [each for each in left if each not in gone]
-        self.wrong += [f"{operation}: MISSING {each}" for each in left]
+        self.wrong += [f"{operation}: MISSING {each}" for each in left if not _only_automatic(each)]
 
     def _values(self, operation: str, happened: RowChange, claim: RowChange) -> None:
         for side in ("old", "new"):
@@ -364,6 +366,10 @@ def _grouped(lesser: Sequence[Lesser]) -> dict[tuple[str, str, frozenset[str]], 
     for record in lesser:
         found.setdefault((record.table, record.level, record.verbs()), []).append(record)
     return found
+
+
+def _only_automatic(change: RowChange) -> bool:
+    return change.verb == "UPDATE" and AUTOMATIC.issuperset(change.new)
 
 
 def _in_key(claim: RowChange, column: str) -> bool:

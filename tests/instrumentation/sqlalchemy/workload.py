@@ -326,7 +326,7 @@ def flush_deletes(work: Work) -> None:
         work.session.delete(keeper)
 
 
-@operation("statement")
+@operation()
 def flush_deletes_with_cascade_by_the_database(work: Work) -> None:
     for animal in work.some(Animal, 2):
         work.session.expire(animal, ["visits"])
@@ -444,6 +444,7 @@ def merging(work: Work) -> None:
 def expressions_in_a_flush(work: Work) -> None:
     for animal in work.some(Animal):
         animal.weight = func.coalesce(Animal.weight, 0) + 1
+    work.session.flush()
 
 
 # --- many at once, past the unit of work -------------------------------------------------------------
@@ -550,7 +551,7 @@ def delete_of_a_model(work: Work) -> None:
     work.session.expire_all()
 
 
-@operation("statement")
+@operation()
 def delete_with_cascade_by_the_database(work: Work) -> None:
     work.session.execute(delete(Animal).where(Animal.id.in_(work.keys(Animal, 2))))
     work.session.expire_all()
