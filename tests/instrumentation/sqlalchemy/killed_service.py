@@ -15,12 +15,12 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 import otel_audit
 from otel_audit.config.model import AuditConfig, SinkConfig, SpoolConfig, SQLAlchemyConfig
 from otel_audit.instrumentation.sqlalchemy import SQLAlchemyAuditInstrumentor
-from tests.instrumentation.sqlalchemy.zoo import Animal, Label
+from tests.instrumentation.sqlalchemy.zoo import Creature, Label
 from tests.pipeline.spooling import NOWHERE
 
 otel_audit.setup(
     AuditConfig(
-        sqlalchemy=SQLAlchemyConfig(models=["tests.Animal", "tests.Label"]),
+        sqlalchemy=SQLAlchemyConfig(models=["tests.Creature", "tests.Label"]),
         spool=SpoolConfig(directory=os.environ["SERVICE_SPOOL"]),
         sink=SinkConfig(endpoint=NOWHERE),
     ),
@@ -43,7 +43,7 @@ _SESSION = Depends(session)
 @app.post("/animals")
 async def admit(title: str, session: AsyncSession = _SESSION) -> int:
     """Write three rows, by flushes and by Core."""
-    animals = [Animal(title=f"{title}, first"), Animal(title=f"{title}, second")]
+    animals = [Creature(title=f"{title}, first"), Creature(title=f"{title}, second")]
     session.add_all(animals)
     await session.flush()
     await session.execute(insert(Label).values(code=title, text="new"))
@@ -54,17 +54,17 @@ async def admit(title: str, session: AsyncSession = _SESSION) -> int:
 @app.post("/animals/{key}")
 async def rename(key: int, title: str, session: AsyncSession = _SESSION) -> None:
     """Change one row by a flush, another by a statement."""
-    animal = await session.get_one(Animal, key)
+    animal = await session.get_one(Creature, key)
     animal.title = title
     await session.flush()
-    await session.execute(update(Animal).where(Animal.id == key + 1).values(title=f"{title}, too"))
+    await session.execute(update(Creature).where(Creature.id == key + 1).values(title=f"{title}, too"))
     await session.commit()
 
 
 @app.delete("/animals/{key}")
 async def release(key: int, session: AsyncSession = _SESSION) -> None:
-    animal = (await session.scalars(select(Animal).where(Animal.id == key))).one()
+    animal = (await session.scalars(select(Creature).where(Creature.id == key))).one()
     await session.delete(animal)
     await session.flush()
-    await session.execute(delete(Animal).where(Animal.id == key + 1))
+    await session.execute(delete(Creature).where(Creature.id == key + 1))
     await session.commit()

@@ -114,7 +114,7 @@ def check(works: Sequence[Work], engine: Engine, records: Sequence[AuditRecord],
     for (name, level), rows in verdict.lesser.items():
         operation = OPERATIONS.get(name.split(" [")[0])
         assert operation is not None, (name, level)
-        assert level == operation.level or (level == "count" and operation.keyless), (name, level, rows)
+        assert level == operation.level or (level == "count" and operation.counted), (name, level, rows)
     for (name, column), times in verdict.unknown.items():
         operation = OPERATIONS.get(name.split(" [")[0])
         assert operation is not None, (name, column)

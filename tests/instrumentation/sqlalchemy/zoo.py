@@ -107,7 +107,7 @@ class Keeper(Base):
     touched: Mapped[int] = mapped_column(default=0, onupdate=lambda: next(_ticks))
     version: Mapped[int] = mapped_column()
 
-    animals: Mapped[list[Animal]] = relationship(back_populates="keeper", cascade="all, delete-orphan")
+    animals: Mapped[list[Creature]] = relationship(back_populates="keeper", cascade="all, delete-orphan")
     labels: Mapped[list[Label]] = relationship(secondary=keeper_label, back_populates="keepers")
     friends: Mapped[list[Keeper]] = relationship(
         secondary=keeper_friend,
@@ -134,7 +134,7 @@ class Keeper(Base):
         self.wide = value
 
 
-class Animal(Base):
+class Creature(Base):
     __tablename__ = "animal"
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -153,7 +153,7 @@ class Visit(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     text: Mapped[str]
     animal_id: Mapped[int] = mapped_column(ForeignKey("animal.id", ondelete="CASCADE"))
-    animal: Mapped[Animal] = relationship(back_populates="visits")
+    animal: Mapped[Creature] = relationship(back_populates="visits")
 
 
 class Label(Base):
@@ -173,7 +173,7 @@ class Line(Base):
     note: Mapped[str | None]
 
 
-class Person(Base):
+class Member(Base):
     __tablename__ = "person"
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -183,7 +183,7 @@ class Person(Base):
     __mapper_args__ = {"polymorphic_on": "kind", "polymorphic_identity": "person"}
 
 
-class Manager(Person):
+class Manager(Member):
     __tablename__ = "manager"
 
     id: Mapped[int] = mapped_column(ForeignKey("person.id"), primary_key=True)
@@ -192,7 +192,7 @@ class Manager(Person):
     __mapper_args__ = {"polymorphic_identity": "manager"}
 
 
-class Engineer(Person):
+class Builder(Member):
     __tablename__ = "engineer"
 
     id: Mapped[int] = mapped_column(ForeignKey("person.id"), primary_key=True)
