@@ -6,7 +6,6 @@ import datetime
 import decimal
 import logging
 import sys
-import threading
 import uuid
 import weakref
 from collections.abc import Callable, Iterable, Iterator
@@ -256,7 +255,9 @@ class MappedPlan(TablePlan):
         if ends:  # what it relates is all there is to say
             self.others = fields
         self.schema = table.schema
-        self.properties: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
+        self.properties: weakref.WeakKeyDictionary[Any, tuple[dict[ColumnPlan, str], list[int] | None]] = (
+            weakref.WeakKeyDictionary()
+        )
 
 
 def _attributes(table: Table, mappers: Iterable[Mapper[Any]]) -> dict[Any, str]:
@@ -299,7 +300,6 @@ class Plans:
         self._policy = policy
         self._names = NameRules.of(config.redaction)
         self._plans: weakref.WeakKeyDictionary[Any, MappedPlan | None] = weakref.WeakKeyDictionary()
-        self._lock = threading.Lock()
         self.generation = 0
 
     def of(self, table: Any) -> MappedPlan | None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from msgspec import UNSET
 
-from otel_audit.capture.bulk import ReturnedRows, limited
+from otel_audit.capture.bulk import ReturnedRows
 from otel_audit.capture.writes import CapturedWrite, RowWrite
 from otel_audit.instrumentation.sqlalchemy.writes.known import KnownRows, counts_rows, known_rows
 from otel_audit.instrumentation.sqlalchemy.writes.rows import Found, returned
@@ -38,13 +38,14 @@ def note(running: Running) -> Sequence[CapturedWrite]:
     if not found.rows:
         return []
     full = found.completeness == "full"
-    write = running.bulk(
-        len(found.rows),
-        rows=returned(plan, found, plan.others if full else ()),
-        old=plan.others if full else (),
-        completeness=found.completeness,
-    )
-    return [limited(write, running.section)]
+    return [
+        running.bulk(
+            len(found.rows),
+            rows=returned(plan, found, plan.others if full else ()),
+            old=plan.others if full else (),
+            completeness=found.completeness,
+        )
+    ]
 
 
 def _note_known(running: Running, known: KnownRows) -> Sequence[CapturedWrite]:
@@ -60,14 +61,15 @@ def _note_known(running: Running, known: KnownRows) -> Sequence[CapturedWrite]:
     running.state.wrote_many(plan, plan.keys_in([known.parts[place] for place in places]))
     old = [] if known.old is None else known.old
     rows = [(*known.parts[place], *(old[place] if old else ())) for place in places]
-    write = running.bulk(
-        len(rows),
-        rows=ReturnedRows(plan.keys, rows),
-        old=plan.others if old else (),
-        completeness="full" if old or not plan.others else "ids",
-        old_values=known.old_values if old else None,
-    )
-    return [limited(write, running.section)]
+    return [
+        running.bulk(
+            len(rows),
+            rows=ReturnedRows(plan.keys, rows),
+            old=plan.others if old else (),
+            completeness="full" if old or not plan.others else "ids",
+            old_values=known.old_values if old else None,
+        )
+    ]
 
 
 def _row(running: Running, known: KnownRows, place: int) -> RowWrite:

@@ -7,7 +7,7 @@ from typing import Any
 
 from msgspec import UNSET
 
-from otel_audit.capture.bulk import ReturnedRows, limited
+from otel_audit.capture.bulk import ReturnedRows
 from otel_audit.capture.writes import CapturedWrite, RowWrite
 from otel_audit.instrumentation.sqlalchemy.plan import ColumnPlan, MappedPlan
 from otel_audit.instrumentation.sqlalchemy.writes import upsert
@@ -81,8 +81,7 @@ def note(running: Running) -> Sequence[CapturedWrite]:
         if others
         else [tuple(part) for part in parts]
     )
-    write = running.bulk(count, rows=ReturnedRows(plan.keys, rows), new=others)
-    return [limited(write, running.section)]
+    return [running.bulk(count, rows=ReturnedRows(plan.keys, rows), new=others)]
 
 
 def _values(running: Running) -> dict[ColumnPlan, list[Any]]:

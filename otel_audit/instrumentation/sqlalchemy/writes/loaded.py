@@ -23,7 +23,7 @@ def old_row(
     state = _state(plan, session, engine, key)
     if state is None:
         return None
-    names = _properties(plan, state.manager.mapper)
+    names, _ = _mapped(plan, state.manager.mapper)
     committed, now = state.committed_state, state.dict
     row = []
     for field in fields:
@@ -47,7 +47,7 @@ def _state(plan: MappedPlan, session: Any, engine: Any, key: Sequence[Any]) -> A
         mapper = reference()
         if mapper is None:
             continue
-        positions = _key_positions(plan, mapper)
+        _, positions = _mapped(plan, mapper)
         if positions is None:
             continue
         identity = (mapper._identity_class, tuple([key[position] for position in positions]), token)
@@ -66,21 +66,12 @@ def _token(session: Any, engine: Any) -> Any:
     return None
 
 
-def _key_positions(plan: MappedPlan, mapper: Any) -> list[int] | None:
-    """Return where in the key of the table the parts of the identity of an object stand."""
+def _mapped(plan: MappedPlan, mapper: Any) -> tuple[dict[ColumnPlan, str], list[int] | None]:
+    """Return the attributes of a table's columns, and where in its key the parts of an identity stand."""
     known = plan.properties.get(mapper)
     if known is None:
         known = plan.properties[mapper] = _look_at(plan, mapper)
-    positions: list[int] | None = known[1]
-    return positions
-
-
-def _properties(plan: MappedPlan, mapper: Any) -> dict[ColumnPlan, str]:
-    known = plan.properties.get(mapper)
-    if known is None:
-        known = plan.properties[mapper] = _look_at(plan, mapper)
-    names: dict[ColumnPlan, str] = known[0]
-    return names
+    return known
 
 
 def _look_at(plan: MappedPlan, mapper: Any) -> tuple[dict[ColumnPlan, str], list[int] | None]:

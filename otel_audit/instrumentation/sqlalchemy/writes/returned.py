@@ -9,6 +9,7 @@ from sqlalchemy.engine import Row
 from sqlalchemy.engine.cursor import CursorFetchStrategy, FullyBufferedCursorFetchStrategy
 
 from otel_audit.instrumentation.sqlalchemy.writes.running import Running, frozen_column
+from otel_audit.instrumentation.sqlalchemy.writes.shape import unannotated
 
 if TYPE_CHECKING:
     from otel_audit.instrumentation.sqlalchemy.plan import ColumnPlan
@@ -49,7 +50,7 @@ def returned_columns(running: Running, rows: Sequence[Any]) -> dict[ColumnPlan, 
         field = next(
             (
                 running.shape.plan.by_column[column]
-                for column in map(_bare, entry.objects)
+                for column in map(unannotated, entry.objects)
                 if column in running.shape.plan.by_column
             ),
             None,
@@ -61,10 +62,3 @@ def returned_columns(running: Running, rows: Sequence[Any]) -> dict[ColumnPlan, 
         values = [row[place] for row in rows]
         found[field] = frozen_column(field, values if process is None else list(map(process, values)))
     return found
-
-
-def _bare(element: Any) -> Any:
-    """Return a column without the annotations of the ORM; None for anything that cannot be one."""
-    if isinstance(element, str):
-        return None
-    return getattr(element, "__dict__", {}).get("_Annotated__element", element)

@@ -205,23 +205,7 @@ class Reader:
         for start in range(0, len(keys), _KEYS):
             some = keys[start : start + _KEYS]
             statement = select(*columns, *(field.column for field in fields))
-            if len(some) == 1:
-                statement = statement.where(
-                    and_(*(column == part for column, part in zip(columns, some[0], strict=True)))
-                )
-            elif width == 1:
-                statement = statement.where(columns[0].in_([key[0] for key in some]))
-            elif self._state.system in ("postgresql", "sqlite", "mysql", "mariadb"):
-                statement = statement.where(tuple_(*columns).in_([tuple(key) for key in some]))
-            else:
-                statement = statement.where(
-                    or_(
-                        *(
-                            and_(*(column == part for column, part in zip(columns, key, strict=True)))
-                            for key in some
-                        )
-                    )
-                )
+            statement = statement.where(self._one_of(columns, some))
             if lock:
                 statement = self._locking(statement, fields)
                 if self._state.dialect.moves_rows and len(some) > 1:
@@ -262,7 +246,8 @@ class Reader:
         found: dict[tuple[Any, ...], UniqueRow] = {}
         for way, rows in values.items():
             for start in range(0, len(rows), _KEYS):
-                statement = select(*columns, *new).where(_one_of(way, rows[start : start + _KEYS]))
+                some = rows[start : start + _KEYS]
+                statement = select(*columns, *new).where(self._one_of([field.column for field in way], some))
                 if lock:
                     statement = self._locking(statement, []).order_by(*(field.column for field in plan.keys))
                 for row in self._connection.execute(statement, execution_options=self._options):
@@ -270,6 +255,15 @@ class Reader:
                     key = tuple([frozen[position] for position in keys])
                     found[key] = UniqueRow(frozen, bool(row[-1]) if new else None)
         return found
+
+    def _one_of(self, columns: Sequence[Any], rows: Sequence[Sequence[Any]]) -> Any:
+        """Return the condition that a row has one of these combinations of values."""
+        if len(columns) == 1 and len(rows) > 1:
+            return columns[0].in_([row[0] for row in rows])
+        if len(rows) > 1 and self._state.system in ("postgresql", "sqlite", "mysql", "mariadb"):
+            return tuple_(*columns).in_([tuple(row) for row in rows])
+        equal = [and_(*(column == value for column, value in zip(columns, row, strict=True))) for row in rows]
+        return equal[0] if len(equal) == 1 else or_(*equal)
 
     def _locking(self, statement: Any, fields: Sequence[ColumnPlan], of: Any = None) -> Any:
         if self._state.alone or self._state.dialect.one_writer:
@@ -372,15 +366,6 @@ class Reader:
 def returned(plan: MappedPlan, found: Found, fields: Sequence[ColumnPlan]) -> ReturnedRows:
     """Return what was found as the rows of a bulk record."""
     return ReturnedRows([*plan.keys, *fields, *found.made], list(found.rows))
-
-
-def _one_of(fields: Sequence[ColumnPlan], rows: Sequence[Sequence[Any]]) -> Any:
-    """Return the condition that a row has one of these combinations of values."""
-    if len(fields) == 1:
-        return fields[0].column.in_([row[0] for row in rows])
-    return or_(
-        *(and_(*(field.column == value for field, value in zip(fields, row, strict=True))) for row in rows)
-    )
 
 
 def _has_length(field: ColumnPlan) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from otel_audit.capture.bulk import BulkWrite
+from otel_audit.capture.bulk import BulkWrite, limited
 from otel_audit.capture.statement import Statement
 from otel_audit.capture.writes import CapturedWrite
 from otel_audit.instrumentation.sqlalchemy.writes.rows import Reader, Values
@@ -13,6 +13,7 @@ from otel_audit.interruptions import faults
 from otel_audit.values import FROZEN
 
 if TYPE_CHECKING:
+    from otel_audit.capture.plan import Verb
     from otel_audit.config.model import SQLAlchemyConfig
     from otel_audit.instrumentation.sqlalchemy.connection import SQLAlchemyConnection
     from otel_audit.instrumentation.sqlalchemy.plan import ColumnPlan
@@ -33,6 +34,7 @@ class Running:
 
     __slots__ = (
         "_catalog",
+        "_rows",
         "connection",
         "context",
         "count",
@@ -62,6 +64,7 @@ class Running:
         self.context = context
         self.shape = shape
         self.parameters: Sequence[dict[str, Any]] = context.compiled_parameters
+        self._rows: Sequence[dict[str, Any]] | None = None
         self.count: int | None = None
         self.found: Any = None
         self.result: Any = None
@@ -92,8 +95,11 @@ class Running:
 
     def rows(self) -> Sequence[dict[str, Any]]:
         """Return the parameters of each row, where one set of them holds several as well."""
-        if not self.shape.several:
-            return self.parameters
+        if self._rows is None:
+            self._rows = self._several() if self.shape.several else self.parameters
+        return self._rows
+
+    def _several(self) -> list[dict[str, Any]]:
         (values,) = self.parameters
         count = sum(len(each) for each in self.shape.statement._multi_values)
         names = [name for _, name in self.shape.sets if name]
@@ -109,9 +115,10 @@ class Running:
         """Return the values of its parameters, for clauses of its own."""
         return Values(self.context, self.shape.bind_names)
 
-    def bulk(self, count: int, **known: Any) -> BulkWrite:
-        """Return what is known of many rows."""
-        return BulkWrite(self.shape.plan, self.shape.verb, self.state, count, **known)
+    def bulk(self, count: int, *, verb: Verb | None = None, **known: Any) -> BulkWrite:
+        """Return what is known of many rows, as much of it as may be recorded."""
+        write = BulkWrite(self.shape.plan, verb or self.shape.verb, self.state, count, **known)
+        return limited(write, self.section)
 
     def named(self) -> BulkWrite:
         """Return what is known before it runs: the table and the fields."""

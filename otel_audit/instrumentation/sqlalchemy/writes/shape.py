@@ -133,11 +133,15 @@ def emitted_table(statement: Any) -> Any:
     return _bare(statement.table if emitted is None else emitted)
 
 
+def unannotated(element: Any) -> Any:
+    """Return the column or table that the ORM has annotated a copy of; anything else as it is."""
+    return getattr(element, "__dict__", {}).get("_Annotated__element", element)
+
+
 def _bare(table: Any) -> Any:
     for _ in range(16):
-        inner = vars(table).get("_Annotated__element")
-        if inner is None:
-            inner = getattr(table, "element", None)
+        table = unannotated(table)
+        inner = getattr(table, "element", None)
         if inner is None:
             break
         table = inner
@@ -149,7 +153,7 @@ def _source(state: Any) -> Any:
     table = getattr(state, "dml_table", None)
     if table is None:
         table = state.statement.table
-    return vars(table).get("_Annotated__element", table)
+    return unannotated(table)
 
 
 def _written(
@@ -190,7 +194,7 @@ def _written(
 def _field(plan: MappedPlan, key: Any) -> ColumnPlan | None:
     if isinstance(key, str):
         return plan.by_key.get(key)
-    column = vars(key).get("_Annotated__element", key)
+    column = unannotated(key)
     if not isinstance(column, Column):  # of an alias
         return plan.by_key.get(getattr(column, "key", ""))
     return plan.by_column.get(column)
@@ -207,7 +211,7 @@ def _key(plan: MappedPlan, criteria: tuple[Any, ...], bind_names: Any) -> tuple[
             left, right = right, left
         if not isinstance(right, BindParameter) or right.expanding or not isinstance(left, Column):
             return None
-        field = plan.by_column.get(vars(left).get("_Annotated__element", left))
+        field = plan.by_column.get(unannotated(left))
         if field is None:
             return None  # another table's, or an alias's
         name = bind_names.get(right)

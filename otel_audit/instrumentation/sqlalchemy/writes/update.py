@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from msgspec import UNSET
 
 from otel_audit.audit_record import OldValues
-from otel_audit.capture.bulk import ReturnedRows, limited
+from otel_audit.capture.bulk import ReturnedRows
 from otel_audit.capture.writes import CapturedWrite, RowWrite
 from otel_audit.instrumentation.sqlalchemy.plan import ColumnPlan
 from otel_audit.instrumentation.sqlalchemy.writes.known import KnownRows, counts_rows, known_rows
@@ -82,14 +82,15 @@ def _note_known(running: Running, prepared: _Prepared) -> Sequence[CapturedWrite
     else:
         rows = [(*known.parts[place], *known.old[place], *_new(prepared, place)) for place in places]
         old = prepared.old
-    write_many = running.bulk(
-        len(rows),
-        rows=ReturnedRows(plan.keys, rows),
-        old=old,
-        new=list(prepared.new),
-        old_values=known.old_values,
-    )
-    return [limited(write_many, running.section)]
+    return [
+        running.bulk(
+            len(rows),
+            rows=ReturnedRows(plan.keys, rows),
+            old=old,
+            new=list(prepared.new),
+            old_values=known.old_values,
+        )
+    ]
 
 
 def _made(running: Running, prepared: _Prepared, places: list[int]) -> dict[ColumnPlan, list[Any]]:
@@ -149,28 +150,30 @@ def _note_found(running: Running, found: Found) -> Sequence[CapturedWrite]:
     if not found.rows:
         return []
     if found.completeness != "full":
-        write = running.bulk(
-            len(found.rows),
-            rows=ReturnedRows(plan.keys, list(found.rows)),
-            new=shape.fields,
-            completeness=found.completeness,
-        )
-        return [limited(write, running.section)]
+        return [
+            running.bulk(
+                len(found.rows),
+                rows=ReturnedRows(plan.keys, list(found.rows)),
+                new=shape.fields,
+                completeness=found.completeness,
+            )
+        ]
     old = list(plan.fields) if plan.snapshot else list(shape.fields)
     found = _with_made(running, found)
     parameters = running.parameters[0]
     constant = [
         (field, field.frozen(parameters.get(name))) for field, name in shape.sets if name != EXPRESSION
     ]
-    write = running.bulk(
-        len(found.rows),
-        rows=returned(plan, found, old),
-        old=old,
-        new=found.made,
-        constant=constant,
-        old_values="as_loaded" if running.state.alone else "exact",
-    )
-    return [limited(write, running.section)]
+    return [
+        running.bulk(
+            len(found.rows),
+            rows=returned(plan, found, old),
+            old=old,
+            new=found.made,
+            constant=constant,
+            old_values="as_loaded" if running.state.alone else "exact",
+        )
+    ]
 
 
 def _with_made(running: Running, found: Found) -> Found:

@@ -13,13 +13,13 @@ from typing import Any, NamedTuple
 from sqlalchemy import Index, PrimaryKeyConstraint, UniqueConstraint
 
 from otel_audit.audit_record import OldValues
-from otel_audit.capture.bulk import BulkWrite, ReturnedRows, limited
+from otel_audit.capture.bulk import ReturnedRows
 from otel_audit.capture.plan import Verb
 from otel_audit.capture.writes import CapturedWrite
 from otel_audit.instrumentation.sqlalchemy.plan import ColumnPlan, MappedPlan
 from otel_audit.instrumentation.sqlalchemy.writes.rows import UniqueRow
 from otel_audit.instrumentation.sqlalchemy.writes.running import Running
-from otel_audit.instrumentation.sqlalchemy.writes.shape import EXPRESSION, Shape
+from otel_audit.instrumentation.sqlalchemy.writes.shape import EXPRESSION, Shape, unannotated
 
 
 class Conflicts(NamedTuple):
@@ -110,9 +110,7 @@ def _others(plan: MappedPlan, row: UniqueRow) -> list[Any]:
 
 
 def _bulk(running: Running, verb: Verb, rows: list[tuple[Any, ...]], **known: Any) -> CapturedWrite:
-    plan = running.shape.plan
-    write = BulkWrite(plan, verb, running.state, len(rows), ReturnedRows(plan.keys, rows), **known)
-    return limited(write, running.section)
+    return running.bulk(len(rows), verb=verb, rows=ReturnedRows(running.shape.plan.keys, rows), **known)
 
 
 def unclear(running: Running) -> Sequence[CapturedWrite]:
@@ -123,7 +121,7 @@ def unclear(running: Running) -> Sequence[CapturedWrite]:
     if count == 0:
         return []
     verb: Verb = "create" if running.shape.ignores else "upsert"
-    write = BulkWrite(plan, verb, running.state, count or 0, new=running.shape.fields)
+    write = running.bulk(count or 0, verb=verb, new=running.shape.fields)
     if count is None:
         write.completeness = "statement"
     return [write]
@@ -157,7 +155,7 @@ def _ways(shape: Shape) -> Iterable[tuple[ColumnPlan, ...]]:
 def _field(plan: MappedPlan, element: Any) -> ColumnPlan | None:
     if isinstance(element, str):
         return next((field for field in plan.fields if field.column.name == element), None)
-    return plan.by_column.get(getattr(element, "__dict__", {}).get("_Annotated__element", element))
+    return plan.by_column.get(unannotated(element))
 
 
 def _values(
