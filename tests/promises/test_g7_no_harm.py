@@ -15,7 +15,6 @@ from django.db.models.sql import compiler
 from django.db.transaction import Atomic
 from django.test.utils import CaptureQueriesContext
 
-from otel_audit import values
 from otel_audit.capture import bulk, freshness
 from otel_audit.capture import writes as captured_writes
 from otel_audit.capture.transactions.transaction_buffer import TransactionBuffer
@@ -38,6 +37,7 @@ from otel_audit.instrumentation.django.writes import (
 )
 from otel_audit.instrumentation.django.writes.wrappers import WriteCapture
 from otel_audit.testing import CapturedAudit
+from otel_audit.values import conversion, freezing, frozen, recorded, scalars
 from tests.instrumentation.django.warehouse.databases import (  # noqa: F401
     auditing,
     default_database,
@@ -136,7 +136,11 @@ PARTS = (
     state,
     update,
     update_statement,
-    values,
+    conversion,
+    freezing,
+    frozen,
+    recorded,
+    scalars,
 )
 OURS = [
     (module, name)
