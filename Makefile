@@ -60,11 +60,11 @@ attack: $(VENV)/.test ## Run the long forms of the tests that attack what we pro
 	$(PYTHON) -m pytest -m attack --override-ini=timeout=3600 --durations=20 $(ARGS)
 
 django-suite: $(VENV)/.django-suite ## Run all of Django's own tests with everything captured, on SQLite and PostgreSQL (ARGS='--log DIR')
-	$(PYTHON) -m tests.django_suite.run --whole --database sqlite --database postgresql $(ARGS)
+	$(PYTHON) -m tests.library_suites.django.run --whole --database sqlite --database postgresql $(ARGS)
 
 sqlalchemy-suite: $(VENV)/.test $(NEWEST)/.test ## Run SQLAlchemy's own tests with everything captured, 2.0 and 2.1, on SQLite and PostgreSQL (ARGS='--log DIR')
-	$(PYTHON) -m tests.sqlalchemy_suite.run --whole --database sqlite --database postgresql $(ARGS)
-	$(NEWEST)/bin/python -m tests.sqlalchemy_suite.run --whole --database sqlite --database postgresql $(ARGS)
+	$(PYTHON) -m tests.library_suites.sqlalchemy.run --whole --database sqlite --database postgresql $(ARGS)
+	$(NEWEST)/bin/python -m tests.library_suites.sqlalchemy.run --whole --database sqlite --database postgresql $(ARGS)
 
 beside: $(VENV)/.test ## Run beside each other distribution and agent, write the table of docs/beside.md (ARGS=aws for one)
 	$(PYTHON) -m tests.beside $(ARGS)

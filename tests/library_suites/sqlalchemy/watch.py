@@ -14,18 +14,18 @@ from typing import Any, Final
 import msgspec
 import pytest
 
-from otel_audit.config.model import AuditConfig, SpoolConfig, SQLAlchemyConfig
-from tests.django_suite.watch import Report, Watch
+from otel_audit.config.model import AuditConfig, SQLAlchemyConfig
+from tests.library_suites.watch import SPOOL, Report, Watch
 
 CONFIG: Final = AuditConfig(
     sqlalchemy=SQLAlchemyConfig(models=["*"]),
-    spool=SpoolConfig(max_bytes=64 * 1024**3),
+    spool=SPOOL,
     record_tests=True,  # these tests are the application
 )
 _DATABASE: Final = re.compile(r"_(?:sqlite|postgresql)\+[\w+.]*?(?=::|$)")
 
 
-class SuiteReport(Report):
+class SQLAlchemyReport(Report):
     """What a run of SQLAlchemy's tests says.
 
     Attributes:
@@ -39,20 +39,14 @@ class SuiteReport(Report):
     unlistened: list[str] = []
 
 
-class SuiteWatch(Watch):
-    """The plugin."""
-
-    report: SuiteReport
+class SQLAlchemyWatch(Watch[SQLAlchemyReport]):
+    """The plugin: its hooks tell which test runs."""
 
     def __init__(self, *, captured: bool, path: Path) -> None:
-        super().__init__()
-        self.report = SuiteReport()
+        super().__init__(SQLAlchemyReport())
         self.captured, self.path = captured, path
         self._stack = ExitStack()
         self._listeners = 0
-
-    def _tests(self) -> None:
-        """The hooks of pytest tell which test runs."""
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionstart(self) -> None:
@@ -115,12 +109,12 @@ def named(nodeid: str) -> str:
     return _DATABASE.sub("", nodeid)
 
 
-def read(path: Path) -> SuiteReport:
+def read(path: Path) -> SQLAlchemyReport:
     """Read what a run has written."""
-    return msgspec.json.decode(path.read_bytes(), type=SuiteReport)
+    return msgspec.json.decode(path.read_bytes(), type=SQLAlchemyReport)
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Join the run."""
     captured = os.environ["SUITE_HOW"] == "captured"
-    config.pluginmanager.register(SuiteWatch(captured=captured, path=Path(os.environ["SUITE_REPORT"])))
+    config.pluginmanager.register(SQLAlchemyWatch(captured=captured, path=Path(os.environ["SUITE_REPORT"])))
