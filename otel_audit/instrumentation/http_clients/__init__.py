@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from otel_audit.instrumentation.http_clients.wrapping import Propagation
 from otel_audit.instrumentation.instrumentor import AuditInstrumentor, Part
 from otel_audit.instrumentation.patching import Patch
 
 if TYPE_CHECKING:
     from otel_audit.config.model import AuditConfig
     from otel_audit.pipeline.provider import AuditPipeline
-    from otel_audit.propagation.outgoing import Outgoing
 
 
 class HttpClientsAuditInstrumentor(AuditInstrumentor):
@@ -54,19 +54,3 @@ class HttpClientsAuditInstrumentor(AuditInstrumentor):
                 yield from standard_library.table(part)
                 yield from httpcore.table(part)
                 yield from aiohttp.table(part)
-
-
-class Propagation:
-    """Whether calls tell who acts; a wrapper that others have wrapped again stays, and does nothing."""
-
-    def __init__(self, outgoing: Outgoing) -> None:
-        self._outgoing = outgoing
-        self.outgoing: Outgoing | None = None
-
-    def start(self) -> None:
-        """Begin to tell."""
-        self.outgoing = self._outgoing
-
-    def stop(self) -> None:
-        """Tell no longer."""
-        self.outgoing = None

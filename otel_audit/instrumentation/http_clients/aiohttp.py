@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
+from otel_audit.instrumentation.http_clients.wrapping import Wrappers, destination_unknown
 from otel_audit.instrumentation.patching import Patch
 from otel_audit.interruptions import faults
-from otel_audit.otel_api import say_once
 from otel_audit.propagation.outgoing import HEADER, Destination
 
 if TYPE_CHECKING:
-    from otel_audit.instrumentation.http_clients import Propagation
+    from otel_audit.instrumentation.http_clients.wrapping import Propagation
 
 
 def table(propagation: Propagation) -> list[Patch]:
@@ -26,10 +26,7 @@ def table(propagation: Propagation) -> list[Patch]:
     ]
 
 
-class _Wrappers:
-    def __init__(self, propagation: Propagation) -> None:
-        self._propagation = propagation
-
+class _Wrappers(Wrappers):
     def send(self, original: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
         """Wrap ``ClientRequest.send``."""
 
@@ -59,7 +56,7 @@ class _Wrappers:
             before = ",".join(request.headers.getall(HEADER, ()))
             return outgoing.header(_destination(request), before)
         except faults() as error:  # the call goes on
-            say_once("A call carries no signed audit context: its destination is not known", error)
+            destination_unknown(error)
             return None
 
 

@@ -10,13 +10,13 @@ import copy
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final
 
+from otel_audit.instrumentation.http_clients.wrapping import Wrappers, destination_unknown
 from otel_audit.instrumentation.patching import Patch
 from otel_audit.interruptions import faults
-from otel_audit.otel_api import say_once
 from otel_audit.propagation.outgoing import HEADER, Destination
 
 if TYPE_CHECKING:
-    from otel_audit.instrumentation.http_clients import Propagation
+    from otel_audit.instrumentation.http_clients.wrapping import Propagation
 
 _NAME: Final = HEADER.encode()
 
@@ -40,10 +40,7 @@ def table(propagation: Propagation) -> list[Patch]:
     ]
 
 
-class _Wrappers:
-    def __init__(self, propagation: Propagation) -> None:
-        self._propagation = propagation
-
+class _Wrappers(Wrappers):
     def handle_request(self, original: Callable[..., Any]) -> Callable[..., Any]:
         """Wrap ``ConnectionPool.handle_request``."""
 
@@ -74,7 +71,7 @@ class _Wrappers:
             told = copy.copy(request)
             told.headers = [*others, (_NAME, header.encode("latin-1"))] if header else others
         except faults() as error:  # the call goes on
-            say_once("A call carries no signed audit context: its destination is not known", error)
+            destination_unknown(error)
             return request
         return told
 

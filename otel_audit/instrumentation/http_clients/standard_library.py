@@ -10,13 +10,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
+from otel_audit.instrumentation.http_clients.wrapping import Wrappers, destination_unknown
 from otel_audit.instrumentation.patching import Patch
 from otel_audit.interruptions import faults
-from otel_audit.otel_api import say_once
 from otel_audit.propagation.outgoing import HEADER, Destination
 
 if TYPE_CHECKING:
-    from otel_audit.instrumentation.http_clients import Propagation
+    from otel_audit.instrumentation.http_clients.wrapping import Propagation
 
 _MODULE: Final = "http.client"
 _HELD: Final = "_otel_audit_baggage"
@@ -47,10 +47,7 @@ class _Held:
         self.baggage: list[str] = []
 
 
-class _Wrappers:
-    def __init__(self, propagation: Propagation) -> None:
-        self._propagation = propagation
-
+class _Wrappers(Wrappers):
     def putrequest(self, original: Callable[..., Any]) -> Callable[..., Any]:
         """Wrap ``HTTPConnection.putrequest``."""
 
@@ -61,7 +58,7 @@ class _Wrappers:
                 try:
                     held = _Held(_destination(connection, url))
                 except faults() as error:  # the call goes on
-                    say_once("A call carries no signed audit context: its destination is not known", error)
+                    destination_unknown(error)
             vars(connection)[_HELD] = held
             return result
 
