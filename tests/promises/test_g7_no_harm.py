@@ -20,7 +20,8 @@ from otel_audit.capture import writes as captured_writes
 from otel_audit.capture.transactions.transaction_buffer import TransactionBuffer
 from otel_audit.config.model import AuditConfig
 from otel_audit.errors import AuditError, SpoolError
-from otel_audit.instrumentation.django import loaded, plan
+from otel_audit.instrumentation.django import loaded
+from otel_audit.instrumentation.django.plan import field_plan, model_plan, model_policy
 from otel_audit.instrumentation.django.requests.middleware import RequestCapture
 from otel_audit.instrumentation.django.writes import (
     delete,
@@ -129,7 +130,9 @@ PARTS = (
     insert_fast_path,
     known,
     loaded,
-    plan,
+    field_plan,
+    model_plan,
+    model_policy,
     save,
     save_fast_path,
     sql,

@@ -10,7 +10,7 @@ import pytest
 from django.db import connection
 from django.db.models import JSONField
 
-from otel_audit.instrumentation.django.stored import read_at_once
+from otel_audit.instrumentation.django.plan.stored import read_at_once
 
 NAIVE = datetime.datetime(2026, 11, 1, 1, 30, 0, 5)
 

@@ -14,7 +14,7 @@ from otel_audit.capture.bulk import BulkWrite, ReturnedRows, limited
 from otel_audit.capture.writes import CapturedWrite, RowWrite
 from otel_audit.instrumentation.django.loaded import STATE_KEY, Loaded, put_back
 from otel_audit.instrumentation.django.plan import ModelFieldPlan, ModelPlan
-from otel_audit.instrumentation.django.stored import is_expression, plain
+from otel_audit.instrumentation.django.plan.stored import is_expression, plain
 from otel_audit.instrumentation.django.writes.sql.rows import Converted
 from otel_audit.instrumentation.django.writes.sql.sizes import Capped
 from otel_audit.instrumentation.django.writes.state import Capture

@@ -15,7 +15,7 @@ from otel_audit.capture.writes import Image, RowWrite
 from otel_audit.instrumentation.django.connection import DjangoConnection
 from otel_audit.instrumentation.django.loaded import STATE_KEY, Loaded, Saving, put_back
 from otel_audit.instrumentation.django.plan import ModelFieldPlan, ModelPlan
-from otel_audit.instrumentation.django.stored import Prepared
+from otel_audit.instrumentation.django.plan.stored import Prepared
 from otel_audit.instrumentation.django.writes.known import done, run_known, wrote
 from otel_audit.instrumentation.django.writes.state import Capture
 from otel_audit.instrumentation.django.writes.statement import CompiledStatement

@@ -9,7 +9,7 @@ from msgspec import UNSET
 
 from otel_audit.capture.databases.abilities import Abilities
 from otel_audit.instrumentation.django.plan import ModelFieldPlan, ModelPlan
-from otel_audit.instrumentation.django.stored import Prepared, is_expression
+from otel_audit.instrumentation.django.plan.stored import Prepared, is_expression
 from otel_audit.instrumentation.django.writes.sql.returning import (
     JoinedUpdate,
     joined_update,

@@ -24,7 +24,7 @@ from otel_audit.instrumentation.django.plan import (
     may_name,
     speaks_for,
 )
-from otel_audit.instrumentation.django.unrepeatable import held
+from otel_audit.instrumentation.django.plan.unrepeatable import held
 from otel_audit.instrumentation.django.writes import delete, insert, update
 from otel_audit.instrumentation.django.writes.cursor import CursorCapture
 from otel_audit.instrumentation.django.writes.delete_fast_path import delete_quickly

@@ -13,7 +13,7 @@ from otel_audit.capture.bulk import ReturnedRows
 from otel_audit.capture.databases.dbapi import dialect
 from otel_audit.config.model import CaptureSection
 from otel_audit.instrumentation.django.plan import ModelFieldPlan, ModelPlan
-from otel_audit.instrumentation.django.stored import read_at_once
+from otel_audit.instrumentation.django.plan.stored import read_at_once
 
 _CHUNK: Final = 2000
 _MAX_FOUND: Final = 64
