@@ -43,6 +43,10 @@ class RawTables:
         """Return the plan of a table, by what :meth:`read` calls it."""
         return self._plans[name]
 
+    def has(self, name: str) -> bool:
+        """Say whether a table is one of them, by its folded name."""
+        return name in self._plans
+
     def read(self, sql: str, system: str) -> SqlText | None:
         """Say what a statement writes to audited tables; None if nothing."""
         return self._texts.read(sql, system) if self._plans else None
@@ -116,16 +120,26 @@ class RawStatement:
         tables: the audited ones.
         text: what it says.
         alone: whether it commits by itself, where its text decides that; default the connection does.
+        aim: is told of each table before anything is noted of it: which schema it is in, for example.
     """
 
     def __init__(
-        self, connection: Connection, tables: RawTables, text: SqlText, *, alone: bool | None = None
+        self,
+        connection: Connection,
+        tables: RawTables,
+        text: SqlText,
+        *,
+        alone: bool | None = None,
+        aim: Callable[[TablePlan], None] | None = None,
     ) -> None:
         self._connection = connection
         self._text = text
+        self._aim = aim
         self._statements: list[tuple[Statement, RawWrite]] = []
         for verb, table in text.writes:
             plan = tables.plan(table)
+            if aim is not None:
+                aim(plan)
             statement = Statement(connection, plan, verb)
             if alone is not None:
                 statement.autocommit = statement.immediate = alone
@@ -149,6 +163,8 @@ class RawStatement:
         """Note that it ran; ``count`` is the driver's row count, below zero or no number if it has none."""
         rows = count if self._text.counts and type(count) is int and count >= 0 else None
         for statement, write in self._statements:
+            if self._aim is not None:
+                self._aim(write.plan)
             statement.ran()
             self._connection.wrote_many(write.plan, None)
             if rows == 0:

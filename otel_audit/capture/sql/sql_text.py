@@ -30,6 +30,7 @@ _DIALECTS: Final = {
     "sqlite": "sqlite",
     "oracle": "oracle",
     "microsoft": "tsql",
+    "mssql": "tsql",
 }
 _ESCAPING: Final = frozenset({"mysql", "mariadb"})
 """Here a backslash escapes in every text literal, double quotes hold texts, and # begins a comment."""

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from otel_audit.capture.transactions.state import CaptureState
 
 _KEY: Final = "otel_audit"
+_PSYCOPG2_BEGUN: Final = 2
+"""``psycopg2.extensions.STATUS_BEGIN``."""
 _SYSTEMS: Final = {"mssql": "microsoft.sql_server", "oracle": "oracle.db"}
 """``db.system.name`` where it is not the name of the dialect."""
 
@@ -43,6 +45,7 @@ class SQLAlchemyConnection(Connection):
         alone: the statement that is about to run commits by itself.
         committing: COMMIT is being sent; what is written now was not announced.
         doomed: an error has left PostgreSQL nothing but to roll back, and the driver cannot be asked.
+        ended: text of the application's has ended a transaction, of which the driver may not know.
         doubtful: tables whose rows the open transaction has written past the objects of its sessions.
         sessions: those that use it, weakly.
     """
@@ -56,6 +59,7 @@ class SQLAlchemyConnection(Connection):
         "database_name",
         "doomed",
         "doubtful",
+        "ended",
         "sessions",
     )
 
@@ -82,6 +86,7 @@ class SQLAlchemyConnection(Connection):
         self.committing = False
         self.doomed = False
         self.doubtful: set[str] = set()
+        self.ended = False
         self.sessions: list[weakref.ref[Any]] = []
         self._bulk_saving = bulk_saving
 
@@ -91,6 +96,10 @@ class SQLAlchemyConnection(Connection):
     def driver(self) -> Any:
         """Return the driver's own connection, behind what SQLAlchemy wraps an asynchronous one in."""
         return getattr(self._driver, "driver_connection", None) or self._driver
+
+    def adapted(self) -> Any:
+        """Return the driver's connection as SQLAlchemy has it."""
+        return self._driver
 
     def abandon(self) -> None:
         try:
@@ -347,8 +356,21 @@ def commits_by_itself(connection: Any, state: SQLAlchemyConnection) -> bool:
             driver = connection._dbapi_connection.dbapi_connection
             alone = connection.dialect.detect_autocommit_setting(driver)
         except (AttributeError, NotImplementedError):  # a driver without
-            return False
+            pass
+    if state.ended and not state.raw and _begins_no_more(state):
+        return True
     return alone and not state.raw and not (state.dialect.one_writer and bool(state.is_open()))
+
+
+def _begins_no_more(state: SQLAlchemyConnection) -> bool:
+    """Say whether a driver believes in a transaction that the server has ended: it sends no BEGIN, then."""
+    adapted = state.adapted()
+    try:
+        if getattr(adapted, "_started", False):  # SQLAlchemy's own, around asyncpg
+            return not adapted.driver_connection.is_in_transaction()
+        return state.driver().status == _PSYCOPG2_BEGUN and state.is_open() is False
+    except faults():  # another driver: it asks the server, or has none
+        return False
 
 
 def _place(engine: Any) -> _Place:

@@ -13,6 +13,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import Engine
 from sqlalchemy.orm import Mapper, Session
 from sqlalchemy.pool import Pool
+from sqlalchemy.schema import Table
 
 from otel_audit.instrumentation.patching import Listener, Patch
 from otel_audit.instrumentation.sqlalchemy.writes.state import Capture
@@ -34,6 +35,8 @@ def table(capture: Capture) -> list[Patch | Listener]:
         _on(Pool, "invalidate", transactions.gone, "a connection that is lost rolls back"),
         _on(Pool, "close", transactions.gone, "a connection that is closed rolls back"),
         _on(Mapper, "after_configured", capture.forget, "tables have other classes than before"),
+        _on(Mapper, "instrument_class", capture.forget, "and when a class is mapped to one"),
+        _on(Table, "after_parent_attach", capture.tables.made, "text may name it before anything else does"),
         Patch(f"{connection}._commit_impl", transactions.commit, "success is known here, and nowhere else"),
         Patch(
             f"{connection}._commit_twophase_impl", transactions.commit, "the same of a prepared transaction"

@@ -300,14 +300,18 @@ class Plans:
         self._policy = policy
         self._names = NameRules.of(config.redaction)
         self._plans: weakref.WeakKeyDictionary[Any, MappedPlan | None] = weakref.WeakKeyDictionary()
+        self._keyless: weakref.WeakSet[Any] = weakref.WeakSet()
         self.generation = 0
 
     def of(self, table: Any) -> MappedPlan | None:
         """Return the plan of a table, None if it is neither audited nor read with care."""
         try:
-            return self._plans[table]
+            known = self._plans[table]
         except KeyError:
             pass
+        else:
+            if known is None or len(known.fields) == len(table.columns):
+                return known  # else it was reflected, or has been given columns, since
         generation = self.generation
         made = self._make(table) if isinstance(table, Table) else None
         if generation == self.generation:  # else a class was mapped meanwhile
@@ -337,7 +341,8 @@ class Plans:
         if not (settings.audited or settings.reads):
             return None
         plan = MappedPlan(table, known, settings, mappers, self._names, ends)
-        if not plan.keys:
+        if not plan.keys and plan.fields and table not in self._keyless:  # without columns: not reflected yet
+            self._keyless.add(table)
             _logger.warning(
                 "%s has neither a primary key nor foreign keys: its rows are recorded by their number only; "
                 "declare a primary key, in the class by `primary_key` of __mapper_args__, or exclude it: %r",
@@ -365,6 +370,16 @@ def _all_mappers() -> Iterator[Mapper[Any]]:
     module: Any = sys.modules.get("sqlalchemy.orm.mapper")
     for registry in module._all_registries() if module is not None else ():
         yield from registry.mappers
+
+
+def all_tables() -> Iterator[Table]:
+    """Yield the tables of mapped classes, then those that stand beside them."""
+    for mapper in _all_mappers():
+        if isinstance(mapper.local_table, Table):
+            yield mapper.local_table
+    module: Any = sys.modules.get("sqlalchemy.orm.mapper")
+    for registry in module._all_registries() if module is not None else ():
+        yield from registry.metadata.tables.values()
 
 
 def subject(table: Table, mappers: list[Mapper[Any]]) -> Subject:

@@ -29,10 +29,7 @@ from tests.instrumentation.sqlalchemy.zoo import Base
 pytestmark = pytest.mark.timeout(600)
 
 NOT_YET = {  # not recorded so far, or not as it should be
-    "driver_statements",
     "insert_of_a_model_returning",
-    "statements_in_with",
-    "text_statements",
     "upserts_of_many",
     "upserts_that_do_nothing",
     "upserts_that_update",

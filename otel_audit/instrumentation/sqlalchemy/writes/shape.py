@@ -121,7 +121,7 @@ def shape_of(compiled: Any, plans: Plans) -> Shape | None:
 
 def written_table(state: Any) -> Any:
     """Return the table that is really written, behind annotations and aliases."""
-    return _bare(_source(state))
+    return bare(_source(state))
 
 
 def emitted_table(statement: Any) -> Any:
@@ -130,7 +130,7 @@ def emitted_table(statement: Any) -> Any:
     The ORM has one statement for all tables of a class, and says beside it which of them comes now.
     """
     emitted = statement._annotations.get("_emit_insert_table")
-    return _bare(statement.table if emitted is None else emitted)
+    return bare(statement.table if emitted is None else emitted)
 
 
 def unannotated(element: Any) -> Any:
@@ -138,7 +138,8 @@ def unannotated(element: Any) -> Any:
     return getattr(element, "__dict__", {}).get("_Annotated__element", element)
 
 
-def _bare(table: Any) -> Any:
+def bare(table: Any) -> Any:
+    """Return what stands behind annotations and aliases."""
     for _ in range(16):
         table = unannotated(table)
         inner = getattr(table, "element", None)

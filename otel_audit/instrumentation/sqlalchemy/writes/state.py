@@ -27,6 +27,13 @@ from otel_audit.instrumentation.sqlalchemy.writes.keys import with_keys
 from otel_audit.instrumentation.sqlalchemy.writes.returned import returned_rows
 from otel_audit.instrumentation.sqlalchemy.writes.running import Running
 from otel_audit.instrumentation.sqlalchemy.writes.shape import Shape, emitted_table, shape_of
+from otel_audit.instrumentation.sqlalchemy.writes.text import (
+    Tables,
+    TextRunning,
+    Texts,
+    note,
+    written_in_ctes,
+)
 from otel_audit.interruptions import faults
 
 if TYPE_CHECKING:
@@ -36,7 +43,11 @@ if TYPE_CHECKING:
     from otel_audit.pipeline.provider import AuditPipeline
 
 _RUNNING: Final = "_otel_audit"
-"""Where a :class:`Running` waits in the execution context."""
+"""Where a :class:`Running` or a :class:`TextRunning` waits in the execution context."""
+_BESIDE: Final = "_otel_audit_beside"
+"""Where what the CTEs of a captured statement write waits there."""
+_BY_TEXT: Final = object()
+"""Stands for the shape of a statement that says by its text alone that it writes to an audited table."""
 _VERBS: Final = {"create": insert, "update": update, "delete": delete}
 
 
@@ -49,7 +60,11 @@ class Capture(CaptureState):
         self.plans = Plans(config, self.policy)
         self.transactions = Transactions(self)
         self.catalog: dict[Any, Any] = {}
-        self._shapes: weakref.WeakKeyDictionary[Any, Shape | None] = weakref.WeakKeyDictionary()
+        self.tables = Tables(self.section, self.policy, self.plans)
+        self.texts = Texts(self.tables, self.transactions, self.failures, self.schema_changed)
+        self._shapes: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
+        self._beside: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._any_beside = False
 
     def start(self) -> None:
         """Hear what code says of models from now on."""
@@ -62,7 +77,7 @@ class Capture(CaptureState):
     def _code_has_said(self, rules: Sequence[CodeRule]) -> None:
         self.forget()
 
-    def forget(self) -> None:
+    def forget(self, *mapped: Any) -> None:
         """Decide about every table anew, when it is next written."""
         self.plans.forget()
         self._shapes = weakref.WeakKeyDictionary()
@@ -89,24 +104,45 @@ class Capture(CaptureState):
         self, connection: Any, cursor: Any, sql: Any, parameters: Any, context: Any, executemany: Any
     ) -> None:
         """Listen to ``Engine.before_cursor_execute``: find out what will be gone afterwards."""
-        compiled = None if context is None else context.compiled
+        if context is None:
+            return
+        compiled = context.compiled
         if compiled is None or not (context.isinsert or context.isupdate or context.isdelete):
+            # What a SELECT calls cannot be known: only a second statement could write.
+            if sql[:7] != "SELECT " or ";" in sql:
+                self._begin_text(connection, sql, context)
             return
         try:
             shape = self._shapes[compiled]
         except KeyError:
-            shape = self._look_at(compiled)
+            shape = self._look_at(connection, compiled, sql)
         if shape is None or _RUNNING in context.__dict__:  # the further parts of one INSERT
             return
+        if shape is _BY_TEXT:
+            self._begin_text(connection, sql, context)
+            return
         self._begin(connection, context, shape)
+        if self._any_beside and compiled in self._beside:
+            context.__dict__[_BESIDE] = self.texts.beside(connection, sql, context)
 
-    def _look_at(self, compiled: Any) -> Shape | None:
+    def _begin_text(self, connection: Any, sql: str, context: Any) -> None:
+        running = self.texts.begin(connection, sql, context)
+        if running is not None:
+            context.__dict__[_RUNNING] = running
+
+    def _look_at(self, connection: Any, compiled: Any, sql: str) -> Any:
         shapes = self._shapes
+        shape: Any = None
         try:
             shape = shape_of(compiled, self.plans)
+            if shape is not None and next(written_in_ctes(compiled), None) is not None:
+                self._beside.add(compiled)
+                self._any_beside = True
         except faults() as error:
-            self.failures.report("look at a statement", error, lost=1)
-            shape = None
+            self.failures.report("look at a statement", error)
+        # A table by its name only, another object for one that a class is mapped to, a CTE that writes.
+        if shape is None and self.texts.writes(sql, connection):
+            shape = _BY_TEXT
         shapes[compiled] = shape
         return shape
 
@@ -129,12 +165,21 @@ class Capture(CaptureState):
         self, connection: Any, cursor: Any, sql: Any, parameters: Any, context: Any, executemany: Any
     ) -> None:
         """Listen to ``Engine.after_cursor_execute``: count rows, which some drivers forget soon."""
-        running: Running | None = None if context is None else context.__dict__.get(_RUNNING)
-        if running is not None:
-            try:
-                running.ran(cursor)
-            except faults() as error:
-                self.failures.note("count rows", error)
+        running: Any = None if context is None else context.__dict__.get(_RUNNING)
+        if running is None:
+            return
+        if type(running) is TextRunning:
+            del context.__dict__[_RUNNING]
+            self._note_text(connection, running, cursor, sql)
+            return
+        try:
+            running.ran(cursor)
+        except faults() as error:
+            self.failures.note("count rows", error)
+
+    def _note_text(self, connection: Any, running: TextRunning, cursor: Any, sql: str) -> None:
+        note(running, cursor, sql, connection.dialect.name, self.failures)
+        self._after(running.state)
 
     def after_execute(
         self, connection: Any, element: Any, multiparams: Any, params: Any, options: Any, result: Any
@@ -147,6 +192,9 @@ class Capture(CaptureState):
         if running is not None:
             running.result = result
             self._note(running)
+            beside = context.__dict__.pop(_BESIDE, None) if self._any_beside else None
+            if beside is not None:
+                self._note_text(running.connection, beside, context.cursor, "RETURNING")
 
     def _note(self, running: Running) -> None:
         statement = running.statement
@@ -177,7 +225,7 @@ class Capture(CaptureState):
             state = self.transactions.peek(connection)
             if state is not None:
                 state.statement_failed()
-            running: Running | None = context.__dict__.pop(_RUNNING, None)
+            running: Any = context.__dict__.pop(_RUNNING, None)
             if running is not None:
                 error = exception_context.original_exception
                 refused = (
@@ -185,7 +233,11 @@ class Capture(CaptureState):
                     and isinstance(error, connection.dialect.loaded_dbapi.Error)
                     and not exception_context.is_disconnect
                 )
-                running.statement.failed(error, sent=True, refused=refused, intent=running.intent)
+                for each in (running, context.__dict__.pop(_BESIDE, None)):
+                    if isinstance(each, TextRunning):
+                        each.failed(error, refused=refused)
+                    elif each is not None:
+                        each.statement.failed(error, sent=True, refused=refused, intent=each.intent)
         except faults() as fault:
             self.failures.note("failed statement", fault)
 

@@ -1,0 +1,302 @@
+"""SQL that no construct of SQLAlchemy's describes to us: ``text()``, ``exec_driver_sql()``, DML in a CTE.
+
+Its text is read as Django's is, by the same rules and once for each statement; one that names no audited
+table costs a look into a dictionary. Text that ends or marks a transaction is followed as well.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy.schema import Table
+from sqlalchemy.sql.dml import UpdateBase
+
+from otel_audit.capture.databases import dbapi
+from otel_audit.capture.plan import TablePlan, Verb
+from otel_audit.capture.policy import Policy, Subject
+from otel_audit.capture.sql.raw_sql import RawStatement, RawTables
+from otel_audit.capture.sql.sql_text import SqlText, Write, folded
+from otel_audit.capture.transactions.transaction_sql import ORDINARY, Effect, effect_of, is_ordinary
+from otel_audit.errors import AuditError
+from otel_audit.instrumentation.sqlalchemy.connection import (
+    SQLAlchemyConnection,
+    Transactions,
+    commits_by_itself,
+)
+from otel_audit.instrumentation.sqlalchemy.plan import Plans, all_tables
+from otel_audit.instrumentation.sqlalchemy.writes.shape import bare
+from otel_audit.interruptions import faults, interrupts
+
+if TYPE_CHECKING:
+    from otel_audit.config.model import SQLAlchemyConfig
+    from otel_audit.pipeline.failures import Failures
+
+_SCHEMA_CHANGES: Final = frozenset({"CREATE", "ALTER", "DROP", "REVOKE"})
+_WILD: Final = frozenset("*?[!.")
+
+
+class Tables:
+    """The audited tables by the names that text calls them, whether classes are mapped to them or not.
+
+    Args:
+        section: its patterns may name tables that nothing else does.
+        policy: decides about those.
+        plans: of the tables that are known.
+    """
+
+    def __init__(self, section: SQLAlchemyConfig, policy: Policy, plans: Plans) -> None:
+        self._section = section
+        self._policy = policy
+        self._plans = plans
+        self._made: weakref.WeakSet[Table] = weakref.WeakSet()
+        self._count = 0
+        self._stamp: tuple[int, int] | None = None
+        self._known = RawTables()
+
+    def made(self, table: Any, *parent: Any) -> None:
+        """Listen to ``Table.after_parent_attach``: a table was made, with or without columns."""
+        self._made.add(table)
+        self._count += 1
+
+    def known(self) -> RawTables:
+        """Return them as they are now."""
+        stamp = (self._plans.generation, self._count)
+        if self._stamp != stamp:
+            self._known = self._look()
+            self._stamp = stamp  # if others came meanwhile, the next one looks again
+        return self._known
+
+    def _look(self) -> RawTables:
+        found = RawTables()
+        for table in dict.fromkeys([*all_tables(), *self._made]):
+            plan = self._plans.of(table) if table.name else None
+            if plan is not None and plan.audited:
+                found.add(plan, instead=False)
+        for name in self._section.models:
+            if name and _WILD.isdisjoint(name):
+                settings = self._policy.decide(Subject(name, tables=(name,))).settings
+                if settings.audited:
+                    found.add(TablePlan(name, name, (), (), settings), instead=False)
+        return found
+
+
+class TextRunning:
+    """A statement of the application's text, from before its cursor runs until it is noted.
+
+    Attributes:
+        state: its connection.
+
+    Args:
+        state: its connection.
+        raw: what it writes to audited tables.
+        effect: what it does to the transaction.
+        schema_changed: what to call once it has changed the schema.
+    """
+
+    __slots__ = ("_aborted", "_effect", "_raw", "_schema_changed", "state")
+
+    def __init__(
+        self,
+        state: SQLAlchemyConnection,
+        raw: RawStatement | None,
+        effect: Effect | None,
+        schema_changed: Callable[[], None] | None = None,
+    ) -> None:
+        self.state = state
+        self._raw = raw
+        self._effect = effect
+        self._schema_changed = schema_changed
+        self._aborted = False
+
+    def begin(self) -> None:
+        """Announce it: in autocommit, and before a COMMIT, the intents are on disk when this returns.
+
+        Raises:
+            AuditError: they cannot be kept and ``on_error`` is ``fail_closed``: it must not run.
+        """
+        if self._raw is not None:
+            self._raw.begin()
+        if self._effect is not None and self._effect.kind == "commit":
+            state = self.state
+            self._aborted = state.is_aborted()
+            if state.pending and not self._aborted:
+                state.before_commit()
+
+    def done(self, count: Any) -> None:
+        """Note that it ran; ``count`` is the driver's row count."""
+        try:
+            self._end()
+            if self._raw is not None:
+                self._raw.done(count)
+        except BaseException as error:
+            if interrupts(error) and self._raw is not None:
+                self._raw.finish()
+            raise
+        if self._schema_changed is not None:
+            self._schema_changed()
+
+    def _end(self) -> None:
+        state, effect = self.state, self._effect
+        if effect is None:
+            return
+        state.ended = state.ended or effect.kind in ("commit", "rollback")
+        if effect.kind != "commit":
+            state.apply(effect)
+            # A script that begins a transaction may have ended it, too.
+            if effect.kind == "begin" and self._raw is not None and state.is_open() is False:
+                state.raw = False
+        elif self._aborted:
+            state.rolled_back()
+        else:
+            state.committed()
+            state.raw = effect.chained
+
+    def failed(self, error: BaseException, *, refused: bool) -> None:
+        """Note that it raised. Never raises."""
+        if self._raw is not None:
+            self._raw.failed(error, refused=refused)
+        if self._effect is not None and self._effect.kind == "commit":
+            self.state.failed_commit(error, refused=refused)
+
+
+class Texts:
+    """What the text of statements does.
+
+    Args:
+        tables: those that are audited.
+        transactions: has ours of each connection.
+        failures: takes our own.
+        schema_changed: is called when a statement has changed a table.
+    """
+
+    def __init__(
+        self,
+        tables: Tables,
+        transactions: Transactions,
+        failures: Failures,
+        schema_changed: Callable[[], None],
+    ) -> None:
+        self._tables = tables
+        self._transactions = transactions
+        self._failures = failures
+        self._schema_changed = schema_changed
+
+    def writes(self, sql: str, connection: Any) -> bool:
+        """Say whether a statement names an audited table as what it writes to."""
+        return self._read(sql, connection) is not None
+
+    def _read(self, sql: str, connection: Any) -> SqlText | None:
+        try:
+            return self._tables.known().read(sql, connection.dialect.name)
+        except faults() as error:
+            self._failures.report("raw SQL", error, lost=1)
+            return None
+
+    def begin(self, connection: Any, sql: Any, context: Any) -> TextRunning | None:
+        """Announce a statement; None if there is nothing to say of it.
+
+        Raises:
+            AuditError: a record cannot be kept and ``on_error`` is ``fail_closed``: it must not run.
+        """
+        if type(sql) is not str:
+            if not isinstance(sql, str):
+                return None
+            sql = str.__str__(sql)
+        text = self._read(sql, connection)
+        # What SQLAlchemy compiles ends and marks no transactions, except by what changes the schema.
+        plain = sql[:2] in ORDINARY or is_ordinary(sql) or not (context.is_text or context.isddl)
+        if text is None and plain:
+            return None
+        try:
+            running = self._running(connection, sql, context, text, plain)
+        except faults() as error:  # a connection that has no place for ours: it is being initialized
+            self._failures.report("raw SQL", error, lost=0 if text is None else 1)
+            return None
+        if running is not None:
+            running.begin()
+        return running
+
+    def _running(
+        self, connection: Any, sql: str, context: Any, text: SqlText | None, plain: bool
+    ) -> TextRunning | None:
+        state = self._transactions.peek(connection)
+        effect = None
+        changed: Callable[[], None] | None = None
+        if not plain:
+            effect = effect_of(sql, dbapi.dialect(connection.dialect.name).implicit_commits)
+            if sql.split(None, 1)[0].upper() in _SCHEMA_CHANGES:
+                changed = self._schema_changed
+        if state is not None and state.committing:
+            effect = None  # the dialect's own, of a commit in two phases
+        if (
+            text is None
+            and changed is None
+            and (effect is None or (state is None and effect.kind != "begin"))
+        ):
+            return None
+        if state is None:
+            state = self._transactions.of(connection)
+        raw = None
+        if text is not None:
+            alone = None if effect is None else effect.kind != "begin"
+            raw = self._raw(connection, state, context, text, alone)
+        return TextRunning(state, raw, effect, changed)
+
+    def beside(self, connection: Any, sql: str, context: Any) -> TextRunning | None:
+        """Announce what the CTEs of a statement write whose own table is captured."""
+        text = self._read(sql, connection)
+        writes = tuple(dict.fromkeys(self._in_ctes(context.compiled)))
+        if text is None or not writes:
+            return None
+        state = self._transactions.of(connection)
+        text = text._replace(writes=writes, counts=False)
+        running = TextRunning(state, self._raw(connection, state, context, text, None), None)
+        running.begin()
+        return running
+
+    def _in_ctes(self, compiled: Any) -> Iterator[Write]:
+        known = self._tables.known()
+        for verb, table in written_in_ctes(compiled):
+            if table.name and known.has(folded(table.name)):
+                yield Write(verb, folded(table.name))
+
+    def _raw(
+        self, connection: Any, state: SQLAlchemyConnection, context: Any, text: SqlText, alone: bool | None
+    ) -> RawStatement:
+        state.alone = commits_by_itself(connection, state)
+        translated = context.execution_options.get("schema_translate_map") or {}
+
+        def aim(plan: TablePlan) -> None:
+            schema = getattr(plan, "schema", None)
+            found = translated.get(schema, schema)
+            state.in_schema(None if found is None else str(found))
+            state.doubtful.add(plan.table)
+
+        return RawStatement(state, self._tables.known(), text, alone=alone, aim=aim)
+
+
+def written_in_ctes(compiled: Any) -> Iterator[tuple[Verb, Any]]:
+    """Yield what the CTEs of a compiled statement write, and to which tables."""
+    for cte in getattr(compiled, "ctes", None) or ():
+        element = bare(cte.element)
+        if isinstance(element, UpdateBase):
+            verb: Verb = "create" if element.is_insert else "update" if element.is_update else "delete"
+            yield verb, bare(element.table)
+
+
+def note(running: TextRunning, cursor: Any, sql: str, system: str, failures: Failures) -> None:
+    """Note that a statement ran, with the row count of its cursor.
+
+    Raises:
+        AuditError: a record cannot be kept and ``on_error`` is ``fail_closed``.
+    """
+    try:
+        # SQLite knows it only when what RETURNING gives has been fetched.
+        late = system == "sqlite" and "RETURNING" in sql.upper()
+        running.done(None if late else cursor.rowcount)
+    except AuditError:
+        raise
+    except faults() as error:
+        failures.report("raw SQL", error, lost=1)
