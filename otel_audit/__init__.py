@@ -6,7 +6,7 @@ Names other than those that ``context`` and ``record`` need are imported at firs
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from otel_audit.audit_context import context
 from otel_audit.audit_record import Actor, AuditRecord, Change, Target
@@ -14,6 +14,7 @@ from otel_audit.recording import record
 from otel_audit.version import __version__
 
 if TYPE_CHECKING:
+    from otel_audit.authentication import login, login_failed, logout, set_actor
     from otel_audit.capture.opt_in import audit_models
     from otel_audit.config.model import AuditConfig
     from otel_audit.errors import (
@@ -26,10 +27,13 @@ if TYPE_CHECKING:
         StartupError,
         StoreError,
     )
+    from otel_audit.http.asgi import ASGIAuditMiddleware
+    from otel_audit.http.wsgi import WSGIAuditMiddleware
     from otel_audit.span_redaction import RedactingSpanProcessor
     from otel_audit.startup import setup, shutdown
 
 __all__ = [
+    "ASGIAuditMiddleware",
     "Actor",
     "AuditConfig",
     "AuditError",
@@ -44,19 +48,28 @@ __all__ = [
     "StartupError",
     "StoreError",
     "Target",
+    "WSGIAuditMiddleware",
     "__version__",
     "audit_models",
     "context",
+    "login",
+    "login_failed",
+    "logout",
     "record",
+    "set_actor",
     "setup",
     "shutdown",
 ]
 
-_HOMES: Final = {
+_HOMES = {
+    "ASGIAuditMiddleware": "otel_audit.http.asgi",
+    "WSGIAuditMiddleware": "otel_audit.http.wsgi",
     "AuditConfig": "otel_audit.config.model",
     "RedactingSpanProcessor": "otel_audit.span_redaction",
     "audit_models": "otel_audit.capture.opt_in",
-} | dict.fromkeys(("setup", "shutdown"), "otel_audit.startup")
+}
+_HOMES |= dict.fromkeys(("setup", "shutdown"), "otel_audit.startup")
+_HOMES |= dict.fromkeys(("login", "login_failed", "logout", "set_actor"), "otel_audit.authentication")
 
 
 def __getattr__(name: str) -> Any:

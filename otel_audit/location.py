@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from functools import cache
 from types import FrameType
+from typing import Any
 
 _application: dict[str, bool] = {}
 
@@ -48,3 +49,14 @@ def _is_application(filename: str) -> bool:
     return (
         not text.startswith(_libraries()) and "/site-packages/" not in text and "/dist-packages/" not in text
     )
+
+
+def view_name(view: Any) -> str:
+    """Name a function or class by module and qualified name: ``shipping.api.ship``; empty for None."""
+    if view is None:
+        return ""
+    while not hasattr(view, "__qualname__") and hasattr(view, "func"):  # functools.partial
+        view = view.func
+    if not hasattr(view, "__qualname__"):
+        view = type(view)
+    return f"{view.__module__}.{view.__qualname__}"

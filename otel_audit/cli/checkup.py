@@ -30,7 +30,11 @@ _NO_TABLE: Final = frozenset({60, 81})
 _OURS: Final = "otel_audit"
 _PREFIX: Final = f"{_OURS}_"
 _DJANGO: Final = f"{_PREFIX}django"
-_LIBRARIES: Final = {_DJANGO: "Django", f"{_PREFIX}sqlalchemy": "SQLAlchemy"}
+_LIBRARIES: Final = {
+    _DJANGO: "Django",
+    f"{_PREFIX}sqlalchemy": "SQLAlchemy",
+    f"{_PREFIX}starlette": "Starlette",
+}
 _HTTP_CLIENTS: Final = f"{_PREFIX}http_clients"
 _LOADING_SECONDS: Final = 60.0
 _NAMED: Final = 5
@@ -250,8 +254,8 @@ def _why_inactive(name: str, config: AuditConfig) -> str:
     if not config.enabled:
         return "audit is switched off"
     key = name.removeprefix(_PREFIX)
-    section = capture_sections(config).get(key)
-    return "" if section is None or section.enabled else f"{key}.enabled is false"
+    section = getattr(config, key, None)
+    return f"{key}.enabled is false" if getattr(section, "enabled", True) is False else ""
 
 
 def _switched_off() -> set[str]:

@@ -18,14 +18,16 @@ def contradictions(config: AuditConfig, given: set[tuple[str, ...]]) -> Iterator
     """Return the key and the message of everything wrong; ``given`` are the keys somebody wrote."""
     yield from _redaction(config)
     yield from _context(config)
-    if config.tenant_from and not _FUNCTION.fullmatch(config.tenant_from):
-        yield (
-            ("tenant_from",),
-            (
-                f"{config.tenant_from!r} names no function: write package.module:function, such as "
-                "'shop.tenants:current_tenant'"
-            ),
-        )
+    functions: list[tuple[tuple[str, ...], str, str]] = [
+        (("tenant_from",), config.tenant_from, "shop.tenants:current_tenant"),
+        (("context", "actor_from"), config.context.actor_from, "shop.accounts:current_user"),
+    ]
+    for place, function, example in functions:
+        if function and not _FUNCTION.fullmatch(function):
+            yield (
+                place,
+                (f"{function!r} names no function: write package.module:function, such as {example!r}"),
+            )
     key = config.redaction.hmac_key
     for address, section in ((config.sink.endpoint, "sink"), (config.store.url, "store")):
         name = "endpoint" if section == "sink" else "url"

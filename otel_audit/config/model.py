@@ -20,6 +20,7 @@ from otel_audit.config.sections.sink import SinkConfig
 from otel_audit.config.sections.span_event import SpanEventConfig
 from otel_audit.config.sections.spool import SpoolConfig
 from otel_audit.config.sections.sqlalchemy import SQLAlchemyConfig
+from otel_audit.config.sections.starlette import StarletteConfig
 from otel_audit.config.sections.store import StoreConfig
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "SinkConfig",
     "SpanEventConfig",
     "SpoolConfig",
+    "StarletteConfig",
     "StoreConfig",
     "Strategy",
     "capture_sections",
@@ -83,6 +85,9 @@ class AuditConfig(Section, frozen=True):
     django: Annotated[DjangoConfig, Meta(description="What is recorded in Django.")] = DjangoConfig()
     sqlalchemy: Annotated[SQLAlchemyConfig, Meta(description="What is recorded in SQLAlchemy.")] = (
         SQLAlchemyConfig()
+    )
+    starlette: Annotated[StarletteConfig, Meta(description="What is recorded in Starlette and FastAPI.")] = (
+        StarletteConfig()
     )
     context: Annotated[ContextConfig, Meta(description="Who acted, and from where.")] = ContextConfig()
     redaction: Annotated[RedactionConfig, Meta(description="What is sensitive.")] = RedactionConfig()

@@ -193,7 +193,7 @@ def test_a_missing_settings_module_is_warned_of(tmp_path: Path) -> None:
 
 
 def test_switching_our_instrumentors_off_in_the_agent_is_warned_of(tmp_path: Path) -> None:
-    ours = "otel_audit_django, otel_audit_sqlalchemy"
+    ours = "otel_audit_django, otel_audit_sqlalchemy, otel_audit_starlette"
     done = run(tmp_path, environ={"OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": f"{ours}, django"})
     assert f"OTEL_PYTHON_DISABLED_INSTRUMENTATIONS disables {ours}" in done.errors
     assert done.report["running"]

@@ -73,6 +73,7 @@ def test_what_only_some_processes_need_is_loaded_by_them(tmp_path: Path) -> None
     loaded = _modules(tmp_path, audited=True)
     for heavy in (
         "sqlalchemy",
+        "starlette",
         "sqlglot",
         "django.core.management.commands.migrate",
         "django.db.migrations.executor",

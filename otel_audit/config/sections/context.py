@@ -70,6 +70,22 @@ class ContextConfig(Section, frozen=True):
             "propagator sends them to other processes."
         ),
     ] = "off"
+    actor_from: Annotated[
+        str,
+        Meta(
+            description="Function of the application that returns who makes a request, as "
+            "`package.module:function`: an id, a user object, claims with `sub`, an `otel_audit.Actor`, or "
+            "None. It is called with the request until it has named somebody, and must not query a database. "
+            "For Starlette, FastAPI and the ASGI and WSGI middleware; Django has `request.user`."
+        ),
+    ] = ""
+    session_cookie: Annotated[
+        str,
+        Meta(
+            description="Name of the cookie that holds the key of a session; records carry its hash. For "
+            "Starlette, FastAPI and the ASGI and WSGI middleware; Django knows its own."
+        ),
+    ] = ""
     impersonator_session_key: Annotated[
         str,
         Meta(

@@ -14,9 +14,8 @@ from django.http import HttpRequest
 from otel_audit.audit_context import AuditContext, current_context, enter_context, leave_scope
 from otel_audit.audit_record import UNKNOWN, Actor, Outcome, Target
 from otel_audit.errors import AuditError
+from otel_audit.http.actor import ANONYMOUS_ACTOR, UNKNOWN_ACTOR
 from otel_audit.instrumentation.django.identity.actor import (
-    ANONYMOUS_ACTOR,
-    UNKNOWN_ACTOR,
     unwrapped,
     user_actor,
 )

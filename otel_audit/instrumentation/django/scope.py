@@ -13,6 +13,7 @@ from django.utils.functional import SimpleLazyObject
 from otel_audit.audit_context import ContextFields
 from otel_audit.audit_record import Actor, Request, Source, new_record_id
 from otel_audit.config.model import AuditConfig
+from otel_audit.http.actor import ANONYMOUS_ACTOR
 from otel_audit.http.source import (
     client_address,
     forwarded_request_id,
@@ -20,12 +21,12 @@ from otel_audit.http.source import (
     user_agent,
 )
 from otel_audit.instrumentation.django.identity.actor import (
-    ANONYMOUS_ACTOR,
     actor_before_login,
     evaluated_user,
     request_actor,
     session_key,
 )
+from otel_audit.location import view_name
 from otel_audit.propagation import acceptance
 
 if TYPE_CHECKING:
@@ -217,7 +218,7 @@ class RequestScope:
             method=request.method or "",
             route=(getattr(match, "route", "") or "") if match is not None else "",
             path=request.path if not getattr(match, "kwargs", None) else shown_path(request, self._settings),
-            view=view_name(match.func) if match is not None else "",
+            view=view_name(getattr(match.func, "view_class", match.func)) if match is not None else "",
         )
 
 
@@ -228,16 +229,6 @@ def _accepted(by: Acceptance | None, request: HttpRequest) -> Accepted | None:
 
 def _without_customer(actor: Actor) -> Actor:
     return msgspec.structs.replace(actor, on_behalf_of="", on_behalf_of_name="")
-
-
-def view_name(view: Any) -> str:
-    """Name a view by module and qualified name: the class of a class-based one, the method of the admin's."""
-    view = getattr(view, "view_class", view)
-    while not hasattr(view, "__qualname__") and hasattr(view, "func"):  # functools.partial
-        view = view.func
-    if not hasattr(view, "__qualname__"):
-        view = type(view)
-    return f"{view.__module__}.{view.__qualname__}"
 
 
 def shown_path(request: HttpRequest, settings: ScopeSettings) -> str:

@@ -22,14 +22,12 @@ from django.http import HttpRequest
 from django.utils.functional import LazyObject, empty
 
 from otel_audit.audit_record import UNKNOWN, Actor
+from otel_audit.http.actor import ANONYMOUS_ACTOR, UNKNOWN_ACTOR
 from otel_audit.instrumentation.django.identity.impersonation import acting_for, session_impersonator
 from otel_audit.interruptions import faults
 from otel_audit.values import text
 
 _logger = logging.getLogger(__name__)
-
-ANONYMOUS_ACTOR: Final = Actor()
-UNKNOWN_ACTOR: Final = Actor(id=UNKNOWN)
 
 _SESSION_USER_ID: Final = "_auth_user_id"
 _SIGNED_COOKIES: Final = "django.contrib.sessions.backends.signed_cookies"

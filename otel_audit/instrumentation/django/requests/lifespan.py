@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from otel_audit.http.lifespan import send_what_is_left
 from otel_audit.pipeline import provider
-from otel_audit.pipeline.provider import AuditPipeline
 
 _Handle = Callable[..., Awaitable[None]]
 
@@ -24,18 +23,7 @@ def with_lifespan(original: _Handle) -> _Handle:
         await receive()
         await send({"type": "lifespan.startup.complete"})
         await receive()
-        pipeline = provider.current()
-        if pipeline is not None:
-            await _rest(pipeline)
+        await send_what_is_left()
         await send({"type": "lifespan.shutdown.complete"})
 
     return handle
-
-
-async def _rest(pipeline: AuditPipeline) -> None:
-    try:
-        loop = asyncio.get_running_loop()
-    except RuntimeError:  # a server on another event loop: it is ending and has nothing else to do
-        pipeline.rest()
-    else:
-        await loop.run_in_executor(None, pipeline.rest)

@@ -22,9 +22,10 @@ from otel_audit import forks
 from otel_audit.audit_context import AuditContext, current_context, enter_context, leave_scope
 from otel_audit.audit_record import Target
 from otel_audit.config.model import AuditConfig
+from otel_audit.http.denials import DENYING
 from otel_audit.http.streaming import in_context, in_context_async
 from otel_audit.instrumentation.django.plan import ModelPolicy
-from otel_audit.instrumentation.django.requests.denials import DENYING, denial
+from otel_audit.instrumentation.django.requests.denials import denial
 from otel_audit.instrumentation.django.scope import RequestScope, ScopeSettings
 from otel_audit.interruptions import faults
 from otel_audit.otel_api import current_span

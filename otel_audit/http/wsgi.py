@@ -1,0 +1,204 @@
+"""WSGI: makes each request of an application a scope, and records those that were denied.
+
+Knows no framework.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final
+
+from otel_audit.audit_context import AuditContext, enter_context, leave_scope
+from otel_audit.audit_record import Target
+from otel_audit.config.model import AuditConfig
+from otel_audit.http.asgi import current_logger, own_failures, shown_path
+from otel_audit.http.denials import DENYING, denial
+from otel_audit.http.request_scope import Endpoint, RequestScope, RequestSettings
+from otel_audit.interruptions import faults
+from otel_audit.otel_api import current_span
+from otel_audit.pipeline import provider
+from otel_audit.propagation import annotate, enter, leave
+from otel_audit.redaction.redactor import Redactor
+
+Environ = dict[str, Any]
+Application = Callable[..., Iterable[bytes]]
+
+_SEEN: Final = "otel_audit.request"
+_WERKZEUG: Final = "werkzeug.request"
+"""Flask's toolkit keeps its request there; it knows the route."""
+
+
+class WSGIRequestScope(RequestScope):
+    """A request, by its WSGI environment."""
+
+    __slots__ = ("_werkzeug", "environ")
+
+    def __init__(self, environ: Environ, settings: RequestSettings) -> None:
+        self.environ = environ
+        self._werkzeug: Any = None
+        super().__init__(settings)
+
+    @property
+    def request(self) -> Any:
+        """Werkzeug's request (Flask's) where there is one, otherwise the environment."""
+        return self.werkzeug() or self.environ
+
+    def werkzeug(self) -> Any:
+        """Return Werkzeug's request if there is one; it is not there any more when a body streams."""
+        found = self.environ.get(_WERKZEUG)
+        if found is not None:
+            self._werkzeug = found
+        return self._werkzeug
+
+    def header(self, name: str) -> str:
+        return str(self.environ.get(f"HTTP_{name.upper().replace('-', '_')}") or "")
+
+    def peer(self) -> str:
+        return str(self.environ.get("REMOTE_ADDR") or "")
+
+    def users(self) -> Iterator[Any]:
+        yield getattr(self.werkzeug(), "user", None)
+        yield self.environ.get("REMOTE_USER")  # of a server that authenticates by itself
+
+    def method(self) -> str:
+        return str(self.environ.get("REQUEST_METHOD") or "")
+
+    def endpoint(self) -> Endpoint:
+        request = self.werkzeug()
+        rule = getattr(request, "url_rule", None)
+        return Endpoint(
+            str(getattr(rule, "rule", "") or ""),
+            shown_path(self.path(), getattr(request, "view_args", None) or {}, self.settings.show),
+            str(getattr(rule, "endpoint", "") or ""),
+        )
+
+    def path(self) -> str:
+        """Return the path as text; WSGI has it as bytes in disguise."""
+        path = f"{self.environ.get('SCRIPT_NAME') or ''}{self.environ.get('PATH_INFO') or ''}"
+        return path.encode("latin-1", "replace").decode("utf-8", "replace")
+
+    def routed(self) -> Any:
+        return id(getattr(self.werkzeug(), "url_rule", None))
+
+
+class WSGIAuditMiddleware:
+    """WSGI middleware: put it around the application.
+
+    ::
+
+        app.wsgi_app = WSGIAuditMiddleware(app.wsgi_app)  # Flask
+
+    Who acts is what ``context.actor_from`` or :func:`otel_audit.set_actor` says, else ``REMOTE_USER``. Passes
+    everything through while audit is not running.
+    """
+
+    def __init__(self, app: Application) -> None:
+        self.app = app
+        self._config: AuditConfig | None = None
+        self._settings: RequestSettings | None = None
+
+    def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
+        settings = self._current_settings()
+        if settings is None or _SEEN in environ:
+            return self.app(environ, start_response)
+        request = WSGIRequestScope(environ, settings)
+        environ[_SEEN] = request.id
+        context = AuditContext(request)
+        token = enter_context(context)
+        baggage = enter(request.baggage, visible=settings.visible)
+        try:
+            body = self.app(environ, self._watched(context, request, start_response))
+        except BaseException:
+            request.ended = True
+            raise
+        finally:
+            leave(baggage)
+            leave_scope(token)
+        file_wrapper = environ.get("wsgi.file_wrapper")
+        finished = (list, tuple, file_wrapper) if isinstance(file_wrapper, type) else (list, tuple)
+        if isinstance(body, finished):
+            request.ended = True  # nothing of the application runs any more
+            return body
+        return _Body(body, context, request)
+
+    def _current_settings(self) -> RequestSettings | None:
+        pipeline = provider.current()
+        if pipeline is None:
+            return None
+        if self._settings is None or pipeline.config is not self._config:
+            self._config = pipeline.config
+            self._settings = RequestSettings.of(pipeline.config, Redactor(pipeline.config.redaction).field)
+        return self._settings
+
+    def _watched(
+        self, context: AuditContext, request: WSGIRequestScope, start_response: Callable[..., Any]
+    ) -> Callable[..., Any]:
+        """Wrap ``start_response``: the status says whether the request was denied."""
+
+        def starting(status: str, headers: Any, *args: Any) -> Any:
+            request.werkzeug()
+            annotate(current_span(), context)
+            code = int(status[:3]) if status[:3].isdecimal() else 0
+            if code in DENYING:
+                self._look(request, code, headers)
+            return start_response(status, headers, *args)
+
+        return starting
+
+    def _look(self, request: WSGIRequestScope, status: int, headers: Any) -> None:
+        logger = current_logger()
+        if logger is None:
+            return
+        try:
+            location = next((str(value) for name, value in headers if name.lower() == "location"), "")
+            query = request.environ.get("QUERY_STRING") or ""
+            asked = f"{request.path()}?{query}" if query else request.path()
+            host = f"{request.environ.get('wsgi.url_scheme')}://{request.environ.get('HTTP_HOST')}"
+            error = denial(status, location, lambda address: address in (asked, host + asked))
+            if error is None:
+                return
+            route, path, _ = request.endpoint()
+        except faults() as fault:
+            own_failures("WSGI", logger.config).report("denial", fault, lost=1)
+            return
+        logger.log(
+            "http.request.denied",
+            "ACCESS",
+            outcome="failure",
+            target=Target("http.route", route or path),
+            error=error,
+            attributes={"http.response.status_code": status},
+        )
+
+
+class _Body:
+    """A body that is produced piece by piece: in the context of its request, until it is closed."""
+
+    def __init__(self, body: Iterable[bytes], context: AuditContext, request: WSGIRequestScope) -> None:
+        self._body = body
+        self._pieces = iter(body)
+        self._context = context
+        self._request = request
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        token = enter_context(self._context)
+        try:
+            return next(self._pieces)
+        finally:
+            leave_scope(token)
+
+    def close(self) -> None:
+        """Close what the application has given, as a server does at the end (PEP 3333)."""
+        close = getattr(self._body, "close", None)
+        try:
+            if close is not None:
+                token = enter_context(self._context)
+                try:
+                    close()
+                finally:
+                    leave_scope(token)
+        finally:
+            self._request.ended = True

@@ -1,0 +1,94 @@
+"""A function of the application that a setting names: asked for detail of a record, never costing one."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import threading
+import time
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any, Final
+
+from otel_audit.interruptions import faults
+from otel_audit.pipeline.health import Throttle
+
+_PAUSE: Final = 1.0
+"""Seconds until what could not be imported is tried again."""
+NOT_KNOWN: Final = object()
+"""What a call returns that could not be made, or raised."""
+
+
+class ApplicationFunction:
+    """Calls the function that ``package.module:function`` names, with the current request or None.
+
+    It is imported when it is first needed: audit starts before the application does. What it writes and reads
+    itself asks it nothing.
+
+    Args:
+        setting: the setting that names it: ``tenant_from``.
+        path: ``package.module:function``.
+        without: what records lack when it fails: ``a tenant``.
+    """
+
+    def __init__(self, setting: str, path: str, without: str) -> None:
+        self.path = path
+        self._setting = setting
+        self._without = without
+        self._function: Callable[[Any], Any] | None = None
+        self._tried = -_PAUSE
+        self._asking = threading.local()
+        self._log = Throttle()
+
+    def ask(self, request: Any, read: Callable[[Any], Any], nothing: Any) -> Any:
+        """Return what ``read`` makes of the function's answer. Never raises.
+
+        Returns:
+            ``nothing`` while the function itself is running, ``NOT_KNOWN`` if it, or ``read``, raised.
+        """
+        if getattr(self._asking, "now", False):
+            return nothing
+        self._asking.now = True
+        try:
+            if self._function is None:
+                now = time.monotonic()
+                if now - self._tried < _PAUSE:
+                    return NOT_KNOWN
+                self._tried = now
+                self._function = self.resolve()
+            return read(self._function(request))
+        except faults() as error:  # the function is the application's, the record is ours
+            self.failed("failed", error)
+            return NOT_KNOWN
+        finally:
+            self._asking.now = False
+
+    def resolve(self) -> Callable[[Any], Any]:
+        """Import the function; raises whatever importing it does."""
+        module, _, names = self.path.partition(":")
+        found: Any = import_module(module)
+        for name in names.split("."):
+            found = getattr(found, name)
+        if not callable(found) or inspect.iscoroutinefunction(found):
+            raise TypeError(f"{self.path} is not a plain function")
+        return found  # type: ignore[no-any-return]
+
+    def returned_nonsense(self, value: Any) -> Any:
+        """Log what cannot be used, by its type, and return ``NOT_KNOWN``."""
+        if inspect.iscoroutine(value):
+            value.close()
+        self.failed("returned", type(value).__qualname__)
+        return NOT_KNOWN
+
+    def failed(self, how: str, what: object) -> None:
+        """Log what went wrong, once per minute."""
+        self._log(
+            logging.ERROR,
+            how,
+            "%s: %s %s %r; records are made without %s",
+            self._setting,
+            self.path,
+            how,
+            what,
+            self._without,
+        )
