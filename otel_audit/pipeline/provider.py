@@ -18,7 +18,7 @@ from otel_audit.audit_context import ask_tenant, locate_code, process_scope
 from otel_audit.config.headers import sink_header_problems
 from otel_audit.config.model import AuditConfig
 from otel_audit.errors import ConfigurationError, SpoolError
-from otel_audit.pipeline import metrics, pipeline_records, process_end, process_identity
+from otel_audit.pipeline import metrics, pipeline_records, process_end, process_identity, uwsgi
 from otel_audit.pipeline.health import Health
 from otel_audit.pipeline.logger import AuditLogger, Hook, Redacts
 from otel_audit.pipeline.spool import directory as layout
@@ -104,9 +104,12 @@ class AuditPipeline:
                 raise
             _log.error("%s; audit records are lost until this is corrected", error)
 
-    def get_ready_to_send(self) -> None:
-        """Import now what the first record would have to import: for servers, before they serve."""
-        if self.sender is not None:
+    def get_ready_to_fork(self) -> None:
+        """Import what sending needs if uWSGI will fork this process: its workers share the memory then.
+
+        Python's forks need no call; any other process imports it with its first record.
+        """
+        if self.sender is not None and uwsgi.will_fork():
             from otel_audit.pipeline.sender import get_ready
 
             get_ready()

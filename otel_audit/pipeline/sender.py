@@ -1,8 +1,9 @@
 """The sender: a thread that ships this process's spool, and the spools of processes that died.
 
 The thread is started by the first record a process writes, so a pre-fork server's parent has none. It never
-raises and never gives up; what it cannot deliver stays on disk. HTTP and protobuf are imported before it
-starts: a child forked in C while a thread imports would hang at the same import.
+raises and never gives up; what it cannot deliver stays on disk. It imports HTTP and protobuf itself, so that
+neither the start of a process nor its first record has to. ``os.fork`` waits for that; a child forked in C
+meanwhile cannot import them any more, and leaves what it records to other processes.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from otel_audit import forks
 from otel_audit.audit_record import AuditRecord
 from otel_audit.config.model import SinkConfig
 from otel_audit.errors import ConfigurationError, SpoolError
+from otel_audit.interruptions import faults
 from otel_audit.pipeline import uwsgi
 from otel_audit.pipeline.endpoint import parse_endpoint
 from otel_audit.pipeline.health import Health
@@ -41,22 +43,30 @@ _log = logging.getLogger("otel_audit")
 
 
 class _ImportGuard:
-    """Keeps forks and our imports apart: a child forked meanwhile has half of a module for ever."""
+    """Keeps forks and our imports apart: a child forked meanwhile would wait for ever for their locks."""
+
+    is_broken = False
+    """This process was forked in the middle of an import of another thread, which will never end here."""
 
     def __init__(self) -> None:
+        self._importer = self._depth = 0
         self._begin_in_child()
         os.register_at_fork(before=self._hold, after_in_parent=self._let_go)
         forks.after_in_child(self._begin_in_child)
 
     def _begin_in_child(self) -> None:
+        if self._importer not in (0, threading.get_ident()):  # the forking thread keeps its identity
+            self.is_broken = True
+        self._importer = self._depth = 0
         # Reentrant, because a finalizer may record something in the middle of an import.
         self._mutex = threading.RLock()
         self._held = False
 
     def _hold(self) -> None:
         self._held = self._mutex.acquire(timeout=_LONGEST_IMPORT)
-        if self._held:
-            with suppress(Exception):  # so that not each child has to; whoever sends will hear what is wrong
+        if self._held and not self.is_broken:
+            # So that not each child has to; whoever sends will hear what is wrong.
+            with suppress(Exception), self:
                 import otel_audit.pipeline.delivery.rounds  # noqa: F401
 
     def _let_go(self) -> None:
@@ -66,8 +76,13 @@ class _ImportGuard:
 
     def __enter__(self) -> None:
         self._mutex.acquire()
+        self._importer = threading.get_ident()
+        self._depth += 1
 
     def __exit__(self, *_: object) -> None:
+        self._depth -= 1
+        if not self._depth:
+            self._importer = 0
         self._mutex.release()
 
 
@@ -75,9 +90,18 @@ _importing: Final = _ImportGuard()
 
 
 def get_ready() -> None:
-    """Import what sending needs, so that the first record need not: some 100 ms, once a process."""
+    """Import what sending needs: some 70 million instructions and 3 MB, once per process."""
     with _importing:
         import otel_audit.pipeline.delivery.rounds  # noqa: F401
+
+
+def _must_not_send() -> bool:
+    """Say whether this process must have no sender.
+
+    A thread that holds the interpreter while uWSGI forks would leave the child waiting for it indefinitely,
+    and so would an import that the fork has cut off.
+    """
+    return _importing.is_broken or uwsgi.will_fork()
 
 
 class _Wake:
@@ -133,6 +157,7 @@ class Sender:
         self._awake = False
         self._flushing = 0
         self._stopping = False
+        self._has_given_away = False
         self._rest: Literal["", "asked", "left"] = ""
         self._rest_adopts = False
 
@@ -147,7 +172,7 @@ class Sender:
         """Say that something was written. Cheap while the sender knows already."""
         if not self._awake:
             self._awake = True
-            if uwsgi.will_fork():
+            if _must_not_send():
                 self._leave_to_others()
                 return
             self._ensure_thread()
@@ -216,8 +241,8 @@ class Sender:
                 delivery.abandon()
 
     def _wait_for(self, target: tuple[int, int], timeout: float | None, *, patient: bool) -> bool:
-        if target == (0, 0):  # nothing was ever written
-            return True
+        if target == (0, 0):  # nothing was written, or others ship it
+            return not self._has_given_away
         deadline = None if timeout is None else time.monotonic() + timeout
         unreached = self._unreached
         self._flushing += 1
@@ -248,21 +273,17 @@ class Sender:
         return 0 if delivery is None else delivery.unreached
 
     def _leave_to_others(self) -> None:
-        """Let the workers that this process will fork ship what it wrote.
-
-        It must not have a thread: one that holds the interpreter while uWSGI forks would leave the child
-        waiting for it indefinitely.
-        """
+        """Let other processes ship what this one wrote, such as the workers that it will fork."""
         lock = self._spool.leave()
         if lock is not None:
             lock.release()
+            self._has_given_away = True
         self._awake = False
 
     def _ensure_thread(self) -> None:
         with self._mutex:
-            if self._stopping or self.is_running or uwsgi.will_fork():
+            if self._stopping or self.is_running or _must_not_send():
                 return
-            get_ready()  # not in the thread: see above
             thread = threading.Thread(target=self._run, name="otel-audit-sender", daemon=True)
             try:
                 thread.start()
@@ -280,12 +301,12 @@ class Sender:
     # --- the thread --------------------------------------------------------------------------
 
     def _run(self) -> None:
-        from otel_audit.pipeline.delivery.rounds import Delivery
-
         try:
-            delivery = Delivery(self._spool.directory, self._config, self._health, self._tell, self._spool)
+            delivery = self._make_delivery()
         except ConfigurationError as error:
             self._health.sink_failed(str(error))
+            return
+        if delivery is None:
             return
         self._delivery = delivery
         try:
@@ -293,6 +314,19 @@ class Sender:
                 self._loop_once(delivery)
         finally:
             delivery.leave()
+
+    def _make_delivery(self) -> Delivery | None:
+        """Import what sending needs, however often that takes; None if the process ends before."""
+        while not self._stopping:
+            try:
+                get_ready()
+                from otel_audit.pipeline.delivery.rounds import Delivery
+            except faults() as error:  # files that this user may not read, or that are being replaced
+                self._health.sink_failed(f"what sending needs cannot be imported: {error!r}")
+                self._wake.wait(_AFTER_ERROR)
+            else:
+                return Delivery(self._spool.directory, self._config, self._health, self._tell, self._spool)
+        return None
 
     def _loop_once(self, delivery: Delivery) -> None:
         try:

@@ -8,8 +8,10 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -18,8 +20,10 @@ from otel_audit.audit_record import AuditRecord, new_record_id
 from otel_audit.pipeline import sender
 from otel_audit.pipeline.provider import AuditPipeline
 from otel_audit.pipeline.spool import directory as layout
-from tests.pipeline.otlp_sink import Sink
 from tests.pipeline.spooling import audit_config, make_record, spooled_records, target_ids, wait_until
+
+if TYPE_CHECKING:  # scripts below import this file, and must not get with it what the sender imports
+    from tests.pipeline.otlp_sink import Sink
 
 _fork = ctypes.PyDLL(None).fork
 """With the interpreter held, as uWSGI does."""
@@ -42,6 +46,9 @@ def fork(work: Callable[[], object]) -> int:
         try:
             work()
             status = 0
+        except BaseException:
+            traceback.print_exc()
+            raise
         finally:
             os._exit(status)
     return pid
@@ -217,6 +224,73 @@ def test_a_child_sends_with_a_thread_of_its_own(spool_directory: Path, sink: Sin
     )
     assert done.returncode == 0, done.stderr
     assert target_ids(sink.records) == ["1", "2"]
+
+
+IMPORTING = f"""
+import os, sys, threading
+from pathlib import Path
+from otel_audit.pipeline import provider
+from tests.pipeline.spooling import audit_config, make_record
+from tests.pipeline.test_c_fork import fork, status
+
+reached, go_on = threading.Event(), threading.Event()
+
+def slowly(event, arguments):  # with the locks of the modules that import it, and of no other
+    if event == "import" and arguments[0] == sys.argv[3] and not reached.is_set():
+        reached.set()
+        go_on.wait()
+
+sys.addaudithook(slowly)
+pipeline = provider.start(audit_config(Path(sys.argv[1]), sys.argv[2]))
+pipeline.logger.emit(make_record(pipeline, 1))
+assert reached.wait({_LONGEST}), "nobody imports"
+threading.Timer(0.3, go_on.set).start() if sys.argv[4] == "python" else None
+
+def write(number):
+    pipeline.logger.settle(pipeline.logger.intend([make_record(pipeline, number)]), "success")
+    pipeline.logger.emit(make_record(pipeline, number + 1))
+    sent = pipeline.flush(0.5)
+    assert sent == (sys.argv[4] == "python"), sent
+
+def beget():
+    write(2)
+    if sys.argv[4] == "C":  # what the child has inherited, its child has as well
+        pid = os.fork()
+        if pid == 0:
+            write(4)
+            os._exit(0)
+        assert os.waitpid(pid, 0)[1] == 0
+
+if sys.argv[4] == "python":
+    pid = os.fork()
+    if pid == 0:
+        write(2)
+        os._exit(0)
+else:
+    pid = fork(beget)
+assert status(pid) == 0
+go_on.set()
+assert pipeline.flush({_LONGEST})
+pipeline.sender.rest({_LONGEST}, adopt=True)
+"""
+
+
+@pytest.mark.parametrize("module", ["google.protobuf.message", "otel_audit.pipeline.delivery.shipper"])
+@pytest.mark.parametrize("how", ["C", "python"])
+def test_a_fork_while_the_sender_imports_does_not_hang(
+    spool_directory: Path, sink: Sink, how: str, module: str
+) -> None:
+    """No thread of the child will release the locks of an import that goes on; Python's fork waits for it."""
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORTING, str(spool_directory), sink.url, module, how],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    expected = ["1", "2", "3"] if how == "python" else ["1", "2", "3", "4", "5"]
+    assert sorted(target_ids(sink.records)) == expected
 
 
 def test_a_child_gives_up_its_share_of_the_parents_lock(

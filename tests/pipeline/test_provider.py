@@ -336,6 +336,56 @@ def test_whoever_forks_imports_what_sending_needs_for_its_children(tmp_path: Pat
     )
 
 
+def test_the_first_record_waits_for_no_import(spool_directory: Path, sink: Sink) -> None:
+    """Only the sender's own thread imports what sending needs: the record is made while somebody waits."""
+    run_script(
+        """
+        import importlib.abc
+        imported = []
+        class Watch(importlib.abc.MetaPathFinder):
+            def find_spec(self, name, path, target=None):
+                imported.append((threading.current_thread().name, name))
+        sys.meta_path.insert(0, Watch())
+        pipeline = provider.start(audit_config(Path(sys.argv[1]), sys.argv[2]))
+        pipeline.prepare()
+        imported.clear()
+        pipeline.logger.settle(pipeline.logger.intend([make_record(pipeline, 1)]), "success")
+        assert pipeline.flush(20)
+        assert ("otel-audit-sender", "otel_audit.pipeline.delivery.rounds") in imported
+        heavy = ("google", "http", "ssl", "opentelemetry.proto", "otel_audit.pipeline.delivery")
+        assert not [name for thread, name in imported if thread == "MainThread" and name.startswith(heavy)]
+        """,
+        spool_directory,
+        sink.url,
+    )
+
+
+def test_a_sender_that_cannot_import_tries_again(spool_directory: Path, sink: Sink) -> None:
+    """A package is being replaced, or its files can be read only later."""
+    out = run_script(
+        """
+        import importlib.abc
+        from otel_audit.pipeline import sender
+        sender._AFTER_ERROR = 0.05
+        class Broken(importlib.abc.MetaPathFinder):
+            times = 3
+            def find_spec(self, name, path, target=None):
+                if name == "otel_audit.pipeline.delivery.shipper" and self.times:
+                    self.times -= 1
+                    raise PermissionError(13, "not yours", name)
+        sys.meta_path.insert(0, Broken())
+        pipeline = provider.start(audit_config(Path(sys.argv[1]), sys.argv[2]))
+        pipeline.logger.emit(make_record(pipeline, 1))
+        assert pipeline.flush(20)
+        print(pipeline.health.failures)
+        """,
+        spool_directory,
+        sink.url,
+    )
+    assert int(out) == 3
+    assert target_ids(sink.records) == ["1"]
+
+
 class Rewrapped:
     """A provider that stands for another, which may change: Logfire's, for example."""
 

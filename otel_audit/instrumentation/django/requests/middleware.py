@@ -51,12 +51,12 @@ class _Loading:
 forks.after_in_child(_Loading.begin_in_child)
 
 
-def _get_ready_to_send() -> None:
-    """A handler is made where requests will be served; none of them should wait for imports."""
+def _get_ready_to_fork() -> None:
+    """A handler is made before workers are."""
     pipeline = provider.current()
     if pipeline is not None:
         try:
-            pipeline.get_ready_to_send()
+            pipeline.get_ready_to_fork()
         except faults():  # whoever sends will hear of it
             return
 
@@ -109,7 +109,7 @@ class RequestCapture:
                     original(handler, *args, **kwargs)
                 finally:
                     settings.MIDDLEWARE = configured
-            _get_ready_to_send()
+            _get_ready_to_fork()
 
         return load_middleware
 
