@@ -65,12 +65,12 @@ def _writes(writes: WriteCapture) -> list[Patch]:
         ),
         Patch(
             "django.db.models.base:Model.refresh_from_db",
-            writes.refreshes,
+            writes.hooks.refreshes,
             "what it loads is what the instance knows from then on",
         ),
         Patch(
             "django.db.models.query:RawModelIterable.__iter__",
-            writes.raw,
+            writes.hooks.raw,
             "what raw() loads is not what the row holds",
         ),
         Patch(f"{wrapper}.commit", transactions.commit, "success is known here"),

@@ -1,0 +1,1 @@
+"""What instances are loaded with, kept for the old values of a later save."""

@@ -1,0 +1,160 @@
+"""The ``from_db`` of a hooked model, which keeps the row an instance is made of."""
+
+from __future__ import annotations
+
+import inspect
+import weakref
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+
+from otel_audit.capture.freshness import Epoch
+from otel_audit.instrumentation.django.loaded import Loaded
+from otel_audit.instrumentation.django.plan import NOT_AUDITED, ModelPlan
+from otel_audit.instrumentation.django.plan.unrepeatable import held
+from otel_audit.instrumentation.django.writes.state import Capture
+from otel_audit.interruptions import faults
+from otel_audit.values import ATOMS
+
+_LONGEST_DOCUMENTS: Final = 16 * 1024
+"""Bytes of JSON held for each instance there is: of larger ones no more is held than a record needs."""
+_json: Final = msgspec.json.Encoder().encode
+_ALWAYS_GIVEN: Final = 4
+"""Arguments of ``from_db``: the class, its database, the names and the values."""
+OVERRIDDEN: Final = "_otel_audit_from_db"
+"""Where the overrides of ``from_db`` under our hooks stand on a class, one for each time it was hooked."""
+
+
+def takes_options(from_db: Any) -> bool:
+    """Say whether ``from_db`` takes more than Django has always given it."""
+    code = getattr(getattr(from_db, "__func__", None), "__code__", None)
+    if code is None:  # it may take anything
+        return True
+    more = code.co_argcount > _ALWAYS_GIVEN or code.co_kwonlyargcount > 0
+    return more or bool(code.co_flags & (inspect.CO_VARARGS | inspect.CO_VARKEYWORDS))
+
+
+def remembering(capture: Capture, model: Any, overridden: int) -> Callable[..., Any]:
+    """Return a ``from_db`` that calls the inherited one, or the ``overridden`` one, with all it is given.
+
+    What it holds is never freed: Django 6.1 keeps each ``from_db`` it has called in a cache. An override of
+    the application's therefore stands on the class.
+    """
+    hooked = weakref.ref(model)
+
+    def from_db(cls: Any, /, db: Any, field_names: Any, values: Any, **options: Any) -> Any:
+        owner: Any = hooked()
+        if overridden < 0:
+            inherited: Any = super(owner, cls)
+            instance = inherited.from_db(db, field_names, values, **options)
+        else:
+            override = vars(owner)[OVERRIDDEN][overridden].__get__(None, cls)
+            instance = override(db, field_names, values, **options)
+        try:
+            _remember(capture, capture.plan(cls), instance, field_names, values)
+        except faults() as error:
+            capture.failures.note("from_db", error)
+        return instance
+
+    # A model that takes no options says so.
+    return from_db if takes_options(model.from_db) else _without_options(from_db)
+
+
+def _without_options(from_db: Callable[..., Any]) -> Callable[..., Any]:
+    def plain(cls: Any, /, db: Any, field_names: Any, values: Any) -> Any:
+        return from_db(cls, db, field_names, values)
+
+    return plain
+
+
+def remembering_inherited(capture: Capture, model: Any) -> Callable[..., Any]:
+    """Return a ``from_db`` that calls an inherited one which takes no options.
+
+    Lists load thousands: what follows packs no arguments, calls nothing of ours for what most rows are, and
+    holds the plan instead of asking for it.
+    """
+    thread, freshness = capture.thread, capture.freshness
+    generation: object = None
+    plan: ModelPlan = NOT_AUDITED
+
+    def from_db(cls: Any, /, db: Any, field_names: Any, values: Any) -> Any:
+        nonlocal generation, plan
+        instance = super(model, cls).from_db(db, field_names, values)
+        try:
+            if capture.generation is not generation:
+                asked = capture.generation
+                plan = capture.plan(model)
+                generation = asked
+            table = plan if cls is model else capture.plan(cls)
+            here = thread.__dict__
+            if here["loaded"] is None:
+                # What is set is STATE_KEY, without making a dict of the state.
+                if not table.mutable:
+                    instance._state._otel_audit = Loaded(field_names, values, here["epoch"], freshness.now)
+                    return instance
+                if table.documents is not None and len(values) == len(table.row):
+                    documents = _json(table.documents(values))
+                    if len(documents) <= _LONGEST_DOCUMENTS:
+                        instance._state._otel_audit = Loaded(
+                            table, values, here["epoch"], freshness.now, documents
+                        )
+                        return instance
+        except faults():  # values may be anything; what follows looks at each
+            pass
+        try:
+            _remember(capture, capture.plan(cls), instance, field_names, values)
+        except faults() as error:
+            capture.failures.note("from_db", error)
+        return instance
+
+    return from_db
+
+
+def _remember(capture: Capture, plan: ModelPlan, instance: Any, names: Any, values: Any) -> None:
+    """Keep what an instance was loaded with."""
+    here = capture.thread.__dict__
+    if plan.mutable:
+        loaded = _keep(plan, instance, names, values, here["epoch"], capture.freshness.now)
+    else:
+        loaded = Loaded(names, values, here["epoch"], capture.freshness.now)
+    instance._state._otel_audit = loaded
+    if here["loaded"] is not None:
+        here["loaded"].append((instance, loaded))
+
+
+def _keep(table: ModelPlan, instance: Any, names: Any, values: Any, epoch: Epoch, seq: int) -> Loaded:
+    """Keep a loaded row that has values which the application may change in place.
+
+    These have to be written down now: once a list has been appended to, nobody knows what was loaded. Whether
+    JSON is too large for a record, and what a record makes of it, can wait for a save.
+    """
+    if table.documents is not None and len(values) == len(table.row):
+        try:
+            documents = _json(table.documents(values))
+            if len(documents) <= _LONGEST_DOCUMENTS:
+                return Loaded(table, values, epoch, seq, documents)
+        except faults():  # an override of from_db() may be given anything
+            pass
+    return Loaded(names, _frozen(table, instance, names, values), epoch, seq)
+
+
+def _frozen(table: ModelPlan, instance: Any, names: Any, values: Any) -> Any:
+    """Return a loaded row with its mutable values encoded; the row itself if it has none.
+
+    Of fields whose preparation is not repeatable it has what the instance holds.
+    """
+    row: list[Any] | None = None
+    mutable = table.mutable
+    positions: Any = mutable.values()
+    if len(values) != len(table.row):
+        positions = [(names.index(name), plan) for name, (_, plan) in mutable.items() if name in names]
+    for position, plan in positions:
+        value = values[position]
+        if plan.unrepeatable and (found := held(instance, plan.attname, value)) is not value:
+            row = list(values) if row is None else row
+            row[position] = value = found
+        if type(value) not in ATOMS:
+            row = list(values) if row is None else row
+            row[position] = plan.frozen(value)
+    return values if row is None else row
