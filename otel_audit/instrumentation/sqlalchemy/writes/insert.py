@@ -9,7 +9,8 @@ from msgspec import UNSET
 
 from otel_audit.capture.bulk import ReturnedRows
 from otel_audit.capture.writes import CapturedWrite, RowWrite
-from otel_audit.instrumentation.sqlalchemy.plan import ColumnPlan, MappedPlan
+from otel_audit.instrumentation.sqlalchemy.columns import ColumnPlan
+from otel_audit.instrumentation.sqlalchemy.plan import MappedPlan
 from otel_audit.instrumentation.sqlalchemy.writes import upsert
 from otel_audit.instrumentation.sqlalchemy.writes.returned import returned_columns, returned_rows
 from otel_audit.instrumentation.sqlalchemy.writes.running import (

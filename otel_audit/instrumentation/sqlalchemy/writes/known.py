@@ -9,7 +9,7 @@ from otel_audit.audit_record import OldValues
 from otel_audit.instrumentation.sqlalchemy.writes.loaded import old_row
 
 if TYPE_CHECKING:
-    from otel_audit.instrumentation.sqlalchemy.plan import ColumnPlan
+    from otel_audit.instrumentation.sqlalchemy.columns import ColumnPlan
     from otel_audit.instrumentation.sqlalchemy.writes.running import Running
 
 

@@ -10,7 +10,8 @@ from msgspec import UNSET
 from otel_audit.values import ATOMS
 
 if TYPE_CHECKING:
-    from otel_audit.instrumentation.sqlalchemy.plan import ColumnPlan, MappedPlan
+    from otel_audit.instrumentation.sqlalchemy.columns import ColumnPlan
+    from otel_audit.instrumentation.sqlalchemy.plan import MappedPlan
 
 
 def old_row(

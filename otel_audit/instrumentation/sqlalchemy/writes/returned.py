@@ -12,7 +12,7 @@ from otel_audit.instrumentation.sqlalchemy.writes.running import Running, frozen
 from otel_audit.instrumentation.sqlalchemy.writes.shape import unannotated
 
 if TYPE_CHECKING:
-    from otel_audit.instrumentation.sqlalchemy.plan import ColumnPlan
+    from otel_audit.instrumentation.sqlalchemy.columns import ColumnPlan
 
 
 def returned_rows(running: Running) -> Sequence[Any] | None:

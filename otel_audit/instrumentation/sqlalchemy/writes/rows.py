@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from otel_audit.audit_record import Completeness
     from otel_audit.capture.plan import Verb
     from otel_audit.config.model import CaptureSection
+    from otel_audit.instrumentation.sqlalchemy.columns import ColumnPlan
     from otel_audit.instrumentation.sqlalchemy.connection import SQLAlchemyConnection
-    from otel_audit.instrumentation.sqlalchemy.plan import ColumnPlan, MappedPlan
+    from otel_audit.instrumentation.sqlalchemy.plan import MappedPlan
     from otel_audit.instrumentation.sqlalchemy.writes.shape import Shape
 
 _R = TypeVar("_R")

@@ -15,8 +15,8 @@ from otel_audit.values import FROZEN
 if TYPE_CHECKING:
     from otel_audit.capture.plan import Verb
     from otel_audit.config.model import SQLAlchemyConfig
+    from otel_audit.instrumentation.sqlalchemy.columns import ColumnPlan
     from otel_audit.instrumentation.sqlalchemy.connection import SQLAlchemyConnection
-    from otel_audit.instrumentation.sqlalchemy.plan import ColumnPlan
     from otel_audit.instrumentation.sqlalchemy.writes.shape import Shape
 
 

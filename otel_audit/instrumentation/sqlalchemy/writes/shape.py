@@ -16,7 +16,8 @@ from sqlalchemy.sql.elements import BinaryExpression, BindParameter, BooleanClau
 from otel_audit.capture.plan import Verb
 
 if TYPE_CHECKING:
-    from otel_audit.instrumentation.sqlalchemy.plan import ColumnPlan, MappedPlan, Plans
+    from otel_audit.instrumentation.sqlalchemy.columns import ColumnPlan
+    from otel_audit.instrumentation.sqlalchemy.plan import MappedPlan, Plans
 
 EXPRESSION: Final = ""
 """Stands for the name of a parameter where the database makes the value."""

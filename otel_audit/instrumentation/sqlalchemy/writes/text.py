@@ -25,7 +25,8 @@ from otel_audit.instrumentation.sqlalchemy.connection import (
     Transactions,
     commits_by_itself,
 )
-from otel_audit.instrumentation.sqlalchemy.plan import Plans, all_tables
+from otel_audit.instrumentation.sqlalchemy.plan import Plans
+from otel_audit.instrumentation.sqlalchemy.tables import all_tables
 from otel_audit.instrumentation.sqlalchemy.writes.shape import bare
 from otel_audit.interruptions import faults, interrupts
 

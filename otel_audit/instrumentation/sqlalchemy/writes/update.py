@@ -10,7 +10,7 @@ from msgspec import UNSET
 from otel_audit.audit_record import OldValues
 from otel_audit.capture.bulk import ReturnedRows
 from otel_audit.capture.writes import CapturedWrite, RowWrite
-from otel_audit.instrumentation.sqlalchemy.plan import ColumnPlan
+from otel_audit.instrumentation.sqlalchemy.columns import ColumnPlan
 from otel_audit.instrumentation.sqlalchemy.writes.known import KnownRows, counts_rows, known_rows
 from otel_audit.instrumentation.sqlalchemy.writes.rows import Found, returned
 from otel_audit.instrumentation.sqlalchemy.writes.running import (

@@ -1,0 +1,195 @@
+"""One column: what its values are compared and recorded as, planned once."""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import uuid
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from msgspec import UNSET
+from sqlalchemy import types
+from sqlalchemy.engine.default import DefaultDialect
+
+from otel_audit.capture.plan import FieldPlan
+from otel_audit.interruptions import faults
+from otel_audit.values import FROZEN, freeze, freeze_known
+
+if TYPE_CHECKING:
+    from sqlalchemy.schema import Column
+
+_HIDING_WORDS: Final = ("crypt", "cipher", "fernet", "secret", "password")
+_LONGEST_SMALL: Final = 4096
+"""Characters: of a column that allows no more, 1000 rows are within the default of ``max_bulk_bytes``."""
+_IMMUTABLE: Final = (
+    types.Integer,
+    types.String,
+    types.Boolean,
+    types.Date,
+    types.DateTime,
+    types.Time,
+    types.Interval,
+    types.Numeric,
+    types.LargeBinary,
+    types.Uuid,
+)
+_DIALECT: Final = DefaultDialect()
+
+
+class ColumnPlan(FieldPlan):
+    """How one column is compared and named in records: by its attribute where a class is mapped.
+
+    Attributes:
+        column: the column itself.
+        mutable: its values may change in place, unseen.
+    """
+
+    __slots__ = ("_convert", "canonical", "column", "mutable")
+
+    def __init__(self, column: Column[Any], name: str, *, automatic: bool, encrypted: bool) -> None:
+        kind = column.type
+        super().__init__(name, automatic=automatic, hidden=encrypted or _hides(kind))
+        self.column = column
+        self._convert = _conversion(kind, hidden=self.hidden)
+        self.plain = self._convert is None
+        stored = implementation(kind)
+        self.canonical = None if stored is not kind else _canonical(kind)
+        self.mutable = isinstance(kind, types.TypeDecorator) or not isinstance(stored, _IMMUTABLE)
+        self.large = _is_large(stored)
+
+    def frozen(self, value: Any) -> Any:
+        if value is None or type(value) is self.canonical:
+            return value
+        if self._convert is None:
+            return freeze(value)
+        try:
+            made = self._convert(value)
+            return made if type(made) in FROZEN else freeze(made)
+        except faults():  # whatever the application's type makes of it: the statement will say so
+            return freeze(value)
+
+    def normal(self, value: Any) -> Any:
+        return value  # what the application set has been taken as it will be read by `frozen`
+
+
+def _hides(kind: Any) -> bool:
+    """Say whether the class of a type, or one it inherits from, is called after what it does."""
+    return any(
+        word in f"{each.__module__}.{each.__qualname__}".lower()
+        for each in type(kind).__mro__
+        for word in _HIDING_WORDS
+    )
+
+
+def implementation(kind: Any) -> Any:
+    """Follow decorators to the type that the database has."""
+    for _ in range(16):
+        if not isinstance(kind, types.TypeDecorator):
+            break
+        kind = kind.impl_instance
+    return kind
+
+
+def _is_large(kind: Any) -> bool:
+    """Say whether nothing bounds the size of values of a type."""
+    if isinstance(kind, types.Enum):
+        return False
+    if isinstance(kind, types.String | types.LargeBinary):
+        length = getattr(kind, "length", None)
+        return length is None or length > _LONGEST_SMALL
+    return not isinstance(kind, _IMMUTABLE)
+
+
+def _conversion(kind: Any, *, hidden: bool) -> Callable[[Any], Any] | None:
+    """Return what makes of a value of the application's what it will read back; None: nothing need be."""
+    if isinstance(kind, types.TypeDecorator):
+        return _hidden_value if hidden else _decorated(kind)
+    if isinstance(kind, types.Enum):
+        stored: Callable[[Any], Any] = kind._db_value_for_elem
+        return stored
+    if isinstance(kind, types.Boolean):
+        return bool
+    if isinstance(kind, types.Numeric):
+        return _number(kind)
+    if isinstance(kind, types.Integer):
+        return _integer
+    if isinstance(kind, types.Uuid):
+        return _uuid if kind.as_uuid else str
+    if isinstance(kind, types.Date):
+        return _date
+    if isinstance(kind, types.String):
+        return str
+    if isinstance(kind, types.JSON):
+        return _document
+    return None
+
+
+def _canonical(kind: Any) -> type | None:
+    """Return the class whose instances a type stores as they are."""
+    if isinstance(kind, types.Enum):
+        return None if kind.enum_class is not None else str
+    for base, canonical in (
+        (types.String, str),
+        (types.Integer, int),
+        (types.Boolean, bool),
+        (types.DateTime, datetime.datetime),
+        (types.Date, datetime.date),
+        (types.LargeBinary, bytes),
+    ):
+        if isinstance(kind, base):
+            return canonical
+    if isinstance(kind, types.Uuid):
+        return uuid.UUID if kind.as_uuid else str
+    return None
+
+
+def _hidden_value(value: Any) -> Any:
+    known = freeze_known(value)
+    return freeze(value) if known is UNSET else known
+
+
+def _decorated(kind: Any) -> Callable[[Any], Any]:
+    """Return the way of a value through an application's type to the database and back."""
+    inner = _conversion(implementation(kind), hidden=False)
+
+    def convert(value: Any) -> Any:
+        stored = kind.process_bind_param(value, _DIALECT)
+        held = stored if inner is None or stored is None else inner(stored)
+        known = freeze_known(kind.process_result_value(held, _DIALECT))
+        # An object of a class of the application's is recorded as what is stored of it.
+        return freeze(stored) if known is UNSET else known
+
+    return convert
+
+
+def _document(value: Any) -> Any:
+    return None if value is types.JSON.NULL else freeze(value)
+
+
+def _integer(value: Any) -> Any:
+    return int(value) if isinstance(value, bool | float) and value == int(value) else value
+
+
+def _uuid(value: Any) -> Any:
+    return value if isinstance(value, uuid.UUID) else uuid.UUID(str(value))
+
+
+def _date(value: Any) -> Any:
+    return value.date() if isinstance(value, datetime.datetime) else value
+
+
+def _number(kind: Any) -> Callable[[Any], Any]:
+    if not kind.asdecimal:
+        return float
+    scale = kind.scale if not isinstance(kind, types.Float) else None
+    if scale is None:
+        return lambda value: value if isinstance(value, decimal.Decimal) else decimal.Decimal(str(value))
+    exponent = decimal.Decimal(1).scaleb(-scale)
+    context = decimal.Context(prec=max(kind.precision or 28, 28), rounding=decimal.ROUND_HALF_UP)
+
+    def convert(value: Any) -> Any:
+        number = value if isinstance(value, decimal.Decimal) else decimal.Decimal(str(value))
+        return number.quantize(exponent, context=context)
+
+    return convert
