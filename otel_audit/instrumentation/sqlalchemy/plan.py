@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.schema import Table
@@ -37,9 +37,10 @@ class MappedPlan(TablePlan):
     Attributes:
         by_column: its plans by column.
         mappers: of the classes whose rows it has.
+        sql_table: SQLAlchemy's object for it.
     """
 
-    __slots__ = ("__weakref__", "by_column", "by_key", "mappers", "properties", "schema")
+    __slots__ = ("__weakref__", "by_column", "by_key", "mappers", "properties", "schema", "sql_table")
 
     def __init__(
         self,
@@ -69,9 +70,14 @@ class MappedPlan(TablePlan):
         if ends:  # what it relates is all there is to say
             self.others = fields
         self.schema = table.schema
+        self.sql_table = table
         self.properties: weakref.WeakKeyDictionary[Any, tuple[dict[ColumnPlan, str], list[int] | None]] = (
             weakref.WeakKeyDictionary()
         )
+
+    def fields_of(self, columns: Sequence[Any]) -> list[ColumnPlan]:
+        """Return the plans of columns of the table."""
+        return [self.by_column[column] for column in columns]
 
 
 class Plans:
@@ -98,6 +104,14 @@ class Plans:
         if generation == self.generation:  # else a class was mapped meanwhile
             self._plans[table] = made
         return made
+
+    def unaudited(self, table: Table) -> MappedPlan:
+        """Return a plan of a table that is not audited, to follow what its rows lead to."""
+        mappers = mappers_of(table)
+        settings = TableSettings(False, False, "as_loaded", {})
+        plan = MappedPlan(table, subject(table, mappers), settings, mappers, KeyStrategies(), {})
+        plan.others = []  # nobody wants to know what else the rows held
+        return plan
 
     def forget(self) -> None:
         """Decide anew: code has said something, or classes were mapped."""

@@ -93,7 +93,7 @@ def judged(works: Sequence[Work], engine: Engine, records: Sequence[AuditRecord]
         happened = truth.truth(connection)
     assert {record.outcome for record in records} <= {"success", "failure"}
     claimed, lesser = truth.trail(records)
-    verdict = truth.Verdict()
+    verdict = truth.Verdict(cascades_fire=engine.dialect.name not in ("mysql", "mariadb"))
     did = {mark: operation for work in works for mark, operation in work.did.items()}
     for mark in sorted({*happened, *claimed, *lesser}):
         name = did[mark].name if mark in did else f"nobody's ({mark!r})"

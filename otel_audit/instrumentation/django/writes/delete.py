@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from django.db.models import deletion
 
 from otel_audit.capture.bulk import BulkWrite, limited
+from otel_audit.capture.cascades import reachable
 from otel_audit.capture.databases.abilities import Abilities
 from otel_audit.capture.plan import Verb
 from otel_audit.capture.transactions.connection import Connection
@@ -171,20 +172,17 @@ def left_to_the_database(
     on_delete: Any = getattr(deletion, "DatabaseOnDelete", None)
     if on_delete is None:
         return []
-    found: dict[tuple[str, Verb], CapturedWrite] = {}
-    waiting = [plan]
-    while waiting:
-        plan = waiting.pop()
+
+    def beyond(plan: ModelPlan) -> Iterator[tuple[ModelPlan, Verb]]:
         for relation in plan.model._meta.related_objects:
             how: Any = relation.on_delete
-            if not isinstance(how, on_delete):
-                continue
-            child = capture.plan(relation.related_model, vendor)
-            verb: Verb = "delete" if how.operation == "CASCADE" else "update"
-            if (child.label, verb) in found or not child.audited:
-                continue
-            found[child.label, verb] = CapturedWrite(child, verb, connection)
+            if isinstance(how, on_delete):
+                child = capture.plan(relation.related_model, vendor)
+                yield child, "delete" if how.operation == "CASCADE" else "update"
+
+    found: list[CapturedWrite] = []
+    for child, verb in reachable(plan, beyond):
+        if child.audited:
+            found.append(CapturedWrite(child, verb, connection))
             connection.wrote_many(child, None)
-            if verb == "delete":
-                waiting.append(child)
-    return list(found.values())
+    return found

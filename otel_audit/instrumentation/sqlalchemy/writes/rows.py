@@ -135,6 +135,10 @@ class Reader:
         values = {f"p{number}": value for number, value in enumerate(parameters)}
         return list(self._connection.execute(text(named), values))
 
+    def value(self, sql: str) -> Any:
+        """Return the first value of what a statement returns that needs no parameters."""
+        return self._connection.exec_driver_sql(sql).scalar()
+
     # --- rows --------------------------------------------------------------------------------------
 
     def attempt(self, ours: Callable[[], _R]) -> _R | None:
@@ -206,7 +210,7 @@ class Reader:
         for start in range(0, len(keys), _KEYS):
             some = keys[start : start + _KEYS]
             statement = select(*columns, *(field.column for field in fields))
-            statement = statement.where(self._one_of(columns, some))
+            statement = statement.where(self.one_of(columns, some))
             if lock:
                 statement = self._locking(statement, fields)
                 if self._state.dialect.moves_rows and len(some) > 1:
@@ -248,7 +252,7 @@ class Reader:
         for way, rows in values.items():
             for start in range(0, len(rows), _KEYS):
                 some = rows[start : start + _KEYS]
-                statement = select(*columns, *new).where(self._one_of([field.column for field in way], some))
+                statement = select(*columns, *new).where(self.one_of([field.column for field in way], some))
                 if lock:
                     statement = self._locking(statement, []).order_by(*(field.column for field in plan.keys))
                 for row in self._connection.execute(statement, execution_options=self._options):
@@ -257,7 +261,7 @@ class Reader:
                     found[key] = UniqueRow(frozen, bool(row[-1]) if new else None)
         return found
 
-    def _one_of(self, columns: Sequence[Any], rows: Sequence[Sequence[Any]]) -> Any:
+    def one_of(self, columns: Sequence[Any], rows: Sequence[Sequence[Any]]) -> Any:
         """Return the condition that a row has one of these combinations of values."""
         if len(columns) == 1 and len(rows) > 1:
             return columns[0].in_([row[0] for row in rows])

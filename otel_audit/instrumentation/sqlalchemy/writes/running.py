@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from otel_audit.config.model import SQLAlchemyConfig
     from otel_audit.instrumentation.sqlalchemy.columns import ColumnPlan
     from otel_audit.instrumentation.sqlalchemy.connection import SQLAlchemyConnection
+    from otel_audit.instrumentation.sqlalchemy.plan import MappedPlan
     from otel_audit.instrumentation.sqlalchemy.writes.shape import Shape
 
 
@@ -82,13 +83,13 @@ class Running:
         else:
             self.count = (self.count or 0) + count
 
-    def reader(self) -> Reader:
-        """Return what reads rows on the same connection, unseen."""
+    def reader(self, plan: MappedPlan | None = None, verb: Verb | None = None) -> Reader:
+        """Return what reads rows on the same connection, unseen; default those of its own table."""
         return Reader(
             self.connection,
             self.state,
-            self.shape.plan,
-            self.shape.verb,
+            plan or self.shape.plan,
+            verb or self.shape.verb,
             self._catalog,
             self.context.execution_options,
         )

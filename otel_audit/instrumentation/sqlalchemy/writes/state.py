@@ -23,6 +23,7 @@ from otel_audit.instrumentation.sqlalchemy.connection import (
 )
 from otel_audit.instrumentation.sqlalchemy.plan import Plans
 from otel_audit.instrumentation.sqlalchemy.writes import delete, insert, update
+from otel_audit.instrumentation.sqlalchemy.writes.cascades import Cascade, Rules, shape_beside
 from otel_audit.instrumentation.sqlalchemy.writes.keys import with_keys
 from otel_audit.instrumentation.sqlalchemy.writes.returned import returned_rows
 from otel_audit.instrumentation.sqlalchemy.writes.running import Running
@@ -46,6 +47,8 @@ _RUNNING: Final = "_otel_audit"
 """Where a :class:`Running` or a :class:`TextRunning` waits in the execution context."""
 _BESIDE: Final = "_otel_audit_beside"
 """Where what the CTEs of a captured statement write waits there."""
+_CASCADE: Final = "_otel_audit_cascade"
+"""Where the rows that the database deletes with those of a statement wait there."""
 _BY_TEXT: Final = object()
 """Stands for the shape of a statement that says by its text alone that it writes to an audited table."""
 _VERBS: Final = {"create": insert, "update": update, "delete": delete}
@@ -62,6 +65,7 @@ class Capture(CaptureState):
         self.catalog: dict[Any, Any] = {}
         self.tables = Tables(self.section, self.policy, self.plans)
         self.texts = Texts(self.tables, self.transactions, self.failures, self.schema_changed)
+        self.rules = Rules(self.tables, self.plans)
         self._shapes: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
         self._beside: weakref.WeakSet[Any] = weakref.WeakSet()
         self._any_beside = False
@@ -135,6 +139,8 @@ class Capture(CaptureState):
         shape: Any = None
         try:
             shape = shape_of(compiled, self.plans)
+            if shape is None and compiled.isdelete:
+                shape = shape_beside(compiled, self.rules)
             if shape is not None and next(written_in_ctes(compiled), None) is not None:
                 self._beside.add(compiled)
                 self._any_beside = True
@@ -153,6 +159,9 @@ class Capture(CaptureState):
         running = Running(self.section, self.catalog, connection, state, context, shape)
         context.__dict__[_RUNNING] = running
         intent = None
+        if not shape.plan.audited:
+            self._begin_cascade(running)
+            return
         try:
             intent = _VERBS[shape.verb].prepare(running)
         except (AuditError, DBAPIError):
@@ -160,6 +169,19 @@ class Capture(CaptureState):
         except faults() as error:
             self.failures.report(f"before {shape.verb}", error)
         running.statement.begin(intent)
+        if shape.verb == "delete":
+            self._begin_cascade(running)
+
+    def _begin_cascade(self, running: Running) -> None:
+        try:
+            cascade = Cascade.of(running, self.rules)
+            if cascade is not None:
+                running.context.__dict__[_CASCADE] = cascade
+                cascade.prepare()
+        except (AuditError, DBAPIError):
+            raise
+        except faults() as error:
+            self.failures.report("cascade", error)
 
     def after_cursor_execute(
         self, connection: Any, cursor: Any, sql: Any, parameters: Any, context: Any, executemany: Any
@@ -198,18 +220,37 @@ class Capture(CaptureState):
 
     def _note(self, running: Running) -> None:
         statement = running.statement
+        cascade: Cascade | None = None
+        if running.shape.verb == "delete":
+            cascade = running.context.__dict__.pop(_CASCADE, None)
+        if not running.shape.plan.audited:
+            self._note_cascade(running, cascade)
+            return
         try:
             statement.ran()
             if running.count is None and running.shape.verb != "create":
                 rows = returned_rows(running)
                 running.count = None if rows is None else len(rows)
+            if cascade is not None:
+                cascade.deleted()
             writes = _VERBS[running.shape.verb].note(running)
             statement.done(*writes)
+            self._note_cascade(running, cascade)
             self._after(running.state)
         except AuditError:
             raise
         except faults() as error:
             statement.recover(error, running.count)
+
+    def _note_cascade(self, running: Running, cascade: Cascade | None) -> None:
+        if cascade is None:
+            return
+        try:
+            cascade.done()
+        except AuditError:
+            raise
+        except faults() as error:
+            self.failures.report("cascade", error, lost=1)
 
     def _after(self, state: SQLAlchemyConnection) -> None:
         if state.committing and state.pending:  # a listener of the application's writes while COMMIT is sent
@@ -233,10 +274,11 @@ class Capture(CaptureState):
                     and isinstance(error, connection.dialect.loaded_dbapi.Error)
                     and not exception_context.is_disconnect
                 )
-                for each in (running, context.__dict__.pop(_BESIDE, None)):
-                    if isinstance(each, TextRunning):
+                beside = context.__dict__.pop(_BESIDE, None), context.__dict__.pop(_CASCADE, None)
+                for each in (running, *beside):
+                    if isinstance(each, TextRunning | Cascade):
                         each.failed(error, refused=refused)
-                    elif each is not None:
+                    elif each is not None and each.shape.plan.audited:
                         each.statement.failed(error, sent=True, refused=refused, intent=each.intent)
         except faults() as fault:
             self.failures.note("failed statement", fault)

@@ -7,7 +7,7 @@ table costs a look into a dictionary. Text that ends or marks a transaction is f
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy.schema import Table
@@ -63,15 +63,23 @@ class Tables:
 
     def known(self) -> RawTables:
         """Return them as they are now."""
-        stamp = (self._plans.generation, self._count)
+        stamp = self.stamp()
         if self._stamp != stamp:
             self._known = self._look()
             self._stamp = stamp  # if others came meanwhile, the next one looks again
         return self._known
 
+    def stamp(self) -> tuple[int, int]:
+        """Return what changes whenever there is another table, or another decision about one."""
+        return self._plans.generation, self._count
+
+    def all(self) -> Iterable[Table]:
+        """Return all tables that are known, audited or not."""
+        return dict.fromkeys([*all_tables(), *self._made])
+
     def _look(self) -> RawTables:
         found = RawTables()
-        for table in dict.fromkeys([*all_tables(), *self._made]):
+        for table in self.all():
             plan = self._plans.of(table) if table.name else None
             if plan is not None and plan.audited:
                 found.add(plan, instead=False)
@@ -267,15 +275,21 @@ class Texts:
         self, connection: Any, state: SQLAlchemyConnection, context: Any, text: SqlText, alone: bool | None
     ) -> RawStatement:
         state.alone = commits_by_itself(connection, state)
-        translated = context.execution_options.get("schema_translate_map") or {}
 
         def aim(plan: TablePlan) -> None:
-            schema = getattr(plan, "schema", None)
-            found = translated.get(schema, schema)
-            state.in_schema(None if found is None else str(found))
+            state.in_schema(translated(getattr(plan, "schema", None), context))
             state.doubtful.add(plan.table)
 
         return RawStatement(state, self._tables.known(), text, alone=alone, aim=aim)
+
+
+def translated(schema: str | None, context: Any) -> str | None:
+    """Return a schema as the execution options of a statement translate it."""
+    names = context.execution_options.get("schema_translate_map")
+    if names:
+        found = names.get(schema, schema)
+        return None if found is None else str(found)
+    return schema
 
 
 def written_in_ctes(compiled: Any) -> Iterator[tuple[Verb, Any]]:
