@@ -46,8 +46,6 @@ LOG: Final = "otel_audit.log"
 REQUEST_ID: Final = "otel_audit.request.id"
 CAPTURE_PLACE: Final = "otel_audit.capture.place"
 ERROR_TYPE: Final = "error.type"
-INTEGRITY_PREFIX: Final = "audit.integrity."
-"""Attributes under this prefix are proofs about a record, never part of it."""
 
 CURRENT_SCHEMA: Final = "1"
 

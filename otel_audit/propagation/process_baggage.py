@@ -13,7 +13,7 @@ from collections.abc import ItemsView, Iterator, KeysView, Mapping, ValuesView
 from typing import Any, Final
 
 from opentelemetry import baggage
-from opentelemetry.context import Context, get_value, set_value
+from opentelemetry.context import Context, set_value
 
 from otel_audit.propagation.identity import is_ours, known
 
@@ -89,15 +89,6 @@ class ProcessBaggage(dict[str, object]):
 def with_process_baggage(context: Context) -> Context:
     """Return a context whose baggage says who acts."""
     return set_value(_BAGGAGE_KEY, ProcessBaggage(baggage.get_all(context)), context)
-
-
-def without_process_baggage(context: Context) -> Context:
-    """Return a context with the baggage of others only, as plain values."""
-    found = get_value(_BAGGAGE_KEY, context)
-    if not isinstance(found, ProcessBaggage):
-        return context
-    plain = {name: dict.__getitem__(found, name) for name in dict.__iter__(found)}
-    return set_value(_BAGGAGE_KEY, plain, context)
 
 
 def _is_injecting() -> bool:

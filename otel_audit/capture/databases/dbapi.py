@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import decimal
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from otel_audit.interruptions import faults
+
+if TYPE_CHECKING:
+    from otel_audit.capture.plan import Verb
 
 
 class Dialect(NamedTuple):
@@ -58,6 +61,24 @@ _DIALECTS: Final[dict[str, Dialect]] = {
 def dialect(system: str) -> Dialect:
     """Return what is different about a kind of database, by ``db.system.name``."""
     return _DIALECTS.get(system, _OTHER)
+
+
+def write_lock(verb: Verb, table: str, column: str) -> str:
+    """Return a statement that takes SQLite's write lock and writes nothing.
+
+    Of the same verb as the application's and on one of its columns, so that it is refused only where that
+    would be: a view may have an INSTEAD OF trigger for one verb only, a foreign key may not fit for one.
+
+    Args:
+        verb: of the application's statement.
+        table: quoted.
+        column: quoted.
+    """
+    if verb == "delete":
+        return f"DELETE FROM {table} WHERE 0"
+    if verb == "update":
+        return f"UPDATE {table} SET {column} = {column} WHERE 0"
+    return f"INSERT INTO {table} ({column}) SELECT NULL WHERE 0"
 
 
 _REFUSALS: Final = frozenset({1031, 1054, 1064, 1100, 1142, 1143, 1235, 1288, 1356})

@@ -180,13 +180,7 @@ class Reader:
         preparer = self._outer.dialect.identifier_preparer
         table = preparer.format_table(self._plan.fields[0].column.table)
         column = preparer.quote(self._plan.fields[0].column.name)
-        if self._verb == "delete":
-            sql = f"DELETE FROM {table} WHERE 0"
-        elif self._verb == "update":
-            sql = f"UPDATE {table} SET {column} = {column} WHERE 0"
-        else:
-            sql = f"INSERT INTO {table} ({column}) SELECT NULL WHERE 0"
-        self._connection.exec_driver_sql(sql)
+        self._connection.exec_driver_sql(dbapi.write_lock(self._verb, table, column))
         state.locked = True
 
     def by_keys(

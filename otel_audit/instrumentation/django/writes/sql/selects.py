@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from otel_audit.audit_record import Completeness
 from otel_audit.capture.bulk import ReturnedRows
-from otel_audit.capture.databases.dbapi import dialect, refuses
+from otel_audit.capture.databases.dbapi import dialect, refuses, write_lock
 from otel_audit.capture.plan import Verb
 from otel_audit.config.model import CaptureSection
 from otel_audit.instrumentation.django.plan import ModelFieldPlan, ModelPlan
@@ -48,8 +48,6 @@ def reads_its_rows(compiler: Any, plan: ModelPlan) -> bool:
 def take_write_lock(connection: Any, table: str, verb: Verb, column: str, *, visibly: bool = True) -> bool:
     """Take SQLite's write lock before reading: a read snapshot could not be upgraded afterwards.
 
-    By a statement of the same verb on the same column, so that it is refused only where the application's
-    would be: a view may have an INSTEAD OF trigger for one verb only, a foreign key may not fit for one.
     Statements of ours are seen by whoever watches queries, unless they come once a process (``visibly``).
 
     Returns:
@@ -60,12 +58,7 @@ def take_write_lock(connection: Any, table: str, verb: Verb, column: str, *, vis
 
     if connection.settings_dict.get("OPTIONS", {}).get("transaction_mode") in ("IMMEDIATE", "EXCLUSIVE"):
         return True
-    table, column = connection.ops.quote_name(table), connection.ops.quote_name(column)
-    sql = {
-        "create": f"INSERT INTO {table} ({column}) SELECT NULL WHERE 0",
-        "update": f"UPDATE {table} SET {column} = {column} WHERE 0",
-        "delete": f"DELETE FROM {table} WHERE 0",
-    }[verb]
+    sql = write_lock(verb, connection.ops.quote_name(table), connection.ops.quote_name(column))
     try:
         if visibly:
             with connection.cursor() as cursor:
