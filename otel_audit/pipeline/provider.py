@@ -23,13 +23,13 @@ from otel_audit.pipeline.health import Health
 from otel_audit.pipeline.logger import AuditLogger, Hook, Redacts
 from otel_audit.pipeline.spool import directory as layout
 from otel_audit.pipeline.spool.frames import encode_record
-from otel_audit.pipeline.spool.status import SpoolStatus, read_status
 from otel_audit.pipeline.spool.writer import SpoolWriter
 from otel_audit.pipeline.tenants import TenantSource
 from otel_audit.values import search_binary
 
 if TYPE_CHECKING:
     from otel_audit.pipeline.sender import Sender
+    from otel_audit.pipeline.spool.status import SpoolStatus
 
 _log = logging.getLogger(__name__)
 
@@ -146,6 +146,8 @@ class AuditPipeline:
 
     def status(self) -> SpoolStatus:
         """Read the state of the spool directory."""
+        from otel_audit.pipeline.spool.status import read_status
+
         return read_status(self.directory)
 
 

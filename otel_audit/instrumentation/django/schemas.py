@@ -9,6 +9,7 @@ import re
 from typing import Any, Final
 
 from otel_audit.capture.freshness import Mark
+from otel_audit.redaction.lazy import pattern
 
 SETS: Final = frozenset({"SET ", "set ", "Set ", "RESE", "rese", "Rese"})
 """How the statements begin that may set the search path."""
@@ -16,20 +17,20 @@ CALLS: Final = frozenset({"se", "SE", "pg", "PG"})
 """What stands behind ``SELECT`` in a query that may set it: ``set_config``, ``pg_catalog.set_config``."""
 _WORDS: Final = ("search_path", "set_config", "reset", "discard")
 _HEAD: Final = 1024
-_SET: Final = re.compile(
+_SET: Final = pattern(
     r"\s*SET\s+(SESSION\s+|LOCAL\s+)?search_path(?:\s*=\s*|\s+TO\s+)(.+?)[\s;]*$", re.IGNORECASE | re.DOTALL
 )
-_RESET: Final = re.compile(r"\s*(?:RESET\s+(?:search_path|ALL)|DISCARD\s+ALL)[\s;]*$", re.IGNORECASE)
-_OPTION: Final = re.compile(r"-c\s*search_path=((?:\\\s|\S)+)")
+_RESET: Final = pattern(r"\s*(?:RESET\s+(?:search_path|ALL)|DISCARD\s+ALL)[\s;]*$", re.IGNORECASE)
+_OPTION: Final = pattern(r"-c\s*search_path=((?:\\\s|\S)+)")
 _ARGUMENT: Final = r"""(?:'(?:[^']|'')*'|%s|%\(\w+\)s|\w+)(?:\s*::\s*\w+)?"""
-_CONFIG: Final = re.compile(
+_CONFIG: Final = pattern(
     rf"\bset_config\s*\(\s*({_ARGUMENT})\s*,\s*({_ARGUMENT})\s*,\s*({_ARGUMENT})\s*\)", re.IGNORECASE
 )
-_PLACEHOLDER: Final = re.compile(r"%s|%\((\w+)\)s|%%")
-_COMMENTS: Final = re.compile(r"\s*(?:--[^\n]*\n\s*|/\*.*?\*/\s*)*", re.DOTALL)
+_PLACEHOLDER: Final = pattern(r"%s|%\((\w+)\)s|%%")
+_COMMENTS: Final = pattern(r"\s*(?:--[^\n]*\n\s*|/\*.*?\*/\s*)*", re.DOTALL)
 _TRUE: Final = frozenset({"true", "t", "yes", "y", "on", "1"})
 _NEVER: Final = float("inf")
-_NAME: Final = re.compile(r"""\s*(?:"((?:[^"]|"")+)"|'((?:[^']|'')+)'|([^\s,"';]+))""")
+_NAME: Final = pattern(r"""\s*(?:"((?:[^"]|"")+)"|'((?:[^']|'')+)'|([^\s,"';]+))""")
 
 
 class SearchPath:

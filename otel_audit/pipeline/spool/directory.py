@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import stat
 import struct
 from collections.abc import Iterator
@@ -29,6 +28,7 @@ from otel_audit.audit_record import new_record_id
 from otel_audit.config.project_directory import make_private_directory
 from otel_audit.errors import SpoolError
 from otel_audit.file_locks import fcntl
+from otel_audit.redaction.lazy import pattern
 
 LOCK: Final = "lock"
 CURSOR: Final = "cursor"
@@ -36,9 +36,9 @@ NEW_CURSOR: Final = ".cursor-new"
 TIPS: Final = "tips"
 DAMAGED: Final = "damaged"
 QUARANTINE: Final = "quarantine"
-_INCARNATION: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}")
-_BY_USER: Final = re.compile(r"-\d+")
-_SEGMENT: Final = re.compile(r"(\d{8,})\.seg")
+_INCARNATION: Final = pattern(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}")
+_BY_USER: Final = pattern(r"-\d+")
+_SEGMENT: Final = pattern(r"(\d{8,})\.seg")
 _MODE: Final = 0o700
 _FILE_MODE: Final = 0o600
 _NO_LOCKS: Final = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL})
