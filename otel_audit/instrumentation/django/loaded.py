@@ -101,8 +101,7 @@ class Loaded(msgspec.Struct, gc=False, eq=False):
         if self.documents is None:
             values = dict(zip(self.names, values, strict=True))
         else:
-            values = dict(zip(self.names.row, values, strict=True))
-            values.update(self.names.read_documents(self.documents))
+            values = self.names.by_name(values, self.documents)
         self.values = values
         self.names = self.documents = None
         return values  # type: ignore[no-any-return]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -99,14 +99,19 @@ class ModelPlan(TablePlan):
         if self._documents and all(plan.document for plan in self._documents):
             self.documents = operator.itemgetter(*[position for position, _ in self.mutable.values()])
 
-    def read_documents(self, documents: bytes) -> Iterator[tuple[str, Any]]:
-        """Return what :attr:`documents` took out of a row, written as JSON since: (attname, frozen)."""
-        plans = self._documents
-        for plan, document in zip(plans, _parts(documents) if len(plans) > 1 else [documents], strict=True):
-            yield (
-                plan.attname,
-                freeze_json(document) if plan.plain else plan.frozen(msgspec.json.decode(document)),
-            )
+    def by_name(self, row: Sequence[Any], documents: bytes) -> dict[str, Any]:
+        """Return a loaded row by attname, frozen.
+
+        ``documents`` is what :attr:`documents` took out of it, written as JSON when it was loaded.
+        """
+        values = dict(zip(self.row, row, strict=True))
+        if len(self._documents) == 1:
+            [plan] = self._documents
+            values[plan.attname] = _frozen(plan, documents)
+        else:
+            for plan, document in zip(self._documents, _parts_of(documents), strict=True):
+                values[plan.attname] = _frozen(plan, bytes(document))
+        return values
 
     def keys_in(self, rows: Sequence[Sequence[Any]]) -> list[Any]:
         """Return the keys of many rows, frozen: of one row there is one, and it can be remembered."""
@@ -119,8 +124,8 @@ class ModelPlan(TablePlan):
         ]
 
 
-def _parts(documents: bytes) -> list[bytes]:
-    return [bytes(part) for part in _parts_of(documents)]
+def _frozen(plan: ModelFieldPlan, document: bytes) -> Any:
+    return freeze_json(document) if plan.plain else plan.frozen(msgspec.json.decode(document))
 
 
 NOT_AUDITED: Final = ModelPlan.__new__(ModelPlan)

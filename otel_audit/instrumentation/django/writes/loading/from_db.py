@@ -77,27 +77,34 @@ def remembering_inherited(capture: Capture, model: Any) -> Callable[..., Any]:
     thread, freshness = capture.thread, capture.freshness
     generation: object = None
     plan: ModelPlan = NOT_AUDITED
+    immutable, width = False, -1
+    documents_of: Callable[[Any], Any] = _no_documents
+
+    def look_again() -> None:
+        nonlocal generation, plan, immutable, width, documents_of
+        asked = capture.generation
+        plan = capture.plan(model)
+        immutable, width = not plan.mutable, -1
+        if plan.documents is not None:
+            width, documents_of = len(plan.row), plan.documents
+        generation = asked
 
     def from_db(cls: Any, /, db: Any, field_names: Any, values: Any) -> Any:
-        nonlocal generation, plan
         instance = super(model, cls).from_db(db, field_names, values)
         try:
             if capture.generation is not generation:
-                asked = capture.generation
-                plan = capture.plan(model)
-                generation = asked
-            table = plan if cls is model else capture.plan(cls)
+                look_again()
             here = thread.__dict__
-            if here["loaded"] is None:
+            if cls is model and here["loaded"] is None:
                 # What is set is STATE_KEY, without making a dict of the state.
-                if not table.mutable:
+                if immutable:
                     instance._state._otel_audit = Loaded(field_names, values, here["epoch"], freshness.now)
                     return instance
-                if table.documents is not None and len(values) == len(table.row):
-                    documents = _json(table.documents(values))
+                if len(values) == width:
+                    documents = _json(documents_of(values))
                     if len(documents) <= _LONGEST_DOCUMENTS:
                         instance._state._otel_audit = Loaded(
-                            table, values, here["epoch"], freshness.now, documents
+                            plan, values, here["epoch"], freshness.now, documents
                         )
                         return instance
         except faults():  # values may be anything; what follows looks at each
@@ -109,6 +116,10 @@ def remembering_inherited(capture: Capture, model: Any) -> Callable[..., Any]:
         return instance
 
     return from_db
+
+
+def _no_documents(_: Any) -> Any:
+    raise AssertionError("the plan has none")
 
 
 def _remember(capture: Capture, plan: ModelPlan, instance: Any, names: Any, values: Any) -> None:
