@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from otel_audit.audit_context import moment
 from otel_audit.audit_record import AuditRecord, Bulk, Completeness, Database, Target
 from otel_audit.interruptions import faults
 from otel_audit.pipeline.failures import Failures
 from otel_audit.pipeline.logger import AuditLogger
+from otel_audit.pipeline.record_heads import Made
+from otel_audit.values import MAX_PARTS
+
+_NO_STRATEGIES: Final[dict[str, str]] = {}
 
 ReadKey: TypeAlias = Callable[[Any], str]
 """Returns the key of the object in a row as text, ``""`` if there is none."""
@@ -101,7 +105,7 @@ class ReadRecords:
 
     def keep(self, tallies: Iterable[Tally], intent: int | None = None) -> None:
         """Keep what was counted, in place of what was intended if anything was."""
-        records = []
+        records: list[Made] = []
         for tally in tallies:
             try:
                 records.append(self._objects(tally))
@@ -133,24 +137,47 @@ class ReadRecords:
                 self._failures.report("read", error, what=reading.label, lost=1)
         self._logger.emit(*records, at=self._at)
 
-    def _objects(self, tally: Tally) -> AuditRecord:
+    def _objects(self, tally: Tally) -> Made:
         keys = list(tally.keys)
         if tally.complete and len(keys) == 1:
-            return self._record(tally.reading, key=keys[0])
+            return self._alone(tally.reading, keys[0]) or self._record(tally.reading, key=keys[0])
         completeness: Completeness = "full" if tally.complete else "count"
         return self._record(tally.reading, bulk=Bulk(tally.count, keys), completeness=completeness)
 
-    def _record(self, reading: Reading, *, key: str = "", **values: Any) -> AuditRecord:
+    def _alone(self, reading: Reading, key: str) -> Made | None:
+        """Make the record of one object in the quick way; None if anything in it is unusual."""
+        lone = self._logger.lone_records()
+        if lone is None or any(reading.key_strategies) or len(reading.fields) > MAX_PARTS:
+            return None
+        try:
+            return lone.record(
+                f"{reading.event}.read",
+                "READ",
+                Target(reading.label, key),
+                self._table(reading),
+                None,
+                self._at,
+                [],
+                {},
+                [],
+                _NO_STRATEGIES,
+                reading.fields,
+            )
+        except faults():  # whatever it is, the general way says so
+            return None
+
+    def _table(self, reading: Reading) -> Database:
         where = self._database
+        return Database(where.system, where.namespace, reading.table, "", "", where.address, where.port)
+
+    def _record(self, reading: Reading, *, key: str = "", **values: Any) -> AuditRecord:
         return self._logger.record(
             f"{reading.event}.read",
             "READ",
             at=self._at,
             target=Target(reading.label, key),
             fields=reading.fields,
-            database=Database(
-                where.system, where.namespace, reading.table, "", "", where.address, where.port
-            ),
+            database=self._table(reading),
             key_strategies=reading.key_strategies,
             **values,
         )

@@ -338,7 +338,7 @@ class AuditLogger:
 
     # --- keeping -----------------------------------------------------------------------------
 
-    def emit(self, *records: AuditRecord, at: Moment | None = None) -> bool:
+    def emit(self, *records: Made, at: Moment | None = None) -> bool:
         """Keep records that are settled: on disk when this returns. Adds their events to the span.
 
         Returns False if they were not kept, which is logged and counted.

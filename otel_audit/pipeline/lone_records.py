@@ -1,15 +1,15 @@
-"""The quick way to make a record alone, for the one write of a transaction; nothing is kept for another one.
+"""The quick way to make a record alone: of the one write of a transaction, of one object that was read.
 
-A record of portable values, with a context of exact texts, needs no conversion and no limit; what is left of
-the general way is one look for secrets. It is the same record to the byte. Anything unusual in it takes the
-general way, which says what is wrong.
+Nothing is kept for another one. A record of portable values, with a context of exact texts, needs no
+conversion and no limit; what is left of the general way is one look for secrets. It is the same record to the
+byte. Anything unusual in it takes the general way, which says what is wrong.
 """
 
 from __future__ import annotations
 
 import operator
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, get_args
 
 import msgspec
@@ -42,6 +42,7 @@ _FIELDS: Final = (
     "database",
     "changes",
     "image",
+    "fields",
     "old_values",
     "reason",
     "tenant",
@@ -80,6 +81,7 @@ class LoneRecords:
         image: dict[str, Any],
         looked: list[Any],
         strategies: Mapping[str, str],
+        fields: Sequence[str] = (),
     ) -> EncodedRecord | None:
         """Make a record of values that are portable; None if it must be made in the general way.
 
@@ -94,24 +96,25 @@ class LoneRecords:
             image: all that was written.
             looked: the values among them to look at for secrets.
             strategies: as for :meth:`otel_audit.pipeline.logger.AuditLogger.record`.
+            fields: the names of what was read.
 
         Raises:
             Exception: a part of the context is not what it should be; the general way finds out what.
         """
         observed = time.time_ns()
-        fields = at.fields()
-        tenant = fields.tenant or at.tenant
-        if tenant is None or fields.attributes or fields.origin is not None or fields.truncated:
+        context = at.fields()
+        tenant = context.tenant or at.tenant
+        if tenant is None or context.attributes or context.origin is not None or context.truncated:
             return None
-        tenant, system = tenant or self._tenant, fields.system or self._system
-        actor, source, request = fields.actor, fields.source, fields.request
+        tenant, system = tenant or self._tenant, context.system or self._system
+        actor, source, request = context.actor, context.source, context.request
         if not actor.id or actor.type not in _ACTOR_TYPES:
             return None
         texts = [
             target.id,
             target.type,
             event_name,
-            fields.reason,
+            context.reason,
             tenant,
             system,
             at.code,
@@ -121,8 +124,9 @@ class LoneRecords:
         texts += _actor(actor)
         if not is_uuid(request.id):  # each request has another, and no rule changes one
             texts.append(request.id)
-        _join((*texts, *_source(source), *_database(database)))  # raises where one is no text
-        names = [*image, *[change.field for change in changes]]
+        _join((*texts, *_source(source), *_database(database), *fields))  # raises where one is no text
+        read = list(fields)
+        names = [*image, *[change.field for change in changes], *read]
         if not self._are_clean(names, looked, texts, strategies):
             return None
         timestamp = at.time
@@ -142,8 +146,9 @@ class LoneRecords:
                 database,
                 changes,
                 image,
+                read,
                 old_values,
-                fields.reason,
+                context.reason,
                 tenant,
                 system,
                 at.code,
@@ -153,4 +158,4 @@ class LoneRecords:
         )
         if len(payload) >= SMALL:
             return None
-        return EncodedRecord(id_, timestamp, event_name, action, "success", target, changes, payload)
+        return EncodedRecord(id_, timestamp, event_name, action, "success", target, changes, payload, read)

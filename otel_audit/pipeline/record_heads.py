@@ -38,12 +38,13 @@ class EncodedRecord(msgspec.Struct, frozen=True, gc=False):
     target: Target
     changes: list[Change]
     payload: bytes
+    fields: Sequence[str] = ()
     bulk: ClassVar[Bulk | None] = None
 
     @property
     def changed_fields(self) -> list[str]:
-        """The names of the fields this record changed."""
-        return [change.field for change in self.changes]
+        """The names of the fields this record changed (or read)."""
+        return [change.field for change in self.changes] or list(self.fields)
 
     def decoded(self) -> AuditRecord:
         """Return the record."""

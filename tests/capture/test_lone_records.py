@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -13,7 +14,17 @@ from hypothesis import strategies as st
 from msgspec import UNSET
 
 from otel_audit.audit_context import ContextFields, context, enter_scope, leave_scope, moment
-from otel_audit.audit_record import Actor, Origin, Request, Source, Target, new_record_id
+from otel_audit.audit_record import (
+    Actor,
+    AuditRecord,
+    Database,
+    Origin,
+    Request,
+    Source,
+    Target,
+    new_record_id,
+)
+from otel_audit.capture.reads import Reading, ReadRecords, Tally
 from otel_audit.capture.transactions.connection import Connection
 from otel_audit.capture.writes import RowWrite
 from otel_audit.config.model import RedactionConfig, SpanEventConfig
@@ -21,6 +32,7 @@ from otel_audit.pipeline import lone_records
 from otel_audit.pipeline.logger import AuditLogger
 from otel_audit.pipeline.provider import AuditPipeline
 from otel_audit.pipeline.spool.frames import decode_record
+from otel_audit.pipeline.spool.writer import SpoolWriter
 from otel_audit.values import freeze
 from tests.capture.test_record_heads import (
     FIELDS,
@@ -261,3 +273,91 @@ def test_its_event_on_the_span_is_the_same(spool_directory: Path, content: Any) 
         assert quickly == events()
     assert len(quickly) == 2
     pipeline.shutdown(0)
+
+
+# --- reads ---------------------------------------------------------------------------------------
+
+
+def read_both_ways(pipeline: AuditPipeline, reading: Reading, key: str) -> tuple[bytes, int]:
+    """Record that one object was read; return its bytes, and how many records the general way made."""
+    made = [read_bytes(pipeline, reading, key, quickly=quickly) for quickly in (True, False)]
+    assert made[0].payloads == made[1].payloads
+    assert made[1].records == 1
+    [payload] = made[0].payloads
+    return payload, made[0].records
+
+
+def read_bytes(pipeline: AuditPipeline, reading: Reading, key: str, *, quickly: bool) -> Made:
+    taken: list[bytes] = []
+    calls: list[str] = []
+    record = AuditLogger.record
+
+    def count(self: AuditLogger, event_name: str, *args: Any, **values: Any) -> AuditRecord:
+        calls.append(event_name)
+        return record(self, event_name, *args, **values)
+
+    with ExitStack() as stack:
+        stack.enter_context(patch("time.time_ns", lambda: NOW + 7))
+        for place in ("logger", "lone_records"):
+            stack.enter_context(patch(f"otel_audit.pipeline.{place}.new_record_id", lambda *_: "01" * 18))
+        stack.enter_context(patch.object(SpoolWriter, "append", lambda _, payloads: taken.extend(payloads)))
+        stack.enter_context(patch.object(AuditLogger, "record", count))
+        if not quickly:
+            stack.enter_context(patch.object(AuditLogger, "lone_records", lambda _: None))
+        where = Database("sqlite", "main", address="192.0.2.9", port=5432)
+        records = ReadRecords(pipeline.logger, pipeline.logger.failures, where)
+        tally = Tally(reading, [str], 10)
+        records.count([tally], [key])
+        records.keep([tally])
+    return Made(taken, len(calls))
+
+
+NAMES = st.one_of(st.sampled_from(["name", "price", "password", "token"]), st.text(max_size=6), TEXTS)
+
+
+@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    said=fields,
+    tenant=st.sampled_from(["", "a", None]),
+    names=st.lists(NAMES, max_size=4),
+    key=st.one_of(st.integers(1).map(str), st.text(min_size=1), st.sampled_from(SECRETS)),
+    key_strategies=st.sampled_from([(), ("",), ("mask",), ("keep_last:4",)]),
+)
+def test_whatever_is_read_the_bytes_are_those_of_the_general_way(
+    keyed: AuditPipeline,
+    said: ContextFields,
+    tenant: str | None,
+    names: list[Any],
+    key: str,
+    key_strategies: tuple[str, ...],
+) -> None:
+    """Any names of fields, keys and contexts, secrets among them."""
+    token = enter_scope(Said(said))
+    try:
+        at = msgspec.structs.replace(moment(), time=NOW, tenant=tenant)
+        reading = Reading("shop.Order", "shop.order", "shop_order", tuple(names), True, key_strategies)
+        with patch("otel_audit.capture.reads.moment", lambda: at):
+            read_both_ways(keyed, reading, key)
+    finally:
+        leave_scope(token)
+
+
+def test_the_read_of_one_object_is_recorded_quickly(pipeline: AuditPipeline) -> None:
+    """And the event on its span names the fields that were read, as that of any other record."""
+    reading = Reading("shop.Order", "shop.order", "shop_order", ("name", "price"), True)
+    payload, records = read_both_ways(pipeline, reading, "7")
+    assert records == 0
+    record = decode_record(payload)
+    assert (record.target, record.fields, record.database.port) == (
+        Target("shop.Order", "7"),
+        ["name", "price"],
+        5432,
+    )
+    spans: list[Any] = []
+    for quickly in (True, False):
+        with TRACER.start_as_current_span("read") as span:
+            read_bytes(pipeline, reading, "7", quickly=quickly)
+        [event] = span.events  # type: ignore[attr-defined]
+        spans.append((event.name, dict(event.attributes)))
+    assert spans[0] == spans[1]
+    assert spans[0][1]["otel_audit.changed_fields"] == ("name", "price")
