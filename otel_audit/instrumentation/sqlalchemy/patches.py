@@ -16,6 +16,7 @@ from sqlalchemy.pool import Pool
 from sqlalchemy.schema import Table
 
 from otel_audit.instrumentation.patching import Listener, Patch
+from otel_audit.instrumentation.sqlalchemy.writes.quiet import quietly
 from otel_audit.instrumentation.sqlalchemy.writes.state import Capture
 
 
@@ -55,6 +56,12 @@ def table(capture: Capture) -> list[Patch | Listener]:
             "sqlalchemy.orm.session:Session._bulk_save_mappings",
             transactions.bulk_save,
             "no flush, though the session says so",
+            optional=True,
+        ),
+        Patch(
+            "sqlalchemy.util.langhelpers:_warnings_warn",
+            quietly,
+            "warns of the application's statements, not of ours",
             optional=True,
         ),
         Listener("sqlalchemy:audit_models", capture.start, capture.stop, "what code says of models"),

@@ -33,7 +33,9 @@ def _depth(mapper: Mapper[Any]) -> int:
 def _all_mappers() -> Iterator[Mapper[Any]]:
     module: Any = sys.modules.get("sqlalchemy.orm.mapper")
     for registry in module._all_registries() if module is not None else ():
-        yield from registry.mappers
+        for manager in list(registry._managers):
+            if manager.is_mapped:  # others wait for their table to be reflected
+                yield manager.mapper
 
 
 def all_tables() -> Iterator[Table]:

@@ -20,6 +20,7 @@ from otel_audit.capture.bulk import ReturnedRows
 from otel_audit.capture.databases import abilities as catalog
 from otel_audit.capture.databases import dbapi
 from otel_audit.capture.databases.abilities import Abilities
+from otel_audit.instrumentation.sqlalchemy.writes.quiet import OURS
 from otel_audit.interruptions import faults
 
 if TYPE_CHECKING:
@@ -39,8 +40,16 @@ _KEYS: Final = 500
 class _Silent(SQLAlchemyCoreConnection):
     """A connection that leaves the transaction of another one alone, whatever happens.
 
-    SQLAlchemy rolls back after an error where it believes that no transaction was begun.
+    SQLAlchemy rolls back after an error where it believes that no transaction was begun. Nothing is logged
+    (``echo=True``), and nobody is warned.
     """
+
+    def execute(self, *args: Any, **kwargs: Any) -> Any:
+        token = OURS.set(True)
+        try:
+            return super().execute(*args, **kwargs)
+        finally:
+            OURS.reset(token)
 
     def in_transaction(self) -> bool:
         return True
@@ -94,6 +103,7 @@ class Reader:
             _has_events=False,
             _allow_autobegin=False,
         )
+        self._connection._echo = False
         schemas = (options or {}).get("schema_translate_map")
         self._options: dict[str, Any] = {"schema_translate_map": schemas} if schemas else {}
 
