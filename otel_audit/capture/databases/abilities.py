@@ -8,7 +8,8 @@ it so, from the manuals:
   remote side decides), partitioned and inherited tables (no ``xmax``; a key is unique in one table of a
   family only), keys the table does not enforce (a join by them would miss or multiply rows), roles without
   SELECT or UPDATE, row level security (RETURNING applies the policies of SELECT where the plain statement
-  would not).
+  would not). A trigger may send the rows of an INSERT to a child of the table, and the one of a view may
+  return nothing of what it wrote: fewer rows are counted then than were written.
 - MariaDB: engines without RETURNING, views, roles without SELECT.
 - SQLite: views and virtual tables have no RETURNING, and INSTEAD OF triggers leave the row count at 0.
 """
@@ -110,7 +111,8 @@ SELECT c.relkind::text, c.relhassubclass, coalesce(m.amname, 'heap') = 'heap',
        array(SELECT r.ev_type::text || r.is_instead::text FROM pg_catalog.pg_rewrite r
              WHERE r.ev_class = c.oid AND r.ev_type <> '1' AND r.ev_enabled <> 'D'),
        pg_relation_is_updatable(c.oid, false),
-       EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.tgrelid = c.oid AND t.tgtype & 64 <> 0),
+       array(SELECT t.tgtype::int FROM pg_catalog.pg_trigger t
+             WHERE t.tgrelid = c.oid AND t.tgtype & 64 <> 0 AND t.tgenabled <> 'D'),
        EXISTS (SELECT FROM pg_catalog.pg_inherits h JOIN pg_catalog.pg_class k ON k.oid = h.inhrelid
                WHERE h.inhparent = c.oid AND k.relkind <> 'r'),
        (SELECT count(*) FROM pg_catalog.pg_attribute a
@@ -129,6 +131,8 @@ WHERE c.oid = to_regclass(%s)
 """
 _EVENTS: Final[dict[Verb, str]] = {"update": "2", "create": "3", "delete": "4"}
 _UPDATABLE: Final[dict[Verb, int]] = {"update": 4, "create": 8, "delete": 16}
+_FIRES: Final[dict[Verb, int]] = {"create": 4, "delete": 8, "update": 16}
+"""Bits of ``tgtype``."""
 
 
 class _Relation(NamedTuple):
@@ -143,7 +147,7 @@ class _Relation(NamedTuple):
     row_security: bool
     rules: list[str]
     updatable: int
-    instead_of: bool
+    instead_of: list[int]
     mixed_children: bool
     columns_there: int
     keys_not_null: int
@@ -171,7 +175,8 @@ def _of_relation(relation: _Relation, table: Table, verb: Verb) -> Abilities:
         return Abilities(select=readable)
     if relation.kind == "v":
         itself = bool(relation.updatable & _UPDATABLE[verb]) and not relation.instead_of
-        return Abilities(select=readable and itself)
+        replaced = any(kind & _FIRES[verb] for kind in relation.instead_of)
+        return Abilities(select=readable and itself, counts=not replaced)
     if relation.kind not in ("r", "p"):
         return _NOTHING
     plain = relation.may_read and relation.heap and f"{event}false" not in relation.rules
@@ -186,6 +191,7 @@ def _of_relation(relation: _Relation, table: Table, verb: Verb) -> Abilities:
         certain=relation.heap
         and not relation.mixed_children
         and relation.columns_there == len(table.columns),
+        counts=verb != "create" or not relation.has_children,
         needs_condition=relation.row_security,
     )
 

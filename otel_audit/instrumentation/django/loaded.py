@@ -46,7 +46,8 @@ class ThreadState(threading.local):
     with the instance made of it, ``statement`` is the captured statement that is running or being noted,
     ``internal`` counts blocks of Django's own transaction handling, ``suppressed`` blocks in which nothing is
     captured, ``compiling`` compilers of audited models at work, ``executed`` statements sent, ``runs``
-    captured ones. ``migrating`` is the migration that is running.
+    captured ones. ``inserted`` is the row count of the last INSERT of a compiler, None where nobody said it.
+    ``migrating`` is the migration that is running.
     """
 
     def __init__(self) -> None:
@@ -58,6 +59,7 @@ class ThreadState(threading.local):
         self.statement: Statement | None = None
         self.executed = 0
         self.runs = 0
+        self.inserted: int | None = None
         self.internal = 0
         self.suppressed = 0
         self.migrating: Migrating | None = None

@@ -28,8 +28,8 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 _SCHEMA_CHANGES: Final = ("CREATE", "ALTER", "DROP", "REVOKE")
 _READS: Final = frozenset({"SE", "se", "Se"})
 """How SELECT and SET begin; what they call cannot be known, so only a second statement could write."""
-_WRITES: Final = frozenset({"IN", "UP", "DE"})
-"""How compilers begin what writes."""
+_WRITES: Final = frozenset({"UP", "DE"})
+"""How compilers begin what writes, INSERT aside."""
 _MISSING: Final = object()
 
 
@@ -64,35 +64,21 @@ class CursorCapture:
             if _context is not _MISSING and type(_sql) is str and not args and not kwargs:
                 if _sql[:7] == "SELECT ":
                     plain = _sql[7:9] not in schemas.CALLS and ";" not in _sql
+                elif here["compiling"]:
+                    if _sql[:2] == "IN":
+                        result = original(cursor, _sql, _params, _many, _context)
+                        try:
+                            here["inserted"] = cursor.cursor.rowcount
+                        except faults():  # a driver's cursor in somebody's wrapper
+                            here["inserted"] = None
+                        return result
+                    plain = _sql[:2] in _WRITES
                 else:
-                    plain = here["compiling"] and _sql[:2] in _WRITES
+                    plain = False
                 if plain:
                     return original(cursor, _sql, _params, _many, _context)
             given = [value for value in (_sql, _params, _many, _context) if value is not _MISSING]
-            return other(here, cursor, *given, *args, **kwargs)
-
-        def other(here: dict[str, Any], cursor: Any, /, sql: Any, *args: Any, **kwargs: Any) -> Any:
-            send = functools.partial(original, **kwargs) if kwargs else original
-            if type(sql) is str and sql[:4] in schemas.SETS:
-                return self._set(send, sql, cursor, sql, *args)
-            internal = here["internal"]
-            if internal or here["compiling"] or (here["suppressed"] and here["migrating"] is None):
-                if internal or type(sql) is not str or sql[:2] in ORDINARY or is_ordinary(sql):
-                    return send(cursor, sql, *args)
-                return self._statement(send, cursor, sql, sql, args)
-            if type(sql) is str and sql[:2] in _READS and ";" not in sql:
-                if sql[7:9] in schemas.CALLS:
-                    return self._set(send, sql, cursor, sql, *args)
-                return send(cursor, sql, *args)
-            text = self._text(sql, cursor)
-            if schemas.may_set(text):
-                send = functools.partial(self._set, send, text)
-            written = self._written(cursor, text)
-            if written is not None:
-                return self._write(send, cursor, sql, text, args, written)
-            if text[:2] in ORDINARY or is_ordinary(text):
-                return send(cursor, sql, *args)
-            return self._statement(send, cursor, sql, text, args)
+            return self._other(original, here, cursor, *given, *args, **kwargs)
 
         return execute  # type: ignore[return-value]
 
@@ -155,6 +141,39 @@ class CursorCapture:
         return self.call(cursor, call, sql)
 
     # --- details -------------------------------------------------------------------------------
+
+    def _other(
+        self,
+        original: Callable[..., Any],
+        here: dict[str, Any],
+        cursor: Any,
+        /,
+        sql: Any,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        """Run what may be a statement of the application's own."""
+        send = functools.partial(original, **kwargs) if kwargs else original
+        if type(sql) is str and sql[:4] in schemas.SETS:
+            return self._set(send, sql, cursor, sql, *args)
+        internal = here["internal"]
+        if internal or here["compiling"] or (here["suppressed"] and here["migrating"] is None):
+            if internal or type(sql) is not str or sql[:2] in ORDINARY or is_ordinary(sql):
+                return send(cursor, sql, *args)
+            return self._statement(send, cursor, sql, sql, args)
+        if type(sql) is str and sql[:2] in _READS and ";" not in sql:
+            if sql[7:9] in schemas.CALLS:
+                return self._set(send, sql, cursor, sql, *args)
+            return send(cursor, sql, *args)
+        text = self._text(sql, cursor)
+        if schemas.may_set(text):
+            send = functools.partial(self._set, send, text)
+        written = self._written(cursor, text)
+        if written is not None:
+            return self._write(send, cursor, sql, text, args, written)
+        if text[:2] in ORDINARY or is_ordinary(text):
+            return send(cursor, sql, *args)
+        return self._statement(send, cursor, sql, text, args)
 
     def _set(self, original: Callable[..., Any], text: str, cursor: Any, sql: Any, *args: Any) -> Any:
         """Run a statement that may choose another schema; ``text`` is what it says."""

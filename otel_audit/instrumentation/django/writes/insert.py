@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from msgspec import UNSET
 
 from otel_audit.capture.bulk import BulkWrite, ReturnedRows, limited
+from otel_audit.capture.databases.abilities import Abilities
 from otel_audit.capture.writes import CapturedWrite, RowWrite
 from otel_audit.instrumentation.django.loaded import STATE_KEY, Loaded, put_back
 from otel_audit.instrumentation.django.plan import ModelFieldPlan, ModelPlan
@@ -19,7 +20,7 @@ from otel_audit.instrumentation.django.writes.sql.rows import Converted
 from otel_audit.instrumentation.django.writes.sql.sizes import Capped
 from otel_audit.instrumentation.django.writes.state import Capture
 from otel_audit.instrumentation.django.writes.statement import CompiledStatement, Guard
-from otel_audit.instrumentation.django.writes.upsert import upsert
+from otel_audit.instrumentation.django.writes.upsert import upsert, written_column
 from otel_audit.interruptions import faults
 from otel_audit.values import ATOMS, Opaque
 
@@ -30,10 +31,11 @@ class InsertStatement(CompiledStatement):
     ``noted`` is what the compiler prepared for the fields that decide what is stored.
     """
 
-    __slots__ = ("asked", "noted", "objects")
+    __slots__ = ("asked", "noted", "objects", "query")
 
     def __init__(self, capture: Capture, compiler: Any, plan: ModelPlan, asked: Sequence[Any] | None) -> None:
         super().__init__(capture, compiler, plan, "create")
+        self.query = compiler.query
         self.objects: Sequence[Any] = compiler.query.objs
         self.asked = list(asked or ())
         self.noted: dict[str, list[tuple[Any, Any]]] | None = None
@@ -55,25 +57,30 @@ class InsertStatement(CompiledStatement):
 
     def fewer(self, result: Any) -> int | None:
         """Return how many rows it made, where a trigger left some out; None: all of them."""
-        if not left_out(self.django, len(self.objects), self.asked, result):
-            return None
-        return len([row for row in result if row is not None])
+        return fewer(self.capture, self.django, len(self.objects), self.asked, result)
 
     def written(self, result: Any) -> list[CapturedWrite]:
-        fewer = self.fewer(result)
-        if fewer is not None:
-            return self.some(fewer)
+        count = self.fewer(result)
+        if count is not None:
+            known = self.capture.tables.known(self.django.alias, self.plan, "create")
+            return self.some(count, known or Abilities(counts=False))
         inserted = self.inserted(result)
         if len(self.objects) > 1:
             return [_limited(self.capture, _many(self, inserted)[0])]
         values = inserted.first(self.plan)
         return [_one(self, new_key(self.plan, values), values)]
 
-    def some(self, count: int) -> list[CapturedWrite]:
-        """Return what it wrote, of which some rows are missing: nobody says which."""
-        if not count:
-            return []
+    def some(self, count: int, abilities: Abilities) -> list[CapturedWrite]:
+        """Return what it wrote, of which some rows are missing: nobody says which, or what became of them."""
+        if not abilities.counts or not count:
+            return self.uncounted(abilities, count)
         return [BulkWrite(self.plan, "create", self.connection, count, new=self.plan.fields)]
+
+    def note_fewer(self, count: int) -> None:
+        """Note that it made ``count`` rows only."""
+        abilities = self.capture.abilities(self.django, self.plan, "create", written_column(self.query))
+        self.connection.wrote_many(self.plan, None)
+        self.done(*self.some(count, abilities))
 
 
 def insert(
@@ -107,37 +114,44 @@ def _insert(
     fields = [*wanted, *more]
     statement = InsertStatement(capture, compiler, plan, fields)
     statement.noted = _noting(plan, compiler) if plan.noted else None
+    capture.thread.inserted = None
     if any(plan.by_attname[field.attname].large for field in more):
         result = statement.run(lambda: _run_capped(capture, statement, compiler, wanted, more, run))
     else:
         result = statement.run(lambda: run(fields or returning_fields))
+    count: int | None = None
     try:
-        fewer = statement.fewer(result)
-        if fewer is not None:
-            statement.connection.wrote_many(plan, None)
-            statement.done(*statement.some(fewer))
+        count = statement.fewer(result)
+        if count is not None:
+            statement.note_fewer(count)
         elif len(statement.objects) == 1:
             _note_one(statement, statement.inserted(result))
         else:
             _note_many(statement, statement.inserted(result))
     except faults() as error:
-        statement.recover(error, len(statement.objects))
+        statement.recover(error, len(statement.objects) if count is None else count)
     if len(fields) == len(wanted):
         return result
     return [row and tuple(row[: len(wanted)]) for row in result] if wanted else []
 
 
-def left_out(connection: Any, count: int, asked: Sequence[Any] | None, result: Any) -> bool:
-    """Say whether an INSERT of ``count`` rows that returns ``asked`` fields has returned fewer.
+def fewer(
+    capture: Capture, connection: Any, count: int, asked: Sequence[Any] | None, result: Any
+) -> int | None:
+    """Return how many rows an INSERT of ``count`` made, where a trigger left some out; None: all of them.
 
-    A trigger has left the others out.
+    Where it returns ``asked`` fields, it says so itself, otherwise its row count does.
     """
-    if not asked:
-        return False
     features = connection.features
-    if count == 1:
-        return bool(features.can_return_columns_from_insert) and result in ([], [None])
-    return bool(features.can_return_rows_from_bulk_insert) and len(result) < count
+    made: int | None = None
+    returns = (
+        features.can_return_columns_from_insert if count == 1 else features.can_return_rows_from_bulk_insert
+    )
+    if asked and returns:
+        made = len([row for row in result if row is not None])
+    elif count == 1 or features.has_bulk_insert:  # it was one statement
+        made = capture.thread.inserted
+    return made if made is not None and 0 <= made < count else None
 
 
 def _to_ask(capture: Capture, plan: ModelPlan, compiler: Any, wanted: list[Any]) -> list[Any]:

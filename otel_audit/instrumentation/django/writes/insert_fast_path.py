@@ -20,7 +20,7 @@ from otel_audit.instrumentation.django.plan import ModelPlan
 from otel_audit.instrumentation.django.writes.insert import (
     InsertStatement,
     created,
-    left_out,
+    fewer,
     new_key,
     values_of,
 )
@@ -48,9 +48,12 @@ def insert_quickly(
     result: Any = UNSET
     write: RowWrite | None = None
     [instance] = compiler.query.objs
+    if not returning_fields:
+        thread.inserted = None
     try:
         result = run()
-        if result in ([], [None]) and left_out(compiler.connection, 1, returning_fields, result):
+        if result in ([], [None]) and fewer(capture, compiler.connection, 1, returning_fields, result) == 0:
+            InsertStatement(capture, compiler, plan, returning_fields).note_fewer(0)
             thread.statement = None
             ours.locked = True
             return result

@@ -110,7 +110,7 @@ def upsert(
 
     connection, query = compiler.connection, compiler.query
     ignores = query.on_conflict == OnConflict.IGNORE
-    abilities = capture.abilities(connection, plan, "create", _written_column(compiler))
+    abilities = capture.abilities(connection, plan, "create", written_column(query))
     asks = ask and plan.old_values != "off" and abilities.returning
     large = any(field.large for field in plan.fields)
     if asks and (large or not ignores) and not connection.in_atomic_block and connection.get_autocommit():
@@ -142,6 +142,8 @@ def upsert(
     returned: Any = Plain(statement.run(run)) if statement.before is None else statement.run(ours)
     try:
         keys, writes = statement.upserted(returned)
+        if type(returned) is _Returned and not abilities.counts and len(returned.rows) < len(query.objs):
+            keys, writes = None, statement.uncounted(abilities)  # a trigger may have sent some elsewhere
         statement.connection.wrote_many(plan, keys)
         statement.done(*writes)
     except faults() as error:
@@ -149,9 +151,8 @@ def upsert(
     return returned.result if type(returned) is Plain else returned.asked
 
 
-def _written_column(compiler: Any) -> str:
+def written_column(query: Any) -> str:
     """Return a column the INSERT writes; without any (only defaults) that of the key."""
-    query = compiler.query
     return str((query.fields or [query.get_meta().pk])[0].column)
 
 
@@ -245,7 +246,7 @@ def _write(
 def _rows_in_the_way(capture: Capture, statement: CompiledStatement, compiler: Any) -> _Before:
     """Read, locked, the rows an upsert will change; their keys only where they are too many or too large."""
     plan, config = statement.plan, capture.config
-    statement.take_write_lock(_written_column(compiler))
+    statement.take_write_lock(written_column(compiler.query))
     width = len(plan.keys)
     found: dict[Any, tuple[Any, ...]] = {}
     size, whole = 0, True
