@@ -7,7 +7,7 @@ WORKDIR /src
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY otel_audit otel_audit
 RUN python -m venv /opt/shop \
- && /opt/shop/bin/pip install --no-cache-dir --constraint constraints.txt '.[django,agent]' gunicorn \
+ && /opt/shop/bin/pip install --no-cache-dir --constraint constraints.txt '.[django,agent]' gunicorn httpx \
  && install -d -o 10001 -g 10001 -m 0750 /state /state/spool
 
 FROM ${PYTHON_IMAGE}

@@ -1,4 +1,4 @@
-"""Run the shop under otel-audit, act one afternoon in it over HTTP, and read the trail.
+"""Run the shop and its warehouse under otel-audit, act one afternoon in them over HTTP, and read the trail.
 
 ``make demo`` runs this. ``make demo DEMO_ONCE=1`` passes ``--once``: it then ends by itself, with exit status
 1 if anything that must be on record is not. ``make demo-collector`` passes ``--collector``, which puts the
@@ -16,87 +16,23 @@ import signal
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
 import httpx
-from rich.console import Console
 from rich.markup import escape
 from rich.rule import Rule
-from tour import expectations, relay, story
-from tour.processes import SHOP, DemoFailed, Processes, command, free_port, listening
+from tour import deployment, expectations, story
+from tour.deployment import Ports, Settings, console
+from tour.gateway import Gateway
+from tour.processes import DemoFailed, Processes, Service, command
+from tour.relay import Relay
 
-PEOPLE = {"ana": "magenta", "ben": "cyan", "mia": "green", "stranger": "red"}
+PEOPLE = {"ana": "magenta", "ben": "cyan", "tom": "yellow", "mia": "green", "stranger": "red"}
 PATIENCE = 15.0
-console = Console(highlight=False)
-
-
-class Ports:
-    """Where everything listens: the standard ports, or free ones where those are taken."""
-
-    def __init__(self) -> None:
-        taken: set[int] = set()
-        self.shop = free_port(8000, taken)
-        self.http = free_port(4318, taken)
-        self.grpc = free_port(4317, taken)
-        self.clickhouse = free_port(8123, taken)
-
-
-def environment(ports: Ports, state: Path, collector: relay.Relay | None = None) -> dict[str, str]:
-    """Return all that is set for the demo; in a project of one's own the defaults do."""
-    direct = {
-        "DJANGO_SETTINGS_MODULE": "shop.settings",
-        "SHOP_DATABASE": f"sqlite://{state / 'shop.sqlite3'}",
-        "OTEL_SERVICE_NAME": "shop",
-        "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{ports.http}",
-        "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
-        "OTEL_METRICS_EXPORTER": "none",
-        "OTEL_LOGS_EXPORTER": "none",
-        "OTEL_BSP_SCHEDULE_DELAY": "200",
-        "OTEL_AUDIT_CONFIG": str(SHOP / "otel-audit.toml"),
-        "OTEL_AUDIT_SPOOL_DIRECTORY": str(state / "spool"),
-        "OTEL_AUDIT_SINK_ENDPOINT": f"http://127.0.0.1:{ports.http}/v1/audit",
-        "OTEL_AUDIT_STORE_URL": f"http://127.0.0.1:{ports.clickhouse}",
-        "OTEL_AUDIT_SERVER_DATA": str(state / "store"),
-        "OTEL_AUDIT_SERVER_HTTP_PORT": str(ports.http),
-        "OTEL_AUDIT_SERVER_GRPC_PORT": str(ports.grpc),
-        "OTEL_AUDIT_SERVER_CLICKHOUSE_PORT": str(ports.clickhouse),
-        # The visitors of the demo come through a reverse proxy, which they play themselves.
-        "OTEL_AUDIT_CONTEXT_TRUSTED_PROXIES": "1",
-    }
-    return direct if collector is None else direct | collector.environment(direct["OTEL_AUDIT_STORE_URL"])
-
-
-def start(processes: Processes, ports: Ports, collector: relay.Relay | None = None) -> None:
-    """Start the store, the Collector if there is one, and the shop, as their users would."""
-    python, instrument = sys.executable, command("opentelemetry-instrument")
-    typed("otel-audit serve")
-    serve = processes.spawn("serve", [command("otel-audit"), "serve"])
-    if collector is not None:
-        typed("otelcol-audit --config config.yaml")
-        processes.start("otelcol-audit", collector.arguments, collector.healthy)
-    typed("python manage.py migrate")
-    processes.run("migrate", [python, "manage.py", "migrate", "--verbosity=0"])
-    typed("opentelemetry-instrument python manage.py seed")
-    processes.run("seed", [instrument, python, "manage.py", "seed"])
-    typed("opentelemetry-instrument gunicorn shop.wsgi --workers 2")
-    processes.start(
-        "gunicorn",
-        [
-            *(instrument, command("gunicorn"), "shop.wsgi", "--workers=2"),
-            *(f"--bind=127.0.0.1:{ports.shop}", "--no-control-socket"),
-        ],
-        lambda: listening(ports.shop),
-    )
-    processes.wait("serve", serve, lambda: listening(ports.clickhouse) and listening(ports.http))
-    console.print()
-
-
-def typed(line: str) -> None:
-    """Print a command as its user would have typed it."""
-    console.print(f"  [dim]$[/] {line}")
 
 
 class Trail:
@@ -117,20 +53,28 @@ class Trail:
             raise DemoFailed(f"otel-audit query {shlex.join(arguments)} found nothing.")
         return found[0]
 
-    def wait_for_spans(self, trace_id: str) -> None:
-        """Wait until the spans of a trace are there, too: they go another way, and need not arrive at all."""
-        deadline = time.monotonic() + PATIENCE
-        asked = [command("otel-audit"), "trace", "--json", trace_id]
-        while '"charge the card"' not in self._processes.capture(asked) and time.monotonic() < deadline:
-            time.sleep(0.2)
+    def trace(self, trace_id: str) -> list[expectations.Entry]:
+        """Run ``otel-audit trace --json``."""
+        done = self._processes.capture([command("otel-audit"), "trace", "--json", trace_id])
+        return [json.loads(line) for line in done.splitlines()]
 
-    def show(self, title: str, *arguments: str) -> None:
+    def wait_for_spans(self, trace_id: str) -> list[str]:
+        """Wait for the spans of a trace, which go another way than records; give what is missing in it."""
+        deadline = time.monotonic() + PATIENCE
+        while (missing := expectations.missing_in_trace(self.trace(trace_id))) and (
+            time.monotonic() < deadline
+        ):
+            time.sleep(0.2)
+        return missing
+
+    def show(self, title: str, *arguments: str, service: Service | None = None) -> None:
         """Show a command and what it prints, as it prints it."""
         console.print()
         console.print(Rule(f"[bold]{title}[/]", style="dim", align="left"))
-        console.print(f"[dim]$[/] [bold]{shlex.join(('otel-audit', *arguments))}[/]\n")
+        line = escape(shlex.join(("otel-audit", *arguments)))
+        console.print(f"[dim]$[/] [bold]{line}[/]\n", soft_wrap=True)
         sys.stdout.flush()
-        self._processes.show([command("otel-audit"), *arguments])
+        self._processes.show([command("otel-audit"), *arguments], service)
 
 
 def told(who: str, what: str) -> None:
@@ -146,20 +90,35 @@ def wait_for_the_trail(trail: Trail, numbers: story.Numbers) -> list[str]:
     return missing
 
 
-def tell(trail: Trail, numbers: story.Numbers, since: str) -> None:
-    """Show the trail: all of it, one record, one trace, one order."""
+def tell_of_a_call(trail: Trail, gateway: Gateway, settings: Settings) -> None:
+    """Show what a call of the shop tells the warehouse, right away: it is accepted for a minute only."""
+    call = gateway.newest("DELETE")
+    baggage = call.headers.get("baggage")
+    if not baggage:
+        raise DemoFailed(f"{call.method} {call.path} came without a signed context.")
+    trail.show(
+        f"Who acts: the baggage of {call.method} {call.path}, signed",
+        *("explain", "context", baggage),
+        service=settings.fulfilment,
+    )
+
+
+def tell(trail: Trail, numbers: story.Numbers, since: str) -> list[str]:
+    """Show the trail: all of it, one record, one trace, one order; give what is missing in the trace."""
     order = f"shop.Order/{numbers.kept}"
     trail.show("The trail", "query", "--since", since, "--limit", "100", "--oldest-first")
-    moved = trail.newest("--target", order, "--field", "address", "--action", "UPDATE")
-    trail.show("One record in full: the new address", "show", moved["id"])
+    shipment = f"fulfilment.Shipment/{numbers.shipment}"
+    moved = trail.newest("--target", shipment, "--field", "address", "--action", "UPDATE")
+    trail.show("One record in full: the new address, in the warehouse", "show", moved["id"])
     bought = trail.newest("--target", order, "--action", "CREATE")
-    trail.wait_for_spans(bought["trace_id"])
-    trail.show("One trace: the checkout of that order", "trace", bought["trace_id"])
-    trail.show("The history of that order", "history", order)
+    missing = trail.wait_for_spans(bought["trace_id"])
+    trail.show("One trace over both services: the checkout of that order", "trace", bought["trace_id"])
+    trail.show("The history of that order, in both services", "history", order)
     trail.show("The history of a price, the sale included", "history", expectations.ASSAM)
+    return missing
 
 
-def tell_of_the_way(collector: relay.Relay) -> list[str]:
+def tell_of_the_way(collector: Relay) -> list[str]:
     """Show what the Collector says of the records that went through it; give what is wrong with that."""
     console.print()
     console.print(
@@ -201,17 +160,23 @@ def play(once: bool, collector_binary: str | None = None) -> int:
     began = time.monotonic()
     state = Path(tempfile.mkdtemp(prefix="otel-audit-demo-"))
     ports = Ports()
-    collector = None if collector_binary is None else relay.Relay(collector_binary, state)
+    collector = None if collector_binary is None else Relay(collector_binary, state)
+    settings = deployment.settings(ports, state, collector)
     try:
-        with Processes(environment(ports, state, collector), state) as processes:
-            console.print("[bold]Kettle & Leaf[/], a tea shop, under otel-audit", end="")
-            console.print(f"   [dim]shop :{ports.shop}, OTLP :{ports.http}, store :{ports.clickhouse}[/]\n")
-            start(processes, ports, collector)
+        with ExitStack() as stack:
+            processes = stack.enter_context(Processes(settings.common, state))
+            console.print("[bold]Kettle & Leaf[/], a tea shop and its warehouse, under otel-audit", end="")
+            console.print(
+                f"   [dim]shop :{ports.shop}, warehouse :{ports.warehouse}, OTLP :{ports.http}, "
+                f"store :{ports.clickhouse}[/]\n"
+            )
+            gateway = stack.enter_context(deployment.running(processes, ports, settings, collector))
             trail = Trail(processes)
             since = f"{datetime.now().astimezone():%H:%M:%S}"
-            numbers = story.act(f"http://127.0.0.1:{ports.shop}", told)
+            numbers = story.act(f"http://127.0.0.1:{ports.shop}", told, f"http://127.0.0.1:{ports.warehouse}")
+            tell_of_a_call(trail, gateway, settings)
             missing = wait_for_the_trail(trail, numbers)
-            tell(trail, numbers, since)
+            missing += tell(trail, numbers, since)
             if collector is not None:
                 missing += tell_of_the_way(collector)
             for what in missing:

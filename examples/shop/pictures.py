@@ -22,7 +22,7 @@ import demo
 from rich.console import Console
 from rich.terminal_theme import TerminalTheme
 from rich.text import Text
-from tour import expectations, story
+from tour import deployment, expectations, story
 from tour.processes import Processes, command
 
 COLUMNS = 132
@@ -118,19 +118,25 @@ def main(directory: Path) -> None:
     """Act the story, and draw what the trail says of it."""
     directory.mkdir(parents=True, exist_ok=True)
     state = Path(tempfile.mkdtemp(prefix="otel-audit-pictures-"))
-    ports = demo.Ports()
+    ports = deployment.Ports()
     try:
-        with Processes(demo.environment(ports, state), state) as processes:
-            demo.start(processes, ports)
+        settings = deployment.settings(ports, state)
+        with (
+            Processes(settings.common, state) as processes,
+            deployment.running(processes, ports, settings),
+        ):
             url = f"http://127.0.0.1:{ports.shop}"
             photograph(f"{url}/", directory / "shop.png", 1180, 900)
-            numbers = story.act(url, demo.told)
+            numbers = story.act(url, demo.told, f"http://127.0.0.1:{ports.warehouse}")
             trail = demo.Trail(processes)
             if missing := demo.wait_for_the_trail(trail, numbers):
                 raise SystemExit(f"missing from the trail: {', '.join(missing)}")
             order = f"shop.Order/{numbers.kept}"
             bought = trail.newest("--target", order, "--action", "CREATE")
-            moved = trail.newest("--target", order, "--field", "address", "--action", "UPDATE")
+            shipment = f"fulfilment.Shipment/{numbers.shipment}"
+            moved = trail.newest("--target", shipment, "--field", "address", "--action", "UPDATE")
+            if missing := trail.wait_for_spans(bought["trace_id"]):
+                raise SystemExit(f"missing: {', '.join(missing)}")
 
             def window(name: str, *lines: list[str]) -> None:
                 shown = [

@@ -1,4 +1,4 @@
-"""What an end-to-end test runs: the store, the shop under ``opentelemetry-instrument``, a proxy between them.
+"""What an end-to-end test runs: the store, the shop and its warehouse under ``opentelemetry-instrument``.
 
 Everything is started by the commands a user types, in processes of their own, and ended by process id.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -27,6 +28,7 @@ from tests.services import free_port, wait_until
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SHOP = ROOT / "examples" / "shop"
+FULFILMENT = ROOT / "examples" / "fulfilment"
 BIN = Path(sys.executable).parent
 START_TIMEOUT = 180.0
 
@@ -96,7 +98,9 @@ def clean_environment() -> dict[str, str]:
     return {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("OTEL_", "OTELCOL_", "DJANGO_", "SHOP_", "PYTEST_", "GUNICORN_"))
+        if not name.startswith(
+            ("OTEL_", "OTELCOL_", "DJANGO_", "SHOP_", "FULFILMENT_", "PYTEST_", "GUNICORN_", "UVICORN_")
+        )
     }
 
 
@@ -218,6 +222,23 @@ class Store:
         return [json.loads(line) for line in output.splitlines() if line.startswith("{")]
 
 
+def agent_settings(service: str, example: Path, sink: str, spool: Path) -> dict[str, str]:
+    """Return what sends a service's records and spans to a store, quickly."""
+    return {
+        "OTEL_SERVICE_NAME": service,
+        "OTEL_EXPORTER_OTLP_ENDPOINT": sink,
+        "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+        "OTEL_METRICS_EXPORTER": "none",
+        "OTEL_LOGS_EXPORTER": "none",
+        "OTEL_BSP_SCHEDULE_DELAY": "200",
+        "OTEL_AUDIT_CONFIG": str(example / "otel-audit.toml"),
+        "OTEL_AUDIT_SPOOL_DIRECTORY": str(spool),
+        "OTEL_AUDIT_SINK_ENDPOINT": f"{sink}/v1/audit",
+        "OTEL_AUDIT_SINK_MAX_BACKOFF": "1",
+        "OTEL_AUDIT_CONTEXT_TRUSTED_PROXIES": "1",
+    }
+
+
 class Shop:
     """The example shop under ``opentelemetry-instrument``, behind gunicorn (WSGI) or uvicorn (ASGI)."""
 
@@ -239,17 +260,7 @@ class Shop:
             "DJANGO_SETTINGS_MODULE": settings,
             "PYTHONPATH": os.pathsep.join([str(SHOP), str(Path(__file__).parent / "sites")]),
             "SHOP_DATABASE": database or f"sqlite://{directory / 'shop.sqlite3'}",
-            "OTEL_SERVICE_NAME": "shop",
-            "OTEL_EXPORTER_OTLP_ENDPOINT": sink,
-            "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
-            "OTEL_METRICS_EXPORTER": "none",
-            "OTEL_LOGS_EXPORTER": "none",
-            "OTEL_BSP_SCHEDULE_DELAY": "200",
-            "OTEL_AUDIT_CONFIG": str(SHOP / "otel-audit.toml"),
-            "OTEL_AUDIT_SPOOL_DIRECTORY": str(self.spool),
-            "OTEL_AUDIT_SINK_ENDPOINT": f"{sink}/v1/audit",
-            "OTEL_AUDIT_SINK_MAX_BACKOFF": "1",
-            "OTEL_AUDIT_CONTEXT_TRUSTED_PROXIES": "1",
+            **agent_settings("shop", SHOP, sink, self.spool),
             **(environment or {}),
         }
 
@@ -293,6 +304,54 @@ class Shop:
         return run(command("otel-audit"), "spool", "drain", environment=self.environment)
 
 
+class Fulfilment:
+    """The example's warehouse under ``opentelemetry-instrument``, behind uvicorn.
+
+    Attributes:
+        key: signs for it: put it into the configuration of a service that calls.
+        shop_settings: what the shop needs to call it.
+    """
+
+    def __init__(self, directory: Path, sink: str, *, database: str = "") -> None:
+        self._log = directory / "fulfilment.log"
+        self.port = free_port()
+        self.host = f"127.0.0.1:{self.port}"
+        self.url = f"http://{self.host}"
+        self.key = secrets.token_hex(32)
+        keys = {"OTEL_AUDIT_CONTEXT_KEYS": f"test={self.key}"}
+        self.environment = {
+            "FULFILMENT_DATABASE": database or f"sqlite+aiosqlite:///{directory / 'fulfilment.sqlite3'}",
+            **agent_settings("fulfilment", FULFILMENT, sink, directory / "fulfilment-spool"),
+            "OTEL_AUDIT_CONTEXT_AUDIENCE": self.host,
+            **keys,
+        }
+        self.shop_settings = {
+            "SHOP_FULFILMENT_URL": self.url,
+            "OTEL_AUDIT_CONTEXT_PROPAGATE_TO": self.host,
+            **keys,
+        }
+        self.process: Process | None = None
+
+    def start(self) -> None:
+        """Serve, and wait for the first answer."""
+        self.process = Process(
+            [
+                *map(command, ("opentelemetry-instrument", "uvicorn")),
+                "fulfilment.main:app",
+                f"--port={self.port}",
+            ],
+            self.environment,
+            self._log,
+            cwd=FULFILMENT,
+        )
+        self.process.wait_until(lambda: answers(self.url), "uvicorn serves the warehouse")
+
+    def stop(self) -> None:
+        """Stop serving, as a deployment would."""
+        assert self.process is not None
+        self.process.stop()
+
+
 def postgresql_address(settings: Mapping[str, Any]) -> str:
     """Return the address of a private PostgreSQL database, as the shop's settings take it."""
     return f"postgresql://{settings['USER']}@/{settings['NAME']}?host={quote(str(settings['HOST']))}"
@@ -308,6 +367,18 @@ def running_store(directory: Path) -> Iterator[Store]:
     finally:
         if store.process is not None:
             store.process.kill()
+
+
+@contextmanager
+def running_fulfilment(directory: Path, sink: str, *, database: str = "") -> Iterator[Fulfilment]:
+    """Run the warehouse for the length of a ``with`` block."""
+    fulfilment = Fulfilment(directory, sink, database=database)
+    try:
+        fulfilment.start()
+        yield fulfilment
+    finally:
+        if fulfilment.process is not None:
+            fulfilment.process.kill()
 
 
 @contextmanager

@@ -16,7 +16,7 @@ import pytest
 from tests.e2e.running import ROOT, Process, run
 
 DEMO = str(ROOT / "examples" / "shop" / "demo.py")
-STANDARD_PORTS = (4317, 4318, 8000, 8123)
+STANDARD_PORTS = (4317, 4318, 8000, 8001, 8123)
 
 
 @pytest.fixture
@@ -38,9 +38,12 @@ def test_the_demo_ends_by_itself_and_shows_the_trail(tmp_path: Path, environment
         output = run(sys.executable, DEMO, "--once", environment=environment, cwd=ROOT)
     assert "things that must be on record are." in output
     assert "Rua das Flores 12, Lisboa" in output
-    for shown in ("query", "show", "trace", "history"):
-        assert f"$ otel-audit {shown} " in output
+    for shown in ("explain context otel_audit.context=", "query ", "show ", "trace ", "history "):
+        assert f"$ otel-audit {shown}" in output
+    assert re.search(r"^accepted +yes$", output, re.MULTILINE)
     assert "charge the card" in output
+    assert "PUT /orders/{order}/shipment" in output
+    assert "CREATE fulfilment.Shipment/1 by shop (service) for 1 [ana]" in output
     assert list(tmp_path.iterdir()) == []
 
 

@@ -6,6 +6,7 @@ from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
 
+from shop import fulfilment
 from shop.models import Card, Customer, Order, OrderLine, Product, Tag
 
 admin.site.site_header = "Kettle & Leaf"
@@ -33,6 +34,11 @@ class OrderAdmin(admin.ModelAdmin):
         """Set the status of all chosen orders by one UPDATE."""
         count = queryset.update(status=Order.Status.SHIPPED)
         self.message_user(request, f"{count} orders shipped.")
+
+    def delete_model(self, request: HttpRequest, obj: Order) -> None:
+        """Delete an order, and have nothing sent for it."""
+        fulfilment.cancel(obj.pk)
+        super().delete_model(request, obj)
 
 
 @admin.register(Product)

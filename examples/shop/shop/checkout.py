@@ -9,6 +9,7 @@ from django.db import transaction
 from django.db.models import F
 from opentelemetry import trace
 
+from shop import fulfilment
 from shop.basket import Line
 from shop.models import Card, Customer, Order, OrderLine, Product
 
@@ -45,6 +46,7 @@ def place(customer: Customer, lines: Sequence[Line], note: str = "") -> Order:
     charge(customer, order.total)
     order.status = Order.Status.PAID
     order.save(update_fields=["total", "status"])
+    fulfilment.send(order)
     return order
 
 
@@ -84,3 +86,4 @@ def cancel(order: Order) -> None:
         Product.objects.filter(pk=line.product_id).update(stock=F("stock") + line.quantity)
     order.status = Order.Status.CANCELLED
     order.save(update_fields=["status"])
+    fulfilment.cancel(order.pk)

@@ -11,7 +11,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_GET, require_POST
 
-from shop import basket, checkout
+from shop import basket, checkout, fulfilment
 from shop.forms import OrderForm, QuantityForm
 from shop.models import Customer, Order, Product, Tag
 
@@ -95,7 +95,7 @@ def order(request: HttpRequest, pk: int) -> HttpResponse:
     found = get_object_or_404(Order, pk=pk, customer=customer_of(request))
     form = OrderForm(request.POST or None, instance=found)
     if request.method == "POST" and found.open and form.is_valid():
-        form.save()
+        fulfilment.send(form.save())
         messages.success(request, "Saved.")
         return redirect(found)
     lines = found.lines.select_related("product")

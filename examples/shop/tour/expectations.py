@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from tour.story import CARE, HOME, OFFICE, STRANGER, Numbers
+from tour.story import CARE, HOME, OFFICE, STRANGER, WAREHOUSE, Numbers
 
 Entry = Mapping[str, Any]
 """One line of ``otel-audit query --json``."""
@@ -24,32 +24,39 @@ class Expectation(NamedTuple):
 
 def expectations(numbers: Numbers) -> list[Expectation]:
     """List what the story must have left behind."""
+    return of_the_shop(numbers) + (of_the_warehouse(numbers) if numbers.shipment else [])
+
+
+def is_(
+    action: str,
+    target: str = "",
+    *,
+    who: str = "",
+    source: str = "",
+    outcome: str = "success",
+    fields: Iterable[str] = (),
+    **values: tuple[str | None, str],
+) -> Callable[[Entry], bool]:
+    """Return what recognises an entry by its parts; those not given may be anything."""
+
+    def recognised(entry: Entry) -> bool:
+        return (
+            entry["action"] == action
+            and entry["outcome"] == outcome
+            and (not target or target in (address(entry), address(entry).partition("/")[0]))
+            and (not who or entry.get("actor", {}).get("name") == who)
+            and (not source or entry.get("source") == source)
+            and set(fields) <= changed(entry).keys() | set(entry.get("fields", ()))
+            and all(changed(entry).get(field) == pair for field, pair in values.items())
+        )
+
+    return recognised
+
+
+def of_the_shop(numbers: Numbers) -> list[Expectation]:
+    """List what the shop must have recorded."""
     kept, deleted = f"shop.Order/{numbers.kept}", f"shop.Order/{numbers.deleted}"
     by_phone = f"shop.Order/{numbers.by_phone}"
-
-    def is_(
-        action: str,
-        target: str = "",
-        *,
-        who: str = "",
-        source: str = "",
-        outcome: str = "success",
-        fields: Iterable[str] = (),
-        **values: tuple[str | None, str],
-    ) -> Callable[[Entry], bool]:
-        def recognised(entry: Entry) -> bool:
-            return (
-                entry["action"] == action
-                and entry["outcome"] == outcome
-                and (not target or target in (address(entry), address(entry).partition("/")[0]))
-                and (not who or entry.get("actor", {}).get("name") == who)
-                and (not source or entry.get("source") == source)
-                and set(fields) <= changed(entry).keys() | set(entry.get("fields", ()))
-                and all(changed(entry).get(field) == pair for field, pair in values.items())
-            )
-
-        return recognised
-
     return [
         Expectation("a failed login", is_("LOGIN", source=HOME, outcome="failure")),
         Expectation("the login of Ana", is_("LOGIN", who="ana", source=HOME)),
@@ -114,6 +121,90 @@ def expectations(numbers: Numbers) -> list[Expectation]:
             9,
         ),
     ]
+
+
+def of_the_warehouse(numbers: Numbers) -> list[Expectation]:
+    """List what the fulfilment service must have recorded: of the shop's calls, for whom it called."""
+    kept, deleted = f"shop.Order/{numbers.kept}", f"shop.Order/{numbers.deleted}"
+    shipment = f"fulfilment.Shipment/{numbers.shipment}"
+
+    def called(recognised: Callable[[Entry], bool], for_: str) -> Callable[[Entry], bool]:
+        return lambda entry: (
+            recognised(entry)
+            and entry["service"] == "fulfilment"
+            and entry["actor"]["id"] == "shop"
+            and entry["actor"]["type"] == "service"
+            and entry.get("customer_known_as") == for_
+        )
+
+    return [
+        Expectation(
+            "the shipment of Ana's order, by the shop for her", called(is_("CREATE", shipment), "ana")
+        ),
+        Expectation(
+            "its lines, by the shop for her", called(is_("CREATE", "fulfilment.ShipmentLine"), "ana"), 4
+        ),
+        Expectation("the order accepted by the warehouse", called(is_("ACCEPT", kept), "ana")),
+        Expectation(
+            "the new address in the warehouse, by the shop for Ana",
+            called(
+                is_(
+                    *("UPDATE", shipment),
+                    address=("Rua das Flores 12, Lisboa", "Rua da Rosa 7, Lisboa"),
+                ),
+                "ana",
+            ),
+        ),
+        Expectation(
+            "the parcel packed, by Tom",
+            lambda entry: (
+                is_("UPDATE", shipment, source=WAREHOUSE, tracking=(None, "KL-2048-PT"))(entry)
+                and entry["actor"]["id"] == "tom"
+                and not entry["actor"].get("on_behalf_of")
+            ),
+        ),
+        Expectation(
+            "the shipment of the deleted order deleted, by the shop for Mia",
+            called(is_("DELETE", "fulfilment.Shipment", fields=["recipient"]), "mia"),
+        ),
+        Expectation("the deleted order cancelled in the warehouse", called(is_("CANCEL", deleted), "mia")),
+        Expectation(
+            "the stranger in the warehouse, refused, and the forged header not believed",
+            lambda entry: (
+                is_("ACCESS", source=STRANGER, outcome="failure")(entry)
+                and entry["service"] == "fulfilment"
+                and entry.get("actor", {}).get("id", "anonymous") == "anonymous"
+                and not entry.get("actor", {}).get("on_behalf_of")
+            ),
+        ),
+    ]
+
+
+def missing_in_trace(trace: Sequence[Entry]) -> list[str]:
+    """Name what the trace of a checkout lacks to be one story over both services.
+
+    Args:
+        trace: what ``otel-audit trace --json`` prints.
+    """
+    spans = [each for each in trace if each["kind"] == "span"]
+    roots = [each["name"] for each in trace if each["depth"] == 0]
+    wanted = {
+        "one root, the request of the visitor": roots == ["POST basket/buy/"],
+        "the span in which the card is charged": any(each["name"] == "charge the card" for each in spans),
+        "the shop's call, in OpenTelemetry's span": any(
+            each["service"] == "shop" and each["span_kind"] == "client" for each in spans
+        ),
+        "the request in the warehouse": any(
+            each["service"] == "fulfilment" and each["span_kind"] == "server" for each in spans
+        ),
+        "the shipment, recorded within it": any(
+            each["kind"] == "record"
+            and each["depth"] > 2
+            and address(each).startswith("fulfilment.Shipment/")
+            for each in trace
+        ),
+    }
+    return [f"{what}, in the trace" for what, there in wanted.items() if not there]
 
 
 def price_of_the_sale(entry: Entry) -> bool:

@@ -10,10 +10,18 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 SHOP = Path(__file__).resolve().parent.parent
+FULFILMENT = SHOP.parent / "fulfilment"
 BIN = Path(sys.executable).parent
+
+
+class Service(NamedTuple):
+    """Where a service has its files, and what is set for it beside what is set for all."""
+
+    directory: Path
+    environment: Mapping[str, str]
 
 
 class DemoFailed(Exception):
@@ -52,7 +60,7 @@ class Processes:
 
     def __init__(self, environment: Mapping[str, str], logs: Path) -> None:
         # What the user has set for projects of their own must not reach into this one.
-        foreign = ("OTEL_", "OTELCOL_", "DJANGO_", "SHOP_", "GUNICORN_")
+        foreign = ("OTEL_", "OTELCOL_", "DJANGO_", "SHOP_", "FULFILMENT_", "GUNICORN_", "UVICORN_")
         own = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
         self.environment = {**own, **environment}
         self.logs = logs
@@ -77,13 +85,15 @@ class Processes:
         process = self.spawn(name, arguments)
         self.wait(name, process, ready)
 
-    def spawn(self, name: str, arguments: Sequence[str]) -> subprocess.Popen[bytes]:
+    def spawn(
+        self, name: str, arguments: Sequence[str], service: Service | None = None
+    ) -> subprocess.Popen[bytes]:
         """Start a process in its own group, its output in ``name.log``: Ctrl-C is for the demo alone."""
         with open(self.logs / f"{name}.log", "wb") as log:
             process = subprocess.Popen(
                 arguments,
-                cwd=SHOP,
-                env=self.environment,
+                cwd=service.directory if service else SHOP,
+                env=self.environment | dict(service.environment if service else {}),
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -113,9 +123,9 @@ class Processes:
         if status:
             raise DemoFailed(f"{name} ended with status {status}:\n{self.last_words(name)}")
 
-    def run(self, name: str, arguments: Sequence[str]) -> None:
+    def run(self, name: str, arguments: Sequence[str], service: Service | None = None) -> None:
         """Run a command to its end."""
-        self.finish(name, self.spawn(name, arguments))
+        self.finish(name, self.spawn(name, arguments, service))
 
     def capture(self, arguments: Sequence[str]) -> str:
         """Run an ``otel-audit`` command and give what it printed; status 1 is "nothing found"."""
@@ -126,9 +136,10 @@ class Processes:
             raise DemoFailed(f"{' '.join(arguments)} ended with status {done.returncode}:\n{done.stderr}")
         return done.stdout
 
-    def show(self, arguments: Sequence[str]) -> None:
+    def show(self, arguments: Sequence[str], service: Service | None = None) -> None:
         """Run a command with our own terminal."""
-        done = subprocess.run(arguments, cwd=SHOP, env=self.environment, check=False)
+        environment = self.environment | dict(service.environment if service else {})
+        done = subprocess.run(arguments, cwd=SHOP, env=environment, check=False)
         if done.returncode:
             raise DemoFailed(f"{' '.join(arguments)} ended with status {done.returncode}")
 

@@ -10,7 +10,10 @@ PASSWORD = "steep-for-3-minutes"
 HOME = "198.51.100.42"
 CARE = "203.0.113.20"
 OFFICE = "203.0.113.21"
+WAREHOUSE = "203.0.113.30"
 STRANGER = "192.0.2.66"
+TOM = "tom-may-pack-parcels"
+FORGED = "otel_audit.context=eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIzIn0.mia"
 
 
 class Numbers(NamedTuple):
@@ -19,15 +22,22 @@ class Numbers(NamedTuple):
     kept: int
     deleted: int
     by_phone: int
+    shipment: int = 0
+    """What the warehouse made of the kept order; 0 if there is no warehouse."""
 
 
-def act(base_url: str, told: Told) -> Numbers:
-    """Play it, over HTTP; raise if the shop answers anything it should not."""
+def act(base_url: str, told: Told, warehouse_url: str = "") -> Numbers:
+    """Play it, over HTTP; raise if the shop or the warehouse, if there is one, answers what it should not."""
     kept, deleted = customer(Visitor("ana", base_url, HOME, "safari", told))
     care(Visitor("ben", base_url, CARE, "firefox", told))
+    shipment = 0
+    if warehouse_url:
+        shipment = packer(Visitor("tom", warehouse_url, WAREHOUSE, "scanner", told), kept)
     by_phone = manager(Visitor("mia", base_url, OFFICE, "edge", told), kept, deleted)
     stranger(Visitor("stranger", base_url, STRANGER, "curl", told))
-    return Numbers(kept, deleted, by_phone)
+    if warehouse_url:
+        intruder(Visitor("stranger", warehouse_url, STRANGER, "curl", told), shipment)
+    return Numbers(kept, deleted, by_phone, shipment)
 
 
 def customer(ana: Visitor) -> tuple[int, int]:
@@ -64,6 +74,17 @@ def care(ben: Visitor) -> None:
     ben.get("/desk/customers/1/card/")
     ben.logout()
     ben.close()
+
+
+def packer(tom: Visitor, order: int) -> int:
+    """Tom works in the warehouse: he packs what the shop has asked for, and says so to the service there."""
+    token = {"Authorization": f"Bearer {TOM}"}
+    shipments = {each["order"]: each for each in tom.call("GET", "/shipments", **token)}
+    shipment = shipments[order]["id"]
+    tom.does(f"packs the parcel of order {order}, in the warehouse")
+    tom.call("POST", f"/shipments/{shipment}/pack", {"tracking": "KL-2048-PT"}, **token)
+    tom.close()
+    return int(shipment)
 
 
 def manager(mia: Visitor, kept: int, deleted: int) -> int:
@@ -113,4 +134,11 @@ def stranger(visitor: Visitor) -> None:
     """Someone who never logged in tries a card page, with a header that claims to be Mia."""
     visitor.does("tries to open Ana's card, not logged in, and is refused")
     visitor.get("/desk/customers/1/card/", expect=403, baggage="audit.actor.id=mia,otel_audit.actor.id=3")
+    visitor.close()
+
+
+def intruder(visitor: Visitor, shipment: int) -> None:
+    """The same stranger tries the warehouse without a token, with a forged context that names Mia."""
+    visitor.does("claims to be Mia in the warehouse, by a forged header, and is refused")
+    visitor.call("POST", f"/shipments/{shipment}/pack", {"tracking": "mine"}, 401, baggage=FORGED)
     visitor.close()

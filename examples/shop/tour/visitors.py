@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from html.parser import HTMLParser
 from typing import Any
 
@@ -13,6 +13,7 @@ BROWSERS = {
     "firefox": "Mozilla/5.0 (X11; Linux x86_64; rv:145.0) Gecko/20100101 Firefox/145.0",
     "safari": "Mozilla/5.0 (iPhone; CPU iPhone OS 19_1 like Mac OS X) AppleWebKit/605.1.15 Safari/604.1",
     "edge": "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 Edg/142.0",
+    "scanner": "ParcelScanner/2.1",
     "curl": "curl/8.15.0",
 }
 Told = Callable[[str, str], None]
@@ -80,6 +81,13 @@ class Visitor:
     def get(self, path: str, expect: int = 200, **headers: str) -> str:
         """Open a page."""
         return self._checked(self._http.get(path, headers=headers), "GET", path, expect).text
+
+    def call(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None, expect: int = 200, **headers: str
+    ) -> Any:
+        """Call a service that speaks JSON, and return what it answers."""
+        response = self._http.request(method, path, json=body, headers=headers)
+        return self._checked(response, method, path, expect).json()
 
     def fill(self, path: str, to: str = "", expect: int = 200, **fields: Any) -> httpx.Response:
         """Open the page at ``path`` and send its form back to ``to`` with ``fields`` changed."""

@@ -90,7 +90,7 @@ def _record(entry: AuditEntry, screen: Screen) -> Text:
     text = Text("* " if screen.ascii_only else "● ", style=sentences.OUTCOME_STYLES.get(entry.outcome, ""))
     text.append(safe(entry.action), style=sentences.ACTION_STYLES.get(entry.action, "bold"))
     text.append(f" {sentences.what_object(entry)}", style="bold")
-    text.append(f" by {sentences.who(entry.actor)} ")
+    text.append(f" by {sentences.who(entry.actor, entry.actor_known_as, entry.customer_known_as)} ")
     if entry.outcome != "success":
         text.append(
             sentences.outcome(entry.outcome, ascii_only=screen.ascii_only) + " ",
