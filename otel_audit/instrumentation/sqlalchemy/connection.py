@@ -116,12 +116,13 @@ class SQLAlchemyConnection(Connection):
 
     def in_schema(self, schema: str | None) -> None:
         """Say in which schema the next statement writes; ``None``: the connection's own."""
+        self.namespace = self.namespace_of(schema)
+
+    def namespace_of(self, schema: str | None) -> str:
+        """Return what records call a schema; ``None``: the connection's own."""
         if schema is None:
-            self.namespace = self.database_name
-        elif self.system in ("mysql", "mariadb"):
-            self.namespace = schema
-        else:
-            self.namespace = f"{self.database_name}|{schema}"
+            return self.database_name
+        return schema if self.system in ("mysql", "mariadb") else f"{self.database_name}|{schema}"
 
     def rollback_to(self, sid: str) -> None:
         self.doomed = False

@@ -16,6 +16,7 @@ from sqlalchemy.pool import Pool
 from sqlalchemy.schema import Table
 
 from otel_audit.instrumentation.patching import Listener, Patch
+from otel_audit.instrumentation.sqlalchemy.reads.wrappers import ReadCapture
 from otel_audit.instrumentation.sqlalchemy.writes.quiet import quietly
 from otel_audit.instrumentation.sqlalchemy.writes.state import Capture
 
@@ -24,6 +25,7 @@ def table(capture: Capture) -> list[Patch | Listener]:
     """List every patch and listener."""
     connection = "sqlalchemy.engine.base:Connection"
     transactions = capture.transactions
+    reads = ReadCapture(capture, _reads)
     return [
         _on(Engine, "before_execute", capture.before_execute, "keys of many new rows", retval=True),
         _on(Engine, "before_cursor_execute", capture.before_cursor_execute, "what is gone afterwards"),
@@ -65,6 +67,26 @@ def table(capture: Capture) -> list[Patch | Listener]:
             optional=True,
         ),
         Listener("sqlalchemy:audit_models", capture.start, capture.stop, "what code says of models"),
+        Listener("sqlalchemy:reads", reads.start, reads.stop, "nothing more before reads are to be recorded"),
+        _on(Mapper, "instrument_class", reads.instrumented, "a class may say that its reads are"),
+    ]
+
+
+def _reads(reads: ReadCapture) -> list[Patch | Listener]:
+    """List what the reads of sensitive tables are seen by."""
+    return [
+        _on(Engine, "after_execute", reads.after_execute, "what a statement displays"),
+        _on(Pool, "reset", reads.reset, "results that nobody has closed"),
+        _on(Pool, "close", reads.gone, "the same, of a connection that is closed"),
+        _on(Pool, "invalidate", reads.gone, "the same, of one that is lost"),
+        _on(Mapper, "after_configured", reads.forget, "tables have other classes than before"),
+        Patch(
+            "sqlalchemy.orm.unitofwork:UOWTransaction.execute",
+            reads.internal,
+            "a flush loads what it needs, and shows it nobody",
+        ),
+        Patch("sqlalchemy.orm.session:Session.delete", reads.internal, "loads what is deleted with it"),
+        Patch("sqlalchemy.orm.session:Session.delete_all", reads.internal, "the same of many", optional=True),
     ]
 
 

@@ -21,7 +21,7 @@ _NO_PACKAGES: Final = frozenset({"src", "lib"})
 
 def mappers_of(table: Any) -> list[Mapper[Any]]:
     """Return the mappers whose rows a table has, that of the most general class first."""
-    found = [mapper for mapper in _all_mappers() if mapper.local_table is table or table in mapper.tables]
+    found = [mapper for mapper in all_mappers() if mapper.local_table is table or table in mapper.tables]
     own = [mapper for mapper in found if mapper.local_table is table]
     return sorted(own, key=_depth) + [mapper for mapper in found if mapper not in own]
 
@@ -30,7 +30,8 @@ def _depth(mapper: Mapper[Any]) -> int:
     return len(list(mapper.iterate_to_root()))
 
 
-def _all_mappers() -> Iterator[Mapper[Any]]:
+def all_mappers() -> Iterator[Mapper[Any]]:
+    """Yield the mappers of all registries."""
     module: Any = sys.modules.get("sqlalchemy.orm.mapper")
     for registry in module._all_registries() if module is not None else ():
         for manager in list(registry._managers):
@@ -40,7 +41,7 @@ def _all_mappers() -> Iterator[Mapper[Any]]:
 
 def all_tables() -> Iterator[Table]:
     """Yield the tables of mapped classes, then those that stand beside them."""
-    for mapper in _all_mappers():
+    for mapper in all_mappers():
         if isinstance(mapper.local_table, Table):
             yield mapper.local_table
     module: Any = sys.modules.get("sqlalchemy.orm.mapper")
@@ -56,7 +57,7 @@ def subject(table: Table, mappers: list[Mapper[Any]]) -> Subject:
         return Subject(table.fullname, tables=names)
     cls = own[0].class_
     path = f"{cls.__module__}.{cls.__qualname__}"
-    mapped = {mapper.class_ for mapper in _all_mappers()}
+    mapped = {mapper.class_ for mapper in all_mappers()}
     bases = [base for base in cls.__mro__ if base is not cls and base is not object and base not in mapped]
     classes = [mapper.class_ for mapper in own]
     said = next((found for found in map(_said, classes) if found is not None), None)
@@ -87,7 +88,7 @@ def package_of(cls: type[Any]) -> str:
 
 def owners_of(table: Any) -> Iterator[Subject]:
     """Return the classes whose relationships have their rows in a table."""
-    for mapper in _all_mappers():
+    for mapper in all_mappers():
         for prop in mapper._init_properties.values() if mapper.configured else ():
             if getattr(prop, "secondary", None) is table and isinstance(mapper.local_table, Table):
                 yield subject(mapper.local_table, mappers_of(mapper.local_table))

@@ -1,0 +1,1 @@
+"""What statements read of sensitive tables."""
