@@ -91,14 +91,43 @@ def _attribute(user: Any, name: str, default: Any = None) -> Any:
 
 
 class ActorSource:
-    """Asks the function of the application that ``context.actor_from`` names who makes a request."""
+    """Asks the function of the application that ``context.actor_from`` names who makes a request.
 
-    def __init__(self, path: str) -> None:
-        self._function = ApplicationFunction("context.actor_from", path, "the actor it would name")
+    Args:
+        is_dependency: whether the function is one that the framework calls by itself, and whose result is
+            given to :meth:`take`.
+    """
+
+    def __init__(self, path: str, is_dependency: Callable[[Any], bool] = lambda function: False) -> None:
+        self._is_dependency = is_dependency
+        self._dependency: tuple[Any, bool] = (None, False)
+        self._function = ApplicationFunction(
+            "context.actor_from", path, "the actor it would name", is_dependency
+        )
 
     def __call__(self, request: Any) -> Actor | None:
         """Return who makes ``request``; None if nobody is known, or the function cannot say. Never raises."""
+        if self.dependency() is not None:
+            return None
         actor = self._function.ask(request, self._read, None)
+        return None if actor is NOT_KNOWN else actor
+
+    def dependency(self) -> Any:
+        """Return the function if the framework calls it by itself, otherwise None."""
+        known, is_one = self._dependency
+        if known is None:
+            known = self._function.load()
+            is_one = known is not None and self._is_dependency(known)
+            self._dependency = known, is_one
+        return known if is_one else None
+
+    def take(self, value: Any) -> Actor | None:
+        """Return whom the result of the dependency stands for; None if nobody. Never raises."""
+        try:
+            actor = self._read(value)
+        except faults() as error:
+            self._function.failed("failed", error)
+            return None
         return None if actor is NOT_KNOWN else actor
 
     def resolve(self) -> Callable[[Any], Any]:

@@ -108,8 +108,9 @@ class ASGIRequests:
 
     Args:
         logger: the current one, if any.
-        find: says through what a request came.
+        make: makes the scope of a request.
         denials: whether requests that were denied are recorded.
+        is_dependency: as for :class:`~otel_audit.http.actor.ActorSource`.
     """
 
     active: ClassVar[ASGIRequests | None] = None
@@ -123,8 +124,9 @@ class ASGIRequests:
         *,
         make: Callable[[Scope, RequestSettings], ASGIRequestScope] | None = None,
         denials: bool = True,
+        is_dependency: Callable[[Any], bool] = lambda function: False,
     ) -> None:
-        self.settings = RequestSettings.of(config, Redactor(config.redaction).field)
+        self.settings = RequestSettings.of(config, Redactor(config.redaction).field, is_dependency)
         self._logger = logger
         self._failures = failures
         self._make = make or (lambda asgi, settings: ASGIRequestScope(asgi, settings, plain_endpoint))

@@ -46,15 +46,20 @@ class RequestSettings(msgspec.Struct, frozen=True, eq=False):
     acceptance: Acceptance | None = None
 
     @classmethod
-    def of(cls, config: AuditConfig, show: Callable[[str, str], Any]) -> RequestSettings:
-        """Take the settings from ``config``."""
+    def of(
+        cls,
+        config: AuditConfig,
+        show: Callable[[str, str], Any],
+        is_dependency: Callable[[Any], bool] = lambda function: False,
+    ) -> RequestSettings:
+        """Take the settings from ``config``; ``is_dependency`` as for :class:`ActorSource`."""
         context = config.context
         return cls(
             trusted_proxies=context.trusted_proxies,
             request_id_header=context.request_id_header.lower() if context.trusted_proxies else "",
             hmac_key=config.redaction.hmac_key,
             session_cookie=context.session_cookie,
-            actor_from=ActorSource(context.actor_from) if context.actor_from else None,
+            actor_from=ActorSource(context.actor_from, is_dependency) if context.actor_from else None,
             show=show,
             visible=context.baggage == "process",
             acceptance=acceptance(config),
@@ -178,6 +183,10 @@ class RequestScope:
     def set_actor(self, actor: Actor | None) -> None:
         """Take ``actor`` for who acts from now on, and who did if nobody was known; None: look again."""
         self._chosen = actor
+
+    def found(self, actor: Actor) -> None:
+        """Take ``actor`` for whom ``context.actor_from`` names."""
+        self._found = actor
 
     def logged_in(self, actor: Actor) -> None:
         """Begin a new phase: from now on it is ``actor``."""

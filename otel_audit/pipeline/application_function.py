@@ -29,10 +29,19 @@ class ApplicationFunction:
         setting: the setting that names it: ``tenant_from``.
         path: ``package.module:function``.
         without: what records lack when it fails: ``a tenant``.
+        called_by_others: whether a function is one that a framework calls, and :meth:`ask` never does: it
+            need not be a plain function.
     """
 
-    def __init__(self, setting: str, path: str, without: str) -> None:
+    def __init__(
+        self,
+        setting: str,
+        path: str,
+        without: str,
+        called_by_others: Callable[[Any], bool] = lambda function: False,
+    ) -> None:
         self.path = path
+        self._called_by_others = called_by_others
         self._setting = setting
         self._without = without
         self._function: Callable[[Any], Any] | None = None
@@ -50,26 +59,36 @@ class ApplicationFunction:
             return nothing
         self._asking.now = True
         try:
-            if self._function is None:
-                now = time.monotonic()
-                if now - self._tried < _PAUSE:
-                    return NOT_KNOWN
-                self._tried = now
-                self._function = self.resolve()
-            return read(self._function(request))
+            function = self.load()
+            return NOT_KNOWN if function is None else read(function(request))
         except faults() as error:  # the function is the application's, the record is ours
             self.failed("failed", error)
             return NOT_KNOWN
         finally:
             self._asking.now = False
 
-    def resolve(self) -> Callable[[Any], Any]:
+    def load(self) -> Callable[..., Any] | None:
+        """Return the function; None if it cannot be imported, which is logged, and tried again later."""
+        if self._function is None:
+            now = time.monotonic()
+            if now - self._tried < _PAUSE:
+                return None
+            self._tried = now
+            try:
+                self._function = self.resolve()
+            except faults() as error:
+                self.failed("failed", error)
+        return self._function
+
+    def resolve(self) -> Callable[..., Any]:
         """Import the function; raises whatever importing it does."""
         module, _, names = self.path.partition(":")
         found: Any = import_module(module)
         for name in names.split("."):
             found = getattr(found, name)
-        if not callable(found) or inspect.iscoroutinefunction(found):
+        if self._called_by_others(found):
+            return found  # type: ignore[no-any-return]
+        if not callable(found) or inspect.iscoroutinefunction(getattr(found, "__func__", found)):
             raise TypeError(f"{self.path} is not a plain function")
         return found  # type: ignore[no-any-return]
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from otel_audit.audit_context import current_context
 from otel_audit.http.asgi import PEER, SEEN, ASGIRequestScope, Scope
 from otel_audit.instrumentation.patching import Patch
+from otel_audit.instrumentation.starlette.dependencies import told_by_dependency
 from otel_audit.instrumentation.starlette.routes import APPLICATION
 from otel_audit.propagation import enter, leave
 
@@ -37,6 +38,12 @@ def table(requests: StarletteRequests) -> list[Patch]:
             knowing_innermost,
             "inside every middleware: one may hand on a copy of the ASGI scope, where users and routes "
             "are put, and OpenTelemetry's begins a new context, with what baggage came in",
+        ),
+        Patch(
+            "fastapi.routing:solve_dependencies",
+            functools.partial(told_by_dependency, requests.settings.actor_from),
+            "the result of the dependency that `context.actor_from` names is who makes the request",
+            late=True,
         ),
         Patch(
             "uvicorn.middleware.proxy_headers:ProxyHeadersMiddleware.__call__",

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from otel_audit.http.asgi import ASGIRequests, ASGIRequestScope, Scope, current_logger, own_failures
 from otel_audit.http.request_scope import RequestSettings
+from otel_audit.instrumentation.starlette.dependencies import is_dependency
 from otel_audit.instrumentation.starlette.routes import starlette_endpoint
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class StarletteRequests(ASGIRequests):
             own_failures("Starlette", config),
             make=_scope,
             denials=config.starlette.auth_events,
+            is_dependency=is_dependency,
         )
 
     def start(self) -> None:

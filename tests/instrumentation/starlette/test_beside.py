@@ -4,14 +4,12 @@ import asyncio
 import json
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 from fastapi import FastAPI, HTTPException
 from flask import Flask, abort, stream_with_context
 from litestar import Litestar, get
@@ -39,6 +37,7 @@ from otel_audit.propagation import ActorSpanProcessor
 from otel_audit.propagation.signed_context import NAME
 from otel_audit.testing import CapturedAudit, capture_audit
 from tests.instrumentation.starlette.conftest import Instrumented
+from tests.instrumentation.starlette.serving import serving
 
 
 def note(name: str = "note") -> None:
@@ -147,25 +146,6 @@ def test_the_ids_of_a_request_are_in_the_baggage_of_the_process_if_asked(instrum
 # --- uvicorn -------------------------------------------------------------------------------------
 
 
-@contextmanager
-def serving(app: Any, **options: Any) -> Iterator[str]:
-    """Serve ``app`` by a real uvicorn in a thread."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        config = uvicorn.Config(app, log_level="error", **options)
-        server = uvicorn.Server(config)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-        thread.start()
-        try:
-            until = time.monotonic() + 30
-            while not server.started:
-                assert time.monotonic() < until
-                time.sleep(0.01)
-            yield f"127.0.0.1:{listening.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            thread.join(30)
-
-
 @pytest.mark.parametrize("proxy_headers", [True, False])
 def test_the_source_is_the_peer_of_the_socket_though_uvicorn_believes_a_header(
     audit: CapturedAudit, proxy_headers: bool
@@ -272,6 +252,23 @@ def test_flask_by_the_wsgi_middleware() -> None:
         assert (record.request.route, record.request.path) == ("/ships/<int:number>", "/ships/7")
         assert (record.request.view, record.source.id) == ("ship", "192.0.2.7")
         assert audit.one(event_name="http.request.denied").target == Target("http.route", "/private")
+
+
+async def asynchronous(request: Any) -> str:
+    return "alice"
+
+
+def test_a_function_that_nobody_calls_for_us_must_be_a_plain_one(caplog: pytest.LogCaptureFixture) -> None:
+    async def page(request: Request) -> Response:
+        note()
+        return PlainTextResponse("")
+
+    app: Any = otel_audit.ASGIAuditMiddleware(Starlette(routes=[Route("/", page)]))
+    context = ContextConfig(actor_from=f"{__name__}:asynchronous")
+    with capture_audit(AuditConfig(context=context)) as audit:
+        assert TestClient(app).get("/").status_code == 200
+        assert audit.one(event_name="ship.note").actor.id == "anonymous"
+    assert "is not a plain function" in caplog.text
 
 
 def test_the_middleware_passes_everything_on_while_audit_is_not_running() -> None:

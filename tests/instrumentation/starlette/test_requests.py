@@ -227,10 +227,6 @@ def answering(request: HTTPConnection) -> Any:
     return answers[0]
 
 
-async def asynchronous(request: HTTPConnection) -> Any:
-    return "alice"
-
-
 def _configured(function: Callable[..., Any]) -> ContextConfig:
     return ContextConfig(actor_from=f"{__name__}:{function.__name__}")
 
@@ -249,7 +245,6 @@ def test_a_function_of_the_application_names_the_actor(instrumented: Instrumente
     ("function", "answer", "said"),
     [
         (raising, None, "raising failed RuntimeError('out of tokens')"),
-        (asynchronous, None, "is not a plain function"),
         (answering, True, "answering returned 'bool'"),
         (answering, 1.5, "answering returned 'float'"),
         (answering, ["alice"], "answering returned 'list'"),
