@@ -76,6 +76,7 @@ class ContextConfig(Section, frozen=True):
             description="Function of the application that returns who makes a request, as "
             "`package.module:function`: an id, a user object, claims with `sub`, an `otel_audit.Actor`, or "
             "None. It is called with the request until it has named somebody, and must not query a database. "
+            "Or a dependency of FastAPI's, which FastAPI calls: what it returns. "
             "For Starlette, FastAPI and the ASGI and WSGI middleware; Django has `request.user`."
         ),
     ] = ""
