@@ -90,7 +90,9 @@ def owners_of(table: Any) -> Iterator[Subject]:
     """Return the classes whose relationships have their rows in a table."""
     for mapper in all_mappers():
         for prop in mapper._init_properties.values() if mapper.configured else ():
-            if getattr(prop, "secondary", None) is table and isinstance(mapper.local_table, Table):
+            if getattr(prop, "secondary", None) is not table or prop.viewonly:
+                continue
+            if isinstance(mapper.local_table, Table):
                 yield subject(mapper.local_table, mappers_of(mapper.local_table))
 
 
