@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlalchemy.exc import DBAPIError
 
+from otel_audit.capture.databases import dbapi
 from otel_audit.capture.freshness import OneConnection
 from otel_audit.capture.transactions.connection import NO_ADDRESS, Connection
 from otel_audit.interruptions import faults
@@ -112,7 +113,14 @@ class SQLAlchemyConnection(Connection):
         return self.doomed or super().is_aborted()
 
     def is_answer(self, error: BaseException) -> bool:
-        return isinstance(error, DBAPIError) and not error.connection_invalidated
+        if isinstance(error, DBAPIError):
+            return not error.connection_invalidated
+        return self.refused(error)
+
+    def refused(self, error: BaseException, *, of_driver: bool = True) -> bool:
+        """Say so of an error of the driver's, where the application uses that past SQLAlchemy."""
+        kinds = getattr(self._dialect.loaded_dbapi, "Error", ())
+        return isinstance(error, kinds) and dbapi.connected(self.system, self.driver())
 
     def in_schema(self, schema: str | None) -> None:
         """Say in which schema the next statement writes; ``None``: the connection's own."""
@@ -196,6 +204,10 @@ class Transactions:
             return self._mine(None if fairy is None else fairy.info)
         except faults():  # a first connection of an engine, while it is initialized, has no place for ours
             return None
+
+    def of_info(self, info: Any) -> SQLAlchemyConnection | None:
+        """Return ours out of what the pool keeps beside a connection of the driver's."""
+        return self._mine(info)
 
     def _mine(self, info: Any) -> SQLAlchemyConnection | None:
         found: SQLAlchemyConnection | None = None if info is None else info.get(_KEY)

@@ -17,6 +17,7 @@ from sqlalchemy.schema import Table
 
 from otel_audit.instrumentation.patching import Listener, Patch
 from otel_audit.instrumentation.sqlalchemy.reads.wrappers import ReadCapture
+from otel_audit.instrumentation.sqlalchemy.writes.driver_cursors import DriverCursors
 from otel_audit.instrumentation.sqlalchemy.writes.quiet import quietly
 from otel_audit.instrumentation.sqlalchemy.writes.state import Capture
 
@@ -24,8 +25,10 @@ from otel_audit.instrumentation.sqlalchemy.writes.state import Capture
 def table(capture: Capture) -> list[Patch | Listener]:
     """List every patch and listener."""
     connection = "sqlalchemy.engine.base:Connection"
+    fairy = "sqlalchemy.pool.base:_ConnectionFairy"
     transactions = capture.transactions
     reads = ReadCapture(capture, _reads)
+    drivers = DriverCursors(capture.tables, transactions, capture.failures)
     return [
         _on(Engine, "before_execute", capture.before_execute, "keys of many new rows", retval=True),
         _on(Engine, "before_cursor_execute", capture.before_cursor_execute, "what is gone afterwards"),
@@ -60,6 +63,10 @@ def table(capture: Capture) -> list[Patch | Listener]:
             "no flush, though the session says so",
             optional=True,
         ),
+        Patch("sqlalchemy.engine.base:Engine.raw_connection", drivers.raw_connection, "whose it is"),
+        Patch(f"{fairy}.cursor", drivers.cursor, "statements past SQLAlchemy"),
+        Patch(f"{fairy}.commit", drivers.commit, "ends their transaction", added=True),
+        Patch(f"{fairy}.rollback", drivers.rollback, "and so does this", added=True),
         Patch(
             "sqlalchemy.util.langhelpers:_warnings_warn",
             quietly,

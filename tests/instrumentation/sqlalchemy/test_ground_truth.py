@@ -28,13 +28,7 @@ from tests.instrumentation.sqlalchemy.zoo import Base
 
 pytestmark = pytest.mark.timeout(600)
 
-NOT_YET = {  # not recorded so far, or not as it should be
-    "insert_of_a_model_returning",
-    "upserts_of_many",
-    "upserts_that_do_nothing",
-    "upserts_that_update",
-}
-READY = [name for name in OPERATIONS if name not in NOT_YET]
+READY = list(OPERATIONS)
 FRESH = [name for name in READY if name != "stale_objects"]
 """Without what an object may have loaded before another session wrote its row: then ``as_loaded`` differs."""
 

@@ -665,6 +665,25 @@ def driver_statements(work: Work) -> None:
     work.session.expire_all()
 
 
+@operation("statement")
+def text_with_many_parameters(work: Work) -> None:
+    rows = [{"sku": work.word(), "quantity": work.number()} for _ in work.few()]
+    work.connection.execute(text("INSERT INTO stock (sku, quantity) VALUES (:sku, :quantity)"), rows)
+
+
+@operation("statement")
+def text_that_selects_what_it_inserts(work: Work) -> None:
+    work.session.execute(
+        text("INSERT INTO sheet (title) SELECT text FROM label WHERE text IS NOT NULL ORDER BY code LIMIT 2")
+    )
+
+
+@operation("statement", dialects=["postgresql"])
+def text_with_a_cte(work: Work) -> None:
+    moved = "WITH moved AS (DELETE FROM stock WHERE quantity > 500 RETURNING sku) SELECT count(*) FROM moved"
+    work.session.execute(text(moved)).all()
+
+
 @operation("statement", dialects=["postgresql"])
 def statements_in_with(work: Work) -> None:
     moved = delete(stock).where(stock.c.quantity < 20).returning(stock.c.sku).cte("moved")

@@ -1,0 +1,116 @@
+"""Cursors of the driver, reached through SQLAlchemy: what they write is on record as text is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from otel_audit.instrumentation.sqlalchemy import SQLAlchemyAuditInstrumentor
+from otel_audit.testing import CapturedAudit
+from tests.instrumentation.sqlalchemy.models import Base, Tag
+from tests.instrumentation.sqlalchemy.test_text import said
+
+tag: Any = Tag.__table__
+
+
+def mark(engine: sa.Engine) -> str:
+    return "?" if engine.dialect.name == "sqlite" else "%s"
+
+
+def test_a_cursor_of_an_open_connection(engine: sa.Engine, audit: CapturedAudit) -> None:
+    with engine.connect() as connection:
+        for end in ("commit", "rollback"):
+            transaction = connection.begin()
+            cursor = connection.connection.cursor()
+            cursor.execute(f"INSERT INTO tag (name) VALUES ({mark(engine)})", (end,))
+            cursor.executemany(
+                f"UPDATE tag SET name = {mark(engine)} WHERE name = {mark(engine)}",
+                [(f"{end}!", end), (end, f"{end}!")],
+            )
+            cursor.execute("SELECT name FROM tag")
+            assert (end,) in [tuple(row) for row in cursor.fetchall()]
+            cursor.close()
+            getattr(transaction, end)()
+    assert said(audit) == [
+        ("tag.create", "statement", "success", 1),
+        ("tag.update", "statement", "success", 2),
+        ("tag.create", "statement", "failure", 1),
+        ("tag.update", "statement", "failure", 2),
+    ]
+    audit.assert_no_secrets("rollback")
+
+
+def test_a_raw_connection(engine: sa.Engine, audit: CapturedAudit) -> None:
+    raw = engine.raw_connection()
+    cursor = raw.cursor()
+    for end in ("commit", "rollback", "close"):
+        cursor.execute("INSERT INTO tag (name) VALUES ('" + end + "')")
+        if end == "close":
+            cursor.close()
+        getattr(raw, end)()
+    assert [outcome for _, _, outcome, _ in said(audit)] == ["success", "failure", "failure"]
+    with engine.connect() as connection:
+        assert connection.scalars(sa.select(tag.c.name)).all() == ["commit"]
+
+
+def test_a_statement_the_driver_refuses(engine: sa.Engine, audit: CapturedAudit) -> None:
+    raw = engine.raw_connection()
+    cursor = raw.cursor()
+    with pytest.raises(Exception, match=r"nothing"):
+        cursor.execute("INSERT INTO tag (nothing) VALUES (1)")
+    raw.commit() if engine.dialect.name != "postgresql" else raw.rollback()
+    raw.close()
+    assert [outcome for _, _, outcome, _ in said(audit)] == ["failure"]
+
+
+def test_transactions_by_text(make_engine: Callable[..., sa.Engine], audit: CapturedAudit) -> None:
+    engine = make_engine()
+    Base.metadata.create_all(engine)
+    raw = engine.raw_connection()
+    cursor = raw.cursor()
+    cursor.execute("INSERT INTO tag (name) VALUES ('a')")
+    cursor.execute("COMMIT")
+    assert [outcome for _, _, outcome, _ in said(audit)] == ["success"]
+    raw.close()
+
+
+def test_compositions_and_what_nobody_can_see(
+    engine: sa.Engine, audit: CapturedAudit, driver: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    if driver != "psycopg":
+        return
+    from psycopg import sql
+
+    with engine.begin() as connection:
+        taken: Any = connection.connection
+        with taken.cursor() as cursor:
+            cursor.execute(sql.SQL("DELETE FROM {}").format(sql.Identifier("tag")))
+            cursor.execute(sql.SQL("INSERT INTO {} (name) VALUES ('a')").format(sql.Identifier("tag")))
+            with cursor.copy("COPY tag (name) FROM STDIN") as copy:
+                copy.write_row(("b",))
+        assert connection.scalar(sa.select(sa.func.count()).select_from(tag)) == 2
+    assert said(audit) == [("tag.create", "statement", "success", 1)]
+    assert "create of tag by copy() of the driver's cursor; 1 change(s) are not recorded" in caplog.text
+
+
+def test_the_cursor_is_one_of_the_drivers(engine: sa.Engine, audit: CapturedAudit) -> None:
+    with engine.connect() as connection:
+        cursor: Any = connection.connection.cursor()
+        taken: Any = connection.connection.dbapi_connection
+        plain = taken.cursor()
+        assert isinstance(cursor, type(plain))
+        cursor.execute("SELECT 1")
+        assert [tuple(row) for row in cursor] == [(1,)]
+        assert not hasattr(cursor, "executescript") or engine.dialect.name == "sqlite"
+
+
+def test_what_is_taken_back(engine: sa.Engine) -> None:
+    from sqlalchemy.pool.base import _ConnectionFairy
+
+    before = dict(vars(_ConnectionFairy))
+    SQLAlchemyAuditInstrumentor().instrument()
+    SQLAlchemyAuditInstrumentor().uninstrument()
+    assert dict(vars(_ConnectionFairy)) == before
