@@ -148,6 +148,7 @@ def go_on(ports: Ports) -> None:
     for arguments in (
         "tail -f",
         "query --actor ana --outcome failure",
+        "query --service fulfilment --on-behalf-of ana",
         "query --target shop.Card --action READ --since '10 minutes ago'",
         "query --field price --json",
         "history shop.Product/5",

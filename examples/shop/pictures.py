@@ -148,7 +148,7 @@ def main(directory: Path) -> None:
                 ]
                 draw(directory / f"{name}.svg", *shown)
 
-            window("trail", ["query", "--target", "shop.*", "--since", "5 minutes ago", "--limit", "22"])
+            window("trail", ["query", "--since", "5 minutes ago", "--limit", "24"])
             window("history", ["history", order], ["history", expectations.ASSAM])
             window("trace", ["trace", bought["trace_id"]])
             window("record", ["show", moved["id"][-8:]])

@@ -139,6 +139,6 @@ def stranger(visitor: Visitor) -> None:
 
 def intruder(visitor: Visitor, shipment: int) -> None:
     """The same stranger tries the warehouse without a token, with a forged context that names Mia."""
-    visitor.does("claims to be Mia in the warehouse, by a forged header, and is refused")
+    visitor.does("claims to be Mia in the warehouse by a forged header; is refused")
     visitor.call("POST", f"/shipments/{shipment}/pack", {"tracking": "mine"}, 401, baggage=FORGED)
     visitor.close()
