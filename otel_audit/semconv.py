@@ -190,6 +190,7 @@ _UNIQUE: Final = frozenset(
     {
         "id",
         "request.id",
+        "request.path",
         "database.transaction",
         "origin.request",
         "database.query",

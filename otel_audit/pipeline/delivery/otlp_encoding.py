@@ -6,8 +6,9 @@ The same record always gives the same bytes: attributes stand in the order of :d
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
+from itertools import groupby
 from typing import Any, Final
 
 from otel_audit import semconv
@@ -69,11 +70,27 @@ def _key(name: str) -> bytes:
 
 _MOST_KNOWN: Final = 1024
 _LONGEST_KNOWN: Final = 256
+_LONGEST_RUN: Final = 2048
 
 
 def _attribute(key: bytes, value: bytes, field: bytes = _ATTRIBUTE) -> bytes:
     """Put the key and the ``AnyValue`` of an attribute into its field, by default that of a ``LogRecord``."""
     return field + _sized(key + _sized(value))
+
+
+class _Beginnings(dict[int, bytes]):
+    """What stands before the text of an attribute, by the number of its bytes."""
+
+    def __init__(self, key: bytes) -> None:
+        self._key = key
+
+    def __missing__(self, length: int) -> bytes:
+        text = b"\x0a" + _varint(length)
+        pair = self._key + _varint(len(text) + length) + text
+        beginning = _ATTRIBUTE + _varint(len(pair) + length) + pair
+        if length < _MOST_KNOWN:
+            self[length] = beginning
+        return beginning
 
 
 class _Known(dict[str, bytes]):
@@ -96,13 +113,61 @@ def _encoder(attribute: semconv.Attribute) -> Callable[[Any], bytes]:
     key = _key(attribute.name)
     if attribute.repeats:
         return _Known(key).__getitem__
+    beginnings = _Beginnings(key)
     if attribute.kind == "json":
-        return lambda value: _attribute(key, _text(semconv.encode_json(value)))
+
+        def document(value: Any) -> bytes:
+            data = semconv.encode_json(value)
+            return beginnings[len(data)] + data
+
+        return document
+    if attribute.kind == "text":
+
+        def text(value: str) -> bytes:
+            data = value.encode()
+            return beginnings[len(data)] + data
+
+        return text
     return lambda value: _attribute(key, _any_value(value))
 
 
 _VERSION: Final = _attribute(_key(semconv.SCHEMA_VERSION), _any_value(semconv.CURRENT_SCHEMA))
-_ENCODERS: Final = tuple((attribute.always, _encoder(attribute)) for attribute in semconv.ATTRIBUTES)
+
+
+class _Run(dict[tuple[Any, ...], bytes]):
+    """The fields of attributes that stand side by side and repeat, by their values: once for many records."""
+
+    def __init__(self, attributes: Iterable[semconv.Attribute]) -> None:
+        self._encoders = [(attribute.always, _encoder(attribute)) for attribute in attributes]
+
+    def __missing__(self, values: tuple[Any, ...]) -> bytes:
+        pairs = zip(values, self._encoders, strict=True)
+        data = b"".join([encode(value) for value, (always, encode) in pairs if value or always])
+        if len(data) <= _LONGEST_RUN:
+            if len(self) >= _MOST_KNOWN:
+                self.clear()
+            self[values] = data
+        return data
+
+
+def _steps() -> Iterator[tuple[slice | int, bool, Callable[[Any], bytes]]]:
+    """Yield what writes a record's attributes, in order.
+
+    That is where their values stand, whether they are written when these are empty, and the way.
+    """
+    start = 0
+    for repeats, together in groupby(semconv.ATTRIBUTES, lambda attribute: attribute.repeats):
+        attributes = list(together)
+        end = start + len(attributes)
+        if repeats:
+            yield slice(start, end), True, _Run(attributes).__getitem__
+        else:
+            for place, attribute in zip(range(start, end), attributes, strict=True):
+                yield place, attribute.always, _encoder(attribute)
+        start = end
+
+
+_STEPS: Final = tuple(_steps())
 
 
 def log_record(record: AuditRecord) -> bytes:
@@ -111,11 +176,8 @@ def log_record(record: AuditRecord) -> bytes:
     if record.message:
         parts += (_BODY, _sized(_any_value(record.message)))
     parts.append(_VERSION)
-    parts += [
-        encode(value)
-        for value, (always, encode) in zip(semconv.values(record), _ENCODERS, strict=True)
-        if value or always
-    ]
+    values = semconv.values(record)
+    parts += [encode(value) for place, always, encode in _STEPS if (value := values[place]) or always]
     if record.trace_id:
         parts += (_TRACE_ID, bytes.fromhex(record.trace_id))
         if record.span_id:
