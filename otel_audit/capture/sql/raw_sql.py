@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from msgspec import UNSET
 
 from otel_audit.audit_context import Moment
 from otel_audit.audit_record import AuditRecord, Bulk, Database, Outcome, Target, new_record_id
+from otel_audit.capture.cascades import reachable
 from otel_audit.capture.plan import TablePlan, Verb
 from otel_audit.capture.sql.sql_text import SqlText, SqlTexts, folded
 from otel_audit.capture.statement import Statement
@@ -121,6 +122,7 @@ class RawStatement:
         text: what it says.
         alone: whether it commits by itself, where its text decides that; default the connection does.
         aim: is told of each table before anything is noted of it: which schema it is in, for example.
+        beyond: returns the tables whose rows the database deletes or changes with those of one.
     """
 
     def __init__(
@@ -131,19 +133,34 @@ class RawStatement:
         *,
         alone: bool | None = None,
         aim: Callable[[TablePlan], None] | None = None,
+        beyond: Callable[[TablePlan], Iterable[tuple[TablePlan, Verb]]] | None = None,
     ) -> None:
         self._connection = connection
         self._text = text
         self._aim = aim
-        self._statements: list[tuple[Statement, RawWrite]] = []
-        for verb, table in text.writes:
-            plan = tables.plan(table)
-            if aim is not None:
-                aim(plan)
-            statement = Statement(connection, plan, verb)
-            if alone is not None:
-                statement.autocommit = statement.immediate = alone
-            self._statements.append((statement, RawWrite(plan, verb, connection, text)))
+        self._alone = alone
+        self._statements: list[tuple[Statement, CapturedWrite]] = []
+        plans = [(tables.plan(table), verb) for verb, table in text.writes]
+        for plan, verb in plans:
+            self._add(plan, verb, RawWrite)
+        if beyond is not None:
+            others = [each for plan, verb in plans if verb == "delete" for each in reachable(plan, beyond)]
+            for plan, verb in dict.fromkeys(others):
+                if (plan, verb) not in plans:
+                    self._add(plan, verb, CapturedWrite)
+
+    def _add(self, plan: TablePlan, verb: Verb, kind: type[CapturedWrite]) -> None:
+        if not plan.audited:  # what it leads to may be
+            return
+        if self._aim is not None:
+            self._aim(plan)
+        statement = Statement(self._connection, plan, verb)
+        if self._alone is not None:
+            statement.autocommit = statement.immediate = self._alone
+        if kind is RawWrite:
+            self._statements.append((statement, RawWrite(plan, verb, self._connection, self._text)))
+        else:
+            self._statements.append((statement, CapturedWrite(plan, verb, self._connection)))
 
     def begin(self) -> None:
         """Announce it; in autocommit the intents are on disk when this returns.
@@ -157,6 +174,9 @@ class RawStatement:
     def failed(self, error: BaseException, *, refused: bool, sent: bool = True) -> None:
         """Note that it raised; ``refused``: the error is the answer of the database, or of its driver."""
         for statement, write in self._statements:
+            if type(write) is not RawWrite and refused:  # nothing has come of it
+                statement.failed(error, sent=False, refused=False)
+                continue
             statement.failed(error, sent=sent, refused=refused, intent=write)
 
     def done(self, count: Any) -> None:
@@ -169,6 +189,9 @@ class RawStatement:
             self._connection.wrote_many(write.plan, None)
             if rows == 0:
                 statement.done()
+                continue
+            if type(write) is not RawWrite:
+                statement.done(write)
                 continue
             statement.done(RawWrite(write.plan, write.verb, self._connection, self._text, rows, write.moment))
 

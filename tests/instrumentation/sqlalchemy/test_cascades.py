@@ -309,6 +309,33 @@ def test_more_than_the_limit_is_said(auditing: Auditing) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    "auditing", [["*"], ["*", "!tests.Depot"], ["*", "!tests.Depot", "!tests.Shelf"]], indirect=True
+)
+def test_what_follows_a_delete_by_text_is_said(auditing: Auditing, request: pytest.FixtureRequest) -> None:
+    engine, audit = auditing
+    with Session(engine) as session:
+        fill(session)
+        session.commit()
+        audit.clear()
+        session.execute(sa.text("DELETE FROM depot WHERE id = 99"))
+        session.execute(sa.text("UPDATE depot SET name = 'x' WHERE id = 99"))
+        session.commit()
+        assert told(audit) == []
+        session.execute(sa.text("DELETE FROM depot WHERE id = 1"))
+        session.commit()
+    found = {(record.event_name.removeprefix("tests."), record.completeness) for record in audit}
+    expected = {
+        ("depot.delete", "statement"),
+        ("shelf.delete", "statement"),
+        ("crate.delete", "statement"),
+        ("driver.update", "statement"),
+    }
+    excluded = {name.removeprefix("!tests.").lower() for name in request.node.callspec.params["auditing"]}
+    assert found == {each for each in expected if each[0].partition(".")[0] not in excluded}
+    assert {record.outcome for record in audit} == {"success"}
+
+
 def test_what_the_database_does_not_do_is_not_told(auditing: Auditing) -> None:
     """The metadata says CASCADE, the table was made without it."""
     engine, audit = auditing

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Callable
 from typing import Any
@@ -10,11 +11,13 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Session
 
 from otel_audit.config.model import AuditConfig, SQLAlchemyConfig
 from otel_audit.instrumentation.sqlalchemy import SQLAlchemyAuditInstrumentor
 from otel_audit.testing import CapturedAudit, capture_audit
+from tests import services
 from tests.instrumentation.sqlalchemy.models import Base, Shipment, Tag, Unaudited
 from tests.instrumentation.sqlalchemy.told import told
 
@@ -449,3 +452,30 @@ def test_listeners_of_the_application_see_no_other_statements(
         with pytest.raises(DBAPIError):
             connection.execute(sa.text("INSERT INTO tag (nothing) VALUES (1)"))
     assert len(seen) == 2
+
+
+def test_asyncpg_does_not_hear_of_a_commit_by_text(
+    audit: CapturedAudit, postgresql_server: services.PostgreSQLServer
+) -> None:
+    async def work(url: sa.URL) -> list[str]:
+        engine = create_async_engine(url)
+        async with engine.begin() as connection:
+            await connection.run_sync(Base.metadata.create_all)
+        async with engine.connect() as connection:
+            await connection.execute(INSERT, {"name": "first"})
+            await connection.execute(sa.text("COMMIT"))
+            await connection.execute(INSERT, {"name": "second"})
+            await connection.rollback()
+            await connection.execute(INSERT, {"name": "third"})
+            await connection.rollback()
+            names = list(await connection.scalars(sa.select(tag.c.name).order_by(tag.c.id)))
+        await engine.dispose()
+        return names
+
+    with postgresql_server.database() as name:
+        query = {"host": postgresql_server.host, "port": str(postgresql_server.port)}
+        url = sa.URL.create("postgresql+asyncpg", username=postgresql_server.user, database=name, query=query)
+        kept = asyncio.run(work(url))
+    outcomes = [outcome for _, _, outcome, _ in said(audit)]
+    assert len(kept) == outcomes.count("success")
+    assert outcomes == ["success", "success" if "second" in kept else "failure", "failure"]

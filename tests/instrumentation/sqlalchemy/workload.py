@@ -65,8 +65,8 @@ class Operation(NamedTuple):
 
     ``level`` is the completeness of its records where that is not ``full``; ``unknown`` are columns whose
     values nobody but the database knows; ``alone`` ones need a connection without a transaction; ``counted``
-    ones may be recorded by their number of rows: those whose keys the database makes and does not tell, and
-    those found by a table that another session writes meanwhile.
+    ones may be recorded by their number of rows: those whose keys the database makes and does not tell, those
+    found by a table that another session writes meanwhile, and those of which another session deletes some.
     """
 
     name: str
@@ -836,7 +836,7 @@ def versions_that_have_passed(work: Work) -> None:
                 mine.rollback()
 
 
-@operation(alone=True)
+@operation(alone=True, counted=True)
 def rows_gone_meanwhile(work: Work) -> None:
     """Another session deletes one of two rows: psycopg tells by its counts, asyncpg does not."""
     with Session(work.engine) as mine, Session(work.engine) as other:

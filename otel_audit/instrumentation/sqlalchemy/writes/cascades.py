@@ -78,8 +78,15 @@ class Rules:
 
     def beyond(self, plan: MappedPlan) -> Iterator[tuple[MappedPlan, Verb]]:
         """Yield the tables that the rules for one lead to."""
-        for rule in self.of(plan.sql_table):
+        for rule in self.of(getattr(plan, "sql_table", None)):  # nothing else is known of some tables
             yield self.plan(rule.table), rule.verb
+
+    def unaudited(self) -> Iterator[MappedPlan]:
+        """Yield the tables that are not audited and lead to one that is."""
+        self.of(None)
+        for table in list(self._rules):
+            if not self._is_audited(table):
+                yield self.plan(table)
 
     def _look(self) -> dict[Any, list[Rule]]:
         found: dict[Any, list[Rule]] = defaultdict(list)

@@ -20,6 +20,7 @@ from otel_audit.capture.sql.raw_sql import RawStatement, run
 from otel_audit.capture.sql.sql_text import SqlText
 from otel_audit.capture.transactions.transaction_sql import Effect, effect_of, is_ordinary
 from otel_audit.instrumentation.sqlalchemy.connection import SQLAlchemyConnection, commits_by_itself
+from otel_audit.instrumentation.sqlalchemy.writes.text import beyond
 from otel_audit.interruptions import faults
 
 if TYPE_CHECKING:
@@ -130,8 +131,16 @@ class DriverCursors:
             return _act(state, execute, effect)
 
         def statement() -> RawStatement:
-            state.alone = commits_by_itself(_connection(fairy, engine), state)
-            return RawStatement(state, self._tables.known(), text, alone=_alone(effect), aim=aim)
+            connection = _connection(fairy, engine)
+            state.alone = commits_by_itself(connection, state)
+            return RawStatement(
+                state,
+                self._tables.known(),
+                text,
+                alone=_alone(effect),
+                aim=aim,
+                beyond=beyond(self._tables, connection, state, text),
+            )
 
         def aim(plan: TablePlan) -> None:
             state.in_schema(getattr(plan, "schema", None))

@@ -65,7 +65,7 @@ class Capture(CaptureState):
         self.catalog: dict[Any, Any] = {}
         self.tables = Tables(self.section, self.policy, self.plans)
         self.texts = Texts(self.tables, self.transactions, self.failures, self.schema_changed)
-        self.rules = Rules(self.tables, self.plans)
+        self.rules = self.tables.rules = Rules(self.tables, self.plans)
         self._shapes: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
         self._beside: weakref.WeakSet[Any] = weakref.WeakSet()
         self._any_beside = False

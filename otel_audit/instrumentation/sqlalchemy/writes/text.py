@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from sqlalchemy.schema import Table
 from sqlalchemy.sql.dml import UpdateBase
@@ -27,6 +27,7 @@ from otel_audit.instrumentation.sqlalchemy.connection import (
 )
 from otel_audit.instrumentation.sqlalchemy.plan import Plans
 from otel_audit.instrumentation.sqlalchemy.tables import all_tables
+from otel_audit.instrumentation.sqlalchemy.writes.rows import Reader
 from otel_audit.instrumentation.sqlalchemy.writes.shape import bare
 from otel_audit.interruptions import faults, interrupts
 
@@ -38,8 +39,21 @@ _SCHEMA_CHANGES: Final = frozenset({"CREATE", "ALTER", "DROP", "REVOKE"})
 _WILD: Final = frozenset("*?[!.")
 
 
+class DatabaseRules(Protocol):
+    """What the database does by itself with rows that refer to those a statement deletes."""
+
+    def beyond(self, plan: Any) -> Iterable[tuple[Any, Verb]]:
+        """Return the tables that the rules for one lead to."""
+
+    def unaudited(self) -> Iterable[TablePlan]:
+        """Return the tables that are not audited and lead to one that is."""
+
+
 class Tables:
     """The audited tables by the names that text calls them, whether classes are mapped to them or not.
+
+    Attributes:
+        rules: lead to others; those they come from are known as well.
 
     Args:
         section: its patterns may name tables that nothing else does.
@@ -52,6 +66,7 @@ class Tables:
         self._policy = policy
         self._plans = plans
         self._made: weakref.WeakSet[Table] = weakref.WeakSet()
+        self.rules: DatabaseRules | None = None
         self._count = 0
         self._stamp: tuple[int, int] | None = None
         self._known = RawTables()
@@ -83,6 +98,9 @@ class Tables:
             plan = self._plans.of(table) if table.name else None
             if plan is not None and plan.audited:
                 found.add(plan, instead=False)
+        for leading in () if self.rules is None else self.rules.unaudited():
+            if leading.table:
+                found.add(leading, instead=False)
         for name in self._section.models:
             if name and _WILD.isdisjoint(name):
                 settings = self._policy.decide(Subject(name, tables=(name,))).settings
@@ -194,7 +212,9 @@ class Texts:
 
     def writes(self, sql: str, connection: Any) -> bool:
         """Say whether a statement names an audited table as what it writes to."""
-        return self._read(sql, connection) is not None
+        text = self._read(sql, connection)
+        known = self._tables.known()
+        return text is not None and any(known.plan(table).audited for _, table in text.writes)
 
     def _read(self, sql: str, connection: Any) -> SqlText | None:
         try:
@@ -280,7 +300,29 @@ class Texts:
             state.in_schema(translated(getattr(plan, "schema", None), context))
             state.doubtful.add(plan.table)
 
-        return RawStatement(state, self._tables.known(), text, alone=alone, aim=aim)
+        return RawStatement(
+            state,
+            self._tables.known(),
+            text,
+            alone=alone,
+            aim=aim,
+            beyond=beyond(self._tables, connection, state, text),
+        )
+
+
+def beyond(
+    tables: Tables, connection: Any, state: SQLAlchemyConnection, text: SqlText
+) -> Callable[[TablePlan], Iterable[tuple[TablePlan, Verb]]] | None:
+    """Return what leads from the tables a statement deletes from to others, None where nothing does."""
+    rules, known = tables.rules, tables.known()
+    plans = [known.plan(table) for verb, table in text.writes if verb == "delete"]
+    if rules is None or not any(True for plan in plans for _ in rules.beyond(plan)):
+        return None
+    if state.system == "sqlite":
+        reader = Reader(connection, state, plans[0], "delete", {})  # type: ignore[arg-type]
+        if not reader.value("PRAGMA foreign_keys"):
+            return None
+    return rules.beyond
 
 
 def translated(schema: str | None, context: Any) -> str | None:
