@@ -12,9 +12,9 @@ from typing import Any, ClassVar, Final
 from urllib.parse import quote
 
 from otel_audit.audit_context import AuditContext, SystemScope, enter_context, leave_scope
-from otel_audit.audit_record import Actor, Target
+from otel_audit.audit_record import Actor
 from otel_audit.config.model import AuditConfig
-from otel_audit.http.denials import DENYING, denial
+from otel_audit.http.denials import DENYING, denial, record_denial
 from otel_audit.http.lifespan import send_what_is_left
 from otel_audit.http.request_scope import Endpoint, RequestScope, RequestSettings
 from otel_audit.interruptions import faults
@@ -219,14 +219,7 @@ class ASGIRequests:
         except faults() as fault:
             self._failures.report("denial", fault, lost=1)
             return
-        logger.log(
-            "http.request.denied",
-            "ACCESS",
-            outcome="failure",
-            target=Target("http.route", route or path),
-            error=error,
-            attributes=attributes,
-        )
+        record_denial(logger, route or path, error, attributes)
 
 
 def _leave(token: Token[AuditContext | None]) -> None:

@@ -1,10 +1,15 @@
-"""Which answers deny a request, whatever framework gave them: pure."""
+"""Which answers deny a request, whatever framework gave them, and the record of it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl, urlsplit
+
+from otel_audit.audit_record import Target
+
+if TYPE_CHECKING:
+    from otel_audit.pipeline.logger import AuditLogger
 
 LOGIN_REQUIRED: Final = "login_required"
 _DENIED: Final = frozenset({401, 403})
@@ -42,3 +47,22 @@ def denial(
     if next_name in returning or (returning and is_login(target.path)):
         return LOGIN_REQUIRED
     return None
+
+
+def record_denial(logger: AuditLogger, route: str, error: str, attributes: Mapping[str, Any]) -> None:
+    """Record that a request was denied.
+
+    Args:
+        logger: the current one.
+        route: the template of what was asked for, its path where there is none.
+        error: the status, or where the client was sent to log in.
+        attributes: what the answer said.
+    """
+    logger.log(
+        "http.request.denied",
+        "ACCESS",
+        outcome="failure",
+        target=Target("http.route", route),
+        error=error,
+        attributes=attributes,
+    )

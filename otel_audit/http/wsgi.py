@@ -9,10 +9,9 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
 from otel_audit.audit_context import AuditContext, enter_context, leave_scope
-from otel_audit.audit_record import Target
 from otel_audit.config.model import AuditConfig
 from otel_audit.http.asgi import current_logger, own_failures, shown_path
-from otel_audit.http.denials import DENYING, denial
+from otel_audit.http.denials import DENYING, denial, record_denial
 from otel_audit.http.request_scope import Endpoint, RequestScope, RequestSettings
 from otel_audit.interruptions import faults
 from otel_audit.otel_api import current_span
@@ -161,14 +160,7 @@ class WSGIAuditMiddleware:
         except faults() as fault:
             own_failures("WSGI", logger.config).report("denial", fault, lost=1)
             return
-        logger.log(
-            "http.request.denied",
-            "ACCESS",
-            outcome="failure",
-            target=Target("http.route", route or path),
-            error=error,
-            attributes={"http.response.status_code": status},
-        )
+        record_denial(logger, route or path, error, {"http.response.status_code": status})
 
 
 class _Body:

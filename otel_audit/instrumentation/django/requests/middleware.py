@@ -20,9 +20,8 @@ from opentelemetry.context import Context
 
 from otel_audit import forks
 from otel_audit.audit_context import AuditContext, current_context, enter_context, leave_scope
-from otel_audit.audit_record import Target
 from otel_audit.config.model import AuditConfig
-from otel_audit.http.denials import DENYING
+from otel_audit.http.denials import DENYING, record_denial
 from otel_audit.http.streaming import in_context, in_context_async
 from otel_audit.instrumentation.django.plan import ModelPolicy
 from otel_audit.instrumentation.django.requests.denials import denial
@@ -142,14 +141,7 @@ class RequestCapture:
         except faults() as fault:
             self._failures.report("denial", fault, lost=1)
             return
-        logger.log(
-            "http.request.denied",
-            "ACCESS",
-            outcome="failure",
-            target=Target("http.route", route),
-            error=error,
-            attributes={"http.response.status_code": response.status_code},
-        )
+        record_denial(logger, route, error, {"http.response.status_code": response.status_code})
 
 
 class AuditMiddleware:
