@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined]
 
-from otel_audit.instrumentation import celery_tasks, threads
+from otel_audit.instrumentation import celery_tasks, click_commands, threads
 from otel_audit.instrumentation.patching import AppliedPatches, Listener, Patch
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class _Active(NamedTuple):
 
 
 class _Handovers:
-    """What carries the context to where work goes on; in force while any instrumentor is."""
+    """What carries the context to where work goes on, and names commands; in force with any instrumentor."""
 
     users = 0
     patches = AppliedPatches()
@@ -45,7 +45,7 @@ class _Handovers:
     def begin(cls) -> None:
         if not cls.users:
             threads.Handing.over = True
-            cls.patches.apply(threads.table())
+            cls.patches.apply([*threads.table(), *click_commands.table()])
             threads.watch_process_pools()
             celery_tasks.watch()
         cls.users += 1
