@@ -64,6 +64,7 @@ def checkup(path: Path | None, timeout: float, zone: datetime.tzinfo | None) -> 
     yield from django(config)
     if not broken:
         yield from models(config, path)
+    yield from actor(config)
     yield from propagation(config)
     yield from packages()
     yield from spool(config)
@@ -117,9 +118,10 @@ def django(config: AuditConfig) -> Iterator[Finding]:
         return
     settings = os.environ.get("DJANGO_SETTINGS_MODULE", "")
     if not settings:
+        is_service = bool(config.sqlalchemy.models) and not config.django.models
         yield Finding(
             "Django",
-            "bad",
+            "note" if is_service else "bad",  # installed, and not what this is about
             f"{version}; DJANGO_SETTINGS_MODULE is not set",
             "export it before opentelemetry-instrument starts: it configures Django before manage.py or "
             "wsgi.py can name the settings",
@@ -166,6 +168,24 @@ def models(config: AuditConfig, path: Path | None) -> Iterator[Finding]:
         yield Finding("models", "ok", f"not named in the configuration: {', '.join(placed[:_NAMED])}{more}")
     for each in found.mistakes:
         yield Finding("models", "bad", each.sentence, each.hint)
+
+
+def actor(config: AuditConfig) -> Iterator[Finding]:
+    """Say which function names who makes a request, where the application has one for it."""
+    named = config.context.actor_from
+    module = named.partition(":")[0]
+    if not named:
+        return
+    if _is_file(module):
+        yield Finding("actor", "ok", f"context.actor_from: {named}, then the user of the request")
+    else:
+        yield Finding(
+            "actor",
+            "note",
+            f"context.actor_from: {module} cannot be found here",
+            "correct it, or run doctor in the application's directory, with its PYTHONPATH; records are made "
+            "without the actor it would name",
+        )
 
 
 def propagation(config: AuditConfig) -> Iterator[Finding]:
@@ -283,6 +303,7 @@ def packages() -> Iterator[Finding]:
             "opentelemetry-exporter-otlp",
             "opentelemetry-instrumentation-django",
             "opentelemetry-instrumentation-asgi",
+            "opentelemetry-instrumentation-fastapi",
         )
     }
     yield Finding(
@@ -315,6 +336,13 @@ def packages() -> Iterator[Finding]:
             "note",
             "opentelemetry-instrumentation-asgi is not installed: under ASGI, records have no trace id",
             "pip install 'otel-audit[django]'",
+        )
+    if _version("fastapi") and not found["opentelemetry-instrumentation-fastapi"]:
+        yield Finding(
+            "OpenTelemetry",
+            "note",
+            "opentelemetry-instrumentation-fastapi is not installed: records of requests have no trace id",
+            "pip install 'otel-audit[fastapi]'",
         )
     if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         yield Finding(

@@ -70,7 +70,7 @@ class DjangoProject(msgspec.Struct, frozen=True):
 
 def find_django(root: Path, environ: Mapping[str, str]) -> DjangoProject | None:
     """Find a Django project at ``root`` or below; ``None`` where there is no sign of one."""
-    files = sorted(_python_files(root), key=lambda path: (len(path.parts), str(path)))
+    files = sorted(python_files(root), key=lambda path: (len(path.parts), str(path)))
     manage = next((path for path in files if path.name == "manage.py"), None)
     base = manage.parent if manage else root
     settings = environ.get("DJANGO_SETTINGS_MODULE", "")
@@ -89,7 +89,7 @@ def find_django(root: Path, environ: Mapping[str, str]) -> DjangoProject | None:
     )
 
 
-def _python_files(root: Path) -> Iterator[Path]:
+def python_files(root: Path) -> Iterator[Path]:
     for directory, names, files in os.walk(root):
         here = Path(directory)
         depth = len(here.relative_to(root).parts)
@@ -104,7 +104,7 @@ def _python_files(root: Path) -> Iterator[Path]:
         yield from (here / name for name in files if name.endswith(".py"))
 
 
-def _parse(path: Path) -> ast.Module | None:
+def parse(path: Path) -> ast.Module | None:
     try:
         if path.stat().st_size > _LARGEST:
             return None
@@ -115,7 +115,7 @@ def _parse(path: Path) -> ast.Module | None:
 
 def _settings_module(path: Path) -> str:
     """Find the second argument of ``os.environ.setdefault("DJANGO_SETTINGS_MODULE", …)``."""
-    tree = _parse(path)
+    tree = parse(path)
     for node in ast.walk(tree) if tree else ():
         if isinstance(node, ast.Call) and len(node.args) == 2:
             name, value = node.args
@@ -138,7 +138,7 @@ def _user_model(files: list[Path], base: Path, settings: str) -> str:
     own = [module.with_suffix(".py"), module / "__init__.py"]
     beside = [path for path in files if path.parent == package and package.name == "settings"]
     for path in [*own, *beside]:
-        tree = _parse(path) if path in files else None
+        tree = parse(path) if path in files else None
         for node in tree.body if tree else ():
             value = _assigned(node, "AUTH_USER_MODEL")
             if isinstance(value, str) and value.count(".") == 1:
@@ -162,10 +162,10 @@ def _assigned(node: ast.stmt, name: str) -> object:
 def _has_models(path: Path) -> bool:
     if path.name != "models.py" and path.parent.name != "models":
         return False
-    tree = _parse(path)
+    tree = parse(path)
     if tree is None:
         return False
-    imported = _imported(tree)
+    imported = imported_names(tree)
     models: set[str] = set()
     found = False
     for node in tree.body:
@@ -175,7 +175,7 @@ def _has_models(path: Path) -> bool:
     return found
 
 
-def _imported(tree: ast.Module) -> dict[str, str]:
+def imported_names(tree: ast.Module) -> dict[str, str]:
     """Map each name that the module imports to where it comes from, as ``wagtail.models.Page``."""
     names: dict[str, str] = {}
     for node in ast.walk(tree):
@@ -189,7 +189,7 @@ def _imported(tree: ast.Module) -> dict[str, str]:
 
 def _is_model(node: ast.ClassDef, imported: Mapping[str, str], models: set[str]) -> bool:
     """Say whether a class looks like a model; ``models`` are the names of those found above it."""
-    bases = [_origin(base, imported) for base in node.bases]
+    bases = [origin(base, imported) for base in node.bases]
     if not bases or any(base.endswith(_NO_MODELS) for base in bases):
         return False
     return (
@@ -200,7 +200,7 @@ def _is_model(node: ast.ClassDef, imported: Mapping[str, str], models: set[str])
     )
 
 
-def _origin(base: ast.expr, imported: Mapping[str, str]) -> str:
+def origin(base: ast.expr, imported: Mapping[str, str]) -> str:
     name = ast.unparse(base)
     first, dot, rest = name.partition(".")
     return imported.get(first, first) + dot + rest
@@ -226,7 +226,7 @@ def _is_abstract(node: ast.ClassDef) -> bool:
 def _label(path: Path) -> str:
     """Return the label of the app a models file belongs to: what ``apps.py`` says, or its directory."""
     directory = path.parent.parent if path.parent.name == "models" else path.parent
-    tree = _parse(directory / "apps.py")
+    tree = parse(directory / "apps.py")
     for node in ast.walk(tree) if tree else ():
         if isinstance(node, ast.ClassDef):
             for statement in node.body:

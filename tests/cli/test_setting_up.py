@@ -165,10 +165,90 @@ def test_init_does_not_overwrite_what_somebody_wrote(command: Command, tmp_path:
     assert load(environ={}).config.tenant == ""
 
 
-def test_init_without_django_writes_the_file_all_the_same(command: Command, tmp_path: Path) -> None:
+SERVICE = {
+    "main": "from fastapi import FastAPI\nfrom .models import Shipment\napp = FastAPI()\n",
+    "models": "class Base(DeclarativeBase): ...\nclass Shipment(Base):\n    __tablename__ = 'shipments'\n",
+}
+
+
+@pytest.mark.parametrize(
+    ("files", "command_line", "models", "service"),
+    [
+        (
+            {"fulfilment/main.py": SERVICE["main"], "fulfilment/models.py": SERVICE["models"]},
+            "uvicorn fulfilment.main:app",
+            ["fulfilment.*", "!alembic_version"],
+            "fulfilment",
+        ),
+        (
+            {"src/fulfilment/main.py": SERVICE["main"], "src/fulfilment/models.py": SERVICE["models"]},
+            "uvicorn fulfilment.main:app --app-dir src",
+            ["fulfilment.*", "!alembic_version"],
+            "fulfilment",
+        ),
+        (
+            {"main.py": SERVICE["main"] + SERVICE["models"]},
+            "uvicorn main:app",
+            ["main.*", "!alembic_version"],
+            "",
+        ),
+        (
+            {"shipping/app.py": "import fastapi\ndef make():\n    return fastapi.FastAPI()\n"},
+            "uvicorn shipping.app:make --factory",
+            [],
+            "shipping",
+        ),
+        (
+            {
+                "shipping/asgi.py": "from starlette.applications import Starlette as S\nsite: S = S()\n",
+                "shipping/tables.py": "import sqlalchemy as sa\nports = sa.Table('ports', sa.MetaData())\n",
+                "shipping/sqlmodels.py": "class Ship(SQLModel, table=True):\n    id: int\n",
+                "shipping/schemas.py": "class ShipIn(SQLModel):\n    id: int\n",
+            },
+            "uvicorn shipping.asgi:site",
+            ["ports", "shipping.*", "!alembic_version"],
+            "shipping",
+        ),
+        (
+            {"models.py": SERVICE["models"]},
+            "python your_program.py",
+            ["models.*", "!alembic_version"],
+            "",
+        ),
+    ],
+)
+def test_init_finds_a_service_and_how_it_is_started(
+    command: Command,
+    tmp_path: Path,
+    files: dict[str, str],
+    command_line: str,
+    models: list[str],
+    service: str,
+) -> None:
+    traps = {"tests/main.py": SERVICE["main"], "broken.py": "app = FastAPI(\n", "raises.py": "1 / 0\n"}
+    write(tmp_path, files | traps)
     done = command("init")
     assert done.status == 0
-    assert "No Django project" in done.out
+    loaded = load(environ={})
+    assert loaded.config.sqlalchemy.models == models
+    assert loaded.config.django.models == []
+    assert f"opentelemetry-instrument {command_line}\n" in done.out
+    assert f"OTEL_SERVICE_NAME={service or tmp_path.name}\n" in done.out
+    assert "DJANGO_SETTINGS_MODULE" not in done.out
+    assert variables(done.out) == variables_of_page("docs/fastapi.md")
+
+
+def test_a_django_project_stays_one_if_it_has_an_application_of_fastapi(
+    tmp_path: Path, command: Command
+) -> None:
+    write(project(tmp_path), {"config/api.py": SERVICE["main"]})
+    assert "opentelemetry-instrument gunicorn config.wsgi" in command("init").out
+
+
+def test_init_without_a_project_writes_the_file_all_the_same(command: Command, tmp_path: Path) -> None:
+    done = command("init")
+    assert done.status == 0
+    assert "Neither a Django project nor a service of FastAPI" in done.out
     assert load(environ={}).config.django.models == []
 
 

@@ -19,8 +19,9 @@ from otel_audit.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from otel_audit.cli.detection import DjangoProject
+    from otel_audit.cli.service_detection import ServiceProject
 
-_SAYS_NOTHING = ("config", "conf", "settings", "project", "core")
+_SAYS_NOTHING = ("config", "conf", "settings", "project", "core", "app", "api", "server")
 
 
 def init(
@@ -31,13 +32,15 @@ def init(
 ) -> None:
     r"""Write a commented otel-audit.toml for the project in this directory, and print the next steps.
 
-    Finds a Django project by reading its files. Imports nothing and changes nothing else.
+    Finds a Django project, or a service of FastAPI, Starlette or SQLAlchemy, by reading its files. Imports
+    nothing and changes nothing else.
 
     \b
     otel-audit init
     otel-audit init path/to/project --force
     """
     from otel_audit.cli.detection import find_django
+    from otel_audit.cli.service_detection import find_service
     from otel_audit.config.sources import FILE_NAME
     from otel_audit.config.template import template
 
@@ -52,31 +55,42 @@ def init(
     if project is not None:
         values["django.models"] = [*project.patterns, "!sessions.*"]
         introduction = f"Written for the Django project of {project.settings or 'manage.py'}."
+    service = find_service(directory.resolve()) if project is None else None
+    if service is not None:
+        if service.patterns:
+            values["sqlalchemy.models"] = [*service.patterns, "!alembic_version"]
+        introduction = f"Written for the service {service.application or 'of this directory'}."
     try:
         path.write_text(template(values, introduction=introduction), "utf-8")
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be written: {error.strerror or error}") from error
     typer.echo(f"Wrote {safe(path)}")
-    for line in _next_steps(project, directory.resolve()):
+    for line in _next_steps(project, service, directory.resolve()):
         typer.echo(line)
 
 
-def _next_steps(project: DjangoProject | None, directory: Path) -> list[str]:
+def _next_steps(project: DjangoProject | None, service: ServiceProject | None, directory: Path) -> list[str]:
     from importlib.util import find_spec
 
-    lines = []
-    if project is None:
-        lines.append("No Django project was found here; set what is recorded under [django] in the file.")
-        command = "python your_program.py"
-    else:
+    if project is not None:
         models = ", ".join(map(safe, project.patterns))
-        lines.append(f"Django: {safe(project.settings or 'settings module not found')}; recorded: {models}")
+        lines = [f"Django: {safe(project.settings or 'settings module not found')}; recorded: {models}"]
         module = project.wsgi or "yourproject.wsgi"
         command = f"gunicorn {safe(module)}"
         if project.asgi and not project.wsgi:
             command = f"uvicorn {safe(project.asgi)}:application"
+    elif service is not None:
+        lines, command = _service_found(service)
+    else:
+        lines = [
+            "Neither a Django project nor a service of FastAPI, Starlette or SQLAlchemy was found here.",
+            "Set what is recorded under [django] or [sqlalchemy] in the file.",
+        ]
+        command = "python your_program.py"
     agent = ("opentelemetry.distro", "opentelemetry.exporter.otlp")
     missing = [] if all(map(_installed, agent)) else ["'otel-audit[agent]'"]
+    if service is not None and service.is_fastapi and not _installed("opentelemetry.instrumentation.fastapi"):
+        missing.append("'otel-audit[fastapi]'")
     program = command.split()[0]
     if program != "python" and find_spec(program) is None:
         missing.append(program)
@@ -85,7 +99,10 @@ def _next_steps(project: DjangoProject | None, directory: Path) -> list[str]:
     if missing:
         lines.append(f"  pip install {' '.join(missing)}")
     lines.append(f"  otel-audit serve{server}")
-    variables = f"OTEL_SERVICE_NAME={_service(project, directory)}"
+    package = service.package if service is not None else ""
+    if project is not None:
+        package = project.settings.partition(".")[0]
+    variables = f"OTEL_SERVICE_NAME={_service_name(package, directory)}"
     if project is not None:
         variables += f" DJANGO_SETTINGS_MODULE={safe(project.settings or 'yourproject.settings')}"
     lines += [
@@ -100,8 +117,20 @@ def _next_steps(project: DjangoProject | None, directory: Path) -> list[str]:
     return lines
 
 
-def _service(project: DjangoProject | None, directory: Path) -> str:
-    package = project.settings.partition(".")[0] if project is not None else ""
+def _service_found(service: ServiceProject) -> tuple[list[str], str]:
+    """Return what was found, in a sentence, and the command that runs it."""
+    recorded = ", ".join(map(safe, service.patterns))
+    if not recorded:
+        recorded = "requests that were denied; no class of SQLAlchemy was found, set sqlalchemy.models"
+    if not service.application:
+        return [f"SQLAlchemy: recorded: {recorded}"], "python your_program.py"
+    name = "FastAPI" if service.is_fastapi else "Starlette"
+    options = f" {safe(service.options)}" if service.options else ""
+    application = safe(service.application)
+    return [f"{name}: {application}; recorded: {recorded}"], f"uvicorn {application}{options}"
+
+
+def _service_name(package: str, directory: Path) -> str:
     name = package if package not in ("", *_SAYS_NOTHING) else directory.name
     return re.sub(r"[^\w.-]+", "-", name) or "app"
 
