@@ -1,7 +1,8 @@
 """All that is wrapped in SQLAlchemy or listened to, in one table: what, by whom, and why.
 
-Classes are listened to, not engines or sessions: that reaches those made before and after, open connections,
-and the synchronous ones under asyncio.
+Classes are wrapped and listened to, not engines or sessions: that reaches those made before and after, open
+connections, and the synchronous ones under asyncio. Of the events of engines, only errors are listened to:
+with one listener more, every statement of every engine would go the way of events.
 """
 
 from __future__ import annotations
@@ -30,10 +31,6 @@ def table(capture: Capture) -> list[Patch | Listener]:
     reads = ReadCapture(capture, _reads)
     drivers = DriverCursors(capture.tables, transactions, capture.failures)
     return [
-        _on(Engine, "before_execute", capture.before_execute, "keys of many new rows", retval=True),
-        _on(Engine, "before_cursor_execute", capture.before_cursor_execute, "what is gone afterwards"),
-        _on(Engine, "after_cursor_execute", capture.after_cursor_execute, "how many rows were written"),
-        _on(Engine, "after_execute", capture.after_execute, "what a statement has done"),
         _on(Engine, "handle_error", capture.handle_error, "what a statement has not done"),
         _on(Session, "after_begin", transactions.after_begin, "whose objects are written on a connection"),
         _on(Pool, "reset", transactions.reset, "transactions that end without a word"),
@@ -43,6 +40,18 @@ def table(capture: Capture) -> list[Patch | Listener]:
         _on(Mapper, "after_configured", capture.forget, "tables have other classes than before"),
         _on(Mapper, "instrument_class", capture.forget, "and when a class is mapped to one"),
         _on(Table, "after_parent_attach", capture.tables.made, "text may name it before anything else does"),
+        Patch(f"{connection}._exec_single_context", capture.execute, "what a statement writes"),
+        Patch(f"{connection}._exec_insertmany_context", capture.execute_many, "the same of many new rows"),
+        Patch(
+            "sqlalchemy.engine.default:DefaultDialect._deliver_insertmanyvalues_batches",
+            capture.batches,
+            "how many rows each of them wrote",
+        ),
+        Patch(
+            "sqlalchemy.sql.dml:Insert._execute_on_connection",
+            capture.execute_insert,
+            "keys of many new rows",
+        ),
         Patch(f"{connection}._commit_impl", transactions.commit, "success is known here, and nowhere else"),
         Patch(
             f"{connection}._commit_twophase_impl", transactions.commit, "the same of a prepared transaction"
@@ -97,9 +106,8 @@ def _reads(reads: ReadCapture) -> list[Patch | Listener]:
     ]
 
 
-def _on(target: Any, name: str, listener: Callable[..., Any], why: str, *, retval: bool = False) -> Listener:
+def _on(target: Any, name: str, listener: Callable[..., Any], why: str) -> Listener:
     """List a listener to an event of a class."""
-    options: dict[str, Any] = {"retval": True} if retval else {}
 
     def forget() -> None:
         if event.contains(target, name, listener):  # tests of an application may have cleared all
@@ -107,7 +115,7 @@ def _on(target: Any, name: str, listener: Callable[..., Any], why: str, *, retva
 
     return Listener(
         f"{target.__module__}:{target.__name__}.{name}",
-        lambda: event.listen(target, name, listener, **options),
+        lambda: event.listen(target, name, listener),
         forget,
         why,
     )

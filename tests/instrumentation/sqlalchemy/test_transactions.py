@@ -17,6 +17,7 @@ from sqlalchemy.pool import NullPool, StaticPool
 
 from otel_audit.config.model import AuditConfig, SQLAlchemyConfig
 from otel_audit.instrumentation.sqlalchemy import SQLAlchemyAuditInstrumentor
+from otel_audit.instrumentation.sqlalchemy.writes.rows import Reader
 from otel_audit.testing import CapturedAudit
 from tests.instrumentation.sqlalchemy.models import Base, Shipment, Tag
 from tests.instrumentation.sqlalchemy.told import told
@@ -277,12 +278,12 @@ def test_uninstrument_leaves_no_trace() -> None:
     from sqlalchemy.engine import Connection
     from sqlalchemy.orm import Mapper
 
-    before = {name: vars(Connection)[name] for name in vars(Connection) if name.endswith("_impl")}
+    before = dict(vars(Connection))
     config = AuditConfig(sqlalchemy=SQLAlchemyConfig(models=["*"]))
 
     def listened_to() -> bool:
         engine = sa.create_engine("sqlite://")
-        return bool(list(engine.dispatch.before_cursor_execute) or list(engine.pool.dispatch.reset))
+        return bool(list(engine.dialect.dispatch.handle_error) or list(engine.pool.dispatch.reset))
 
     for cleared in (False, True):
         SQLAlchemyAuditInstrumentor().instrument(config=config)
@@ -291,5 +292,33 @@ def test_uninstrument_leaves_no_trace() -> None:
         if cleared:
             Mapper.dispatch._clear()  # type: ignore[misc, call-arg]
         SQLAlchemyAuditInstrumentor().uninstrument()
-        assert {name: vars(Connection)[name] for name in before} == before
+        assert dict(vars(Connection)) == before
         assert not listened_to()
+
+
+def test_statements_of_others_take_no_way_of_events(engine: sa.Engine, audit: CapturedAudit) -> None:
+    # One listener to engines would have every statement of every engine go that way.
+    assert not engine._has_events
+    with engine.begin() as connection:
+        assert not connection._has_events
+        connection.execute(tag.insert().values(name="written"))
+    assert outcomes(audit) == [("written", "success")]
+
+
+def test_nobody_hears_of_a_statement_of_ours_that_the_database_refuses(
+    audit: CapturedAudit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = sa.create_engine("sqlite://", poolclass=StaticPool)
+    Base.metadata.create_all(engine)
+    with engine.begin() as connection:
+        connection.execute(tag.insert(), [{"name": "one"}, {"name": "two"}])
+    refused = sa.text("nothing.there = 1")
+    monkeypatch.setattr(Reader, "_locking", lambda self, statement, *rest: statement.where(refused))
+    heard: list[object] = []
+    event.listen(engine, "handle_error", heard.append)
+    with engine.begin() as connection:
+        connection.execute(tag.update().where(tag.c.name.startswith("t")).values(name="changed"))
+    assert not heard
+    record = audit.records[-1]
+    assert record.bulk is not None
+    assert (record.action, record.outcome, record.completeness) == ("UPDATE", "success", "count")

@@ -95,12 +95,15 @@ class SQLAlchemyWatch(Watch[SQLAlchemyReport]):
 
 
 def _listeners() -> int:
-    """Count what listens to all engines."""
-    from sqlalchemy.engine import Engine
+    """Count what listens to all dialects and pools."""
+    from sqlalchemy.engine import Dialect
+    from sqlalchemy.pool import Pool
 
-    dispatch: Any = Engine.dispatch
+    dialects: Any = Dialect.dispatch
+    pools: Any = Pool.dispatch
     return sum(
-        len(getattr(dispatch, name)._clslevel.get(Engine, ())) for name in ("before_execute", "after_execute")
+        len(event._clslevel.get(target, ()))
+        for target, event in ((Dialect, dialects.handle_error), (Pool, pools.reset))
     )
 
 

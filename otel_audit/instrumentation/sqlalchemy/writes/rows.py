@@ -15,6 +15,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql import visitors
 from sqlalchemy.sql.elements import BindParameter
 from sqlalchemy.sql.visitors import replacement_traverse
+from sqlalchemy.util import immutabledict
 
 from otel_audit.capture.bulk import ReturnedRows
 from otel_audit.capture.databases import abilities as catalog
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from otel_audit.instrumentation.sqlalchemy.writes.shape import Shape
 
 _R = TypeVar("_R")
+_UNHEARD: Final = immutabledict({"skip_user_error_events": True})
 _KEYS: Final = 500
 """Keys in one SELECT."""
 
@@ -41,8 +43,11 @@ class _Silent(SQLAlchemyCoreConnection):
     """A connection that leaves the transaction of another one alone, whatever happens.
 
     SQLAlchemy rolls back after an error where it believes that no transaction was begun. Nothing is logged
-    (``echo=True``), and nobody is warned.
+    (``echo=True``), nobody is warned, and no listener hears of errors: the transaction goes on.
     """
+
+    _exec_single_context = SQLAlchemyCoreConnection._exec_single_context
+    """As it is before it is wrapped."""
 
     def execute(self, *args: Any, **kwargs: Any) -> Any:
         token = OURS.set(True)
@@ -104,6 +109,7 @@ class Reader:
             _allow_autobegin=False,
         )
         self._connection._echo = False
+        self._connection._execution_options = connection.engine._execution_options.union(_UNHEARD)
         schemas = (options or {}).get("schema_translate_map")
         self._options: dict[str, Any] = {"schema_translate_map": schemas} if schemas else {}
 

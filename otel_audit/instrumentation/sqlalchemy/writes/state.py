@@ -1,17 +1,18 @@
-"""Write capture: what the listeners share, and the one place each event of a statement comes to.
+"""Write capture: the one place that each statement comes to, and what is kept from one to the next.
 
 All that is to be known before a statement runs is known when its cursor is about to: the statement is
 compiled, its parameters have their defaults, and its transaction has begun. What was found out waits in the
-execution context, which the events afterwards have as well.
+execution context, which is all that an error brings.
+
+The methods of a connection that run a cursor are wrapped, not listened to: with a single listener to engines,
+every statement pays more for the events than for all that is done here.
 """
 
 from __future__ import annotations
 
-import weakref
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.sql.dml import Insert
 
 from otel_audit.capture.opt_in import CodeRule, listen, unlisten
 from otel_audit.capture.transactions.state import CaptureState
@@ -32,13 +33,12 @@ from otel_audit.instrumentation.sqlalchemy.writes.text import (
     Tables,
     TextRunning,
     Texts,
-    note,
     written_in_ctes,
 )
 from otel_audit.interruptions import faults
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from otel_audit.config.model import AuditConfig
     from otel_audit.pipeline.provider import AuditPipeline
@@ -49,9 +49,23 @@ _BESIDE: Final = "_otel_audit_beside"
 """Where what the CTEs of a captured statement write waits there."""
 _CASCADE: Final = "_otel_audit_cascade"
 """Where the rows that the database deletes with those of a statement wait there."""
+_DECIDED: Final = "_otel_audit"
+"""Where the decision about it stands in a compiled statement."""
 _BY_TEXT: Final = object()
 """Stands for the shape of a statement that says by its text alone that it writes to an audited table."""
 _VERBS: Final = {"create": insert, "update": update, "delete": delete}
+
+
+class _Decision(NamedTuple):
+    """What a compiled INSERT, UPDATE or DELETE is to us.
+
+    ``since`` tells decisions apart that were made before tables or classes changed; ``shape`` is None where
+    its table is not audited, :data:`_BY_TEXT` or a :class:`Shape`; ``beside``: its CTEs write as well.
+    """
+
+    since: object
+    shape: Any
+    beside: bool
 
 
 class Capture(CaptureState):
@@ -66,9 +80,7 @@ class Capture(CaptureState):
         self.tables = Tables(self.section, self.policy, self.plans)
         self.texts = Texts(self.tables, self.transactions, self.failures, self.schema_changed)
         self.rules = self.tables.rules = Rules(self.tables, self.plans)
-        self._shapes: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
-        self._beside: weakref.WeakSet[Any] = weakref.WeakSet()
-        self._any_beside = False
+        self._since = object()
 
     def start(self) -> None:
         """Hear what code says of models from now on."""
@@ -84,84 +96,118 @@ class Capture(CaptureState):
     def forget(self, *mapped: Any) -> None:
         """Decide about every table anew, when it is next written."""
         self.plans.forget()
-        self._shapes = weakref.WeakKeyDictionary()
+        self._since = object()
 
     def schema_changed(self) -> None:
         self.catalog.clear()
 
-    # --- listeners ---------------------------------------------------------------------------------
+    # --- wrappers ----------------------------------------------------------------------------------
 
-    def before_execute(
-        self, connection: Any, element: Any, multiparams: Any, params: Any, options: Any
-    ) -> tuple[Any, Any, Any]:
-        """Listen to ``Engine.before_execute``: have an INSERT of many rows return their keys."""
-        if multiparams and len(multiparams) > 1 and isinstance(element, Insert):
-            try:
-                plan = self.plans.of(emitted_table(element))
-                if plan is not None and plan.audited:
-                    element = with_keys(self.section, plan, connection.dialect, element, multiparams)
-            except faults() as error:
-                self.failures.note("ask for keys", error)
-        return element, multiparams, params
+    def execute(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        """Wrap ``Connection._exec_single_context``: one call of the driver's."""
 
-    def before_cursor_execute(
-        self, connection: Any, cursor: Any, sql: Any, parameters: Any, context: Any, executemany: Any
-    ) -> None:
-        """Listen to ``Engine.before_cursor_execute``: find out what will be gone afterwards."""
-        if context is None:
-            return
+        def execute(connection: Any, dialect: Any, context: Any, *args: Any) -> Any:
+            if not context.is_crud:
+                sql = context.statement
+                # What a SELECT calls cannot be known: only a second statement could write.
+                if type(sql) is str and sql[:7] == "SELECT " and ";" not in sql:
+                    return original(connection, dialect, context, *args)
+            running = self._begin(connection, context)
+            if running is None:
+                return original(connection, dialect, context, *args)
+            self._count_when_run(running, context)
+            return self._noted(running, context, original(connection, dialect, context, *args))
+
+        return execute
+
+    def execute_many(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        """Wrap ``Connection._exec_insertmany_context``: an INSERT that takes a call for some rows each."""
+
+        def execute(connection: Any, dialect: Any, context: Any, *args: Any) -> Any:
+            running = self._begin(connection, context)
+            result = original(connection, dialect, context, *args)
+            return result if running is None else self._noted(running, context, result)
+
+        return execute
+
+    def batches(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        """Wrap ``DefaultDialect._deliver_insertmanyvalues_batches``: count the rows of each."""
+
+        def batches(dialect: Any, connection: Any, cursor: Any, *args: Any) -> Iterator[Any]:
+            running = args[-1].__dict__.get(_RUNNING)
+            for batch in original(dialect, connection, cursor, *args):
+                yield batch
+                if running is not None:
+                    self._count(running, cursor)
+
+        return batches
+
+    def execute_insert(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        """Wrap ``Insert._execute_on_connection``: have an INSERT of many rows return their keys."""
+
+        def execute(element: Any, connection: Any, parameters: Any, *args: Any) -> Any:
+            if parameters and len(parameters) > 1:
+                try:
+                    plan = self.plans.of(emitted_table(element))
+                    if plan is not None and plan.audited:
+                        element = with_keys(self.section, plan, connection.dialect, element, parameters)
+                except faults() as error:
+                    self.failures.note("ask for keys", error)
+            return original(element, connection, parameters, *args)
+
+        return execute
+
+    # --- one statement -----------------------------------------------------------------------------
+
+    def _begin(self, connection: Any, context: Any) -> Running | TextRunning | None:
+        """Announce what a statement is about to write; None if that is nothing to us."""
+        if not context.is_crud:
+            return self._begin_text(connection, context)
         compiled = context.compiled
-        if compiled is None or not (context.isinsert or context.isupdate or context.isdelete):
-            # What a SELECT calls cannot be known: only a second statement could write.
-            if sql[:7] != "SELECT " or ";" in sql:
-                self._begin_text(connection, sql, context)
-            return
-        try:
-            shape = self._shapes[compiled]
-        except KeyError:
-            shape = self._look_at(connection, compiled, sql)
-        if shape is None or _RUNNING in context.__dict__:  # the further parts of one INSERT
-            return
+        decision: _Decision | None = compiled.__dict__.get(_DECIDED)
+        if decision is None or decision.since is not self._since:
+            decision = self._decide(connection, compiled, context.statement)
+        shape = decision.shape
+        if shape is None:
+            return None
         if shape is _BY_TEXT:
-            self._begin_text(connection, sql, context)
-            return
-        self._begin(connection, context, shape)
-        if self._any_beside and compiled in self._beside:
-            context.__dict__[_BESIDE] = self.texts.beside(connection, sql, context)
+            return self._begin_text(connection, context)
+        running = self._begin_shape(connection, context, shape)
+        if decision.beside:
+            context.__dict__[_BESIDE] = self.texts.beside(connection, context.statement, context)
+        return running
 
-    def _begin_text(self, connection: Any, sql: str, context: Any) -> None:
-        running = self.texts.begin(connection, sql, context)
-        if running is not None:
-            context.__dict__[_RUNNING] = running
-
-    def _look_at(self, connection: Any, compiled: Any, sql: str) -> Any:
-        shapes = self._shapes
-        shape: Any = None
+    def _decide(self, connection: Any, compiled: Any, sql: str) -> _Decision:
+        since, shape, beside = self._since, None, False
         try:
             shape = shape_of(compiled, self.plans)
             if shape is None and compiled.isdelete:
                 shape = shape_beside(compiled, self.rules)
-            if shape is not None and next(written_in_ctes(compiled), None) is not None:
-                self._beside.add(compiled)
-                self._any_beside = True
+            beside = shape is not None and next(written_in_ctes(compiled), None) is not None
         except faults() as error:
             self.failures.report("look at a statement", error)
         # A table by its name only, another object for one that a class is mapped to, a CTE that writes.
-        if shape is None and self.texts.writes(sql, connection):
-            shape = _BY_TEXT
-        shapes[compiled] = shape
-        return shape
+        by_text = shape is None and self.texts.writes(sql, connection)
+        decision = _Decision(since, _BY_TEXT if by_text else shape, beside)
+        compiled.__dict__[_DECIDED] = decision
+        return decision
 
-    def _begin(self, connection: Any, context: Any, shape: Shape) -> None:
+    def _begin_text(self, connection: Any, context: Any) -> TextRunning | None:
+        running = self.texts.begin(connection, context.statement, context)
+        if running is not None:
+            context.__dict__[_RUNNING] = running
+        return running
+
+    def _begin_shape(self, connection: Any, context: Any, shape: Shape) -> Running:
         state = self.transactions.of(connection)
         state.alone = commits_by_itself(connection, state)
         state.in_schema(_schema(shape, context))
         running = Running(self.section, self.catalog, connection, state, context, shape)
         context.__dict__[_RUNNING] = running
-        intent = None
         if not shape.plan.audited:
             self._begin_cascade(running)
-            return
+            return running
+        intent = None
         try:
             intent = _VERBS[shape.verb].prepare(running)
         except (AuditError, DBAPIError):
@@ -171,6 +217,7 @@ class Capture(CaptureState):
         running.statement.begin(intent)
         if shape.verb == "delete":
             self._begin_cascade(running)
+        return running
 
     def _begin_cascade(self, running: Running) -> None:
         try:
@@ -183,40 +230,36 @@ class Capture(CaptureState):
         except faults() as error:
             self.failures.report("cascade", error)
 
-    def after_cursor_execute(
-        self, connection: Any, cursor: Any, sql: Any, parameters: Any, context: Any, executemany: Any
-    ) -> None:
-        """Listen to ``Engine.after_cursor_execute``: count rows, which some drivers forget soon."""
-        running: Any = None if context is None else context.__dict__.get(_RUNNING)
-        if running is None:
-            return
-        if type(running) is TextRunning:
-            del context.__dict__[_RUNNING]
-            self._note_text(connection, running, cursor, sql)
-            return
+    def _count_when_run(self, running: Running | TextRunning, context: Any) -> None:
+        """Have the rows counted as soon as the cursor has run: some drivers forget their number soon."""
+
+        def post_exec() -> None:
+            del context.post_exec  # from here on it is that of its class again
+            self._count(running, context.cursor)
+            context.post_exec()
+
+        context.post_exec = post_exec
+
+    def _count(self, running: Running | TextRunning, cursor: Any) -> None:
         try:
             running.ran(cursor)
         except faults() as error:
             self.failures.note("count rows", error)
 
-    def _note_text(self, connection: Any, running: TextRunning, cursor: Any, sql: str) -> None:
-        note(running, cursor, sql, connection.dialect.name, self.failures)
-        self._after(running.state)
-
-    def after_execute(
-        self, connection: Any, element: Any, multiparams: Any, params: Any, options: Any, result: Any
-    ) -> None:
-        """Listen to ``Engine.after_execute``: note what the statement did."""
-        context = getattr(result, "context", None)
-        if context is None:  # of a default or a sequence, which is executed for its value
-            return
-        running: Running | None = context.__dict__.pop(_RUNNING, None)
-        if running is not None:
-            running.result = result
-            self._note(running)
-            beside = context.__dict__.pop(_BESIDE, None) if self._any_beside else None
-            if beside is not None:
-                self._note_text(running.connection, beside, context.cursor, "RETURNING")
+    def _noted(self, running: Running | TextRunning, context: Any, result: Any) -> Any:
+        """Note what a statement has done; return its result."""
+        waiting = context.__dict__
+        waiting.pop(_RUNNING, None)
+        if type(running) is TextRunning:
+            self._note_text(running)
+            return result
+        assert isinstance(running, Running)
+        running.result = result
+        self._note(running)
+        beside = waiting.pop(_BESIDE, None)
+        if beside is not None:
+            self._note_text(beside)
+        return result
 
     def _note(self, running: Running) -> None:
         statement = running.statement
@@ -252,9 +295,20 @@ class Capture(CaptureState):
         except faults() as error:
             self.failures.report("cascade", error, lost=1)
 
+    def _note_text(self, running: TextRunning) -> None:
+        try:
+            running.done()
+        except AuditError:
+            raise
+        except faults() as error:
+            self.failures.report("raw SQL", error, lost=1)
+        self._after(running.state)
+
     def _after(self, state: SQLAlchemyConnection) -> None:
         if state.committing and state.pending:  # a listener of the application's writes while COMMIT is sent
             state.before_commit()
+
+    # --- listeners ---------------------------------------------------------------------------------
 
     def handle_error(self, exception_context: Any) -> None:
         """Listen to ``Engine.handle_error``: a statement raised, or COMMIT, which is looked at elsewhere."""
@@ -268,6 +322,7 @@ class Capture(CaptureState):
                 state.statement_failed()
             running: Any = context.__dict__.pop(_RUNNING, None)
             if running is not None:
+                context.__dict__.pop("post_exec", None)
                 error = exception_context.original_exception
                 refused = (
                     exception_context.sqlalchemy_exception is not None

@@ -19,7 +19,6 @@ from otel_audit.capture.policy import Policy, Subject
 from otel_audit.capture.sql.raw_sql import RawStatement, RawTables
 from otel_audit.capture.sql.sql_text import SqlText, Write, folded
 from otel_audit.capture.transactions.transaction_sql import ORDINARY, Effect, effect_of, is_ordinary
-from otel_audit.errors import AuditError
 from otel_audit.instrumentation.sqlalchemy.connection import (
     SQLAlchemyConnection,
     Transactions,
@@ -114,15 +113,17 @@ class TextRunning:
 
     Attributes:
         state: its connection.
+        count: the driver's row count, of one call of its or of several.
 
     Args:
         state: its connection.
         raw: what it writes to audited tables.
         effect: what it does to the transaction.
         schema_changed: what to call once it has changed the schema.
+        counts: the driver knows how many rows it wrote as soon as it has run.
     """
 
-    __slots__ = ("_aborted", "_effect", "_raw", "_schema_changed", "state")
+    __slots__ = ("_aborted", "_counts", "_effect", "_raw", "_schema_changed", "count", "state")
 
     def __init__(
         self,
@@ -130,8 +131,12 @@ class TextRunning:
         raw: RawStatement | None,
         effect: Effect | None,
         schema_changed: Callable[[], None] | None = None,
+        *,
+        counts: bool = True,
     ) -> None:
         self.state = state
+        self.count: Any = None
+        self._counts = counts
         self._raw = raw
         self._effect = effect
         self._schema_changed = schema_changed
@@ -151,12 +156,22 @@ class TextRunning:
             if state.pending and not self._aborted:
                 state.before_commit()
 
-    def done(self, count: Any) -> None:
-        """Note that it ran; ``count`` is the driver's row count."""
+    def ran(self, cursor: Any) -> None:
+        """Count the rows of one call of the driver's."""
+        if self._counts:
+            count = cursor.rowcount
+            self.count = count if self.count is None else self.count + count
+
+    def done(self) -> None:
+        """Note that it ran.
+
+        Raises:
+            AuditError: a record cannot be kept and ``on_error`` is ``fail_closed``.
+        """
         try:
             self._end()
             if self._raw is not None:
-                self._raw.done(count)
+                self._raw.done(self.count)
         except BaseException as error:
             if interrupts(error) and self._raw is not None:
                 self._raw.finish()
@@ -271,7 +286,9 @@ class Texts:
         if text is not None:
             alone = None if effect is None else effect.kind != "begin"
             raw = self._raw(connection, state, context, text, alone)
-        return TextRunning(state, raw, effect, changed)
+        # SQLite knows it only when what RETURNING gives has been fetched.
+        counts = connection.dialect.name != "sqlite" or "RETURNING" not in sql.upper()
+        return TextRunning(state, raw, effect, changed, counts=counts)
 
     def beside(self, connection: Any, sql: str, context: Any) -> TextRunning | None:
         """Announce what the CTEs of a statement write whose own table is captured."""
@@ -281,6 +298,7 @@ class Texts:
             return None
         state = self._transactions.of(connection)
         text = text._replace(writes=writes, counts=False)
+        # The driver's count is that of the statement itself.
         running = TextRunning(state, self._raw(connection, state, context, text, None), None)
         running.begin()
         return running
@@ -341,19 +359,3 @@ def written_in_ctes(compiled: Any) -> Iterator[tuple[Verb, Any]]:
         if isinstance(element, UpdateBase):
             verb: Verb = "create" if element.is_insert else "update" if element.is_update else "delete"
             yield verb, bare(element.table)
-
-
-def note(running: TextRunning, cursor: Any, sql: str, system: str, failures: Failures) -> None:
-    """Note that a statement ran, with the row count of its cursor.
-
-    Raises:
-        AuditError: a record cannot be kept and ``on_error`` is ``fail_closed``.
-    """
-    try:
-        # SQLite knows it only when what RETURNING gives has been fetched.
-        late = system == "sqlite" and "RETURNING" in sql.upper()
-        running.done(None if late else cursor.rowcount)
-    except AuditError:
-        raise
-    except faults() as error:
-        failures.report("raw SQL", error, lost=1)
