@@ -91,7 +91,11 @@ def table(capture: Capture) -> list[Patch | Listener]:
 def _reads(reads: ReadCapture) -> list[Patch | Listener]:
     """List what the reads of sensitive tables are seen by."""
     return [
-        _on(Engine, "after_execute", reads.after_execute, "what a statement displays"),
+        Patch(
+            "sqlalchemy.engine.base:Connection._exec_single_context",
+            reads.execute,
+            "what a statement displays",
+        ),
         _on(Pool, "reset", reads.reset, "results that nobody has closed"),
         _on(Pool, "close", reads.gone, "the same, of a connection that is closed"),
         _on(Pool, "invalidate", reads.gone, "the same, of one that is lost"),

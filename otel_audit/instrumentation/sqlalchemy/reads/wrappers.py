@@ -1,8 +1,9 @@
 """Records reads of sensitive tables: one per statement and table, with the rows and fields it displayed.
 
-Everything that SQLAlchemy selects comes through ``Engine.after_execute``: entities and columns, Core and the
-ORM, whatever the ORM loads by itself. A read has happened whatever becomes of the transaction it was made in,
-so it does not wait for a commit. Nothing is listened to before the reads of some table are to be recorded.
+Everything that SQLAlchemy selects comes through ``Connection._exec_single_context``: entities and columns,
+Core and the ORM, whatever the ORM loads by itself. A read has happened whatever becomes of the transaction it
+was made in, so it does not wait for a commit. Nothing is wrapped before the reads of some table are to be
+recorded.
 """
 
 from __future__ import annotations
@@ -118,21 +119,6 @@ class ReadCapture:
         except faults() as error:  # what is wrong with it is said when it is mapped
             self._failures.note("instrument_class", error)
 
-    def after_execute(
-        self, connection: Any, element: Any, multiparams: Any, params: Any, options: Any, result: Any
-    ) -> None:
-        """Listen to ``Engine.after_execute``: look at rows of statements that display sensitive tables."""
-        context = getattr(result, "context", None)
-        compiled = None if context is None else context.compiled
-        if compiled is None:
-            return
-        try:
-            displayed = self._displayed[compiled]
-        except KeyError:
-            displayed = self._look_at(compiled, context)
-        if displayed is not None and not _internal.get():
-            self._watch(displayed, connection, context, result)
-
     def reset(self, driver: Any, record: Any, reset_state: Any) -> None:
         """Listen to ``Pool.reset``: nobody fetches any more from results of a connection."""
         self.gone(driver, record)
@@ -148,6 +134,24 @@ class ReadCapture:
             self._failures.note("read", error)
 
     # --- wrappers ----------------------------------------------------------------------------------
+
+    def execute(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        """Wrap ``Connection._exec_single_context``: look at rows of what displays sensitive tables."""
+
+        def execute(connection: Any, dialect: Any, context: Any, *args: Any) -> Any:
+            result = original(connection, dialect, context, *args)
+            compiled = context.compiled
+            if compiled is None:
+                return result
+            try:
+                displayed = self._displayed[compiled]
+            except KeyError:
+                displayed = self._look_at(compiled, context)
+            if displayed is not None and not _internal.get():
+                self._watch(displayed, connection, context, result)
+            return result
+
+        return execute
 
     def internal(self, original: Callable[..., Any]) -> Callable[..., Any]:
         """Wrap a method of the ORM's whose own statements display nothing to anybody."""
