@@ -102,7 +102,11 @@ class ActorSource:
         self._is_dependency = is_dependency
         self._dependency: tuple[Any, bool] = (None, False)
         self._function = ApplicationFunction(
-            "context.actor_from", path, "the actor it would name", is_dependency
+            "context.actor_from",
+            path,
+            "the actor it would name",
+            "an id, a user object with one, claims with 'sub', an otel_audit.Actor or None",
+            is_dependency,
         )
 
     def __call__(self, request: Any) -> Actor | None:

@@ -140,8 +140,13 @@ class ASGIRequests:
             else:
                 await application(asgi, receive, send)
             return
-        request = self._make(asgi, self.settings)
-        asgi[SEEN] = request.id
+        try:
+            request = self._make(asgi, self.settings)
+            asgi[SEEN] = request.id
+        except faults() as fault:  # headers that are none
+            self._failures.report("request", fault)
+            await application(asgi, receive, send)
+            return
         context = AuditContext(request)
         token = enter_context(context)
         baggage = enter(request.baggage, visible=self.settings.visible)
@@ -158,7 +163,7 @@ class ASGIRequests:
         token = enter_context(AuditContext(work))
 
         async def sending(message: Message) -> None:
-            if message["type"] in _LAST:
+            if _kind(message) in _LAST:
                 await send_what_is_left()
             await send(message)
 
@@ -173,7 +178,7 @@ class ASGIRequests:
 
         def sending(message: Message) -> Awaitable[None]:
             nonlocal accepted
-            kind = message["type"]
+            kind = _kind(message)
             if kind == "http.response.body":
                 pass
             elif kind in ("http.response.start", "websocket.http.response.start"):
@@ -189,7 +194,7 @@ class ASGIRequests:
 
     def _answered(self, context: AuditContext, request: ASGIRequestScope, message: Message) -> None:
         annotate(current_span(), context)  # the request's own span began before anyone was known
-        status = message["status"]
+        status = message.get("status")
         if self._denials and status in DENYING:
             try:
                 location = _header(message, b"location")
@@ -220,6 +225,11 @@ class ASGIRequests:
             self._failures.report("denial", fault, lost=1)
             return
         record_denial(logger, route or path, error, attributes)
+
+
+def _kind(message: Any) -> Any:
+    """Return the type of a message; an application may send anything, and its server says what is wrong."""
+    return message.get("type") if isinstance(message, dict | MutableMapping) else None
 
 
 def _leave(token: Token[AuditContext | None]) -> None:

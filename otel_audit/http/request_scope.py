@@ -113,7 +113,7 @@ class RequestScope:
         self._chosen: Actor | None = None
         self._found: Actor | None = None
         self._user: Any = None
-        self._user_actor: Actor | None = None
+        self._user_actor = ANONYMOUS_ACTOR
         self._address: tuple[str, str] | None = None
         self._cookie: str | None = None
         self._credentials: bool | None = None
@@ -168,10 +168,13 @@ class RequestScope:
         for user in self.users():
             if user is None:
                 continue
-            if user is not self._user:
-                self._user, self._user_actor = user, authenticated(user)
-            if self._user_actor is not None:
+            if user is self._user:
                 return self._user_actor
+            actor = authenticated(user)
+            if actor is not None:
+                if actor is not UNKNOWN_ACTOR:  # an account that is being made has no key yet
+                    self._user, self._user_actor = user, actor
+                return actor
         return UNKNOWN_ACTOR if self._has_credentials() else ANONYMOUS_ACTOR
 
     def _has_credentials(self) -> bool:

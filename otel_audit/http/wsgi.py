@@ -134,10 +134,10 @@ class WSGIAuditMiddleware:
     ) -> Callable[..., Any]:
         """Wrap ``start_response``: the status says whether the request was denied."""
 
-        def starting(status: str, headers: Any, *args: Any) -> Any:
+        def starting(status: Any, headers: Any, *args: Any) -> Any:
             request.werkzeug()
             annotate(current_span(), context)
-            code = int(status[:3]) if status[:3].isdecimal() else 0
+            code = int(status[:3]) if isinstance(status, str) and status[:3].isdecimal() else 0
             if code in DENYING:
                 self._look(request, code, headers)
             return start_response(status, headers, *args)

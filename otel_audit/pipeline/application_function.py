@@ -29,6 +29,7 @@ class ApplicationFunction:
         setting: the setting that names it: ``tenant_from``.
         path: ``package.module:function``.
         without: what records lack when it fails: ``a tenant``.
+        returns: what it has to return, for the message that it does not.
         called_by_others: whether a function is one that a framework calls, and :meth:`ask` never does: it
             need not be a plain function.
     """
@@ -38,12 +39,14 @@ class ApplicationFunction:
         setting: str,
         path: str,
         without: str,
+        returns: str,
         called_by_others: Callable[[Any], bool] = lambda function: False,
     ) -> None:
         self.path = path
         self._called_by_others = called_by_others
         self._setting = setting
         self._without = without
+        self._returns = returns
         self._function: Callable[[Any], Any] | None = None
         self._tried = -_PAUSE
         self._asking = threading.local()
@@ -96,18 +99,26 @@ class ApplicationFunction:
         """Log what cannot be used, by its type, and return ``NOT_KNOWN``."""
         if inspect.iscoroutine(value):
             value.close()
-        self.failed("returned", type(value).__qualname__)
+        self.failed("returned", type(value).__qualname__, f"; it must return {self._returns}")
         return NOT_KNOWN
 
-    def failed(self, how: str, what: object) -> None:
-        """Log what went wrong, once per minute."""
+    def failed(self, how: str, what: object, advice: str = "") -> None:
+        """Log what went wrong and where, once per minute."""
         self._log(
             logging.ERROR,
             how,
-            "%s: %s %s %r; records are made without %s",
+            "%s: %s %s %r%s; records are made without %s%s",
             self._setting,
             self.path,
             how,
             what,
+            self._place(),
             self._without,
+            advice,
         )
+
+    def _place(self) -> str:
+        """Return file and line of the function, as far as it has one."""
+        function = getattr(self._function, "__func__", self._function)
+        code = getattr(inspect.unwrap(function) if callable(function) else None, "__code__", None)
+        return f" ({code.co_filename}:{code.co_firstlineno})" if code is not None else ""

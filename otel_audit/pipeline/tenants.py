@@ -17,7 +17,7 @@ class TenantSource:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self._function = ApplicationFunction("tenant_from", path, "a tenant")
+        self._function = ApplicationFunction("tenant_from", path, "a tenant", "a text, a number or None")
 
     def __call__(self, request: Any) -> str | None:
         """Return the tenant; empty if there is none, None if it cannot be known. Never raises."""

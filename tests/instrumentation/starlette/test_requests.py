@@ -263,6 +263,8 @@ def test_nonsense_is_named_once_and_costs_nothing_but_the_actor(
         assert [record.actor for record in audit.find(event_name="ship.note")] == [ANONYMOUS] * 3
     [message] = [text for text in caplog.messages if "actor_from" in text]
     assert said in message
+    assert f"{__file__}:{function.__code__.co_firstlineno}" in message
+    assert ("must return an id" in message) == ("returned" in said)
     assert "hunter2" not in message
 
 
