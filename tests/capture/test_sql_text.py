@@ -83,6 +83,17 @@ def test_the_tables_a_statement_writes_to(system: str, sql: str, right: str) -> 
     assert read(sql, system).endswith("#") == right.endswith("#")
 
 
+def test_what_one_database_calls_a_name_another_calls_a_text() -> None:
+    """A process may have several, and send them the same words."""
+    texts = SqlTexts(TABLES)
+    sql = 'UPDATE a SET b = "swordfish"'
+    shown = {system: texts.read(sql, system) for system in ("postgresql", "mysql", "postgresql")}
+    assert {system: found and found.text for system, found in shown.items()} == {
+        "postgresql": sql,
+        "mysql": "UPDATE a SET b = ?",
+    }
+
+
 def test_without_sqlglot_names_decide() -> None:
     """In a process of its own, which cannot import it: the same, but for what only a parser can tell."""
     program = f"""
@@ -157,7 +168,7 @@ def test_what_is_remembered_is_bounded() -> None:
     texts = SqlTexts(TABLES)
     for number in range(3 * MAX_ENTRIES):
         assert texts.read(f"UPDATE a SET x{number} = 1", "sqlite")
-    assert max(len(texts._known), len(texts._read)) <= MAX_ENTRIES
+    assert max(len(texts._known["sqlite"]), len(texts._read)) <= MAX_ENTRIES
 
 
 def test_statements_that_differ_in_their_literals_are_parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:

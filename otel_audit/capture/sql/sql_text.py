@@ -152,8 +152,9 @@ class SqlTexts:
     def __init__(self, tables: AbstractSet[str]) -> None:
         self._names = tables
         self._odd: tuple[str, ...] | None = None
-        self._known: dict[int, SqlText | None] = {}
-        self._read: dict[str, SqlText | None] = {}
+        # By system: what is a literal on one is a name on another.
+        self._known: dict[str, dict[int, SqlText | None]] = {}
+        self._read: dict[tuple[str, str], SqlText | None] = {}
 
     def forget(self) -> None:
         """Forget what was read: the tables are others now."""
@@ -172,13 +173,14 @@ class SqlTexts:
             return self._read_long(sql, system)
         key = hash(sql)
         try:
-            return self._known[key]
+            return self._known[system][key]
         except KeyError:
             pass
         found = self._look(sql, system)
-        if len(self._known) >= MAX_ENTRIES:
-            self._known.clear()
-        self._known[key] = found
+        known = self._known.setdefault(system, {})
+        if len(known) >= MAX_ENTRIES:
+            known.clear()
+        known[key] = found
         return found
 
     def _look(self, sql: str, system: str) -> SqlText | None:
@@ -187,13 +189,13 @@ class SqlTexts:
         text, whole, block = without_values(sql, system)
         if not whole or block:  # what decides is not all in the text
             return self._writes(text, "" if whole else sql, block, system)
-        if text not in self._read:
+        if (system, text) not in self._read:
             found = self._writes(text, "", "", system)
             if len(self._read) >= MAX_ENTRIES:
                 self._read.clear()
-            self._read[text] = found
+            self._read[system, text] = found
             return found
-        return self._read.get(text)
+        return self._read.get((system, text))
 
     def _names_a_table(self, sql: str) -> bool:
         if self._odd is None:  # names that are no single word cannot be looked up word by word
