@@ -17,6 +17,7 @@ from sqlalchemy.pool import Pool
 from sqlalchemy.schema import Table
 
 from otel_audit.instrumentation.patching import Listener, Patch
+from otel_audit.instrumentation.sqlalchemy.migrations import Migrations
 from otel_audit.instrumentation.sqlalchemy.reads.wrappers import ReadCapture
 from otel_audit.instrumentation.sqlalchemy.writes.driver_cursors import DriverCursors
 from otel_audit.instrumentation.sqlalchemy.writes.quiet import quietly
@@ -30,6 +31,7 @@ def table(capture: Capture) -> list[Patch | Listener]:
     transactions = capture.transactions
     reads = ReadCapture(capture, _reads)
     drivers = DriverCursors(capture.tables, transactions, capture.failures)
+    migrations = Migrations(capture)
     return [
         _on(Engine, "handle_error", capture.handle_error, "what a statement has not done"),
         _on(Session, "after_begin", transactions.after_begin, "whose objects are written on a connection"),
@@ -83,6 +85,18 @@ def table(capture: Capture) -> list[Patch | Listener]:
             optional=True,
         ),
         Listener("sqlalchemy:audit_models", capture.start, capture.stop, "what code says of models"),
+        Patch(
+            "alembic.runtime.migration:MigrationContext.run_migrations",
+            migrations.runs,
+            "what a migration writes is its own",
+            late=True,
+        ),
+        Patch(
+            "alembic.runtime.migration:HeadMaintainer.update_to_step",
+            migrations.updates,
+            "a migration has run",
+            late=True,
+        ),
         Listener("sqlalchemy:reads", reads.start, reads.stop, "nothing more before reads are to be recorded"),
         _on(Mapper, "instrument_class", reads.instrumented, "a class may say that its reads are"),
     ]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.schema import Table
 
+from otel_audit.capture.opt_in import code_rules
 from otel_audit.capture.plan import TablePlan
 from otel_audit.capture.policy import KeyStrategies, Policy, Subject, TableSettings
 from otel_audit.instrumentation.sqlalchemy.columns import ColumnPlan
@@ -16,6 +17,7 @@ from otel_audit.instrumentation.sqlalchemy.secret_keys import key_strategies
 from otel_audit.instrumentation.sqlalchemy.tables import (
     attributes_of,
     ends_of,
+    is_version_table,
     keys_of,
     mappers_of,
     owners_of,
@@ -133,7 +135,9 @@ class Plans:
                     break
             if owners:
                 ends = ends_of(table)
-        if not (settings.audited or settings.reads):
+        if not (settings.audited or settings.reads) or (
+            is_version_table(table) and not self._names_it(table)
+        ):
             return None
         secret = key_strategies(table, mappers, self._names, self._strategies)
         plan = MappedPlan(table, known, settings, mappers, secret, ends)
@@ -146,6 +150,12 @@ class Plans:
                 f"!{table.fullname}",
             )
         return plan
+
+    def _names_it(self, table: Table) -> bool:
+        """Say whether a table is asked for by its name, not only by a pattern that matches all."""
+        section = self._policy.config
+        patterns = [*section.models, *section.reads, *section.model, *(rule.pattern for rule in code_rules())]
+        return table.name in patterns or table.fullname in patterns
 
     def _strategies(self, table: Table, mappers: list[Mapper[Any]]) -> Mapping[str, str]:
         return self._policy.decide(subject(table, mappers)).settings.strategies

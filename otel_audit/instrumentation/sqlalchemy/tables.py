@@ -86,6 +86,11 @@ def package_of(cls: type[Any]) -> str:
     return next((part for part in parts if part not in _NO_PACKAGES), parts[0])
 
 
+def is_version_table(table: Table) -> bool:
+    """Say whether Alembic keeps in a table at which revision the database is."""
+    return [column.name for column in table.columns] == ["version_num"]
+
+
 def owners_of(table: Any) -> Iterator[Subject]:
     """Return the classes whose relationships have their rows in a table."""
     for mapper in all_mappers():
