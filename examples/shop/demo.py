@@ -137,10 +137,9 @@ def go_on(ports: Ports) -> None:
     """Say what to try next."""
     console.print()
     console.print(Rule("[bold]Go on[/]", style="dim", align="left"))
-    console.print(
-        f"  The shop   http://127.0.0.1:{ports.shop}/   (ana, ben or mia; password {story.PASSWORD})"
-    )
-    console.print("  Ask it     in another terminal:\n")
+    console.print(f"  Shop       http://127.0.0.1:{ports.shop}/   (ana, ben or mia: {story.PASSWORD})")
+    console.print(f"  Warehouse  http://127.0.0.1:{ports.warehouse}/docs   (Tom: {story.TOM})")
+    console.print("  Ask them   in another terminal:\n")
     if ports.clickhouse != 8123:
         console.print(f"    export OTEL_AUDIT_STORE_URL=http://127.0.0.1:{ports.clickhouse}")
     program = Path(command("otel-audit"))
@@ -153,7 +152,7 @@ def go_on(ports: Ports) -> None:
         "query --field price --json",
         "history shop.Product/5",
     ):
-        console.print(f"    {shown} {arguments}")
+        console.print(f"    {shown} {arguments}", soft_wrap=True)
 
 
 def play(once: bool, collector_binary: str | None = None) -> int:

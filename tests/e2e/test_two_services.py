@@ -65,6 +65,9 @@ def test_an_afternoon_is_one_story_over_both_services(
         shown = store.cli("trace", created["trace_id"])
         assert "CREATE fulfilment.Shipment/1 by shop (service) for 1 [ana]" in shown
 
+        for_ana = store.ask("--service", "fulfilment", "--on-behalf-of", "ana")
+        assert {each["action"] for each in for_ana} == {"CREATE", "UPDATE", "ACCEPT", "REDIRECT"}
+
         lines = store.cli("history", "--json", kept).splitlines()
         entries = [json.loads(line) for line in lines if line.startswith("{")]
         assert [(each["service"], each["action"]) for each in entries] == [

@@ -85,6 +85,7 @@ def running(
 ) -> Iterator[Gateway]:
     """Start everything, and run the gateway of the warehouse until the block ends."""
     python, instrument = sys.executable, command("opentelemetry-instrument")
+    gateway = Gateway(ports.warehouse, ports.fulfilment)
     typed("otel-audit serve")
     serve = processes.spawn("serve", [command("otel-audit"), "serve"])
     if collector is not None:
@@ -113,7 +114,7 @@ def running(
     processes.wait("uvicorn", uvicorn, lambda: listening(ports.fulfilment))
     processes.wait("serve", serve, lambda: listening(ports.clickhouse) and listening(ports.http))
     console.print()
-    with Gateway(ports.warehouse, ports.fulfilment) as gateway:
+    with gateway:
         yield gateway
 
 

@@ -37,10 +37,15 @@ class Gateway:
                 headers = {name.lower(): value for name, value in self.headers.items()}
                 calls.append(Call(self.command, self.path, headers))
                 connection = http.client.HTTPConnection("127.0.0.1", to, timeout=30)
-                connection.request(self.command, self.path, body, dict(self.headers.items()))
-                response = connection.getresponse()
-                content = response.read()
-                connection.close()
+                try:
+                    connection.request(self.command, self.path, body, dict(self.headers.items()))
+                    response = connection.getresponse()
+                    content = response.read()
+                except OSError:
+                    self.send_error(502)
+                    return
+                finally:
+                    connection.close()
                 self.send_response_only(response.status)
                 for name, value in response.headers.items():
                     if name.lower() in PASSED_ON:
