@@ -214,9 +214,11 @@ class Capture(CaptureState):
             raise
         except faults() as error:
             self.failures.report(f"before {shape.verb}", error)
-        running.statement.begin(intent)
         if shape.verb == "delete":
-            self._begin_cascade(running)
+            self._begin_cascade(
+                running
+            )  # reads, and may raise what the database says: nothing is announced yet
+        running.statement.begin(intent)
         return running
 
     def _begin_cascade(self, running: Running) -> None:
