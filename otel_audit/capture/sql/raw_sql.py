@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from msgspec import UNSET
 
@@ -202,45 +202,57 @@ class RawStatement:
             statement.finish(None, write)
 
 
-def run(
-    connection: Connection,
-    statement: Callable[[], Announced],
-    execute: Callable[[], Any],
-    count: Callable[[], Any],
-) -> Any:
-    """Run a statement of the application's own with its records around it.
+class RawRun:
+    """A ``with`` block around a statement of the application's own, which runs inside it.
 
-    Args:
-        connection: runs it.
-        statement: makes what is known of it.
-        execute: runs it.
-        count: asks for the driver's row count afterwards.
+    The block calls :meth:`begin`, runs the statement, sets :attr:`result` and calls :meth:`done`. A fault of
+    ours ends here: behind the block, the statement is to be run by itself unless it was :attr:`sent`. What
+    the statement raised, and what the application has caused, comes out of the block as it is.
 
-    Raises:
-        AuditError: a record cannot be kept and ``on_error`` is ``fail_closed``.
+    Attributes:
+        sent: the statement may run, or has.
+        result: what it returned, ``UNSET`` until it has run.
     """
-    failures = connection.failures
-    ours: Announced | None = None
-    result: Any = UNSET
-    sent = False
-    try:
-        ours = statement()
-        ours.begin()
-        sent = True
-        result = execute()
-        ours.done(count())
-        return result
-    except BaseException as error:
-        interrupted = interrupts(error)
-        if ours is not None and sent and result is UNSET:
-            ours.failed(error, refused=connection.refused(error))
-            raise
+
+    __slots__ = ("_connection", "_statement", "result", "sent")
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._statement: Announced | None = None
+        self.sent = False
+        self.result: Any = UNSET
+
+    def __enter__(self) -> Self:
+        return self  # with nothing to take back: between this and the block an interruption may come
+
+    def begin(self, statement: Announced) -> None:
+        """Announce the statement.
+
+        Raises:
+            AuditError: a record cannot be kept and ``on_error`` is ``fail_closed``: it must not run.
+        """
+        self._statement = statement
+        statement.begin()
+        self.sent = True
+
+    def done(self, count: Any) -> None:
+        """Note that it ran; ``count`` is the driver's row count."""
+        assert self._statement is not None
+        self._statement.done(count)
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> bool:
+        if error is None:
+            return False
+        ours, interrupted = self._statement, interrupts(error)
+        if ours is not None and self.sent and self.result is UNSET:
+            ours.failed(error, refused=self._connection.refused(error))
+            return False
         if interrupted and ours is not None:
-            if sent:
+            if self.sent:
                 ours.finish()
             else:
                 ours.failed(error, refused=False, sent=False)
         if interrupted or isinstance(error, AuditError):
-            raise
-        failures.report("raw SQL", error, lost=1)
-    return result if sent else execute()
+            return False
+        self._connection.failures.report("raw SQL", error, lost=1)
+        return True

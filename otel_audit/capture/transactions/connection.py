@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from msgspec import UNSET
 
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 
 NO_ADDRESS: Final = ("", 0)
+How: TypeAlias = Literal["committed", "rolled_back", "unknown"]
+"""How a transaction ended."""
 
 
 class Connection:
@@ -143,24 +145,31 @@ class Connection:
 
     def savepoint(self, sid: str) -> None:
         """Remember where a savepoint stands."""
-        self._tell("savepoint", self.buffer.savepoint, sid)
+        try:
+            self.buffer.savepoint(sid)
+        except AuditError:
+            raise
+        except faults() as error:
+            self.failures.report("savepoint", error)
 
     def release(self, sid: str) -> None:
         """Forget a savepoint; what came after it belongs to what encloses it."""
-        self._tell("release", self.buffer.release, sid)
+        try:
+            self.buffer.release(sid)
+        except AuditError:
+            raise
+        except faults() as error:
+            self.failures.report("release", error)
 
     def rollback_to(self, sid: str) -> None:
         """Fail what came after a savepoint."""
         self.reader.epoch = Epoch()
-        self._tell("rollback_to", self.buffer.rollback_to, sid)
-
-    def _tell(self, place: str, tell: Callable[[str], None], sid: str) -> None:
         try:
-            tell(sid)
+            self.buffer.rollback_to(sid)
         except AuditError:
             raise
         except faults() as error:
-            self.failures.report(place, error)
+            self.failures.report("rollback_to", error)
 
     # --- its end ---------------------------------------------------------------------------------
 
@@ -177,33 +186,39 @@ class Connection:
     def committed(self) -> None:
         """The database has committed."""
         if self.pid == os.getpid():
-            self._end(self.freshness.tick(), self.buffer.committed, "committed")
+            self._end("committed", self.freshness.tick())
 
     def rolled_back(self, error: str = "") -> None:
         """The database has rolled back; ``error`` names why."""
         self.reader.epoch = Epoch()
         if self.pid == os.getpid():
             self.error = error or self.error
-            self._end(0, self.buffer.rolled_back, "rolled_back")
+            self._end("rolled_back")
 
     def unknown(self, error: str = "") -> None:
         """How the transaction ended cannot be known."""
         self.reader.epoch = Epoch()
         if self.pid == os.getpid():
             self.error = error or self.error
-            self._end(0, self.buffer.unknown, "unknown")
+            self._end("unknown")
 
-    def _end(self, committed: int, settle: Callable[[], None], place: str) -> None:
+    def _end(self, how: How, committed: int = 0) -> None:
         self.mark.committed = committed
         self.mark = Mark(self.reader.identity)
         self.raw = self.locked = False
         pending, self.pending = self.pending, 0
         try:
-            settle()  # an empty buffer may still hold savepoint marks
+            # An empty buffer may still hold savepoint marks.
+            if how == "committed":
+                self.buffer.committed()
+            elif how == "rolled_back":
+                self.buffer.rolled_back()
+            else:
+                self.buffer.unknown()
         except AuditError:
             raise
         except faults() as fault:
-            self.failures.report(place, fault, lost=pending)
+            self.failures.report(how, fault, lost=pending)
         finally:
             self.error = ""
 

@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError
 
 from otel_audit.capture.databases import dbapi
 from otel_audit.capture.freshness import OneConnection
-from otel_audit.capture.transactions.connection import NO_ADDRESS, Connection
+from otel_audit.capture.transactions.connection import NO_ADDRESS, Connection, How
 from otel_audit.interruptions import faults
 
 if TYPE_CHECKING:
@@ -136,10 +136,10 @@ class SQLAlchemyConnection(Connection):
         self.doomed = False
         super().rollback_to(sid)
 
-    def _end(self, committed: int, settle: Callable[[], None], place: str) -> None:
+    def _end(self, how: How, committed: int = 0) -> None:
         self.doomed = False
         self.doubtful.clear()
-        super()._end(committed, settle, place)
+        super()._end(how, committed)
 
     def statement_failed(self) -> None:
         """Note that a statement of the open transaction raised."""

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from otel_audit.capture.databases import dbapi
-from otel_audit.capture.sql.raw_sql import Announced, RawStatement, run
+from otel_audit.capture.sql.raw_sql import Announced, RawRun, RawStatement
 from otel_audit.capture.transactions.transaction_sql import ORDINARY, Effect, effect_of, is_ordinary
 from otel_audit.errors import AuditError
 from otel_audit.instrumentation.django import schemas
@@ -65,14 +65,15 @@ class CursorCapture:
                 if _sql[:7] == "SELECT ":
                     plain = _sql[7:9] not in schemas.CALLS and ";" not in _sql
                 elif here["compiling"]:
-                    if _sql[:2] == "IN":
+                    verb = _sql[:2]
+                    if verb == "IN":
                         result = original(cursor, _sql, _params, _many, _context)
                         try:
                             here["inserted"] = cursor.cursor.rowcount
                         except faults():  # a driver's cursor in somebody's wrapper
                             here["inserted"] = None
                         return result
-                    plain = _sql[:2] in _WRITES
+                    plain = verb in _WRITES
                 else:
                     plain = False
                 if plain:
@@ -113,13 +114,11 @@ class CursorCapture:
         statement = self._announce(cursor, sql)
         if statement is None:
             return call(sql, *args, **kwargs)
-        state = self._transactions.connection(cursor.db)
-        return run(
-            state,
-            lambda: statement,
-            lambda: call(sql, *args, **kwargs),
-            lambda: cursor.cursor.rowcount,
-        )
+        with RawRun(self._transactions.connection(cursor.db)) as running:
+            running.begin(statement)
+            running.result = call(sql, *args, **kwargs)
+            running.done(cursor.cursor.rowcount)
+        return running.result if running.sent else call(sql, *args, **kwargs)
 
     def call_copy_from(
         self, cursor: Any, call: Callable[..., Any], file: Any, table: str, *args: Any, **kwargs: Any
@@ -271,13 +270,15 @@ class CursorCapture:
         else:
             effect = effect_of(text, state.dialect.implicit_commits)
         begins = effect is not None and effect.kind == "begin"
-        result = run(
-            state,
-            # TRUNCATE of MySQL commits by itself; what has begun a transaction may have ended it, too.
-            lambda: self._statement_of(state, written, None if effect is None else not begins),
-            lambda: self._act(original, cursor, sql, args, effect),
-            lambda: _row_count(cursor, written, state.system),
-        )
+        # TRUNCATE of MySQL commits by itself; what has begun a transaction may have ended it, too.
+        alone = None if effect is None else not begins
+        with RawRun(state) as running:
+            running.begin(self._statement_of(state, written, alone))
+            running.result = self._act(original, cursor, sql, args, effect)
+            running.done(_row_count(cursor, written, state.system))
+        result = running.result
+        if not running.sent:
+            result = self._act(original, cursor, sql, args, effect)
         if begins and state.is_open() is False:
             if "ROLLBACK" in text.upper():
                 state.unknown()

@@ -16,7 +16,7 @@ import wrapt
 
 from otel_audit.capture.databases import dbapi
 from otel_audit.capture.plan import TablePlan
-from otel_audit.capture.sql.raw_sql import RawStatement, run
+from otel_audit.capture.sql.raw_sql import RawRun, RawStatement
 from otel_audit.capture.sql.sql_text import SqlText
 from otel_audit.capture.transactions.transaction_sql import Effect, effect_of, is_ordinary
 from otel_audit.instrumentation.sqlalchemy.connection import SQLAlchemyConnection, commits_by_itself
@@ -130,27 +130,30 @@ class DriverCursors:
         if text is None:
             return _act(state, execute, effect)
 
-        def statement() -> RawStatement:
-            connection = _connection(fairy, engine)
-            state.alone = commits_by_itself(connection, state)
-            return RawStatement(
-                state,
-                self._tables.known(),
-                text,
-                alone=_alone(effect),
-                aim=aim,
-                beyond=beyond(self._tables, connection, state, text),
-            )
+        with RawRun(state) as running:
+            running.begin(self._statement(state, fairy, engine, text, effect))
+            running.result = _act(state, execute, effect)
+            late = state.system == "sqlite" and "RETURNING" in text.text.upper()
+            running.done(None if late else cursor.rowcount)
+        return running.result if running.sent else _act(state, execute, effect)
 
+    def _statement(
+        self, state: SQLAlchemyConnection, fairy: Any, engine: Any, text: SqlText, effect: Effect | None
+    ) -> RawStatement:
         def aim(plan: TablePlan) -> None:
             state.in_schema(getattr(plan, "schema", None))
             state.doubtful.add(plan.table)
 
-        def count() -> Any:
-            late = state.system == "sqlite" and "RETURNING" in text.text.upper()
-            return None if late else cursor.rowcount
-
-        return run(state, statement, lambda: _act(state, execute, effect), count)
+        connection = _connection(fairy, engine)
+        state.alone = commits_by_itself(connection, state)
+        return RawStatement(
+            state,
+            self._tables.known(),
+            text,
+            alone=_alone(effect),
+            aim=aim,
+            beyond=beyond(self._tables, connection, state, text),
+        )
 
     def _prepare(
         self, fairy: Any, engine: Any, sql: Any
