@@ -77,6 +77,7 @@ _CANONICAL: Final[dict[str, type]] = {
     "UUIDField": uuid.UUID,
 }
 """The class whose instances a field stores as they are."""
+_NUMBERS: Final = frozenset({int, float})
 _AS_IT_IS: Final = frozenset({Encoded, Cut})
 
 _LONGEST_SMALL: Final = 4096
@@ -147,9 +148,10 @@ class ModelFieldPlan(FieldPlan):
         self.mutable = self.custom or kind not in _IMMUTABLE_FIELDS
         self.document = kind == "JSONField" and not self.custom
         self.large = _is_large(field)
-        rounding = dialect(vendor).rounding
-        self._convert = _conversion(holder, rounding)
-        self._shape = stored.shape(holder, lambda element: _conversion(element, rounding))
+        self._convert = _conversion(holder, vendor)
+        if kind == "GenericIPAddressField" and vendor != "postgresql":
+            self._convert = holder.get_prep_value  # to_python() strips spaces, which a column of text keeps
+        self._shape = stored.shape(holder, lambda element: _conversion(element, vendor))
         self.canonical = _CANONICAL.get(kind)
         self._stored: tuple[Any, list[Any]] | None = None
         self.unrepeatable = hidden and (self.custom or encrypted)
@@ -169,7 +171,9 @@ class ModelFieldPlan(FieldPlan):
         if not self.custom:
             if self._shape is not None:
                 return self._shaped(value)
-            return self._text_of(value) if self.canonical is str else freeze(value)
+            if self.canonical is str:
+                return self._text_of(value)
+            return self._number_of(value) if self.canonical in _NUMBERS else freeze(value)
         known = freeze_known(value)
         if known is not UNSET:
             return known
@@ -188,6 +192,16 @@ class ModelFieldPlan(FieldPlan):
             as_it_is = isinstance(value, str) and self.vendor != "mysql"
             return str.__str__(value if as_it_is else str(value))
         except faults():  # the statement will say so
+            return freeze(value)
+
+    def _number_of(self, value: Any) -> Any:
+        """Return the number that Django makes of an object: a subclass may say that it is another one."""
+        if self.field.remote_field is not None and hasattr(value, "_meta"):
+            return freeze(value)
+        try:
+            assert self.canonical is not None
+            return self.canonical(value)
+        except faults():  # the statement will say so, or the field looks into it first
             return freeze(value)
 
     def normal(self, value: Any) -> Any:
@@ -320,11 +334,11 @@ def _value_field(field: Any) -> Any:
     return field
 
 
-def _conversion(field: Any, rounding: str) -> Callable[[Any], Any]:
+def _conversion(field: Any, vendor: str) -> Callable[[Any], Any]:
     from django.db import models
 
     if isinstance(field, models.DecimalField):
-        return _quantised(field, rounding)
+        return _quantised(field, vendor)
     if isinstance(field, models.DateTimeField):
         return _instant(field)
     if isinstance(field, models.BinaryField):
@@ -332,15 +346,17 @@ def _conversion(field: Any, rounding: str) -> Callable[[Any], Any]:
     return field.to_python  # type: ignore[no-any-return]
 
 
-def _quantised(field: Any, rounding: str) -> Callable[[Any], Any]:
-    context = decimal.Context(prec=field.max_digits or 28, rounding=rounding)
+def _quantised(field: Any, vendor: str) -> Callable[[Any], Any]:
+    context = decimal.Context(prec=field.max_digits or 28, rounding=dialect(vendor).rounding)
     exponent = decimal.Decimal(1).scaleb(-(field.decimal_places or 0))
 
     def convert(value: Any) -> Any:
         number = field.to_python(value)
         if field.max_digits is None or field.decimal_places is None:
             return number
-        return number.quantize(exponent, context=context)
+        made = number.quantize(exponent, context=context)
+        # No database has a negative zero in a decimal; of SQLite Django rounds the number as it reads it.
+        return made.copy_abs() if not made and (not number or vendor != "sqlite") else made
 
     return convert
 

@@ -307,7 +307,8 @@ def values_of(
     for field in plan.fields:
         name = field.attname
         if name in returned:
-            values[name] = field.frozen(returned[name])
+            value = returned[name]
+            values[name] = value if type(value) is field.canonical else field.normal(field.frozen(value))
             continue
         if name in made:
             values[name] = made[name]
@@ -405,7 +406,8 @@ def _many(statement: InsertStatement, inserted: _Inserted) -> tuple[BulkWrite, l
     for field in plan.fields:
         if complete and field.attname in names:
             position = names.index(field.attname)
-            columns[field] = [row[position] for row in result]
+            values = [row[position] for row in result]
+            columns[field] = field.normal_values(values) if field.canonical is float else values
         elif field.attname in made:
             columns[field] = made[field.attname]
         else:

@@ -74,9 +74,19 @@ def _converters(compiler: Any, plan: ModelPlan, plans: Sequence[ModelFieldPlan])
     if found is None:
         table = plans[0].field.model._meta.db_table
         found = compiler.get_converters([column.field.get_col(table) for column in plans])
+        if compiler.connection.vendor == "sqlite":
+            # What RETURNING gives of a REAL column without a fraction is an integer.
+            for position, column in enumerate(plans):
+                if column.canonical is float:
+                    convert, expression = found.get(position, ([], None))
+                    found[position] = [*convert, _as_float], expression
         if not any(column.chooses_converters for column in plans):
             known[key] = found
     return found
+
+
+def _as_float(value: Any, expression: Any, connection: Any) -> Any:
+    return float(value) if type(value) is int else value
 
 
 def fetch(cursor: Any, config: CaptureSection, width: int) -> tuple[list[Any] | None, int, Completeness]:
