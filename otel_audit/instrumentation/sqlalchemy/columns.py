@@ -69,6 +69,14 @@ class ColumnPlan(FieldPlan):
         except faults():  # whatever the application's type makes of it: the statement will say so
             return freeze(value)
 
+    def frozen_all(self, values: list[Any]) -> list[Any]:
+        """Return the values of many rows, frozen."""
+        kinds = set(map(type, values))
+        kinds.discard(type(None))
+        if not kinds or kinds == {self.canonical} or (self.plain and kinds <= FROZEN):
+            return values
+        return list(map(self.frozen, values))
+
     def normal(self, value: Any) -> Any:
         return value  # what the application set has been taken as it will be read by `frozen`
 

@@ -15,7 +15,6 @@ from otel_audit.instrumentation.sqlalchemy.writes import upsert
 from otel_audit.instrumentation.sqlalchemy.writes.returned import returned_columns, returned_rows
 from otel_audit.instrumentation.sqlalchemy.writes.running import (
     Running,
-    frozen_column,
     in_order,
     returned_defaults,
 )
@@ -93,7 +92,7 @@ def _values(running: Running) -> dict[ColumnPlan, list[Any]]:
     for field, name in shape.sets:
         written.add(field)
         if name != EXPRESSION and all(name in each for each in parameters):
-            columns[field] = frozen_column(field, [each[name] for each in parameters])
+            columns[field] = field.frozen_all([each[name] for each in parameters])
     for field in shape.plan.fields:
         if field not in written and field not in shape.plan.keys and not _made_by_database(field.column):
             columns[field] = [None] * len(parameters)
@@ -121,7 +120,7 @@ def _keys(running: Running, columns: dict[ColumnPlan, list[Any]], count: int) ->
         if made is None:
             return None
         for position, field in enumerate(plan.keys):
-            columns[field] = frozen_column(field, [key[position] for key in made])
+            columns[field] = field.frozen_all([key[position] for key in made])
         if not all(_complete(columns[field]) for field in plan.keys):
             return None
     if len(plan.keys) == 1:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.engine import Row
 from sqlalchemy.engine.cursor import CursorFetchStrategy, FullyBufferedCursorFetchStrategy
 
-from otel_audit.instrumentation.sqlalchemy.writes.running import Running, frozen_column
+from otel_audit.instrumentation.sqlalchemy.writes.running import Running
 from otel_audit.instrumentation.sqlalchemy.writes.shape import unannotated
 
 if TYPE_CHECKING:
@@ -60,5 +60,5 @@ def returned_columns(running: Running, rows: Sequence[Any]) -> dict[ColumnPlan, 
         kind = description[place][1] if place < len(description) else None
         process = field.column.type._cached_result_processor(dialect, kind) if raw else None
         values = [row[place] for row in rows]
-        found[field] = frozen_column(field, values if process is None else list(map(process, values)))
+        found[field] = field.frozen_all(values if process is None else list(map(process, values)))
     return found

@@ -225,9 +225,9 @@ class Reader:
                 statement = self._locking(statement, fields)
                 if self._state.dialect.moves_rows and len(some) > 1:
                     statement = statement.order_by(*columns)
-            for row in self._connection.execute(statement, execution_options=self._options):
-                key = tuple([field.frozen(part) for field, part in zip(plan.keys, row, strict=False)])
-                found[key] = [field.frozen(value) for field, value in zip(fields, row[width:], strict=True)]
+            rows = self._connection.execute(statement, execution_options=self._options).all()
+            for row in _frozen([*plan.keys, *fields], rows):
+                found[row[:width]] = list(row[width:])
         return found
 
     def by_unique(
@@ -325,9 +325,7 @@ class Reader:
         if len(rows) > config.max_bulk_rows:
             return self._only_keys(shape, keys, where, config)
         kinds = [*plan.keys, *fields, *made]
-        frozen = [
-            tuple([field.frozen(value) for field, value in zip(kinds, row, strict=True)]) for row in rows
-        ]
+        frozen = _frozen(kinds, rows)
         return Found(frozen, "full", list(made))
 
     def _only_keys(
@@ -376,6 +374,14 @@ class Reader:
                 pass
             kept.append(plain)
         return kept
+
+
+def _frozen(fields: Sequence[ColumnPlan], rows: Sequence[Any]) -> list[tuple[Any, ...]]:
+    """Return rows of these columns with frozen values: a column at once, as most need no conversion."""
+    columns = zip(
+        fields, map(list, zip(*rows, strict=True)), strict=False
+    )  # no columns where there are no rows
+    return list(zip(*[field.frozen_all(values) for field, values in columns], strict=True))
 
 
 def returned(plan: MappedPlan, found: Found, fields: Sequence[ColumnPlan]) -> ReturnedRows:

@@ -10,7 +10,6 @@ from otel_audit.capture.statement import Statement
 from otel_audit.capture.writes import CapturedWrite
 from otel_audit.instrumentation.sqlalchemy.writes.rows import Reader, Values
 from otel_audit.interruptions import faults
-from otel_audit.values import FROZEN
 
 if TYPE_CHECKING:
     from otel_audit.capture.plan import Verb
@@ -137,15 +136,6 @@ class Running:
         return [self.bulk(count, new=self.shape.fields)]
 
 
-def frozen_column(field: ColumnPlan, values: list[Any]) -> list[Any]:
-    """Return the values of one column, frozen."""
-    kinds = set(map(type, values))
-    kinds.discard(type(None))
-    if not kinds or kinds == {field.canonical} or (field.plain and kinds <= FROZEN):
-        return values
-    return list(map(field.frozen, values))
-
-
 def returned_defaults(running: Running, count: int) -> dict[ColumnPlan, list[Any]]:
     """Return what the database has made and told, by column."""
     rows = running.context.returned_default_rows
@@ -159,7 +149,7 @@ def returned_defaults(running: Running, count: int) -> dict[ColumnPlan, list[Any
     for field in running.shape.plan.fields:
         place = places.get(field.column)
         if place is not None:
-            found[field] = frozen_column(field, [row[place] for row in rows])
+            found[field] = field.frozen_all([row[place] for row in rows])
     return found
 
 

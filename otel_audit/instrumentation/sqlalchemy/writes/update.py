@@ -15,7 +15,6 @@ from otel_audit.instrumentation.sqlalchemy.writes.known import KnownRows, counts
 from otel_audit.instrumentation.sqlalchemy.writes.rows import Found, returned
 from otel_audit.instrumentation.sqlalchemy.writes.running import (
     Running,
-    frozen_column,
     returned_defaults,
 )
 from otel_audit.instrumentation.sqlalchemy.writes.shape import EXPRESSION
@@ -37,7 +36,7 @@ def prepare(running: Running) -> CapturedWrite | None:
     if shape.key is not None:
         known = known_rows(running, shape.key, old)
         new = {
-            field: frozen_column(field, [each.get(name) for each in running.parameters])
+            field: field.frozen_all([each.get(name) for each in running.parameters])
             for field, name in shape.sets
             if name != EXPRESSION
         }
