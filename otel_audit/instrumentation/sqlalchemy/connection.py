@@ -379,7 +379,8 @@ def _begins_no_more(state: SQLAlchemyConnection) -> bool:
     """Say whether a driver believes in a transaction that the server has ended: it sends no BEGIN, then."""
     adapted = state.adapted()
     try:
-        if getattr(adapted, "_started", False):  # SQLAlchemy's own, around asyncpg
+        # SQLAlchemy's own, around asyncpg; 2.1 has no flag beside the transaction.
+        if getattr(adapted, "_transaction", None) is not None:
             return not adapted.driver_connection.is_in_transaction()
         return state.driver().status == _PSYCOPG2_BEGUN and state.is_open() is False
     except faults():  # another driver: it asks the server, or has none
