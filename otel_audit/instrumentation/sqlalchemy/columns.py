@@ -12,6 +12,7 @@ from msgspec import UNSET
 from sqlalchemy import types
 from sqlalchemy.engine.default import DefaultDialect
 
+from otel_audit.capture.databases.jsonb import as_numeric
 from otel_audit.capture.plan import FieldPlan
 from otel_audit.interruptions import faults
 from otel_audit.values import FROZEN, freeze, freeze_known
@@ -129,7 +130,7 @@ def _conversion(kind: Any, *, hidden: bool) -> Callable[[Any], Any] | None:
     if isinstance(kind, types.String):
         return str
     if isinstance(kind, types.JSON):
-        return _document
+        return _jsonb if kind.__visit_name__ == "JSONB" else _document
     return None
 
 
@@ -173,6 +174,10 @@ def _decorated(kind: Any) -> Callable[[Any], Any]:
 
 def _document(value: Any) -> Any:
     return None if value is types.JSON.NULL else freeze(value)
+
+
+def _jsonb(value: Any) -> Any:
+    return as_numeric(_document(value))
 
 
 def _integer(value: Any) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Session
 
 from otel_audit.audit_record import Target
@@ -338,3 +339,29 @@ def test_a_class_whose_table_has_no_key_of_its_own(
     assert record.target is not None
     assert record.target.id == "1"
     assert "written" in {change.field for change in record.changes}
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "psycopg2"], indirect=True)
+def test_numbers_in_jsonb_are_recorded_as_postgresql_reads_them(
+    make_engine: Callable[..., sa.Engine], audit: CapturedAudit
+) -> None:
+    class Base(DeclarativeBase):
+        """The class of this test."""
+
+    class Reading(Base):
+        __tablename__ = "reading"
+
+        id = sa.Column(sa.Integer, primary_key=True)
+        facts = sa.Column(JSONB)
+
+    engine = make_engine()
+    Base.metadata.create_all(engine)
+    with Session(engine) as session:
+        session.add(Reading(id=1, facts=[1e22, -1e16, -0.0, 1.5]))
+        session.commit()
+        [change] = [change for change in audit.records[-1].changes if change.field == "facts"]
+        assert repr(change.new) == "['10000000000000000000000', -10000000000000000, 0.0, 1.5]"
+        audit.clear()
+        session.execute(sa.update(Reading).where(Reading.id == 1).values(facts=[1e22, -1e16, 0.0, 1.5]))
+        session.commit()
+        assert [change for record in audit for change in record.changes] == []

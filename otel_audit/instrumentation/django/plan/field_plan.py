@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from msgspec import UNSET
 
 from otel_audit.capture.databases.dbapi import dialect
+from otel_audit.capture.databases.jsonb import as_numeric
 from otel_audit.capture.plan import FieldPlan
 from otel_audit.instrumentation.django.plan import stored, unrepeatable
 from otel_audit.interruptions import faults
@@ -127,6 +128,7 @@ class ModelFieldPlan(FieldPlan):
         "field",
         "mutable",
         "noted",
+        "numeric",
         "strategies",
         "unrepeatable",
         "vendor",
@@ -147,6 +149,7 @@ class ModelFieldPlan(FieldPlan):
         self.chooses_converters = stored.chooses_converters(field)
         self.mutable = self.custom or kind not in _IMMUTABLE_FIELDS
         self.document = kind == "JSONField" and not self.custom
+        self.numeric = self.document and vendor == "postgresql"
         self.large = _is_large(field)
         self._convert = _conversion(holder, vendor)
         if kind == "GenericIPAddressField" and vendor != "postgresql":
@@ -207,10 +210,12 @@ class ModelFieldPlan(FieldPlan):
     def normal(self, value: Any) -> Any:
         """Return a frozen value as the database will hold it; as it is where that cannot be told."""
         kind = type(value)
-        if value is None or kind is self.canonical or kind in _AS_IT_IS or self.custom:
+        if value is None or kind is self.canonical or self.custom:
+            return value
+        if kind in _AS_IT_IS and not self.numeric:
             return value
         try:
-            made = self._convert(value)
+            made = as_numeric(value) if self.numeric else self._convert(value)
             return made if type(made) in FROZEN else freeze(made)
         except faults():  # to_python of an unusual value raises what it likes
             return value
