@@ -19,9 +19,9 @@ from sqlalchemy.schema import Table
 from otel_audit.instrumentation.patching import Listener, Patch
 from otel_audit.instrumentation.sqlalchemy.migrations import Migrations
 from otel_audit.instrumentation.sqlalchemy.reads.wrappers import ReadCapture
-from otel_audit.instrumentation.sqlalchemy.writes.driver_cursors import DriverCursors
-from otel_audit.instrumentation.sqlalchemy.writes.quiet import quietly
+from otel_audit.instrumentation.sqlalchemy.writes.raw.driver_cursors import DriverCursors
 from otel_audit.instrumentation.sqlalchemy.writes.state import Capture
+from otel_audit.instrumentation.sqlalchemy.writes.stored.quiet import quietly
 
 
 def table(capture: Capture) -> list[Patch | Listener]:

@@ -416,7 +416,7 @@ def test_many_rows_of_one_statement(auditing: Auditing) -> None:
 def test_a_table_without_rules_costs_no_statement(
     auditing: Auditing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from otel_audit.instrumentation.sqlalchemy.writes import rows
+    from otel_audit.instrumentation.sqlalchemy.writes.stored import rows
 
     engine, _ = auditing
     sent: list[str] = []

@@ -17,7 +17,7 @@ from sqlalchemy.pool import NullPool, StaticPool
 
 from otel_audit.config.model import AuditConfig, SQLAlchemyConfig
 from otel_audit.instrumentation.sqlalchemy import SQLAlchemyAuditInstrumentor
-from otel_audit.instrumentation.sqlalchemy.writes.rows import Reader
+from otel_audit.instrumentation.sqlalchemy.writes.stored.rows import Reader
 from otel_audit.testing import CapturedAudit
 from tests.instrumentation.sqlalchemy.models import Base, Shipment, Tag
 from tests.instrumentation.sqlalchemy.told import told

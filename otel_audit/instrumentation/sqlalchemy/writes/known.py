@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from otel_audit.audit_record import OldValues
-from otel_audit.instrumentation.sqlalchemy.writes.loaded import old_row
+from otel_audit.instrumentation.sqlalchemy.writes.stored.loaded import old_row
 
 if TYPE_CHECKING:
     from otel_audit.instrumentation.sqlalchemy.columns import ColumnPlan

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from otel_audit.capture.bulk import BulkWrite, limited
 from otel_audit.capture.statement import Statement
 from otel_audit.capture.writes import CapturedWrite
-from otel_audit.instrumentation.sqlalchemy.writes.rows import Reader, Values
+from otel_audit.instrumentation.sqlalchemy.writes.stored.rows import Reader, Values
 from otel_audit.interruptions import faults
 
 if TYPE_CHECKING:

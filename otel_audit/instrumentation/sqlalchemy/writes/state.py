@@ -26,15 +26,16 @@ from otel_audit.instrumentation.sqlalchemy.plan import Plans
 from otel_audit.instrumentation.sqlalchemy.writes import delete, insert, update
 from otel_audit.instrumentation.sqlalchemy.writes.cascades import Cascade, Rules, shape_beside
 from otel_audit.instrumentation.sqlalchemy.writes.keys import with_keys
-from otel_audit.instrumentation.sqlalchemy.writes.returned import returned_rows
-from otel_audit.instrumentation.sqlalchemy.writes.running import Running
-from otel_audit.instrumentation.sqlalchemy.writes.shape import Shape, emitted_table, shape_of
-from otel_audit.instrumentation.sqlalchemy.writes.text import (
+from otel_audit.instrumentation.sqlalchemy.writes.raw.text import (
     Tables,
     TextRunning,
     Texts,
+    translated,
     written_in_ctes,
 )
+from otel_audit.instrumentation.sqlalchemy.writes.returned import returned_rows
+from otel_audit.instrumentation.sqlalchemy.writes.running import Running
+from otel_audit.instrumentation.sqlalchemy.writes.shape import Shape, emitted_table, shape_of
 from otel_audit.interruptions import faults
 
 if TYPE_CHECKING:
@@ -201,7 +202,7 @@ class Capture(CaptureState):
     def _begin_shape(self, connection: Any, context: Any, shape: Shape) -> Running:
         state = self.transactions.of(connection)
         state.alone = commits_by_itself(connection, state)
-        state.in_schema(_schema(shape, context))
+        state.in_schema(translated(shape.plan.schema, context))
         running = Running(self.section, self.catalog, connection, state, context, shape)
         context.__dict__[_RUNNING] = running
         if not shape.plan.audited:
@@ -215,9 +216,8 @@ class Capture(CaptureState):
         except faults() as error:
             self.failures.report(f"before {shape.verb}", error)
         if shape.verb == "delete":
-            self._begin_cascade(
-                running
-            )  # reads, and may raise what the database says: nothing is announced yet
+            # Reads, and may raise what the database says: nothing is announced yet.
+            self._begin_cascade(running)
         running.statement.begin(intent)
         return running
 
@@ -339,13 +339,3 @@ class Capture(CaptureState):
                         each.statement.failed(error, sent=True, refused=refused, intent=each.intent)
         except faults() as fault:
             self.failures.note("failed statement", fault)
-
-
-def _schema(shape: Shape, context: Any) -> str | None:
-    """Return the schema that a statement writes to, as its execution options translate it."""
-    schema = shape.plan.schema
-    translated = context.execution_options.get("schema_translate_map")
-    if translated:
-        found = translated.get(schema, schema)
-        return None if found is None else str(found)
-    return schema

@@ -12,12 +12,12 @@ from otel_audit.capture.bulk import ReturnedRows
 from otel_audit.capture.writes import CapturedWrite, RowWrite
 from otel_audit.instrumentation.sqlalchemy.columns import ColumnPlan
 from otel_audit.instrumentation.sqlalchemy.writes.known import KnownRows, counts_rows, known_rows
-from otel_audit.instrumentation.sqlalchemy.writes.rows import Found, returned
 from otel_audit.instrumentation.sqlalchemy.writes.running import (
     Running,
     returned_defaults,
 )
 from otel_audit.instrumentation.sqlalchemy.writes.shape import EXPRESSION
+from otel_audit.instrumentation.sqlalchemy.writes.stored.rows import Found, returned
 
 
 class _Prepared(NamedTuple):

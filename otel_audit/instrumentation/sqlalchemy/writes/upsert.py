@@ -18,9 +18,9 @@ from otel_audit.capture.plan import Verb
 from otel_audit.capture.writes import CapturedWrite
 from otel_audit.instrumentation.sqlalchemy.columns import ColumnPlan
 from otel_audit.instrumentation.sqlalchemy.plan import MappedPlan
-from otel_audit.instrumentation.sqlalchemy.writes.rows import UniqueRow
 from otel_audit.instrumentation.sqlalchemy.writes.running import Running
 from otel_audit.instrumentation.sqlalchemy.writes.shape import EXPRESSION, Shape, unannotated
+from otel_audit.instrumentation.sqlalchemy.writes.stored.rows import UniqueRow
 
 
 class Conflicts(NamedTuple):

@@ -20,12 +20,12 @@ from otel_audit.capture.sql.raw_sql import RawRun, RawStatement
 from otel_audit.capture.sql.sql_text import SqlText
 from otel_audit.capture.transactions.transaction_sql import Effect, effect_of, is_ordinary
 from otel_audit.instrumentation.sqlalchemy.connection import SQLAlchemyConnection, commits_by_itself
-from otel_audit.instrumentation.sqlalchemy.writes.text import beyond
+from otel_audit.instrumentation.sqlalchemy.writes.raw.text import beyond
 from otel_audit.interruptions import faults
 
 if TYPE_CHECKING:
     from otel_audit.instrumentation.sqlalchemy.connection import Transactions
-    from otel_audit.instrumentation.sqlalchemy.writes.text import Tables
+    from otel_audit.instrumentation.sqlalchemy.writes.raw.text import Tables
     from otel_audit.pipeline.failures import Failures
 
 _ENGINE: Final = "_otel_audit_engine"

@@ -21,7 +21,7 @@ from otel_audit.capture.bulk import ReturnedRows
 from otel_audit.capture.databases import abilities as catalog
 from otel_audit.capture.databases import dbapi
 from otel_audit.capture.databases.abilities import Abilities
-from otel_audit.instrumentation.sqlalchemy.writes.quiet import OURS
+from otel_audit.instrumentation.sqlalchemy.writes.stored.quiet import OURS
 from otel_audit.interruptions import faults
 
 if TYPE_CHECKING:

@@ -26,8 +26,8 @@ from otel_audit.instrumentation.sqlalchemy.connection import (
 )
 from otel_audit.instrumentation.sqlalchemy.plan import Plans
 from otel_audit.instrumentation.sqlalchemy.tables import all_tables
-from otel_audit.instrumentation.sqlalchemy.writes.rows import Reader
 from otel_audit.instrumentation.sqlalchemy.writes.shape import bare
+from otel_audit.instrumentation.sqlalchemy.writes.stored.rows import Reader
 from otel_audit.interruptions import faults, interrupts
 
 if TYPE_CHECKING:
