@@ -1,4 +1,4 @@
-"""Count instructions of writes, reads and a request: plain Django and SQLAlchemy, and with otel-audit.
+"""Count instructions of writes, reads and requests of Django, SQLAlchemy and FastAPI, without us and with us.
 
 Counts leave out the kernel, a database's server and the processor's cache: what runs once per request is
 dearer in time than in instructions. But they repeat within a per cent, also on a busy machine. What is
@@ -77,6 +77,15 @@ ROWS = (
     Row("unaudited", FEW, "get() of a model not audited", "plain", "audited", *_NOT_AUDITED),
     Row("unaudited", FEW, "the same, reads of others audited", "plain", "reads", *_NOT_AUDITED),
     Row("POST", 10, "POST that saves one row", "otel", "otel audited", *_POST),
+    Row(
+        "FastAPI POST",
+        10,
+        "FastAPI: POST that updates one row",
+        "otel",
+        "otel audited",
+        goal=Wanted(1.10, 1.10),
+        module="fastapi_work",
+    ),
     *(
         Row(
             name,
