@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from otel_audit.audit_record import OldValues
-from otel_audit.instrumentation.sqlalchemy.writes.stored.loaded import old_row
+from otel_audit.instrumentation.sqlalchemy.writes.stored.loaded import old_rows
 
 if TYPE_CHECKING:
     from otel_audit.instrumentation.sqlalchemy.columns import ColumnPlan
@@ -29,7 +29,7 @@ class KnownRows:
     def __init__(self, parts: list[tuple[Any, ...]], keys: list[Any], *, flushed: bool) -> None:
         self.parts = parts
         self.keys = keys
-        self.old: list[list[Any]] | None = None
+        self.old: Sequence[Sequence[Any]] | None = None
         self.old_values: OldValues | None = None
         self.there: list[int] | None = None
         self.flushed = flushed
@@ -54,7 +54,9 @@ def known_rows(running: Running, names: Sequence[str], fields: Sequence[ColumnPl
     """Find out what rows named by key hold before they are written."""
     plan, state = running.shape.plan, running.state
     given = [tuple([each.get(name) for name in names]) for each in running.parameters]
-    parts = [tuple([field.frozen(part) for field, part in zip(plan.keys, key, strict=True)]) for key in given]
+    columns = map(list, zip(*given, strict=True))
+    frozen = [field.frozen_all(column) for field, column in zip(plan.keys, columns, strict=True)]
+    parts = list(zip(*frozen, strict=True))
     session = state.flushing_session()
     known = KnownRows(parts, plan.keys_in(parts), flushed=session is not None)
     counted = len(parts) == 1 or _counts_many(running)
@@ -66,13 +68,8 @@ def known_rows(running: Running, names: Sequence[str], fields: Sequence[ColumnPl
         and plan.old_values == "as_loaded"
         and plan.table not in state.doubtful
     ):
-        rows = []
-        for key in given:
-            row = old_row(plan, session, running.connection.engine, key, fields)
-            if row is None:
-                break
-            rows.append(row)
-        else:
+        rows = old_rows(plan, session, running.connection.engine, given, fields)
+        if rows is not None:
             known.old, known.old_values = rows, "as_loaded"
             return known
     _ask(running, known, given, fields if plan.old_values != "off" else ())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from msgspec import UNSET
@@ -14,45 +14,65 @@ if TYPE_CHECKING:
     from otel_audit.instrumentation.sqlalchemy.plan import MappedPlan
 
 
-def old_row(
-    plan: MappedPlan, session: Any, engine: Any, key: Sequence[Any], fields: Sequence[ColumnPlan]
-) -> list[Any] | None:
-    """Return the values that the row of a key had as an object loaded them, frozen.
+def old_rows(
+    plan: MappedPlan,
+    session: Any,
+    engine: Any,
+    keys: Sequence[Sequence[Any]],
+    fields: Sequence[ColumnPlan],
+) -> list[tuple[Any, ...]] | None:
+    """Return the values that the rows of some keys had as objects loaded them, frozen.
 
     ``None`` where one of them is not known: never loaded, expired, or of a class that changes in place.
     """
-    state = _state(plan, session, engine, key)
-    if state is None:
-        return None
-    names, _ = _mapped(plan, state.manager.mapper)
-    committed, now = state.committed_state, state.dict
-    row = []
-    for field in fields:
-        name = names.get(field)
-        if name is None:
+    identities = list(_identities(plan, session, engine))
+    states = session.identity_map._dict
+    names: dict[Any, list[str]] = {}
+    rows = []
+    for key in keys:
+        state = _state(states, identities, key)
+        if state is None:
             return None
-        value = committed[name] if name in committed else now.get(name, UNSET)
-        # Not only UNSET: SQLAlchemy has symbols of its own for what was never loaded.
-        if value is UNSET or type(value).__module__.startswith("sqlalchemy"):
+        mapper = state.manager.mapper
+        if mapper not in names:
+            by_field, _ = _mapped(plan, mapper)
+            names[mapper] = [by_field.get(field, "") for field in fields]
+            if "" in names[mapper]:
+                return None
+        committed, now = state.committed_state, state.dict
+        rows.append(
+            [committed[name] if name in committed else now.get(name, UNSET) for name in names[mapper]]
+        )
+    columns = []
+    for field, column in zip(fields, map(list, zip(*rows, strict=True)), strict=True):
+        if not ATOMS.issuperset(map(type, column)) and (field.mutable or any(map(_is_unknown, column))):
             return None
-        if field.mutable and type(value) not in ATOMS:
-            return None
-        row.append(field.frozen(value))
-    return row
+        columns.append(field.frozen_all(column))
+    return list(zip(*columns, strict=True))
 
 
-def _state(plan: MappedPlan, session: Any, engine: Any, key: Sequence[Any]) -> Any:
-    states = session.identity_map
+def _is_unknown(value: Any) -> bool:
+    # Not only UNSET: SQLAlchemy has symbols of its own for what was never loaded.
+    return value is UNSET or type(value).__module__.startswith("sqlalchemy")
+
+
+_Identity = tuple[type, list[int], Any]
+"""How an object is known by the key of its row: its class, the places of its parts, the name of a shard."""
+
+
+def _identities(plan: MappedPlan, session: Any, engine: Any) -> Iterator[_Identity]:
     token = _token(session, engine)
     for reference in plan.mappers:
         mapper = reference()
-        if mapper is None:
-            continue
-        _, positions = _mapped(plan, mapper)
-        if positions is None:
-            continue
-        identity = (mapper._identity_class, tuple([key[position] for position in positions]), token)
-        state = states._dict.get(identity)
+        if mapper is not None:
+            _, positions = _mapped(plan, mapper)
+            if positions is not None:
+                yield mapper._identity_class, positions, token
+
+
+def _state(states: dict[Any, Any], identities: Iterable[_Identity], key: Sequence[Any]) -> Any:
+    for cls, positions, token in identities:
+        state = states.get((cls, tuple([key[position] for position in positions]), token))
         if state is not None:
             return state
     return None
