@@ -76,7 +76,9 @@ class Suite(ABC, Generic[_Run]):
         if not unpacked.exists():
             subprocess.run(
                 [
-                    *(sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-binary", ":all:"),
+                    *(sys.executable, "-m", "pip", "download", "-q", "--no-deps"),
+                    # Not :all:, or what it is built with would be built as well.
+                    *("--no-binary", self.distribution),
                     *("-d", str(directory), f"{self.distribution}=={version(self.distribution)}"),
                 ],
                 check=True,
