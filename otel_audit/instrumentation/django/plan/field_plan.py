@@ -79,7 +79,7 @@ _CANONICAL: Final[dict[str, type]] = {
 }
 """The class whose instances a field stores as they are."""
 _NUMBERS: Final = frozenset({int, float})
-_AS_IT_IS: Final = frozenset({Encoded, Cut})
+_AS_IT_IS: Final = frozenset({Encoded, Cut, Opaque})
 
 _LONGEST_SMALL: Final = 4096
 """Characters: of a field that allows no more, 1000 rows are within the default of ``max_bulk_bytes``."""
