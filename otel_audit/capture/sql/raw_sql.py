@@ -24,15 +24,17 @@ class RawTables:
     """The audited tables, by the names that statements call them."""
 
     def __init__(self) -> None:
-        self._plans: dict[str, TablePlan] = {}
+        self._plans: dict[str, Any] = {}
         self._texts = SqlTexts(self._plans.keys())
 
     def add(self, plan: TablePlan, *, instead: bool = True) -> None:
         """Look for a table from now on; not ``instead`` of one that is known by the same name."""
-        name = folded(plan.table)
-        if instead or name not in self._plans:
-            self._plans[name] = plan
-            self._texts.forget()
+        if instead or not self.has(folded(plan.table)):
+            self._put(plan.table, plan)
+
+    def _put(self, table: str, plan: Any) -> None:
+        self._plans[folded(table)] = plan
+        self._texts.forget()
 
     def remove(self, label: str) -> None:
         """Look no longer for the table of what records call ``label``."""
@@ -42,7 +44,8 @@ class RawTables:
 
     def plan(self, name: str) -> TablePlan:
         """Return the plan of a table, by what :meth:`read` calls it."""
-        return self._plans[name]
+        plan: TablePlan = self._plans[name]
+        return plan
 
     def has(self, name: str) -> bool:
         """Say whether a table is one of them, by its folded name."""

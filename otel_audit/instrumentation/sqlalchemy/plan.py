@@ -13,16 +13,9 @@ from otel_audit.capture.opt_in import code_rules
 from otel_audit.capture.plan import TablePlan
 from otel_audit.capture.policy import KeyStrategies, Policy, Subject, TableSettings
 from otel_audit.instrumentation.sqlalchemy.columns import ColumnPlan
+from otel_audit.instrumentation.sqlalchemy.mappings import Mappings
 from otel_audit.instrumentation.sqlalchemy.secret_keys import key_strategies
-from otel_audit.instrumentation.sqlalchemy.tables import (
-    attributes_of,
-    ends_of,
-    is_version_table,
-    keys_of,
-    mappers_of,
-    owners_of,
-    subject,
-)
+from otel_audit.instrumentation.sqlalchemy.tables import attributes_of, is_version_table, keys_of
 from otel_audit.redaction.names import NameRules
 
 if TYPE_CHECKING:
@@ -89,6 +82,8 @@ class Plans:
         self._policy = policy
         self._names = NameRules.of(config.redaction)
         self._plans: weakref.WeakKeyDictionary[Any, MappedPlan | None] = weakref.WeakKeyDictionary()
+        self._audited: weakref.WeakKeyDictionary[Any, bool] = weakref.WeakKeyDictionary()
+        self._mappings: Mappings | None = None
         self._keyless: weakref.WeakSet[Any] = weakref.WeakSet()
         self.generation = 0
 
@@ -107,11 +102,22 @@ class Plans:
             self._plans[table] = made
         return made
 
+    def audits(self, table: Table) -> bool:
+        """Say whether a table is audited, which is known of many without planning them."""
+        known = self._audited.get(table)
+        if known is None:
+            generation = self.generation
+            known = self._decide(table)[0].audited
+            if generation == self.generation:
+                self._audited[table] = known
+        return known
+
     def unaudited(self, table: Table) -> MappedPlan:
         """Return a plan of a table that is not audited, to follow what its rows lead to."""
-        mappers = mappers_of(table)
+        mappings = self._now()
         settings = TableSettings(False, False, "as_loaded", {})
-        plan = MappedPlan(table, subject(table, mappers), settings, mappers, KeyStrategies(), {})
+        mappers = mappings.mappers_of(table)
+        plan = MappedPlan(table, mappings.subject(table), settings, mappers, KeyStrategies(), {})
         plan.others = []  # nobody wants to know what else the rows held
         return plan
 
@@ -119,28 +125,45 @@ class Plans:
         """Decide anew: code has said something, or classes were mapped."""
         self.generation += 1
         self._policy.forget()
+        self._mappings = None
+        self._audited.clear()
         self._plans.clear()
 
-    def _make(self, table: Table) -> MappedPlan | None:
-        mappers = mappers_of(table)
-        known = subject(table, mappers)
-        ends: dict[str, str] = {}
+    def _now(self) -> Mappings:
+        found = self._mappings
+        if found is None:
+            generation, found = self.generation, Mappings()
+            if generation == self.generation:
+                self._mappings = found
+        return found
+
+    def _decide(self, table: Table) -> tuple[TableSettings, dict[str, str]]:
+        """Return what is said about a table, and the ends of one that relates others."""
+        mappings = self._now()
+        known = mappings.subject(table)
         settings = self._policy.decide(known).settings
-        if not mappers:
-            owners = list(owners_of(table))
+        ends: dict[str, str] = {}
+        if not mappings.mappers_of(table):
+            owners = list(mappings.owners_of(table))
             for owner in owners:
                 decided = self._policy.decide(known, owner).settings
                 if decided.audited:
                     settings = decided
                     break
             if owners:
-                ends = ends_of(table)
-        if not (settings.audited or settings.reads) or (
-            is_version_table(table) and not self._names_it(table)
-        ):
+                ends = mappings.ends_of(table)
+        if is_version_table(table) and not self._names_it(table):
+            settings = settings._replace(audited=False, reads=False)
+        return settings, ends
+
+    def _make(self, table: Table) -> MappedPlan | None:
+        settings, ends = self._decide(table)
+        if not (settings.audited or settings.reads):
             return None
-        secret = key_strategies(table, mappers, self._names, self._strategies)
-        plan = MappedPlan(table, known, settings, mappers, secret, ends)
+        mappings = self._now()
+        mappers = mappings.mappers_of(table)
+        secret = key_strategies(table, mappings, self._names, self._strategies)
+        plan = MappedPlan(table, mappings.subject(table), settings, mappers, secret, ends)
         if not plan.keys and plan.fields and table not in self._keyless:  # without columns: not reflected yet
             self._keyless.add(table)
             _logger.warning(
@@ -157,5 +180,5 @@ class Plans:
         patterns = [*section.models, *section.reads, *section.model, *(rule.pattern for rule in code_rules())]
         return table.name in patterns or table.fullname in patterns
 
-    def _strategies(self, table: Table, mappers: list[Mapper[Any]]) -> Mapping[str, str]:
-        return self._policy.decide(subject(table, mappers)).settings.strategies
+    def _strategies(self, table: Table) -> Mapping[str, str]:
+        return self._policy.decide(self._now().subject(table)).settings.strategies

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sqlalchemy import types
 from sqlalchemy.schema import Column, Table
@@ -12,33 +12,32 @@ from otel_audit.capture.policy import KeyStrategies
 from otel_audit.capture.secret_keys import MAX_HOPS, Held, HeldKey, Hop, Kind
 from otel_audit.capture.secret_keys import key_strategies as strategies_of
 from otel_audit.instrumentation.sqlalchemy.columns import implementation
-from otel_audit.instrumentation.sqlalchemy.tables import attributes_of, keys_of, mappers_of
+from otel_audit.instrumentation.sqlalchemy.mappings import Mappings
+from otel_audit.instrumentation.sqlalchemy.tables import attributes_of, keys_of
 from otel_audit.interruptions import faults
 from otel_audit.redaction.names import NameRules
 
-if TYPE_CHECKING:
-    from sqlalchemy.orm import Mapper
-
-Configured = Callable[[Table, "list[Mapper[Any]]"], Mapping[str, str]]
+Configured = Callable[[Table], Mapping[str, str]]
 """Returns the configured strategies of a table, by name of an attribute."""
 
 
 def key_strategies(
-    table: Table, mappers: list[Mapper[Any]], names: NameRules, configured: Configured
+    table: Table, mappings: Mappings, names: NameRules, configured: Configured
 ) -> KeyStrategies:
     """Decide about the key of a table, and about its columns that refer to a key."""
-    key = [_held_key(column, configured) for column in keys_of(table, mappers)]
-    foreign = [_held_key(column, configured) for column in table.columns if column.foreign_keys]
+    keys = keys_of(table, mappings.mappers_of(table))
+    key = [_held_key(column, mappings, configured) for column in keys]
+    foreign = [_held_key(column, mappings, configured) for column in table.columns if column.foreign_keys]
     return strategies_of(key, foreign, names)
 
 
-def _held_key(column: Column[Any], configured: Configured) -> HeldKey:
+def _held_key(column: Column[Any], mappings: Mappings, configured: Configured) -> HeldKey:
     hops = []
     held = column
     for held in _hops(column):
-        mappers = mappers_of(held.table)
+        mappers = mappings.mappers_of(held.table)
         name = attributes_of(held.table, mappers).get(held, held.key)
-        hops.append(Hop(name, configured(held.table, mappers).get(name, "")))
+        hops.append(Hop(name, configured(held.table).get(name, "")))
     own = [mapper for mapper in mappers if mapper.local_table is held.table]
     return HeldKey(
         hops,

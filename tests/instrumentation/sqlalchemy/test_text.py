@@ -425,6 +425,29 @@ def test_a_statement_that_names_no_audited_table_is_looked_up_once(
     assert not [sql for sql in looked if sql.startswith("SELECT name FROM unaudited")]
 
 
+@pytest.mark.parametrize("driver", ["sqlite"], indirect=True)
+def test_a_table_that_is_made_while_others_are_in_use_is_the_only_one_decided_about(
+    engine: sa.Engine, audit: CapturedAudit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from otel_audit.capture.policy import Policy
+
+    decided: list[str] = []
+    decide = Policy.decide
+
+    def counted(self: Any, subject: Any, *owners: Any) -> Any:
+        decided.append(subject.label)
+        return decide(self, subject, *owners)
+
+    metadata = sa.MetaData()
+    with engine.begin() as connection:
+        connection.execute(sa.text("PRAGMA user_version"))
+        monkeypatch.setattr(Policy, "decide", counted)
+        for number in range(20):
+            sa.Table(f"made_{number}", metadata, sa.Column("id", sa.Integer, primary_key=True))
+            connection.execute(sa.text("PRAGMA user_version"))
+    assert decided == [f"made_{number}" for number in range(20)]
+
+
 def test_a_fault_of_ours_costs_the_record_and_is_counted(
     engine: sa.Engine, audit: CapturedAudit, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

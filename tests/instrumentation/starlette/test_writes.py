@@ -37,7 +37,7 @@ class Base(DeclarativeBase):
     """Models of these tests."""
 
 
-class Crate(Base):
+class Haul(Base):
     __tablename__ = "parcels"
     id: Mapped[int] = mapped_column(primary_key=True)
     state: Mapped[str] = mapped_column(default="packed")
@@ -47,7 +47,7 @@ class Crate(Base):
 def audited(**context: Any) -> Iterator[CapturedAudit]:
     """Everything that a service of this kind has switched on."""
     config = AuditConfig(
-        sqlalchemy=SQLAlchemyConfig(models=["*parcels", "*.Crate"]), context=ContextConfig(**context)
+        sqlalchemy=SQLAlchemyConfig(models=["*parcels", "*.Haul"]), context=ContextConfig(**context)
     )
     instrumentors = (
         StarletteAuditInstrumentor(),
@@ -72,22 +72,22 @@ class Service:
         self.asynchronous: AsyncEngine = create_async_engine(f"sqlite+aiosqlite:///{path}")
         Base.metadata.create_all(self.sync)
         with Session(self.sync) as session:
-            session.add_all([Crate(id=number) for number in range(1, 20)])
+            session.add_all([Haul(id=number) for number in range(1, 20)])
             session.commit()
 
     def ship(self, number: int, state: str = "shipped") -> None:
         with Session(self.sync) as session:
-            session.get_one(Crate, number).state = state
+            session.get_one(Haul, number).state = state
             session.commit()
 
     async def ship_async(self, number: int, state: str = "shipped") -> None:
         async with AsyncSession(self.asynchronous) as session:
-            (await session.get_one(Crate, number)).state = state
+            (await session.get_one(Haul, number)).state = state
             await session.commit()
 
     def state(self, number: int) -> str:
         with Session(self.sync) as session:
-            return session.get_one(Crate, number).state
+            return session.get_one(Haul, number).state
 
 
 @pytest.fixture
@@ -159,7 +159,7 @@ def application(service: Service) -> FastAPI:
     async def at_the_end_of_a_dependency(
         number: int, session: Annotated[AsyncSession, Depends(session)]
     ) -> None:
-        (await session.get_one(Crate, number)).state = "shipped"
+        (await session.get_one(Haul, number)).state = "shipped"
 
     @app.post("/task/{number}")
     async def in_a_task(number: int) -> None:
@@ -268,7 +268,7 @@ def test_a_client_that_goes_away_while_a_row_commits_is_who_wrote_it(
     async def ship(number: int) -> None:
         try:
             async with AsyncSession(service.asynchronous) as session:
-                (await session.get_one(Crate, number)).state = "shipped"
+                (await session.get_one(Haul, number)).state = "shipped"
                 await session.flush()
                 meanwhile.set()
                 assert await asyncio.to_thread(gone.wait, PATIENCE)
@@ -296,7 +296,7 @@ def test_a_stream_that_is_cancelled_leaves_what_is_true(service: Service) -> Non
             try:
                 await service.ship_async(number + 1)
                 async with AsyncSession(service.asynchronous) as session:
-                    (await session.get_one(Crate, number)).state = "shipped"
+                    (await session.get_one(Haul, number)).state = "shipped"
                     await session.flush()
                     yield b"flushed"
                     meanwhile.set()
@@ -324,7 +324,7 @@ def test_what_is_refused_in_the_middle_is_rolled_back_and_says_who_tried(service
     @app.post("/parcels/{number}")
     async def ship(number: int) -> None:
         async with AsyncSession(service.asynchronous) as session, session.begin():
-            (await session.get_one(Crate, number)).state = "shipped"
+            (await session.get_one(Haul, number)).state = "shipped"
             await session.flush()
             raise HTTPException(403)
 

@@ -113,8 +113,7 @@ class Rules:
         return {table: rules for table, rules in kept.items() if rules}
 
     def _is_audited(self, table: Table) -> bool:
-        plan = self._plans.of(table)
-        return plan is not None and plan.audited
+        return self._plans.audits(table)
 
 
 def _goes_on(rule: Rule, leads: set[Table], audited: dict[Table, bool]) -> bool:

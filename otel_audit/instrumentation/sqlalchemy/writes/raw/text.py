@@ -48,6 +48,26 @@ class DatabaseRules(Protocol):
         """Return the tables that are not audited and lead to one that is."""
 
 
+class _NamedTables(RawTables):
+    """Tables that are planned only once a statement names them."""
+
+    def __init__(self, plans: Plans) -> None:
+        super().__init__()
+        self._planned = plans.of
+
+    def add_table(self, table: Table) -> None:
+        """Look for a table from now on, unless another one is known by the same name."""
+        if not self.has(folded(table.name)):
+            self._put(table.name, table)
+
+    def plan(self, name: str) -> TablePlan:
+        known = self._plans[name]
+        plan: TablePlan | None = self._planned(known) if isinstance(known, Table) else known
+        if plan is None:
+            raise LookupError(f"{name} was audited a moment ago")
+        return plan
+
+
 class Tables:
     """The audited tables by the names that text calls them, whether classes are mapped to them or not.
 
@@ -68,7 +88,7 @@ class Tables:
         self.rules: DatabaseRules | None = None
         self._count = 0
         self._stamp: tuple[int, int] | None = None
-        self._known = RawTables()
+        self._known: RawTables = _NamedTables(plans)
 
     def made(self, table: Any, *parent: Any) -> None:
         """Listen to ``Table.after_parent_attach``: a table was made, with or without columns."""
@@ -92,11 +112,10 @@ class Tables:
         return dict.fromkeys([*all_tables(), *self._made])
 
     def _look(self) -> RawTables:
-        found = RawTables()
+        found = _NamedTables(self._plans)
         for table in self.all():
-            plan = self._plans.of(table) if table.name else None
-            if plan is not None and plan.audited:
-                found.add(plan, instead=False)
+            if table.name and self._plans.audits(table):
+                found.add_table(table)
         for leading in () if self.rules is None else self.rules.unaudited():
             if leading.table:
                 found.add(leading, instead=False)
