@@ -27,6 +27,8 @@ class Mappings:
         self._classes: weakref.WeakSet[type[Any]] = weakref.WeakSet()
         self._names: Counter[tuple[str, str]] = Counter()
         for mapper in all_mappers():
+            if "tables" not in vars(mapper):  # it could not be made, or is just being made
+                continue
             cls = mapper.class_
             self._classes.add(cls)
             self._names[package_of(cls), cls.__name__] += 1

@@ -73,7 +73,7 @@ class Running:
 
     def ran(self, cursor: Any) -> None:
         """Count the rows of one call of the driver's; an INSERT of many rows may take several."""
-        count = cursor.rowcount
+        count = getattr(cursor, "rowcount", None)  # one that the application has wrapped may have none
         if self.state.dialect.one_writer and self.context.compiled.effective_returning:
             self.count = None  # SQLite counts as its rows are fetched
             return

@@ -178,8 +178,8 @@ class TextRunning:
     def ran(self, cursor: Any) -> None:
         """Count the rows of one call of the driver's."""
         if self._counts:
-            count = cursor.rowcount
-            self.count = count if self.count is None else self.count + count
+            count = getattr(cursor, "rowcount", None)
+            self.count = count if self.count is None or count is None else self.count + count
 
     def done(self) -> None:
         """Note that it ran.
