@@ -14,7 +14,6 @@ from otel_audit.audit_record import UNKNOWN, Actor, AuditRecord, Target
 from otel_audit.http.actor import ANONYMOUS_ACTOR, UNKNOWN_ACTOR, authenticated
 from otel_audit.http.request_scope import RequestScope
 from otel_audit.pipeline import provider
-from otel_audit.pipeline.logger import AuditLogger
 from otel_audit.values import text
 
 _logger = logging.getLogger(__name__)
@@ -62,7 +61,7 @@ def login(
     scope = _request()
     if scope is not None:
         scope.logged_in(actor)
-    logger = _audit()
+    logger = provider.current_logger()
     if logger is None:
         return None
     return logger.log(
@@ -91,7 +90,7 @@ def logout(
     scope = _request()
     before = None if scope is None else scope.logged_out()
     actor = before if user is None else authenticated(user)
-    logger = _audit()
+    logger = provider.current_logger()
     if logger is None or actor is None or actor.type == "unknown":
         return None
     return logger.log(
@@ -123,7 +122,7 @@ def login_failed(
     Returns:
         The record, or None if it was not kept.
     """
-    logger = _audit()
+    logger = provider.current_logger()
     if logger is None:
         return None
     strategy = logger.config.redaction.unknown_user_names
@@ -143,11 +142,6 @@ def _request() -> RequestScope | None:
     context = current_context()
     scope = None if context is None else context.scope
     return scope if isinstance(scope, RequestScope) else None
-
-
-def _audit() -> AuditLogger | None:
-    pipeline = provider.current()
-    return None if pipeline is None else pipeline.logger
 
 
 def _kind(user: Any) -> str:

@@ -50,11 +50,11 @@ def record(
     """
     from otel_audit.pipeline import provider
 
-    pipeline = provider.current()
-    if pipeline is None:
+    logger = provider.current_logger()
+    if logger is None:
         _tell_once(event_name)
         return None
-    return pipeline.logger.log(
+    return logger.log(
         event_name,
         action,
         target=target,

@@ -24,7 +24,6 @@ from otel_audit.pipeline import provider
 from otel_audit.pipeline.failures import Failures
 from otel_audit.pipeline.logger import AuditLogger
 from otel_audit.propagation import annotate, enter, leave
-from otel_audit.redaction.redactor import Redactor
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -126,7 +125,7 @@ class ASGIRequests:
         denials: bool = True,
         is_dependency: Callable[[Any], bool] = lambda function: False,
     ) -> None:
-        self.settings = RequestSettings.of(config, Redactor(config.redaction).field, is_dependency)
+        self.settings = RequestSettings.of(config, is_dependency)
         self._logger = logger
         self._failures = failures
         self._make = make or (lambda asgi, settings: ASGIRequestScope(asgi, settings, plain_endpoint))
@@ -303,22 +302,6 @@ class ASGIAuditMiddleware:
             return None
         if self._requests is None or pipeline.config is not self._config:
             self._config = pipeline.config
-            failures = own_failures("ASGI", pipeline.config)
-            self._requests = ASGIRequests(pipeline.config, current_logger, failures)
+            failures = Failures("ASGI", pipeline.config, provider.current_health)
+            self._requests = ASGIRequests(pipeline.config, provider.current_logger, failures)
         return self._requests
-
-
-def current_logger() -> AuditLogger | None:
-    """Return the logger of the pipeline that runs, if any."""
-    pipeline = provider.current()
-    return None if pipeline is None else pipeline.logger
-
-
-def own_failures(library: str, config: AuditConfig) -> Failures:
-    """Take our failures, counted where the current pipeline counts."""
-
-    def health() -> Any:
-        pipeline = provider.current()
-        return None if pipeline is None else pipeline.health
-
-    return Failures(library, config, health)

@@ -13,6 +13,7 @@ from otel_audit.config.model import AuditConfig
 from otel_audit.http.actor import ANONYMOUS_ACTOR, UNKNOWN_ACTOR, ActorSource, authenticated
 from otel_audit.http.source import client_address, forwarded_request_id, session_hash, user_agent
 from otel_audit.propagation import acceptance
+from otel_audit.redaction.redactor import Redactor
 
 if TYPE_CHECKING:
     from otel_audit.propagation.incoming import Acceptance
@@ -47,10 +48,7 @@ class RequestSettings(msgspec.Struct, frozen=True, eq=False):
 
     @classmethod
     def of(
-        cls,
-        config: AuditConfig,
-        show: Callable[[str, str], Any],
-        is_dependency: Callable[[Any], bool] = lambda function: False,
+        cls, config: AuditConfig, is_dependency: Callable[[Any], bool] = lambda function: False
     ) -> RequestSettings:
         """Take the settings from ``config``; ``is_dependency`` as for :class:`ActorSource`."""
         context = config.context
@@ -60,7 +58,7 @@ class RequestSettings(msgspec.Struct, frozen=True, eq=False):
             hmac_key=config.redaction.hmac_key,
             session_cookie=context.session_cookie,
             actor_from=ActorSource(context.actor_from, is_dependency) if context.actor_from else None,
-            show=show,
+            show=Redactor(config.redaction).field,
             visible=context.baggage == "process",
             acceptance=acceptance(config),
         )

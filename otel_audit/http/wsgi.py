@@ -10,14 +10,14 @@ from typing import Any, Final
 
 from otel_audit.audit_context import AuditContext, enter_context, leave_scope
 from otel_audit.config.model import AuditConfig
-from otel_audit.http.asgi import current_logger, own_failures, shown_path
+from otel_audit.http.asgi import shown_path
 from otel_audit.http.denials import DENYING, denial, record_denial
 from otel_audit.http.request_scope import Endpoint, RequestScope, RequestSettings
 from otel_audit.interruptions import faults
 from otel_audit.otel_api import current_span
 from otel_audit.pipeline import provider
+from otel_audit.pipeline.failures import Failures
 from otel_audit.propagation import annotate, enter, leave
-from otel_audit.redaction.redactor import Redactor
 
 Environ = dict[str, Any]
 Application = Callable[..., Iterable[bytes]]
@@ -126,7 +126,7 @@ class WSGIAuditMiddleware:
             return None
         if self._settings is None or pipeline.config is not self._config:
             self._config = pipeline.config
-            self._settings = RequestSettings.of(pipeline.config, Redactor(pipeline.config.redaction).field)
+            self._settings = RequestSettings.of(pipeline.config)
         return self._settings
 
     def _watched(
@@ -145,7 +145,7 @@ class WSGIAuditMiddleware:
         return starting
 
     def _look(self, request: WSGIRequestScope, status: int, headers: Any) -> None:
-        logger = current_logger()
+        logger = provider.current_logger()
         if logger is None:
             return
         try:
@@ -158,7 +158,7 @@ class WSGIAuditMiddleware:
                 return
             route, path, _ = request.endpoint()
         except faults() as fault:
-            own_failures("WSGI", logger.config).report("denial", fault, lost=1)
+            Failures("WSGI", logger.config, provider.current_health).report("denial", fault, lost=1)
             return
         record_denial(logger, route or path, error, {"http.response.status_code": status})
 

@@ -175,7 +175,7 @@ def start(
     if not _registered:
         _registered = True
         atexit.register(stop)
-        metrics.register(_health)
+        metrics.register(current_health)
     return pipeline
 
 
@@ -184,7 +184,13 @@ def current() -> AuditPipeline | None:
     return _current
 
 
-def _health() -> Health | None:
+def current_logger() -> AuditLogger | None:
+    """Return the logger of the running pipeline, if any."""
+    return None if _current is None else _current.logger
+
+
+def current_health() -> Health | None:
+    """Return what the running pipeline counts, if any."""
     forks.check()
     return None if _current is None else _current.health
 

@@ -45,8 +45,7 @@ class CaptureState:
 
     def logger(self) -> AuditLogger | None:
         """Return the logger of the pipeline: the one given, or the current one."""
-        pipeline = self._pipeline or provider.current()
-        return None if pipeline is None else pipeline.logger
+        return provider.current_logger() if self._pipeline is None else self._pipeline.logger
 
     def buffer(self) -> TransactionBuffer:
         """Make the buffer of a new connection."""

@@ -344,10 +344,7 @@ class TransactionBuffer:
     @property
     def logger(self) -> AuditLogger | None:
         """What keeps the records: the logger given, or the current pipeline's."""
-        if self._logger is not None:
-            return self._logger
-        pipeline = provider.current()
-        return None if pipeline is None else pipeline.logger
+        return provider.current_logger() if self._logger is None else self._logger
 
     def _build(
         self,

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from otel_audit.http.asgi import ASGIRequests, ASGIRequestScope, Scope, current_logger, own_failures
+from otel_audit.http.asgi import ASGIRequests, ASGIRequestScope, Scope
 from otel_audit.http.request_scope import RequestSettings
 from otel_audit.instrumentation.starlette.dependencies import is_dependency
 from otel_audit.instrumentation.starlette.routes import starlette_endpoint
+from otel_audit.pipeline import provider
+from otel_audit.pipeline.failures import Failures
 
 if TYPE_CHECKING:
     from otel_audit.config.model import AuditConfig
@@ -35,11 +37,11 @@ class StarletteRequests(ASGIRequests):
     """What is done with each request while the instrumentor is active."""
 
     def __init__(self, config: AuditConfig, pipeline: AuditPipeline | None) -> None:
-        logger = current_logger if pipeline is None else (lambda: pipeline.logger)
+        logger = provider.current_logger if pipeline is None else (lambda: pipeline.logger)
         super().__init__(
             config,
             logger,
-            own_failures("Starlette", config),
+            Failures("Starlette", config, provider.current_health),
             make=_scope,
             denials=config.starlette.auth_events,
             is_dependency=is_dependency,
