@@ -61,17 +61,7 @@ def login(
     scope = _request()
     if scope is not None:
         scope.logged_in(actor)
-    logger = provider.current_logger()
-    if logger is None:
-        return None
-    return logger.log(
-        "user.login.success",
-        "LOGIN",
-        outcome="success",
-        actor=actor,
-        target=target or Target(_kind(user), actor.id),
-        attributes=attributes,
-    )
+    return _succeeded("user.login.success", "LOGIN", user, actor, target, attributes)
 
 
 def logout(
@@ -90,17 +80,9 @@ def logout(
     scope = _request()
     before = None if scope is None else scope.logged_out()
     actor = before if user is None else authenticated(user)
-    logger = provider.current_logger()
-    if logger is None or actor is None or actor.type == "unknown":
+    if actor is None or actor.type == "unknown":
         return None
-    return logger.log(
-        "user.logout",
-        "LOGOUT",
-        outcome="success",
-        actor=actor,
-        target=target or Target(_kind(user), actor.id),
-        attributes=attributes,
-    )
+    return _succeeded("user.logout", "LOGOUT", user, actor, target, attributes)
 
 
 def login_failed(
@@ -135,6 +117,23 @@ def login_failed(
         error=error,
         attributes=attributes,
         key_strategies=None if known or strategy == "keep" else (strategy,),
+    )
+
+
+def _succeeded(
+    event_name: str,
+    action: str,
+    user: Any,
+    actor: Actor,
+    target: Target | None,
+    attributes: Mapping[str, Any] | None,
+) -> AuditRecord | None:
+    logger = provider.current_logger()
+    if logger is None:
+        return None
+    account = target or Target(_kind(user), actor.id)
+    return logger.log(
+        event_name, action, outcome="success", actor=actor, target=account, attributes=attributes
     )
 
 

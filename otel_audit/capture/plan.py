@@ -22,6 +22,16 @@ MAX_NAMED_KEYS: Final = 1000
 _NO_SECRETS: Final = KeyStrategies()
 
 
+HIDING_WORDS: Final = ("crypt", "cipher", "fernet", "secret")
+"""In the name of a class of fields or columns, they say that it hides what it stores."""
+
+
+def is_called(kind: type, words: Iterable[str]) -> bool:
+    """Say whether a class, or one it inherits from, has one of some words in its name or module."""
+    names = [f"{each.__module__}.{each.__qualname__}".lower() for each in kind.__mro__]
+    return any(word in name for name in names for word in words)
+
+
 class FieldPlan:
     """One column: its name in records, and the name an application knows its value by.
 

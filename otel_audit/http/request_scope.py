@@ -11,7 +11,7 @@ from otel_audit.audit_context import ContextFields, process_scope
 from otel_audit.audit_record import Actor, Origin, Request, Source, new_record_id
 from otel_audit.config.model import AuditConfig
 from otel_audit.http.actor import ANONYMOUS_ACTOR, UNKNOWN_ACTOR, ActorSource, authenticated
-from otel_audit.http.source import client_address, forwarded_request_id, session_hash, user_agent
+from otel_audit.http.source import client_address, forwarded_request_id, source_of
 from otel_audit.propagation import acceptance
 from otel_audit.redaction.redactor import Redactor
 
@@ -246,13 +246,7 @@ class RequestScope:
             trusted = self.settings.trusted_proxies
             forwarded = self.header("x-forwarded-for") if trusted else ""
             self._address = client_address(self.peer(), forwarded, trusted)
-        address, kind = self._address
-        return Source(
-            id=address,
-            type=kind,
-            user_agent=user_agent(self.header("user-agent")),
-            session=session_hash(session, self.settings.hmac_key),
-        )
+        return source_of(self._address, self.header("user-agent"), session, self.settings.hmac_key)
 
     def _session(self) -> str:
         """Return the key of the session: the value of the cookie that the configuration names."""

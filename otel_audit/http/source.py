@@ -13,6 +13,8 @@ import re
 from functools import lru_cache
 from typing import Final
 
+from otel_audit.audit_record import Source
+
 UNKNOWN_ADDRESS: Final = "unknown"
 _MAX_USER_AGENT: Final = 512
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/+=@~-]{0,127}").fullmatch
@@ -63,6 +65,19 @@ def _address(text: str) -> tuple[str, str]:
 def user_agent(header: str) -> str:
     """Cut a User-Agent header to what is worth keeping: 512 characters."""
     return header[:_MAX_USER_AGENT]
+
+
+def source_of(address: tuple[str, str], agent: str, session: str, hmac_key: str) -> Source:
+    """Say where a request comes from.
+
+    Args:
+        address: what :func:`client_address` says.
+        agent: the User-Agent header.
+        session: the key of the session, empty if there is none.
+        hmac_key: as for :func:`session_hash`.
+    """
+    client, kind = address
+    return Source(id=client, type=kind, user_agent=user_agent(agent), session=session_hash(session, hmac_key))
 
 
 def forwarded_request_id(header: str) -> str:

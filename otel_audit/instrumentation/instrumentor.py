@@ -30,6 +30,27 @@ class Part(Protocol):
         return
 
 
+class OnceImported(Part):
+    """What captures of a library that is not imported for it, made once the application has imported it."""
+
+    def __init__(self, config: AuditConfig, pipeline: AuditPipeline | None) -> None:
+        self.config = config
+        self.pipeline = pipeline
+        self.patches = AppliedPatches()
+
+    def begin(self) -> None:
+        """Make what captures, and apply its patches."""
+        raise NotImplementedError
+
+    def end(self) -> None:
+        """Take back what :meth:`begin` did."""
+        self.patches.undo()
+
+    def listener(self, module: str) -> Listener:
+        """List what waits for a module of the library."""
+        return Listener(f"{module}:import", self.begin, self.end, "there is nothing before", late=True)
+
+
 class _Active(NamedTuple):
     parts: list[Part]
     patches: AppliedPatches

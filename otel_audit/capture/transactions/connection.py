@@ -8,7 +8,8 @@ there: savepoints, COMMIT, ROLLBACK, by method or as text. Around a statement it
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from msgspec import UNSET
@@ -145,31 +146,28 @@ class Connection:
 
     def savepoint(self, sid: str) -> None:
         """Remember where a savepoint stands."""
-        try:
+        with self._told("savepoint"):
             self.buffer.savepoint(sid)
-        except AuditError:
-            raise
-        except faults() as error:
-            self.failures.report("savepoint", error)
 
     def release(self, sid: str) -> None:
         """Forget a savepoint; what came after it belongs to what encloses it."""
-        try:
+        with self._told("release"):
             self.buffer.release(sid)
-        except AuditError:
-            raise
-        except faults() as error:
-            self.failures.report("release", error)
 
     def rollback_to(self, sid: str) -> None:
         """Fail what came after a savepoint."""
         self.reader.epoch = Epoch()
-        try:
+        with self._told("rollback_to"):
             self.buffer.rollback_to(sid)
+
+    @contextmanager
+    def _told(self, place: str) -> Iterator[None]:
+        try:
+            yield
         except AuditError:
             raise
         except faults() as error:
-            self.failures.report("rollback_to", error)
+            self.failures.report(place, error)
 
     # --- its end ---------------------------------------------------------------------------------
 

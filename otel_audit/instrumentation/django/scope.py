@@ -14,12 +14,7 @@ from otel_audit.audit_context import ContextFields
 from otel_audit.audit_record import Actor, Request, Source, new_record_id
 from otel_audit.config.model import AuditConfig
 from otel_audit.http.actor import ANONYMOUS_ACTOR
-from otel_audit.http.source import (
-    client_address,
-    forwarded_request_id,
-    session_hash,
-    user_agent,
-)
+from otel_audit.http.source import client_address, forwarded_request_id, source_of
 from otel_audit.instrumentation.django.identity.actor import (
     actor_before_login,
     evaluated_user,
@@ -202,13 +197,8 @@ class RequestScope:
                 str(meta.get("HTTP_X_FORWARDED_FOR") or ""),
                 self._settings.trusted_proxies,
             )
-        address, kind = self._address
-        return Source(
-            id=address,
-            type=kind,
-            user_agent=user_agent(str(meta.get("HTTP_USER_AGENT") or "")),
-            session=session_hash(session, self._settings.hmac_key),
-        )
+        agent = str(meta.get("HTTP_USER_AGENT") or "")
+        return source_of(self._address, agent, session, self._settings.hmac_key)
 
     def _request(self) -> Request:
         request = self.request

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from otel_audit.instrumentation.instrumentor import AuditInstrumentor, Part
-from otel_audit.instrumentation.patching import AppliedPatches, Listener, Patch
+from otel_audit.instrumentation.instrumentor import AuditInstrumentor, OnceImported, Part
+from otel_audit.instrumentation.patching import Listener, Patch
 
 if TYPE_CHECKING:
     from otel_audit.config.model import AuditConfig
@@ -24,29 +24,17 @@ class SQLAlchemyAuditInstrumentor(AuditInstrumentor):
     requires = ("SQLAlchemy >= 2.0",)
 
     def parts(self, config: AuditConfig, pipeline: AuditPipeline | None) -> Sequence[Part]:
-        return [_OnceImported(config, pipeline)]
+        return [_Captured(config, pipeline)]
 
     def patches(self, parts: Sequence[Part]) -> Iterable[Patch | Listener]:
         for part in parts:
-            if isinstance(part, _OnceImported):
-                yield Listener(
-                    "sqlalchemy:import", part.listen, part.forget, "there is nothing before", late=True
-                )
+            if isinstance(part, _Captured):
+                yield part.listener("sqlalchemy")
 
 
-class _OnceImported(Part):
-    """What captures, made when SQLAlchemy is there."""
-
-    def __init__(self, config: AuditConfig, pipeline: AuditPipeline | None) -> None:
-        self._config = config
-        self._pipeline = pipeline
-        self._patches = AppliedPatches()
-
-    def listen(self) -> None:
+class _Captured(OnceImported):
+    def begin(self) -> None:
         from otel_audit.instrumentation.sqlalchemy.patches import table
         from otel_audit.instrumentation.sqlalchemy.writes.state import Capture
 
-        self._patches.apply(table(Capture(self._config, self._pipeline)))
-
-    def forget(self) -> None:
-        self._patches.undo()
+        self.patches.apply(table(Capture(self.config, self.pipeline)))

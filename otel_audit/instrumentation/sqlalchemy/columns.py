@@ -13,14 +13,14 @@ from sqlalchemy import types
 from sqlalchemy.engine.default import DefaultDialect
 
 from otel_audit.capture.databases.jsonb import as_numeric
-from otel_audit.capture.plan import FieldPlan
+from otel_audit.capture.plan import HIDING_WORDS, FieldPlan, is_called
 from otel_audit.interruptions import faults
 from otel_audit.values import FROZEN, freeze, freeze_known
 
 if TYPE_CHECKING:
     from sqlalchemy.schema import Column
 
-_HIDING_WORDS: Final = ("crypt", "cipher", "fernet", "secret", "password")
+_HIDING_WORDS: Final = (*HIDING_WORDS, "password")
 _LONGEST_SMALL: Final = 4096
 """Characters: of a column that allows no more, 1000 rows are within the default of ``max_bulk_bytes``."""
 _IMMUTABLE: Final = (
@@ -50,7 +50,7 @@ class ColumnPlan(FieldPlan):
 
     def __init__(self, column: Column[Any], name: str, *, automatic: bool, encrypted: bool) -> None:
         kind = column.type
-        super().__init__(name, automatic=automatic, hidden=encrypted or _hides(kind))
+        super().__init__(name, automatic=automatic, hidden=encrypted or is_called(type(kind), _HIDING_WORDS))
         self.column = column
         self._convert = _conversion(kind, hidden=self.hidden)
         self.plain = self._convert is None
@@ -80,15 +80,6 @@ class ColumnPlan(FieldPlan):
 
     def normal(self, value: Any) -> Any:
         return value  # what the application set has been taken as it will be read by `frozen`
-
-
-def _hides(kind: Any) -> bool:
-    """Say whether the class of a type, or one it inherits from, is called after what it does."""
-    return any(
-        word in f"{each.__module__}.{each.__qualname__}".lower()
-        for each in type(kind).__mro__
-        for word in _HIDING_WORDS
-    )
 
 
 def implementation(kind: Any) -> Any:

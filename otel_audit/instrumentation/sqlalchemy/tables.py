@@ -71,3 +71,12 @@ def keys_of(table: Table, mappers: Sequence[Mapper[Any]]) -> list[Column[Any]]:
         ]
         or [column for column in table.columns if column.foreign_keys]
     )
+
+
+def translated(schema: str | None, context: Any) -> str | None:
+    """Return a schema as the execution options of a statement translate it."""
+    names = context.execution_options.get("schema_translate_map")
+    if names:
+        found = names.get(schema, schema)
+        return None if found is None else str(found)
+    return schema

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from otel_audit.instrumentation.instrumentor import AuditInstrumentor, Part
-from otel_audit.instrumentation.patching import AppliedPatches, Listener, Patch
+from otel_audit.instrumentation.instrumentor import AuditInstrumentor, OnceImported, Part
+from otel_audit.instrumentation.patching import Listener, Patch
 
 if TYPE_CHECKING:
     from otel_audit.config.model import AuditConfig
@@ -25,38 +25,26 @@ class StarletteAuditInstrumentor(AuditInstrumentor):
     requires = ("starlette >= 0.46",)
 
     def parts(self, config: AuditConfig, pipeline: AuditPipeline | None) -> Sequence[Part]:
-        return [_OnceImported(config, pipeline)]
+        return [_Scopes(config, pipeline)]
 
     def patches(self, parts: Sequence[Part]) -> Iterable[Patch | Listener]:
         for part in parts:
-            if isinstance(part, _OnceImported):
-                yield Listener(
-                    "starlette.applications:import",
-                    part.wrap,
-                    part.take_back,
-                    "there is nothing before",
-                    late=True,
-                )
+            if isinstance(part, _Scopes):
+                yield part.listener("starlette.applications")
 
 
-class _OnceImported(Part):
-    """What makes scopes, there once Starlette is."""
+class _Scopes(OnceImported):
+    _requests: StarletteRequests | None = None
 
-    def __init__(self, config: AuditConfig, pipeline: AuditPipeline | None) -> None:
-        self._config = config
-        self._pipeline = pipeline
-        self._patches = AppliedPatches()
-        self._requests: StarletteRequests | None = None
-
-    def wrap(self) -> None:
+    def begin(self) -> None:
         from otel_audit.instrumentation.starlette.middleware import table
         from otel_audit.instrumentation.starlette.scope import StarletteRequests
 
-        self._requests = StarletteRequests(self._config, self._pipeline)
-        self._patches.apply(table(self._requests))
+        self._requests = StarletteRequests(self.config, self.pipeline)
+        self.patches.apply(table(self._requests))
         self._requests.start()
 
-    def take_back(self) -> None:
+    def end(self) -> None:
         if self._requests is not None:
             self._requests.stop()
-        self._patches.undo()
+        super().end()

@@ -13,11 +13,11 @@ from typing import Any, Final
 
 from msgspec import UNSET
 
+from otel_audit.capture.plan import HIDING_WORDS, is_called
 from otel_audit.large_values import Cut
 from otel_audit.values import FROZEN, Encoded, Opaque, freeze_known
 
 _PREPARING: Final = ("get_prep_value", "get_db_prep_value", "get_db_prep_save")
-_HIDING_WORDS: Final = ("crypt", "cipher", "fernet", "secret")
 _TELLING: Final = frozenset(
     {
         "bcrypt",
@@ -47,11 +47,7 @@ _VALUES: Final = 256
 
 def says_so(field: Any) -> bool:
     """Say whether the class of a field, or one it inherits from, is called after what it does."""
-    return any(
-        word in f"{kind.__module__}.{kind.__qualname__}".lower()
-        for kind in type(field).__mro__
-        for word in _HIDING_WORDS
-    )
+    return is_called(type(field), HIDING_WORDS)
 
 
 def randomises(field: Any) -> bool:

@@ -29,7 +29,7 @@ from otel_audit.capture.reads import Reading, ReadRecords, Tally
 from otel_audit.instrumentation.patching import AppliedPatches, Listener, Patch
 from otel_audit.instrumentation.sqlalchemy.reads.fetching import Fetched, WatchedAnswer, WatchedRows
 from otel_audit.instrumentation.sqlalchemy.reads.plan import Displayed, displayed_by
-from otel_audit.instrumentation.sqlalchemy.tables import all_mappers
+from otel_audit.instrumentation.sqlalchemy.tables import all_mappers, translated
 from otel_audit.interruptions import faults
 
 if TYPE_CHECKING:
@@ -203,10 +203,7 @@ class ReadCapture:
         self, logger: AuditLogger, displayed: Displayed, connection: Any, context: Any
     ) -> ReadRecords:
         state = self._capture.transactions.of(connection)
-        schema = displayed.schema
-        translated = context.execution_options.get("schema_translate_map")
-        if translated:
-            schema = translated.get(schema, schema)
+        schema = translated(displayed.schema, context)
         return ReadRecords(
             logger,
             self._failures,

@@ -21,8 +21,9 @@ from otel_audit.capture.statement import Statement
 from otel_audit.capture.writes import CapturedWrite
 from otel_audit.instrumentation.sqlalchemy.columns import ColumnPlan
 from otel_audit.instrumentation.sqlalchemy.plan import MappedPlan, Plans
+from otel_audit.instrumentation.sqlalchemy.tables import translated
 from otel_audit.instrumentation.sqlalchemy.writes.known import KnownRows, known_rows
-from otel_audit.instrumentation.sqlalchemy.writes.raw.text import Tables, translated
+from otel_audit.instrumentation.sqlalchemy.writes.raw.text import Tables
 from otel_audit.instrumentation.sqlalchemy.writes.shape import Shape, written_table
 from otel_audit.instrumentation.sqlalchemy.writes.stored.rows import Found, Reader
 from otel_audit.interruptions import faults

@@ -23,6 +23,7 @@ from otel_audit.instrumentation.sqlalchemy.connection import (
     commits_by_itself,
 )
 from otel_audit.instrumentation.sqlalchemy.plan import Plans
+from otel_audit.instrumentation.sqlalchemy.tables import translated
 from otel_audit.instrumentation.sqlalchemy.writes import delete, insert, update
 from otel_audit.instrumentation.sqlalchemy.writes.cascades import Cascade, Rules, shape_beside
 from otel_audit.instrumentation.sqlalchemy.writes.keys import with_keys
@@ -30,7 +31,6 @@ from otel_audit.instrumentation.sqlalchemy.writes.raw.text import (
     Tables,
     TextRunning,
     Texts,
-    translated,
     written_in_ctes,
 )
 from otel_audit.instrumentation.sqlalchemy.writes.returned import returned_rows

@@ -25,7 +25,7 @@ from otel_audit.instrumentation.sqlalchemy.connection import (
     commits_by_itself,
 )
 from otel_audit.instrumentation.sqlalchemy.plan import Plans
-from otel_audit.instrumentation.sqlalchemy.tables import all_tables
+from otel_audit.instrumentation.sqlalchemy.tables import all_tables, translated
 from otel_audit.instrumentation.sqlalchemy.writes.shape import bare
 from otel_audit.instrumentation.sqlalchemy.writes.stored.rows import Reader
 from otel_audit.interruptions import faults, interrupts
@@ -360,15 +360,6 @@ def beyond(
         if not reader.value("PRAGMA foreign_keys"):
             return None
     return rules.beyond
-
-
-def translated(schema: str | None, context: Any) -> str | None:
-    """Return a schema as the execution options of a statement translate it."""
-    names = context.execution_options.get("schema_translate_map")
-    if names:
-        found = names.get(schema, schema)
-        return None if found is None else str(found)
-    return schema
 
 
 def written_in_ctes(compiled: Any) -> Iterator[tuple[Verb, Any]]:
