@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import weakref
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy.schema import Table
 
@@ -75,6 +75,14 @@ class MappedPlan(TablePlan):
         return [self.by_column[column] for column in columns]
 
 
+class _Decided(NamedTuple):
+    """What is said about a table, and the ends of one that relates others."""
+
+    subject: Subject
+    settings: TableSettings
+    ends: dict[str, str]
+
+
 class Plans:
     """The plans of all tables met so far; those of tables that are not audited are ``None``."""
 
@@ -107,7 +115,7 @@ class Plans:
         known = self._audited.get(table)
         if known is None:
             generation = self.generation
-            known = self._decide(table)[0].audited
+            known = self._decide(table).settings.audited
             if generation == self.generation:
                 self._audited[table] = known
         return known
@@ -137,8 +145,7 @@ class Plans:
                 self._mappings = found
         return found
 
-    def _decide(self, table: Table) -> tuple[TableSettings, dict[str, str]]:
-        """Return what is said about a table, and the ends of one that relates others."""
+    def _decide(self, table: Table) -> _Decided:
         mappings = self._now()
         known = mappings.subject(table)
         settings = self._policy.decide(known).settings
@@ -154,16 +161,16 @@ class Plans:
                 ends = mappings.ends_of(table)
         if is_version_table(table) and not self._names_it(table):
             settings = settings._replace(audited=False, reads=False)
-        return settings, ends
+        return _Decided(known, settings, ends)
 
     def _make(self, table: Table) -> MappedPlan | None:
-        settings, ends = self._decide(table)
+        known, settings, ends = self._decide(table)
         if not (settings.audited or settings.reads):
             return None
         mappings = self._now()
         mappers = mappings.mappers_of(table)
         secret = key_strategies(table, mappings, self._names, self._strategies)
-        plan = MappedPlan(table, mappings.subject(table), settings, mappers, secret, ends)
+        plan = MappedPlan(table, known, settings, mappers, secret, ends)
         if not plan.keys and plan.fields and table not in self._keyless:  # without columns: not reflected yet
             self._keyless.add(table)
             _logger.warning(

@@ -25,7 +25,7 @@ from otel_audit.instrumentation.sqlalchemy.tables import translated
 from otel_audit.instrumentation.sqlalchemy.writes.known import KnownRows, known_rows
 from otel_audit.instrumentation.sqlalchemy.writes.raw.text import Tables
 from otel_audit.instrumentation.sqlalchemy.writes.shape import Shape, written_table
-from otel_audit.instrumentation.sqlalchemy.writes.stored.rows import Found, Reader
+from otel_audit.instrumentation.sqlalchemy.writes.stored.rows import Condition, Found, Reader
 from otel_audit.interruptions import faults
 
 if TYPE_CHECKING:
@@ -143,29 +143,6 @@ def _rule(table: Table, constraint: Any) -> Rule | None:
     return Rule(table, tuple(constraint.columns), referred, verb)
 
 
-class _Children:
-    """What stands for a :class:`Shape` where rows are read that refer to others."""
-
-    expressions: Final[dict[Any, Any]] = {}
-
-    def __init__(self, plan: MappedPlan, where: Any) -> None:
-        self.plan = plan
-        self.source = plan.sql_table
-        self.where = (where,)
-
-    @staticmethod
-    def column(field: ColumnPlan) -> Any:
-        return field.column
-
-
-class _AsTheyAre:
-    """Stands for the values of an execution: the condition has its own."""
-
-    @staticmethod
-    def in_clause(clause: Any) -> Any:
-        return clause
-
-
 class _Group:
     """The rows of one table that go, or change, with those of the statement.
 
@@ -254,14 +231,13 @@ class Cascade:
         shape = running.shape
         if not rules.of(shape.plan.sql_table):
             return None
-        reader = running.reader()
-        if running.state.system == "sqlite" and not reader.value("PRAGMA foreign_keys"):
+        if running.state.system == "sqlite" and not running.reader().value("PRAGMA foreign_keys"):
             return None
         if not shape.plan.audited:
             if shape.key is not None:
                 running.found = known_rows(running, shape.key, ())
-            elif shape.selectable and len(running.parameters) == 1:
-                running.found = reader.matching(shape, running.values(), (), running.section)
+            else:
+                running.found = running.matching(())
         return cls(running, rules)
 
     def prepare(self) -> None:
@@ -360,9 +336,8 @@ class Cascade:
         found: list[tuple[Any, ...]] = []
         reader = group.reader(self._running)
         for start in range(0, len(values), _KEYS):
-            some_values = values[start : start + _KEYS]
-            shape: Any = _Children(child, reader.one_of([field.column for field in columns], some_values))
-            some = reader.matching(shape, _AsTheyAre(), group.fields, section)  # type: ignore[arg-type]
+            refer = reader.one_of([field.column for field in columns], values[start : start + _KEYS])
+            some = reader.matching(Condition(child.sql_table, [refer]), group.fields, section)
             if some is None or (some.completeness != "full" and group.fields):
                 return None
             found += some.rows

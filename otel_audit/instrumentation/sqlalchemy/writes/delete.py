@@ -22,8 +22,8 @@ def prepare(running: Running) -> CapturedWrite | None:
         running.found = known_rows(running, shape.key, plan.others)
         if len(running.parameters) == 1:
             running.intent = _row(running, running.found, 0)
-    elif plan.old_values != "off" and shape.selectable and len(running.parameters) == 1:
-        running.found = running.reader().matching(shape, running.values(), plan.others, running.section)
+    elif plan.old_values != "off":
+        running.found = running.matching(plan.others)
     return running.intent
 
 

@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any
 from otel_audit.capture.bulk import BulkWrite, limited
 from otel_audit.capture.statement import Statement
 from otel_audit.capture.writes import CapturedWrite
-from otel_audit.instrumentation.sqlalchemy.writes.stored.rows import Reader, Values
+from otel_audit.instrumentation.sqlalchemy.writes.stored.rows import (
+    Condition,
+    Found,
+    Reader,
+    Values,
+    repeatable,
+)
 from otel_audit.interruptions import faults
 
 if TYPE_CHECKING:
@@ -111,9 +117,26 @@ class Running:
             rows.append(row)
         return rows
 
-    def values(self) -> Values:
-        """Return the values of its parameters, for clauses of its own."""
-        return Values(self.context, self.shape.bind_names)
+    def matching(self, fields: Sequence[ColumnPlan]) -> Found | None:
+        """Return the rows that its condition finds before it runs; None where nobody can know them."""
+        if not self.shape.selectable or len(self.parameters) != 1:
+            return None
+        condition = self._condition()
+        return None if condition is None else self.reader().matching(condition, fields, self.section)
+
+    def _condition(self) -> Condition | None:
+        """Return its condition with the values of this execution."""
+        shape, values = self.shape, Values(self.context, self.shape.bind_names)
+        try:
+            where = [values.in_clause(each) for each in shape.where]
+        except LookupError:  # one whose values are not known must find no other rows
+            return None
+        made = {
+            field: values.in_clause(expression)
+            for field, expression in shape.expressions.items()
+            if field not in shape.plan.keys and repeatable(expression)
+        }
+        return Condition(shape.source, where, made)
 
     def bulk(self, count: int, *, verb: Verb | None = None, **known: Any) -> BulkWrite:
         """Return what is known of many rows, as much of it as may be recorded."""

@@ -103,10 +103,6 @@ class Shape:
             and getattr(state.statement, "_post_criteria_clause", None) is None
         )
 
-    def column(self, field: ColumnPlan) -> Any:
-        """Return a column as the condition calls it."""
-        return field.column if self.source is field.column.table else self.source.c[field.column.key]
-
 
 def shape_of(compiled: Any, plans: Plans) -> Shape | None:
     """Return what a compiled statement writes; None where its table is not audited."""

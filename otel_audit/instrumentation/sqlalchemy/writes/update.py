@@ -44,8 +44,8 @@ def prepare(running: Running) -> CapturedWrite | None:
         if len(running.parameters) == 1:
             running.intent = _row(running, running.found, 0) or running.intent
         return running.intent
-    if plan.old_values != "off" and shape.selectable and len(running.parameters) == 1:
-        running.found = running.reader().matching(shape, running.values(), old, running.section)
+    if plan.old_values != "off":
+        running.found = running.matching(old)
     return running.intent
 
 

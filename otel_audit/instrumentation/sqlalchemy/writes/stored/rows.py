@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from otel_audit.instrumentation.sqlalchemy.columns import ColumnPlan
     from otel_audit.instrumentation.sqlalchemy.connection import SQLAlchemyConnection
     from otel_audit.instrumentation.sqlalchemy.plan import MappedPlan
-    from otel_audit.instrumentation.sqlalchemy.writes.shape import Shape
 
 _R = TypeVar("_R")
 _UNHEARD: Final = immutabledict({"skip_user_error_events": True})
@@ -61,6 +60,24 @@ class _Silent(SQLAlchemyCoreConnection):
 
     def _rollback_impl(self) -> None:
         return
+
+
+class Condition(NamedTuple):
+    """What rows meet that a statement is about to write.
+
+    Attributes:
+        source: the table, or what it is called in the clauses.
+        where: clauses, all of which they meet.
+        made: expressions that columns are set to, to be evaluated beforehand.
+    """
+
+    source: Any
+    where: list[Any]
+    made: dict[ColumnPlan, Any] = {}  # noqa: RUF012 - never changed
+
+    def column(self, field: ColumnPlan) -> Any:
+        """Return a column as the clauses call it."""
+        return field.column if self.source is field.column.table else self.source.c[field.column.key]
 
 
 class Found(NamedTuple):
@@ -288,75 +305,53 @@ class Reader:
         return statement.with_for_update(key_share=weak, of=of)
 
     def matching(
-        self,
-        shape: Shape,
-        values: Values,
-        fields: Sequence[ColumnPlan],
-        config: CaptureSection,
+        self, condition: Condition, fields: Sequence[ColumnPlan], config: CaptureSection
     ) -> Found | None:
         """Return the rows that a condition finds, or as much of them as may be recorded; ``None``: count."""
-        return self.attempt(lambda: self._matching(shape, values, fields, config))
+        return self.attempt(lambda: self._matching(condition, fields, config))
 
     def _matching(
-        self,
-        shape: Shape,
-        values: Values,
-        fields: Sequence[ColumnPlan],
-        config: CaptureSection,
+        self, condition: Condition, fields: Sequence[ColumnPlan], config: CaptureSection
     ) -> Found | None:
         self.lock_writer()
-        plan = shape.plan
-        keys = [shape.column(field) for field in plan.keys]
-        try:
-            where = [values.in_clause(each) for each in shape.where]
-        except LookupError:  # a condition whose values are not known must find no other rows
-            return None
-        made = {
-            field: values.in_clause(expression)
-            for field, expression in shape.expressions.items()
-            if field not in plan.keys and repeatable(expression)
-        }
-        width = len(keys)
-        if self._size(shape, fields, where) > config.max_bulk_bytes:
-            return self._only_keys(shape, keys, where, config)
-        columns = [*keys, *(shape.column(field) for field in fields), *made.values()]
-        statement = self._where(shape, columns, where, fields).limit(config.max_bulk_rows + 1)
-        rows = self._distinct(self._connection.execute(statement, execution_options=self._options), width)
+        keys = [condition.column(field) for field in self._plan.keys]
+        if self._size(condition, fields) > config.max_bulk_bytes:
+            return self._only_keys(condition, keys, config)
+        made = condition.made
+        columns = [*keys, *(condition.column(field) for field in fields), *made.values()]
+        statement = self._where(condition, columns, fields).limit(config.max_bulk_rows + 1)
+        rows = self._distinct(self._connection.execute(statement, execution_options=self._options), len(keys))
         if len(rows) > config.max_bulk_rows:
-            return self._only_keys(shape, keys, where, config)
-        kinds = [*plan.keys, *fields, *made]
-        frozen = _frozen(kinds, rows)
-        return Found(frozen, "full", list(made))
+            return self._only_keys(condition, keys, config)
+        return Found(_frozen([*self._plan.keys, *fields, *made], rows), "full", list(made))
 
-    def _only_keys(
-        self, shape: Shape, keys: list[Any], where: list[Any], config: CaptureSection
-    ) -> Found | None:
-        statement = self._where(shape, keys, where, []).limit(config.max_bulk_ids + 1)
+    def _only_keys(self, condition: Condition, keys: list[Any], config: CaptureSection) -> Found | None:
+        statement = self._where(condition, keys, []).limit(config.max_bulk_ids + 1)
         rows = self._distinct(self._connection.execute(statement, execution_options=self._options), len(keys))
         return None if len(rows) > config.max_bulk_ids else Found(rows, "ids")
 
-    def _where(self, shape: Shape, columns: list[Any], where: list[Any], fields: Sequence[ColumnPlan]) -> Any:
-        table = shape.source
+    def _where(self, condition: Condition, columns: list[Any], fields: Sequence[ColumnPlan]) -> Any:
+        table = condition.source
         statement = select(*columns).select_from(table)
         # Not by where(): the ORM would take the statement for one of its own.
-        statement._where_criteria = tuple(where)
-        joins = any(other is not table for other in _tables(where))
+        statement._where_criteria = tuple(condition.where)
+        joins = any(other is not table for other in _tables(condition.where))
         of = table if joins and self._state.system == "postgresql" else None
         statement = self._locking(statement, fields, of)
         if self._state.dialect.moves_rows:
             statement = statement.order_by(*columns[: len(self._plan.keys)])
         return statement
 
-    def _size(self, shape: Shape, fields: Sequence[ColumnPlan], where: list[Any]) -> int:
+    def _size(self, condition: Condition, fields: Sequence[ColumnPlan]) -> int:
         lengths = [
-            func.coalesce(func.sum(func.length(shape.column(field))), 0)
+            func.coalesce(func.sum(func.length(condition.column(field))), 0)
             for field in fields
             if field.large and _has_length(field)
         ]
         if not lengths:
             return 0
-        statement = select(sum(lengths[1:], lengths[0])).select_from(shape.source)
-        statement._where_criteria = tuple(where)
+        statement = select(sum(lengths[1:], lengths[0])).select_from(condition.source)
+        statement._where_criteria = tuple(condition.where)
         return int(self._connection.execute(statement, execution_options=self._options).scalar() or 0)
 
     @staticmethod
