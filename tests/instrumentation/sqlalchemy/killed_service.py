@@ -41,30 +41,30 @@ _SESSION = Depends(session)
 
 
 @app.post("/animals")
-async def admit(title: str, session: AsyncSession = _SESSION) -> int:
+async def admit(title: str, session: AsyncSession = _SESSION) -> list[int]:
     """Write three rows, by flushes and by Core."""
     animals = [Creature(title=f"{title}, first"), Creature(title=f"{title}, second")]
     session.add_all(animals)
     await session.flush()
     await session.execute(insert(Label).values(code=title, text="new"))
     await session.commit()
-    return animals[0].id
+    return [animal.id for animal in animals]  # another session may have taken the id between
 
 
-@app.post("/animals/{key}")
-async def rename(key: int, title: str, session: AsyncSession = _SESSION) -> None:
+@app.post("/animals/{key}/{other}")
+async def rename(key: int, other: int, title: str, session: AsyncSession = _SESSION) -> None:
     """Change one row by a flush, another by a statement."""
     animal = await session.get_one(Creature, key)
     animal.title = title
     await session.flush()
-    await session.execute(update(Creature).where(Creature.id == key + 1).values(title=f"{title}, too"))
+    await session.execute(update(Creature).where(Creature.id == other).values(title=f"{title}, too"))
     await session.commit()
 
 
-@app.delete("/animals/{key}")
-async def release(key: int, session: AsyncSession = _SESSION) -> None:
+@app.delete("/animals/{key}/{other}")
+async def release(key: int, other: int, session: AsyncSession = _SESSION) -> None:
     animal = (await session.scalars(select(Creature).where(Creature.id == key))).one()
     await session.delete(animal)
     await session.flush()
-    await session.execute(delete(Creature).where(Creature.id == key + 1))
+    await session.execute(delete(Creature).where(Creature.id == other))
     await session.commit()

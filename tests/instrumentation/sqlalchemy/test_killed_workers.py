@@ -40,23 +40,24 @@ class Client(threading.Thread):
 
     def run(self) -> None:
         step = 0
-        key: int | None = None
+        keys = ""
         with httpx.Client(base_url=self.url, timeout=60) as client:
             while not self.halt.is_set() and self.failure is None:
                 step += 1
                 title = {"title": f"{self.number}-{step}"}
                 try:
-                    if key is None or step % 4 == 0:
-                        key = client.post("/animals", params=title).raise_for_status().json()
+                    if not keys or step % 4 == 0:
+                        made = client.post("/animals", params=title).raise_for_status().json()
+                        keys = "{}/{}".format(*made)
                     elif step % 4 == 3:
-                        gone, key = key, None
+                        gone, keys = keys, ""
                         client.delete(f"/animals/{gone}").raise_for_status()
                     else:
-                        client.post(f"/animals/{key}", params=title).raise_for_status()
+                        client.post(f"/animals/{keys}", params=title).raise_for_status()
                     self.done += 1
                 except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
                     self.broken += 1
-                    key = None
+                    keys = ""
                 except httpx.ConnectError:
                     time.sleep(0.01)
                 except Exception as error:  # noqa: BLE001 - the test shows it
