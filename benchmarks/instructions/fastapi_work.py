@@ -12,12 +12,8 @@ import json
 import os
 import sys
 from collections.abc import MutableMapping
-from contextlib import ExitStack
-from functools import partial
 from typing import Any, Final
-from unittest import mock
 
-import msgspec
 from fastapi import Depends, FastAPI
 from opentelemetry import trace
 from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
@@ -28,8 +24,9 @@ from sqlalchemy.orm import Session
 
 import otel_audit
 from benchmarks.instructions.counter import Counter
-from benchmarks.pipelines import configuration
+from benchmarks.pipelines import without_sender
 from benchmarks.sqlalchemy_tables import Article, Base, connect, values
+from otel_audit.config.model import SQLAlchemyConfig
 
 _POST: Final = "FastAPI POST"
 _REQUESTS: Final = 10
@@ -117,18 +114,11 @@ def main(kind: str, names: list[str]) -> None:
         _count(application)
         return
 
-    from otel_audit.config.model import SQLAlchemyConfig
     from otel_audit.instrumentation.sqlalchemy import SQLAlchemyAuditInstrumentor
     from otel_audit.instrumentation.starlette import StarletteAuditInstrumentor
-    from otel_audit.pipeline import provider
 
-    with ExitStack() as stack:
-        config = stack.enter_context(configuration())
-        config = msgspec.structs.replace(config, sqlalchemy=SQLAlchemyConfig(models=["bench_article"]))
-        stack.enter_context(mock.patch.object(provider, "start", partial(provider.start, ship=False)))
-        pipeline = otel_audit.setup(config, instrument=False)
-        stack.callback(otel_audit.shutdown)
-        assert pipeline is not None
+    section = SQLAlchemyConfig(models=["bench_article"])
+    with without_sender(instrument=False, sqlalchemy=section) as pipeline:
         SQLAlchemyAuditInstrumentor().instrument()
         StarletteAuditInstrumentor().instrument()
         before = pipeline.status().bytes

@@ -9,18 +9,15 @@ from __future__ import annotations
 import json
 import os
 import sys
-from contextlib import ExitStack
-from functools import partial
-from unittest import mock
 
-import msgspec
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from benchmarks.instructions.counter import Counter
-from benchmarks.pipelines import configuration
+from benchmarks.pipelines import without_sender
 from benchmarks.sqlalchemy_jobs import JOBS, NOT_AUDITED
 from benchmarks.sqlalchemy_tables import Article, Base, Unaudited, connect
+from otel_audit.config.model import SQLAlchemyConfig
 
 _WARM = 2
 _COUNTED = 3
@@ -54,18 +51,10 @@ def main(kind: str, names: list[str]) -> None:
         _count(engine, names)
         return
 
-    import otel_audit
-    from otel_audit.config.model import SQLAlchemyConfig
     from otel_audit.instrumentation.sqlalchemy import SQLAlchemyAuditInstrumentor
-    from otel_audit.pipeline import provider
 
-    with ExitStack() as stack:
-        config = stack.enter_context(configuration())
-        config = msgspec.structs.replace(config, sqlalchemy=SQLAlchemyConfig(models=["bench_article"]))
-        stack.enter_context(mock.patch.object(provider, "start", partial(provider.start, ship=False)))
-        pipeline = otel_audit.setup(config, instrument=False)
-        stack.callback(otel_audit.shutdown)
-        assert pipeline is not None
+    section = SQLAlchemyConfig(models=["bench_article"])
+    with without_sender(instrument=False, sqlalchemy=section) as pipeline:
         for name in names:
             before = pipeline.status().bytes
             SQLAlchemyAuditInstrumentor().instrument(**NAMES[name].settings)

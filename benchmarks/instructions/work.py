@@ -6,15 +6,13 @@ Each job is done twice uncounted, then three times counted. No thread sends: it 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Callable
 from http.cookies import SimpleCookie
 from typing import Any, NamedTuple
-from unittest import mock
 
 from benchmarks.instructions.counter import Counter
-from benchmarks.pipelines import configuration
+from benchmarks.pipelines import without_sender
+from otel_audit.config.model import DjangoConfig
 
 _WARM = 2
 _COUNTED = 3
@@ -154,26 +152,6 @@ def _post() -> Callable[[], Callable[[], object]]:
     return prepare
 
 
-@contextmanager
-def _audited(models: list[str], reads: list[str]) -> Iterator[Callable[[], int]]:
-    """Start otel-audit without a sender; give a call that says how many bytes were kept."""
-    import msgspec
-
-    import otel_audit
-    from otel_audit.pipeline import provider
-
-    with configuration() as config:
-        django = msgspec.structs.replace(config.django, models=models, reads=reads)
-        config = msgspec.structs.replace(config, django=django)
-        with mock.patch.object(provider, "start", partial(provider.start, ship=False)):
-            pipeline = otel_audit.setup(config)
-        assert pipeline is not None
-        try:
-            yield lambda: pipeline.status().bytes
-        finally:
-            otel_audit.shutdown()
-
-
 def _count(names: list[str]) -> None:
     counter = Counter()
     jobs = _jobs()
@@ -210,10 +188,11 @@ def main(kind: str, names: list[str]) -> None:
         return
     audited = ["bench.Article", "bench.Product"]
     reads = audited if kind == "reads" else []
-    with _audited([] if kind == "reads" else audited, reads) as kept:
-        before = kept()
+    django = DjangoConfig(models=[] if kind == "reads" else audited, reads=reads)
+    with without_sender(django=django) as pipeline:
+        before = pipeline.status().bytes
         _count(names)
-        if names != ["list"] and kept() <= before:
+        if names != ["list"] and pipeline.status().bytes <= before:
             raise RuntimeError("nothing was recorded: what was counted is no figure")
 
 

@@ -11,6 +11,7 @@ from otel_audit.audit_context import context
 from otel_audit.audit_record import AuditRecord, Target
 from otel_audit.config.model import AuditConfig, DjangoConfig
 from otel_audit.testing import CapturedAudit, capture_audit
+from tests.audited import audited
 from tests.capture import toy_instrumentor
 from tests.capture.toy import Database
 from tests.capture.toy_instrumentor import ToyInstrumentor
@@ -29,12 +30,8 @@ def toy(tmp_path: Path) -> Iterator[Database]:
 
 @pytest.fixture
 def audit(toy: Database) -> Iterator[CapturedAudit]:
-    with capture_audit(CONFIG) as captured:
-        ToyInstrumentor().instrument(config=CONFIG)
-        try:
-            yield captured
-        finally:
-            ToyInstrumentor().uninstrument()
+    with audited(ToyInstrumentor(), CONFIG) as captured:
+        yield captured
 
 
 def told(record: AuditRecord) -> tuple[str, str, str, dict[str, tuple[object, object]]]:

@@ -16,7 +16,8 @@ import django
 import pytest
 
 from otel_audit.config.model import AuditConfig, ContextConfig, DjangoConfig, RedactionConfig
-from otel_audit.testing import CapturedAudit, capture_audit
+from otel_audit.testing import CapturedAudit
+from tests.audited import audited
 
 _directory = tempfile.mkdtemp(prefix="otel-audit-clinic-")
 os.environ["OTEL_AUDIT_TEST_DIRECTORY"] = _directory
@@ -78,12 +79,8 @@ def instrumented(clinic: None) -> Instrumented:
             redaction=redaction or RedactionConfig(),
             **(config or {}),
         )
-        with capture_audit(whole) as captured:
-            DjangoAuditInstrumentor().instrument()
-            try:
-                yield captured
-            finally:
-                DjangoAuditInstrumentor().uninstrument()
+        with audited(DjangoAuditInstrumentor(), whole) as captured:
+            yield captured
 
     return instrument
 

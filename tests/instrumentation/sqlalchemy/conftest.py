@@ -12,8 +12,9 @@ from sqlalchemy.orm import close_all_sessions
 
 from otel_audit.config.model import AuditConfig, SQLAlchemyConfig
 from otel_audit.instrumentation.sqlalchemy import SQLAlchemyAuditInstrumentor
-from otel_audit.testing import CapturedAudit, capture_audit
+from otel_audit.testing import CapturedAudit
 from tests import services
+from tests.audited import audited
 from tests.instrumentation.sqlalchemy.models import Base
 
 DRIVERS = ("sqlite", "psycopg", "psycopg2", "mysqldb", "pymysql")
@@ -83,9 +84,5 @@ def config() -> AuditConfig:
 @pytest.fixture
 def audit(config: AuditConfig) -> Iterator[CapturedAudit]:
     """The records of a test."""
-    with capture_audit(config) as captured:
-        SQLAlchemyAuditInstrumentor().instrument(config=config)
-        try:
-            yield captured
-        finally:
-            SQLAlchemyAuditInstrumentor().uninstrument()
+    with audited(SQLAlchemyAuditInstrumentor(), config) as captured:
+        yield captured

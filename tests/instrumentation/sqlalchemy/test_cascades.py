@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import pytest
@@ -13,7 +14,8 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, rela
 
 from otel_audit.config.model import AuditConfig, SQLAlchemyConfig
 from otel_audit.instrumentation.sqlalchemy import SQLAlchemyAuditInstrumentor
-from otel_audit.testing import CapturedAudit, capture_audit
+from otel_audit.testing import CapturedAudit
+from tests.audited import audited
 from tests.instrumentation.sqlalchemy.told import told
 
 
@@ -145,12 +147,18 @@ def auditing(request: pytest.FixtureRequest, engine: sa.Engine) -> Iterator[Audi
     if patterns and isinstance(patterns[-1], dict):
         settings = patterns.pop()
     config = AuditConfig(sqlalchemy=SQLAlchemyConfig(models=patterns, **settings))
-    with capture_audit(config) as captured:
-        SQLAlchemyAuditInstrumentor().instrument(config=config)
-        try:
-            yield Auditing(engine, captured)
-        finally:
-            SQLAlchemyAuditInstrumentor().uninstrument()
+    with audited(SQLAlchemyAuditInstrumentor(), config) as captured:
+        yield Auditing(engine, captured)
+
+
+@contextmanager
+def filled(auditing: Auditing) -> Iterator[Session]:
+    """A session whose database has the rows, of which nothing is on record."""
+    with Session(auditing.engine) as session:
+        fill(session)
+        session.commit()
+        auditing.audit.clear()
+        yield session
 
 
 def fill(session: Session) -> None:
@@ -202,11 +210,8 @@ WAYS: dict[str, Callable[[Session], Any]] = {
 
 @pytest.mark.parametrize("way", WAYS)
 def test_they_are_told_as_deletes_and_updates_of_their_own(auditing: Auditing, way: str) -> None:
-    engine, audit = auditing
-    with Session(engine) as session:
-        fill(session)
-        session.commit()
-        audit.clear()
+    audit = auditing.audit
+    with filled(auditing) as session:
         WAYS[way](session)
         session.flush()
         assert told(audit) == []
@@ -219,11 +224,8 @@ def test_they_are_told_as_deletes_and_updates_of_their_own(auditing: Auditing, w
 
 @pytest.mark.parametrize("way", WAYS)
 def test_they_share_the_outcome(auditing: Auditing, way: str) -> None:
-    engine, audit = auditing
-    with Session(engine) as session:
-        fill(session)
-        session.commit()
-        audit.clear()
+    audit = auditing.audit
+    with filled(auditing) as session:
         WAYS[way](session)
         session.flush()
         session.rollback()
@@ -233,11 +235,8 @@ def test_they_share_the_outcome(auditing: Auditing, way: str) -> None:
 @pytest.mark.parametrize("auditing", [["tests.Crate"], ["tests.Crate", "tests.Depot"]], indirect=True)
 @pytest.mark.parametrize("way", WAYS)
 def test_what_is_not_audited_leads_to_what_is(auditing: Auditing, way: str) -> None:
-    engine, audit = auditing
-    with Session(engine) as session:
-        fill(session)
-        session.commit()
-        audit.clear()
+    audit = auditing.audit
+    with filled(auditing) as session:
         WAYS[way](session)
         session.commit()
     crates = [row for row in told(audit) if row[1].startswith("Crate")]
@@ -246,11 +245,8 @@ def test_what_is_not_audited_leads_to_what_is(auditing: Auditing, way: str) -> N
 
 
 def test_rows_that_refer_to_each_other(auditing: Auditing) -> None:
-    engine, audit = auditing
-    with Session(engine) as session:
-        fill(session)
-        session.commit()
-        audit.clear()
+    audit = auditing.audit
+    with filled(auditing) as session:
         session.execute(sa.delete(Node).where(Node.id == 1))
         session.commit()
         assert [row[1] for row in told(audit)] == ["Node/1", "Node/2", "Node/3"]
@@ -293,11 +289,8 @@ def test_keys_of_several_columns_and_keys_that_are_none(auditing: Auditing) -> N
 
 @pytest.mark.parametrize("auditing", [["*", {"max_bulk_rows": 1, "max_bulk_ids": 1}]], indirect=True)
 def test_more_than_the_limit_is_said(auditing: Auditing) -> None:
-    engine, audit = auditing
-    with Session(engine) as session:
-        fill(session)
-        session.commit()
-        audit.clear()
+    audit = auditing.audit
+    with filled(auditing) as session:
         session.execute(sa.delete(Depot).where(Depot.id == 1))
         session.commit()
     found = {(record.event_name.removeprefix("tests."), record.completeness) for record in audit}
@@ -313,11 +306,8 @@ def test_more_than_the_limit_is_said(auditing: Auditing) -> None:
     "auditing", [["*"], ["*", "!tests.Depot"], ["*", "!tests.Depot", "!tests.Shelf"]], indirect=True
 )
 def test_what_follows_a_delete_by_text_is_said(auditing: Auditing, request: pytest.FixtureRequest) -> None:
-    engine, audit = auditing
-    with Session(engine) as session:
-        fill(session)
-        session.commit()
-        audit.clear()
+    audit = auditing.audit
+    with filled(auditing) as session:
         session.execute(sa.text("DELETE FROM depot WHERE id = 99"))
         session.execute(sa.text("UPDATE depot SET name = 'x' WHERE id = 99"))
         session.commit()
@@ -360,10 +350,7 @@ def test_without_foreign_keys_sqlite_does_nothing(
         return
     engine = make_engine()
     Base.metadata.create_all(engine)
-    with Session(engine) as session:
-        fill(session)
-        session.commit()
-        audit.clear()
+    with filled(Auditing(engine, audit)) as session:
         session.execute(sa.delete(Depot).where(Depot.id == 1))
         session.commit()
     assert [row[1] for row in told(audit)] == ["Depot/1"]

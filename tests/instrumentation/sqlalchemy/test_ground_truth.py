@@ -7,7 +7,7 @@ import os
 import random
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,10 @@ from sqlalchemy.orm import Session
 from otel_audit.audit_record import AuditRecord
 from otel_audit.config.model import AuditConfig, SpoolConfig, SQLAlchemyConfig
 from otel_audit.instrumentation.sqlalchemy import SQLAlchemyAuditInstrumentor
-from otel_audit.testing import capture_audit
+from otel_audit.testing import CapturedAudit
 from tests import services
 from tests.attack.effort import counted, effort
+from tests.audited import audited
 from tests.instrumentation.sqlalchemy import truth
 from tests.instrumentation.sqlalchemy.workload import OPERATIONS, Work, fill
 from tests.instrumentation.sqlalchemy.zoo import Base
@@ -33,12 +34,13 @@ FRESH = [name for name in READY if name != "stale_objects"]
 """Without what an object may have loaded before another session wrote its row: then ``as_loaded`` differs."""
 
 
-def config(**settings: Any) -> AuditConfig:
-    return AuditConfig(
+def captured(**settings: Any) -> AbstractContextManager[CapturedAudit]:
+    config = AuditConfig(
         sqlalchemy=SQLAlchemyConfig(models=["*", f"!{truth.LOG}"], **settings),
         spool=SpoolConfig(max_bytes=8 * 1024**3),
         record_tests=True,
     )
+    return audited(SQLAlchemyAuditInstrumentor(), config)
 
 
 @contextmanager
@@ -69,16 +71,6 @@ def with_real_transactions(engine: Engine) -> None:
 
     event.listen(engine, "connect", connected)
     event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
-
-
-@contextmanager
-def captured(configuration: AuditConfig) -> Iterator[Any]:
-    with capture_audit(configuration) as audit:
-        SQLAlchemyAuditInstrumentor().instrument(config=configuration)
-        try:
-            yield audit
-        finally:
-            SQLAlchemyAuditInstrumentor().uninstrument()
 
 
 def judged(works: Sequence[Work], engine: Engine, records: Sequence[AuditRecord]) -> truth.Verdict:
@@ -159,7 +151,7 @@ def test_one_session_after_another_on_postgresql(
             marks = truth.Marks()
             with prepared(postgresql_url(postgresql_server, name, driver), marks) as engine:
                 work = Work(seed, marks, only=READY if old_values == "exact" else FRESH)
-                with captured(config(old_values=old_values, keys="always")) as audit:
+                with captured(old_values=old_values, keys="always") as audit:
                     run(engine, work)
                     records = audit.records
                 check([work], engine, records, what=f"{driver}, {old_values}")
@@ -173,7 +165,7 @@ def test_one_session_after_another_on_sqlite(tmp_path: Path, old_values: str, ro
         (tmp_path / seed).mkdir()
         with prepared(sqlite_url(tmp_path / seed, "pysqlite"), marks) as engine:
             work = Work(seed, marks, only=READY if old_values == "exact" else FRESH)
-            with captured(config(old_values=old_values, keys="always")) as audit:
+            with captured(old_values=old_values, keys="always") as audit:
                 run(engine, work)
                 records = audit.records
             check([work], engine, records, what=f"sqlite, {old_values}")
@@ -189,7 +181,7 @@ def test_one_session_after_another_on_mariadb(
             marks = truth.Marks()
             with prepared(mariadb_url(mariadb_server, name, driver), marks) as engine:
                 work = Work(seed, marks, only=READY)
-                with captured(config(old_values="exact", keys="always")) as audit:
+                with captured(old_values="exact", keys="always") as audit:
                     run(engine, work)
                     records = audit.records
                 check([work], engine, records, what=driver)
@@ -225,7 +217,7 @@ def test_tasks_that_take_turns_on_one_loop(
             marks = truth.Marks()
             with prepared(postgresql_url(postgresql_server, name, "psycopg"), marks) as engine:
                 works = [Work(f"{seed}{chr(97 + number)}", marks, only=READY) for number in range(tasks)]
-                with captured(config(old_values="exact", keys="always")) as audit:
+                with captured(old_values="exact", keys="always") as audit:
                     asyncio.run(interleaved(postgresql_url(postgresql_server, name, driver), works))
                     records = audit.records
                 check(works, engine, records, what=f"{tasks} tasks, {driver}")

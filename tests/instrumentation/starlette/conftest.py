@@ -10,7 +10,8 @@ import pytest
 
 from otel_audit.config.model import AuditConfig, ContextConfig, RedactionConfig, StarletteConfig
 from otel_audit.instrumentation.starlette import StarletteAuditInstrumentor
-from otel_audit.testing import CapturedAudit, capture_audit
+from otel_audit.testing import CapturedAudit
+from tests.audited import audited
 
 Instrumented = Callable[..., AbstractContextManager[CapturedAudit]]
 
@@ -33,12 +34,8 @@ def instrumented() -> Instrumented:
             redaction=redaction or RedactionConfig(),
             **(config or {}),
         )
-        with capture_audit(whole) as captured:
-            StarletteAuditInstrumentor().instrument()
-            try:
-                yield captured
-            finally:
-                StarletteAuditInstrumentor().uninstrument()
+        with audited(StarletteAuditInstrumentor(), whole) as captured:
+            yield captured
 
     return instrument
 
