@@ -15,7 +15,8 @@ import pytest
 
 from otel_audit.config.model import AuditConfig, DjangoConfig
 from otel_audit.instrumentation.django import DjangoAuditInstrumentor
-from otel_audit.testing import CapturedAudit, capture_audit
+from otel_audit.testing import CapturedAudit
+from tests.audited import audited
 from tests.instrumentation.django import project
 
 assert project.__name__  # importing it sets Django up
@@ -138,13 +139,8 @@ def auditing(*, config: AuditConfig | None = None, **django: Any) -> Iterator[Ca
     """Instrument Django for the length of a ``with`` block, through the public face."""
     options: dict[str, Any] = {"models": MODELS, "auth_events": False} | django
     whole = msgspec.structs.replace(config or AuditConfig(), django=DjangoConfig(**options))
-    instrumentor = DjangoAuditInstrumentor()
-    with capture_audit(whole) as captured:
-        instrumentor.instrument(config=whole)
-        try:
-            yield captured
-        finally:
-            instrumentor.uninstrument()
+    with audited(DjangoAuditInstrumentor(), whole) as captured:
+        yield captured
 
 
 @pytest.fixture
