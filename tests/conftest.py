@@ -55,6 +55,21 @@ def mariadb_server() -> Iterator[services.MariaDBServer]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[services.RedisServer]:
+    """A private Redis; a test that wants it empty takes ``redis``."""
+    with services.redis() as server:
+        yield server
+
+
+@pytest.fixture
+def redis(redis_server: services.RedisServer) -> services.RedisServer:
+    """A private Redis, empty."""
+    with redis_server.client() as client:
+        client.flushall()
+    return redis_server
+
+
 @pytest.fixture
 def postgresql(postgresql_server: services.PostgreSQLServer) -> Iterator[dict[str, object]]:
     """The ``DATABASES`` entry of a new, empty PostgreSQL database."""

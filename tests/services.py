@@ -1,7 +1,8 @@
 """Private database servers for tests and benchmarks: each in its own temporary directory, gone afterwards.
 
 A server listens on a Unix socket in its directory and nowhere else, so that nothing collides, however many
-suites run at once. Both servers refuse to run as root: started by root, they run as an unprivileged user.
+suites run at once; Redis, whose clients want a port, has one of 127.0.0.1 as well. PostgreSQL and MariaDB
+refuse to run as root: started by root, they run as an unprivileged user.
 """
 
 from __future__ import annotations
@@ -199,6 +200,48 @@ class MariaDBServer(Server):
         self.execute(f"DROP DATABASE IF EXISTS {name}")
 
 
+class RedisServer:
+    """One running Redis.
+
+    Attributes:
+        directory: where it keeps everything, its log ``server.log`` and its socket included.
+        url: ``redis://127.0.0.1:<port>/0``, for clients that want a port.
+        socket: the path of its Unix socket.
+    """
+
+    def __init__(self, directory: Path, process: subprocess.Popen[bytes], port: int) -> None:
+        self.directory = directory
+        self.process = process
+        self.port = port
+        self.url = f"redis://127.0.0.1:{port}/0"
+        self.socket = str(directory / "redis.sock")
+
+    def client(self) -> Any:
+        """Return a client, to be closed by who asked for it."""
+        import redis
+
+        return redis.Redis.from_url(self.url)
+
+
+@contextmanager
+def redis() -> Iterator[RedisServer]:
+    """Run a Redis for the length of a ``with`` block; it writes nothing to disk."""
+    binary = _binary("redis-server", package="redis-server")
+    with _directory("redis", None) as directory:
+        port = free_port()
+        command = [binary, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+        command += ["--dir", str(directory), "--unixsocket", str(directory / "redis.sock")]
+        with _serve(None, directory, command, stop=signal.SIGTERM) as process:
+            server = RedisServer(directory, process, port)
+            _wait_for("redis", directory, process, lambda: _ping(server))
+            yield server
+
+
+def _ping(server: RedisServer) -> None:
+    with server.client() as client:
+        client.ping()
+
+
 @contextmanager
 def postgresql(*options: str) -> Iterator[PostgreSQLServer]:
     """Run a PostgreSQL server for the length of a ``with`` block.
@@ -232,7 +275,7 @@ def postgresql(*options: str) -> Iterator[PostgreSQLServer]:
             command += ["-c", setting]
         with _serve(owner, directory, command, stop=signal.SIGINT) as process:
             server = PostgreSQLServer(directory, process)
-            _wait_for(server, lambda: server.execute("SELECT 1"))
+            _wait_for(server.vendor, directory, process, lambda: server.execute("SELECT 1"))
             yield server
 
 
@@ -277,18 +320,19 @@ def mariadb(*options: str) -> Iterator[MariaDBServer]:
         ]
         with _serve(owner, directory, command, stop=signal.SIGTERM) as process:
             server = MariaDBServer(directory, process)
-            _wait_for(server, lambda: server.execute("SELECT 1"))
+            _wait_for(server.vendor, directory, process, lambda: server.execute("SELECT 1"))
             yield server
 
 
-def _wait_for(server: Server, connect: Callable[[], object]) -> None:
+def _wait_for(
+    name: str, directory: Path, process: subprocess.Popen[bytes], connect: Callable[[], object]
+) -> None:
     last: list[Exception] = []
 
     def ready() -> bool:
-        if server.process.poll() is not None:
+        if process.poll() is not None:
             raise ServiceUnavailable(
-                f"{server.vendor} ended with status {server.process.returncode}; its log says:\n"
-                + _tail(server.directory)
+                f"{name} ended with status {process.returncode}; its log says:\n" + _tail(directory)
             )
         try:
             connect()
@@ -300,9 +344,9 @@ def _wait_for(server: Server, connect: Callable[[], object]) -> None:
         return True
 
     try:
-        wait_until(ready, _START_TIMEOUT, f"{server.vendor} answers")
+        wait_until(ready, _START_TIMEOUT, f"{name} answers")
     except TimeoutError as error:
-        raise ServiceUnavailable(f"{error}: {last}; its log says:\n{_tail(server.directory)}") from error
+        raise ServiceUnavailable(f"{error}: {last}; its log says:\n{_tail(directory)}") from error
 
 
 def _tail(directory: Path) -> str:

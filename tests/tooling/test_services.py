@@ -31,6 +31,16 @@ def test_each_database_is_empty_and_separate(name: str, request: pytest.FixtureR
             assert rows == [(1,)]
 
 
+def test_each_test_has_an_empty_redis(redis: services.RedisServer) -> None:
+    """By its port and by its socket it is the same one."""
+    from redis import Redis
+
+    with redis.client() as by_port, Redis(unix_socket_path=redis.socket) as by_socket:
+        assert by_port.dbsize() == 0
+        by_socket.set("key", "value")
+        assert by_port.get("key") == b"value"
+
+
 def test_no_two_processes_are_given_the_same_port(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also while nobody listens there: a server may be stopped and started again in the middle of a test."""
     script = "from tests.services import free_port\nprint(free_port(), flush=True)\ninput()"
@@ -53,6 +63,8 @@ def test_a_missing_server_fails_and_says_how_to_install_it(monkeypatch: pytest.M
         services.postgresql().__enter__()
     with pytest.raises(services.ServiceUnavailable, match=r"make packages.*install mariadb-server"):
         services.mariadb().__enter__()
+    with pytest.raises(services.ServiceUnavailable, match=r"make packages.*install redis-server"):
+        services.redis().__enter__()
 
 
 def test_a_server_that_does_not_start_shows_its_log() -> None:
