@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     )
     from otel_audit.http.asgi import ASGIAuditMiddleware
     from otel_audit.http.wsgi import WSGIAuditMiddleware
+    from otel_audit.messages import accept_context, sign_context
     from otel_audit.span_redaction import RedactingSpanProcessor
     from otel_audit.startup import setup, shutdown
 
@@ -50,6 +51,7 @@ __all__ = [
     "Target",
     "WSGIAuditMiddleware",
     "__version__",
+    "accept_context",
     "audit_models",
     "context",
     "login",
@@ -59,6 +61,7 @@ __all__ = [
     "set_actor",
     "setup",
     "shutdown",
+    "sign_context",
 ]
 
 _HOMES = {
@@ -69,6 +72,7 @@ _HOMES = {
     "audit_models": "otel_audit.capture.opt_in",
 }
 _HOMES |= dict.fromkeys(("setup", "shutdown"), "otel_audit.startup")
+_HOMES |= dict.fromkeys(("accept_context", "sign_context"), "otel_audit.messages")
 _HOMES |= dict.fromkeys(("login", "login_failed", "logout", "set_actor"), "otel_audit.authentication")
 
 

@@ -191,7 +191,8 @@ def actor(config: AuditConfig) -> Iterator[Finding]:
 def propagation(config: AuditConfig) -> Iterator[Finding]:
     """Say to whom calls tell who acts, from whom that is accepted, and what is wrong with the keys."""
     context = config.context
-    if not (context.propagate_to or context.audience or context.keys or context.keys_file):
+    named = context.propagate_to or context.audience or context.queues
+    if not (named or context.keys or context.keys_file):
         return
     from otel_audit.config.context_keys import read_keys
 
@@ -221,12 +222,22 @@ def propagation(config: AuditConfig) -> Iterator[Finding]:
             "ok",
             f"accepted for {', '.join(context.audience)}, signed with {_named_keys(keys.secrets)}",
         )
-    if keys.secrets and not (context.propagate_to or context.audience):
+    if context.queues and not keys.signing:
+        yield Finding("signed context", "bad", "not sent to queues: no key signs", _NO_KEY)
+    elif context.queues:
+        yield Finding(
+            "signed context",
+            "ok",
+            f"sent to and accepted from the queues {', '.join(context.queues)}, signed with the key "
+            f"{keys.signing!r}",
+        )
+    if keys.secrets and not named:
         yield Finding(
             "signed context",
             "note",
             "there are keys, and nothing is sent or accepted",
-            "set context.propagate_to where calls are made, context.audience where they are answered",
+            "set context.propagate_to where calls are made, context.audience where they are answered, "
+            "context.queues for tasks and messages",
         )
 
 

@@ -73,7 +73,7 @@ def _signing(config: ContextConfig, accepted: dict[str, str], problems: list[str
         return config.signing_key if config.signing_key in accepted else ""
     if len(accepted) == 1:
         return next(iter(accepted))
-    if accepted and config.propagate_to:
+    if accepted and (config.propagate_to or config.queues):
         problems.append(
             f"there are {len(accepted)} keys: set context.signing_key to the id of the one that signs "
             f"({', '.join(sorted(accepted))})"

@@ -21,10 +21,12 @@ from otel_audit.errors import ConfigurationError, SpoolError
 from otel_audit.pipeline import metrics, pipeline_records, process_end, process_identity, uwsgi
 from otel_audit.pipeline.health import Health
 from otel_audit.pipeline.logger import AuditLogger, Hook, Redacts
+from otel_audit.pipeline.refused_contexts import RefusedContexts
 from otel_audit.pipeline.spool import directory as layout
 from otel_audit.pipeline.spool.frames import encode_record
 from otel_audit.pipeline.spool.writer import SpoolWriter
 from otel_audit.pipeline.tenants import TenantSource
+from otel_audit.propagation import tell_of_refusals
 from otel_audit.values import search_binary
 
 if TYPE_CHECKING:
@@ -81,9 +83,11 @@ class AuditPipeline:
             )
             self.spool.written = self.sender.wake
         self.logger = AuditLogger(config, redactor, self.spool, self.health, hooks)
+        self.refused_contexts = RefusedContexts(self.logger.log)
 
     def _forked(self) -> None:
         self.logger.begin_in_child()
+        self.refused_contexts.begin()
         if self.sender is not None:
             self.sender.begin_in_child()
 
@@ -205,6 +209,7 @@ def replace(pipeline: AuditPipeline | None) -> AuditPipeline | None:
     global _current
     before, _current = _current, pipeline
     ask_tenant(None if pipeline is None else pipeline.tenants)
+    tell_of_refusals(None if pipeline is None else pipeline.refused_contexts)
     return before
 
 

@@ -5,6 +5,7 @@ What only some processes need is loaded when a configuration asks for it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextvars import Token
 from typing import TYPE_CHECKING, Final
 
@@ -37,12 +38,28 @@ __all__ = [
     "known",
     "leave",
     "refusals",
+    "refused",
+    "tell_of_refusals",
     "uninstall",
 ]
 
 refusals: Final[dict[str, int]] = {}
 """Signed contexts that were refused in this process, by the reason."""
 forks.after_in_child(refusals.clear)
+_tell: Callable[[str], None] | None = None
+
+
+def tell_of_refusals(function: Callable[[str], None] | None) -> None:
+    """Call ``function`` with the reason of each context that is refused, or nobody any longer."""
+    global _tell  # noqa: PLW0603 - as the pipeline, one a process
+    _tell = function
+
+
+def refused(reason: str) -> None:
+    """Count a context that was refused, and have the trail say so."""
+    refusals[reason] = refusals.get(reason, 0) + 1
+    if _tell is not None:
+        _tell(reason)
 
 
 def acceptance(config: AuditConfig) -> Acceptance | None:

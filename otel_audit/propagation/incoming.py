@@ -18,8 +18,8 @@ from otel_audit.config.context_keys import read_keys
 from otel_audit.config.host_patterns import Hosts
 from otel_audit.config.model import AuditConfig
 from otel_audit.otel_api import say_once
-from otel_audit.propagation import refusals
-from otel_audit.propagation.signed_context import NAME, Key, Reason, Refused, verify
+from otel_audit.propagation import refused
+from otel_audit.propagation.signed_context import NAME, Key, Reason, Refused, SignedContext, verify
 
 MAX_HEADER: Final = 8192
 """Bytes of a ``baggage`` header that are looked at: as much as W3C Baggage has every platform accept."""
@@ -36,6 +36,14 @@ class Accepted(msgspec.Struct, frozen=True):
     origin: Origin | None = None
     kind: str = ""
     tenant: str = ""
+
+    @classmethod
+    def of(cls, context: SignedContext, *, takes_tenant: bool) -> Accepted:
+        """Make what a context that was verified says."""
+        origin = None
+        if context.initiator or context.request:
+            origin = Origin(context.initiator, "", context.request)
+        return cls(origin, context.kind, context.tenant if takes_tenant else "")
 
     def actor(self, actor: Actor) -> Actor:
         """Return who this service authenticated as acting on behalf of the user who began the work."""
@@ -93,8 +101,8 @@ class Acceptance:
             return None
         try:
             return self.verified(header)
-        except Refused as refused:
-            count(refused.reason)
+        except Refused as refusal:
+            count(refusal.reason)
             return None
 
     def verified(self, header: str) -> Accepted:
@@ -104,10 +112,7 @@ class Acceptance:
             Refused: it cannot be believed, and why.
         """
         context = verify(entry(header), self._keys, self._is_audience, self._now())
-        origin = None
-        if context.initiator or context.request:
-            origin = Origin(context.initiator, "", context.request)
-        return Accepted(origin, context.kind, context.tenant if self._takes_tenant else "")
+        return Accepted.of(context, takes_tenant=self._takes_tenant)
 
 
 def entry(header: str) -> str:
@@ -128,7 +133,7 @@ def entry(header: str) -> str:
 
 def count(reason: Reason) -> None:
     """Count a context that was refused, and say so the first time per reason."""
-    refusals[reason] = refusals.get(reason, 0) + 1
+    refused(reason)
     say_once(f"A signed audit context was ignored: {WHY[reason]}. Records name who was authenticated here")
 
 
@@ -140,5 +145,7 @@ WHY: Final[dict[Reason, str]] = {
     "forged": "its signature does not fit: it was altered, or the secrets of both services differ",
     "expired": "it has expired: it came too late, or the clocks of both services differ",
     "not_yet_valid": "it is from the future: the clocks of both services differ",
-    "audience": "it was made for a host that context.audience does not name",
+    "audience": "it was made for a host that context.audience does not name, or a queue that "
+    "context.queues does not",
+    "replayed": "it was made for another task, or was seen before",
 }

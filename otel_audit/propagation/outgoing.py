@@ -108,16 +108,8 @@ class Outgoing:
             return ""
         if not (is_instrumentation_enabled() and is_http_instrumentation_enabled()):
             return ""
-        now = moment()
-        fields = now.fields()
-        kind, initiator, request = initiator_of(fields)
-        context = SignedContext(
-            audience=address_of(destination.host, destination.port),
-            expiry=int(self._now()) + LIFETIME,
-            initiator=text(initiator),
-            kind=kind,
-            tenant=text(fields.tenant or now.tenant or self._tenant),
-            request=text(request),
+        context = who_acts(
+            address_of(destination.host, destination.port), int(self._now()) + LIFETIME, self._tenant
         )
         value = sign(context, self._key)
         if not value:
@@ -127,6 +119,31 @@ class Outgoing:
             )
             return ""
         return f"{NAME}={value}"
+
+
+def who_acts(audience: str, expiry: int, tenant: str, *, task: str = "", retry: int = 0) -> SignedContext:
+    """Return what is signed for ``audience``: who began the current work, where, for whom.
+
+    Args:
+        audience: ``host:port`` or ``queue/name``.
+        expiry: seconds since the epoch.
+        tenant: where the work says none.
+        task: id of the task that carries it.
+        retry: how often that was tried before.
+    """
+    now = moment()
+    fields = now.fields()
+    kind, initiator, request = initiator_of(fields)
+    return SignedContext(
+        audience=audience,
+        expiry=expiry,
+        initiator=text(initiator),
+        kind=kind,
+        tenant=text(fields.tenant or now.tenant or tenant),
+        request=text(request),
+        task=task,
+        retry=retry,
+    )
 
 
 def initiator_of(fields: ContextFields) -> tuple[str, str, str]:

@@ -1,15 +1,17 @@
-"""The signed audit context: who began the work, in the baggage of a call from one service to another.
+"""The signed audit context: who began the work, in the baggage of a call or in the header of a message.
 
 A JSON Web Token (RFC 7519) signed with HMAC-SHA256, in the baggage entry :data:`NAME`. The claims:
 
-=======  ==================================================================================
-``aud``  host and port of the service called, ``fulfilment.internal:8001``
+=======  =========================================================================================
+``aud``  host and port of the service called, ``fulfilment.internal:8001``; ``queue/orders`` in a message
 ``exp``  the second since 1970 after which it is refused
 ``sub``  id of who began the work; absent if nobody is known
 ``kind`` what that is: ``user``, ``service``, ``system``; absent if not known
 ``tid``  tenant; absent if there is none
 ``rid``  id of the request in which the work began; absent outside of one
-=======  ==================================================================================
+``jti``  id of the task that carries it; absent in calls
+``try``  how often that task was tried before; absent the first time
+=======  =========================================================================================
 
 There is one way to write each: header and claims must be byte for byte what :func:`sign` would have written,
 so nothing in it can be read in two ways. The header names the version, the algorithm is that of the key, and
@@ -43,7 +45,15 @@ MAX_LIFETIME: Final = 600
 """Seconds into the future beyond which no expiry is accepted."""
 
 Reason: TypeAlias = Literal[
-    "oversized", "ambiguous", "malformed", "unknown_key", "forged", "expired", "not_yet_valid", "audience"
+    "oversized",
+    "ambiguous",
+    "malformed",
+    "unknown_key",
+    "forged",
+    "expired",
+    "not_yet_valid",
+    "audience",
+    "replayed",
 ]
 """Why a context was refused."""
 
@@ -70,7 +80,15 @@ class SignedContext(
     msgspec.Struct,
     frozen=True,
     omit_defaults=True,
-    rename={"audience": "aud", "expiry": "exp", "initiator": "sub", "tenant": "tid", "request": "rid"},
+    rename={
+        "audience": "aud",
+        "expiry": "exp",
+        "initiator": "sub",
+        "tenant": "tid",
+        "request": "rid",
+        "task": "jti",
+        "retry": "try",
+    },
 ):
     """What a signed context says."""
 
@@ -80,6 +98,8 @@ class SignedContext(
     kind: str = ""
     tenant: str = ""
     request: str = ""
+    task: str = ""
+    retry: int = 0
 
 
 class Key:
@@ -112,15 +132,20 @@ def sign(context: SignedContext, key: Key) -> str:
 
 
 def verify(
-    value: str, keys: Mapping[str, Key], is_audience: Callable[[str], bool], now: float
+    value: str,
+    keys: Mapping[str, Key],
+    is_audience: Callable[[str], bool],
+    now: float,
+    longest: float = MAX_LIFETIME,
 ) -> SignedContext:
     """Return what a context says, if one of the keys signed it for this service and it is still valid.
 
     Args:
         value: of the baggage entry, as it came.
         keys: by :attr:`Key.header`.
-        is_audience: says whether ``host:port`` is a name of this service.
+        is_audience: says whether ``host:port``, or ``queue/name``, is a name of this service.
         now: seconds since the epoch.
+        longest: seconds into the future beyond which no expiry is accepted.
 
     Raises:
         Refused: and why.
@@ -139,7 +164,7 @@ def verify(
     context = _decoded(claims)
     if context.expiry < now - CLOCK_SKEW:
         raise Refused("expired")
-    if context.expiry > now + MAX_LIFETIME + CLOCK_SKEW:
+    if context.expiry > now + longest + CLOCK_SKEW:
         raise Refused("not_yet_valid")
     if not is_audience(context.audience):
         raise Refused("audience")

@@ -42,7 +42,7 @@ def signed(
     audience: str = "fulfilment.internal:80",
     lifetime: int = 60,
     now: int = NOW,
-    **claims: str,
+    **claims: Any,
 ) -> str:
     claims = {"initiator": "7", "kind": "user", "tenant": "acme", "request": "r1"} | claims
     return f"{NAME}={sign(SignedContext(audience, now + lifetime, **claims), key)}"

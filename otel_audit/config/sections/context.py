@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from otel_audit.config.sections.section import SECRET, Section
+from otel_audit.config.sections.section import SECRET, Seconds, Section
 
 
 class ContextConfig(Section, frozen=True):
@@ -44,6 +44,20 @@ class ContextConfig(Section, frozen=True):
             "`propagate_to`. A signed context is accepted only if it was made for one of them."
         ),
     ] = []
+    queues: Annotated[
+        list[str],
+        Meta(
+            description="Queues and topics whose messages carry who publishes them, as a signed context, and "
+            "from which one is accepted: names, or patterns such as `orders.*`. Needs a key."
+        ),
+    ] = []
+    queue_lifetime: Annotated[
+        Seconds,
+        Meta(
+            description="Seconds for which the signed context of a message is valid, counted from when it "
+            "was published or, for a task with an eta, from that."
+        ),
+    ] = 86_400
     keys: Annotated[
         dict[str, str],
         Meta(
