@@ -20,7 +20,7 @@ ENVIRONMENT_PREFIX = "OTEL_AUDIT_"
 
 
 class Setting(NamedTuple):
-    """One value a user can set, or one table of named sections (``sections`` is then their settings)."""
+    """One value a user can set, or tables of the same settings (``sections``): named, or ``listed``."""
 
     path: tuple[str, ...]
     type: Any
@@ -28,6 +28,7 @@ class Setting(NamedTuple):
     description: str
     secret: bool
     sections: tuple[Setting, ...] = ()
+    listed: bool = False
 
     @property
     def key(self) -> str:
@@ -43,7 +44,7 @@ class Setting(NamedTuple):
     def expected(self) -> str:
         """Say in words what may be written."""
         if self.sections:
-            return "a table that contains tables"
+            return "a list of tables" if self.listed else "a table that contains tables"
         return (
             f"a table with {entry} for each name" if (entry := self.entry_expected) else _expected(self.type)
         )
@@ -58,11 +59,19 @@ class Setting(NamedTuple):
 
 
 class Section(NamedTuple):
-    """One table of the file and its settings; the first has the empty name."""
+    """One table of the file and its settings; the first has the empty name.
+
+    Of tables that may be repeated (``[[policy]]``), ``settings`` is the one setting that is their list.
+    """
 
     name: str
     description: str
     settings: tuple[Setting, ...]
+
+    @property
+    def listed(self) -> bool:
+        """Whether the table may be repeated."""
+        return len(self.settings) == 1 and self.settings[0].listed
 
 
 @cache
@@ -75,8 +84,12 @@ def sections() -> tuple[Section, ...]:
         description = (meta.description if meta else "") or ""
         if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
             nested.append(Section(field, description, tuple(_settings(kind, (field,)))))
+            continue
+        setting = _setting((field,), hint, default)
+        if setting.listed:  # its tables come behind all that stands at the top level
+            nested.append(Section(field, "", (setting,)))
         else:
-            top.append(_setting((field,), hint, default))
+            top.append(setting)
     return (Section("", "", tuple(top)), *nested)
 
 
@@ -99,9 +112,18 @@ def _setting(path: tuple[str, ...], hint: Any, default: Any) -> Setting:
         member = typing.get_args(kind)[1]
         if isinstance(member, type) and issubclass(member, msgspec.Struct):
             nested = tuple(_settings(member, (*path, "<name>")))
+    listed = _listed(kind)
+    if listed is not None:
+        nested = tuple(_settings(listed, path))
     extra = (meta.extra if meta else None) or {}
     description = (meta.description if meta else "") or ""
-    return Setting(path, hint, default, description, bool(extra.get("secret")), nested)
+    return Setting(path, hint, default, description, bool(extra.get("secret")), nested, listed is not None)
+
+
+def _listed(kind: Any) -> type[msgspec.Struct] | None:
+    """Return the class of the tables of a list; None if it is a list of something else, or none."""
+    member = typing.get_args(kind)[0] if typing.get_origin(kind) is list else None
+    return member if isinstance(member, type) and issubclass(member, msgspec.Struct) else None
 
 
 def _members(kind: type[msgspec.Struct]) -> Iterator[tuple[str, Any, Any]]:
@@ -127,11 +149,17 @@ def plain_type(hint: Any) -> Any:
     """Return the type inside ``Annotated``, without ``None``."""
     kind, _ = _unwrap(hint)
     if typing.get_origin(kind) in (typing.Union, types.UnionType):
-        kind = next(member for member in typing.get_args(kind) if member is not type(None))
+        kind, _ = _unwrap(next(member for member in typing.get_args(kind) if member is not type(None)))
     return kind
 
 
+def _members_of_union(hint: Any) -> tuple[Any, ...]:
+    kind, _ = _unwrap(hint)
+    return typing.get_args(kind) if typing.get_origin(kind) in (typing.Union, types.UnionType) else ()
+
+
 def _bounds(hint: Any) -> str:
+    hint = next(iter(_members_of_union(hint)), hint)
     if typing.get_origin(hint) is not typing.Annotated:
         return ""
     low = high = None
@@ -146,9 +174,19 @@ def _bounds(hint: Any) -> str:
 def _expected(hint: Any) -> str:
     kind = plain_type(hint)
     origin = typing.get_origin(kind)
+    one_or_more = any(typing.get_origin(each) is list for each in _members_of_union(hint))
+    if one_or_more and origin is not list:
+        return (
+            _expected(kind) + ", or a list of such"
+            if origin is Literal
+            else "a pattern or a list of patterns"
+        )
     if origin is Literal:
         return "one of " + ", ".join(f'"{choice}"' for choice in typing.get_args(kind))
     if origin is list:
+        member = typing.get_args(kind)[0]
+        if typing.get_origin(member) is Literal:
+            return f"a list of {_expected(member).removeprefix('one of ').replace(', ', ' and ')}"
         return "a list of strings"
     if kind is bool:
         return "true or false"

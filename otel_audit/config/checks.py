@@ -18,6 +18,10 @@ def contradictions(config: AuditConfig, given: set[tuple[str, ...]]) -> Iterator
     """Return the key and the message of everything wrong; ``given`` are the keys somebody wrote."""
     yield from _redaction(config)
     yield from _context(config)
+    if config.policy:
+        from otel_audit.config.policy_checks import policy_problems
+
+        yield from policy_problems(config.policy)
     functions: list[tuple[tuple[str, ...], str, str]] = [
         (("tenant_from",), config.tenant_from, "shop.tenants:current_tenant"),
         (("context", "actor_from"), config.context.actor_from, "shop.accounts:current_user"),

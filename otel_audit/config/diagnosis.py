@@ -24,6 +24,8 @@ def diagnose(layer: Layer) -> Iterator[str]:
             yield from _leaf(layer, path, top[name], value)
         elif name not in by_name or not name:
             yield _unknown(layer, path, valid)
+        elif by_name[name].listed:
+            yield from _listed(layer, path, by_name[name].settings[0], value)
         elif not isinstance(value, Mapping):
             yield f"{layer.where(path)}: {name} is a table: write [{name}] with its keys below"
         else:
@@ -45,6 +47,23 @@ def _keys(
             yield from _leaf(layer, here, setting, value)
 
 
+def _listed(layer: Layer, path: tuple[str, ...], setting: Setting, value: Any) -> Iterator[str]:
+    name = path[-1]
+    if not isinstance(value, list):
+        yield f"{layer.where(path)}: {name} is a list of tables: write [[{name}]] with its keys below"
+        return
+    for position, table in enumerate(value):
+        here = (*path, str(position))
+        if not isinstance(table, Mapping):
+            problem = f"{described(table)} is not a table: write [[{name}]] with its keys below"
+            yield f"{layer.where(here)}: {name}: {problem}"
+            continue
+        yield from _keys(layer, here, setting.sections, table)
+        for nested in setting.sections:
+            if nested.default is msgspec.NODEFAULT and nested.path[-1] not in table:
+                yield f"{layer.where(here)}: [[{name}]] has no {nested.path[-1]}: write {nested.expected}"
+
+
 def _named(layer: Layer, path: tuple[str, ...], setting: Setting, value: Any) -> Iterator[str]:
     table = ".".join(path)
     if not isinstance(value, Mapping):
@@ -62,8 +81,9 @@ def _named(layer: Layer, path: tuple[str, ...], setting: Setting, value: Any) ->
 
 def _unknown(layer: Layer, path: tuple[str, ...], valid: list[str]) -> str:
     name = path[-1]
-    parent = ".".join(path[:-1])
-    place = f"in [{parent}]" if parent else "at the top level"
+    parent = ".".join(part for part in path[:-1] if not part.isdecimal())
+    brackets = "[[{}]]" if len(path) > 2 and path[-2].isdecimal() else "[{}]"
+    place = f"in {brackets.format(parent)}" if parent else "at the top level"
     hint = nearest(name, valid)
     if not hint.startswith("; did"):
         elsewhere = [key for key in settings() if key.rpartition(".")[2] == name]
@@ -91,6 +111,8 @@ def _fits(value: Any, setting: Setting) -> bool:
 
 def _bad(layer: Layer, path: tuple[str, ...], setting: Setting, value: Any, expected: str) -> str:
     key = ".".join(path)
+    if path[-2:-1] and path[-2].isdecimal() and path[-1] == setting.path[-1]:
+        key = setting.key  # of a table in a list, where its line says which
     if setting.secret and len(path) > len(setting.path):
         key = f"{setting.key}.{shown_name(path[-1])}"
     shown = "this value" if setting.secret else described(value)

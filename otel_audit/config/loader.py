@@ -127,6 +127,7 @@ def load(
     redacts = config.enabled and config.redaction.enabled
     if len(layers) > 1 and redacts and _PERSONAL_NUMBERS not in origins:
         notes.append(_PERSONAL_NUMBERS_NOTE.format(where=layers[0].where(())))
+    notes += _of_policy(config, origins)
     if config.context.propagate:
         notes.append(_PROPAGATE_NOTE.format(where=_where(origins, _PROPAGATE)))
     base = Path.cwd() if file is None else file.parent
@@ -137,6 +138,14 @@ def load(
         notes=notes,
         layers=origins,
     )
+
+
+def _of_policy(config: AuditConfig, origins: Mapping[tuple[str, ...], Layer]) -> list[str]:
+    if not config.policy:
+        return []
+    from otel_audit.config.policy_checks import policy_notes
+
+    return [f"{_where(origins, key)}: {message}" for key, message in policy_notes(config.policy)]
 
 
 def _lay(
@@ -159,6 +168,9 @@ def _lay(
 def _where(origins: Mapping[tuple[str, ...], Layer], key: tuple[str, ...]) -> str:
     # Of a table: where its first entry stands. Its name may be what is wrong, and a secret.
     layer = origins.get(key) or next((each for known, each in origins.items() if known[:-1] == key), None)
+    if layer is None and key[:1] in origins:  # within a table of a list: ("policy", "0", "path")
+        name = ".".join(part for part in key if not part.isdecimal())
+        return f"{origins[key[:1]].where(key)}: {name}"
     return ".".join(key) if layer is None else f"{layer.where(key)}: {'.'.join(key)}"
 
 

@@ -13,6 +13,7 @@ from msgspec import Meta
 from otel_audit.config.sections.capture import CaptureSection, ModelConfig
 from otel_audit.config.sections.context import ContextConfig
 from otel_audit.config.sections.django import DjangoConfig
+from otel_audit.config.sections.policy import PolicyRule
 from otel_audit.config.sections.redaction import RedactionConfig
 from otel_audit.config.sections.section import SECRET, Age, Bytes, Seconds, Section, Strategy
 from otel_audit.config.sections.server import ServerConfig
@@ -32,6 +33,7 @@ __all__ = [
     "ContextConfig",
     "DjangoConfig",
     "ModelConfig",
+    "PolicyRule",
     "RedactionConfig",
     "SQLAlchemyConfig",
     "Seconds",
@@ -89,6 +91,15 @@ class AuditConfig(Section, frozen=True):
     starlette: Annotated[StarletteConfig, Meta(description="What is recorded in Starlette and FastAPI.")] = (
         StarletteConfig()
     )
+    policy: Annotated[
+        list[PolicyRule],
+        Meta(
+            description="How much is recorded of a request, an outgoing call, a command, a task or a "
+            "change, once its own section records it at all. A list of rules: the first whose every "
+            "condition holds decides, and `metadata` where none does. A condition is a pattern or a list of "
+            "patterns with `*` and `?`; a leading `!` excludes."
+        ),
+    ] = []
     context: Annotated[ContextConfig, Meta(description="Who acted, and from where.")] = ContextConfig()
     redaction: Annotated[RedactionConfig, Meta(description="What is sensitive.")] = RedactionConfig()
     span_event: Annotated[SpanEventConfig, Meta(description="The event on the current span.")] = (

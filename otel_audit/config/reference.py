@@ -41,11 +41,22 @@ def reference() -> str:
 
 def _sections() -> Iterator[str]:
     for section in sections():
+        if section.listed:
+            yield from _listed(section.settings[0])
+            continue
         yield f"## `[{section.name}]`\n" if section.name else "## Top level\n"
         if section.description:
             yield section.description + "\n"
         for setting in section.settings:
             yield from _setting(setting, "###")
+
+
+def _listed(setting: Setting) -> Iterator[str]:
+    yield f"## `[[{setting.key}]]`\n"
+    yield f"{setting.description} As a variable: `{setting.variable}`, as JSON.\n"
+    for nested in setting.sections:
+        yield f"- `{nested.path[-1]}` ({nested.expected.replace(chr(34), '`')}): {nested.description}"
+    yield ""
 
 
 def _setting(setting: Setting, level: str) -> Iterator[str]:

@@ -22,6 +22,14 @@ _EXAMPLES: Final = {
 }
 
 
+_RULE_EXAMPLE: Final = {
+    "path": '"/api/*"',
+    "method": '["POST", "PUT", "PATCH", "DELETE"]',
+    "level": '"request_response"',
+    "slug": '"api"',
+}
+
+
 def template(values: Mapping[str, Any] | None = None, *, introduction: str = "") -> str:
     """Write the file: what ``values`` sets (by dotted name) is active, all else a comment."""
     given = dict(values or {})
@@ -34,6 +42,9 @@ def template(values: Mapping[str, Any] | None = None, *, introduction: str = "")
     if introduction:
         lines += ["#", *_comment(introduction)]
     for section in sections():
+        if section.listed:
+            lines += ["", *_listed(section.settings[0])]
+            continue
         if section.name:
             lines += ["", *_comment(section.description), f"[{section.name}]"]
         for setting in section.settings:
@@ -59,6 +70,15 @@ def _setting(setting: Setting, given: Mapping[str, Any]) -> Iterator[str]:
         yield f"# {name} = {_EXAMPLES[name]}"
     else:
         yield f"# {name} = {toml(setting.default)}"
+
+
+def _listed(setting: Setting) -> Iterator[str]:
+    yield from _comment(setting.description)
+    yield f"# [[{setting.key}]]"
+    for nested in setting.sections:
+        if nested.path[-1] in _RULE_EXAMPLE:
+            yield from _comment(nested.description)
+            yield f"# {nested.path[-1]} = {_RULE_EXAMPLE[nested.path[-1]]}"
 
 
 def _choices(setting: Setting) -> str:

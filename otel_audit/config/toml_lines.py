@@ -24,7 +24,10 @@ _SCALAR: Final = re.compile(r"[^,\]}#\n]*")
 
 
 def key_lines(text: str) -> dict[KeyPath, int]:
-    """Map every table and key of a valid TOML text to the number of its line, from 1."""
+    """Map every table and key of a valid TOML text to the number of its line, from 1.
+
+    Before the keys of a table that stands in a list comes its position: ``("policy", "0", "path")``.
+    """
     return _scanned(text).lines
 
 
@@ -39,11 +42,12 @@ def _scanned(text: str) -> _Scan:
     while scan.blank() < len(text):
         start = scan.position
         if text.startswith("[", start):
-            scan.position += 2 if text.startswith("[[", start) else 1
-            table = scan.key()
+            repeated = text.startswith("[[", start)
+            scan.position += 2 if repeated else 1
+            table = scan.table(scan.key(), repeated=repeated)
             scan.note(table, start)
             scan.position = text.index("]", scan.position)
-            scan.position += 2 if text.startswith("[[", start) else 1
+            scan.position += 2 if repeated else 1
         else:
             scan.pair(table)
     return scan
@@ -55,6 +59,21 @@ class _Scan:
         self.position = 0
         self.lines: dict[KeyPath, int] = {}
         self.items: dict[KeyPath, list[int]] = {}
+        self._repeated: dict[KeyPath, int] = {}
+
+    def table(self, key: KeyPath, *, repeated: bool) -> KeyPath:
+        """Return the path of a table: behind the key of one that repeats stands its position."""
+        path: KeyPath = ()
+        for part in key[:-1]:
+            path += (part,)
+            if path in self._repeated:
+                path += (str(self._repeated[path]),)
+        path += key[-1:]
+        if repeated:
+            self.note(path, self.position)
+            self._repeated[path] = self._repeated.get(path, -1) + 1
+            path += (str(self._repeated[path]),)
+        return path
 
     def note(self, path: KeyPath, position: int) -> None:
         self.lines.setdefault(path, self._line(position))
@@ -122,7 +141,8 @@ class _Scan:
                 else:
                     if not nested:
                         self.items.setdefault(path, []).append(self._line(self.position))
-                    self._value(path, nested=True)
+                    item = path if nested else (*path, str(len(self.items[path]) - 1))
+                    self._value(item, nested=True)
         elif _STRING.match(self.text, self.position):
             self._skip(_STRING)
         else:

@@ -173,6 +173,12 @@ def builtin(name: str) -> Sensitivity:
     return found
 
 
+def mentioned_secret(name: str) -> str:
+    """Return the first term of a secret in a name, whatever stands around it; empty if there is none."""
+    found = _TERMS.search(words(name))
+    return "" if found is None else found.group()
+
+
 def personal(name: str) -> Sensitivity:
     """Judge a name by the rules about numbers of persons and accounts."""
     segment = _SEGMENT.search(name)

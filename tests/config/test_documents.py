@@ -24,7 +24,7 @@ def test_reference_page_is_what_the_model_says() -> None:
 def test_reference_page_names_every_setting_and_its_variable() -> None:
     page = reference()
     for setting in settings().values():
-        assert f"`{setting.key}`" in page or f"[{setting.key}." in page
+        assert f"`{setting.key}`" in page or f"[{setting.key}." in page or f"[[{setting.key}]]" in page
         assert f"`{setting.variable}`" in page
 
 
@@ -43,7 +43,7 @@ def test_template_as_written_is_the_default_configuration(tmp_path: Path) -> Non
 
 
 def test_every_commented_setting_holds_when_it_is_uncommented(tmp_path: Path) -> None:
-    active = re.sub(r"(?m)^# (?=[a-z_]+ = |\[(?:django|sqlalchemy)\.model\.)", "", template())
+    active = re.sub(r"(?m)^# (?=[a-z_]+ = |\[(?:django|sqlalchemy)\.model\.|\[\[policy\]\])", "", template())
     path = tmp_path / "otel-audit.toml"
     path.write_text(active, "utf-8")
     assert load(path, environ={}).config.django.model["shop.Customer"].reads is True

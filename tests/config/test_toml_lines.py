@@ -40,13 +40,23 @@ def test_keys_are_found_between_traps() -> None:
     assert lines[("text",)] == 3
     assert lines[("raw",)] == 7
     assert lines[("a", "b.c", "d")] == 10
-    assert lines[("a", "b.c", "d", "list", "inner")] == 13
+    assert lines[("a", "b.c", "d", "list", "2", "inner")] == 13
     assert lines[("a", "b.c", "d", "quoted é")] == 15
     assert lines[("a", "b.c", "d", "dotted", "key", "r")] == 16
     assert lines[("table",)] == 17
-    assert lines[("table", "second")] == 20
-    assert lines[("table", "last")] == 21
-    assert len(lines) == 17
+    assert lines[("table", "0")] == 17
+    assert lines[("table", "1")] == 19
+    assert lines[("table", "1", "second")] == 20
+    assert lines[("table", "1", "last")] == 21
+    assert len(lines) == 19
+
+
+def test_tables_within_tables_of_a_list_belong_to_the_last_of_them() -> None:
+    lines = key_lines("[[a]]\n[[a.b]]\nx = 1\n[[a]]\n[[a.b]]\nx = 1\n[[a.b]]\nx = 2\n[a.c]\ny = 1\n")
+    assert lines[("a", "0", "b", "0", "x")] == 3
+    assert lines[("a", "1", "b", "0", "x")] == 6
+    assert lines[("a", "1", "b", "1", "x")] == 8
+    assert lines[("a", "1", "c", "y")] == 10
 
 
 def leaves(value: dict[str, Any], path: tuple[str, ...] = ()) -> set[tuple[str, ...]]:

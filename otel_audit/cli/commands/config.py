@@ -205,6 +205,9 @@ def _rows(loaded: LoadedConfig) -> list[tuple[str, Any, str]]:
             for key, where in loaded.origins.items()
             if key == setting.key or key.startswith(setting.key + ".")
         }
+        if setting.listed:
+            rows += _listed_rows(loaded, setting.key, value)
+            continue
         if setting.sections:
             for name, section in value.items():
                 for nested in setting.sections:
@@ -217,6 +220,20 @@ def _rows(loaded: LoadedConfig) -> list[tuple[str, Any, str]]:
             continue
         rows.append((setting.key, shown(value, secret=setting.secret), _joined(list(origins.values()))))
     return rows
+
+
+def _listed_rows(loaded: LoadedConfig, key: str, tables: list[Any]) -> list[tuple[str, Any, str]]:
+    """Return a row for each table of a list, with what stands in it."""
+    import msgspec
+
+    rows: list[tuple[str, Any, str]] = []
+    for position, table in enumerate(tables):
+        defaults = {field.name: field.default for field in msgspec.structs.fields(table)}
+        given = {
+            name: value for name, value in msgspec.structs.asdict(table).items() if value != defaults[name]
+        }
+        rows.append((f"{key}.{position + 1}", given, loaded.where(key, str(position))))
+    return rows or [(key, [], "default")]
 
 
 def _joined(origins: list[str]) -> str:
