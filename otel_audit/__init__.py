@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from otel_audit.audit_context import context
+from otel_audit.audit_context import annotate, context, relate
 from otel_audit.audit_record import Actor, AuditRecord, Change, Target
 from otel_audit.recording import record
 from otel_audit.version import __version__
@@ -52,12 +52,14 @@ __all__ = [
     "WSGIAuditMiddleware",
     "__version__",
     "accept_context",
+    "annotate",
     "audit_models",
     "context",
     "login",
     "login_failed",
     "logout",
     "record",
+    "relate",
     "set_actor",
     "setup",
     "shutdown",

@@ -20,10 +20,12 @@ from typing import Any, Final, Protocol
 import msgspec
 from opentelemetry.trace import INVALID_SPAN, Span
 
-from otel_audit.audit_record import UNKNOWN, Actor, Origin, Request, Source
+from otel_audit.audit_record import UNKNOWN, Actor, Origin, Request, Source, Target, new_record_id
 from otel_audit.interruptions import faults
 from otel_audit.location import application_function
+from otel_audit.notes import Notes
 from otel_audit.otel_api import current_span
+from otel_audit.targets import targets_of
 from otel_audit.values import Conversion, text
 
 
@@ -39,6 +41,8 @@ class ContextFields(msgspec.Struct, frozen=True):
     attributes: dict[str, Any] = {}
     truncated: bool = False
     origin: Origin | None = None
+    slug: str = ""
+    related: tuple[Target, ...] = ()
 
 
 def actor_of(value: Any, convert: Conversion) -> Actor:
@@ -49,7 +53,11 @@ def actor_of(value: Any, convert: Conversion) -> Actor:
 
 
 class Scope(Protocol):
-    """A request, command or task: anything that can say who does the current work."""
+    """A request, command or task: anything that can say who does the current work.
+
+    One of ours has an attribute ``notes``: what the application says of the work itself, None as long as it
+    has said nothing.
+    """
 
     def fields(self) -> ContextFields:
         """Say what is known now. Must not raise, query a database or evaluate a lazy user."""
@@ -126,6 +134,8 @@ class AuditContext:
         for override in self.overrides:
             if "attributes" in override:
                 override = override | {"attributes": fields.attributes | override["attributes"]}
+            if "related" in override and fields.related:
+                override = override | {"related": (*fields.related, *override["related"])}
             fields = msgspec.structs.replace(fields, **override)
         return fields
 
@@ -169,16 +179,26 @@ class ProcessScope:
 
 
 class SystemScope:
-    """A command or a task: a ``system`` actor, and the way through, as records name it."""
+    """A command, a task or a job: a ``system`` actor, and the way through, as records name it.
 
-    __slots__ = ("__weakref__", "_fields", "ended")
+    Args:
+        actor: who acts.
+        view: the function.
+        parent: the id of the request, command or task in which it happens.
+        origin: who asked for it, in an ended request or another service.
+    """
 
-    def __init__(self, actor: Actor, view: str) -> None:
-        self._fields = ContextFields(actor=actor, request=Request(view=view))
+    __slots__ = ("__weakref__", "_fields", "ended", "id", "notes")
+
+    def __init__(self, actor: Actor, view: str, parent: str = "", origin: Origin | None = None) -> None:
+        self.id = new_record_id()
+        self.notes: Notes | None = None
+        request = Request(id=self.id, view=view, parent=parent)
+        self._fields = ContextFields(actor=actor, request=request, origin=origin)
         self.ended = False
 
     def fields(self) -> ContextFields:
-        """Return the command or task."""
+        """Return the command, task or job."""
         return self._fields
 
 
@@ -292,6 +312,17 @@ def handed_over() -> AuditContext | None:
     )
 
 
+def notes_of(scope: Any) -> Notes | None:
+    """Return the notes of a piece of work, to add to them; None of what keeps none."""
+    try:
+        notes = scope.notes
+        if notes is None:
+            notes = scope.notes = Notes()
+    except AttributeError:  # a scope of others, or nobody's
+        return None
+    return notes if isinstance(notes, Notes) else None
+
+
 class StarterScope:
     """A thread of the application's own: its starter acts while the work that started it goes on.
 
@@ -318,6 +349,12 @@ class StarterScope:
     def ended(self) -> bool:
         """Whether the starter's work is over."""
         return self._context() is None
+
+    @property
+    def notes(self) -> Notes | None:
+        """What is said of the starter's work, while it goes on."""
+        context = self._context()
+        return None if context is None else notes_of(context.scope)
 
     def _context(self) -> AuditContext | None:
         """Return the starter's context while it goes on."""
@@ -405,6 +442,8 @@ def context(
     reason: Any = None,
     tenant: Any = None,
     system: Any = None,
+    slug: Any = None,
+    related: Any = None,
     **attributes: Any,
 ) -> Iterator[None]:
     """Add values to the current context, as a ``with`` block or decorator; blocks nest and merge.
@@ -418,6 +457,9 @@ def context(
         on_behalf_of: the user on whose behalf the actor acts: an id, or an :class:`Actor` with a name.
         reason: why; recorded with every record made inside.
         tenant, system: override the configured values.
+        slug: a short name for what is done: ``pay-invoice``.
+        related: the objects that it is about, or one: objects of Django or SQLAlchemy, a :class:`Target`, or
+            ``shop.Order/7``. Those of outer blocks stay.
         attributes: additional values for every record made inside.
     """
     override: dict[str, Any] = {}
@@ -431,11 +473,14 @@ def context(
         override["actor"] = msgspec.structs.replace(
             base, on_behalf_of=customer.id, on_behalf_of_name=customer.name
         )
-    for name, value in (("reason", reason), ("tenant", tenant), ("system", system)):
+    for name, value in (("reason", reason), ("tenant", tenant), ("system", system), ("slug", slug)):
         if value is not None:
             override[name] = convert.text(value)
     if attributes:
         override["attributes"] = convert.named(attributes)
+    if related is not None:
+        override["related"], complete = targets_of(related)
+        convert.complete = convert.complete and complete
     if not convert.complete:
         override["truncated"] = True
     if outer is None:
@@ -451,6 +496,45 @@ def context(
         _current.reset(token)
         if inside is not None:
             inside.ended = True
+
+
+def annotate(
+    *, slug: Any = None, event_code: Any = None, event_type: Any = None, system: Any = None, **attributes: Any
+) -> None:
+    """Say something of the current request, command, task or job itself; it stands on its own record.
+
+    Values of any type are converted. Outside such work nothing happens; :func:`context` says something of
+    every record made inside its block.
+
+    Args:
+        slug: a short name for what is done: ``pay-invoice``.
+        event_code: the application's code for this kind of event.
+        event_type: the application's own kind of event.
+        system: overrides the configured value.
+        attributes: additional values.
+    """
+    notes = _current_notes()
+    if notes is not None:
+        notes.say(
+            slug=slug, event_code=event_code, event_type=event_type, system=system, attributes=attributes
+        )
+
+
+def relate(*objects: Any) -> None:
+    """Name objects that the current request, command, task or job is about: its record is in their history.
+
+    Args:
+        objects: objects of Django or SQLAlchemy that have been saved, :class:`Target`, or ``shop.Order/7``.
+    """
+    notes = _current_notes()
+    if notes is not None:
+        targets, complete = targets_of(objects)
+        notes.relate(targets, complete=complete)
+
+
+def _current_notes() -> Notes | None:
+    context = _current.get()
+    return None if context is None else notes_of(context.scope)
 
 
 def _known(actor: Actor, convert: Conversion) -> Actor:

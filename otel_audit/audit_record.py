@@ -57,13 +57,17 @@ class Source(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Request(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The request: id, HTTP method, route, path and view."""
+    """The request, command, task or job: id, HTTP method, route, path and view.
+
+    ``parent`` is the id of the one it happened in: of the request that called a command.
+    """
 
     id: str = ""
     method: str = ""
     route: str = ""
     path: str = ""
     view: str = ""
+    parent: str = ""
 
 
 class Origin(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -145,7 +149,8 @@ class AuditRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     """One audit record. Times are nanoseconds since the Unix epoch.
 
     A record has ``changes`` or ``bulk``, not both. ``image`` contains all values that saving an instance
-    wrote, ``attributes`` what the application added.
+    wrote, ``attributes`` what the application added. ``slug`` is the application's short name for what was
+    done, ``event_code`` a code of its own for that kind of event.
     """
 
     id: str
@@ -172,6 +177,8 @@ class AuditRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     tenant: str = ""
     system: str = ""
     event_type: str = ""
+    event_code: str = ""
+    slug: str = ""
     error: str = ""
     code: str = ""
     related: list[Target] = []

@@ -12,6 +12,7 @@ from otel_audit.audit_record import Actor, Origin, Request, Source, new_record_i
 from otel_audit.config.model import AuditConfig
 from otel_audit.http.actor import ANONYMOUS_ACTOR, UNKNOWN_ACTOR, ActorSource, authenticated
 from otel_audit.http.source import client_address, forwarded_request_id, source_of
+from otel_audit.notes import Notes
 from otel_audit.propagation import acceptance
 from otel_audit.redaction.redactor import Redactor
 
@@ -95,12 +96,14 @@ class RequestScope:
         "baggage",
         "ended",
         "id",
+        "notes",
         "settings",
     )
 
     def __init__(self, settings: RequestSettings) -> None:
         self.settings = settings
         self.ended = False
+        self.notes: Notes | None = None
         header = settings.request_id_header
         self.id = (forwarded_request_id(self.header(header)) if header else "") or new_record_id()
         self.baggage = self.header("baggage")

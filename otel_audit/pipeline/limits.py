@@ -134,7 +134,10 @@ def _without_lists(record: AuditRecord) -> AuditRecord:
     )
 
 
-_NAMES: Final = ("event_name", "action", "log", "error", "event_type", "reason", "tenant", "system", "code")
+_NAMES: Final = (
+    *("event_name", "action", "log", "error", "event_type", "event_code", "slug"),
+    *("reason", "tenant", "system", "code"),
+)
 _PARTS: Final = ("actor", "target", "source", "request", "origin", "database")
 
 

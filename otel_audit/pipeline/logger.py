@@ -156,6 +156,9 @@ class AuditLogger:
         key_strategies: Sequence[str] | None = None,
         record_id: str | None = None,
         event_type: str = "",
+        event_code: str = "",
+        slug: str = "",
+        system: str = "",
         truncated: bool = False,
     ) -> AuditRecord:
         """Make a record of what happened at a moment; nothing is kept yet.
@@ -167,6 +170,8 @@ class AuditLogger:
             action: upper-case verb, ``UPDATE``.
             at: when, under which context and span; default now.
             actor: overrides the actor of the context.
+            related: objects it is about, beside those of the context.
+            slug, system: override those of the context.
             strategies: redaction strategy by field name, over the configured rules.
             key_strategies: redaction strategy by part of the target's key, empty for the rules; without it
                 the type of the target decides.
@@ -227,11 +232,13 @@ class AuditLogger:
             message=message,
             reason=context.reason,
             tenant=tenant,
-            system=context.system or self._system,
+            system=system or context.system or self._system,
             event_type=event_type,
+            event_code=event_code,
+            slug=slug or context.slug,
             error=error,
             code=code or at.code,
-            related=list(islice(related, MAX_PARTS + 1)),
+            related=list(islice(_united(related, context.related), MAX_PARTS + 1)),
             attributes=attributes,
             truncated=truncated or context.truncated or unnamed or not complete,
             trace_id=trace_id,
@@ -508,6 +515,10 @@ class AuditLogger:
         # Handles go on: the parent's must not be taken for one of our own.
         self._unwritten = {}
         self._loss = None
+
+
+def _united(own: Sequence[Target], of_context: Sequence[Target]) -> Sequence[Target]:
+    return own if not of_context else (*own, *of_context)
 
 
 def _is_name(value: object) -> bool:

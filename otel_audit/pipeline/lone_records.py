@@ -106,6 +106,8 @@ class LoneRecords:
         tenant = context.tenant or at.tenant
         if tenant is None or context.attributes or context.origin is not None or context.truncated:
             return None
+        if context.slug or context.related:
+            return None
         tenant, system = tenant or self._tenant, context.system or self._system
         actor, source, request = context.actor, context.source, context.request
         if not actor.id or actor.type not in _ACTOR_TYPES:
@@ -124,6 +126,8 @@ class LoneRecords:
         texts += _actor(actor)
         if not is_uuid(request.id):  # each request has another, and no rule changes one
             texts.append(request.id)
+        if request.parent and not is_uuid(request.parent):
+            texts.append(request.parent)
         _join((*texts, *_source(source), *_database(database), *fields))  # raises where one is no text
         read = list(fields)
         names = [*image, *[change.field for change in changes], *read]

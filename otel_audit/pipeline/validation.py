@@ -244,6 +244,8 @@ _TEXT_FIELDS: Final = (
     "message",
     "error",
     "event_type",
+    "event_code",
+    "slug",
     "reason",
     "tenant",
     "system",

@@ -27,9 +27,12 @@ _SHORT: Final = 512
 _TEXTS_AT_ONCE: Final = 64
 _HARMLESS: Final = frozenset({bool, float, type(None), UnsetType})
 _STRUCTURES: Final = frozenset({dict, list})
-_TEXTS: Final = ("event_name", "message", "error", "reason", "tenant", "system", "event_type", "code")
+_TEXTS: Final = (
+    *("event_name", "message", "error", "reason", "tenant", "system"),
+    *("event_type", "event_code", "slug", "code"),
+)
 _CONTEXT_TEXTS: Final = (
-    ("request", ("path", "route", "view", "id")),
+    ("request", ("path", "route", "view", "id", "parent")),
     ("source", ("user_agent",)),
     ("actor", ("id", "name", "on_behalf_of", "on_behalf_of_name", "roles")),
     ("origin", ("actor", "name", "request")),
@@ -170,7 +173,11 @@ class RecordRedactor:
         texts += (request.path, request.route, request.view, record.database.query)
         if not is_uuid(request.id):  # each request has another, and no rule changes one
             texts.append(request.id)
+        if request.parent and not is_uuid(request.parent):
+            texts.append(request.parent)
         texts += (record.event_name, record.tenant, record.system, record.event_type, record.code)
+        if record.slug or record.event_code:
+            texts += (record.slug, record.event_code)
         texts += (actor.id, actor.name)
         if actor.on_behalf_of or actor.on_behalf_of_name or actor.roles:
             texts += (actor.on_behalf_of, actor.on_behalf_of_name, actor.roles)

@@ -22,6 +22,7 @@ from otel_audit.instrumentation.django.identity.actor import (
     session_key,
 )
 from otel_audit.location import view_name
+from otel_audit.notes import Notes
 from otel_audit.propagation import acceptance
 
 if TYPE_CHECKING:
@@ -91,6 +92,7 @@ class RequestScope:
         "_user_values",
         "ended",
         "id",
+        "notes",
         "request",
         "unsaid",
     )
@@ -98,6 +100,7 @@ class RequestScope:
     def __init__(self, request: HttpRequest, settings_: ScopeSettings) -> None:
         self.request = request
         self.ended = False
+        self.notes: Notes | None = None
         self.unsaid: Callable[[], None] | None = None
         self._settings = settings_
         header = settings_.request_id_header

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from otel_audit.instrumentation.instrumentor import AuditInstrumentor, OnceImported, Part
 from otel_audit.instrumentation.patching import Listener, Patch
+from otel_audit.targets import Recognizer, recognize, recognize_no_longer
 
 if TYPE_CHECKING:
     from otel_audit.config.model import AuditConfig
@@ -33,8 +34,18 @@ class SQLAlchemyAuditInstrumentor(AuditInstrumentor):
 
 
 class _Captured(OnceImported):
+    _recognizer: Recognizer | None = None
+
     def begin(self) -> None:
         from otel_audit.instrumentation.sqlalchemy.patches import table
         from otel_audit.instrumentation.sqlalchemy.writes.state import Capture
 
-        self.patches.apply(table(Capture(self.config, self.pipeline)))
+        capture = Capture(self.config, self.pipeline)
+        self.patches.apply(table(capture))
+        self._recognizer = capture.plans.target_of
+        recognize(self._recognizer)
+
+    def end(self) -> None:
+        super().end()
+        if self._recognizer is not None:
+            recognize_no_longer(self._recognizer)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy.schema import Table
 
+from otel_audit.audit_record import Target
 from otel_audit.capture.opt_in import code_rules
 from otel_audit.capture.plan import TablePlan
 from otel_audit.capture.policy import KeyStrategies, Policy, Subject, TableSettings
@@ -17,6 +18,7 @@ from otel_audit.instrumentation.sqlalchemy.mappings import Mappings
 from otel_audit.instrumentation.sqlalchemy.secret_keys import key_strategies
 from otel_audit.instrumentation.sqlalchemy.tables import attributes_of, is_version_table, keys_of
 from otel_audit.redaction.names import NameRules
+from otel_audit.values import key_text
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Mapper
@@ -129,6 +131,16 @@ class Plans:
         plan.others = []  # nobody wants to know what else the rows held
         return plan
 
+    def target_of(self, value: Any) -> Target | None:
+        """Return what records call an object of a mapped class; None of others, and of one without a key."""
+        state: Any = getattr(value, "_sa_instance_state", None)
+        if state is None or not isinstance(table := state.mapper.local_table, Table):
+            return None
+        key = state.key[1] if state.key is not None else _pending_key(state)
+        if not key:
+            return None
+        return Target(self._now().subject(table).label, key_text(key[0] if len(key) == 1 else key))
+
     def forget(self) -> None:
         """Decide anew: code has said something, or classes were mapped."""
         self.generation += 1
@@ -189,3 +201,11 @@ class Plans:
 
     def _strategies(self, table: Table) -> Mapping[str, str]:
         return self._policy.decide(self._now().subject(table)).settings.strategies
+
+
+def _pending_key(state: Any) -> tuple[Any, ...]:
+    """Return the key that an object was given before it was saved; empty if a part is not known."""
+    values = [
+        state.dict.get(state.mapper.get_property_by_column(column).key) for column in state.mapper.primary_key
+    ]
+    return () if None in values else tuple(values)
