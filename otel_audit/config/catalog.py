@@ -62,6 +62,7 @@ class Section(NamedTuple):
     """One table of the file and its settings; the first has the empty name.
 
     Of tables that may be repeated (``[[policy]]``), ``settings`` is the one setting that is their list.
+    A table within a table has a dotted name (``redaction.headers``), and follows it.
     """
 
     name: str
@@ -84,6 +85,7 @@ def sections() -> tuple[Section, ...]:
         description = (meta.description if meta else "") or ""
         if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
             nested.append(Section(field, description, tuple(_settings(kind, (field,)))))
+            nested += _tables_within(kind, field)
             continue
         setting = _setting((field,), hint, default)
         if setting.listed:  # its tables come behind all that stands at the top level
@@ -99,9 +101,21 @@ def settings() -> dict[str, Setting]:
     return {setting.key: setting for section in sections() for setting in section.settings}
 
 
+def _tables_within(kind: type[msgspec.Struct], name: str) -> Iterator[Section]:
+    for field, hint, _ in _members(kind):
+        inner, meta = _unwrap(hint)
+        if isinstance(inner, type) and issubclass(inner, msgspec.Struct):
+            description = (meta.description if meta else "") or ""
+            yield Section(f"{name}.{field}", description, tuple(_settings(inner, (name, field))))
+
+
 def _settings(kind: type[msgspec.Struct], path: tuple[str, ...]) -> Iterator[Setting]:
     # In TOML what comes after a table within a section would belong to the table.
-    found = [_setting((*path, field), hint, default) for field, hint, default in _members(kind)]
+    found = [
+        _setting((*path, field), hint, default)
+        for field, hint, default in _members(kind)
+        if not isinstance(default, msgspec.Struct)
+    ]
     yield from sorted(found, key=lambda setting: bool(setting.sections))
 
 

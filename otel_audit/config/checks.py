@@ -8,6 +8,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from otel_audit.config.model import AuditConfig, CaptureSection, capture_sections
+from otel_audit.config.sections.redaction import PLACES
 from otel_audit.config.showing import without_credentials
 
 _FUNCTION: Final = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
@@ -74,12 +75,14 @@ def _of_capture(
 
 
 def _redaction(config: AuditConfig) -> Iterator[tuple[tuple[str, ...], str]]:
-    for name in ("names", "values", "allow"):
-        for pattern in getattr(config.redaction, name):
-            try:
-                re.compile(pattern)
-            except re.error as error:
-                yield ("redaction", name), f"{pattern!r} is not a regular expression: {error}"
+    places = [(("redaction", place), getattr(config.redaction, place)) for place in PLACES]
+    for path, rules in [(("redaction",), config.redaction), *places]:
+        for name in ("names", "values", "allow"):
+            for pattern in getattr(rules, name):
+                try:
+                    re.compile(pattern)
+                except re.error as error:
+                    yield (*path, name), f"{pattern!r} is not a regular expression: {error}"
     key = config.redaction.hmac_key
     if key and len(key) < 16:
         yield ("redaction", "hmac_key"), f"has {len(key)} characters; at least 16 are required"

@@ -17,17 +17,17 @@ def diagnose(layer: Layer) -> Iterator[str]:
     """Return one message for each unknown key and bad value of a layer, with its place."""
     by_name = {section.name: section for section in sections()}
     top = {setting.path[-1]: setting for setting in by_name[""].settings}
-    valid = [*top, *(name for name in by_name if name)]
+    valid = [*top, *(name for name in by_name if name and "." not in name)]
     for name, value in layer.values.items():
         path = (name,)
         if name in top:
             yield from _leaf(layer, path, top[name], value)
-        elif name not in by_name or not name:
+        elif name not in by_name or not name or "." in name:
             yield _unknown(layer, path, valid)
         elif by_name[name].listed:
             yield from _listed(layer, path, by_name[name].settings[0], value)
         elif not isinstance(value, Mapping):
-            yield f"{layer.where(path)}: {name} is a table: write [{name}] with its keys below"
+            yield _no_table(layer, path)
         else:
             yield from _keys(layer, path, by_name[name].settings, value)
 
@@ -36,11 +36,22 @@ def _keys(
     layer: Layer, path: tuple[str, ...], known: Iterable[Setting], values: Mapping[str, Any]
 ) -> Iterator[str]:
     by_name = {setting.path[-1]: setting for setting in known}
+    within = ".".join((*path, ""))
+    tables = {
+        section.name.removeprefix(within): section
+        for section in sections()
+        if section.name.startswith(within)
+    }
     for name, value in values.items():
         here = (*path, name)
         setting = by_name.get(name)
-        if setting is None:
-            yield _unknown(layer, here, list(by_name))
+        if name in tables:
+            if isinstance(value, Mapping):
+                yield from _keys(layer, here, tables[name].settings, value)
+            else:
+                yield _no_table(layer, here)
+        elif setting is None:
+            yield _unknown(layer, here, [*by_name, *tables])
         elif setting.sections:
             yield from _named(layer, here, setting, value)
         else:
@@ -62,6 +73,11 @@ def _listed(layer: Layer, path: tuple[str, ...], setting: Setting, value: Any) -
         for nested in setting.sections:
             if nested.default is msgspec.NODEFAULT and nested.path[-1] not in table:
                 yield f"{layer.where(here)}: [[{name}]] has no {nested.path[-1]}: write {nested.expected}"
+
+
+def _no_table(layer: Layer, path: tuple[str, ...]) -> str:
+    table = ".".join(path)
+    return f"{layer.where(path)}: {table} is a table: write [{table}] with its keys below"
 
 
 def _named(layer: Layer, path: tuple[str, ...], setting: Setting, value: Any) -> Iterator[str]:

@@ -14,7 +14,7 @@ from otel_audit.config.sections.capture import CaptureSection, ModelConfig
 from otel_audit.config.sections.context import ContextConfig
 from otel_audit.config.sections.django import DjangoConfig
 from otel_audit.config.sections.policy import PolicyRule
-from otel_audit.config.sections.redaction import RedactionConfig
+from otel_audit.config.sections.redaction import PLACES, Place, PlaceRules, RedactionConfig
 from otel_audit.config.sections.section import SECRET, Age, Bytes, Seconds, Section, Strategy
 from otel_audit.config.sections.server import ServerConfig
 from otel_audit.config.sections.sink import SinkConfig
@@ -25,6 +25,7 @@ from otel_audit.config.sections.starlette import StarletteConfig
 from otel_audit.config.sections.store import StoreConfig
 
 __all__ = [
+    "PLACES",
     "SECRET",
     "Age",
     "AuditConfig",
@@ -33,6 +34,8 @@ __all__ = [
     "ContextConfig",
     "DjangoConfig",
     "ModelConfig",
+    "Place",
+    "PlaceRules",
     "PolicyRule",
     "RedactionConfig",
     "SQLAlchemyConfig",

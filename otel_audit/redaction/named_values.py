@@ -68,6 +68,13 @@ def held_by(mapping: Mapping[str, Any], is_secret: Callable[[str], bool]) -> fro
     return frozenset()
 
 
+def without_name(mapping: Mapping[str, Any]) -> list[str]:
+    """Return the keys of a mapping whose values belong to a name that it does not have, or no longer has."""
+    if _HOLDING_KEYS.isdisjoint(mapping) or not _NAMING_KEYS.isdisjoint(mapping):
+        return []
+    return [key for key in mapping if key in _HOLDING_KEYS]
+
+
 def are_pairs(items: Sequence[Any]) -> bool:
     """Say whether a sequence has only pairs of a name and a value, as the headers of a request."""
     return bool(items) and all(

@@ -17,7 +17,7 @@ from otel_audit.errors import ConfigurationError
 from otel_audit.redaction.lazy import pattern
 
 if TYPE_CHECKING:
-    from otel_audit.config.model import RedactionConfig
+    from otel_audit.config.model import Place, RedactionConfig
 
 Sensitivity: TypeAlias = Literal["clean", "allowed", "secret", "secret_text", "personal", "ambiguous"]
 """``clean``: only the value decides; ``allowed``: leave alone, whatever the value; ``secret``: remove;
@@ -231,12 +231,14 @@ class NameRules:
         names: Sequence[str] = (),
         allow: Sequence[str] = (),
         personal_numbers: bool = True,
+        first: NameRules | None = None,
     ) -> None:
         """Compile the patterns of ``redaction.names`` and ``redaction.allow``.
 
         Args:
             enabled: the built-in rules apply.
             personal_numbers: those about numbers of persons and accounts as well.
+            first: rules whose own patterns take precedence.
 
         Raises:
             ConfigurationError: a pattern is not a regular expression.
@@ -245,22 +247,25 @@ class NameRules:
         self._personal = enabled and personal_numbers
         self._names = compile_patterns("redaction.names", names)
         self._allow = compile_patterns("redaction.allow", allow)
-        self.has_own = bool(names)
+        self._first = first
+        self.has_own: bool = bool(names) or (first is not None and first.has_own)
         self._cached = lru_cache(maxsize=8192)(self._decide)
         self.in_address = lru_cache(maxsize=1024)(in_address)
 
     @classmethod
-    def of(cls, config: RedactionConfig) -> NameRules:
-        """Return the rules of a configuration.
+    def of(cls, config: RedactionConfig, place: Place | None = None) -> NameRules:
+        """Return the rules of a configuration, everywhere or in one place.
 
         Raises:
             ConfigurationError: a pattern is not a regular expression.
         """
+        own = None if place is None else getattr(config, place)
         return cls(
             enabled=config.enabled,
             names=config.names,
             allow=config.allow,
             personal_numbers=config.personal_numbers,
+            first=None if own is None else cls(enabled=False, names=own.names, allow=own.allow),
         )
 
     def decide(self, name: str) -> Sensitivity:
@@ -271,6 +276,8 @@ class NameRules:
 
     def own(self, name: str) -> Sensitivity | None:
         """Judge a name by the patterns of the configuration alone, ``None`` if none matches."""
+        if self._first is not None and (own := self._first.own(name)) is not None:
+            return own
         if self._allow or self._names:
             spellings = _spellings(name)
             if _matches(self._allow, spellings):
@@ -313,7 +320,7 @@ def compile_patterns(
             raise ConfigurationError(
                 f"{setting}[{index}] is not a regular expression: {source!r}: {error}"
             ) from error
-        if compiled[-1].fullmatch("") is not None and setting == "redaction.values":
+        if compiled[-1].fullmatch("") is not None and setting.endswith(".values"):
             raise ConfigurationError(
                 f"{setting}[{index}] matches the empty string: {source!r} would redact everything; use "
                 "+ instead of *"

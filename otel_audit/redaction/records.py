@@ -9,6 +9,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from otel_audit.audit_record import AuditRecord, Bulk, Change, Column, Target
+from otel_audit.config.model import Place
 from otel_audit.large_values import digest_of_text
 from otel_audit.long_texts import JSON_LENGTH, head_of, rest_of
 from otel_audit.redaction.named_values import may_be_apart
@@ -43,8 +44,9 @@ _CONTEXT_TEXTS: Final = (
 class RecordRedactor:
     """Redacts records, by the rules of a :class:`ValueRedactor`."""
 
-    def __init__(self, redactor: ValueRedactor) -> None:
+    def __init__(self, redactor: ValueRedactor, places: Mapping[Place, ValueRedactor] | None = None) -> None:
         self._redactor = redactor
+        self._places = places or {}
 
     def record(
         self, record: AuditRecord, strategies: Mapping[str, str], key: Sequence[str] | None = None
@@ -53,6 +55,38 @@ class RecordRedactor:
 
         ``strategies`` and ``key`` as in :meth:`otel_audit.redaction.redactor.Redactor.record`.
         """
+        if self._places and record.attributes:
+            placed = {name: value for name, value in record.attributes.items() if self._at(name) is not None}
+            if placed:
+                return self._by_place(record, placed, strategies, key)
+        return self._everywhere(record, strategies, key)
+
+    def _at(self, attribute: str) -> ValueRedactor | None:
+        from otel_audit.redaction.places import place_of  # only where a place has rules of its own
+
+        place = place_of(attribute)
+        return None if place is None else self._places.get(place)
+
+    def _by_place(
+        self,
+        record: AuditRecord,
+        placed: dict[str, Any],
+        strategies: Mapping[str, str],
+        key: Sequence[str] | None,
+    ) -> AuditRecord:
+        """Redact some attributes by the rules of their places, and all else by those that hold everywhere."""
+        others = {name: value for name, value in record.attributes.items() if name not in placed}
+        made = self._everywhere(msgspec.structs.replace(record, attributes=others), strategies, key)
+        shown = {
+            self._redactor.text(name): value if redactor is None else redactor.field(name, value)
+            for name, value in placed.items()
+            for redactor in [self._at(name)]
+        }
+        return msgspec.structs.replace(made, attributes={**made.attributes, **shown})
+
+    def _everywhere(
+        self, record: AuditRecord, strategies: Mapping[str, str], key: Sequence[str] | None
+    ) -> AuditRecord:
         if not self._redactor.has_own_values and self._is_clean(record, strategies, key):
             return record
         replaced = self._texts(record, _TEXTS)

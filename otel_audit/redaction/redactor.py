@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from otel_audit.audit_record import AuditRecord
-from otel_audit.config.model import RedactionConfig
+from otel_audit.config.model import PLACES, Place, PlaceRules, RedactionConfig
 from otel_audit.redaction.records import RecordRedactor
 from otel_audit.redaction.value_redactor import ValueRedactor
 
@@ -26,8 +26,15 @@ class Redactor(ValueRedactor):
             ConfigurationError: a pattern is not a regular expression, or the hmac key is too short.
         """
         super().__init__(config)
-        self._records = RecordRedactor(self)
+        self._places = {
+            place: ValueRedactor(config, place) for place in PLACES if getattr(config, place) != PlaceRules()
+        }
+        self._records = RecordRedactor(self, self._places)
         self._spans: SpanRedactor | None = None
+
+    def at(self, place: Place) -> ValueRedactor:
+        """Return what applies the rules of one place; itself where the place has none of its own."""
+        return self._places.get(place, self)
 
     def record(
         self,

@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import UNSET
 
-from otel_audit.config.model import RedactionConfig
+from otel_audit.config.model import Place, RedactionConfig
 from otel_audit.errors import ConfigurationError
 from otel_audit.long_texts import JSON_LENGTH
 from otel_audit.redaction import named_values
@@ -21,6 +21,7 @@ from otel_audit.redaction.lazy import pattern
 from otel_audit.redaction.names import SENSITIVE, NameRules, Sensitivity, compile_patterns, removes, words
 from otel_audit.redaction.strategies import Strategies
 from otel_audit.redaction.text import budget, patterns, sql
+from otel_audit.redaction.text.forms import scrub_options
 from otel_audit.redaction.text.pairs import PairScanner, balanced_end
 from otel_audit.values import Portable
 
@@ -60,20 +61,25 @@ _REDIS_AUTH = pattern(r"\A\s*(AUTH|HELLO)\b\s+\S[\s\S]*\Z", re.IGNORECASE)
 class ValueRedactor:
     """Applies the rules of one configuration. Thread safe."""
 
-    def __init__(self, config: RedactionConfig) -> None:
-        """Compile the rules.
+    def __init__(self, config: RedactionConfig, place: Place | None = None) -> None:
+        """Compile the rules that hold everywhere, or those of one place.
 
         Raises:
             ConfigurationError: a pattern is not a regular expression, or the hmac key is too short.
         """
         self.mask = config.replacement
-        self.names = NameRules.of(config)
+        self.names = NameRules.of(config, place)
         self.strategies = Strategies(mask=config.replacement, hmac_key=config.hmac_key)
         self.builtin = config.enabled
         self._ibans = config.personal_numbers
-        self._own = compile_patterns("redaction.values", config.values)
-        for setting, own in (("values", config.values), ("names", config.names), ("allow", config.allow)):
-            _refuse_exponential(f"redaction.{setting}", own)
+        self._own: tuple[re.Pattern[str], ...] = ()
+        tables: list[tuple[str, Any]] = [("redaction", config)]
+        if place is not None:
+            tables.append((f"redaction.{place}", getattr(config, place)))
+        for table, rules in tables:
+            self._own += compile_patterns(f"{table}.values", rules.values)
+            for setting in ("values", "names", "allow"):
+                _refuse_exponential(f"{table}.{setting}", getattr(rules, setting))
         self._pairs = PairScanner(self.names, config.replacement)
         # Read by the span redactor without a call: it looks at every attribute of every span.
         self.clean_names: set[str] = set()
@@ -187,6 +193,10 @@ class ValueRedactor:
         """Return a copy with every value redacted under its key, the same ``dict`` if nothing matches."""
         redacted = self._mapping(mapping, 0, 0)
         return redacted if isinstance(redacted, dict) else dict(redacted)
+
+    def options(self, line: str) -> str:
+        """Return a command line without what stands in short options of known programs: ``mysql -px``."""
+        return scrub_options(line, self.mask)
 
     def suspects(self, text: str) -> bool:
         """Tell quickly that no rule can match ``text``; own patterns are not asked."""

@@ -1,10 +1,31 @@
 """``[redaction]``: what is sensitive."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal, TypeAlias, get_args
 
 from msgspec import Meta
 
 from otel_audit.config.sections.section import SECRET, Section
+
+Place: TypeAlias = Literal["headers", "queries", "bodies", "arguments"]
+PLACES: Final[tuple[Place, ...]] = get_args(Place)
+"""Places with rules of their own: tables within ``[redaction]``."""
+
+
+class PlaceRules(Section, frozen=True):
+    """Rules of one place, before those that hold everywhere."""
+
+    names: Annotated[
+        list[str],
+        Meta(description="Additional sensitive names in this place, as for `redaction.names`."),
+    ] = []
+    values: Annotated[
+        list[str],
+        Meta(description="Additional sensitive values in this place, as for `redaction.values`."),
+    ] = []
+    allow: Annotated[
+        list[str],
+        Meta(description="Names that must not be redacted in this place, whatever all other rules say."),
+    ] = []
 
 
 class RedactionConfig(Section, frozen=True):
@@ -55,3 +76,22 @@ class RedactionConfig(Section, frozen=True):
         ),
     ] = ""
     spans: Annotated[bool, Meta(description="Redact exported spans as well.")] = True
+    headers: Annotated[
+        PlaceRules,
+        Meta(
+            description="Rules for headers of requests and responses, beside those of `[redaction]`. In each "
+            "place, its own rules take precedence: `allow` over `names`, both over what `[redaction]` says."
+        ),
+    ] = PlaceRules()
+    queries: Annotated[
+        PlaceRules,
+        Meta(description="The same for the parameters of an address."),
+    ] = PlaceRules()
+    bodies: Annotated[
+        PlaceRules,
+        Meta(description="The same for the fields of bodies: JSON, forms, XML, text."),
+    ] = PlaceRules()
+    arguments: Annotated[
+        PlaceRules,
+        Meta(description="The same for arguments of commands and tasks."),
+    ] = PlaceRules()

@@ -1,0 +1,146 @@
+"""JSON as far as it goes: whole documents, their beginnings, and what only lenient readers take."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, Final
+
+import msgspec
+
+from otel_audit.large_values import LEFT_OUT
+from otel_audit.redaction import named_values
+from otel_audit.values import portable
+
+LEVELS: Final = 24
+"""Of a document that are read; redaction looks no deeper than 32."""
+_TOKEN: Final = re.compile(r'"(?:[^"\\]|\\[\s\S])*+(?P<closed>"?)|[\[\]{},:]|[^\s\[\]{},:"]++')
+_END: Final = {"{": "}", "[": "]"}
+_PAIR: Final = 2
+_LARGE_NUMBER: Final = re.compile(rb"[0-9]{19}")
+_LAST_BLANK: Final = re.compile(r"[ \t][^ \t]*+\Z")
+_LONGEST_NUMBER: Final = 4000
+_decode: Final = msgspec.json.Decoder().decode
+
+
+def read(content: bytes, text: str) -> Any:
+    """Return the value of a document, portable.
+
+    Args:
+        content: the document in UTF-8, or empty if it is in another charset.
+        text: the same as text.
+
+    Raises:
+        ValueError: it is not JSON.
+        RecursionError: it is nested too deep.
+    """
+    try:
+        if content:
+            value = _decode(content)
+            return portable(value) if _LARGE_NUMBER.search(content) else value
+    except ValueError:  # msgspec's errors, and of charsets
+        pass
+    # What only Python's own reader takes: NaN, half a surrogate pair, line breaks in texts.
+    return portable(json.loads(text, strict=False, parse_int=_number))
+
+
+def _number(digits: str) -> int | str:
+    return int(digits) if len(digits) <= _LONGEST_NUMBER else digits
+
+
+def prune(value: Any) -> str:
+    """Take away, in place, what is nested deeper than is read; return what in words, empty if nothing."""
+    level: list[Any] = [value] if type(value) is dict or type(value) is list else []
+    for _ in range(LEVELS):
+        level = [
+            part
+            for container in level
+            for part in (container.values() if type(container) is dict else container)
+            if type(part) is dict or type(part) is list
+        ]
+        if not level:
+            return ""
+    for container in level:
+        container.clear()
+        if type(container) is list:
+            container.append(LEFT_OUT)
+        else:
+            container[LEFT_OUT] = LEFT_OUT
+    return f"more than {LEVELS} levels"
+
+
+class Beginning:
+    """The beginning of a document, as JSON: what was complete, and the texts that were cut.
+
+    Up to where it is cut off, nested too deep or wrong. :attr:`text` is JSON; :attr:`open` says how many
+    containers the beginning has opened and not closed.
+    """
+
+    __slots__ = ("open", "text")
+
+    def __init__(self, text: str) -> None:
+        # (bracket, where it opened, items begun), innermost last; what was whole at `end` are `kept` of them.
+        stack: list[list[Any]] = []
+        end, kept = 0, tuple[tuple[Any, ...], ...]()
+        tail = ""
+        before = ""
+        for match in _TOKEN.finditer(text):
+            sign = match.group()
+            if sign in "{[":
+                if len(stack) >= LEVELS:
+                    break
+                stack.append([sign, match.start(), 1])
+                end, kept = match.end(), tuple(map(tuple, stack))
+            elif sign in "}]":
+                if not stack or _END[stack[-1][0]] != sign:
+                    break
+                stack.pop()
+                end, kept = match.end(), tuple(map(tuple, stack))
+                if not stack:
+                    break
+            elif sign == ",":
+                if not stack:
+                    break
+                end, kept = match.start(), tuple(map(tuple, stack))
+                stack[-1][2] += 1
+            elif sign[0] == '"' and not match["closed"]:
+                inside = stack[-1][0] if stack else ""
+                if not stack or before == ":" or (inside == "[" and before in "[,"):
+                    tail, end, kept = sign, match.start(), tuple(map(tuple, stack))
+                break
+            before = sign
+        if tail and _is_half_a_pair(kept, _PAIR - 1):
+            tail = ""
+        whole = text[:end].rstrip()
+        while not tail and _is_half_a_pair(kept, _PAIR):
+            whole, kept = text[: kept[-1][1]].rstrip().rstrip(","), kept[:-1]
+        self.open = len(kept)
+        self.text = whole + _cut_text(tail) + "".join([_END[bracket] for bracket, _, _ in reversed(kept)])
+
+
+def _is_half_a_pair(stack: tuple[tuple[Any, ...], ...], items: int) -> bool:
+    """Say whether what is open may be a pair of name and value of which one is missing.
+
+    It would keep all other pairs of the list from being known as such.
+    """
+    return len(stack) > 1 and stack[-1][0] == stack[-2][0] == "[" and stack[-1][2] <= items
+
+
+def _cut_text(tail: str) -> str:
+    if not tail:
+        return ""
+    found = _LAST_BLANK.search(tail)  # a sign that is cut off could not be recognized
+    return '"' + (tail[1 : found.start()] if found is not None else "") + '…"'
+
+
+def mask_unnamed(value: Any, levels: int, mask: str) -> None:
+    """Remove values whose name may stand in the part that was cut off: ``{"value": "x", …``, in place."""
+    for _ in range(levels):
+        if type(value) is dict:
+            for key in named_values.without_name(value):
+                value[key] = mask
+            value = next(reversed(value.values()), None)
+        elif type(value) is list and value:
+            value = value[-1]
+        else:
+            return

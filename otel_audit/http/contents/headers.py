@@ -1,0 +1,62 @@
+"""Headers without secrets, by name in lower case."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from itertools import islice
+from typing import Any, Final
+
+from otel_audit.http.contents.documents import redacted
+from otel_audit.long_texts import head_of, rest_of
+from otel_audit.redaction.value_redactor import ValueRedactor
+
+_MAX_HEADERS: Final = 128
+_MAX_NAME: Final = 128
+_MAX_VALUE: Final = 2048
+_MAX_ALL: Final = 16 * 1024
+_READ: Final = 16 * 1024
+_LEFT_OUT: Final = "…"
+
+
+def headers(
+    pairs: Iterable[tuple[str | bytes, str | bytes]] | Mapping[str, str], redactor: ValueRedactor
+) -> dict[str, str]:
+    """Return headers; as for :meth:`otel_audit.http.contents.Contents.headers`."""
+    if isinstance(pairs, Mapping):
+        pairs = pairs.items()
+    given: dict[str, str] = {}
+    more = False
+    for number, (name, value) in enumerate(islice(pairs, _MAX_HEADERS + 1)):
+        if number == _MAX_HEADERS:
+            more = True
+            break
+        key, shown = _text(name)[:_MAX_NAME].lower(), _text(value)
+        given[key] = f"{given[key]}, {shown}" if key in given else shown
+    made: dict[str, str] = {}
+    room = _MAX_ALL
+    for name, value in redacted(given, redactor).items():
+        text = value if len(value) <= _MAX_VALUE else value[:_MAX_VALUE] + rest_of(len(value))
+        room -= len(name) + len(text)
+        if room <= 0:
+            more = True
+            break
+        made[name] = text
+    if more:
+        made[_LEFT_OUT] = _LEFT_OUT
+    return made
+
+
+def _text(value: Any) -> str:
+    kind = type(value)
+    text: str
+    if kind is bytes:
+        text = value[: _READ + 1].decode("latin-1")
+    elif kind is str:
+        text = value
+    elif issubclass(kind, str):
+        text = str.__str__(value)
+    else:
+        text = str(value) if kind is int else f"<{kind.__qualname__}>"
+    if len(text) > _READ:
+        text = head_of(text, _READ)
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()

@@ -1,0 +1,111 @@
+"""What a command printed: its end is kept while it prints, cheaply; then made readable and redacted."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from otel_audit.redaction.value_redactor import ValueRedactor
+
+LIMIT: Final = 64 * 1024
+_BEFORE: Final = 16 * 1024
+"""Characters before what is shown that redaction looks at, for the names of values."""
+_LONGEST_LINE: Final = 8 * 1024
+# CSI, OSC and other strings, charsets, and escapes of two characters; C1 as single characters, too.
+_ESCAPE: Final = re.compile(
+    r"(?:\x1b\[|\x9b)[0-?]*+[ -/]*+[@-~]?"
+    r"|(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x9c]*+(?:\x07|\x1b\\|\x9c)?"
+    r"|\x1b[ -/]*+[0-~]?"
+)
+_OVERWRITTEN: Final = re.compile(r"[^\n\r]*+\r++(?!\n)(?=[^\n\r])")
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+_KEY_END: Final = re.compile(r"-----END[A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----")
+_KEY_BEGIN: Final = "-----BEGIN"
+
+
+class OutputTail:
+    """Keeps the end of what is written, at least ``limit`` characters; what it costs does not grow.
+
+    :meth:`write` takes text or bytes in UTF-8, whichever is at hand: to look below a ``TextIOWrapper`` is
+    cheapest, where one call brings many lines. Not thread safe, and needs not be: a list is only appended to
+    and replaced as a whole; of two writes at once one may be lost.
+    """
+
+    __slots__ = ("_kept", "_length", "_most", "_parts", "size")
+
+    def __init__(self, limit: int = LIMIT) -> None:
+        self._kept = limit + _BEFORE
+        self._most = 4 * self._kept
+        self._parts: list[str | bytes] = []
+        self._length = 0
+        self.size = 0
+        """Characters or bytes written so far."""
+
+    def write(self, text: str | bytes) -> None:
+        """Take what was written."""
+        length = len(text)
+        self.size += length
+        self._length += length
+        self._parts.append(text)
+        if self._length > self._most or len(self._parts) > 4096:
+            self._consolidate()
+
+    def text(self) -> str:
+        """Return the end of what was written, as it was; whoever shows it calls ``Contents.output``."""
+        self._consolidate()
+        return "".join([part for part in self._parts if type(part) is str])
+
+    def _consolidate(self) -> None:
+        kept: list[str] = []
+        room = self._kept
+        for part in reversed(self._parts):
+            if room <= 0:
+                break
+            if isinstance(part, str):
+                text = str.__getitem__(part, slice(-room, None))
+            else:
+                text = bytes(part[-room:]).decode("utf-8", "replace")
+            kept.append(text)
+            room -= len(text)
+        kept.reverse()
+        self._parts = ["".join(kept)]
+        self._length = len(self._parts[0])
+
+
+def readable(text: str) -> str:
+    """Return text without colours, cursor movements, control characters, and what was overwritten."""
+    if "\x1b" in text or not text.isascii():
+        text = _ESCAPE.sub("", text)
+    if "\r" in text:
+        text = _OVERWRITTEN.sub("", text)
+    return _CONTROL.sub("", text)
+
+
+def output(text: str, redactor: ValueRedactor, limit: int, size: int | None) -> str:
+    """Return the end of an output; as for :meth:`otel_audit.http.contents.Contents.output`."""
+    size = len(text) if size is None else size
+    kept = text[-(limit + _BEFORE) :]
+    shown = readable(kept)
+    if size > len(kept):
+        shown = _from_a_line(shown)
+    shown = redactor.text(shown.encode("utf-8", "replace").decode())
+    said = f"… ({size} characters)\n"
+    if size <= len(kept) and len(shown) <= limit:
+        end = shown
+    else:
+        end = said + shown[len(shown) - min(len(shown), max(0, limit - len(said))) :]
+    return end if len(end.encode()) <= limit else _last_bytes(end, limit, said)
+
+
+def _from_a_line(text: str) -> str:
+    """Begin with a whole line: the name of a value may stand before the cut, and so may the head of a key."""
+    line = text.find("\n", 0, _LONGEST_LINE)
+    text = text[line + 1 :] if line >= 0 else text[_LONGEST_LINE:]
+    key = _KEY_END.search(text)
+    return text[key.end() :] if key is not None and _KEY_BEGIN not in text[: key.start()] else text
+
+
+def _last_bytes(text: str, limit: int, said: str) -> str:
+    room = max(0, limit - len(said.encode()))
+    tail = text.encode()[-room:] if room else b""
+    return (said + tail.decode("utf-8", "ignore")) if room else ""
