@@ -310,3 +310,19 @@ def _typed(path: str, kind: Kind, raw: Any) -> Any:
     if kind == "json":
         return _decode_json[path](raw)
     return raw
+
+
+# --- requests, calls and their answers: names in `attributes` ---------------------------------------------
+
+METHOD: Final = "http.request.method"
+URL: Final = "url.full"
+STATUS_CODE: Final = "http.response.status_code"
+SERVER_ADDRESS: Final = "server.address"
+SERVER_PORT: Final = "server.port"
+REQUEST_SIZE: Final = "http.request.body.size"
+RESPONSE_SIZE: Final = "http.response.body.size"
+REQUEST_HEADER: Final = "http.request.header."
+RESPONSE_HEADER: Final = "http.response.header."
+DURATION: Final = "duration"
+RESPONSE_STATE: Final = "response.state"
+"""``closed``: the application left the response before its end; ``open``: it had not come to its end yet."""

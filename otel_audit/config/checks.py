@@ -23,6 +23,7 @@ def contradictions(config: AuditConfig, given: set[tuple[str, ...]]) -> Iterator
         from otel_audit.config.policy_checks import policy_problems
 
         yield from policy_problems(config.policy)
+    yield from _outgoing(config)
     functions: list[tuple[tuple[str, ...], str, str]] = [
         (("tenant_from",), config.tenant_from, "shop.tenants:current_tenant"),
         (("context", "actor_from"), config.context.actor_from, "shop.accounts:current_user"),
@@ -88,6 +89,15 @@ def _redaction(config: AuditConfig) -> Iterator[tuple[tuple[str, ...], str]]:
         yield ("redaction", "hmac_key"), f"has {len(key)} characters; at least 16 are required"
     if not key and config.redaction.unknown_user_names == "hmac":
         yield ("redaction", "unknown_user_names"), _NO_KEY
+
+
+def _outgoing(config: AuditConfig) -> Iterator[tuple[tuple[str, ...], str]]:
+    from otel_audit.config.host_patterns import host_problem
+
+    for entry in config.outgoing.ignore_hosts:
+        problem = host_problem(entry)
+        if problem:
+            yield ("outgoing", "ignore_hosts"), problem
 
 
 def _context(config: AuditConfig) -> Iterator[tuple[tuple[str, ...], str]]:

@@ -13,6 +13,7 @@ from msgspec import Meta
 from otel_audit.config.sections.capture import CaptureSection, ModelConfig
 from otel_audit.config.sections.context import ContextConfig
 from otel_audit.config.sections.django import DjangoConfig
+from otel_audit.config.sections.outgoing import OutgoingConfig
 from otel_audit.config.sections.policy import PolicyRule
 from otel_audit.config.sections.redaction import PLACES, Place, PlaceRules, RedactionConfig
 from otel_audit.config.sections.section import SECRET, Age, Bytes, Seconds, Section, Strategy
@@ -34,6 +35,7 @@ __all__ = [
     "ContextConfig",
     "DjangoConfig",
     "ModelConfig",
+    "OutgoingConfig",
     "Place",
     "PlaceRules",
     "PolicyRule",
@@ -103,6 +105,7 @@ class AuditConfig(Section, frozen=True):
             "patterns with `*` and `?`; a leading `!` excludes."
         ),
     ] = []
+    outgoing: Annotated[OutgoingConfig, Meta(description="Calls to other services.")] = OutgoingConfig()
     context: Annotated[ContextConfig, Meta(description="Who acted, and from where.")] = ContextConfig()
     redaction: Annotated[RedactionConfig, Meta(description="What is sensitive.")] = RedactionConfig()
     span_event: Annotated[SpanEventConfig, Meta(description="The event on the current span.")] = (

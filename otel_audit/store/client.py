@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
+from opentelemetry.instrumentation.utils import suppress_instrumentation
 
 from otel_audit.config.headers import value_problem
 from otel_audit.config.model import StoreConfig
@@ -140,6 +141,10 @@ class StoreClient:
         return self._send(address, sql.encode())
 
     def _send(self, query: str, body: bytes) -> bytes:
+        with suppress_instrumentation():  # questions about calls are not calls
+            return self._asked(query, body)
+
+    def _asked(self, query: str, body: bytes) -> bytes:
         response, answer = self._exchange(query, body)
         # The server may have been about to start when its token was looked for.
         if response.headers.get("X-ClickHouse-Exception-Code") == _AUTHENTICATION_FAILED and self._look_up():

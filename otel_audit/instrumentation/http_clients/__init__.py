@@ -1,4 +1,4 @@
-"""HTTP clients: what their calls tell other services, and what they keep from them.
+"""HTTP clients: what their calls tell other services and what they keep from them, and the records of calls.
 
 One instrumentor for all, so that a process that calls nobody loads nothing. Each client has a file of its own
 with one table; none is imported before the application imports it.
@@ -25,7 +25,8 @@ class HttpClientsAuditInstrumentor(AuditInstrumentor):
     section = "context"
 
     def is_wanted(self, config: AuditConfig) -> bool:
-        return bool(config.context.propagate_to) or config.context.baggage != "off"
+        context = config.context
+        return config.outgoing.enabled or bool(context.propagate_to) or context.baggage != "off"
 
     def preflight(self, config: AuditConfig) -> Iterable[str]:
         context = config.context
@@ -43,8 +44,15 @@ class HttpClientsAuditInstrumentor(AuditInstrumentor):
     def parts(self, config: AuditConfig, pipeline: AuditPipeline | None) -> Sequence[Part]:
         from otel_audit.propagation.outgoing import Outgoing
 
+        parts: list[Part] = []
         outgoing = Outgoing.of(config)
-        return [] if outgoing is None else [Propagation(outgoing)]
+        if outgoing is not None:
+            parts.append(Propagation(outgoing))
+        if config.outgoing.enabled:
+            from otel_audit.http.outgoing.calls import Calls
+
+            parts.append(Calls(config))
+        return parts
 
     def patches(self, parts: Sequence[Part]) -> Iterable[Patch]:
         from otel_audit.instrumentation.http_clients import aiohttp, httpcore, standard_library
@@ -54,3 +62,7 @@ class HttpClientsAuditInstrumentor(AuditInstrumentor):
                 yield from standard_library.table(part)
                 yield from httpcore.table(part)
                 yield from aiohttp.table(part)
+            else:
+                from otel_audit.instrumentation.http_clients.calls import table
+
+                yield from table(part)  # type: ignore[arg-type]

@@ -64,7 +64,7 @@ class _Wrappers(Wrappers):
             return request
         try:
             before = b",".join(value for name, value in request.headers if name.lower() == _NAME)
-            header = outgoing.header(_destination(pool, request), before.decode("latin-1"))
+            header = outgoing.header(destination(pool, request), before.decode("latin-1"))
             if header is None:
                 return request
             others = [pair for pair in request.headers if pair[0].lower() != _NAME]
@@ -76,7 +76,7 @@ class _Wrappers(Wrappers):
         return told
 
 
-def _destination(pool: Any, request: Any) -> Destination:
+def destination(pool: Any, request: Any) -> Destination:
     url = request.url
     proxy = getattr(getattr(pool, "_proxy", None), "url", None) or getattr(pool, "_proxy_url", None)
     behind = None

@@ -56,7 +56,7 @@ class _Wrappers(Wrappers):
             held = None
             if self._propagation.outgoing is not None:
                 try:
-                    held = _Held(_destination(connection, url))
+                    held = _Held(destination(connection, url))
                 except faults() as error:  # the call goes on
                     destination_unknown(error)
             vars(connection)[_HELD] = held
@@ -103,7 +103,7 @@ def _text(value: Any) -> str:
     return value.decode("latin-1") if isinstance(value, bytes) else str(int(value))
 
 
-def _destination(connection: Any, url: str) -> Destination:
+def destination(connection: Any, url: str) -> Destination:
     """Say where a request goes: what a connection is to, or behind it if that is a proxy."""
     scheme = "https" if connection.default_port == 443 else "http"  # urllib3's is no HTTPSConnection
     own = (str(connection.host), int(connection.port or 0))

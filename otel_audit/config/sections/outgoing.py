@@ -1,0 +1,33 @@
+"""``[outgoing]``: which calls to other services are recorded."""
+
+from typing import Annotated
+
+from msgspec import Meta
+
+from otel_audit.config.sections.section import Bytes, Section
+
+
+class OutgoingConfig(Section, frozen=True):
+    enabled: Annotated[
+        bool,
+        Meta(
+            description="Record each call to another service made with http.client, urllib, urllib3, "
+            "requests, httpx or aiohttp, or by what is built on them, such as zeep and suds. `[[policy]]` "
+            "says how much of it."
+        ),
+    ] = False
+    ignore_hosts: Annotated[
+        list[str],
+        Meta(
+            description="Hosts to which calls are not recorded: `host`, `host:port`, or `*.domain` for all "
+            "hosts below a domain."
+        ),
+    ] = []
+    max_request_body: Annotated[
+        Bytes,
+        Meta(description="The most that is recorded of the body of a request; a rule may say otherwise."),
+    ] = 16_384
+    max_response_body: Annotated[
+        Bytes,
+        Meta(description="The most that is recorded of the body of a response; a rule may say otherwise."),
+    ] = 16_384

@@ -1,0 +1,198 @@
+"""One call: a request that is written to a connection, and its response until that has been read or left."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable
+from typing import Final, Literal, Protocol, TypeAlias
+
+from otel_audit.audit_context import Moment
+from otel_audit.policy import Level
+
+Ending: TypeAlias = Literal["", "closed", "open"]
+"""How the response ended: read to its end, closed by the application before that, or neither so far."""
+_PATIENCE: Final = 10.0
+"""Seconds after which a response that is still being read no longer holds up the record of its call."""
+_STREAMS: Final = ("text/event-stream", "multipart/x-mixed-replace", "application/grpc")
+_clock: Final = time.perf_counter
+
+
+class Headers(Protocol):
+    """The headers of a response, as ``email.message.Message`` and multidicts have them."""
+
+    def get(self, name: str, /) -> str | None:
+        """Return the value of a header, by its name in any case."""
+        ...
+
+    def items(self) -> Iterable[tuple[str, str]]:
+        """Return names and values."""
+        ...
+
+
+class Call:
+    """A call as its client makes it.
+
+    The client's wrappers say what happens: :meth:`sent`, :meth:`answered`, :meth:`received` for what the
+    application reads of the response, :meth:`end`. Nothing is read for us. The first end counts; a call that
+    nobody ends is recorded when it is collected.
+
+    Attributes:
+        level: the highest level that the policy may still give it.
+        target: path and query as they were sent, or the whole URL where a proxy was asked to forward it.
+        status: 0 until there is a response.
+        started, duration: in seconds; ``started`` by a clock that only counts.
+        busy: a wrapper is at work that will see how it ends.
+        awaited: its client connects before it writes the request.
+        recovers: its client may find a response after it failed to send; ``held`` is that failure.
+        streams: its body is read piece by piece as it is sent.
+        received_size, taken: bytes of the response that came, and that the application has read.
+        is_whole: all of its response has been read.
+        decoded: what was received is not compressed any more.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_answered",
+        "_finish",
+        "_once",
+        "_pid",
+        "awaited",
+        "busy",
+        "decoded",
+        "duration",
+        "ending",
+        "error",
+        "held",
+        "host",
+        "is_whole",
+        "level",
+        "limit",
+        "method",
+        "moment",
+        "port",
+        "received_size",
+        "recovers",
+        "request_body",
+        "request_headers",
+        "request_size",
+        "response_body",
+        "response_headers",
+        "response_size",
+        "scheme",
+        "started",
+        "status",
+        "streams",
+        "taken",
+        "target",
+    )
+
+    def __init__(
+        self,
+        finish: Callable[[Call], None],
+        level: Level,
+        moment: Moment,
+        method: str,
+        scheme: str,
+        host: str,
+        port: int,
+        target: str,
+        limit: int,
+    ) -> None:
+        self._finish = finish
+        self._pid = os.getpid()
+        self._once = [True]
+        self._answered = 0.0
+        self.busy = self.awaited = self.recovers = self.streams = self.is_whole = self.decoded = False
+        self.level = level
+        self.limit = limit
+        self.moment = moment
+        self.method = method
+        self.scheme = scheme
+        self.host = host
+        self.port = port
+        self.target = target
+        self.started = _clock()
+        self.duration = 0.0
+        self.status = 0
+        self.error = ""
+        self.ending: Ending = ""
+        self.held: BaseException | None = None
+        self.request_headers: list[tuple[str, str]] = []
+        self.request_body: bytes | None = None
+        self.request_size: int | None = None
+        self.response_headers: Headers | None = None
+        self.response_body: bytearray | None = None
+        self.response_size: int | None = None
+        self.received_size = self.taken = 0
+
+    @property
+    def takes_request(self) -> bool:
+        """Whether headers and body of the request may be recorded."""
+        return self.level >= Level.REQUEST
+
+    @property
+    def takes_response(self) -> bool:
+        """Whether the body of the response is to be copied as the application reads it."""
+        return self.response_body is not None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it is recorded."""
+        return not self._once
+
+    def sent(self, body: object) -> None:
+        """Note what was handed over as the body: kept if it is bytes and whole, never read."""
+        if isinstance(body, bytes | bytearray | memoryview):
+            size = len(body) if not isinstance(body, memoryview) else body.nbytes
+            if self.request_size is None:
+                self.request_size = size
+            if self.takes_request and size == self.request_size:
+                self.request_body = bytes(body[: self.limit])
+
+    def answered(self, status: int, headers: Headers) -> None:
+        """Note the response: its body is still to be read, unless :meth:`end` follows."""
+        self._answered = _clock()
+        self.status = status
+        self.response_headers = headers
+        length = headers.get("content-length")
+        if length is not None and length.isdecimal() and len(length) < 20:
+            self.response_size = int(length)
+        if status == 101 or (headers.get("content-type") or "").lower().startswith(_STREAMS):
+            self.end(ending="open")  # it may go on without an end
+        elif self.level >= Level.REQUEST_RESPONSE:
+            self.response_body = bytearray()
+
+    def received(self, data: bytes | bytearray | memoryview) -> None:
+        """Note bytes of the response that the application is being given."""
+        self.received_size += len(data)
+        self.taken += len(data)
+        body = self.response_body
+        if body is not None and len(body) < self.limit:
+            body += data[: self.limit - len(body)]
+        if _clock() - self._answered > _PATIENCE:
+            self.end(ending="open")
+
+    def end(self, error: BaseException | str | None = None, *, ending: Ending = "") -> None:
+        """Record the call, unless it has been: as failed with ``error``, or as its status says."""
+        try:
+            self._once.pop()
+        except IndexError:
+            return
+        if self._pid != os.getpid():  # a child that was forked meanwhile: the call is its parent's
+            return
+        self.duration = _clock() - self.started
+        error = error or self.held
+        if error is not None:
+            self.error = error if isinstance(error, str) else type(error).__qualname__
+        self.ending = ending
+        self._finish(self)
+
+    def drop(self) -> None:
+        """Make no record of it."""
+        self._once.clear()
+
+    def __del__(self) -> None:
+        """Record a call that was given up without a word."""
+        if self._once:
+            self.end(ending="open")
