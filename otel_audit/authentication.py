@@ -6,7 +6,7 @@ Django's own logins, logouts and failed logins are recorded without any.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from otel_audit.audit_context import current_context
@@ -21,6 +21,10 @@ _logger = logging.getLogger(__name__)
 _MAX_NAME: Final = 254
 _PLAIN: Final = (str, int, Mapping)
 _said: Final[set[str]] = set()
+
+listeners: Final[list[Callable[[str, str], None]]] = []
+"""Whoever counts logins: called with ``login`` and the id of the user, or ``login_failed`` and the name that
+was given. They do not raise."""
 
 
 def set_actor(user: Any) -> None:
@@ -61,6 +65,8 @@ def login(
     scope = _request()
     if scope is not None:
         scope.logged_in(actor)
+    for listener in listeners:
+        listener("login", actor.id)
     return _succeeded("user.login.success", "LOGIN", user, actor, target, attributes)
 
 
@@ -104,6 +110,8 @@ def login_failed(
     Returns:
         The record, or None if it was not kept.
     """
+    for listener in listeners:
+        listener("login_failed", text(name)[:_MAX_NAME])
     logger = provider.current_logger()
     if logger is None:
         return None

@@ -326,3 +326,10 @@ RESPONSE_HEADER: Final = "http.response.header."
 DURATION: Final = "duration"
 RESPONSE_STATE: Final = "response.state"
 """``closed``: the application left the response before its end; ``open``: it had not come to its end yet."""
+# --- refusals of throttling, among the attributes of a record ------------------------------------
+
+THROTTLING_RULE: Final = "throttling.rule"
+THROTTLING_LIMIT: Final = "throttling.limit"
+THROTTLING_TIMEFRAME: Final = "throttling.timeframe"
+THROTTLING_RETRY_AFTER: Final = "throttling.retry_after"
+THROTTLING_MESSAGE: Final = "throttling.message"

@@ -97,7 +97,7 @@ def django(config: AuditConfig) -> Iterator[Finding]:
     """Say whether Django will be audited under ``opentelemetry-instrument``, or why not."""
     version = _version("Django")
     names = {point.name for point in metadata.entry_points(group="opentelemetry_instrumentor")}
-    ours = sorted(name for name in names if name.startswith(_OURS) and name != _HTTP_CLIENTS)
+    ours = sorted(name for name in names if name.startswith(_OURS) and _is_worth_telling(name, config))
     switched_off = _switched_off()
     if not ours:
         yield Finding(
@@ -254,6 +254,13 @@ def _named_keys(names: Iterable[str]) -> str:
 def _loadable(config: AuditConfig) -> bool:
     settings = os.environ.get("DJANGO_SETTINGS_MODULE", "")
     return bool(settings) and _is_file(settings) and not _why_inactive(_DJANGO, config)
+
+
+def _is_worth_telling(name: str, config: AuditConfig) -> bool:
+    """Say whether somebody asked for an instrumentor, or would expect it: not one that is off by default."""
+    key = name.removeprefix(_PREFIX)
+    wanted, default = (getattr(getattr(each, key, None), "enabled", True) for each in (config, AuditConfig()))
+    return name != _HTTP_CLIENTS and (wanted or default)
 
 
 def _listed(labels: list[str]) -> str:

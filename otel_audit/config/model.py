@@ -24,6 +24,7 @@ from otel_audit.config.sections.spool import SpoolConfig
 from otel_audit.config.sections.sqlalchemy import SQLAlchemyConfig
 from otel_audit.config.sections.starlette import StarletteConfig
 from otel_audit.config.sections.store import StoreConfig
+from otel_audit.config.sections.throttling import ThrottlingConfig, ThrottlingRuleConfig
 
 __all__ = [
     "PLACES",
@@ -50,6 +51,8 @@ __all__ = [
     "StarletteConfig",
     "StoreConfig",
     "Strategy",
+    "ThrottlingConfig",
+    "ThrottlingRuleConfig",
     "capture_sections",
 ]
 
@@ -106,6 +109,9 @@ class AuditConfig(Section, frozen=True):
         ),
     ] = []
     outgoing: Annotated[OutgoingConfig, Meta(description="Calls to other services.")] = OutgoingConfig()
+    throttling: Annotated[
+        ThrottlingConfig, Meta(description="How often somebody may ask, and try to log in.")
+    ] = ThrottlingConfig()
     context: Annotated[ContextConfig, Meta(description="Who acted, and from where.")] = ContextConfig()
     redaction: Annotated[RedactionConfig, Meta(description="What is sensitive.")] = RedactionConfig()
     span_event: Annotated[SpanEventConfig, Meta(description="The event on the current span.")] = (

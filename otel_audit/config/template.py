@@ -28,6 +28,7 @@ _RULE_EXAMPLE: Final = {
     "level": '"request_response"',
     "slug": '"api"',
 }
+_NAMES: Final = {"throttling.rules": '"login"'}
 
 
 def template(values: Mapping[str, Any] | None = None, *, introduction: str = "") -> str:
@@ -56,7 +57,8 @@ def _setting(setting: Setting, given: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     yield from _comment(setting.description)
     if setting.sections:
-        yield f'# [{".".join(setting.path)}."shop.Customer"]'
+        name = _NAMES.get(setting.key, '"shop.Customer"')
+        yield f"# [{'.'.join(setting.path)}.{name}]"
         for nested in setting.sections:
             yield from ("# " + line for line in _comment(f"{nested.description} {_choices(nested)}".strip()))
             yield f"# {nested.path[-1]} = {_model_example(nested)}"
@@ -94,6 +96,13 @@ def _model_example(setting: Setting) -> str:
         "ignore": '["last_seen"]',
         "snapshot": "true",
         "encrypted": '["diary"]',
+        "number": "5",
+        "timeframe": "300",
+        "on": '"login_failed"',
+        "by": '["user", "address"]',
+        "message": '"Too many failed logins"',
+        "path": '["/login/"]',
+        "method": '["POST"]',
     }
     return examples.get(name, '{ email = "mask", card_number = "keep_last:4" }')
 

@@ -43,10 +43,12 @@ def test_template_as_written_is_the_default_configuration(tmp_path: Path) -> Non
 
 
 def test_every_commented_setting_holds_when_it_is_uncommented(tmp_path: Path) -> None:
-    active = re.sub(r"(?m)^# (?=[a-z_]+ = |\[(?:django|sqlalchemy)\.model\.|\[\[policy\]\])", "", template())
+    tables = r"\[(?:django|sqlalchemy)\.model\.|\[throttling\.rules\.|\[\[policy\]\]"
+    active = re.sub(rf"(?m)^# (?=[a-z0-9_]+ = |{tables})", "", template())
     path = tmp_path / "otel-audit.toml"
     path.write_text(active, "utf-8")
     assert load(path, environ={}).config.django.model["shop.Customer"].reads is True
+    assert load(path, environ={}).config.throttling.rules["login"].by == ["user", "address"]
     values = tomllib.loads(active)
     for setting in settings().values():
         value = values

@@ -1,0 +1,1 @@
+"""What counts: this process, Redis, or Django's cache. All of them by one algorithm, ``windows.py``."""

@@ -1,0 +1,1 @@
+"""Throttling of Django's views, DRF's, and of logins by Django's authentication."""
