@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from otel_audit.config.sections.capture import CaptureSection, ModelConfig
+from otel_audit.config.sections.celery import CeleryConfig, RQConfig
 from otel_audit.config.sections.context import ContextConfig
 from otel_audit.config.sections.django import DjangoConfig
 from otel_audit.config.sections.outgoing import OutgoingConfig
@@ -33,6 +34,7 @@ __all__ = [
     "AuditConfig",
     "Bytes",
     "CaptureSection",
+    "CeleryConfig",
     "ContextConfig",
     "DjangoConfig",
     "ModelConfig",
@@ -40,6 +42,7 @@ __all__ = [
     "Place",
     "PlaceRules",
     "PolicyRule",
+    "RQConfig",
     "RedactionConfig",
     "SQLAlchemyConfig",
     "Seconds",
@@ -112,6 +115,8 @@ class AuditConfig(Section, frozen=True):
     throttling: Annotated[
         ThrottlingConfig, Meta(description="How often somebody may ask, and try to log in.")
     ] = ThrottlingConfig()
+    celery: Annotated[CeleryConfig, Meta(description="What is recorded of Celery's tasks.")] = CeleryConfig()
+    rq: Annotated[RQConfig, Meta(description="What is recorded of RQ's jobs.")] = RQConfig()
     context: Annotated[ContextConfig, Meta(description="Who acted, and from where.")] = ContextConfig()
     redaction: Annotated[RedactionConfig, Meta(description="What is sensitive.")] = RedactionConfig()
     span_event: Annotated[SpanEventConfig, Meta(description="The event on the current span.")] = (

@@ -1,4 +1,4 @@
-"""Celery's tasks as who acts, by name; whoever asked for a task is not known yet.
+"""Celery's tasks as who acts, by name, whether or not ``[celery]`` has them recorded.
 
 Nothing of Celery is imported here: it is waited for until the application does.
 """
@@ -6,30 +6,31 @@ Nothing of Celery is imported here: it is waited for until the application does.
 from __future__ import annotations
 
 import sys
-from contextlib import suppress
-from contextvars import Token
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
-from otel_audit.audit_context import (
-    AuditContext,
-    StarterScope,
-    SystemScope,
-    current_context,
-    enter_context,
-    leave_scope,
-)
-from otel_audit.audit_record import Actor
+from otel_audit.tasks.work import TaskWork
 
 _SIGNALS: Final = "celery.signals"
 _DISPATCH_UID: Final = "otel_audit"
 
 
+class Recorder(Protocol):
+    """What records tasks, and makes each of them a scope."""
+
+    def begin(self, task: Any, task_id: Any, args: Any, kwargs: Any) -> None:
+        """Begin to record a task that is about to run."""
+
+    def end(self, task: Any, state: Any, retval: Any) -> None:
+        """Record how a task ended."""
+
+
 class _Running:
-    """Whether tasks are watched, and those that run, by id."""
+    """Whether tasks are watched, who records them, and those that run, by id."""
 
     watched = False
     awaited = False
-    tasks: Final[dict[str, tuple[SystemScope, Token[AuditContext | None]]]] = {}
+    recorder: Recorder | None = None
+    tasks: Final[dict[str, TaskWork]] = {}
 
 
 def watch() -> None:
@@ -53,27 +54,28 @@ def unwatch() -> None:
         signals.task_postrun.disconnect(dispatch_uid=_DISPATCH_UID)
 
 
+def record_by(recorder: Recorder | None) -> None:
+    """Have tasks recorded, or no longer."""
+    _Running.recorder = recorder
+
+
 def _connect(signals: Any) -> None:
     if _Running.watched:
         signals.task_prerun.connect(_begin, weak=False, dispatch_uid=_DISPATCH_UID)
         signals.task_postrun.connect(_end, weak=False, dispatch_uid=_DISPATCH_UID)
 
 
-def _begin(sender: Any = None, task_id: Any = None, **kwargs: Any) -> None:
-    outer = current_context()
-    scope = None if outer is None else outer.scope
-    if scope is not None and not (isinstance(scope, StarterScope) and scope.ended):
-        return  # called eagerly by a request or a command: that is who acts
+def _begin(sender: Any = None, task_id: Any = None, args: Any = None, kwargs: Any = None, **_: Any) -> None:
+    if _Running.recorder is not None:
+        _Running.recorder.begin(sender, task_id, args, kwargs)
+        return
     name = str(getattr(sender, "name", "") or type(sender).__name__)
-    task = SystemScope(Actor(id=name, type="system"), name)
-    overrides = () if outer is None else outer.overrides
-    _Running.tasks[str(task_id)] = task, enter_context(AuditContext(task, overrides))
+    _Running.tasks[str(task_id)] = TaskWork(name)
 
 
-def _end(task_id: Any = None, **kwargs: Any) -> None:
-    found = _Running.tasks.pop(str(task_id), None)
-    if found is not None:
-        scope, token = found
-        scope.ended = True
-        with suppress(ValueError):  # another context than the task began in: a pool that switches between
-            leave_scope(token)
+def _end(sender: Any = None, task_id: Any = None, state: Any = None, retval: Any = None, **_: Any) -> None:
+    if _Running.recorder is not None:
+        _Running.recorder.end(sender, state, retval)
+    work = _Running.tasks.pop(str(task_id), None)
+    if work is not None:
+        work.leave()

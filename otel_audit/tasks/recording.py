@@ -1,0 +1,67 @@
+"""Tasks: what the instrumentor of a task queue makes once, and calls for each publication and run."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from otel_audit.audit_context import moment
+from otel_audit.interruptions import faults
+from otel_audit.policy import Level
+from otel_audit.tasks.publication import Publication
+from otel_audit.tasks.run import Run
+from otel_audit.tasks.settings import TaskSettings
+from otel_audit.tasks.task import Task
+from otel_audit.tasks.work import TaskWork
+
+_NEVER_RAN: Final = {"REVOKED": ("task.revoke", "REVOKE"), "REJECTED": ("task.reject", "REJECT")}
+
+
+class Tasks(TaskSettings):
+    """Records the tasks of one library."""
+
+    def publish(self, task: Task) -> Publication:
+        """Take down that a task is about to be published, by whoever acts now.
+
+        Raises:
+            AuditError: it cannot be recorded, and ``on_error`` is ``fail_closed``.
+        """
+        return Publication(self, task)
+
+    def begin(self, task: Task, header: str = "") -> Run:
+        """Begin to run a task: from here to :meth:`Run.end` it is what acts, unless other work calls it.
+
+        Args:
+            task: as it came.
+            header: the value of the header that its publication has put into the message.
+        """
+        return Run(self, task, self.accepted(task, header))
+
+    def never_ran(self, task: Task, header: str, state: str, error: str) -> None:
+        """Record that a task was taken off its queue and will not run.
+
+        Args:
+            task: as it came.
+            header: as for :meth:`begin`.
+            state: ``REVOKED`` or ``REJECTED``.
+            error: why.
+        """
+        work = TaskWork(task.name, self.accepted(task, header))
+        try:
+            at = moment()
+            decision = self.decide(task, at)
+            logger = self.logger
+            if logger is not None and decision.level > Level.NONE:
+                logger.log(
+                    *_NEVER_RAN[state],
+                    at=at,
+                    outcome="failure",
+                    log=self.log,
+                    target=task.target,
+                    error=error,
+                    attributes=task.attributes(state),
+                    **self.parts(decision),
+                )
+        except faults() as fault:
+            self.failures.note("end", fault, what=task.name)
+        finally:
+            work.leave()

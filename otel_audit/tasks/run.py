@@ -1,0 +1,124 @@
+"""One try of a task: the scope of what it does, and the records of its start and end."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from otel_audit.audit_context import Moment, moment
+from otel_audit.audit_record import AuditRecord, Outcome, new_record_id
+from otel_audit.interruptions import faults
+from otel_audit.policy import Level
+from otel_audit.propagation.incoming import Accepted
+from otel_audit.semconv import ARGUMENTS, DURATION, TASK_REDELIVERED, TASK_RESULT
+from otel_audit.tasks.task import Task
+from otel_audit.tasks.work import TaskWork
+
+if TYPE_CHECKING:
+    from otel_audit.pipeline.logger import AuditLogger
+    from otel_audit.tasks.settings import TaskSettings
+
+_START: Final = "task.start"
+_RUN: Final = "task.run"
+_RETRY: Final = "task.retry"
+_ACTION: Final = "EXECUTE"
+_OUTCOMES: Final[dict[str, Outcome]] = {"SUCCESS": "success", "IGNORED": "success"}
+
+
+class Run:
+    """A task that runs. The intent of its record is on disk: ``unknown`` if its worker is killed."""
+
+    def __init__(self, tasks: TaskSettings, task: Task, accepted: Accepted | None) -> None:
+        self._tasks = tasks
+        self._task = task
+        self._work = TaskWork(task.name, accepted)
+        self._began = time.perf_counter()
+        self._at: Moment = moment()
+        self._intent: tuple[AuditLogger, int, AuditRecord] | None = None
+        try:
+            self._start()
+        except faults() as error:
+            tasks.failures.note("start", error, what=task.name)
+
+    def _start(self) -> None:
+        tasks = self._tasks
+        logger = tasks.logger
+        self._decision = decision = tasks.decide(self._task, self._at)
+        if logger is None or decision.level == Level.NONE:
+            return
+        record = logger.record(
+            _START, _ACTION, at=self._at, log=tasks.log, target=self._task.target, **self._parts("STARTED")
+        )
+        if not decision.stages or "start" in decision.stages:
+            logger.emit(record, at=self._at)  # "still running" is known by it
+        run = msgspec.structs.replace(
+            record, id=new_record_id(record.timestamp), event_name=_RUN, outcome="unknown"
+        )
+        self._intent = logger, logger.intend([run]), run
+
+    def _parts(self, state: str) -> dict[str, Any]:
+        task = self._task
+        attributes = task.attributes(state)
+        if task.redelivered:
+            attributes[TASK_REDELIVERED] = True
+        if self._decision.level >= Level.REQUEST:
+            attributes[ARGUMENTS] = task.arguments(self._tasks.contents)
+        return {"attributes": attributes, **self._tasks.parts(self._decision)}
+
+    def end(self, state: str, result: Any = None, error: BaseException | None = None) -> None:
+        """Record how it ended, and leave its scope.
+
+        Args:
+            state: as its library has it: ``SUCCESS``, ``FAILURE``, ``RETRY``, ``REJECTED``, ``IGNORED``.
+            result: what it returned.
+            error: what it raised, or what it is tried again because of.
+        """
+        intent, self._intent = self._intent, None
+        try:
+            if intent is not None:
+                self._end(intent, state, result, error)
+        except faults() as fault:
+            self._tasks.failures.note("end", fault, what=self._task.name)
+        finally:
+            self._work.leave()
+
+    def _end(
+        self,
+        intent: tuple[AuditLogger, int, AuditRecord],
+        state: str,
+        result: Any,
+        error: BaseException | None,
+    ) -> None:
+        logger, handle, intended = intent
+        tasks = self._tasks
+        outcome: Outcome = _OUTCOMES.get(state, "failure")
+        if state == "RETRY" and error is None:
+            outcome = "success"  # it asked to be called again
+        parts = self._parts(state)
+        attributes = parts["attributes"]
+        attributes[DURATION] = round(time.perf_counter() - self._began, 6)
+        if error is not None:
+            attributes |= tasks.contents.exception(error)
+        elif state == "SUCCESS" and self._decision.level >= Level.REQUEST_RESPONSE:
+            attributes[TASK_RESULT] = tasks.contents.value(result)
+        notes = None if self._work.scope is None else self._work.scope.notes
+        if notes is not None:
+            said = notes.parts()
+            attributes = parts["attributes"] = said.pop("attributes") | attributes
+            parts |= said
+        record = logger.record(
+            _RETRY if state == "RETRY" else _RUN,
+            _ACTION,
+            at=self._at,
+            log=tasks.log,
+            target=self._task.target,
+            outcome=outcome,
+            error="" if error is None else type(error).__qualname__,
+            record_id=intended.id,
+            **parts,
+        )
+        logger.settle(handle, outcome, [record])
+        if logger.config.span_event.content != "none":
+            logger.span_event(record, self._at)

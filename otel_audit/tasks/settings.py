@@ -1,0 +1,89 @@
+"""What is recorded of tasks, and whom they are told to be of: made once, asked for each task."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from otel_audit.audit_context import Moment
+from otel_audit.config.model import AuditConfig
+from otel_audit.http.contents import Contents
+from otel_audit.pipeline import provider
+from otel_audit.pipeline.failures import Failures
+from otel_audit.policy import Decision, Facts, Policy
+from otel_audit.propagation import refused
+from otel_audit.propagation.incoming import Accepted
+from otel_audit.propagation.messages import MessageContexts
+from otel_audit.tasks.seen import Seen
+from otel_audit.tasks.task import Task
+
+if TYPE_CHECKING:
+    from otel_audit.pipeline.logger import AuditLogger
+    from otel_audit.pipeline.provider import AuditPipeline
+
+
+class TaskSettings:
+    """What records of the tasks of one library are made by.
+
+    Args:
+        library: as messages name it: ``Celery``.
+        config: the whole configuration.
+        pipeline: keeps the records; default the one that runs.
+        once: refuse a signed context that was seen before on this machine.
+    """
+
+    log: Final = "activity"
+
+    def __init__(
+        self,
+        library: str,
+        config: AuditConfig,
+        pipeline: AuditPipeline | None = None,
+        *,
+        once: bool = False,
+    ) -> None:
+        self._pipeline = pipeline
+        self._policy = Policy.of(config)
+        self._contexts = MessageContexts.of(config)
+        self._seen = Seen(Path(config.spool.directory), config.context.queue_lifetime) if once else None
+        self.contents = Contents.of(config)
+        self.failures = Failures(library, config, provider.current_health)
+
+    @property
+    def logger(self) -> AuditLogger | None:
+        """What keeps records now; None while nothing is recorded."""
+        return provider.current_logger() if self._pipeline is None else self._pipeline.logger
+
+    def decide(self, task: Task, at: Moment) -> Decision:
+        """Decide what is recorded of a task."""
+        fields = at.fields()
+        user = fields.actor.on_behalf_of or fields.actor.id
+        return self._policy.decide("task", Facts(task=task.name, user=user, tenant=fields.tenant or None))
+
+    def header(self, task: Task) -> str:
+        """Sign who acts now, for a task that is published; empty if it is to carry nothing."""
+        if self._contexts is None:
+            return ""
+        return self._contexts.for_queue(task.queue, task=task.id, retry=task.retries, starts=task.starts)
+
+    def accepted(self, task: Task, header: str) -> Accepted | None:
+        """Return what can be believed of who published a task."""
+        if self._contexts is None or not header:
+            return None
+        accepted = self._contexts.accepted(header, task=task.id, retry=task.retries)
+        if accepted is None or self._seen is None or self._seen.first(f"{task.id}/{task.retries}"):
+            return accepted
+        if task.redelivered:
+            return accepted
+        refused("replayed")
+        return None
+
+    def parts(self, decision: Decision) -> dict[str, Any]:
+        """Return what the policy says of a record, as keyword arguments of the logger."""
+        said = {
+            "slug": decision.slug,
+            "event_code": decision.event_code,
+            "event_type": decision.event_type,
+            "system": decision.system,
+        }
+        return {name: value for name, value in said.items() if value}
