@@ -28,6 +28,12 @@ if TYPE_CHECKING:
         StoreError,
     )
     from otel_audit.http.asgi import ASGIAuditMiddleware
+    from otel_audit.http.requests.marks import (
+        AuditExemptMixin,
+        AuditRequestMixin,
+        audit_exempt,
+        audit_request,
+    )
     from otel_audit.http.wsgi import WSGIAuditMiddleware
     from otel_audit.messages import accept_context, sign_context
     from otel_audit.span_redaction import RedactingSpanProcessor
@@ -38,7 +44,9 @@ __all__ = [
     "Actor",
     "AuditConfig",
     "AuditError",
+    "AuditExemptMixin",
     "AuditRecord",
+    "AuditRequestMixin",
     "Change",
     "ConfigurationError",
     "DeliveryError",
@@ -53,7 +61,9 @@ __all__ = [
     "__version__",
     "accept_context",
     "annotate",
+    "audit_exempt",
     "audit_models",
+    "audit_request",
     "context",
     "login",
     "login_failed",
@@ -73,6 +83,10 @@ _HOMES = {
     "RedactingSpanProcessor": "otel_audit.span_redaction",
     "audit_models": "otel_audit.capture.opt_in",
 }
+_HOMES |= dict.fromkeys(
+    ("AuditExemptMixin", "AuditRequestMixin", "audit_exempt", "audit_request"),
+    "otel_audit.http.requests.marks",
+)
 _HOMES |= dict.fromkeys(("setup", "shutdown"), "otel_audit.startup")
 _HOMES |= dict.fromkeys(("accept_context", "sign_context"), "otel_audit.messages")
 _HOMES |= dict.fromkeys(("login", "login_failed", "logout", "set_actor"), "otel_audit.authentication")

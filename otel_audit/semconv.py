@@ -316,6 +316,8 @@ def _typed(path: str, kind: Kind, raw: Any) -> Any:
 
 METHOD: Final = "http.request.method"
 URL: Final = "url.full"
+SCHEME: Final = "url.scheme"
+QUERY: Final = "url.query"
 STATUS_CODE: Final = "http.response.status_code"
 SERVER_ADDRESS: Final = "server.address"
 SERVER_PORT: Final = "server.port"
@@ -357,3 +359,4 @@ TASK_SCHEDULE: Final = "task.schedule"
 TASK_RESULT: Final = "task.result"
 PROCESS_PID: Final = "process.pid"
 ARGUMENTS: Final = "arguments"
+CLOSE_CODE: Final = "websocket.close.code"

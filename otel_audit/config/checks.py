@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from ipaddress import ip_network
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -19,6 +20,7 @@ def contradictions(config: AuditConfig, given: set[tuple[str, ...]]) -> Iterator
     """Return the key and the message of everything wrong; ``given`` are the keys somebody wrote."""
     yield from _redaction(config)
     yield from _context(config)
+    yield from _requests(config)
     if config.policy:
         from otel_audit.config.policy_checks import policy_problems
 
@@ -115,6 +117,17 @@ def _context(config: AuditConfig) -> Iterator[tuple[tuple[str, ...], str]]:
         problem = key_problem(key_id, secret, number)
         if problem:
             yield ("context", "keys"), problem
+
+
+def _requests(config: AuditConfig) -> Iterator[tuple[tuple[str, ...], str]]:
+    for entry in config.requests.ignore_addresses:
+        try:
+            ip_network(entry, strict=False)
+        except ValueError:
+            yield (
+                ("requests", "ignore_addresses"),
+                f"{entry!r} is neither an address nor a network: write '10.0.0.7' or '192.168.0.0/16'",
+            )
 
 
 def address_problems(address: str) -> Iterator[str]:

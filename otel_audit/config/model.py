@@ -17,6 +17,7 @@ from otel_audit.config.sections.django import DjangoConfig
 from otel_audit.config.sections.outgoing import OutgoingConfig
 from otel_audit.config.sections.policy import PolicyRule
 from otel_audit.config.sections.redaction import PLACES, Place, PlaceRules, RedactionConfig
+from otel_audit.config.sections.requests import RequestsConfig
 from otel_audit.config.sections.section import SECRET, Age, Bytes, Seconds, Section, Strategy
 from otel_audit.config.sections.server import ServerConfig
 from otel_audit.config.sections.sink import SinkConfig
@@ -44,6 +45,7 @@ __all__ = [
     "PolicyRule",
     "RQConfig",
     "RedactionConfig",
+    "RequestsConfig",
     "SQLAlchemyConfig",
     "Seconds",
     "Section",
@@ -117,6 +119,7 @@ class AuditConfig(Section, frozen=True):
     ] = ThrottlingConfig()
     celery: Annotated[CeleryConfig, Meta(description="What is recorded of Celery's tasks.")] = CeleryConfig()
     rq: Annotated[RQConfig, Meta(description="What is recorded of RQ's jobs.")] = RQConfig()
+    requests: Annotated[RequestsConfig, Meta(description="Requests that come in.")] = RequestsConfig()
     context: Annotated[ContextConfig, Meta(description="Who acted, and from where.")] = ContextConfig()
     redaction: Annotated[RedactionConfig, Meta(description="What is sensitive.")] = RedactionConfig()
     span_event: Annotated[SpanEventConfig, Meta(description="The event on the current span.")] = (

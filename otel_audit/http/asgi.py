@@ -5,10 +5,10 @@ Knows no framework. What one of them says better (a route's template) is handed 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, MutableMapping
 from contextlib import suppress
 from contextvars import Token
-from typing import Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 from urllib.parse import quote
 
 from otel_audit.audit_context import AuditContext, SystemScope, enter_context, leave_scope
@@ -16,7 +16,7 @@ from otel_audit.audit_record import Actor
 from otel_audit.config.model import AuditConfig
 from otel_audit.http.denials import DENYING, denial, record_denial
 from otel_audit.http.lifespan import send_what_is_left
-from otel_audit.http.request_scope import Endpoint, RequestScope, RequestSettings
+from otel_audit.http.request_scope import SEEN, Endpoint, RequestScope, RequestSettings
 from otel_audit.interruptions import faults
 from otel_audit.location import view_name
 from otel_audit.otel_api import current_span
@@ -25,13 +25,14 @@ from otel_audit.pipeline.failures import Failures
 from otel_audit.pipeline.logger import AuditLogger
 from otel_audit.propagation import annotate, enter, leave
 
+if TYPE_CHECKING:
+    from otel_audit.http.requests.asgi import ASGIRecords
+
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[..., Awaitable[None]]
 
-SEEN: Final = "otel_audit.request"
-"""In an ASGI scope: the id of the request that an outer application has made a scope of."""
 PEER: Final = "otel_audit.peer"
 """In an ASGI scope: its ``client`` before the server believed a header."""
 _KINDS: Final = frozenset({"http", "websocket"})
@@ -74,11 +75,42 @@ class ASGIRequestScope(RequestScope):
     def method(self) -> str:
         return str(self.asgi.get("method") or "GET")  # a websocket begins with one
 
+    def path(self) -> str:
+        """Return the whole path."""
+        return str(self.asgi.get("path") or "")
+
+    def scheme(self) -> str:
+        """Return ``https``, ``http``, ``wss`` or ``ws``."""
+        return str(self.asgi.get("scheme") or ("ws" if self.asgi["type"] == "websocket" else "http"))
+
+    def query(self) -> str:
+        """Return the query string as it came."""
+        return bytes(self.asgi.get("query_string") or b"").decode("latin-1")
+
+    def headers(self) -> list[tuple[str, str]]:
+        """Return all headers."""
+        return header_pairs(self.asgi.get("headers") or ())
+
+    def view(self) -> Any:
+        """Return the function or class that answers; None as long as it is not known."""
+        handler = self.asgi.get("route_handler")  # Litestar's
+        return getattr(handler, "fn", None) if handler is not None else self.asgi.get("endpoint")
+
+    def parameters(self) -> Mapping[str, Any]:
+        """Return the parameters of the path."""
+        found = self.asgi.get("path_params")
+        return found if isinstance(found, Mapping) else {}
+
     def endpoint(self) -> Endpoint:
         return self.find(self.asgi, self.settings.show)
 
     def routed(self) -> Any:
         return id(self.asgi.get("endpoint") or self.asgi.get("route_handler"))
+
+
+def header_pairs(headers: Iterable[Any]) -> list[tuple[str, str]]:
+    """Return the headers of an ASGI scope or message as text."""
+    return [(bytes(name).decode("latin-1"), bytes(value).decode("latin-1")) for name, value in headers]
 
 
 def plain_endpoint(asgi: Scope, show: Callable[[str, str], Any]) -> Endpoint:
@@ -130,6 +162,11 @@ class ASGIRequests:
         self._failures = failures
         self._make = make or (lambda asgi, settings: ASGIRequestScope(asgi, settings, plain_endpoint))
         self._denials = denials
+        self._records: ASGIRecords | None = None
+        if config.requests.enabled:
+            from otel_audit.http.requests.asgi import ASGIRecords
+
+            self._records = ASGIRecords(config, logger, failures)
 
     async def serve(self, application: Application, asgi: Scope, receive: Any, send: Send) -> None:
         """Have ``application`` answer one request, connection or lifespan."""
@@ -149,8 +186,15 @@ class ASGIRequests:
         context = AuditContext(request)
         token = enter_context(context)
         baggage = enter(request.baggage, visible=self.settings.visible)
+        send = self._watched(context, request, send)
+        records = self._records
+        recording = None if records is None else records.recording(request, context)
         try:
-            await application(asgi, receive, self._watched(context, request, send))
+            if records is None or recording is None:
+                await application(asgi, receive, send)
+            else:
+                request.recording = recording
+                await records.serve(recording, application, asgi, receive, send)
         finally:
             request.ended = True
             leave(baggage)
@@ -192,7 +236,10 @@ class ASGIRequests:
         return sending
 
     def _answered(self, context: AuditContext, request: ASGIRequestScope, message: Message) -> None:
-        annotate(current_span(), context)  # the request's own span began before anyone was known
+        span = current_span()
+        annotate(span, context)  # the request's own span began before anyone was known
+        if request.recording is not None:
+            request.recording.seen_in(span)
         status = message.get("status")
         if self._denials and status in DENYING:
             try:

@@ -17,8 +17,11 @@ from otel_audit.propagation import acceptance
 from otel_audit.redaction.redactor import Redactor
 
 if TYPE_CHECKING:
+    from otel_audit.http.requests.recording import RequestRecording
     from otel_audit.propagation.incoming import Acceptance
 
+SEEN: Final = "otel_audit.request"
+"""In an ASGI scope or a WSGI environment: the id of a request that has a scope."""
 _OVER: Final = "over"
 _NOTHING: Final = ContextFields()
 
@@ -97,6 +100,7 @@ class RequestScope:
         "ended",
         "id",
         "notes",
+        "recording",
         "settings",
     )
 
@@ -104,6 +108,7 @@ class RequestScope:
         self.settings = settings
         self.ended = False
         self.notes: Notes | None = None
+        self.recording: RequestRecording | None = None
         header = settings.request_id_header
         self.id = (forwarded_request_id(self.header(header)) if header else "") or new_record_id()
         self.baggage = self.header("baggage")
@@ -142,6 +147,10 @@ class RequestScope:
 
     def method(self) -> str:
         """Return the method."""
+        raise NotImplementedError
+
+    def path(self) -> str:
+        """Return the whole path, as text."""
         raise NotImplementedError
 
     def endpoint(self) -> Endpoint:
@@ -214,6 +223,13 @@ class RequestScope:
             return process_scope.fields().actor, ""
         return self.actor, self.id
 
+    def take_requester(self) -> Actor:
+        """Return who made the request: who acts now, or before a logout in it."""
+        actor = self.actor
+        if actor.type == "unknown":
+            return next((each for each in reversed(self._phases) if each.type != "unknown"), actor)
+        return actor
+
     def take_actor(self) -> object:
         """Take down who acts if somebody is known; a visitor may yet be authenticated, so the phase."""
         if self.ended:
@@ -244,12 +260,19 @@ class RequestScope:
             self._key = key
         return self._answer
 
-    def _source(self, session: str) -> Source:
+    def address(self) -> str:
+        """Return the address of the client."""
+        return self._client()[0]
+
+    def _client(self) -> tuple[str, str]:
         if self._address is None:
             trusted = self.settings.trusted_proxies
             forwarded = self.header("x-forwarded-for") if trusted else ""
             self._address = client_address(self.peer(), forwarded, trusted)
-        return source_of(self._address, self.header("user-agent"), session, self.settings.hmac_key)
+        return self._address
+
+    def _source(self, session: str) -> Source:
+        return source_of(self._client(), self.header("user-agent"), session, self.settings.hmac_key)
 
     def _session(self) -> str:
         """Return the key of the session: the value of the cookie that the configuration names."""

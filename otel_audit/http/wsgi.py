@@ -5,26 +5,48 @@ Knows no framework.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final
 
 from otel_audit.audit_context import AuditContext, enter_context, leave_scope
 from otel_audit.config.model import AuditConfig
 from otel_audit.http.asgi import shown_path
 from otel_audit.http.denials import DENYING, denial, record_denial
-from otel_audit.http.request_scope import Endpoint, RequestScope, RequestSettings
+from otel_audit.http.request_scope import SEEN, Endpoint, RequestScope, RequestSettings
 from otel_audit.interruptions import faults
 from otel_audit.otel_api import current_span
 from otel_audit.pipeline import provider
 from otel_audit.pipeline.failures import Failures
 from otel_audit.propagation import annotate, enter, leave
 
+if TYPE_CHECKING:
+    from otel_audit.http.requests.wsgi import WSGIRecords
+
 Environ = dict[str, Any]
 Application = Callable[..., Iterable[bytes]]
 
-_SEEN: Final = "otel_audit.request"
 _WERKZEUG: Final = "werkzeug.request"
 """Flask's toolkit keeps its request there; it knows the route."""
+
+
+_UNPREFIXED: Final = ("CONTENT_TYPE", "CONTENT_LENGTH")
+
+
+@lru_cache(maxsize=256)
+def environ_name(header: str) -> str:
+    """Return the name under which a WSGI environment has a header."""
+    name = header.upper().replace("-", "_")
+    return name if name in _UNPREFIXED else f"HTTP_{name}"
+
+
+def header_pairs(environ: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the headers of a request by its WSGI environment."""
+    return [
+        (name.removeprefix("HTTP_").replace("_", "-").lower(), str(value))
+        for name, value in environ.items()
+        if name.startswith("HTTP_") or (name in _UNPREFIXED and value)
+    ]
 
 
 class WSGIRequestScope(RequestScope):
@@ -50,7 +72,7 @@ class WSGIRequestScope(RequestScope):
         return self._werkzeug
 
     def header(self, name: str) -> str:
-        return str(self.environ.get(f"HTTP_{name.upper().replace('-', '_')}") or "")
+        return str(self.environ.get(environ_name(name)) or "")
 
     def peer(self) -> str:
         return str(self.environ.get("REMOTE_ADDR") or "")
@@ -61,6 +83,26 @@ class WSGIRequestScope(RequestScope):
 
     def method(self) -> str:
         return str(self.environ.get("REQUEST_METHOD") or "")
+
+    def scheme(self) -> str:
+        """Return ``https`` or ``http``."""
+        return str(self.environ.get("wsgi.url_scheme") or "")
+
+    def query(self) -> str:
+        """Return the query string as it came."""
+        return str(self.environ.get("QUERY_STRING") or "")
+
+    def headers(self) -> list[tuple[str, str]]:
+        """Return all headers."""
+        return header_pairs(self.environ)
+
+    def view(self) -> Any:
+        """Return the function that answers: WSGI does not tell."""
+        return None
+
+    def parameters(self) -> Mapping[str, Any]:
+        """Return the parameters of the path."""
+        return getattr(self.werkzeug(), "view_args", None) or {}
 
     def endpoint(self) -> Endpoint:
         request = self.werkzeug()
@@ -95,30 +137,44 @@ class WSGIAuditMiddleware:
         self.app = app
         self._config: AuditConfig | None = None
         self._settings: RequestSettings | None = None
+        self._records: WSGIRecords | None = None
 
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
         settings = self._current_settings()
-        if settings is None or _SEEN in environ:
+        if settings is None or SEEN in environ:
             return self.app(environ, start_response)
         request = WSGIRequestScope(environ, settings)
-        environ[_SEEN] = request.id
+        environ[SEEN] = request.id
         context = AuditContext(request)
         token = enter_context(context)
         baggage = enter(request.baggage, visible=settings.visible)
+        records = self._records
+        recording = None if records is None else records.recording(request, context)
         try:
+            if records is not None and recording is not None:
+                request.recording = recording
+                records.begin(recording, environ)
             body = self.app(environ, self._watched(context, request, start_response))
-        except BaseException:
+            file_wrapper = environ.get("wsgi.file_wrapper")
+            finished = (list, tuple, file_wrapper) if isinstance(file_wrapper, type) else (list, tuple)
+            if isinstance(body, finished):
+                if recording is not None:
+                    if isinstance(body, list | tuple):  # of a file that the server sends, nobody knows
+                        for piece in body:
+                            recording.sent(piece)
+                    recording.end()
+                request.ended = True  # nothing of the application runs any more
+                return body
+            return _Body(body, context, request)
+        except BaseException as error:
+            if recording is not None:
+                recording.failed(error)
+                recording.end()
             request.ended = True
             raise
         finally:
             leave(baggage)
             leave_scope(token)
-        file_wrapper = environ.get("wsgi.file_wrapper")
-        finished = (list, tuple, file_wrapper) if isinstance(file_wrapper, type) else (list, tuple)
-        if isinstance(body, finished):
-            request.ended = True  # nothing of the application runs any more
-            return body
-        return _Body(body, context, request)
 
     def _current_settings(self) -> RequestSettings | None:
         pipeline = provider.current()
@@ -127,6 +183,12 @@ class WSGIAuditMiddleware:
         if self._settings is None or pipeline.config is not self._config:
             self._config = pipeline.config
             self._settings = RequestSettings.of(pipeline.config)
+            self._records = None
+            if pipeline.config.requests.enabled:
+                from otel_audit.http.requests.wsgi import WSGIRecords
+
+                failures = Failures("WSGI", pipeline.config, provider.current_health)
+                self._records = WSGIRecords(pipeline.config, provider.current_logger, failures)
         return self._settings
 
     def _watched(
@@ -138,6 +200,8 @@ class WSGIAuditMiddleware:
             request.werkzeug()
             annotate(current_span(), context)
             code = int(status[:3]) if isinstance(status, str) and status[:3].isdecimal() else 0
+            if self._records is not None and request.recording is not None:
+                self._records.answered(request.recording, code, headers)
             if code in DENYING:
                 self._look(request, code, headers)
             return start_response(status, headers, *args)
@@ -178,9 +242,18 @@ class _Body:
     def __next__(self) -> bytes:
         token = enter_context(self._context)
         try:
-            return next(self._pieces)
+            piece = next(self._pieces)
+        except StopIteration:
+            raise
+        except BaseException as error:
+            if self._request.recording is not None:
+                self._request.recording.failed(error)
+            raise
         finally:
             leave_scope(token)
+        if self._request.recording is not None:
+            self._request.recording.sent(piece, streams=True)
+        return piece
 
     def close(self) -> None:
         """Close what the application has given, as a server does at the end (PEP 3333)."""
@@ -193,4 +266,6 @@ class _Body:
                 finally:
                     leave_scope(token)
         finally:
+            if self._request.recording is not None:
+                self._request.recording.end()
             self._request.ended = True

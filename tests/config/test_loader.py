@@ -169,6 +169,7 @@ def test_declarative_options_go_over_the_file_and_under_the_environment(tmp_path
         ("[redaction]\nhmac_key = 'short'\n", 2, "at least 16"),
         ("[store]\nurl = 'localhost:8123'\n", 2, "must be a http:// or https:// URL"),
         ("[store]\ndatabase = 'x; drop'\n", 2, "text that matches"),
+        ("[requests]\nignore_addresses = ['10.0.0.300']\n", 2, "is neither an address nor a network"),
         ("[spool]\nmax_bytes = 65536\n", 2, "not even one segment would fit"),
         ("[spool]\n\nfsync = never\n", 3, "not valid TOML"),
     ],

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from otel_audit.audit_context import process_scope
 from otel_audit.config.django_setting import is_configured
 from otel_audit.instrumentation.instrumentor import AuditInstrumentor, Part
-from otel_audit.instrumentation.patching import Patch
+from otel_audit.instrumentation.patching import Listener, Patch
 
 if TYPE_CHECKING:
     from otel_audit.config.model import AuditConfig
@@ -76,7 +76,7 @@ class DjangoAuditInstrumentor(AuditInstrumentor):
             parts.append(TestRuns())
         return parts
 
-    def patches(self, parts: Sequence[Part]) -> Iterable[Patch]:
+    def patches(self, parts: Sequence[Part]) -> Iterable[Patch | Listener]:
         from otel_audit.instrumentation.django.patches import table
 
         return table(parts)

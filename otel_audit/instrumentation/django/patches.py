@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from otel_audit.instrumentation.patching import Patch
+from otel_audit.instrumentation.patching import Listener, Patch
 
 if TYPE_CHECKING:
     from otel_audit.instrumentation.django.inspection.inventory import Announcement
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from otel_audit.instrumentation.instrumentor import Part
 
 
-def table(parts: Iterable[Part]) -> list[Patch]:
+def table(parts: Iterable[Part]) -> list[Patch | Listener]:
     """List every patch that the parts of the Django instrumentor need from the start."""
     from otel_audit.instrumentation.django.inspection.inventory import Announcement
     from otel_audit.instrumentation.django.requests.middleware import RequestCapture
     from otel_audit.instrumentation.django.testing.test_runs import TestRuns
     from otel_audit.instrumentation.django.writes.wrappers import WriteCapture
 
-    patches: list[Patch] = []
+    patches: list[Patch | Listener] = []
     for part in parts:
         if isinstance(part, WriteCapture):
             patches += _writes(part)
@@ -161,11 +161,12 @@ def reads_table(reads: ReadCapture) -> list[Patch]:
     ]
 
 
-def _requests(requests: RequestCapture) -> list[Patch]:
+def _requests(requests: RequestCapture) -> list[Patch | Listener]:
     from otel_audit.instrumentation.django.commands import in_command_scope
     from otel_audit.instrumentation.django.requests.lifespan import with_lifespan
 
     return [
+        *_exceptions(requests),
         Patch(
             "django.core.handlers.base:BaseHandler.load_middleware",
             requests.load_middleware,
@@ -181,6 +182,26 @@ def _requests(requests: RequestCapture) -> list[Patch]:
             with_lifespan,
             "an ASGI server says here that it ends; many end by a signal after that",
         ),
+    ]
+
+
+def _exceptions(requests: RequestCapture) -> list[Listener]:
+    records = requests.records
+    if records is None:
+        return []
+
+    def signal() -> Any:
+        from django.core.signals import got_request_exception
+
+        return got_request_exception
+
+    return [
+        Listener(
+            "django.core.signals:got_request_exception",
+            lambda: signal().connect(records.failed, weak=False, dispatch_uid=records),
+            lambda: signal().disconnect(dispatch_uid=records),
+            "what no view and no middleware has handled, before it becomes a response",
+        )
     ]
 
 

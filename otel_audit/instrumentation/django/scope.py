@@ -26,6 +26,7 @@ from otel_audit.notes import Notes
 from otel_audit.propagation import acceptance
 
 if TYPE_CHECKING:
+    from otel_audit.http.requests.recording import RequestRecording
     from otel_audit.propagation.incoming import Acceptance, Accepted
 
 _NOTHING: Final = ContextFields()
@@ -93,6 +94,7 @@ class RequestScope:
         "ended",
         "id",
         "notes",
+        "recording",
         "request",
         "unsaid",
     )
@@ -102,6 +104,7 @@ class RequestScope:
         self.ended = False
         self.notes: Notes | None = None
         self.unsaid: Callable[[], None] | None = None
+        self.recording: RequestRecording | None = None
         self._settings = settings_
         header = settings_.request_id_header
         forwarded = forwarded_request_id(request.META.get(header, "")) if header else ""
@@ -146,6 +149,13 @@ class RequestScope:
     def who(self) -> tuple[Actor, str]:
         """Say who acts now and the id of the request, and nothing else."""
         return self.actor, self.id
+
+    def take_requester(self) -> Actor:
+        """Return who made the request: who acts now, or before a logout in it."""
+        actor = self.actor
+        if actor.type != "user":
+            return next((each for each in reversed(self._phases) if each.type == "user"), actor)
+        return actor
 
     def take_actor(self) -> object:
         """Take down the user if there is one; an anonymous visitor may yet be authenticated, so the phase."""
@@ -192,16 +202,20 @@ class RequestScope:
             self._key = key
         return self._answer
 
-    def _source(self, session: str) -> Source:
-        meta = self.request.META
+    def address(self) -> tuple[str, str]:
+        """Return the address of the client and its kind, as :func:`client_address` does."""
         if self._address is None:
+            meta = self.request.META
             self._address = client_address(
                 str(meta.get("REMOTE_ADDR") or ""),
                 str(meta.get("HTTP_X_FORWARDED_FOR") or ""),
                 self._settings.trusted_proxies,
             )
-        agent = str(meta.get("HTTP_USER_AGENT") or "")
-        return source_of(self._address, agent, session, self._settings.hmac_key)
+        return self._address
+
+    def _source(self, session: str) -> Source:
+        agent = str(self.request.META.get("HTTP_USER_AGENT") or "")
+        return source_of(self.address(), agent, session, self._settings.hmac_key)
 
     def _request(self) -> Request:
         request = self.request

@@ -13,10 +13,12 @@ from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 from otel_audit.audit_context import current_context
-from otel_audit.http.asgi import PEER, SEEN, ASGIRequestScope, Scope
+from otel_audit.http.asgi import PEER, ASGIRequestScope, Scope
+from otel_audit.http.request_scope import SEEN
 from otel_audit.instrumentation.patching import Patch
 from otel_audit.instrumentation.starlette.dependencies import told_by_dependency
 from otel_audit.instrumentation.starlette.routes import APPLICATION
+from otel_audit.otel_api import current_span
 from otel_audit.propagation import enter, leave
 
 if TYPE_CHECKING:
@@ -75,6 +77,8 @@ def knowing_innermost(original: _Call) -> _Call:
         request = None if context is None else context.scope
         if isinstance(request, ASGIRequestScope) and scope.get(SEEN) == request.id:
             request.asgi = scope
+            if request.recording is not None:
+                request.recording.seen_in(current_span())
             if request.baggage or request.settings.visible:
                 return _with_our_baggage(request, original(middleware, scope, receive, send))
         return original(middleware, scope, receive, send)

@@ -7,11 +7,12 @@ others, so that everything they write has a request.
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Awaitable, Callable
 from contextvars import Token
 from functools import partial
-from typing import Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.conf import settings
@@ -33,6 +34,10 @@ from otel_audit.pipeline.failures import Failures
 from otel_audit.pipeline.logger import AuditLogger
 from otel_audit.propagation import annotate, enter, leave
 from otel_audit.redaction.redactor import Redactor
+
+if TYPE_CHECKING:
+    from otel_audit.http import request_scope as http
+    from otel_audit.instrumentation.django.requests.records import DjangoRecords
 
 _OTEL_MIDDLEWARE: Final = "opentelemetry.instrumentation.django.middleware.otel_middleware._DjangoMiddleware"
 
@@ -78,6 +83,11 @@ class RequestCapture:
         )
         self._record_denials = config.django.auth_events
         self._visible = config.context.baggage == "process"
+        self.records: DjangoRecords | None = None
+        if config.requests.enabled:
+            from otel_audit.instrumentation.django.requests.records import DjangoRecords
+
+            self.records = DjangoRecords(config, logger, failures)
 
     def start(self) -> None:
         """Let the middleware of every handler work for this capture."""
@@ -90,6 +100,17 @@ class RequestCapture:
     def scope(self, request: HttpRequest) -> RequestScope:
         """Make the scope of ``request``."""
         return RequestScope(request, self.settings)
+
+    def context(self, request: HttpRequest) -> AuditContext:
+        """Make the context of ``request``, and begin its record if there is to be one."""
+        scope = self.scope(request)
+        context = AuditContext(scope)
+        outer = outer_scope(request)
+        if outer is not None:
+            scope.id = outer.id
+        if self.records is not None:
+            self.records.begin(context, scope, outer)
+        return context
 
     def baggage(self, request: HttpRequest) -> Token[Context] | None:
         """Make OpenTelemetry's context fit for ``request``; give the token to ``leave``."""
@@ -119,11 +140,13 @@ class RequestCapture:
             unsaid, scope.unsaid = scope.unsaid, None
             unsaid()
         annotate(current_span(), context)  # the request's own span began before anyone was known
+        if self.records is not None and isinstance(scope, RequestScope) and scope.recording is not None:
+            self.records.answered(scope.recording, response)
         if isinstance(response, StreamingHttpResponse) and not isinstance(response, FileResponse):
             body = AuditContext(context.scope, context.overrides, current_span())
             content: Any = response.streaming_content
             stream = in_context_async if response.is_async else in_context
-            response.streaming_content = stream(content, body, partial(_end, context))
+            response.streaming_content = stream(content, body, partial(_streamed, context))
         else:
             _end(context)
         if self._record_denials and response.status_code in DENYING:
@@ -156,6 +179,18 @@ class AuditMiddleware:
         self._async = iscoroutinefunction(get_response)
         if self._async:
             markcoroutinefunction(self)
+        capture = self.capture
+        if capture is not None and capture.records is not None and capture.records.starts:
+            # Only for rules that ask for it: Django calls it for each request, if there is one.
+            self.process_view = self._before_view_async if self._async else self._before_view
+
+    def _before_view(self, request: HttpRequest, *_: Any) -> None:
+        scope = request_scope(request)
+        if scope is not None and scope.recording is not None:
+            scope.recording.begin()
+
+    async def _before_view_async(self, request: HttpRequest, *_: Any) -> None:
+        self._before_view(request)
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
         capture = self.capture
@@ -163,14 +198,14 @@ class AuditMiddleware:
             return self.get_response(request)  # type: ignore[no-any-return]
         if self._async:
             return self._respond_async(capture, request)
-        context = AuditContext(capture.scope(request))
+        context = capture.context(request)
         token = enter_context(context)
         baggage = capture.baggage(request)
         try:
             response: HttpResponseBase = self.get_response(request)
             capture.finish(context, request, response)
-        except BaseException:
-            _end(context)
+        except BaseException as error:
+            _end(context, error)
             raise
         finally:
             leave(baggage)
@@ -178,14 +213,14 @@ class AuditMiddleware:
         return response
 
     async def _respond_async(self, capture: RequestCapture, request: HttpRequest) -> HttpResponseBase:
-        context = AuditContext(capture.scope(request))
+        context = capture.context(request)
         token = enter_context(context)
         baggage = capture.baggage(request)
         try:
             response: HttpResponseBase = await self.get_response(request)
             capture.finish(context, request, response)
-        except BaseException:
-            _end(context)
+        except BaseException as error:
+            _end(context, error)
             raise
         finally:
             leave(baggage)
@@ -193,10 +228,20 @@ class AuditMiddleware:
         return response
 
 
-def _end(context: AuditContext) -> None:
+def _end(context: AuditContext, error: BaseException | None = None) -> None:
     """Note that a request is over: threads it has started work for themselves from now on."""
-    if isinstance(context.scope, RequestScope):
-        context.scope.ended = True
+    scope = context.scope
+    if isinstance(scope, RequestScope):
+        scope.ended = True
+        if scope.recording is not None:
+            if error is not None:
+                scope.recording.failed(error)
+            scope.recording.end()
+
+
+def _streamed(context: AuditContext) -> None:
+    """Note that the body has been sent, has failed or was given up."""
+    _end(context, sys.exception())
 
 
 AUDIT_MIDDLEWARE: Final = f"{AuditMiddleware.__module__}.{AuditMiddleware.__qualname__}"
@@ -209,6 +254,22 @@ def with_audit_middleware(configured: list[str] | tuple[str, ...]) -> list[str]:
         position = middleware.index(_OTEL_MIDDLEWARE) + 1 if _OTEL_MIDDLEWARE in middleware else 0
         middleware.insert(position, AUDIT_MIDDLEWARE)
     return middleware
+
+
+def outer_scope(request: HttpRequest) -> http.RequestScope | None:
+    """Return the scope that an application around Django has made of the same request, if any."""
+    context = current_context()
+    if context is None:
+        return None
+    from otel_audit.http.request_scope import SEEN, RequestScope
+
+    scope = context.scope
+    if not isinstance(scope, RequestScope) or scope.ended:
+        return None
+    handed_on = getattr(request, "scope", request.META)  # of ASGI, or of WSGI
+    if isinstance(handed_on, dict) and handed_on.get(SEEN) == scope.id:
+        return scope
+    return scope if (scope.method(), scope.path()) == (request.method, request.path) else None
 
 
 def request_scope(request: Any) -> RequestScope | None:

@@ -1,0 +1,1 @@
+"""Records of the requests that come in, whatever framework answers them."""

@@ -1,0 +1,107 @@
+"""The attributes of a record of a request, by level."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any, Final
+
+from otel_audit import semconv
+from otel_audit.http.requests.asked import Asked
+from otel_audit.http.requests.bodies import sent_body
+from otel_audit.http.requests.copies import Copy
+from otel_audit.http.requests.marks import Marks
+from otel_audit.http.requests.rules import RequestRules
+from otel_audit.http.requests.seen import BodyOf, Seen
+from otel_audit.interruptions import faults
+from otel_audit.notes import Notes
+from otel_audit.policy import Decision, Level
+
+_LONGEST_HOST: Final = 255
+_DIGITS: Final = 18
+
+
+def asked_for(rules: RequestRules, asked: Asked) -> dict[str, Any]:
+    """Return what was asked for, and of whom: known from the beginning."""
+    found: dict[str, Any] = {semconv.SCHEME: asked.scheme()}
+    host, port = _host(asked.header("host"))
+    if host:
+        found[semconv.SERVER_ADDRESS] = host
+    if port:
+        found[semconv.SERVER_PORT] = port
+    query = asked.query()
+    if query:
+        found[semconv.QUERY] = rules.contents.query(query)
+    return found
+
+
+def answer(seen: Seen, asked: Asked) -> dict[str, Any]:
+    """Return how it was answered, without headers and bodies."""
+    found = dict(seen.attributes)
+    if seen.status is not None:
+        found[semconv.STATUS_CODE] = seen.status
+    size = size_in(asked.header("content-length"))
+    if size is None and seen.request_copy is not None and seen.request_copy.size:
+        size = seen.request_copy.size
+    if size is not None:
+        found[semconv.REQUEST_SIZE] = size
+    if seen.response_size is not None:
+        found[semconv.RESPONSE_SIZE] = seen.response_size
+    return found | seen.exception
+
+
+def headers_and_bodies(
+    seen: Seen, asked: Asked, level: Level, decision: Decision, marks: Marks, notes: Notes | None
+) -> dict[str, Any]:
+    """Return the headers and bodies that are recorded at ``level``."""
+    rules = seen.rules
+    hidden = not decision.bodies or bool(marks.hide_body)
+    found: dict[str, Any] = {}
+    if level >= Level.REQUEST:
+        found |= _headers(rules, semconv.REQUEST_HEADER, asked.headers())
+        if not hidden and not (notes is not None and notes.hide_request_body):
+            body = seen.request_body or _copied(seen.request_copy, asked.header)
+            found |= _body(rules, "request", body, rules.request_limit(decision), decision)
+    if level >= Level.REQUEST_RESPONSE:
+        found |= _headers(rules, semconv.RESPONSE_HEADER, seen.headers)
+        if not hidden and not (notes is not None and notes.hide_response_body):
+            body = seen.response_body or _copied(seen.response_copy, seen.response_header)
+            found |= _body(rules, "response", body, rules.response_limit(decision), decision)
+    return found
+
+
+def _headers(rules: RequestRules, prefix: str, headers: Iterable[tuple[str, str]]) -> dict[str, str]:
+    return {f"{prefix}{name}": value for name, value in rules.contents.headers(headers).items()}
+
+
+def _copied(copy: Copy | None, header: Callable[[str], str]) -> BodyOf | None:
+    return None if copy is None else partial(sent_body, copy, header)
+
+
+def _body(
+    rules: RequestRules, which: str, body_of: BodyOf | None, limit: int, decision: Decision
+) -> dict[str, Any]:
+    """Return what is recorded of a body; a fault costs this body only."""
+    types = rules.types(decision)
+    if body_of is None or not limit or not types:
+        return {}
+    try:
+        body = body_of(rules.contents, limit, types)
+    except faults() as fault:
+        rules.failures.report("body", fault)
+        return {}
+    return {} if body is None else body.attributes(which)
+
+
+def size_in(header: str) -> int | None:
+    """Return the number that a Content-Length header says; None if it says none."""
+    return int(header) if header.isascii() and header.isdecimal() and len(header) <= _DIGITS else None
+
+
+def _host(header: str) -> tuple[str, int]:
+    """Split what a client says it asks for; the port is 0 where none is named."""
+    header = header[:_LONGEST_HOST]
+    name, colon, port = header.rpartition(":")
+    if colon and port.isascii() and port.isdecimal() and len(port) <= 5 and not name.endswith(":"):
+        return name.strip("[]"), int(port) if int(port) <= 65535 else 0
+    return header.strip("[]"), 0

@@ -1,0 +1,299 @@
+"""One request on its way to its record: what is kept of it until it is over, and the record then."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+from opentelemetry.trace import INVALID_SPAN, Span
+
+from otel_audit import semconv
+from otel_audit.audit_context import AuditContext, ContextFields, Moment, enter_context, leave_scope, moment
+from otel_audit.audit_record import AuditRecord, Outcome, Target, new_record_id
+from otel_audit.http.requests.asked import Asked, AskedScope
+from otel_audit.http.requests.attributes import answer, asked_for, headers_and_bodies, size_in
+from otel_audit.http.requests.marks import Marked, Marks, marks_of
+from otel_audit.http.requests.rules import RequestRules
+from otel_audit.http.requests.seen import Seen
+from otel_audit.interruptions import faults
+from otel_audit.otel_api import current_span
+from otel_audit.policy import Decision, Facts, Level
+
+if TYPE_CHECKING:
+    from otel_audit.notes import Notes
+    from otel_audit.pipeline.logger import AuditLogger
+
+_EVENT: Final = "http.server.request"
+_ACTION: Final = "REQUEST"
+_ROUTE: Final = "http.route"
+_SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
+_NO_MARKS: Final = Marks()
+_FAILED: Final = 400
+_NO_ANSWER: Final = "no_answer"
+_ABORTED: Final = "aborted"
+"""The server has given up: the client is gone, or the server ends."""
+
+
+class RequestRecording(Seen):
+    """One request that is being answered.
+
+    Attributes:
+        error: why it failed, where no status says it.
+        span: the request's own, as soon as it is known.
+    """
+
+    __slots__ = (
+        "_asked",
+        "_context",
+        "_highest",
+        "_inner",
+        "_intent",
+        "_outer",
+        "_over",
+        "_record_id",
+        "_started",
+        "_time",
+        "error",
+        "span",
+    )
+
+    def __init__(self, rules: RequestRules, asked: Asked, context: AuditContext, highest: Level) -> None:
+        super().__init__(rules)
+        self._asked = asked
+        self._context = context
+        self._highest = highest
+        self._time = time.time_ns()
+        self._started = time.perf_counter()
+        self._intent: int | None = None
+        self._record_id = ""
+        self._over = False
+        self._inner: RequestRecording | None = None
+        self._outer: RequestRecording | None = None
+        self.span: Span = current_span()
+        self.error = ""
+
+    def within(self, outer: RequestRecording) -> None:
+        """Leave the record to an application around this one, which is told what is known here.
+
+        Django's may be mounted in one of Starlette's: one request makes one record.
+        """
+        self._outer = outer
+        outer._inner = self
+
+    @property
+    def is_within(self) -> bool:
+        """Whether an application around makes the record."""
+        return self._outer is not None
+
+    # --- while it goes on -------------------------------------------------------------------------
+
+    def seen_in(self, span: Span) -> None:
+        """Take ``span`` for the request's own, unless one is known."""
+        if self.span is INVALID_SPAN:
+            self.span = span
+
+    def wants_request_body(self) -> bool:
+        """Say whether the body of the request may have to be recorded in the end."""
+        return max(self._highest, Marked.highest) >= Level.REQUEST and self.rules.may_copy(
+            self._asked.header("content-type")
+        )
+
+    def wants_request_copy(self) -> bool:
+        """Say whether the body of the request is to be copied as it is read: uploads are not."""
+        if not self.wants_request_body() or self.is_within:
+            return False
+        header = self._asked.header
+        if not header("content-type").lower().startswith("multipart/"):
+            return True
+        size = size_in(header("content-length"))
+        return size is not None and size <= self.rules.copied
+
+    def wants_response_body(self) -> bool:
+        """Say whether the body of the response may have to be recorded: events and downloads are not."""
+        if max(self._highest, Marked.highest) < Level.REQUEST_RESPONSE or self.is_within:
+            return False
+        headers = self.response_headers
+        kind = headers.get("content-type", "").lower()
+        return (
+            self.rules.may_copy(kind)
+            and not kind.startswith("text/event-stream")
+            and "attachment" not in headers.get("content-disposition", "").lower()
+        )
+
+    def begin(self) -> None:
+        """Write the intent where a rule may ask for one: a request that is killed leaves it behind.
+
+        Raises:
+            SpoolError: it cannot be written, and ``on_error`` is ``fail_closed``.
+        """
+        rules = self.rules
+        logger = rules.logger()
+        if self._intent is not None or self._outer is not None or logger is None:
+            return
+        try:
+            at = self._moment()
+            fields = at.fields()
+            if not rules.may_start(self._facts(at, fields)):
+                return
+            record = logger.record(
+                _EVENT,
+                _ACTION,
+                at=at,
+                outcome="unknown",
+                log="activity",
+                target=_target(fields),
+                attributes=asked_for(rules, self._asked),
+                record_id=self._id(),
+            )
+        except faults() as fault:
+            rules.failures.report("request", fault)
+            return
+        self._intent = logger.intend([record])
+
+    def failed(self, error: BaseException) -> None:
+        """Note an exception that nobody handled."""
+        if self._outer is not None:
+            self._outer.failed(error)
+            return
+        if self.error:
+            return
+        if isinstance(error, GeneratorExit) or type(error).__qualname__ == "CancelledError":
+            self.error = _ABORTED
+            return
+        self.error = type(error).__qualname__
+        try:
+            self.exception = self.rules.contents.exception(error)
+        except faults() as fault:
+            self.rules.failures.report("exception", fault)
+
+    # --- when it is over --------------------------------------------------------------------------
+
+    def end(self) -> None:
+        """Make the record, once.
+
+        Raises:
+            AuditError: it cannot be kept, and ``on_error`` is ``fail_closed``.
+        """
+        if self._over or self._outer is not None:
+            return
+        self._over = True
+        logger = self.rules.logger()
+        if logger is None:
+            return
+        try:
+            at = self._moment()
+            record = self._decided(logger, at)
+        except faults() as fault:
+            if self._intent is not None:
+                logger.settle(self._intent, "unknown")  # the record of the beginning is kept
+            self.rules.failures.report("request", fault, what=_EVENT, lost=int(self._intent is None))
+            return
+        if self._intent is not None:
+            if record is None:
+                logger.settle(self._intent, "unknown", [])
+                return
+            logger.settle(self._intent, record.outcome, [record])
+            logger.span_event(record, at)
+        elif record is not None:
+            logger.emit(record, at=at)
+
+    def _decided(self, logger: AuditLogger, at: Moment) -> AuditRecord | None:
+        rules, known = self.rules, self._known()
+        fields = at.fields()
+        decision = rules.policy.decide("request", self._facts(at, fields))
+        notes = known._scope.notes
+        marks = marks_of(known._asked.view(), fields.request.method) or _NO_MARKS
+        level = rules.level(decision, marks, notes)
+        if level is Level.NONE:
+            return None
+        said: dict[str, Any] = {"related": []} if notes is None else notes.parts()
+        if marks.related:
+            said["related"] = [*marks.targets(known._asked.parameters()), *said["related"]]
+        outcome = self._outcome()
+        is_view = outcome == "success" and fields.request.method in _SAFE
+        for name in ("slug", "event_code", "event_type"):
+            if not said.get(name):
+                said[name] = getattr(marks, name) or getattr(decision, name)
+        if decision.system:
+            said.setdefault("system", decision.system)
+        said["attributes"] = said.get("attributes", {}) | self._attributes(level, decision, marks, notes)
+        return logger.record(
+            _EVENT,
+            _ACTION,
+            at=at,
+            outcome=outcome,
+            log="pageview" if is_view and not said["related"] and not fields.related else "activity",
+            target=_target(fields),
+            error=self._error(outcome),
+            record_id=self._id(),
+            **said,
+        )
+
+    def _attributes(
+        self, level: Level, decision: Decision, marks: Marks, notes: Notes | None
+    ) -> Mapping[str, Any]:
+        """Return the attributes; what cannot be told costs itself only."""
+        found: dict[str, Any] = {semconv.DURATION: round(time.perf_counter() - self._started, 6)}
+        asked = self._asked
+        try:
+            found |= asked_for(self.rules, asked)
+            found |= headers_and_bodies(self, asked, level, decision, marks, notes)
+            found |= answer(self, asked)  # over what a copy says of sizes
+        except faults() as fault:
+            self.rules.failures.report("request", fault)
+        return found
+
+    def _outcome(self) -> Outcome:
+        if self.error or self.status is None or self.status >= _FAILED:
+            return "failure"
+        return "success"
+
+    def _error(self, outcome: Outcome) -> str:
+        if outcome == "success":
+            return ""
+        return self.error or (str(self.status) if self.status is not None else _NO_ANSWER)
+
+    def _facts(self, at: Moment, fields: ContextFields) -> Facts:
+        request, actor = fields.request, fields.actor
+        asked = self._asked
+        return Facts(
+            path=asked.path(),
+            view=request.view or None,
+            route=request.route or None,
+            method=request.method or None,
+            status=self.status,
+            host=asked.header("host") or None,
+            user=actor.id if actor.type != "unknown" else None,
+            tenant=fields.tenant or at.tenant or self.rules.tenant or None,
+        )
+
+    def _id(self) -> str:
+        if not self._record_id:
+            self._record_id = new_record_id(self._time)
+        return self._record_id
+
+    @property
+    def _scope(self) -> AskedScope:
+        scope: Any = self._context.scope
+        return scope  # type: ignore[no-any-return]
+
+    def _known(self) -> RequestRecording:
+        """Return the recording that knows most of the request."""
+        return self if self._inner is None else self._inner._known()
+
+    def _moment(self) -> Moment:
+        """Return the moment in which the request began, with what is known of it now."""
+        known = self._known()
+        token = enter_context(known._context)
+        try:
+            now = moment()  # also asks the application's function for the tenant
+        finally:
+            leave_scope(token)
+        span = known.span if self.span is INVALID_SPAN else self.span
+        return msgspec.structs.replace(now, time=self._time, span=span, noticed=known._scope.take_requester())
+
+
+def _target(fields: ContextFields) -> Target:
+    return Target(_ROUTE, fields.request.route or fields.request.path)
