@@ -10,6 +10,7 @@ from msgspec import UNSET
 
 from otel_audit.audit_record import Target
 from otel_audit.capture.policy import KeyStrategies, TableSettings
+from otel_audit.redaction.strategies import OMIT
 from otel_audit.values import Frozen, freeze, key_text, same
 
 Verb: TypeAlias = Literal["create", "update", "delete", "upsert"]
@@ -137,6 +138,8 @@ class TablePlan:
                 plan.ignored = plan.automatic = True
         hidden = {plan.name: "mask" for plan in fields if plan.hidden}
         self.strategies: dict[str, str] = {**secret.fields, **hidden, **settings.strategies}
+        if not settings.values:
+            self.strategies |= dict.fromkeys((plan.name for plan in fields), OMIT)
         self.key_strategies = tuple(
             hidden.get(plan.name, strategy) for plan, strategy in zip(keys, secret.key, strict=False)
         )

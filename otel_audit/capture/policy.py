@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from otel_audit.capture.opt_in import CodeRule, OldValues, OptIn, code_rules
-from otel_audit.config.model import CaptureSection
+from otel_audit.config.model import CaptureSection, PolicyRule
 
 
 class TableSettings(NamedTuple):
@@ -22,7 +22,8 @@ class TableSettings(NamedTuple):
 
     ``strategies`` maps field names to redaction strategies, ``ignore`` are patterns of the names of fields
     whose changes do not count; the last that matches decides. ``snapshot``: updates have the whole row.
-    ``encrypted`` are patterns of the names of fields whose preparation is not repeatable.
+    ``encrypted`` are patterns of the names of fields whose preparation is not repeatable. Without ``values``,
+    a change says which fields it was of, and no more.
     """
 
     audited: bool
@@ -32,6 +33,7 @@ class TableSettings(NamedTuple):
     ignore: tuple[str, ...] = ()
     snapshot: bool = False
     encrypted: tuple[str, ...] = ()
+    values: bool = True
 
     def ignores(self, field: str) -> bool:
         """Say whether a change of this field alone makes no record."""
@@ -71,11 +73,12 @@ class Subject(NamedTuple):
 class Rule(NamedTuple):
     """Where something was said.
 
-    ``key`` is that of the configuration, with the position within a list; of what a class or code says,
-    ``place`` is where it stands.
+    ``key`` is that within the section of the instrumentor, with the position within a list; of a rule of
+    ``[[policy]]``, that of the whole configuration. Of what a class or code says, ``place`` is where it
+    stands.
     """
 
-    source: Literal["class", "code", "configuration"]
+    source: Literal["class", "code", "configuration", "policy"]
     text: str
     key: tuple[str, ...] = ()
     place: str = ""
@@ -84,8 +87,8 @@ class Rule(NamedTuple):
 class Decision(NamedTuple):
     """The settings of one subject, and the rule behind each that is not by default.
 
-    ``rules`` has them by ``changes``, ``reads``, ``old_values``, ``snapshot``, ``fields.<name>`` and
-    ``ignore.<pattern>``.
+    ``rules`` has them by ``changes``, ``values``, ``reads``, ``old_values``, ``snapshot``, ``fields.<name>``
+    and ``ignore.<pattern>``.
     """
 
     settings: TableSettings
@@ -139,11 +142,30 @@ class ModelPattern:
         return found is None or any(found is each for each in subject.classes)
 
 
-class Policy:
-    """What is said of every table or model."""
+class LoweringRule:
+    """A rule of ``[[policy]]`` about changes: it takes away from what the section says, and adds nothing."""
 
-    def __init__(self, config: CaptureSection) -> None:
+    def __init__(self, number: int, rule: PolicyRule) -> None:
+        patterns = list(map(ModelPattern, rule.patterns("model")))
+        self.records = rule.level != "none"
+        self.rule = Rule("policy", f'policy {number}: level = "{rule.level}"', ("policy", str(number - 1)))
+        self._meant = [pattern for pattern in patterns if pattern.verdict]
+        self._excluded = [pattern for pattern in patterns if not pattern.verdict]
+
+    def matches(self, subject: Subject) -> bool:
+        """Say whether it is about a subject."""
+        if any(pattern.matches(subject) for pattern in self._excluded):
+            return False
+        return not self._meant or any(pattern.matches(subject) for pattern in self._meant)
+
+
+class Policy:
+    """What is said of every table or model; of ``rules``, those of ``[[policy]]``, the first decides."""
+
+    def __init__(self, config: CaptureSection, rules: Sequence[PolicyRule] = ()) -> None:
         self.config = config
+        numbered = enumerate(rules, 1)
+        self._lowering = [LoweringRule(number, rule) for number, rule in numbered if "change" in rule.kinds]
         self._models = [ModelPattern(pattern) for pattern in config.models]
         self._reads = [ModelPattern(pattern) for pattern in config.reads]
         self._single = [
@@ -185,7 +207,8 @@ class Policy:
         for position, pattern in enumerate(ignore):
             text = f"ignore: {pattern!r}"
             rules[f"ignore.{pattern}"] = Rule("configuration", text, ("ignore", str(position)))
-        for said, rule in self._layers((subject,) if owner is None else (subject, owner)):
+        names = (subject,) if owner is None else (subject, owner)
+        for said, rule in self._layers(names):
             for name in ("changes", "reads", "old_values", "snapshot"):
                 value = getattr(said, name)
                 if value is not None:
@@ -197,6 +220,10 @@ class Policy:
             for position, pattern in enumerate(said.ignore):
                 ignore.append(pattern)
                 rules[f"ignore.{pattern}"] = _deeper(rule, "ignore", str(position))
+        lowering = self._lowers(names) if values.get("changes") else None
+        if lowering is not None:
+            name = "values" if lowering.records else "changes"
+            values[name], rules[name] = False, lowering.rule
         settings = TableSettings(
             values.get("changes", False),
             values.get("reads", False),
@@ -205,8 +232,17 @@ class Policy:
             tuple(ignore),
             values.get("snapshot", False),
             tuple(encrypted),
+            values.get("values", True),
         )
         return Decision(settings, rules)
+
+    def _lowers(self, names: Sequence[Subject]) -> LoweringRule | None:
+        """Return the first rule about the first of ``names`` for which there is one."""
+        for subject in names:
+            for rule in self._lowering:
+                if rule.matches(subject):
+                    return rule
+        return None
 
     def _layers(self, names: Sequence[Subject]) -> Iterator[_Layer]:
         """List what is said about the first of ``names``, or the others in its stead, the strongest last."""

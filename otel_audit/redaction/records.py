@@ -14,6 +14,7 @@ from otel_audit.large_values import digest_of_text
 from otel_audit.long_texts import JSON_LENGTH, head_of, rest_of
 from otel_audit.redaction.named_values import may_be_apart
 from otel_audit.redaction.names import SECRETS
+from otel_audit.redaction.strategies import OMIT
 from otel_audit.redaction.text.patterns import SMALLEST_CARD, is_uuid
 from otel_audit.redaction.text.together import SEAM, any_may_hold_secret
 from otel_audit.redaction.value_redactor import MAX_DEPTH, ValueRedactor
@@ -378,7 +379,7 @@ class RecordRedactor:
     def _cells(self, name: str, cells: list[Any] | UnsetType, strategy: str | None) -> list[Any] | UnsetType:
         if not isinstance(cells, list):
             return cells
-        if strategy == "drop":
+        if strategy in ("drop", OMIT):
             return UNSET
         changed: list[Any] | None = None
         for index in self._doubtful(name, cells, strategy):

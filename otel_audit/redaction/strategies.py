@@ -15,6 +15,8 @@ from otel_audit.values import Portable, portable
 MINIMUM_KEY: Final = 16
 _DEFAULT_LAST: Final = 4
 _DIGEST_HEX: Final = 32  # 128 bits: two values never share a hash by accident
+OMIT: Final = "omit"
+"""No value, not even that there is none: a rule of ``[[policy]]`` asks for it, a field cannot."""
 
 # Sorted keys: equal values have equal hashes, however a JSON field was written.
 _canonical = msgspec.json.Encoder(order="sorted").encode

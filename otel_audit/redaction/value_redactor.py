@@ -19,7 +19,7 @@ from otel_audit.long_texts import JSON_LENGTH
 from otel_audit.redaction import named_values
 from otel_audit.redaction.lazy import pattern
 from otel_audit.redaction.names import SENSITIVE, NameRules, Sensitivity, compile_patterns, removes, words
-from otel_audit.redaction.strategies import Strategies
+from otel_audit.redaction.strategies import OMIT, Strategies
 from otel_audit.redaction.text import budget, patterns, sql
 from otel_audit.redaction.text.forms import scrub_options
 from otel_audit.redaction.text.pairs import PairScanner, balanced_end
@@ -92,8 +92,10 @@ class ValueRedactor:
         """Return what may be kept of a value under ``name``; ``UNSET`` if nothing, not even that it is there.
 
         ``strategy`` is what the configuration says about this field; without one the rules decide.
-        ``None`` and ``UNSET`` pass.
+        ``None`` and ``UNSET`` pass, unless the strategy is ``OMIT``.
         """
+        if strategy == OMIT:
+            return UNSET
         if value is None or value is UNSET:  # type: ignore[comparison-overlap]
             return value
         if strategy is not None:

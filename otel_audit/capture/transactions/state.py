@@ -35,7 +35,7 @@ class CaptureState:
         pipeline: AuditPipeline | None = None,
     ) -> None:
         self.config = section
-        self.policy = Policy(section)
+        self.policy = Policy(section, config.policy)
         self.freshness = Freshness()
         self.failures = Failures(library, config, self._health)
         self._pipeline = pipeline

@@ -77,7 +77,8 @@ def explain(name: str, loaded: LoadedConfig) -> Explanation:
         return Explanation(unknown=found)
     model, field = found
     concrete: Any = model._meta.concrete_model
-    policy = ModelPolicy(loaded.config.django, NameRules.of(loaded.config.redaction))
+    config = loaded.config
+    policy = ModelPolicy(config.django, NameRules.of(config.redaction), config.policy)
     decision = policy.decide_model(concrete)
     plan = ModelPlan(concrete, decision.settings, policy.keys(concrete))
     answers = _Answers(loaded, decision, plan)
@@ -142,6 +143,8 @@ class _Answers:
     def of_model(self) -> Iterator[Line]:
         settings = self._settings
         yield self.changes()
+        if not settings.values:
+            yield self._line("values", "not recorded: only which fields are changed")
         yield self._line("reads", "recorded" if settings.reads else "not recorded")
         if not (settings.audited or settings.reads):
             return
@@ -170,6 +173,8 @@ class _Answers:
 
     def _value(self, field: ModelFieldPlan) -> Line:
         name = field.name
+        if not self._settings.values:
+            return self._line(name, "not recorded: only that it is changed", rule=self._rules["values"])
         strategy = self._plan.strategies.get(name)
         rule = self._rules.get(f"fields.{name}")
         if rule is not None:
@@ -197,6 +202,8 @@ class _Answers:
     def _place(self, rule: Rule) -> str:
         if rule.source == "configuration":
             return self._loaded.where("django", *rule.key)
+        if rule.source == "policy":
+            return self._loaded.where(*rule.key)
         if rule.source == "class":
             return _with_line(rule.place)
         return rule.place

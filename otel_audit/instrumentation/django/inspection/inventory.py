@@ -47,7 +47,7 @@ def take(config: AuditConfig, where: Where = lambda *key: "") -> Inventory:
     """Look at every installed model; the apps must be ready."""
     from django.apps import apps
 
-    policy = ModelPolicy(config.django)
+    policy = ModelPolicy(config.django, rules=config.policy)
     own = (model for model in apps.get_models() if not model._meta.proxy)
     decisions = {model._meta.label: policy.decide_model(model) for model in own}
     audited = sorted(label for label, decision in decisions.items() if decision.settings.audited)

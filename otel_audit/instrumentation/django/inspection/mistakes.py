@@ -48,7 +48,7 @@ def mistakes(config: AuditConfig, where: Where = lambda *key: "") -> Iterator[Mi
     yield from _patterns(config, installed, where)
     for rule in code_rules():
         yield from _named_by_code(rule, installed)
-    policy = ModelPolicy(config.django)
+    policy = ModelPolicy(config.django, rules=config.policy)
     yield from _ignored_everywhere(config, installed, policy, where)
     beside = [*_by_code(installed), *_by_class(installed)]
     for each in (*_configured(config, installed, where), *beside):

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from django.apps import apps
 
 from otel_audit.capture.opt_in import CodeRule, OptIn, owner_of_attribute, said_by_class
 from otel_audit.capture.policy import Decision, KeyStrategies, Policy, Subject, TableSettings, names_subject
-from otel_audit.config.model import CaptureSection
+from otel_audit.config.model import CaptureSection, PolicyRule
 from otel_audit.instrumentation.django.plan.secret_keys import key_strategies
 from otel_audit.interruptions import faults
 from otel_audit.redaction.names import NameRules
@@ -30,8 +30,10 @@ class ModelPolicy(Policy):
     ``names`` are the rules by which a key is known for a secret.
     """
 
-    def __init__(self, config: CaptureSection, names: NameRules | None = None) -> None:
-        super().__init__(config)
+    def __init__(
+        self, config: CaptureSection, names: NameRules | None = None, rules: Sequence[PolicyRule] = ()
+    ) -> None:
+        super().__init__(config, rules)
         self._names = names or NameRules(enabled=True)
         self._keys: weakref.WeakKeyDictionary[type[Model], KeyStrategies] = weakref.WeakKeyDictionary()
         self._decided: weakref.WeakKeyDictionary[type[Model], TableSettings] = weakref.WeakKeyDictionary()

@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from types import FrameType
 from typing import Any, Final, NamedTuple
 
-from otel_audit.config.model import DjangoConfig
+from otel_audit.config.model import AuditConfig
 from otel_audit.instrumentation.django.plan import ModelPolicy
 
 _WRITE: Final = re.compile(
@@ -35,12 +35,12 @@ class Written(NamedTuple):
 
 
 @contextmanager
-def watch(config: DjangoConfig) -> Iterator[list[Written]]:
+def watch(config: AuditConfig) -> Iterator[list[Written]]:
     """Note the writes of this thread's connections, while this lasts."""
     from django.apps import apps
     from django.db import connections
 
-    policy = ModelPolicy(config)
+    policy = ModelPolicy(config.django, rules=config.policy)
     models = {model._meta.db_table: model for model in apps.get_models(include_auto_created=True)}
     written: list[Written] = []
 

@@ -44,7 +44,7 @@ class Capture(CaptureState):
 
     def __init__(self, config: AuditConfig, pipeline: AuditPipeline | None = None) -> None:
         super().__init__("Django", config, config.django, pipeline)
-        self.policy = ModelPolicy(config.django, NameRules.of(config.redaction))
+        self.policy = ModelPolicy(config.django, NameRules.of(config.redaction), config.policy)
         self.thread = ThreadState()
         self.tables = Tables()
         self.raw = RawTables()

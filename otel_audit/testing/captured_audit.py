@@ -1,40 +1,35 @@
-"""For tests of applications: check what was recorded, what was not, and that no secret was.
-
-::
-
-    with capture_audit() as captured:
-        client.post("/orders/7/", {"status": "paid"})
-    record = captured.one(event_name="shop.order.update")
-    assert record.changed_fields == ["status"]
-    captured.assert_no_secrets("hunter2")
-    captured.assert_every_write_recorded()
-
-pytest has it as the fixture ``audited`` (:mod:`otel_audit.pytest_plugin`).
-"""
+"""What was recorded while a test ran: as records, and sorted by what they are about."""
 
 from __future__ import annotations
 
 import json
-import sys
-import tempfile
-import warnings
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
 from fnmatch import fnmatch
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
 from otel_audit.audit_record import AuditRecord
-from otel_audit.config.model import AuditConfig
 from otel_audit.pipeline import provider
-from otel_audit.pipeline.logger import Redacts
 from otel_audit.pipeline.spool.cursor import Position
 from otel_audit.pipeline.spool.reader import StreamReader
+from otel_audit.testing.instrumented import NOT_INSTRUMENTED, is_instrumented
+from otel_audit.testing.parts import (
+    CapturedCall,
+    CapturedChange,
+    CapturedCommand,
+    CapturedLogin,
+    CapturedPart,
+    CapturedPublish,
+    CapturedRead,
+    CapturedRequest,
+    CapturedRun,
+)
 
 if TYPE_CHECKING:
     from otel_audit.instrumentation.django.testing.watched_writes import Written
+
+_Part = TypeVar("_Part", bound=CapturedPart)
 
 
 class CapturedAudit:
@@ -54,6 +49,49 @@ class CapturedAudit:
         """All records so far."""
         self._read()
         return list(self._records)
+
+    @property
+    def changes(self) -> list[CapturedChange]:
+        """What was written to audited models and tables, one of each record: of one row or of many."""
+        return self._sorted(CapturedChange)
+
+    @property
+    def reads(self) -> list[CapturedRead]:
+        """What was read of models whose reads are recorded, one of each query."""
+        return self._sorted(CapturedRead)
+
+    @property
+    def logins(self) -> list[CapturedLogin]:
+        """Logins, successful and failed."""
+        return self._sorted(CapturedLogin)
+
+    @property
+    def requests(self) -> list[CapturedRequest]:
+        """Requests that the application answered."""
+        return self._sorted(CapturedRequest)
+
+    @property
+    def outgoing(self) -> list[CapturedCall]:
+        """Requests that the application made."""
+        return self._sorted(CapturedCall)
+
+    @property
+    def commands(self) -> list[CapturedCommand]:
+        """Commands and jobs that have ended."""
+        return self._sorted(CapturedCommand)
+
+    @property
+    def tasks_published(self) -> list[CapturedPublish]:
+        """Tasks that were sent to a queue."""
+        return self._sorted(CapturedPublish)
+
+    @property
+    def tasks_run(self) -> list[CapturedRun]:
+        """Tasks that were run, each try by itself."""
+        return self._sorted(CapturedRun)
+
+    def _sorted(self, kind: type[_Part]) -> list[_Part]:
+        return [kind(record) for record in self.records if kind.is_of(record)]
 
     def clear(self) -> None:
         """Discard the records so far."""
@@ -151,75 +189,3 @@ def _matches(record: AuditRecord, expected: dict[str, Any]) -> bool:
         if actual != value:
             return False
     return True
-
-
-NOT_INSTRUMENTED: Final = (
-    "nothing is instrumented, so changes, logins and requests are not recorded: run the tests under "
-    "opentelemetry-instrument, call otel_audit.setup() before them, or use pytest's fixture `audited`"
-)
-
-
-def is_instrumented() -> bool:
-    """Say whether any of our instrumentors is active in this process."""
-    return any(instrumentor.is_instrumented_by_opentelemetry for instrumentor in _instrumentors())
-
-
-def _instrumentors() -> list[Any]:
-    """Return the instrumentors of ours that were made in this process, active or not."""
-    from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined]
-
-    found, kinds = [], [BaseInstrumentor]
-    while kinds:
-        kind = kinds.pop()
-        kinds += kind.__subclasses__()
-        made = vars(kind).get("_instance")
-        if made is not None and kind.__module__.startswith("otel_audit."):
-            found.append(made)
-    return found
-
-
-def _watched_writes(config: AuditConfig) -> AbstractContextManager[list[Written]]:
-    """Watch Django's writes, where this is a process of Django."""
-    apps = sys.modules.get("django.apps")
-    if apps is None or not apps.apps.models_ready:
-        return nullcontext([])
-    from otel_audit.instrumentation.django.testing.watched_writes import watch
-
-    return watch(config.django)
-
-
-@contextmanager
-def capture_audit(
-    config: AuditConfig | None = None, *, redactor: Redacts | None = None
-) -> Iterator[CapturedAudit]:
-    """Record into a separate spool, through the real logger, and send nothing.
-
-    Works in Django's test environment, where nothing else is recorded. Warns if nothing was recorded and no
-    library is instrumented.
-
-    Args:
-        config: Default: that of the running pipeline, or the defaults.
-        redactor: Default: the configured one.
-    """
-    running = provider.configured()
-    if config is None:
-        config = running.config if running is not None else AuditConfig()
-    with tempfile.TemporaryDirectory(prefix="otel-audit-") as directory:
-        spool = msgspec.structs.replace(config.spool, directory=directory)
-        pipeline = provider.AuditPipeline(
-            msgspec.structs.replace(config, spool=spool),
-            redactor=redactor,
-            ship=False,
-            directory=Path(directory),
-        )
-        before = provider.replace(pipeline)
-        try:
-            with _watched_writes(config) as writes:
-                captured = CapturedAudit(pipeline, writes)
-                yield captured
-        finally:
-            provider.replace(before)
-            captured._close()
-            pipeline.shutdown(0)
-    if not captured and not _instrumentors():
-        warnings.warn(f"capture_audit() recorded nothing: {NOT_INSTRUMENTED}", stacklevel=3)
