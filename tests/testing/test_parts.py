@@ -37,7 +37,7 @@ def test_changes_have_model_id_fields_and_values(sqlite: str) -> None:  # noqa: 
         assert (saved.count, saved.ids, saved.outcome) == (1, [created.id], "success")
         assert (many.count, many.new["name"], many.id) == (2, ["c", "d"], "")
         assert deleted.action == "DELETE"
-        assert not (audit.reads or audit.logins or audit.requests)
+        assert [*audit.reads, *audit.logins, *audit.requests] == []
 
 
 def test_reads_have_model_ids_and_fields(sqlite: str) -> None:  # noqa: F811
@@ -87,7 +87,7 @@ def test_requests_have_all_their_parts() -> None:
     assert (request.request_body, request.response_body) == ({"a": 1}, "text")
     assert (request.duration, request.related) == (0.25, ["shop.Order/7"])
     assert (request.method, request.path, request.exception) == ("", "", "")
-    assert not (captured.outgoing or captured.changes)
+    assert [*captured.outgoing, *captured.changes] == []
 
 
 def test_what_a_request_does_not_have_is_none_or_empty() -> None:
