@@ -15,7 +15,7 @@ from otel_audit.testing import CapturedAudit
 from tests.instrumentation.django.warehouse.databases import auditing
 from tests.instrumentation.django.warehouse.models import Item, Pallet, Place, Supplier
 
-VALUES = ("Vbefore", "Vafter", "4711")
+VALUES = ("Vbefore", "Vafter")
 
 
 @contextmanager
