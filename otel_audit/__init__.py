@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         audit_request,
     )
     from otel_audit.http.wsgi import WSGIAuditMiddleware
+    from otel_audit.jobs import job
     from otel_audit.messages import accept_context, sign_context
     from otel_audit.span_redaction import RedactingSpanProcessor
     from otel_audit.startup import setup, shutdown
@@ -65,6 +66,7 @@ __all__ = [
     "audit_models",
     "audit_request",
     "context",
+    "job",
     "login",
     "login_failed",
     "logout",
@@ -82,6 +84,7 @@ _HOMES = {
     "AuditConfig": "otel_audit.config.model",
     "RedactingSpanProcessor": "otel_audit.span_redaction",
     "audit_models": "otel_audit.capture.opt_in",
+    "job": "otel_audit.jobs",
 }
 _HOMES |= dict.fromkeys(
     ("AuditExemptMixin", "AuditRequestMixin", "audit_exempt", "audit_request"),

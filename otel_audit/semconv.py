@@ -360,3 +360,11 @@ TASK_RESULT: Final = "task.result"
 PROCESS_PID: Final = "process.pid"
 ARGUMENTS: Final = "arguments"
 CLOSE_CODE: Final = "websocket.close.code"
+
+
+# --- commands, jobs and tasks: names in `attributes` -----------------------------------------------------
+
+EXIT_CODE: Final = "process.exit.code"
+OUTPUT: Final = "output"
+OUTPUT_SIZE: Final = "output.size"
+FORKED_FROM: Final = "process.parent_pid"

@@ -12,6 +12,7 @@ from msgspec import Meta
 
 from otel_audit.config.sections.capture import CaptureSection, ModelConfig
 from otel_audit.config.sections.celery import CeleryConfig, RQConfig
+from otel_audit.config.sections.commands import CommandsConfig
 from otel_audit.config.sections.context import ContextConfig
 from otel_audit.config.sections.django import DjangoConfig
 from otel_audit.config.sections.outgoing import OutgoingConfig
@@ -36,6 +37,7 @@ __all__ = [
     "Bytes",
     "CaptureSection",
     "CeleryConfig",
+    "CommandsConfig",
     "ContextConfig",
     "DjangoConfig",
     "ModelConfig",
@@ -104,6 +106,9 @@ class AuditConfig(Section, frozen=True):
     starlette: Annotated[StarletteConfig, Meta(description="What is recorded in Starlette and FastAPI.")] = (
         StarletteConfig()
     )
+    commands: Annotated[
+        CommandsConfig, Meta(description="Management commands, and those of Click and Typer.")
+    ] = CommandsConfig()
     policy: Annotated[
         list[PolicyRule],
         Meta(

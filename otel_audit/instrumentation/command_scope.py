@@ -1,44 +1,63 @@
-"""A command as a piece of work: without a request or a task, the command is the actor."""
+"""A command, whatever library it is of: a piece of work, recorded if the configuration says so."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
-from otel_audit.audit_context import (
-    AuditContext,
-    StarterScope,
-    SystemScope,
-    current_context,
-    enter_context,
-    leave_scope,
-)
-from otel_audit.audit_record import Actor
+from otel_audit.runs.scope import enter, leave
+
+if TYPE_CHECKING:
+    from otel_audit.runs.recording import Recording
+    from otel_audit.runs.run import Invocation
 
 _Result = TypeVar("_Result")
 
 
-def in_command(name: str, view: str, run: Callable[[], _Result]) -> _Result:
-    """Run a command, whatever library it is of.
+class _State:
+    """What is recorded of commands; None: nothing."""
 
-    A command called by another, or by a task, keeps the outer one as actor and says its own ``view`` as the
-    way through; one called inside a request leaves the request as it is.
+    recording: Recording | None = None
+
+
+_state: Final = _State()
+
+
+def record_commands(recording: Recording | None) -> None:
+    """Record commands from now on, or no longer."""
+    _state.recording = recording
+
+
+def in_command(
+    name: str, view: str, run: Callable[[], _Result], invocation: Callable[[], Invocation] | None = None
+) -> _Result:
+    """Run a command.
 
     Args:
         name: the command as it was typed: ``manage.py migrate``.
+        view: its function.
+        invocation: says what is to be recorded of it; None: it is not recorded.
     """
-    outer = current_context()
-    scope = None if outer is None else outer.scope
-    if scope is None or (isinstance(scope, StarterScope) and scope.ended):
-        actor = Actor(id=name, type="system")
-    elif isinstance(scope, SystemScope):
-        actor = scope.fields().actor
-    else:
+    recording = _state.recording
+    if recording is not None and invocation is not None:
+        return _recorded(recording, run, invocation())
+    entered = enter(name, view, recorded=False)
+    if entered is None:
         return run()
-    inside = SystemScope(actor, view)
-    token = enter_context(AuditContext(inside, () if outer is None else outer.overrides))
     try:
         return run()
     finally:
-        leave_scope(token)
-        inside.ended = True
+        leave(entered)
+
+
+def _recorded(recording: Recording, run: Callable[[], _Result], invocation: Invocation) -> _Result:
+    from otel_audit.runs.work import Work
+
+    work = Work.begin(recording, "command", invocation)
+    try:
+        result = run()
+    except BaseException as error:
+        work.end(error)
+        raise
+    work.end(None)
+    return result

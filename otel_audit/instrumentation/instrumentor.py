@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined]
 
-from otel_audit.instrumentation import celery_tasks, click_commands, threads
+from otel_audit.instrumentation import celery_tasks, click_commands, django_commands, threads
 from otel_audit.instrumentation.patching import AppliedPatches, Listener, Patch
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class _Handovers:
     def begin(cls) -> None:
         if not cls.users:
             threads.Handing.over = True
-            cls.patches.apply([*threads.table(), *click_commands.table()])
+            cls.patches.apply([*threads.table(), *click_commands.table(), *django_commands.table()])
             threads.watch_process_pools()
             celery_tasks.watch()
         cls.users += 1

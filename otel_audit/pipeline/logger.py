@@ -454,6 +454,11 @@ class AuditLogger:
             if self._fail_closed:
                 raise
 
+    @property
+    def segment(self) -> int:
+        """The number of the segment written to: one with an open intent is kept, and all after it."""
+        return self._spool.committed[0]
+
     def span_event(self, record: Made, at: Moment) -> None:
         """Add the event of a record to the span of ``at`` while that records, else to the current one."""
         try:

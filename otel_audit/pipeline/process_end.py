@@ -5,6 +5,7 @@ Each such end gets the chance to end the stream and to send what is left of it; 
 
 from __future__ import annotations
 
+import _thread
 import os
 import signal
 import sys
@@ -23,6 +24,8 @@ _SPAWNING: Final = ("multiprocessing.popen_spawn_posix", "multiprocessing.popen_
 """Imported by who starts children without a fork of its own."""
 _HOSTS: Final = ("uwsgi", "mod_wsgi")
 """Modules of servers that handle signals in C and end the interpreter properly."""
+_PATIENCE: Final = 1.0
+"""Seconds that work which a signal ends has to say so."""
 
 
 def has_children() -> bool:
@@ -42,6 +45,7 @@ class _Handling:
     rest: Callable[[], object] = staticmethod(lambda: None)
     ending = False
     pid = 0
+    tell: Final[list[Callable[[str], object]]] = []
 
     @classmethod
     def begin_in_child(cls) -> None:
@@ -67,6 +71,31 @@ def handle_signals(rest: Callable[[], object]) -> None:
                 signal.signal(number, _end)
 
 
+def before_signals_end(tell: Callable[[str], object]) -> None:
+    """Have ``tell`` called with the name of a signal that ends this process, in a thread, for a second.
+
+    The signal may have interrupted whoever holds a lock that it takes.
+    """
+    _Handling.tell.append(tell)
+
+
+def _tell(number: int) -> None:
+    done = _thread.allocate_lock()
+    done.acquire()
+
+    def tell() -> None:
+        try:
+            for each in _Handling.tell:
+                with suppress(Exception):  # whatever it is, the process must end
+                    each(signal.Signals(number).name)
+        finally:
+            done.release()
+
+    # Not threading's: it takes a lock that the signal may have interrupted somebody with.
+    _thread.start_new_thread(tell, ())
+    done.acquire(timeout=_PATIENCE)
+
+
 def leave_signals() -> None:
     """Put the default back where our handler still stands."""
     if threading.current_thread() is threading.main_thread():
@@ -81,6 +110,8 @@ def _end(number: int, _: FrameType | None) -> None:
     if not _Handling.ending and not forks.is_unnoticed():
         _Handling.ending = True
         with suppress(Exception):  # whatever it is, the process must end
+            if _Handling.tell:
+                _tell(number)
             _Handling.rest()
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)

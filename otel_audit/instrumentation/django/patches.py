@@ -162,7 +162,6 @@ def reads_table(reads: ReadCapture) -> list[Patch]:
 
 
 def _requests(requests: RequestCapture) -> list[Patch | Listener]:
-    from otel_audit.instrumentation.django.commands import in_command_scope
     from otel_audit.instrumentation.django.requests.lifespan import with_lifespan
 
     return [
@@ -171,11 +170,6 @@ def _requests(requests: RequestCapture) -> list[Patch | Listener]:
             "django.core.handlers.base:BaseHandler.load_middleware",
             requests.load_middleware,
             "places our middleware, without a change to settings.MIDDLEWARE",
-        ),
-        Patch(
-            "django.core.management.base:BaseCommand.execute",
-            in_command_scope,
-            "outside a request, the management command is who acts",
         ),
         Patch(
             "django.core.handlers.asgi:ASGIHandler.__call__",

@@ -1,0 +1,302 @@
+"""What is written to a text stream, seen as it is written: the stream stays the same object.
+
+``write`` of the stream itself is replaced, so all that holds the stream is seen: ``print``, Django's
+``self.stdout``, ``click.echo``, handlers of logging. What is written past it is not: by a subprocess, by
+``os.write``, as bytes.
+
+A Python function around each write may cost more than the write. So after some writes per round only the
+blocks are looked at that go to the buffer below (``bytes``), or writes are put into a list where there is no
+buffer (``fast``). Each round (:meth:`Tap.renew`) begins with every write again.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from contextvars import ContextVar, Token
+from typing import Any, Final, Literal
+
+from otel_audit import forks
+from otel_audit.interruptions import faults
+from otel_audit.runs.blocks import Blocks
+from otel_audit.runs.printed import Printed
+
+_WRITES: Final = 1000
+"""Writes that are looked at one by one, per round."""
+_FAST: Final = 512
+_LONG: Final = 4096
+_BUFFERS: Final = (io.BufferedWriter, io.BufferedRandom, io.BytesIO)
+_UTF8: Final = ("utf-8", "UTF-8", "utf8", "ascii")
+_ABSENT: Final = object()
+
+_printing: ContextVar[Printed | None] = ContextVar("otel_audit_printing", default=None)
+"""Where what the current run prints is kept; None if it is not."""
+
+
+class _Writing(threading.local):
+    """The runs that get what this thread is writing, of a stream further out: one may write to another."""
+
+    given: tuple[Printed, ...] = ()
+
+
+_writing = _Writing()
+
+
+class Tap:
+    """One stream that is looked at, for all the runs that print to it."""
+
+    def __init__(self, stream: Any) -> None:
+        """Look at a stream.
+
+        Raises:
+            AttributeError, TypeError: its methods cannot be replaced.
+        """
+        self.stream = stream
+        self._attributes: dict[str, Any] = vars(stream)
+        self._write = stream.write
+        self._before = self._set = self._attributes.get("write", _ABSENT)
+        self._mutex = threading.RLock()
+        self._outputs: list[Printed] = []
+        self._count = 0
+        self._mode: Literal["text", "fast", "bytes"] = "text"
+        self._pieces: list[str] = []
+        self._blocks: Blocks | None = None
+        self._replace(self._written)
+
+    @property
+    def is_used(self) -> bool:
+        """Whether any run prints to the stream."""
+        return bool(self._outputs)
+
+    def attach(self, printed: Printed) -> None:
+        """Keep what a run prints from now on."""
+        with self._mutex:
+            self._collect()
+            self._outputs.append(printed)
+
+    def detach(self, printed: Printed) -> None:
+        """Keep it no longer."""
+        with self._mutex:
+            if self._mode == "bytes":
+                self._flush()
+            self._collect()
+            self._outputs.remove(printed)
+
+    def close(self) -> None:
+        """Leave the stream as it was; where somebody has wrapped our function, it stays and keeps nothing."""
+        if self._blocks is not None:
+            self._blocks.close()
+        self._replace(self._before)
+
+    def renew(self) -> None:
+        """Begin another round. Any thread may call, whatever is being written just now."""
+        with self._mutex:
+            self._count = 0
+            self._collect()
+            if self._mode == "fast":
+                self._mode = "text"
+                self._replace(self._written)
+            elif self._mode == "bytes":
+                self._replace(self._resume)
+
+    def begin_in_child(self) -> None:
+        """Forget who held a lock when the process was forked."""
+        self._mutex = threading.RLock()
+        for printed in self._outputs:
+            printed.begin_in_child()
+
+    # --- what stands in for write() ------------------------------------------------------------
+
+    def _replace(self, write: Any) -> bool:
+        """Have the stream written to by ``write``; False if somebody has replaced ours."""
+        if self._attributes.get("write", _ABSENT) is not self._set:
+            return False
+        self._set = write
+        if write is _ABSENT:
+            self._attributes.pop("write", None)
+        else:
+            self._attributes["write"] = write
+        return True
+
+    def _written(self, text: str, /) -> Any:
+        """Write, and keep what was written."""
+        given = _writing.given
+        takers = self._takers(given)
+        _writing.given = (*given, *takers)
+        try:
+            done = self._write(text)
+        finally:
+            _writing.given = given
+        try:
+            self._note(text, takers)
+        except faults():  # it is written; the record has less
+            pass
+        return done
+
+    def _note(self, text: str, takers: list[Printed]) -> None:
+        if type(text) is not str:
+            text = str.__str__(text)
+        for printed in takers:
+            printed.add(text)
+        self._count += 1
+        if self._count > _WRITES and self._mode == "text":
+            with self._mutex:
+                if len(self._roots()) == 1:
+                    self._hurry()
+
+    def _hurry(self) -> None:
+        """Look at less, until the next round."""
+        stream = self.stream
+        if type(stream) is io.StringIO or (isinstance(stream, io.TextIOWrapper) and stream.write_through):
+            if self._replace(self._fast()):
+                self._mode = "fast"
+        elif isinstance(stream, io.TextIOWrapper) and isinstance(stream.buffer, _BUFFERS):
+            self._flush()
+            if self._replace(self._before):
+                self._blocks = Blocks(stream.buffer, self._take_block)
+                self._mode = "bytes"
+
+    def _fast(self) -> Callable[[str], Any]:
+        original, pieces, collect, string = self._write, self._pieces, self._put_aside, str
+        append = pieces.append
+
+        def write(text: str, /) -> Any:
+            done = original(text)
+            if type(text) is string and len(text) < _LONG and len(pieces) < _FAST:
+                append(text)
+            else:
+                collect(text)
+            return done
+
+        return write
+
+    def _put_aside(self, text: str) -> None:
+        try:
+            with self._mutex:
+                self._pieces.append(text if type(text) is str else str.__str__(text))
+                self._collect()
+        except faults():
+            pass
+
+    def _take_block(self, data: Any) -> None:
+        block = data if type(data) is bytes else bytes(data)
+        encoding = self.stream.encoding
+        self._give(block if encoding in _UTF8 else block.decode(encoding, "replace"))
+
+    def _resume(self, text: str, /) -> Any:
+        """Write, after what the stream holds, and look at every write again."""
+        try:
+            with self._mutex:
+                if self._blocks is not None:
+                    self._flush()
+                    self._blocks.close()
+                    self._blocks = None
+                    self._mode = "text"
+                    self._replace(self._written)
+        except faults():
+            pass
+        return self._written(text)
+
+    # --- whose it is ---------------------------------------------------------------------------
+
+    def _flush(self) -> None:
+        """Have the stream give what it holds to its buffer, as it will do next anyway."""
+        with suppress(OSError, ValueError):  # a closed pipe or file: the application's next write says so
+            self.stream.flush()
+
+    def _collect(self) -> None:
+        """Give the runs what was put aside."""
+        if self._pieces:
+            text = "".join(self._pieces)
+            self._pieces.clear()
+            self._give(text)
+
+    def _give(self, printed: str | bytes) -> None:
+        for taker in self._takers(()):
+            taker.add(printed)
+
+    def _takers(self, given: tuple[Printed, ...]) -> list[Printed]:
+        """Return the runs that print what is written now: the current one, and those around it."""
+        outputs = self._outputs
+        found = []
+        printed = _printing.get()
+        while printed is not None:
+            if printed in outputs:
+                found.append(printed)
+            printed = printed.parent
+        if not found:  # a thread of a run's own, or ours
+            roots = self._roots()
+            found = roots if len(roots) == 1 else []
+        return [printed for printed in found if printed not in given] if given else found
+
+    def _roots(self) -> list[Printed]:
+        return [printed for printed in self._outputs if printed.parent not in self._outputs]
+
+
+# --- the streams of this process -----------------------------------------------------------------
+
+_mutex = threading.RLock()
+_taps: Final[dict[int, Tap]] = {}
+
+
+def _begin_in_child() -> None:
+    global _mutex  # noqa: PLW0603 - whoever held it is the parent's
+    _mutex = threading.RLock()
+    for tap in _taps.values():
+        tap.begin_in_child()
+
+
+forks.after_in_child(_begin_in_child)
+
+
+class Listening:
+    """What a run prints to some streams, kept from :meth:`begin` to :meth:`end`.
+
+    Args:
+        limit: how many characters are recorded at most.
+    """
+
+    __slots__ = ("_taps", "_token", "printed")
+
+    def __init__(self, limit: int) -> None:
+        self.printed = Printed(limit, _printing.get())
+        self._taps: list[Tap] = []
+        self._token: Token[Printed | None] | None = None
+
+    def begin(self, *streams: Any) -> None:
+        """Look at the streams of this process, and at those given."""
+        self._token = _printing.set(self.printed)
+        for stream in (sys.stdout, sys.stderr, *streams):
+            with _mutex:
+                self._attach(stream)
+
+    def _attach(self, stream: Any) -> None:
+        tap = _taps.get(id(stream))
+        if tap in self._taps:
+            return
+        try:
+            if tap is None:
+                tap = _taps[id(stream)] = Tap(stream)
+        except faults():  # no stream, or one whose methods cannot be replaced: what it writes is not seen
+            return
+        tap.attach(self.printed)
+        self._taps.append(tap)
+
+    def renew(self) -> None:
+        """Look at every write again: to be called every few seconds."""
+        for tap in self._taps:
+            tap.renew()
+
+    def end(self) -> None:
+        """Leave the streams as they were before."""
+        for tap in self._taps:
+            tap.detach(self.printed)
+            with _mutex:
+                if not tap.is_used and _taps.pop(id(tap.stream), None) is not None:
+                    tap.close()
+        if self._token is not None:
+            with suppress(ValueError):  # ended in another context than it began in
+                _printing.reset(self._token)
