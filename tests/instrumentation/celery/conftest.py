@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import cache
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 from celery.contrib.testing.worker import start_worker
+from celery.result import AsyncResult
 from celery.worker.state import active_requests, reserved_requests
 
 from otel_audit.audit_context import ContextFields, enter_scope, leave_scope
@@ -95,3 +97,20 @@ def captured(
 ) -> Iterator[CapturedAudit]:
     with celery_audited() as captured:
         yield captured
+
+
+def done(captured: CapturedAudit, result: AsyncResult, times: int = 1) -> None:
+    """Wait until a worker has done a task and recorded it: its result is there a moment before."""
+
+    def recorded() -> bool:
+        ends = ("task.run", "task.reject", "task.revoke")
+        found = [each for each in captured.records if each.attributes.get("task.id") == result.id]
+        return sum(each.event_name in ends for each in found) >= times
+
+    worker()
+    wait_until(recorded, 30, "the task is done")
+
+
+def new_id() -> str:
+    """Return an id that no other test gives a task."""
+    return uuid.uuid4().hex

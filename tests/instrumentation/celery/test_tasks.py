@@ -17,7 +17,7 @@ from otel_audit.audit_context import current_context
 from otel_audit.audit_record import Actor, AuditRecord, Origin
 from otel_audit.config.model import AuditConfig, CeleryConfig, ContextConfig
 from otel_audit.testing import CapturedAudit
-from tests.instrumentation.celery.conftest import visit, worker
+from tests.instrumentation.celery.conftest import done, visit, worker
 from tests.instrumentation.celery.shop import (
     add,
     again,
@@ -46,8 +46,7 @@ def tasks(captured: CapturedAudit) -> list[tuple[str, str, str]]:
 def test_a_task_is_published_by_somebody_and_run_by_a_worker(captured: CapturedAudit) -> None:
     with visit("ana"):
         result = bill.delay(7)
-    worker()
-    result.get(timeout=30, interval=0.02)
+    done(captured, result)
     published = captured.one(event_name="task.publish")
     assert (published.action, published.outcome, published.log) == ("PUBLISH", "success", "activity")
     assert str(published.target) == f"shop.bill/{result.id}"
@@ -88,8 +87,7 @@ def run_of(captured: CapturedAudit, task_id: str) -> AuditRecord:
 
 def test_a_task_that_fails_says_why(captured: CapturedAudit) -> None:
     result = fail.delay("no stock of 7")
-    worker()
-    result.get(timeout=30, interval=0.02, propagate=False)
+    done(captured, result)
     record = captured.one(event_name="task.run")
     assert (record.outcome, record.error) == ("failure", "KeyError")
     assert record.attributes["task.state"] == "FAILURE"
@@ -101,8 +99,8 @@ def test_a_task_that_fails_says_why(captured: CapturedAudit) -> None:
 def test_each_try_of_a_task_is_a_publication_and_a_run(captured: CapturedAudit) -> None:
     with visit("ana"):
         result = retry.delay()
-    worker()
-    assert result.get(timeout=30, interval=0.02) == "done"
+    done(captured, result)
+    assert result.get() == "done"
     assert sorted(tasks(captured)) == sorted(
         [("task.publish", "PENDING", "success"), ("task.start", "STARTED", "success")] * 3
         + [("task.retry", "RETRY", "failure")] * 2
@@ -121,8 +119,7 @@ def test_each_try_of_a_task_is_a_publication_and_a_run(captured: CapturedAudit) 
 
 def test_a_task_that_asks_to_be_called_again_has_not_failed(captured: CapturedAudit) -> None:
     result = poll.delay()
-    worker()
-    result.get(timeout=30, interval=0.02)
+    done(captured, result)
     assert captured.one(event_name="task.retry").outcome == "success"
 
 
@@ -135,8 +132,7 @@ def test_what_a_task_says_of_itself_is_its_state(
 ) -> None:
     task.delay()
     result = bill.delay(1)
-    worker()
-    result.get(timeout=30, interval=0.02)
+    done(captured, result)
     record = captured.one(event_name="task.run", target=f"{task.name}/{task_id(captured, task.name)}")
     assert (record.attributes["task.state"], record.outcome, record.error) == (state, outcome, error)
 
@@ -183,9 +179,8 @@ def test_when_it_may_run_stands_on_both_records(captured: CapturedAudit) -> None
     assert datetime.fromisoformat(str(first.attributes["task.eta"])) == eta
     assert "task.countdown" not in first.attributes
     assert (second.attributes["task.countdown"], second.attributes["task.queue"]) == (1.0, "orders")
-    worker()
-    result.get(timeout=30, interval=0.02)
-    counted.get(timeout=30, interval=0.02)
+    done(captured, result)
+    done(captured, counted)
     assert run_of(captured, result.id).attributes["task.eta"] == first.attributes["task.eta"]
     assert run_of(captured, counted.id).attributes["task.queue"] == "orders"
 
@@ -193,8 +188,7 @@ def test_when_it_may_run_stands_on_both_records(captured: CapturedAudit) -> None
 def test_a_task_is_published_by_its_name_alone(captured: CapturedAudit) -> None:
     with visit("ana"):
         result = app.send_task("shop.bill", (7,))
-    worker()
-    result.get(timeout=30, interval=0.02)
+    done(captured, result)
     assert captured.one(event_name="task.publish").actor.id == "ana"
     assert run_of(captured, result.id).actor.on_behalf_of == "ana"
 
@@ -216,7 +210,7 @@ def test_all_parts_of_a_canvas_are_for_whoever_began_it(captured: CapturedAudit,
     worker()
     result.get(timeout=30, interval=0.02, disable_sync_subtasks=False)
     last = bill.delay(1)
-    last.get(timeout=30, interval=0.02)
+    done(captured, last)
     runs = [run for run in captured.find(event_name="task.run") if str(run.target) != f"shop.bill/{last.id}"]
     assert len(runs) >= {"map": 1, "link": 2, "group": 2, "chunks": 2}.get(canvas, 3)
     assert {run.actor.on_behalf_of for run in runs} == {"ana"}
@@ -246,8 +240,7 @@ def test_the_schedule_publishes_as_itself(captured: CapturedAudit) -> None:
     first, second = captured.find(event_name="task.publish")
     assert first.actor == second.actor == Actor("celery beat", "system")
     assert (first.attributes["task.schedule"], second.attributes["task.schedule"]) == ("nightly", "monthly")
-    worker()
-    result.get(timeout=30, interval=0.02)
+    done(captured, result)
     run = captured.one(event_name="task.run")
     assert (run.actor.id, run.actor.on_behalf_of) == ("shop.bill", "")
     assert run.origin is not None
@@ -284,8 +277,7 @@ def test_without_keys_a_task_is_done_by_the_task(
     with celery_audited(AuditConfig(celery=CeleryConfig(enabled=True))) as captured:
         with visit("ana"):
             result = bill.delay(7)
-        worker()
-        result.get(timeout=30, interval=0.02)
+        done(captured, result)
         run = captured.one(event_name="task.run")
         assert (run.actor, run.origin) == (Actor("shop.bill", "system"), None)
         assert captured.one(event_name="task.publish").actor.id == "ana"
@@ -335,8 +327,7 @@ def test_a_task_that_expired_or_was_revoked_leaves_a_record(captured: CapturedAu
     with visit("ana"):
         expired = bill.apply_async((1,), expires=datetime.now(UTC) - timedelta(seconds=1))
     last = bill.apply_async((2,), countdown=0.5)
-    worker()
-    last.get(timeout=30, interval=0.02)
+    done(captured, last)
     record = captured.one(event_name="task.revoke")
     assert (record.action, record.outcome, record.error) == ("REVOKE", "failure", "expired")
     assert str(record.target) == f"shop.bill/{expired.id}"
@@ -348,8 +339,7 @@ def test_a_task_that_expired_or_was_revoked_leaves_a_record(captured: CapturedAu
     revoked.add("t-2")
     bill.apply_async((3,), task_id="t-2")
     last = bill.delay(4)
-    worker()
-    last.get(timeout=30, interval=0.02)
+    done(captured, last)
     revoked.discard("t-2")
     assert captured.one(event_name="task.revoke", target="shop.bill/t-2").error == "revoked"
 
@@ -357,8 +347,7 @@ def test_a_task_that_expired_or_was_revoked_leaves_a_record(captured: CapturedAu
 def test_a_task_that_no_worker_knows_leaves_a_record(captured: CapturedAudit) -> None:
     result = app.send_task("shop.elsewhere")
     last = bill.delay(1)
-    worker()
-    last.get(timeout=30, interval=0.02)
+    done(captured, last)
     record = captured.one(event_name="task.reject")
     assert (record.action, record.error, str(record.target)) == (
         "REJECT",
@@ -377,7 +366,7 @@ def test_queues_that_are_not_named_are_told_nothing(
     with celery_audited(config(context=only_orders)) as captured:
         with visit("ana"):
             told, untold = bill.apply_async((1,), queue="orders"), bill.delay(2)
-        worker()
-        told.get(timeout=30, interval=0.02), untold.get(timeout=30, interval=0.02)
+        done(captured, told)
+        done(captured, untold)
         assert run_of(captured, told.id).actor.on_behalf_of == "ana"
         assert run_of(captured, untold.id).actor.on_behalf_of == ""
