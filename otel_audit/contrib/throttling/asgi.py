@@ -74,7 +74,8 @@ class ThrottlingMiddleware:
             self._config = config
             self._settings = RequestSettings.of(config)
             failures = Failures("throttling", config, provider.current_health)
-            self._throttle = Throttle(config, self._counter or counter_of(config), failures)
+            counter = counter_of(config) if self._counter is None else self._counter
+            self._throttle = Throttle(config, counter, failures)
             logins.listen()
         return self._throttle
 
