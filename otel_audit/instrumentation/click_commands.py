@@ -11,7 +11,6 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
-from otel_audit.instrumentation.command_line import option, shown
 from otel_audit.instrumentation.command_scope import in_command
 from otel_audit.instrumentation.patching import Patch
 from otel_audit.interruptions import faults
@@ -102,6 +101,8 @@ def _arguments(ctx: Any) -> list[str]:
 
 def _given(ctx: Any) -> Iterator[str]:
     """Yield what was given for a context, in one way or another: as typed, by a variable, at a prompt."""
+    from otel_audit.instrumentation.command_line import option, shown
+
     for param in ctx.command.params:
         source = ctx.get_parameter_source(param.name)
         if param.name not in ctx.params or (source is not None and source.name.startswith("DEFAULT")):

@@ -8,7 +8,6 @@ from contextvars import ContextVar
 from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, Final
 
-from otel_audit.instrumentation.command_line import option
 from otel_audit.instrumentation.command_scope import in_command
 from otel_audit.instrumentation.patching import Patch
 
@@ -92,6 +91,8 @@ def _invocation(
 
 def _as_typed(args: tuple[Any, ...], options: dict[str, Any]) -> Iterator[Any]:
     """Yield what ``call_command`` was given, and defaults that say something."""
+    from otel_audit.instrumentation.command_line import option
+
     yield from args
     for name, value in options.items():
         if name not in _EVERYWHERE and (name, value if type(value) is int else None) != ("verbosity", 1):
