@@ -1,6 +1,6 @@
 """A large store: records made inside the engine, through the landing table and its view, and questions to it.
 
-usage: python -m benchmarks.store_load fill DIRECTORY [RECORDS]
+usage: python -m benchmarks.store_load fill DIRECTORY [RECORDS [REQUESTS]]
        python -m benchmarks.store_load ask DIRECTORY [TIMES]
 
 Not one of the benchmarks that run together: ten million records take some ten minutes and 4 GB. They are the
@@ -24,6 +24,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from benchmarks import request_records
 from benchmarks.figures import Figure, quantile, report
 from benchmarks.serving import serve
 from otel_audit.config.model import StoreConfig
@@ -37,7 +38,7 @@ from otel_audit.store.entries import LISTED
 from otel_audit.store.migrations import migrate
 from otel_audit.store.query import AuditStore
 from otel_audit.store.retention import Retention
-from otel_audit.store.schema import DEFAULT_LOG, EVENTS, LANDING
+from otel_audit.store.schema import DEFAULT_LOG, EVENTS, LANDING, events
 
 DAYS: Final = 90
 END: Final = "2026-11-28 00:00:00"
@@ -166,8 +167,11 @@ SELECT time, lower(hex(sipHash128(request, 5))), lower(hex(g)), service, if(g % 
 FROM numbers({first}, {count})"""
 
 
-def fill(directory: Path, records: int) -> None:
-    """Make ``records`` records in a data directory, and print what they take on the disk."""
+def fill(directory: Path, records: int, requests: int = 0) -> None:
+    """Make ``records`` records in a data directory, and of requests four page views to each other one.
+
+    Prints what they take on the disk.
+    """
     held = DataDirectory.acquire(directory)
     engine = Engine(held.engine, memory_bytes=_MEMORY, fsync=False, formats=FORMATS)
     database = StoreConfig().database
@@ -188,21 +192,31 @@ def fill(directory: Path, records: int) -> None:
             count = min(_STEP, records - first)
             connection.query(_statement(first, count, records).format(db=database))
             sys.stderr.write(f"{first + count} records\n")
+        for log, number in (("pageview", requests * 4 // 5), ("activity", requests - requests * 4 // 5)):
+            [[there]] = connection.rows(f"SELECT count() FROM {database}.{events(log)}")
+            for first in range(int(there) // _STEP * _STEP, number, _STEP):
+                count = min(_STEP, number - first)
+                sql = request_records.statement(log, first, count, number, days=DAYS, end=END)
+                connection.query(sql.format(db=database))
+                sys.stderr.write(f"{first + count} requests in the log {log}\n")
         night = datetime.datetime.fromisoformat(END).replace(hour=_NIGHT, tzinfo=datetime.UTC)
         for each in Upkeep(engine, database).merge(night):
             sys.stderr.write(f"merged {each.id} of {each.table}\n")
-        report(_on_disk(connection, database))
+        for table in (EVENTS, *(map(events, request_records.LOGS) if requests else ())):
+            report(_on_disk(connection, database, table))
     engine.close()
     held.release()
 
 
-def _on_disk(connection: Connection, database: str) -> Iterator[Figure]:
-    where = f"WHERE active AND database = '{database}' AND table = '{EVENTS}'"
+def _on_disk(connection: Connection, database: str, table: str) -> Iterator[Figure]:
+    where = f"WHERE active AND database = '{database}' AND table = '{table}'"
     [[rows, parts, size, indexes]] = connection.rows(
         "SELECT sum(rows), count(), sum(bytes_on_disk), sum(secondary_indices_compressed_bytes) "
         f"FROM system.parts {where}"
     )
-    yield Figure(name="records", value=int(rows), unit="", note=f"in {parts} parts")
+    yield Figure(name=f"rows of {table}", value=int(rows), unit="", note=f"in {parts} parts")
+    if not int(rows):
+        return
     note = f"of these {int(indexes) / int(rows):.1f} for the indexes"
     yield Figure(name="on the disk", value=int(size) / int(rows), unit="bytes a record", goal=180, note=note)
 
@@ -308,14 +322,14 @@ def _processor_time(pid: int) -> float:
 
 def main(arguments: list[str]) -> int:
     """Fill or ask, as the arguments say."""
-    if len(arguments) not in (2, 3) or arguments[0] not in ("fill", "ask"):
+    if len(arguments) not in (2, 3, 4) or arguments[0] not in ("fill", "ask"):
         sys.stderr.write(__doc__ or "")
         return 2
-    directory, number = Path(arguments[1]).absolute(), int(arguments[2]) if arguments[2:] else 0
+    directory, numbers = Path(arguments[1]).absolute(), [int(each) for each in arguments[2:]]
     if arguments[0] == "fill":
-        fill(directory, number or 1_000_000)
+        fill(directory, *(numbers or [1_000_000]))
     else:
-        report(ask(directory, number or 20))
+        report(ask(directory, *(numbers or [20])))
     return 0
 
 

@@ -132,7 +132,7 @@ records = st.builds(
     ),
     target=st.none() | st.builds(Target, type=named, id=text),
     source=st.builds(Source, id=text, type=text, user_agent=long_text, session=text),
-    request=st.builds(Request, id=text, method=text, route=text, path=text, view=text),
+    request=st.builds(Request, id=text, method=text, route=text, path=text, view=text, parent=text),
     origin=st.none() | st.builds(Origin, actor=named, name=text, request=text),
     database=st.builds(
         Database,
@@ -165,6 +165,8 @@ records = st.builds(
     tenant=text,
     system=text,
     event_type=text,
+    event_code=text,
+    slug=text,
     error=text,
     code=text,
     related=st.lists(st.builds(Target, type=named, id=text), max_size=2),

@@ -12,7 +12,18 @@ from typing import Annotated
 
 import typer
 
-from otel_audit.cli.commands import config, doctor, explain, explain_context, query, serve, show, spool, store
+from otel_audit.cli.commands import (
+    config,
+    doctor,
+    explain,
+    explain_context,
+    query,
+    serve,
+    show,
+    spool,
+    store,
+    tasks,
+)
 from otel_audit.cli.exit_codes import EPILOG, Status, status_of
 from otel_audit.cli.output.safe import safe_lines
 from otel_audit.errors import AuditError
@@ -71,6 +82,7 @@ for name, command, panel in (
     ("history", show.history, "Ask"),
     ("blame", show.blame, "Ask"),
     ("trace", show.trace, "Ask"),
+    ("tasks", tasks.tasks, "Ask"),
 ):
     app.command(name, help=_help(command), rich_help_panel=panel, epilog=EPILOG)(command)
 _GROUPS: tuple[tuple[str, str, str, dict[str, Callable[..., None]]], ...] = (

@@ -41,7 +41,7 @@ def on_record(loaded: LoadedConfig, store: StoreConfig, rows: Callable[[], int])
     Raises:
         AuditError: the record cannot be kept and ``on_error`` is ``fail_closed``.
     """
-    if not _has_sink(loaded) or _records_itself(store):
+    if not has_sink(loaded) or _records_itself(store):
         yield
         return
     from otel_audit.audit_record import Actor, Target
@@ -73,7 +73,7 @@ def on_record(loaded: LoadedConfig, store: StoreConfig, rows: Callable[[], int])
         pipeline.shutdown()
 
 
-def _has_sink(loaded: LoadedConfig) -> bool:
+def has_sink(loaded: LoadedConfig) -> bool:
     """Say whether somebody said where records go: the default is no place to send them to unasked."""
     return any(name.startswith(("sink.", "spool.")) for name in loaded.origins)
 

@@ -42,6 +42,18 @@ FILTERS: Final[dict[str, Any]] = {
     "address": _option("--address", help="Address of the client: 203.0.113.7, or a network 203.0.113.0/24."),
     "session": _option("--session", help="Session, as the hash that `otel-audit show` prints."),
     "route": _option("--route", help="Route of the request: 'orders/<int:pk>/', or a pattern '*refund*'."),
+    "view": _option("--view", help="View of the request, command or task: shop.views.pay, or 'shop.*'."),
+    "slug": _option("--slug", help="Slug: the application's short name for what was done."),
+    "related": _option("--related", help="Object that records name as related: shop.Order/7."),
+    "kind": _option(
+        "--kind",
+        help="Records of work itself: request, outgoing, command, job or task; several separated by commas. "
+        "Searches all logs.",
+    ),
+    "parent": _option(
+        "--parent",
+        help="What happened in a request, command, task or job, by its request id. Searches all logs.",
+    ),
     "reason": _option("--reason", help="Part of the reason: 'ticket 4711'."),
     "on_behalf_of": _option(
         "--on-behalf-of", help="User on whose behalf the actor acted (impersonation), by name or id."

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from otel_audit.config.nearest import nearest
-from otel_audit.store.filters import EVERY_LOG, Filters
+from otel_audit.store.filters import EVERY_LOG, Filters, logs_meant
 from otel_audit.store.query import AuditStore, Vocabulary
 
 
@@ -16,10 +16,11 @@ def unknown_words(store: AuditStore, filters: Filters) -> Iterator[str]:
     if store.newest() is None:
         yield "The trail is empty; `otel-audit doctor` tells what is missing."
         return
+    log = logs_meant(filters)
     kind = filters.target.partition("/")[0] if filters.target else None
     known_type = kind if kind and "*" not in kind else None
-    if known_type and not _occurs(store, "target", known_type, filters.log, None):
-        yield _sentence("target", known_type, store.vocabulary("target", log=filters.log))
+    if known_type and not _occurs(store, "target", known_type, log, None):
+        yield _sentence("target", known_type, store.vocabulary("target", log=log))
         known_type = None
     field = filters.field.partition("=")[0].strip() if filters.field else None
     asked: list[tuple[Vocabulary, str | None]] = [
@@ -28,17 +29,19 @@ def unknown_words(store: AuditStore, filters: Filters) -> Iterator[str]:
         ("tenant", filters.tenant),
         ("service", filters.service),
         ("route", filters.route),
+        ("slug", filters.slug),
+        ("view", filters.view),
         ("address", filters.address),
         ("on_behalf_of", filters.on_behalf_of),
     ]
-    if isinstance(filters.log, str):
-        logs = [each.strip() for each in filters.log.split(",")]
+    if isinstance(log, str):
+        logs = [each.strip() for each in log.split(",")]
         asked += [("log", each) for each in logs if each != EVERY_LOG and not each.startswith("!")]
     if isinstance(filters.action, str):
         asked += [("action", each.strip().upper()) for each in filters.action.split(",")]
     for name, word in asked:
-        if word and not _occurs(store, name, word, filters.log, known_type):
-            words = store.vocabulary(name, target=known_type if name == "field" else None, log=filters.log)
+        if word and not _occurs(store, name, word, log, known_type):
+            words = store.vocabulary(name, target=known_type if name == "field" else None, log=log)
             yield _sentence(name, word, words, known_type if name == "field" else None)
 
 
@@ -58,7 +61,7 @@ def _occurs(
 
 def other_logs(store: AuditStore, filters: Filters) -> Iterator[str]:
     """Say so if the question has an answer in a log that was not asked."""
-    if filters.log is None:
+    if logs_meant(filters) is None:
         found = store.find(msgspec.structs.replace(filters, log=EVERY_LOG), limit=1, parts=("log",)).entries
         if found:
             yield (

@@ -136,6 +136,11 @@ def reads_store(function: Callable[..., None]) -> Callable[..., None]:
     return _asking(function, {}, {"json": Json, "utc": Utc})
 
 
+def lists_rows(function: Callable[..., None]) -> Callable[..., None]:
+    """Make a command of ``function(store, screen, …)``, which lists something else than records."""
+    return _asking(function, {}, {"json": Json, "csv": Csv, "utc": Utc})
+
+
 def lists_entries(filters: Mapping[str, Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Make a command of ``function(store, screen, filters, …)``, which lists records.
 

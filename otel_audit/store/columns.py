@@ -56,8 +56,15 @@ TEXT_COLUMNS: Final = {
     "completeness": "completeness",
     "old_values": "old_values",
     "stream": "sequence.stream",
+    "slug": "slug",
+    "parent": "request.parent",
+    "path": "request.path",
+    "view": "request.view",
 }
 """Columns that are one text attribute, and the part of the record it holds."""
+
+LATER: Final = ("slug", "parent", "path", "view")
+"""Columns of these that came last: rows of before keep them among their attributes."""
 
 RECORD_COLUMNS: Final = (
     *("timestamp", "record_id", "ordinal", *TEXT_COLUMNS, "service", "target_id", "truncated", "row_count"),
@@ -82,6 +89,8 @@ class _Bits(NamedTuple):
     changes: int = 3
     bare: int = 4
     """Whole numbers and booleans of the changes stand without quotes."""
+    later: int = 5
+    """What has one of the columns that came last."""
 
 
 _BIT: Final = _Bits()
@@ -89,15 +98,18 @@ WHOLE: Final = 1 << _BIT.seen
 """The form of a row that keeps all attributes it has."""
 
 _TEXTS: Final = {
-    **{attribute_names(path)[0]: column for column, path in TEXT_COLUMNS.items()},
+    **{attribute_names(path)[0]: name for name, path in TEXT_COLUMNS.items() if name not in LATER},
     attribute_names("target.id")[0]: "target_id",
     SCHEMA_VERSION: "schema_version",
 }
 """Attributes that are their column, and its name."""
+_LATER_TEXTS: Final = {attribute_names(TEXT_COLUMNS[name])[0]: name for name in LATER}
 _OBSERVED: Final = attribute_names("observed_timestamp")[0]
 _SEQUENCE: Final = attribute_names("sequence.number")[0]
-OF_COLUMNS: Final = (*_TEXTS, RECORD_ID, _SEQUENCE, _OBSERVED)
-"""Attributes that are told by a column; the last ones are in it as something else than text."""
+_FORMER: Final = (*_TEXTS, RECORD_ID, _SEQUENCE, _OBSERVED)
+"""Attributes that were told by a column from the first; the last ones not as text."""
+OF_COLUMNS: Final = (*_FORMER, *_LATER_TEXTS)
+"""Attributes that are told by a column."""
 
 
 def _others(observed_after: str = "observed_after") -> dict[str, str]:
@@ -170,7 +182,8 @@ def whole() -> str:
 
     fields = only(_BIT.fields, _fields("changes.field"))
     changes = only(_BIT.changes, _changes(f"bitTest(attributes_form, {_BIT.bare})"))
-    values = ", ".join((*_TEXTS.values(), *_others().values(), fields, changes))
+    later = (only(_BIT.later, column) for column in _LATER_TEXTS.values())
+    values = ", ".join((*_TEXTS.values(), *_others().values(), *later, fields, changes))
     names = [*OF_COLUMNS, _FIELDS, _CHANGES]
     left_out = f"mapFilter((k, v) -> v != '', mapFromArrays({names}, [{values}]))"
     together = f"mapConcat({left_out}, attributes)"
@@ -186,7 +199,13 @@ def split_form(changes: str, *, fields: bool) -> tuple[int, bool]:
     """
     bare = bool(_some_value_bare(changes))
     told = bool((_some_bare if bare else _all_quoted)(changes))
-    bits = {_BIT.columns: True, _BIT.fields: fields, _BIT.changes: told, _BIT.bare: bare}
+    bits = {
+        _BIT.columns: True,
+        _BIT.later: True,
+        _BIT.fields: fields,
+        _BIT.changes: told,
+        _BIT.bare: bare,
+    }
     return WHOLE + sum(1 << bit for bit, is_set in bits.items() if is_set), told
 
 
@@ -215,6 +234,7 @@ def split() -> Split:
     compared = {name: column for name, column in _TEXTS.items() if column == "log" or name in several}
     return _split(
         "LogAttributes",
+        OF_COLUMNS,
         compared | _others(),
         fields=_fields("fields"),
         changes="isValidUTF8(changes_) AND "
@@ -223,17 +243,23 @@ def split() -> Split:
 
 
 def split_stored() -> Split:
-    """Return how a row that was stored with all its attributes is split; all is made again to compare."""
+    """Return how a row that was stored with all its attributes is split; all is made again to compare.
+
+    What has one of the columns that came last stays: the engine fills these columns from it.
+    """
     return _split(
         "attributes",
+        _FORMER,
         _TEXTS | _others(observed_after("attributes", "timestamp")),
         fields=_fields("changes.field"),
         changes=f"changes_ = {_changes('is_bare')}",
     )
 
 
-def _split(source: str, compared: dict[str, str], *, fields: str, changes: str) -> Split:
-    names = ", ".join(f"'{name}'" for name in OF_COLUMNS)
+def _split(
+    source: str, told: tuple[str, ...], compared: dict[str, str], *, fields: str, changes: str
+) -> Split:
+    names = ", ".join(f"'{name}'" for name in told)
     same = " AND ".join(f"{source}['{name}'] = {column}" for name, column in compared.items())
     named = {
         "changes_": f"{source}['{_CHANGES}']",
@@ -247,7 +273,7 @@ def _split(source: str, compared: dict[str, str], *, fields: str, changes: str) 
         f"OR k = '{_CHANGES}' AND has_changes), {source})",
     }
     bits = {"has_fields": _BIT.fields, "has_changes": _BIT.changes, "is_bare": _BIT.bare}
-    left_out = 1 << _BIT.seen | 1 << _BIT.columns
+    left_out = 1 << _BIT.seen | 1 << _BIT.columns | (1 << _BIT.later if told == OF_COLUMNS else 0)
     total = " + ".join((str(left_out), *(f"{1 << bit} * {name}" for name, bit in bits.items())))
     form = f"if(is_split, toUInt16({total}), toUInt16({WHOLE}))"
     return Split(named, f"if(is_split, rest_, {source})", form)

@@ -12,6 +12,7 @@ from msgspec import UNSET
 from otel_audit.audit_record import Actor, Change, Target
 from otel_audit.errors import QueryError
 from otel_audit.store.times import format_iso
+from otel_audit.store.work import NO_WORK, Work, work_of
 
 _ALWAYS: Final = (
     *(
@@ -32,7 +33,7 @@ _CHANGES: Final = tuple(
 _PLAIN: Final = (
     "log", "request_id", "method", "route", "service", "tenant", "system", "reason", "error", "message",
     "transaction", "completeness", "old_values", "truncated", "trace_id", "span_id", "stream", "sequence",
-    "related",
+    "related", "slug", "parent", "path", "view",
 )  # fmt: skip
 """Parts that are a column as it is."""
 
@@ -41,10 +42,11 @@ PARTS: Final[Mapping[str, tuple[str, ...]]] = {
     "source": ("source_ip",),
     "changes": _CHANGES,
     "fields": _CHANGES,
+    "work": ("work",),
 }
 """The parts of an entry that can be left out, and their columns."""
 
-LISTED: Final = ("changes", "fields", "message", "error", "source")
+LISTED: Final = ("changes", "fields", "message", "error", "source", "method", "path", "work")
 """What a list of records for people shows beside what every entry has."""
 
 
@@ -75,7 +77,9 @@ class AuditEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     ``actor_known_as`` is the name that other records have for the actor's id if this record has none, and
     ``customer_known_as`` the same for the user on whose behalf the actor acted.
     ``fields`` are the names of fields that were read, or changed without known values. ``rows`` is the number
-    of rows of a bulk record. Times are nanoseconds since the epoch.
+    of rows of a bulk record. ``parent`` is the id of the request, command, task or job in which the one with
+    ``request_id`` happened, and ``work`` what the record of such work says of it. Times are nanoseconds since
+    the epoch.
     """
 
     id: str
@@ -111,6 +115,11 @@ class AuditEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     span_id: str = ""
     stream: str = ""
     sequence: int = 0
+    slug: str = ""
+    parent: str = ""
+    path: str = ""
+    view: str = ""
+    work: Work = NO_WORK
 
     def to_dict(self, zone: datetime.tzinfo | None = datetime.UTC) -> dict[str, Any]:
         """Return the entry as plain data for JSON, ``time`` in ISO 8601 first; empty values are absent."""
@@ -164,6 +173,7 @@ def entry(row: Mapping[str, Any]) -> AuditEntry:
         fields=fields,
         rows=int(row["rows"]),
         source=row.get("source_ip", ""),
+        work=work_of(row["work"]) if "work" in row else NO_WORK,
         **{name: row[name] for name in _PLAIN if name in row},
     )
 

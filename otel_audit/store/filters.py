@@ -20,6 +20,7 @@ from otel_audit.errors import QueryError
 from otel_audit.store.entries import columns
 from otel_audit.store.schema import ACCESS_LOG, DEFAULT_LOG, LOGS, OTHER_LOG, events
 from otel_audit.store.times import TimeLike, format_iso, parse_time
+from otel_audit.store.work import KINDS
 
 MAX_LIMIT: Final = 10_000
 OUTCOMES: Final[tuple[str, ...]] = typing.get_args(Outcome)
@@ -54,6 +55,12 @@ class Filters(msgspec.Struct, frozen=True, kw_only=True):
         reason: a part of the reason, ignoring case.
         on_behalf_of: the user on whose behalf the actor acted, by id or by the user's name in the trail.
         completeness: ``full``, ``ids``, ``count``, ``statement``; one or several.
+        slug: the application's short name for what was done; a pattern if it contains ``*``.
+        view: the function that handled the request, command or task; a pattern if it contains ``*``.
+        related: an object that records name as related, beside their target: ``shop.Order/7``.
+        parent: the id of the request, command, task or job in which it happened. All logs are searched.
+        kind: records of work itself: ``request``, ``outgoing``, ``command``, ``job``, ``task``; one or
+            several. All logs are searched.
         actor_ids: ids of users that ``actor`` names; :class:`AuditStore` finds them in the trail.
         customer_ids: the same of ``on_behalf_of``.
     """
@@ -77,6 +84,11 @@ class Filters(msgspec.Struct, frozen=True, kw_only=True):
     reason: str | None = None
     on_behalf_of: str | None = None
     completeness: str | Sequence[str] | None = None
+    slug: str | None = None
+    view: str | None = None
+    related: str | None = None
+    parent: str | None = None
+    kind: str | Sequence[str] | None = None
     actor_ids: Sequence[str] = ()
     customer_ids: Sequence[str] = ()
 
@@ -103,6 +115,18 @@ class FilterOptions(typing.TypedDict, total=False):
     reason: str | None
     on_behalf_of: str | None
     completeness: str | Sequence[str] | None
+    slug: str | None
+    view: str | None
+    related: str | None
+    parent: str | None
+    kind: str | Sequence[str] | None
+
+
+def logs_meant(filters: Filters) -> str | Sequence[str] | None:
+    """Return the logs to search: those named, or all of them for what is in several."""
+    if filters.log is None and (filters.kind is not None or filters.parent is not None):
+        return EVERY_LOG
+    return filters.log
 
 
 class Query(NamedTuple):
@@ -113,10 +137,14 @@ class Query(NamedTuple):
 
 
 class Conditions:
-    """Conditions joined by AND, and their parameters, numbered so that no two collide."""
+    """Conditions joined by AND, and their parameters, numbered so that no two collide.
 
-    def __init__(self) -> None:
-        self.parameters: dict[str, Any] = {}
+    Args:
+        parameters: those of conditions in the same statement, which these are added to.
+    """
+
+    def __init__(self, parameters: dict[str, Any] | None = None) -> None:
+        self.parameters = {} if parameters is None else parameters
         self._parts: list[str] = []
 
     def add(self, template: str, *values: Any) -> None:
@@ -173,7 +201,7 @@ def select(
     each = [
         f"SELECT {columns(parts)} FROM {database}.{table} WHERE {where} "
         f"ORDER BY timestamp DESC, record_id DESC, ordinal DESC LIMIT {int(rows)}"
-        for table in asked(where, database, filters.log, others=others)
+        for table in asked(where, database, logs_meant(filters), others=others)
     ]
     if len(each) == 1:
         return Query(each[0], where.parameters)
@@ -272,7 +300,7 @@ def conditions(
         rows = True
         _text(where, filters.text)
     _columns(where, filters)
-    log_conditions(where, filters.log)
+    log_conditions(where, logs_meant(filters))
     if not rows:
         where.add("ordinal = 0")
     return where
@@ -285,6 +313,7 @@ def _columns(where: Conditions, filters: Filters) -> None:
         ("request_id", filters.request_id),
         ("tenant", filters.tenant),
         ("session", filters.session),
+        ("parent", filters.parent),
     ):
         if value is not None:
             where.add(f"{column} = {{String}}", value)
@@ -293,11 +322,17 @@ def _columns(where: Conditions, filters: Filters) -> None:
     if filters.completeness is not None:
         where.add("completeness IN {Array(String)}", _several("completeness", filters.completeness))
     if filters.service is not None:
-        _pattern(where, "service", filters.service)
-    if filters.route is not None:
-        _pattern(where, "route", filters.route)
+        pattern_condition(where, "service", filters.service)
+    for column, pattern in (("route", filters.route), ("slug", filters.slug), ("view", filters.view)):
+        if pattern is not None:
+            pattern_condition(where, column, pattern)
+    if filters.related is not None:
+        where.add("has(related, {String})", _filled("related", filters.related))
+    if filters.kind is not None:
+        names = [name for kind in _several("kind", filters.kind) for name in _events_of(kind)]
+        where.add("event_name IN {Array(String)}", names)
     if filters.address is not None:
-        _address(where, filters.address)
+        address_condition(where, filters.address)
     if filters.reason is not None:
         where.add("positionCaseInsensitiveUTF8(reason, {String}) > 0", _filled("reason", filters.reason))
 
@@ -337,7 +372,7 @@ def _target(where: Conditions, target: str, related: bool) -> bool:
             raise QueryError(
                 f"target {target!r} has both a pattern and an id; write shop.Order/7, or only 'shop.*'"
             )
-        _pattern(where, "target_type", kind)
+        pattern_condition(where, "target_type", kind)
     elif slash:
         if related:
             where.add("(target = {String} OR has(related, {String}))", target, target)
@@ -357,7 +392,7 @@ def _actor(where: Conditions, actor: str, ids: Sequence[str]) -> None:
         where.add("(actor_id = {String} OR actor_name = {String})", actor, actor)
 
 
-def _pattern(where: Conditions, column: str, value: str) -> None:
+def pattern_condition(where: Conditions, column: str, value: str) -> None:
     """Add the condition that a column is ``value``, or like it where that has a ``*``."""
     if "*" in _filled(column, value):
         where.add(f"{column} LIKE {{String}}", re.sub(r"([\\%_])", r"\\\1", value).replace("*", "%"))
@@ -365,7 +400,7 @@ def _pattern(where: Conditions, column: str, value: str) -> None:
         where.add(f"{column} = {{String}}", value)
 
 
-def _address(where: Conditions, value: str) -> None:
+def address_condition(where: Conditions, value: str) -> None:
     """Add the condition on the client's address: itself, or the network it lies in."""
     text = _filled("address", value).strip()
     try:
@@ -420,6 +455,12 @@ def _outcome(outcome: str) -> str:
     if outcome.lower() not in OUTCOMES:
         raise QueryError(f"outcome {outcome!r} does not exist; valid are {', '.join(OUTCOMES)}")
     return outcome.lower()
+
+
+def _events_of(kind: str) -> tuple[str, ...]:
+    if kind.lower() not in KINDS:
+        raise QueryError(f"kind {kind!r} does not exist; valid are {', '.join(KINDS)}")
+    return KINDS[kind.lower()]
 
 
 def _several(name: str, value: str | Sequence[str]) -> list[str]:

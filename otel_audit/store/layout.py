@@ -81,10 +81,19 @@ class Layout(msgspec.Struct, frozen=True):
         return "\n".join(filter(None, (f"{begin} ENGINE = {engine}", table.keys, settings)))
 
     def add(self, addition: Addition) -> Iterator[str]:
-        """Return the statements that add columns to a table where they are missing."""
+        """Return the statements that add columns and indexes to a table where they are missing."""
         columns = ", ".join(f"ADD COLUMN IF NOT EXISTS {column}" for column in addition.columns)
         for name in self.names(addition.table):  # where the rows lie first: the other one writes into it
             yield f"ALTER TABLE {self.name(name)}{self.on_cluster} {columns}"
+        if addition.indexes:
+            stored = self.name(self.stored(addition.table.name))
+            indexes = ", ".join(f"ADD INDEX IF NOT EXISTS {index}" for index in addition.indexes)
+            yield f"ALTER TABLE {stored}{self.on_cluster} {indexes}"
+            if addition.table.name in addition.indexed_at_once:
+                names = ", ".join(
+                    f"MATERIALIZE INDEX {index.partition(' ')[0]}" for index in addition.indexes
+                )
+                yield f"ALTER TABLE {stored}{self.on_cluster} {names}"
 
     def index(self, table: str, indexes: str) -> Iterator[str]:
         """Return the statements that give a table of records one of the selections of indexes."""

@@ -15,6 +15,7 @@ from otel_audit.errors import QueryError
 from otel_audit.semconv import from_attributes
 from otel_audit.store.client import RefusedQuery, StoreClient
 from otel_audit.store.columns import whole
+from otel_audit.store.counts import Asked, Status, count
 from otel_audit.store.entries import AuditEntry, columns, entry
 from otel_audit.store.filters import (
     EVERY_LOG,
@@ -26,6 +27,7 @@ from otel_audit.store.filters import (
     Filters,
     Query,
     log_conditions,
+    logs_meant,
     select,
     tables,
     trace_id,
@@ -33,11 +35,24 @@ from otel_audit.store.filters import (
     write_cursor,
 )
 from otel_audit.store.schema import ACCESS_LOG, EVENTS, TRACES
+from otel_audit.store.tasks import TaskEntry, task
+from otel_audit.store.tasks import select as select_tasks
 from otel_audit.store.times import TimeLike, parse_time
 from otel_audit.store.traces import SPAN_COLUMNS, TREE_PARTS, Trace, span, tree
 
 Vocabulary: TypeAlias = Literal[
-    "actor", "action", "target", "field", "log", "tenant", "service", "route", "address", "on_behalf_of"
+    "actor",
+    "action",
+    "target",
+    "field",
+    "log",
+    "tenant",
+    "service",
+    "route",
+    "address",
+    "on_behalf_of",
+    "slug",
+    "view",
 ]
 
 _MAX_SPANS = 20_000
@@ -57,6 +72,8 @@ _VOCABULARY_SQL: dict[Vocabulary, str] = {
     "tenant": "tenant",
     "service": "service",
     "route": "route",
+    "slug": "slug",
+    "view": "view",
     "address": "source_ip",
     "on_behalf_of": "on_behalf_of",
 }
@@ -158,7 +175,7 @@ class AuditStore:
                     zone=self._zone,
                 )
 
-            rows = [entry(row) for row in self._ask(filters.log, statement)]
+            rows = [entry(row) for row in self._ask(logs_meant(filters), statement)]
             for each in rows:
                 entries.setdefault(each.id, each)
             if len(rows) < wanted:
@@ -272,6 +289,42 @@ class AuditStore:
         filters = Filters(target=target, since=since, until=until, log=HISTORY_LOGS if log is None else log)
         return self.find(filters, limit=limit, cursor=cursor, related=True, parts=parts)
 
+    def related_to(
+        self,
+        obj: Any,
+        *,
+        log: str | Sequence[str] | None = None,
+        kind: str | Sequence[str] | None = None,
+        since: TimeLike | None = None,
+        until: TimeLike | None = None,
+        limit: int = 100,
+        cursor: str | None = None,
+        parts: Collection[str] | None = None,
+    ) -> Page:
+        """Return the records that name an object as related, newest first: requests, calls, changes, ….
+
+        Args:
+            obj: an object of Django or SQLAlchemy, a :class:`Target`, or ``"shop.Order/7"``.
+            log: the logs to search; all of them if none is given.
+            kind: only records of work: ``request``, ``outgoing``, ``command``, ``job``, ``task``.
+            since, until, limit, cursor, parts: as for :meth:`query`.
+
+        Raises:
+            QueryError: ``obj`` is no single object.
+        """
+        from otel_audit.targets import target_of
+
+        target = target_of(obj)
+        if target is None or not target.id:
+            raise QueryError(
+                "related_to needs one saved object: an object of Django or SQLAlchemy, a Target, or "
+                f"shop.Order/7, not {obj if isinstance(obj, str) else type(obj).__name__!r}"
+            )
+        filters = Filters(
+            related=str(target), kind=kind, log=EVERY_LOG if log is None else log, since=since, until=until
+        )
+        return self.find(filters, limit=limit, cursor=cursor, parts=parts)
+
     def trace(
         self,
         id: str,  # noqa: A002 - the word for it
@@ -291,6 +344,82 @@ class AuditStore:
         wanted = None if parts is None else {*parts, *TREE_PARTS}
         page = self.find(Filters(trace_id=number, log=EVERY_LOG), limit=MAX_LIMIT, parts=wanted)
         return tree(number, map(span, spans), page)
+
+    def count_requests(
+        self,
+        *,
+        since: TimeLike | None = None,
+        until: TimeLike | None = None,
+        ip: str | None = None,
+        path: str | None = None,
+        view: str | None = None,
+        slug: str | None = None,
+        method: str | Sequence[str] | None = None,
+        status: Status | None = None,
+        user: str | None = None,
+        exclude: str | Sequence[str] | None = None,
+    ) -> int:
+        """Return how many requests match all conditions, each counted once.
+
+        Args:
+            since, until: the time range, as for :meth:`query`.
+            ip: the address of the client, or a network such as ``203.0.113.0/24``.
+            path, view, slug: those of the request; a pattern if it contains ``*``.
+            method: one or several: ``"POST"``, ``"PUT,PATCH"``.
+            status: of the answer, one or several: ``404``, ``"4xx"``.
+            user: the actor, by id or name.
+            exclude: ids of requests or of records that do not count.
+
+        Raises:
+            QueryError: a condition is not valid; the message says what is.
+        """
+        begin = None if since is None else parse_time(since, zone=self._zone)
+        end = None if until is None else parse_time(until, zone=self._zone, end=True)
+        users = () if user is None else (user, *self._ids_of(user))
+        asked = Asked(ip, path, view, slug, method, status, users)
+        left_out = [exclude] if isinstance(exclude, str) else list(exclude or ())
+        return count(self._client.query, self._database, asked, begin, end, left_out)
+
+    def tasks(
+        self,
+        *,
+        state: str | None = None,
+        name: str | None = None,
+        queue: str | None = None,
+        since: TimeLike | None = None,
+        until: TimeLike | None = None,
+        older_than: TimeLike | None = None,
+        ran_twice: bool = False,
+        limit: int = 100,
+    ) -> list[TaskEntry]:
+        """Return tasks with their state, told from the records of publishing and running them.
+
+        Args:
+            state: ``waiting`` (published, has not run), ``stale`` (as ``otel-audit tasks --mark-stale`` has
+                found), ``running``, ``failed``, ``done``; all of them if none is given.
+            name, queue: those of the task; a pattern if it contains ``*``.
+            since, until: when it was first heard of.
+            older_than: only tasks that have been in their state for so long: ``"60m"``, a ``timedelta``.
+            ran_twice: only tasks that were begun more often than they asked to be.
+            limit: how many, at most 10 000; those whose state began last come first.
+
+        Raises:
+            QueryError: an argument is not valid; the message says what is.
+        """
+        if not 1 <= limit <= MAX_LIMIT:
+            raise QueryError(f"limit is {limit}; write a number from 1 to {MAX_LIMIT}")
+        statement = select_tasks(
+            self._database,
+            state=state,
+            name=name,
+            queue=queue,
+            since=None if since is None else parse_time(since, zone=self._zone),
+            until=None if until is None else parse_time(until, zone=self._zone, end=True),
+            before=None if older_than is None else parse_time(older_than, zone=self._zone),
+            ran_twice=ran_twice,
+            limit=limit,
+        )
+        return list(map(task, self._client.query(*statement)))
 
     def get(self, record_id: str) -> AuditRecord | None:
         """Return one record of any log as it was made; ``None`` if the store does not have it.

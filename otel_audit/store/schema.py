@@ -251,6 +251,10 @@ def _strays(log: Log) -> View:
     )
 
 
+_LATER: Final = ", ".join((*of_rows.LATER, "work"))
+"""Columns that came last: the views show them behind those they have always had."""
+
+
 def _trail(log: Log) -> View:
     # Every row seen once, whatever was sent twice and is not merged yet: for dashboards and people. It costs
     # two to three times as much as the table, from whose sorted rows our own queries take each record once.
@@ -258,7 +262,8 @@ def _trail(log: Log) -> View:
         f"{log.name}_trail",
         None,
         f"""
-SELECT * EXCEPT (attributes_form, observed_after) REPLACE ({of_rows.whole()} AS attributes), target
+SELECT * EXCEPT (attributes_form, observed_after, {_LATER}) REPLACE ({of_rows.whole()} AS attributes), target,
+  {_LATER}
 FROM {{db}}.{events(log.name)} FINAL""",
     )
 

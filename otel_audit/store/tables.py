@@ -9,7 +9,17 @@ from __future__ import annotations
 import re
 from typing import Final, NamedTuple
 
-from otel_audit.store.schema import DEFAULT_LOG, LOGS_TABLE, METRICS, MIGRATIONS, TRACE_TIMES, TRACES
+from otel_audit.store import work
+from otel_audit.store.schema import (
+    DEFAULT_LOG,
+    LOGS_TABLE,
+    METRICS,
+    MIGRATIONS,
+    OTHER_LOG,
+    TRACE_TIMES,
+    TRACES,
+    events,
+)
 
 _LOG_COLUMNS: Final = """
   Timestamp DateTime64(9) CODEC(Delta(8), ZSTD(1)),
@@ -60,10 +70,16 @@ class Table(NamedTuple):
 
 
 class Addition(NamedTuple):
-    """Columns that the table of each log is given after it was made, as the engine is told of them."""
+    """Columns and indexes that the table of each log is given after it was made.
+
+    Parts that were written before get an index when they are merged, and are read without it until then.
+    """
 
     table: Table
     columns: tuple[str, ...]
+    indexes: tuple[str, ...] = ()
+    indexed_at_once: tuple[str, ...] = ()
+    """Tables whose parts get the indexes without waiting for a merge, in the background."""
 
     def of(self, log: str) -> Addition:
         """Return the addition to the table of one log."""
@@ -151,7 +167,32 @@ _EVENTS: Final = Table(
     "cityHash64(if(stream = '', toString(record_id), toString(stream)))",
 )
 
-_INDEXES: Final = dict(re.findall(r"INDEX (\w+) (.+?)(?:,\n|$)", _EVENTS.columns))
+_WORK: Final = Addition(
+    _EVENTS,
+    (
+        *(
+            f"{name} {kind} DEFAULT {work.attribute_of(name)} CODEC(ZSTD(1))"
+            for name, kind in (
+                ("slug", "LowCardinality(String)"),
+                ("parent", "String"),
+                ("path", "String"),
+                ("view", "LowCardinality(String)"),
+            )
+        ),
+        f"work {work.TYPE} DEFAULT {work.extracted()} CODEC(ZSTD(1))",
+        f"request_items Array(String) ALIAS {work.items()}",
+    ),
+    (
+        "ix_parent parent TYPE text(tokenizer = 'array')",
+        "ix_requests request_items TYPE text(tokenizer = 'array')",
+    ),
+    tuple(events(log) for log in (*work.REQUEST_LOGS, OTHER_LOG)),
+)
+"""What requests, calls, commands and tasks are asked by, and what a list says of them."""
+
+_INDEXES: Final = dict(re.findall(r"INDEX (\w+) (.+?)(?:,\n|$)", _EVENTS.columns)) | dict(
+    each.split(" ", 1) for each in _WORK.indexes
+)
 _SMALL: Final = {
     f"ix_{name}_bloom": f"{name}_id TYPE bloom_filter(0.001) GRANULARITY 4" for name in ("trace", "request")
 }
@@ -169,9 +210,7 @@ INDEXES: Final = {
 UNCHANGED: Final = "unchanged"
 """In place of a selection: the one there is."""
 
-INDEXES_THAT_WAIT: Final = tuple(
-    name for name in re.findall(r"INDEX (\w+) ", _EVENTS.columns) if name != "ix_items"
-)
+INDEXES_THAT_WAIT: Final = tuple(name for name in _INDEXES if name != "ix_items")
 """Indexes of records that the first merge may make instead of the insert, where that has few rows.
 
 Not that of an expression with a lambda: the engine (26.9) fails to ask a part that lacks it (code 43).
@@ -286,6 +325,7 @@ STEPS: Final[tuple[Step, ...]] = (
             ),
         ),
     ),
+    Step("work", (), (_WORK,)),
 )
 """In the order they were released."""
 

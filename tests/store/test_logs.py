@@ -138,7 +138,7 @@ select = others.select.partition('WHERE')[0] + f'WHERE NOT ({valid})'
 events_mv = next(view for view in schema.VIEWS if view.name == 'audit_events_mv')
 kept = events_mv.select.replace(schema._is_kept(schema.LOGS[0]), valid)
 assert kept != events_mv.select
-later = 'attributes_form, observed_after'
+later = 'attributes_form, observed_after, slug, parent, path, view'
 first = events_mv._replace(select=f'SELECT * EXCEPT ({later}) FROM ({kept})')
 schema.LOGS, schema.VIEWS = (), (first, others._replace(select=select))
 migrate(connection.rows)
@@ -187,6 +187,6 @@ def test_a_log_added_later_gets_its_tables(tmp_path: Any) -> None:
         "result['again'] = migrate(connection.rows)\n"
         "result['tables'] = [name for name, _ in shape(connection, 'otel') if 'billing' in name]\n",
     )
-    assert result["applied"] == ["logs: billing", "attributes: billing"]
+    assert result["applied"] == ["logs: billing", "attributes: billing", "work: billing"]
     assert result["again"] == []
     assert result["tables"] == ["billing_events", "billing_log"]

@@ -93,8 +93,9 @@ def test_a_table_that_was_lost_gets_its_retention_again(tmp_path: Path) -> None:
         "put('activity', 1)\n"
         "result['left'] = left('activity_events')\n",
     )
-    assert result["applied"][:3] == [
+    assert result["applied"][:4] == [
         "missing tables: activity_events",
+        "missing columns: activity_events",
         "missing columns: activity_events",
         "activity_events_mv",
     ]

@@ -32,7 +32,7 @@ def csv_lines(entries: Sequence[AuditEntry], *, header: bool) -> Iterator[str]:
         yield ",".join(_COLUMNS)
     for entry in entries:
         line = io.StringIO()
-        csv.writer(line, lineterminator="").writerow(map(_cell, _values(entry)))
+        csv.writer(line, lineterminator="").writerow(map(cell, _values(entry)))
         yield line.getvalue()
 
 
@@ -53,5 +53,6 @@ def _values(entry: AuditEntry) -> Iterator[str]:
         yield special[name] if name in special else getattr(entry, name)
 
 
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
+    """Return a text as a spreadsheet may have it, safe to print."""
     return safe(f"'{text}" if text.startswith(_FORMULA) else text)

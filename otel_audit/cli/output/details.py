@@ -13,11 +13,12 @@ from rich.table import Table
 from rich.text import Text
 
 from otel_audit.audit_record import AuditRecord, Bulk, Change
-from otel_audit.cli.output import sentences
+from otel_audit.cli.output import exchanges, sentences
 from otel_audit.cli.output.safe import safe
 from otel_audit.cli.output.screen import Screen
 from otel_audit.store.query import StoredRecord
 from otel_audit.store.times import format_iso, zone_name
+from otel_audit.store.work import EVENTS_OF_WORK
 
 _MOST_ROWS = 50
 _SHOWN_RESOURCE = (
@@ -51,8 +52,10 @@ def record_view(stored: StoredRecord, screen: Screen) -> RenderableType:
         parts += [Text(), _bulk(record.bulk, screen)]
     if record.image:
         parts += [Text(), Text("Written row", style="bold"), _facts(_values(record.image))]
-    if record.attributes:
-        parts += [Text(), Text("From the application", style="bold"), _facts(_values(record.attributes))]
+    for heading, text in exchanges.blocks(record.attributes):
+        parts += [Text(), Text(heading, style="bold"), Text(text)]
+    if others := dict(exchanges.facts(record.attributes)):
+        parts += [Text(), Text(_others(record), style="bold"), _facts(_values(others))]
     parts += [Text(), Text("Where it came from", style="bold"), _facts(_origin(stored))]
     return Group(*parts)
 
@@ -85,6 +88,8 @@ def _what(record: AuditRecord, screen: Screen) -> Iterator[tuple[str, str]]:
     local = format_iso(record.timestamp, zone=screen.zone).replace("T", " ")
     yield "time", f"{local[:29]} {zone}"
     yield "event", safe(record.event_name)
+    yield "event code", safe(record.event_code)
+    yield "event type", safe(record.event_type)
     yield "who", sentences.who_in_full(record.actor)
     yield "roles", safe(record.actor.roles.replace(",", ", "))
     if record.origin is not None:
@@ -158,6 +163,10 @@ def _full(value: Any) -> str:
     return "" if value is UNSET else sentences.value(value, 4000)
 
 
+def _others(record: AuditRecord) -> str:
+    return "Details" if record.event_name in EVENTS_OF_WORK else "From the application"
+
+
 def _origin(stored: StoredRecord) -> Iterator[tuple[str, str]]:
     record = stored.record
     yield "address", safe(record.source.id)
@@ -167,7 +176,9 @@ def _origin(stored: StoredRecord) -> Iterator[tuple[str, str]]:
     yield "request", safe(f"{request.method} {request.path or request.route}".strip())
     yield "route", safe(request.route)
     yield "view", safe(request.view)
+    yield "slug", safe(record.slug)
     yield "request id", safe(request.id)
+    yield "inside of", safe(request.parent)
     yield "code", safe(record.code)
     database = record.database
     yield "table", safe(" ".join(filter(None, (database.system, database.namespace, database.table))))

@@ -9,6 +9,7 @@ from msgspec import UNSET
 
 from otel_audit.audit_record import Actor, Change
 from otel_audit.cli.output.safe import safe, shortened
+from otel_audit.cli.output.work import work_line
 from otel_audit.store.entries import AuditEntry, is_stamp
 
 ACTION_STYLES: Final = {
@@ -96,7 +97,8 @@ def changes(
     told = [each for each in entry.changes if each not in stamps]
     if not told:
         told, stamps = stamps, []
-    lines = [change(each, width) for each in told]
+    lines = list(filter(None, (work_line(entry, width),)))
+    lines += [change(each, width) for each in told]
     if stamps:
         lines.append(f"{', '.join(safe(each.field) for each in stamps)} = now")
     if limit is not None and len(lines) > limit:
