@@ -232,21 +232,25 @@ class NameRules:
         allow: Sequence[str] = (),
         personal_numbers: bool = True,
         first: NameRules | None = None,
+        table: str = "redaction",
     ) -> None:
         """Compile the patterns of ``redaction.names`` and ``redaction.allow``.
 
         Args:
             enabled: the built-in rules apply.
-            personal_numbers: those about numbers of persons and accounts as well.
+            names: patterns of names that are redacted.
+            allow: patterns of names that are not.
+            personal_numbers: the rules about numbers of persons and accounts apply as well.
             first: rules whose own patterns take precedence.
+            table: where the patterns stand in the configuration, for messages.
 
         Raises:
             ConfigurationError: a pattern is not a regular expression.
         """
         self._enabled = enabled
         self._personal = enabled and personal_numbers
-        self._names = compile_patterns("redaction.names", names)
-        self._allow = compile_patterns("redaction.allow", allow)
+        self._names = compile_patterns(f"{table}.names", names)
+        self._allow = compile_patterns(f"{table}.allow", allow)
         self._first = first
         self.has_own: bool = bool(names) or (first is not None and first.has_own)
         self._cached = lru_cache(maxsize=8192)(self._decide)
@@ -265,7 +269,9 @@ class NameRules:
             names=config.names,
             allow=config.allow,
             personal_numbers=config.personal_numbers,
-            first=None if own is None else cls(enabled=False, names=own.names, allow=own.allow),
+            first=None
+            if own is None
+            else cls(enabled=False, names=own.names, allow=own.allow, table=f"redaction.{place}"),
         )
 
     def decide(self, name: str) -> Sensitivity:

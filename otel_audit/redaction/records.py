@@ -191,14 +191,13 @@ class RecordRedactor:
         Most records are clean, and one look at all texts together costs a fraction of one at each.
         """
         target = record.target
-        if (
-            record.bulk is not None
-            or record.related
-            or (target is not None and (len(target.id) >= _SECRET_ID_LENGTH if key is None else any(key)))
+        if record.bulk is not None or (
+            target is not None and (self._has_secret_key(target) if key is None else any(key))
         ):
             return False
         changes, image, attributes = record.changes, record.image, record.attributes
-        names = [*[change.field for change in changes], *image, *attributes]
+        names = [*[change.field for change in changes], *image]
+        names += attributes if strategies else _not_masked(attributes, self._redactor.mask)
         names += record.fields
         values = [*image.values(), *attributes.values()]
         for change in changes:
@@ -220,6 +219,10 @@ class RecordRedactor:
             texts += msgspec.structs.astuple(record.origin)
         if target is not None:
             texts += (target.type, target.id)
+        for related in record.related:
+            if self._has_secret_key(related):
+                return False
+            texts += (related.type, related.id)
         return self.are_clean(names, values, texts, strategies)
 
     def are_clean(
@@ -232,7 +235,7 @@ class RecordRedactor:
         for name, strategy in list(strategies.items()):  # a field may get one while others are written
             if strategy != "keep" and name in names:
                 return False
-        if not _take_apart(values, names, texts, 0):
+        if not _take_apart(values, names, texts, 0, self._redactor.mask):
             return False
         if not self._redactor.clean_names.issuperset(names) and not self._are_clean(names):
             return False
@@ -289,6 +292,13 @@ class RecordRedactor:
         if len(key) == 1:
             return lambda identifier: self._part(identifier, key[0])
         return lambda identifier: self._composite(identifier, key)
+
+    def _has_secret_key(self, target: Target) -> bool:
+        """Say whether the id of a target may be a secret by what it is of."""
+        return (
+            len(target.id) >= _SECRET_ID_LENGTH
+            and self._identifiers(target.type, None) != self._redactor.text
+        )
 
     def _session_key(self, identifier: str) -> str:
         # Sessions of a therapist or a chat have UUIDs; Django's have 32 letters and digits.
@@ -438,12 +448,20 @@ class RecordRedactor:
         """Tell in one go that no structure of a column holds anything sensitive; False is only a doubt."""
         names: list[str] = []
         texts: list[str] = []
-        if not _take_apart([cell for cell in cells if type(cell) in _STRUCTURES], names, texts, 0):
+        structures = [cell for cell in cells if type(cell) in _STRUCTURES]
+        if not _take_apart(structures, names, texts, 0, self._redactor.mask):
             return False
         return self._are_clean(list(dict.fromkeys(names))) and not self._suspected(set(texts))
 
 
-def _take_apart(values: Iterable[Any], names: list[str], texts: list[str], depth: int) -> bool:
+def _not_masked(values: Mapping[str, Any], mask: str) -> Iterable[str]:
+    """Return the names whose values were not redacted before, as those of a body are."""
+    if mask in values.values():
+        return [name for name, value in values.items() if value != mask]
+    return values
+
+
+def _take_apart(values: Iterable[Any], names: list[str], texts: list[str], depth: int, mask: str) -> bool:
     """Add the texts among values, and all names and texts of their structures, to lists.
 
     False if one must be looked at by itself.
@@ -459,13 +477,13 @@ def _take_apart(values: Iterable[Any], names: list[str], texts: list[str], depth
             if depth >= MAX_DEPTH or may_be_apart(value):
                 return False
             if kind is dict:
-                names += value
+                names += _not_masked(value, mask)
                 parts = value.values()
             elif any(type(part) is str and part[:1] == "-" for part in value):
                 return False  # a command line, where what is an option says what comes next
             else:
                 parts = value
-            if not _take_apart(parts, names, texts, depth + 1):
+            if not _take_apart(parts, names, texts, depth + 1, mask):
                 return False
         elif kind not in _HARMLESS:
             return False

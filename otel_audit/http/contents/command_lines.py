@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
+import re
 from collections.abc import Collection, Iterable, Sequence
 from itertools import islice
 from typing import Any, Final
@@ -14,6 +14,9 @@ from otel_audit.redaction.value_redactor import ValueRedactor
 
 LIMIT: Final = 8 * 1024
 """Bytes of all arguments together."""
+_BLANK: Final = re.compile(r"[\s\"']")
+_JOINT: Final = "\ue000"
+"""Of private use: no text that people write has it."""
 _MAX_ARGUMENTS: Final = 1000
 _LONGEST: Final = 16 * 1024
 """Characters of one argument that are looked at."""
@@ -83,12 +86,11 @@ def _without_short(given: Sequence[str], redactor: ValueRedactor) -> Sequence[st
     """Redact short options of programs whose meaning is known: ``mysql -px``, ``curl -u name:x``."""
     if not redactor.builtin or not any(item.startswith("-") for item in given):
         return given
-    line = shlex.join(given)
-    shown = redactor.options(line)
-    if shown == line:
-        return given
-    try:
-        made = shlex.split(shown)
-    except ValueError:
+    whole = [_BLANK.sub(_JOINT, item) for item in given]  # a value may have blanks and quotes
+    shown = redactor.options(" ".join(whole)).split(" ")
+    if len(shown) != len(given):  # the replacement has blanks
         return [redactor.mask for _ in given]
-    return made if len(made) == len(given) else [redactor.mask for _ in given]
+    return [
+        item if new == old else new.replace(_JOINT, " ")
+        for item, old, new in zip(given, whole, shown, strict=True)
+    ]

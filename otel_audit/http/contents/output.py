@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from codecs import getincrementaldecoder
 from typing import Final
 
 from otel_audit.redaction.value_redactor import ValueRedactor
@@ -11,65 +12,73 @@ LIMIT: Final = 64 * 1024
 _BEFORE: Final = 16 * 1024
 """Characters before what is shown that redaction looks at, for the names of values."""
 _LONGEST_LINE: Final = 8 * 1024
+_MAX_PARTS: Final = 4096
 # CSI, OSC and other strings, charsets, and escapes of two characters; C1 as single characters, too.
 _ESCAPE: Final = re.compile(
     r"(?:\x1b\[|\x9b)[0-?]*+[ -/]*+[@-~]?"
     r"|(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x9c]*+(?:\x07|\x1b\\|\x9c)?"
     r"|\x1b[ -/]*+[0-~]?"
 )
-_OVERWRITTEN: Final = re.compile(r"[^\n\r]*+\r++(?!\n)(?=[^\n\r])")
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _KEY_END: Final = re.compile(r"-----END[A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----")
 _KEY_BEGIN: Final = "-----BEGIN"
 
 
 class OutputTail:
-    """Keeps the end of what is written, at least ``limit`` characters; what it costs does not grow.
+    """Keeps the end of what is written, at least ``limit`` characters; what a write costs does not grow.
 
-    :meth:`write` takes text or bytes in UTF-8, whichever is at hand: to look below a ``TextIOWrapper`` is
-    cheapest, where one call brings many lines. Not thread safe, and needs not be: a list is only appended to
-    and replaced as a whole; of two writes at once one may be lost.
+    :meth:`write` takes text, or bytes in UTF-8: to stand below a ``TextIOWrapper`` is cheapest, where one
+    call brings many lines. Of two threads that write at once, one may lose what it wrote, no more.
     """
 
-    __slots__ = ("_kept", "_length", "_most", "_parts", "size")
+    __slots__ = ("_decode", "_kept", "_length", "_most", "_parts", "size")
 
     def __init__(self, limit: int = LIMIT) -> None:
         self._kept = limit + _BEFORE
         self._most = 4 * self._kept
-        self._parts: list[str | bytes] = []
+        self._parts: list[str] = []
         self._length = 0
+        self._decode = getincrementaldecoder("utf-8")("replace").decode
         self.size = 0
-        """Characters or bytes written so far."""
+        """Characters written so far."""
 
     def write(self, text: str | bytes) -> None:
         """Take what was written."""
+        if type(text) is not str:
+            text = self._text(text)
         length = len(text)
         self.size += length
         self._length += length
         self._parts.append(text)
-        if self._length > self._most or len(self._parts) > 4096:
-            self._consolidate()
+        if self._length > self._most or len(self._parts) > _MAX_PARTS:
+            self._forget()
 
     def text(self) -> str:
         """Return the end of what was written, as it was; whoever shows it calls ``Contents.output``."""
-        self._consolidate()
-        return "".join([part for part in self._parts if type(part) is str])
+        self._forget()
+        return self._parts[0]
 
-    def _consolidate(self) -> None:
+    def _text(self, text: str | bytes) -> str:
+        if isinstance(text, str):
+            return str.__str__(text)
+        if len(text) > self._most:  # only the end is decoded; what is before it counts as one byte each
+            self.size += len(text) - self._most
+            text = text[-self._most :]
+        return self._decode(bytes(text))
+
+    def _forget(self) -> None:
+        """Keep the end only."""
         kept: list[str] = []
         room = self._kept
         for part in reversed(self._parts):
             if room <= 0:
                 break
-            if isinstance(part, str):
-                text = str.__getitem__(part, slice(-room, None))
-            else:
-                text = bytes(part[-room:]).decode("utf-8", "replace")
-            kept.append(text)
-            room -= len(text)
+            kept.append(part[-room:])
+            room -= len(kept[-1])
         kept.reverse()
-        self._parts = ["".join(kept)]
-        self._length = len(self._parts[0])
+        end = "".join(kept)
+        self._parts = [end]
+        self._length = len(end)
 
 
 def readable(text: str) -> str:
@@ -77,7 +86,8 @@ def readable(text: str) -> str:
     if "\x1b" in text or not text.isascii():
         text = _ESCAPE.sub("", text)
     if "\r" in text:
-        text = _OVERWRITTEN.sub("", text)
+        # Of a line that was written over, as a progress bar is, what stood there last.
+        text = "\n".join([line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n")])
     return _CONTROL.sub("", text)
 
 

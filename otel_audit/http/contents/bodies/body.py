@@ -108,14 +108,21 @@ def _shown(
         return _fitted(redacted(made, redactor), limit, more)
     if len(content) > most:
         content, whole = content[:most], False
-    text = decoded(content, type_.charset)
+    if kind == "json":
+        if whole and type_.charset.lower() in _UTF8:
+            try:
+                value = json_documents.read(content)
+                cut = json_documents.prune(value) if json_documents.may_be_deep(content) else ""
+                return _fitted(redacted(value, redactor), limit, cut)
+            except (ValueError, RecursionError):
+                pass  # not like this
+        text = decoded(content, type_.charset)
+        if text is not None and (found := _odd_json(text, limit, redactor, whole=whole)) is not None:
+            return found
+    else:
+        text = decoded(content, type_.charset)
     if text is None:
         return None, "not text"
-    if kind == "json":
-        plain = content if type_.charset.lower() in _UTF8 else b""
-        found = _json(plain, text, limit, redactor, whole=whole)
-        if found is not None:
-            return found
     text = text.translate(_CONTROL)
     if kind == "form":
         fields, more = forms.pairs(text, whole=whole)
@@ -131,20 +138,17 @@ def _shown(
     return shown or None, cut if whole or cut else "the end"
 
 
-def _json(
-    content: bytes, text: str, limit: int, redactor: ValueRedactor, *, whole: bool
-) -> tuple[Portable, str] | None:
-    """Return what is shown of a document, or of its beginning; None if it is no JSON."""
-    cut = ""
+def _odd_json(text: str, limit: int, redactor: ValueRedactor, *, whole: bool) -> tuple[Portable, str] | None:
+    """Return what is shown of an odd document, or of the beginning of one; None if it is no JSON."""
     try:
-        value = json_documents.read(content, text)
+        value = json_documents.read_text(text)
         cut = json_documents.prune(value)
     except (ValueError, RecursionError) as error:
         if whole and not isinstance(error, RecursionError):
             return None  # it is broken: as text it can be seen how
         beginning = json_documents.Beginning(text)
         try:
-            value = json_documents.read(b"", beginning.text)
+            value = json_documents.read_text(beginning.text)
         except (ValueError, RecursionError):
             return None
         json_documents.mask_unnamed(value, beginning.open, redactor.mask)

@@ -17,35 +17,40 @@ LEVELS: Final = 24
 _TOKEN: Final = re.compile(r'"(?:[^"\\]|\\[\s\S])*+(?P<closed>"?)|[\[\]{},:]|[^\s\[\]{},:"]++')
 _END: Final = {"{": "}", "[": "]"}
 _PAIR: Final = 2
-_LARGE_NUMBER: Final = re.compile(rb"[0-9]{19}")
 _LAST_BLANK: Final = re.compile(r"[ \t][^ \t]*+\Z")
 _LONGEST_NUMBER: Final = 4000
 _decode: Final = msgspec.json.Decoder().decode
 
 
-def read(content: bytes, text: str) -> Any:
-    """Return the value of a document, portable.
+def read(content: bytes) -> Any:
+    """Return the value of a document in UTF-8: of classes that JSON has, its floats finite.
 
-    Args:
-        content: the document in UTF-8, or empty if it is in another charset.
-        text: the same as text.
+    Raises:
+        ValueError: it is not JSON, or not in UTF-8, or :func:`read_text` might take it.
+        RecursionError: it is nested too deep.
+    """
+    return _decode(content)
+
+
+def read_text(text: str) -> Any:
+    """Return the value of a document that may have what only Python's own reader takes.
+
+    NaN, half a surrogate pair, line breaks in texts.
 
     Raises:
         ValueError: it is not JSON.
         RecursionError: it is nested too deep.
     """
-    try:
-        if content:
-            value = _decode(content)
-            return portable(value) if _LARGE_NUMBER.search(content) else value
-    except ValueError:  # msgspec's errors, and of charsets
-        pass
-    # What only Python's own reader takes: NaN, half a surrogate pair, line breaks in texts.
     return portable(json.loads(text, strict=False, parse_int=_number))
 
 
 def _number(digits: str) -> int | str:
     return int(digits) if len(digits) <= _LONGEST_NUMBER else digits
+
+
+def may_be_deep(content: bytes) -> bool:
+    """Say quickly whether a document may be nested deeper than is read."""
+    return content.count(b"{") + content.count(b"[") > LEVELS
 
 
 def prune(value: Any) -> str:
@@ -130,16 +135,24 @@ def _cut_text(tail: str) -> str:
     if not tail:
         return ""
     found = _LAST_BLANK.search(tail)  # a sign that is cut off could not be recognized
-    return '"' + (tail[1 : found.start()] if found is not None else "") + '…"'
+    return '"' + (tail[1 : found.start()] if found is not None else "") + f'{LEFT_OUT}"'
+
+
+def _is_cut(value: Any) -> bool:
+    return type(value) is str and value.endswith(LEFT_OUT)
 
 
 def mask_unnamed(value: Any, levels: int, mask: str) -> None:
     """Remove values whose name may stand in the part that was cut off: ``{"value": "x", …``, in place."""
     for _ in range(levels):
         if type(value) is dict:
-            for key in named_values.without_name(value):
+            last = next(reversed(value), "")
+            named = value
+            if _is_cut(value.get(last)):  # a name, perhaps
+                named = {key: item for key, item in value.items() if key != last}
+            for key in named_values.without_name(named):
                 value[key] = mask
-            value = next(reversed(value.values()), None)
+            value = value.get(last)
         elif type(value) is list and value:
             value = value[-1]
         else:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Final
 
 _TOKEN: Final = re.compile(
-    r"""<!--(?:(?!-->)[\s\S])*+(?:-->|\Z)
+    r"""<!--(?:(?!-->)[\s\S])*+
       | <!\[CDATA\[(?P<data>(?:(?!\]\]>)[\s\S])*+)(?:\]\]>|\Z)
       | <(?P<end>/?)(?P<name>[\w:.\-]++)(?P<rest>(?:[^<>"']|"[^"<]*+"|'[^'<]*+'|["'])*+)>
       | (?P<text>[^<]++)
