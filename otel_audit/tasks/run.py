@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
+from otel_audit import forks
 from otel_audit.audit_context import Moment, moment
 from otel_audit.audit_record import AuditRecord, Outcome, new_record_id
 from otel_audit.interruptions import faults
 from otel_audit.policy import Level
 from otel_audit.propagation.incoming import Accepted
-from otel_audit.semconv import ARGUMENTS, DURATION, TASK_REDELIVERED, TASK_RESULT
+from otel_audit.runs import rounds
+from otel_audit.runs.streams import Listening
+from otel_audit.semconv import ARGUMENTS, DURATION, OUTPUT, OUTPUT_SIZE, TASK_REDELIVERED, TASK_RESULT
 from otel_audit.tasks.task import Task
 from otel_audit.tasks.work import TaskWork
 
@@ -23,8 +27,18 @@ if TYPE_CHECKING:
 _START: Final = "task.start"
 _RUN: Final = "task.run"
 _RETRY: Final = "task.retry"
+_OUTPUT: Final = "task.output"
 _ACTION: Final = "EXECUTE"
 _OUTCOMES: Final[dict[str, Outcome]] = {"SUCCESS": "success", "IGNORED": "success"}
+
+
+class _Intent(NamedTuple):
+    """What is on disk of a run that has not ended: the record, and the segment of the spool it lies in."""
+
+    logger: AuditLogger
+    handle: int
+    record: AuditRecord
+    segment: int
 
 
 class Run:
@@ -36,7 +50,9 @@ class Run:
         self._work = TaskWork(task.name, accepted)
         self._began = time.perf_counter()
         self._at: Moment = moment()
-        self._intent: tuple[AuditLogger, int, AuditRecord] | None = None
+        self._intent: _Intent | None = None
+        self._listening: Listening | None = None
+        self._mutex = threading.Lock()
         try:
             self._start()
         except faults() as error:
@@ -56,7 +72,53 @@ class Run:
         run = msgspec.structs.replace(
             record, id=new_record_id(record.timestamp), event_name=_RUN, outcome="unknown"
         )
-        self._intent = logger, logger.intend([run]), run
+        self._intend(logger, run)
+        if decision.output and decision.level >= Level.REQUEST_RESPONSE and tasks.max_output:
+            self._listen(Listening(tasks.max_output))
+        rounds.add(self, tasks.flush)
+
+    def _intend(self, logger: AuditLogger, run: AuditRecord) -> None:
+        self._intent = _Intent(logger, logger.intend([run]), run, logger.segment)
+
+    def _listen(self, listening: Listening) -> None:
+        try:
+            listening.begin()
+            self._listening = listening
+        except faults() as error:
+            self._tasks.failures.note("output", error, what=self._task.name)
+
+    # --- while it runs -------------------------------------------------------------------------
+
+    def look_after(self) -> None:
+        """Record what it has printed since, and keep its intent where it holds nothing back."""
+        with self._mutex:
+            intent = self._intent
+            if intent is None or forks.is_unnoticed():
+                return
+            if self._listening is not None:
+                self._follow_up(intent.logger, self._listening)
+            if intent.logger.segment != intent.segment:  # segments after an open intent are kept
+                self._intend(intent.logger, intent.record)
+                intent.logger.settle(intent.handle, "unknown", [])
+
+    def _follow_up(self, logger: AuditLogger, listening: Listening) -> None:
+        listening.renew()
+        news = listening.printed.news(self._tasks.contents)
+        if news:
+            logger.log(
+                _OUTPUT,
+                _ACTION,
+                at=msgspec.structs.replace(self._at, time=time.time_ns()),
+                log=self._tasks.log,
+                target=self._task.target,
+                attributes=self._task.attributes("STARTED") | {OUTPUT: news},
+                **self._tasks.parts(self._decision),
+            )
+
+    def killed(self, signal: str) -> None:
+        """Leave its intent: how far it got is not known."""
+
+    # --- ended ---------------------------------------------------------------------------------
 
     def _parts(self, state: str) -> dict[str, Any]:
         task = self._task
@@ -75,23 +137,21 @@ class Run:
             result: what it returned.
             error: what it raised, or what it is tried again because of.
         """
-        intent, self._intent = self._intent, None
+        with self._mutex:
+            intent, self._intent = self._intent, None
         try:
+            if self._listening is not None:
+                self._listening.end()
             if intent is not None:
+                rounds.remove(self)
                 self._end(intent, state, result, error)
         except faults() as fault:
             self._tasks.failures.note("end", fault, what=self._task.name)
         finally:
             self._work.leave()
 
-    def _end(
-        self,
-        intent: tuple[AuditLogger, int, AuditRecord],
-        state: str,
-        result: Any,
-        error: BaseException | None,
-    ) -> None:
-        logger, handle, intended = intent
+    def _end(self, intent: _Intent, state: str, result: Any, error: BaseException | None) -> None:
+        logger = intent.logger
         tasks = self._tasks
         outcome: Outcome = _OUTCOMES.get(state, "failure")
         if state == "RETRY" and error is None:
@@ -103,6 +163,9 @@ class Run:
             attributes |= tasks.contents.exception(error)
         elif state == "SUCCESS" and self._decision.level >= Level.REQUEST_RESPONSE:
             attributes[TASK_RESULT] = tasks.contents.value(result)
+        if self._listening is not None:
+            printed = self._listening.printed
+            attributes |= {OUTPUT: printed.text(tasks.contents), OUTPUT_SIZE: printed.size}
         notes = None if self._work.scope is None else self._work.scope.notes
         if notes is not None:
             said = notes.parts()
@@ -116,9 +179,9 @@ class Run:
             target=self._task.target,
             outcome=outcome,
             error="" if error is None else type(error).__qualname__,
-            record_id=intended.id,
+            record_id=intent.record.id,
             **parts,
         )
-        logger.settle(handle, outcome, [record])
+        logger.settle(intent.handle, outcome, [record])
         if logger.config.span_event.content != "none":
             logger.span_event(record, self._at)

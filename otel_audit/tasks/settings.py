@@ -46,6 +46,8 @@ class TaskSettings:
         self._policy = Policy.of(config)
         self._contexts = MessageContexts.of(config)
         self._seen = Seen(Path(config.spool.directory), config.context.queue_lifetime) if once else None
+        self.max_output = config.commands.max_output
+        self.flush = config.commands.flush
         self.contents = Contents.of(config)
         self.failures = Failures(library, config, provider.current_health)
 

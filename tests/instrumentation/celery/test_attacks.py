@@ -21,7 +21,7 @@ from otel_audit.tasks.recording import Tasks
 from otel_audit.tasks.task import Task
 from otel_audit.testing import CapturedAudit
 from tests.instrumentation.celery.conftest import KEYS, SECRET, config, done, new_id, visit, worker
-from tests.instrumentation.celery.shop import Angry, app, bill, fail
+from tests.instrumentation.celery.shop import Angry, app, bill, fail, say
 
 Audited = Callable[..., AbstractContextManager[CapturedAudit]]
 EVERYTHING = config(policy=[PolicyRule(kind=["task"], level="request_response")])
@@ -59,6 +59,17 @@ def test_a_rule_may_say_that_a_task_is_not_recorded(celery_audited: Audited) -> 
         assert not [each for each in captured if each.event_name.startswith("task.")]
         made = captured.one(event_name="shop.invoice.create")
         assert (made.actor.id, made.actor.on_behalf_of) == ("shop.bill", "ana"), "its scope stays"
+
+
+def test_what_a_task_prints_is_recorded_where_a_rule_asks_for_it(celery_audited: Audited) -> None:
+    rule = PolicyRule(kind=["task"], level="request_response", output=True)
+    with celery_audited(config(policy=[rule])) as captured:
+        say.apply(("\x1b[31mdone\x1b[0m, password=hunter2-9f8e",))
+        bill.apply((1,))
+        first, second = runs(captured)
+    assert str(first.attributes["output"]).startswith("done, password=")
+    assert "hunter2" not in str(first.attributes)
+    assert second.attributes["output"] == ""
 
 
 SECRETS: dict[str, Callable[[str], tuple[tuple[Any, ...], dict[str, Any]]]] = {
