@@ -31,6 +31,7 @@ NAMES = (
     "save",
     "sqlalchemy_writes",
     "request",
+    "policy",
     "ingest",
     "answer",
     "collector",

@@ -1,4 +1,4 @@
-"""Which models the application has and what is recorded of them, asked of it in a process of its own.
+"""Which models and views the application has, asked of it in a process of its own.
 
 Loading the apps runs the application's code. Nothing it prints, starts or breaks reaches ours: its output
 goes to a file, it has a deadline, and what it started ends with it.
@@ -67,6 +67,13 @@ class Explanation(msgspec.Struct, frozen=True):
     unknown: str
 
 
+class FoundView(msgspec.Struct, frozen=True):
+    """The view and route that answer a path; empty where no route matches it."""
+
+    view: str
+    route: str
+
+
 def ask_application(config_file: Path | None, timeout: float) -> InstalledModels:
     """Load the apps that ``DJANGO_SETTINGS_MODULE`` names, as this directory's ``manage.py`` would.
 
@@ -83,6 +90,15 @@ def ask_about(name: str, config_file: Path | None, timeout: float) -> Explanatio
         NotLoaded: as above.
     """
     return _ask("explanation", [name], config_file, timeout, Explanation)
+
+
+def ask_for_view(path: str, config_file: Path | None, timeout: float) -> FoundView:
+    """Load the same apps, and ask which view answers a path.
+
+    Raises:
+        NotLoaded: as above.
+    """
+    return _ask("views", [path], config_file, timeout, FoundView)
 
 
 def _ask(

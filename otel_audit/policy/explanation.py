@@ -7,7 +7,8 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 
 from otel_audit.config.sections.policy import CONDITIONS, PolicyRule
 from otel_audit.policy.decision import Decision, Facts, Kind, Level
-from otel_audit.policy.policy import Policy
+from otel_audit.policy.policy import WITH_BODIES, Policy, capped
+from otel_audit.policy.rules import compiled
 
 Verdict: TypeAlias = Literal["decides", "may decide", "does not match"]
 
@@ -40,6 +41,8 @@ def _asked(rules: Sequence[PolicyRule], kind: Kind, facts: Facts) -> Iterator[As
         if decision.rule is None:
             yield Asked(number, "does not match", _first_wrong(rule, kind, facts), decision)
             continue
+        if decision.level > Level.METADATA and kind in WITH_BODIES:
+            decision = capped(compiled([rule])[kind].rules[0], facts)
         decision = decision._replace(rule=number)
         unknown = [name for name in _conditions(rule) if getattr(facts, name) is None]
         if unknown:

@@ -13,7 +13,7 @@ from otel_audit.policy.decision import Decision, Facts, Kind, Level
 from otel_audit.policy.rules import Rule, compiled
 
 _DEFAULT: Final = Decision()
-_WITH_BODIES: Final = frozenset({"request", "outgoing"})
+WITH_BODIES: Final = frozenset({"request", "outgoing"})
 
 
 class Policy:
@@ -40,8 +40,8 @@ class Policy:
         if not found:
             return _DEFAULT
         rule = known.rules[(found & -found).bit_length() - 1]
-        if rule.decision.level > Level.METADATA and kind in _WITH_BODIES:
-            return _capped(rule, facts)
+        if rule.decision.level > Level.METADATA and kind in WITH_BODIES:
+            return capped(rule, facts)
         return rule.decision
 
     def highest(self, kind: Kind, facts: Facts) -> Level:
@@ -66,8 +66,8 @@ class Policy:
         while possible:
             bit = possible & -possible
             rule = known.rules[bit.bit_length() - 1]
-            if rule.decision.level > Level.METADATA and kind in _WITH_BODIES:
-                decisions.append(_capped(rule, facts, complete=False))
+            if rule.decision.level > Level.METADATA and kind in WITH_BODIES:
+                decisions.append(capped(rule, facts, complete=kind == "outgoing"))
             else:
                 decisions.append(rule.decision)
             if bit & certain:
@@ -77,8 +77,11 @@ class Policy:
         return decisions
 
 
-def _capped(rule: Rule, facts: Facts, *, complete: bool = True) -> Decision:
-    """Return the decision of a rule above ``METADATA``, which only a literal rule gives to a login."""
+def capped(rule: Rule, facts: Facts, *, complete: bool = True) -> Decision:
+    """Return the decision of a rule above ``METADATA``, which only a literal rule gives to a login.
+
+    With ``complete`` false, what is absent may still come.
+    """
     word = credential_word(facts, complete=complete)
     if not word or rule.names(facts, complete=complete):
         return rule.decision

@@ -34,6 +34,7 @@ from otel_audit.store.filters import (
     union,
     write_cursor,
 )
+from otel_audit.store.recent import recent_records
 from otel_audit.store.schema import ACCESS_LOG, EVENTS, TRACES
 from otel_audit.store.tasks import TaskEntry, task
 from otel_audit.store.tasks import select as select_tasks
@@ -549,6 +550,13 @@ class AuditStore:
         """Return the newest record of any log except ``access``, ``None`` if there is none."""
         page = self.find(Filters(log=EVERY_LOG), limit=1)
         return page.entries[0] if page.entries else None
+
+    def recent(self, most: int) -> Iterator[AuditRecord]:
+        """Return at most so many records of all logs but ``access``, newest first.
+
+        Those of a newer version of otel-audit are left out.
+        """
+        return recent_records(self._client, self._database, most)
 
     @property
     def received(self) -> int:

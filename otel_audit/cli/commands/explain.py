@@ -40,7 +40,7 @@ def model(
 
     screen = Screen(json=json)
     loaded = load_declared(config)
-    _find_settings()
+    find_settings()
     try:
         found = ask_about(name, config, timeout)
     except NotLoaded as error:
@@ -53,7 +53,7 @@ def model(
         for line in found.lines:
             screen.object({"name": found.name, **msgspec.structs.asdict(line)})
     else:
-        _print(screen, found)
+        print_explanation(screen, found)
     for note in found.notes:
         screen.remark(f"note: {note}")
     for switch, on in (("enabled", loaded.config.enabled), ("django.enabled", loaded.config.django.enabled)):
@@ -61,8 +61,12 @@ def model(
             screen.remark(f"note: nothing is recorded now: {switch} is false")
 
 
-def _find_settings() -> None:
-    """Find the project's settings as ``manage.py`` would, where no variable names them."""
+def find_settings() -> None:
+    """Find the project's settings as ``manage.py`` would, where no variable names them.
+
+    Raises:
+        ConfigurationError: there is no project.
+    """
     if os.environ.get(_SETTINGS):
         return
     from otel_audit.cli.detection import find_django
@@ -76,7 +80,13 @@ def _find_settings() -> None:
     os.environ[_SETTINGS] = project.settings
 
 
-def _print(screen: Screen, found: Explanation) -> None:
+def near(place: str) -> str:
+    """Return a place with its file as it is called from the working directory."""
+    return place.removeprefix(f"{Path.cwd()}{os.sep}")
+
+
+def print_explanation(screen: Screen, found: Explanation, *, without_rule: str = "by default") -> None:
+    """Print what was explained: its name, and below it one line for each answer."""
     from rich.table import Table
     from rich.text import Text
 
@@ -87,7 +97,7 @@ def _print(screen: Screen, found: Explanation) -> None:
     table.add_column(overflow="fold", style="dim")
     before = ""
     for line in found.lines:
-        why = ", ".join(filter(None, (line.rule, line.place))) or "by default"
+        why = ", ".join(filter(None, (line.rule, near(line.place)))) or without_rule
         shown = "" if line.subject == before else line.subject
         table.add_row(Text(safe(shown), style="bold"), Text(safe(line.answer)), Text(safe(why)))
         before = line.subject

@@ -1,0 +1,47 @@
+"""Which view and route answer a path: asked for by `otel-audit explain request`.
+
+``python -m otel_audit.instrumentation.django.inspection.views ANSWER PATH [CONFIG]`` loads the application's
+apps and URLconf, writes a :class:`FoundView` to the file ANSWER as JSON, and ends at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import msgspec
+
+from otel_audit.location import view_name
+
+
+class FoundView(msgspec.Struct, frozen=True):
+    """The view and route as records name them; empty where no route matches the path."""
+
+    view: str = ""
+    route: str = ""
+
+
+def find_view(path: str) -> FoundView:
+    """Resolve a path by the application's URLconf; the apps must be ready."""
+    from django.urls import Resolver404, resolve
+
+    try:
+        match = resolve(path)
+    except Resolver404:
+        return FoundView()
+    return FoundView(view_name(getattr(match.func, "view_class", match.func)), match.route or "")
+
+
+def main() -> None:
+    """Answer `otel-audit explain request`."""
+    answer, path, *_ = sys.argv[1:]
+    import django
+
+    django.setup()
+    Path(answer).write_bytes(msgspec.json.encode(find_view(path)))
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()
