@@ -58,7 +58,8 @@ class Filters(msgspec.Struct, frozen=True, kw_only=True):
         slug: the application's short name for what was done; a pattern if it contains ``*``.
         view: the function that handled the request, command or task; a pattern if it contains ``*``.
         related: an object that records name as related, beside their target: ``shop.Order/7``.
-        parent: the id of the request, command, task or job in which it happened. All logs are searched.
+        parent: the id of the request, command, task or job in which it happened; one or a list. All logs are
+            searched.
         kind: records of work itself: ``request``, ``outgoing``, ``command``, ``job``, ``task``; one or
             several. All logs are searched.
         actor_ids: ids of users that ``actor`` names; :class:`AuditStore` finds them in the trail.
@@ -87,7 +88,7 @@ class Filters(msgspec.Struct, frozen=True, kw_only=True):
     slug: str | None = None
     view: str | None = None
     related: str | None = None
-    parent: str | None = None
+    parent: str | Sequence[str] | None = None
     kind: str | Sequence[str] | None = None
     actor_ids: Sequence[str] = ()
     customer_ids: Sequence[str] = ()
@@ -118,7 +119,7 @@ class FilterOptions(typing.TypedDict, total=False):
     slug: str | None
     view: str | None
     related: str | None
-    parent: str | None
+    parent: str | Sequence[str] | None
     kind: str | Sequence[str] | None
 
 
@@ -313,7 +314,6 @@ def _columns(where: Conditions, filters: Filters) -> None:
         ("request_id", filters.request_id),
         ("tenant", filters.tenant),
         ("session", filters.session),
-        ("parent", filters.parent),
     ):
         if value is not None:
             where.add(f"{column} = {{String}}", value)
@@ -328,6 +328,9 @@ def _columns(where: Conditions, filters: Filters) -> None:
             pattern_condition(where, column, pattern)
     if filters.related is not None:
         where.add("has(related, {String})", _filled("related", filters.related))
+    if filters.parent is not None:
+        parents = [filters.parent] if isinstance(filters.parent, str) else filters.parent
+        where.add("parent IN {Array(String)}", [_filled("parent", each) for each in parents])
     if filters.kind is not None:
         names = [name for kind in _several("kind", filters.kind) for name in _events_of(kind)]
         where.add("event_name IN {Array(String)}", names)

@@ -39,7 +39,7 @@ from otel_audit.store.schema import ACCESS_LOG, EVENTS, TRACES
 from otel_audit.store.tasks import TaskEntry, task
 from otel_audit.store.tasks import select as select_tasks
 from otel_audit.store.times import TimeLike, parse_time
-from otel_audit.store.traces import SPAN_COLUMNS, TREE_PARTS, Trace, span, tree
+from otel_audit.store.traces import SPAN_COLUMNS, TREE_PARTS, Trace, span, tree, works
 
 Vocabulary: TypeAlias = Literal[
     "actor",
@@ -57,6 +57,9 @@ Vocabulary: TypeAlias = Literal[
 ]
 
 _MAX_SPANS = 20_000
+_MOST_GENERATIONS = 5
+"""How deep :meth:`AuditStore.trace` looks for work that began in other traces, one statement each."""
+_MOST_INSIDE = 1000
 _MOMENT = "fromUnixTimestamp64Nano({%s:Int64}, 'UTC')"
 _APART = 60 * 10**9
 """Nanoseconds within which a record lies around the moment its id was made, nearly always."""
@@ -334,6 +337,7 @@ class AuditStore:
     ) -> Trace:
         """Return the spans of one trace and its records of every log, as a tree.
 
+        What its requests, commands, jobs and tasks began in other traces is among the records.
         Empty (and false) if the store has neither. ``parts`` of the records as for :meth:`query`.
         """
         number = trace_id(id)
@@ -343,8 +347,19 @@ class AuditStore:
             {"id": number},
         )
         wanted = None if parts is None else {*parts, *TREE_PARTS}
-        page = self.find(Filters(trace_id=number, log=EVERY_LOG), limit=MAX_LIMIT, parts=wanted)
-        return tree(number, map(span, spans), page)
+        found = {
+            each.id: each
+            for each in self.find(Filters(trace_id=number, log=EVERY_LOG), limit=MAX_LIMIT, parts=wanted)
+        }
+        asked: set[str] = set()
+        for _ in range(_MOST_GENERATIONS):
+            parents = works(found.values()).keys() - asked
+            if not parents:
+                break
+            asked |= parents
+            inside = self.find(Filters(parent=sorted(parents)), limit=_MOST_INSIDE, parts=wanted)
+            found |= {each.id: each for each in inside}
+        return tree(number, map(span, spans), found.values())
 
     def count_requests(
         self,

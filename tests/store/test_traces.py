@@ -69,6 +69,86 @@ def test_every_span_and_record_is_there_once_even_in_circles(edges: list[tuple[i
     assert sum(len(node.entries) for node in nodes(trace.roots)) == len(entries)
 
 
+def made_in(
+    number: str, event: str = "e", *, span: str = "", parent: str = "", at: int = 0, name: str = ""
+) -> AuditEntry:
+    return AuditEntry(
+        id=name or f"{number}.{event}.{at}", timestamp=at, event_name=event, action="A", outcome="success",
+        span_id=span, request_id=number, parent=parent,
+    )  # fmt: skip
+
+
+def shape(node: SpanNode) -> tuple[str, list[object], list[str]]:
+    name = node.work.request_id if node.work else node.span.id if node.span else ""
+    return name, [shape(each) for each in node.children], [each.event_name for each in node.entries]
+
+
+def test_what_happened_in_a_piece_of_work_is_below_its_record() -> None:
+    """Without any span: a request, the command it called, and the task that the command published."""
+    trace = tree(
+        "t",
+        [],
+        [
+            made_in("r", "http.server.request", at=1),
+            made_in("r", "change", at=2),
+            made_in("c", "command.start", parent="r", at=3),
+            made_in("c", "task.publish", parent="r", at=4),
+            made_in("t", "task.run", parent="c", at=5),
+            made_in("t", "change", parent="c", at=6),
+            made_in("c", "command.run", parent="r", at=3),
+            made_in("x", "other", at=7),
+        ],
+    )
+    task = ("t", [], ["change"])
+    command = ("c", [task], ["command.start", "task.publish"])
+    assert [shape(root) for root in trace.roots] == [("r", [command], ["change"]), ("", [], ["other"])]
+    assert trace.entries == 8
+
+
+def test_records_in_spans_stay_there_and_those_of_the_same_span_go_below_its_work() -> None:
+    trace = tree(
+        "t",
+        [a_span("server"), a_span("insert", "server", 1)],
+        [
+            made_in("r", "http.server.request", span="server", at=1),
+            made_in("r", "read", span="server", at=2),
+            made_in("r", "change", span="insert", at=3),
+            made_in("r", "unsampled", span="lost", at=4),
+            made_in("t", "task.run", span="worker", parent="r", at=5),
+        ],
+    )
+    work = ("r", [], ["read", "unsampled", "task.run"])
+    assert [shape(root) for root in trace.roots] == [
+        ("server", [("insert", [], ["change"]), work], []),
+    ]
+
+
+def test_work_without_anything_inside_is_an_entry() -> None:
+    trace = tree("t", [a_span("a")], [made_in("r", "http.server.request", span="a")])
+    assert [shape(root) for root in trace.roots] == [("a", [], ["http.server.request"])]
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(("http.server.request", "task.run", "command.start", "command.run", "e")),
+            st.integers(0, 4), st.integers(0, 4), st.integers(0, 3),
+        ),
+        max_size=14,
+    )
+)  # fmt: skip
+def test_no_record_is_lost_whatever_its_parents_say(made: list[tuple[str, int, int, int]]) -> None:
+    """Also where they form a circle."""
+    entries = [
+        made_in(str(own), event, parent=str(parent), span=str(where), at=at, name=str(at))
+        for at, (event, own, parent, where) in enumerate(made)
+    ]
+    trace = tree("t", [a_span("1"), a_span("2", "1")], entries)
+    found = [each.id for node in nodes(trace.roots) for each in node.entries]
+    found += [node.work.id for node in nodes(trace.roots) if node.work is not None]
+    assert sorted(found) == sorted(each.id for each in entries)
+
+
 def test_kind_and_status_are_read_as_either_exporter_writes_them() -> None:
     row = {
         "id": "a", "parent_id": "", "name": "n", "kind": "SPAN_KIND_SERVER", "service": "s", "start": 1,

@@ -12,6 +12,7 @@ from rich.tree import Tree
 from otel_audit.cli.output import sentences
 from otel_audit.cli.output.safe import safe
 from otel_audit.cli.output.screen import Screen
+from otel_audit.cli.output.work import duration
 from otel_audit.store.entries import AuditEntry
 from otel_audit.store.times import format_iso, format_time, zone_name
 from otel_audit.store.traces import Span, SpanNode, Trace
@@ -27,7 +28,9 @@ def trace_objects(trace: Trace) -> Iterator[dict[str, Any]]:
         if isinstance(node, AuditEntry):
             yield {"kind": "record", "depth": depth, **node.to_dict()}
             continue
-        if node.span is not None:
+        if node.work is not None:
+            yield {"kind": "record", "depth": depth, **node.work.to_dict()}
+        elif node.span is not None:
             span = msgspec.to_builtins(node.span)
             span["span_kind"] = span.pop("kind")
             yield {"kind": "span", "depth": depth, "time": format_iso(node.span.start), **span}
@@ -37,7 +40,7 @@ def trace_objects(trace: Trace) -> Iterator[dict[str, Any]]:
 def trace_tree(trace: Trace, screen: Screen) -> Tree:
     """Lay a trace out, children in the order of time."""
     starts = [node.span.start for node in trace.roots if node.span is not None]
-    began = min(starts, default=trace.roots[0].entries[0].timestamp if trace.roots[0].entries else 0)
+    began = min(starts, default=min(map(_began, trace.roots), default=0))
     zone = safe(zone_name(began, zone=screen.zone))
     heading = Text(f"trace {trace.id}", style="bold")
     heading.append(f"  {format_time(began, zone=screen.zone)} {zone}", style="not bold dim")
@@ -48,15 +51,20 @@ def trace_tree(trace: Trace, screen: Screen) -> Tree:
         if isinstance(node, AuditEntry):
             branch.add(_record(node, screen))
             continue
-        label = (
-            Text("records whose spans are not in the store", style="italic dim")
-            if node.span is None
-            else _span(node.span, began)
-        )
+        if node.work is not None:
+            label = _record(node.work, screen)
+        elif node.span is not None:
+            label = _span(node.span, began)
+        else:
+            label = Text("records whose spans are not in the store", style="italic dim")
         inner = branch.add(label)
         # A stack goes backwards, and so must siblings; each is added to its own branch, in order.
         stack += [(inner, each) for each in reversed(_inside(node))]
     return top
+
+
+def _began(node: SpanNode) -> int:
+    return _time(node) or min((each.timestamp for each in node.entries), default=0)
 
 
 def _inside(node: SpanNode) -> list[SpanNode | AuditEntry]:
@@ -67,6 +75,8 @@ def _inside(node: SpanNode) -> list[SpanNode | AuditEntry]:
 def _time(node: SpanNode | AuditEntry) -> int:
     if isinstance(node, AuditEntry):
         return node.timestamp
+    if node.work is not None:
+        return node.work.timestamp
     return node.span.start if node.span is not None else 0
 
 
@@ -102,7 +112,4 @@ def _record(entry: AuditEntry, screen: Screen) -> Text:
 
 
 def _duration(nanoseconds: int) -> str:
-    milliseconds = nanoseconds / 1e6
-    if milliseconds >= 10_000:
-        return f"{milliseconds / 1000:.1f} s"
-    return f"{milliseconds:.0f} ms" if milliseconds >= 10 else f"{milliseconds:.1f} ms"
+    return duration(nanoseconds / 1e9)
