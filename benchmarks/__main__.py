@@ -32,6 +32,7 @@ NAMES = (
     "sqlalchemy_writes",
     "request",
     "policy",
+    "throttling",
     "ingest",
     "answer",
     "collector",

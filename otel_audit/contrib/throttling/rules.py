@@ -69,7 +69,7 @@ class Rule:
             an account out of it.
     """
 
-    __slots__ = ("by", "message", "method", "name", "number", "on", "path", "timeframe")
+    __slots__ = ("_identities", "by", "message", "method", "name", "number", "on", "path", "timeframe")
 
     def __init__(
         self,
@@ -97,6 +97,7 @@ class Rule:
         self.method = tuple(
             each.upper() for each in ((method,) if isinstance(method, str) else tuple(method))
         )
+        self._identities: dict[str, str] = {}
         problem = self._problem()
         if problem:
             raise ValueError(f"{self}: {problem}")
@@ -138,8 +139,12 @@ class Rule:
 
     def identity(self, scope: str) -> str:
         """Return what tells its counts from those of other rules; ``scope`` is where it stands."""
-        who = ",".join(map(_who_name, self.by))
-        return f"{self.name or scope}|{self.on}|{self.number}|{self.timeframe}|{who}"
+        found = self._identities.get(scope)
+        if found is None:
+            who = ",".join(map(_who_name, self.by))
+            found = f"{self.name or scope}|{self.on}|{self.number}|{self.timeframe}|{who}"
+            self._identities[scope] = found
+        return found
 
 
 def _who_name(who: Who) -> str:

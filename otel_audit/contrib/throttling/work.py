@@ -10,6 +10,7 @@ import inspect
 import unicodedata
 from collections.abc import Awaitable, Generator, Iterable, Sequence
 from contextvars import ContextVar
+from fnmatch import fnmatchcase
 from hashlib import blake2b
 from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
@@ -77,6 +78,7 @@ class Work:
         "exempt",
         "later",
         "login_rules",
+        "network",
         "refusal",
         "throttle",
     )
@@ -86,6 +88,7 @@ class Work:
         self.asked = asked
         self.decided = False
         self.exempt = False
+        self.network = ""
         self.done: set[int] = set()
         self.login_rules: list[Placed] = []
         self.attempt: list[Window] = []
@@ -202,9 +205,8 @@ class Work:
         yield from self._count(deferred, 1)
 
     def _is_exempt(self) -> bool:
-        from fnmatch import fnmatchcase
-
-        return any(fnmatchcase(self.asked.path, pattern) for pattern in self.throttle.section.exempt)
+        exempt = self.throttle.section.exempt
+        return bool(exempt) and any(fnmatchcase(self.asked.path, pattern) for pattern in exempt)
 
     def _validate(self, validator: Any) -> Asking:
         try:
@@ -301,13 +303,7 @@ class Work:
         parts = [rule.identity(place)]
         for who in rule.by:
             if who == "address" or (who == "user" and not user):
-                address = self.asked.address
-                if not address:
-                    raise LookupError(
-                        "the address of a request is not known: set context.trusted_proxies to the number of "
-                        "proxies in front"
-                    )
-                parts.append(f"address {self.throttle.network(address)}")
+                parts.append(self._address())
             elif who == "user":
                 parts.append(f"user {user}")
             else:
@@ -319,6 +315,17 @@ class Work:
                 parts.append(f"that {answer}")
         text = "\0".join(parts).encode("utf-8", "surrogatepass")
         return blake2b(text, digest_size=16).hexdigest()
+
+    def _address(self) -> str:
+        if not self.network:
+            address = self.asked.address
+            if not address:
+                raise LookupError(
+                    "the address of a request is not known: set context.trusted_proxies to the number of "
+                    "proxies in front"
+                )
+            self.network = f"address {self.throttle.network(address)}"
+        return self.network
 
 
 current_work: Final[ContextVar[Work | None]] = ContextVar("otel_audit_throttling", default=None)

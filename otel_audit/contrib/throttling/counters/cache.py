@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import Any
 
 from limits import RateLimitItem, RateLimitItemPerSecond
+from limits.limits import safe_string
 from limits.storage import Storage
 from limits.storage.base import SlidingWindowCounterSupport, TimestampedSlidingWindow
 from limits.strategies import SlidingWindowCounterRateLimiter
@@ -71,8 +72,8 @@ class CacheStorage(Storage, SlidingWindowCounterSupport, TimestampedSlidingWindo
     def acquire_sliding_window_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
         now = self._clock()
         before, key_now = self.sliding_window_keys(key, expiry, now)
-        previous = self.get(before)
         current = self.incr(key_now, 2 * expiry, amount)
+        previous = self.get(before)
         if weight(previous, current, now % expiry, expiry) <= limit:
             return True
         self.decr(key_now, amount)
@@ -146,6 +147,11 @@ class CacheCounter:
         return refusal
 
 
+class _Item(RateLimitItemPerSecond):
+    def key_for(self, *identifiers: bytes | str | float) -> str:
+        return f"otel-audit:throttling:{safe_string(identifiers[0])}"  # which rule it is, it says already
+
+
 @lru_cache(maxsize=256)
 def _item(limit: int, seconds: int) -> RateLimitItem:
-    return RateLimitItemPerSecond(limit, seconds, namespace="otel-audit")
+    return _Item(limit, seconds)

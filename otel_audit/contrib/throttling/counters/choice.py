@@ -45,5 +45,6 @@ def counter_of_django(config: AuditConfig) -> Counter:
         return RedisCounter(made._servers[0], section.timeout, prefix=cache.make_key, options=options)
     from otel_audit.contrib.throttling.counters.cache import CacheCounter
 
-    local = isinstance(cache, LocMemCache)
-    return CacheCounter(ConnectionProxy(caches, section.cache), instant=local, shared=not local)
+    if isinstance(cache, LocMemCache):  # one for all threads: they have its content in common
+        return CacheCounter(cache, instant=True, shared=False)
+    return CacheCounter(ConnectionProxy(caches, section.cache), instant=False, shared=True)
