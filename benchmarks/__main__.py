@@ -33,6 +33,7 @@ NAMES = (
     "request",
     "policy",
     "throttling",
+    "contents",
     "ingest",
     "answer",
     "collector",

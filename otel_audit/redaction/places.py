@@ -13,6 +13,7 @@ _PLACES: Final[dict[str, Place]] = {
     "request.body": "bodies",
     "response.body": "bodies",
     "arguments": "arguments",
+    "task.result": "arguments",
 }
 
 

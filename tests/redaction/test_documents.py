@@ -13,15 +13,17 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from otel_audit.audit_record import AuditRecord, Change
 from otel_audit.config import load
+from otel_audit.http.contents import Contents
 from otel_audit.redaction import Redactor
 
 PAGE = (Path(__file__).parents[2] / "docs" / "redaction.md").read_text("utf-8")
 
 
-def block(language: str) -> str:
-    """Return the only block in a language."""
-    [found] = re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
-    return str(found)
+def block(language: str, of: int = 1, number: int = 0) -> str:
+    """Return a block of ``of`` that the page has in a language."""
+    found = re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
+    assert len(found) == of
+    return str(found[number])
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +35,7 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_configuration_of_the_page_does_what_it_says(tmp_path: Path) -> None:
-    (tmp_path / "otel-audit.toml").write_text(block("toml"), "utf-8")
+    (tmp_path / "otel-audit.toml").write_text(block("toml", 2), "utf-8")
     loaded = load(environ={"OTEL_AUDIT_REDACTION_HMAC_KEY": "sixteen letters!"})
     assert loaded.notes == []
     redactor = Redactor(loaded.config.redaction)
@@ -67,6 +69,17 @@ def test_the_configuration_of_the_page_does_what_it_says(tmp_path: Path) -> None
         "Sesame": "[redacted]",
         "about": "[redacted] or [redacted]",
     }
+
+
+def test_the_places_of_the_page_have_the_rules_it_says(tmp_path: Path) -> None:
+    (tmp_path / "otel-audit.toml").write_text(block("toml", 2, 1), "utf-8")
+    contents = Contents.of(load(environ={}).config)
+    assert contents.headers({"X-Api-Key": "a", "Cookie": "b"}) == {"x-api-key": "a", "cookie": "[redacted]"}
+    assert contents.query("q=tea&diary=a&x-api-key=b") == "q=[redacted]&diary=a&x-api-key=[redacted]"
+    body = contents.body(b'{"diary": "a", "q": "KD-12345678", "x-api-key": "b"}', "application/json", 1000)
+    assert body.value == {"diary": "[redacted]", "q": "[redacted]", "x-api-key": "[redacted]"}
+    argv = contents.arguments(["--token", "a", "--password", "b"])
+    assert argv == ["--token", "a", "--password", "[redacted]"]
 
 
 def test_the_names_of_the_page_are_judged_as_it_says() -> None:

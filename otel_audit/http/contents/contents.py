@@ -65,6 +65,7 @@ class Contents:
         limit: int,
         *,
         size: int | None = None,
+        whole: bool = True,
         content_types: Sequence[str] | None = None,
         content_encoding: str = "",
     ) -> Body:
@@ -76,6 +77,7 @@ class Contents:
             content_type: the header.
             limit: bytes.
             size: of the whole body in bytes, if ``content`` is only its beginning.
+            whole: False if ``content`` is only the beginning of a body whose size nobody knows.
             content_types: patterns of media types that are shown, such as ``text/*``; a leading ``!``
                 excludes. None: all that are text.
             content_encoding: the header; bodies with one other than ``identity`` are not shown.
@@ -86,6 +88,7 @@ class Contents:
             limit,
             self._bodies,
             size=size,
+            whole=whole,
             content_types=content_types,
             content_encoding=content_encoding,
         )

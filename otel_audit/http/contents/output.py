@@ -6,6 +6,7 @@ import re
 from codecs import getincrementaldecoder
 from typing import Final
 
+from otel_audit.redaction.text.budget import CHARACTERS
 from otel_audit.redaction.value_redactor import ValueRedactor
 
 LIMIT: Final = 64 * 1024
@@ -31,20 +32,21 @@ class OutputTail:
     call brings many lines. Of two threads that write at once, one may lose what it wrote, no more.
     """
 
-    __slots__ = ("_decode", "_kept", "_length", "_most", "_parts", "size")
+    __slots__ = ("_decoder", "_kept", "_length", "_most", "_open", "_parts", "size")
 
     def __init__(self, limit: int = LIMIT) -> None:
         self._kept = limit + _BEFORE
         self._most = 4 * self._kept
-        self._parts: list[str] = []
+        self._parts: list[str | bytes] = []  # bytes are ASCII: they are decoded only if they are kept
         self._length = 0
-        self._decode = getincrementaldecoder("utf-8")("replace").decode
+        self._decoder = getincrementaldecoder("utf-8")("replace")
+        self._open = False  # whether a character has begun
         self.size = 0
         """Characters written so far."""
 
     def write(self, text: str | bytes) -> None:
         """Take what was written."""
-        if type(text) is not str:
+        if type(text) is not str and not (type(text) is bytes and text.isascii() and not self._open):
             text = self._text(text)
         length = len(text)
         self.size += length
@@ -55,8 +57,7 @@ class OutputTail:
 
     def text(self) -> str:
         """Return the end of what was written, as it was; whoever shows it calls ``Contents.output``."""
-        self._forget()
-        return self._parts[0]
+        return self._forget()
 
     def _text(self, text: str | bytes) -> str:
         if isinstance(text, str):
@@ -64,21 +65,25 @@ class OutputTail:
         if len(text) > self._most:  # only the end is decoded; what is before it counts as one byte each
             self.size += len(text) - self._most
             text = text[-self._most :]
-        return self._decode(bytes(text))
+        decoded = self._decoder.decode(bytes(text))
+        self._open = bool(self._decoder.getstate()[0])
+        return decoded
 
-    def _forget(self) -> None:
-        """Keep the end only."""
+    def _forget(self) -> str:
+        """Keep the end only, and return it."""
         kept: list[str] = []
         room = self._kept
         for part in reversed(self._parts):
             if room <= 0:
                 break
-            kept.append(part[-room:])
-            room -= len(kept[-1])
+            end = part[-room:]
+            kept.append(end if isinstance(end, str) else end.decode())
+            room -= len(end)
         kept.reverse()
-        end = "".join(kept)
-        self._parts = [end]
-        self._length = len(end)
+        text = "".join(kept)
+        self._parts = [text]
+        self._length = len(text)
+        return text
 
 
 def readable(text: str) -> str:
@@ -94,7 +99,8 @@ def readable(text: str) -> str:
 def output(text: str, redactor: ValueRedactor, limit: int, size: int | None) -> str:
     """Return the end of an output; as for :meth:`otel_audit.http.contents.Contents.output`."""
     size = len(text) if size is None else size
-    kept = text[-(limit + _BEFORE) :]
+    # Of a longer text, redaction would search the beginning, and leave out the end.
+    kept = text[-min(limit + _BEFORE, CHARACTERS) :]
     shown = readable(kept)
     if size > len(kept):
         shown = _from_a_line(shown)

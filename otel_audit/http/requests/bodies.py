@@ -43,7 +43,7 @@ def sent_body(
         content, size = unpacked(copy.content, copy.limit)
     except zlib.error:
         return None
-    return contents.body(content, kind, limit, size=size, content_types=types)
+    return contents.body(content, kind, limit, size=size, whole=size is not None, content_types=types)
 
 
 def unpacked(content: bytes, limit: int) -> tuple[bytes, int | None]:

@@ -85,6 +85,12 @@ def test_the_beginning_of_a_document_is_shown_as_far_as_it_is_whole() -> None:
     assert shown.value == {"first": 1, "items": [{"n": i, "secret": MASK} for i in range(9)]}
 
 
+def test_a_beginning_of_unknown_length_is_shown_as_one() -> None:
+    shown = of_json(b'{"first": 1, "next": [1, 2', whole=False)
+    assert shown == Body({"first": 1, "next": [1]}, None, "the end", "application/json")
+    assert contents.body(b"one two thr", "text/plain", LIMIT, whole=False).cut == "the end"
+
+
 def test_of_a_text_that_is_cut_off_no_half_token_is_shown() -> None:
     shown = of_json(b'{"note": "see ghp_A1b2C3d4E5A1b2C3', size=5000)
     assert shown.value == {"note": "see…"}

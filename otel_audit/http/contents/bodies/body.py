@@ -52,15 +52,19 @@ def body_of(
     redactor: ValueRedactor,
     *,
     size: int | None = None,
+    whole: bool = True,
     content_types: Sequence[str] | None = None,
     content_encoding: str = "",
 ) -> Body:
     """Return what may be shown of a body; as for :meth:`otel_audit.http.contents.Contents.body`."""
-    size = len(content) if size is None else size
+    if size is None:
+        size = len(content) if whole else None
+    else:
+        whole = whole and size <= len(content)
     type_ = media_type(content_type)
     name = type_.name
     if not content:
-        return Body(None, size, "not kept" if size else "", name)
+        return Body(None, size, "" if size == 0 else "not kept", name)
     if limit <= 0:
         return Body(None, size, "", name)
     if not is_shown(name, content_types):
@@ -70,7 +74,7 @@ def body_of(
     if type_.kind == "binary":
         return Body(None, size, "not text", name)
     try:
-        value, cut = _shown(content, type_, limit, redactor, whole=size <= len(content))
+        value, cut = _shown(content, type_, limit, redactor, whole=whole)
     except faults():  # whatever is wrong with it, its record is kept
         return Body(None, size, "cannot be shown", name)
     return Body(value, size, cut, name)
