@@ -25,10 +25,14 @@ class Failures:
         library: what is captured, as messages name it: ``Django``.
         config: says what ``on_error`` is.
         health: return the counters of the pipeline that runs, if any.
+        doing: what fails, as messages name it, if it is not the capture of a library.
     """
 
-    def __init__(self, library: str, config: AuditConfig, health: Callable[[], Health | None]) -> None:
+    def __init__(
+        self, library: str, config: AuditConfig, health: Callable[[], Health | None], *, doing: str = ""
+    ) -> None:
         self.library = library
+        self._doing = doing
         self._fail_closed = config.fail_closed
         self._health = health
         self._log = Throttle()
@@ -41,7 +45,9 @@ class Failures:
                 raise error
             raise AuditError(f'{self._said(place, error, what)}, and on_error is "fail_closed"') from error
 
-    def note(self, place: str, error: BaseException, *, what: str = "", lost: int = 0) -> None:
+    def note(
+        self, place: str, error: BaseException, *, what: str = "", lost: int = 0, instead: str = ""
+    ) -> None:
         """Log and count ``error``.
 
         Args:
@@ -49,6 +55,7 @@ class Failures:
             error: what it raised.
             what: the model, event or the like that it failed for.
             lost: how many changes or events are not recorded because of it.
+            instead: what happens now, if no record suffers.
         """
         health = self._health()
         if health is not None:
@@ -58,7 +65,7 @@ class Failures:
             _short(f"{place} {what}"),
             "%s; %s",
             self._said(place, error, what),
-            f"{lost} change(s) are not recorded" if lost else "the record is incomplete",
+            instead or (f"{lost} change(s) are not recorded" if lost else "the record is incomplete"),
         )
 
     def _said(self, place: str, error: BaseException, what: str) -> str:
@@ -67,6 +74,8 @@ class Failures:
             reason = f"{type(error).__qualname__}: {error}"
         except faults():  # what an exception of somebody's says of itself may raise, too
             reason = type(error).__qualname__
+        if self._doing:
+            return f"{self._doing} failed in {_short(what or place)}: {_short(reason)}"
         return f"capture of {self.library} failed in {_short(where)}: {_short(reason)}"
 
 

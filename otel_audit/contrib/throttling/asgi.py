@@ -11,14 +11,13 @@ from otel_audit.contrib.throttling import answers, logins
 from otel_audit.contrib.throttling.counters.choice import counter_of
 from otel_audit.contrib.throttling.counters.windows import Counter
 from otel_audit.contrib.throttling.rules import ThrottlingException
-from otel_audit.contrib.throttling.throttle import Throttle, imported
+from otel_audit.contrib.throttling.throttle import Throttle, failures_of, imported
 from otel_audit.contrib.throttling.work import Work, current_work
 from otel_audit.http.asgi import ASGIRequestScope, Message, Scope, Send, plain_endpoint
 from otel_audit.http.request_scope import RequestSettings
 from otel_audit.http.source import client_address
 from otel_audit.interruptions import faults
 from otel_audit.pipeline import provider
-from otel_audit.pipeline.failures import Failures
 
 _KINDS: Final = frozenset({"http", "websocket"})
 _STARTS: Final = frozenset({"http.response.start", "websocket.http.response.start", "websocket.accept"})
@@ -73,9 +72,8 @@ class ThrottlingMiddleware:
         if config is not self._config:
             self._config = config
             self._settings = RequestSettings.of(config)
-            failures = Failures("throttling", config, provider.current_health)
             counter = counter_of(config) if self._counter is None else self._counter
-            self._throttle = Throttle(config, counter, failures)
+            self._throttle = Throttle(config, counter, failures_of(config))
             logins.listen()
         return self._throttle
 
@@ -89,7 +87,7 @@ async def _catch_up(work: Work) -> None:
         except ThrottlingException:  # nothing can be counted, as whoever comes next will hear
             return
         except faults() as fault:
-            work.throttle.failures.note("throttling", fault, what="counting a login")
+            work.throttle.failed(fault, "counting a login", "it is not counted")
 
 
 class _Asked:
@@ -160,7 +158,7 @@ class _Sending:
                 await answer(self._scope, self._receive, self._watching)
                 return
         except faults() as fault:
-            work.throttle.failures.note("throttling", fault, what="the failure view")
+            work.throttle.failed(fault, "the failure view", "a plain answer is sent")
             if self.started:
                 raise
         await self._plain(refusal)

@@ -46,7 +46,7 @@ def count(work: Work, asking: Asking) -> None:
     except ThrottlingException:  # nothing can be counted, as whoever comes next will hear
         return
     except faults() as fault:
-        work.throttle.failures.note("throttling", fault, what="counting a login")
+        work.throttle.failed(fault, "counting a login", "it is not counted")
 
 
 def listen() -> None:

@@ -39,6 +39,11 @@ class Configured(NamedTuple):
     validators: tuple[Any, ...]
 
 
+def failures_of(config: AuditConfig) -> Failures:
+    """Return what takes the failures of throttling."""
+    return Failures("throttling", config, provider.current_health, doing="throttling")
+
+
 class Throttle:
     """Counts for all requests of this process.
 
@@ -117,7 +122,12 @@ class Throttle:
 
     def _broke(self, fault: Exception) -> None:
         self._broken_until = self._clock() + PAUSE
-        self.failures.note(_PLACE, fault, what=f"counting; nothing is counted for {PAUSE:g} s")
+        become = "refused" if self.fail_closed else "let through"
+        self.failed(fault, "counting", f"for {PAUSE:g} s nothing is counted, and requests are {become}")
+
+    def failed(self, fault: BaseException, what: str, instead: str) -> None:
+        """Log and count what went wrong in throttling, and say what happens instead."""
+        self.failures.note(_PLACE, fault, what=what, instead=instead)
 
     def _took(self, seconds: float) -> None:
         timeout = self.section.timeout
@@ -151,7 +161,8 @@ class Throttle:
             if section.validators:
                 others = list(imported(section.validators))
         except faults() as fault:
-            self.failures.note(_PLACE, fault, what="the rules of the configuration")
+            become = "requests are refused" if self.fail_closed else "the others hold"
+            self.failed(fault, "making the rules of the configuration", become)
             if self.fail_closed:
                 others = [_Closed()]
         more = [each for each in others if isinstance(each, Rule)]

@@ -115,7 +115,7 @@ class Work:
                 else:
                     _close(question)
                     error = TypeError("a validator is async, and the request is not")
-                    self.throttle.failures.note("throttling", error)
+                    self.throttle.failed(error, "a validator", "the request is let through")
                     answer = None
         except StopIteration:
             return
@@ -261,7 +261,7 @@ class Work:
         if self.exempt:
             return []
         path, method = self.asked.path, self.asked.method
-        configured = [(rule, "") for rule in self.throttle.configured().rules]
+        configured = [] if self._is_exempt() else [(rule, "") for rule in self.throttle.configured().rules]
         return [
             (rule, place)
             for rule, place in (*configured, *self.login_rules)
@@ -293,7 +293,7 @@ class Work:
             try:
                 key = self._key(rule, place, user)
             except faults() as fault:
-                self.throttle.failures.note("throttling", fault, what=f"whom {rule} counts together")
+                self.throttle.failed(fault, f"whom {rule} counts together", "the request is not counted")
                 continue
             if key is not None:
                 found[key] = (Window(key, rule.number, rule.timeframe), rule)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 from collections import Counter
 from typing import Any
@@ -14,6 +15,7 @@ from django.test import AsyncClient, Client
 from tests.contrib.throttling import site
 from tests.contrib.throttling.clock import Clock
 from tests.contrib.throttling.conftest import Throttled
+from tests.services import RedisServer
 
 FAILED = {"number": 3, "timeframe": 300, "on": "login_failed"}
 BY_ADDRESS = FAILED | {"number": 10, "by": ["address"]}
@@ -142,6 +144,23 @@ def test_a_login_without_a_password_counts_as_well(throttled: Throttled, alice: 
     with throttled(defaults=False):
         assert sign_in("alice", "correct horse", path="/strict-sign-in/") == 200
         assert sign_in("alice", "correct horse", path="/strict-sign-in/") == 429
+
+
+def test_an_exempt_path_is_exempt_from_rules_for_logins(throttled: Throttled, alice: Any) -> None:
+    with throttled(defaults=False, rules={"guesses": FAILED}, exempt=["/sign-in/"]):
+        assert guesses("alice", 5) == [401] * 5
+
+
+def test_no_name_and_no_address_stand_in_what_counts(
+    throttled: Throttled, alice: Any, redis: RedisServer
+) -> None:
+    """A name may be a password, typed into the wrong field; and a Redis may be anybody's to look at."""
+    with throttled(defaults=False, rules={"guesses": FAILED}, storage=redis.url, timeout=5):
+        assert guesses("hunter2", 4) == [401, 401, 401, 429]
+    with redis.client() as client:
+        [key] = client.keys("*")
+        assert re.fullmatch(rb"otel-audit:throttling:[0-9a-f]{32}", key)
+        assert set(client.hgetall(key)) == {b"n", b"c", b"p"}
 
 
 def test_outside_requests_nobody_is_refused(throttled: Throttled, alice: Any) -> None:

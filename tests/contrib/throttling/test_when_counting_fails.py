@@ -72,7 +72,8 @@ def test_a_failing_cache_lets_through_and_is_counted_and_logged(
         assert [Client().get("/twice/").status_code for _ in range(30)] == [200] * 30
         assert audit.pipeline.health.capture_failures == {"throttling": 1}
         assert audit.find(event_name="http.request.throttled") == []
-    assert "the cache is away" in caplog.text
+    assert "throttling failed in counting: ConnectionError: the cache is away" in caplog.text
+    assert "for 5 s nothing is counted, and requests are let through" in caplog.text
 
 
 @pytest.mark.parametrize("options", [{"on_error": "fail_closed"}, {"config": {"on_error": "fail_closed"}}])

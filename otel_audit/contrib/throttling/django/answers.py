@@ -30,7 +30,7 @@ def answer(work: Work, refusal: ThrottlingException) -> HttpResponseBase:
             if inspect.isawaitable(response):
                 response = async_to_sync(_awaited)(response)
         except faults() as fault:
-            throttle.failures.note("throttling", fault, what="the failure view")
+            throttle.failed(fault, "the failure view", "a plain answer is sent")
             response = None
     if not isinstance(response, HttpResponseBase):
         response = _plain(work, request, refusal)
@@ -71,7 +71,7 @@ def _page(work: Work, request: HttpRequest, refusal: ThrottlingException, descri
         return loader.get_template(name).render(context, request)
     except TemplateDoesNotExist as missing:
         if str(missing) != name:
-            work.throttle.failures.note("throttling", missing, what=name)
+            work.throttle.failed(missing, f"the template {name}", "a plain page is sent")
     except faults() as fault:
-        work.throttle.failures.note("throttling", fault, what=name)
+        work.throttle.failed(fault, f"the template {name}", "a plain page is sent")
     return answers.page(gettext("Too many requests"), description, get_language() or "en")

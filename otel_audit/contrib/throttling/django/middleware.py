@@ -22,12 +22,10 @@ from otel_audit.contrib.throttling.django.answers import answer
 from otel_audit.contrib.throttling.django.authentication import Logins
 from otel_audit.contrib.throttling.django.request import DjangoAsked, asks_late, view_marks
 from otel_audit.contrib.throttling.rules import ThrottlingException
-from otel_audit.contrib.throttling.throttle import Throttle
+from otel_audit.contrib.throttling.throttle import Throttle, failures_of
 from otel_audit.contrib.throttling.work import Asking, Work, current_work
 from otel_audit.instrumentation.django.requests.middleware import AUDIT_MIDDLEWARE
 from otel_audit.interruptions import faults
-from otel_audit.pipeline import provider
-from otel_audit.pipeline.failures import Failures
 
 _log: Final = logging.getLogger("otel_audit")
 _OTEL: Final = "opentelemetry.instrumentation.django.middleware.otel_middleware._DjangoMiddleware"
@@ -51,7 +49,7 @@ class DjangoThrottling:
 
     def __init__(self, config: AuditConfig) -> None:
         self._config = config
-        self._failures = Failures("throttling", config, provider.current_health)
+        self._failures = failures_of(config)
         self.throttle: Throttle | None = None
         """Made with the first request: only then caches are ready."""
         self._told = False
@@ -74,7 +72,6 @@ class DjangoThrottling:
             try:
                 throttle = Throttle(self._config, counter_of_django(self._config), self._failures)
             except faults() as fault:  # no such cache, no client of Redis: a system check tells of it, too
-                self._failures.note("throttling", fault, what="what counts")
                 throttle = Throttle(self._config, _Nothing(fault), self._failures)
             self.throttle = throttle
         if not throttle.counter.shared and not self._told and request.META.get("wsgi.multiprocess"):
