@@ -34,6 +34,7 @@ NAMES = (
     "policy",
     "throttling",
     "contents",
+    "tasks",
     "ingest",
     "answer",
     "collector",

@@ -12,11 +12,20 @@ from otel_audit import forks
 from otel_audit.audit_context import Moment, moment
 from otel_audit.audit_record import AuditRecord, Outcome, new_record_id
 from otel_audit.interruptions import faults
+from otel_audit.notes import Notes
 from otel_audit.policy import Level
 from otel_audit.propagation.incoming import Accepted
 from otel_audit.runs import rounds
 from otel_audit.runs.streams import Listening
-from otel_audit.semconv import ARGUMENTS, DURATION, OUTPUT, OUTPUT_SIZE, TASK_REDELIVERED, TASK_RESULT
+from otel_audit.semconv import (
+    ARGUMENTS,
+    DURATION,
+    OUTPUT,
+    OUTPUT_SIZE,
+    TASK_REDELIVERED,
+    TASK_RESULT,
+    TASK_STATE,
+)
 from otel_audit.tasks.task import Task
 from otel_audit.tasks.work import TaskWork
 
@@ -152,13 +161,39 @@ class Run:
 
     def _end(self, intent: _Intent, state: str, result: Any, error: BaseException | None) -> None:
         logger = intent.logger
-        tasks = self._tasks
+        notes = None if self._work.scope is None else self._work.scope.notes
+        plain = notes is None and self._listening is None and self._decision.level < Level.REQUEST_RESPONSE
         outcome: Outcome = _OUTCOMES.get(state, "failure")
         if state == "RETRY" and error is None:
             outcome = "success"  # it asked to be called again
+        duration = round(time.perf_counter() - self._began, 6)
+        if plain and state == "SUCCESS" and logger.lone_records() is not None:
+            # What was intended, and what no rule or hook has anything to do with: a second look costs most.
+            attributes = intent.record.attributes | {TASK_STATE: state, DURATION: duration}
+            record = msgspec.structs.replace(
+                intent.record, observed_timestamp=time.time_ns(), outcome=outcome, attributes=attributes
+            )
+        else:
+            record = self._ended(intent, state, outcome, duration, result, error, notes)
+        logger.settle(intent.handle, outcome, [record])
+        if logger.config.span_event.content != "none":
+            logger.span_event(record, self._at)
+
+    def _ended(
+        self,
+        intent: _Intent,
+        state: str,
+        outcome: Outcome,
+        duration: float,
+        result: Any,
+        error: BaseException | None,
+        notes: Notes | None,
+    ) -> AuditRecord:
+        """Make the record of the end anew, with all that is only known now."""
+        tasks = self._tasks
         parts = self._parts(state)
         attributes = parts["attributes"]
-        attributes[DURATION] = round(time.perf_counter() - self._began, 6)
+        attributes[DURATION] = duration
         if error is not None:
             attributes |= tasks.contents.exception(error)
         elif state == "SUCCESS" and self._decision.level >= Level.REQUEST_RESPONSE:
@@ -166,12 +201,11 @@ class Run:
         if self._listening is not None:
             printed = self._listening.printed
             attributes |= {OUTPUT: printed.text(tasks.contents), OUTPUT_SIZE: printed.size}
-        notes = None if self._work.scope is None else self._work.scope.notes
         if notes is not None:
             said = notes.parts()
-            attributes = parts["attributes"] = said.pop("attributes") | attributes
+            parts["attributes"] = said.pop("attributes") | attributes
             parts |= said
-        record = logger.record(
+        return intent.logger.record(
             _RETRY if state == "RETRY" else _RUN,
             _ACTION,
             at=self._at,
@@ -182,6 +216,3 @@ class Run:
             record_id=intent.record.id,
             **parts,
         )
-        logger.settle(intent.handle, outcome, [record])
-        if logger.config.span_event.content != "none":
-            logger.span_event(record, self._at)

@@ -44,6 +44,8 @@ class TaskSettings:
     ) -> None:
         self._pipeline = pipeline
         self._policy = Policy.of(config)
+        decisions = list(self._policy.possible("task", Facts()))
+        self._always = decisions[0] if len(decisions) == 1 else None
         self._contexts = MessageContexts.of(config)
         self._seen = Seen(Path(config.spool.directory), config.context.queue_lifetime) if once else None
         self.max_output = config.commands.max_output
@@ -58,6 +60,8 @@ class TaskSettings:
 
     def decide(self, task: Task, at: Moment) -> Decision:
         """Decide what is recorded of a task."""
+        if self._always is not None:  # no rule is about tasks
+            return self._always
         fields = at.fields()
         user = fields.actor.on_behalf_of or fields.actor.id
         return self._policy.decide("task", Facts(task=task.name, user=user, tenant=fields.tenant or None))
