@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from otel_audit.audit_context import moment
 from otel_audit.interruptions import faults
 from otel_audit.policy import Level
@@ -12,8 +10,6 @@ from otel_audit.tasks.run import Run
 from otel_audit.tasks.settings import TaskSettings
 from otel_audit.tasks.task import Task
 from otel_audit.tasks.work import TaskWork
-
-_NEVER_RAN: Final = {"REVOKED": ("task.revoke", "REVOKE"), "REJECTED": ("task.reject", "REJECT")}
 
 
 class Tasks(TaskSettings):
@@ -52,7 +48,8 @@ class Tasks(TaskSettings):
             logger = self.logger
             if logger is not None and decision.level > Level.NONE:
                 logger.log(
-                    *_NEVER_RAN[state],
+                    "task.run",
+                    "EXECUTE",
                     at=at,
                     outcome="failure",
                     log=self.log,

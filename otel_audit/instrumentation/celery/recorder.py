@@ -207,9 +207,11 @@ class CeleryTasks(Part):
         expired: bool = False,
         **_: Any,
     ) -> None:
-        """Record that a task was revoked, or has expired."""
+        """Record that a task was revoked, or has expired; one that was ended while it ran has its record."""
+        if terminated:
+            return
         said = vars(request) if request is not None else {}
-        error = "terminated" if terminated else "expired" if expired else "revoked"
+        error = "expired" if expired else "revoked"
         self._never_ran(said, str(getattr(sender, "name", "") or said.get("task") or ""), "REVOKED", error)
 
     def unknown(self, message: Any = None, name: Any = None, **_: Any) -> None:

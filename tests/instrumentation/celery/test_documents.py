@@ -41,5 +41,5 @@ def test_the_page_names_every_attribute_of_tasks() -> None:
 def test_the_page_names_every_event_of_tasks() -> None:
     sources = (Path(__file__).parents[3] / "otel_audit" / "tasks").glob("*.py")
     events = {event for source in sources for event in re.findall(r'"(task\.[a-z]+)"', source.read_text())}
-    assert {"task.publish", "task.run", "task.revoke"} <= events
+    assert {"task.publish", "task.run", "task.retry"} <= events
     assert all(f"`{event}`" in SECTION for event in events)
