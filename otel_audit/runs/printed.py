@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 _BEFORE: Final = 8 * 1024
 """Characters before what is new that are looked at as well: a secret may have begun there."""
+_MARGIN: Final = 16 * 1024
 _NO_LIMIT: Final = 1024 * 1024
 
 
@@ -39,9 +40,15 @@ class Printed:
         """Forget who held the lock when the process was forked."""
         self._mutex = threading.RLock()
 
-    def add(self, printed: str | bytes) -> None:
-        """Add what was printed, as text or in UTF-8."""
+    @property
+    def keep(self) -> int:
+        """How many characters or bytes are worth keeping for :meth:`add`."""
+        return self.limit + _MARGIN
+
+    def add(self, printed: str | bytes, dropped: int = 0) -> None:
+        """Add what was printed, as text or in UTF-8; ``dropped``: how much before it was not kept."""
         with self._mutex:
+            self._tail.size += dropped
             self._tail.write(printed)
 
     @property

@@ -5,8 +5,9 @@
 ``os.write``, as bytes.
 
 A Python function around each write may cost more than the write. So after some writes per round only the
-blocks are looked at that go to the buffer below (``bytes``), or writes are put into a list where there is no
-buffer (``fast``). Each round (:meth:`Tap.renew`) begins with every write again.
+blocks are looked at that go to the buffer below (``bytes``), what a ``StringIO`` holds is read at the end
+of the round (``held``), and where there is no buffer writes are put into a list (``fast``). Each round
+(:meth:`Tap.renew`) begins with every write again.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from contextvars import ContextVar, Token
+from itertools import pairwise
 from typing import Any, Final, Literal
 
 from otel_audit import forks
@@ -61,7 +63,8 @@ class Tap:
         self._mutex = threading.RLock()
         self._outputs: list[Printed] = []
         self._count = 0
-        self._mode: Literal["text", "fast", "bytes"] = "text"
+        self._mode: Literal["text", "fast", "bytes", "held"] = "text"
+        self._held = 0
         self._pieces: list[str] = []
         self._blocks: Blocks | None = None
         self._replace(self._written)
@@ -76,6 +79,8 @@ class Tap:
         with self._mutex:
             self._collect()
             self._outputs.append(printed)
+            if not self._is_chain():
+                self.renew()
 
     def detach(self, printed: Printed) -> None:
         """Keep it no longer."""
@@ -96,7 +101,7 @@ class Tap:
         with self._mutex:
             self._count = 0
             self._collect()
-            if self._mode == "fast":
+            if self._mode in ("fast", "held"):
                 self._mode = "text"
                 self._replace(self._written)
             elif self._mode == "bytes":
@@ -144,20 +149,28 @@ class Tap:
         self._count += 1
         if self._count > _WRITES and self._mode == "text":
             with self._mutex:
-                if len(self._roots()) == 1:
+                if self._is_chain():
                     self._hurry()
 
     def _hurry(self) -> None:
         """Look at less, until the next round."""
         stream = self.stream
-        if type(stream) is io.StringIO or (isinstance(stream, io.TextIOWrapper) and stream.write_through):
+        if type(stream) is io.StringIO:
+            if self._replace(self._before):
+                self._mode, self._held = "held", stream.tell()
+        elif not isinstance(stream, io.TextIOWrapper):
+            return  # a class of the application's: it costs more than we do
+        elif stream.write_through:
             if self._replace(self._fast()):
                 self._mode = "fast"
-        elif isinstance(stream, io.TextIOWrapper) and isinstance(stream.buffer, _BUFFERS):
+        elif isinstance(stream.buffer, _BUFFERS):
             self._flush()
             if self._replace(self._before):
-                self._blocks = Blocks(stream.buffer, self._take_block)
+                self._blocks = Blocks(stream.buffer, self._keep())
                 self._mode = "bytes"
+
+    def _keep(self) -> int:
+        return max(printed.keep for printed in self._outputs)
 
     def _fast(self) -> Callable[[str], Any]:
         original, pieces, collect, string = self._write, self._pieces, self._put_aside, str
@@ -181,17 +194,13 @@ class Tap:
         except faults():
             pass
 
-    def _take_block(self, data: Any) -> None:
-        block = data if type(data) is bytes else bytes(data)
-        encoding = self.stream.encoding
-        self._give(block if encoding in _UTF8 else block.decode(encoding, "replace"))
-
     def _resume(self, text: str, /) -> Any:
         """Write, after what the stream holds, and look at every write again."""
         try:
             with self._mutex:
                 if self._blocks is not None:
                     self._flush()
+                    self._collect()
                     self._blocks.close()
                     self._blocks = None
                     self._mode = "text"
@@ -208,15 +217,24 @@ class Tap:
             self.stream.flush()
 
     def _collect(self) -> None:
-        """Give the runs what was put aside."""
+        """Give the runs what was put aside; one called the other, so it is the innermost that prints."""
+        dropped = 0
+        put_aside: str | bytes = ""
         if self._pieces:
-            text = "".join(self._pieces)
+            put_aside = "".join(self._pieces)
             self._pieces.clear()
-            self._give(text)
-
-    def _give(self, printed: str | bytes) -> None:
-        for taker in self._takers(()):
-            taker.add(printed)
+        elif self._blocks is not None:
+            put_aside, dropped = self._blocks.take()
+            encoding = self.stream.encoding
+            if encoding not in _UTF8:
+                put_aside = put_aside.decode(encoding, "replace")
+        elif self._mode == "held":
+            value: str = self.stream.getvalue()
+            begin = max(self._held, len(value) - self._keep())
+            put_aside, dropped, self._held = value[begin:], max(0, begin - self._held), len(value)
+        if put_aside:
+            for printed in self._outputs:
+                printed.add(put_aside, dropped)
 
     def _takers(self, given: tuple[Printed, ...]) -> list[Printed]:
         """Return the runs that print what is written now: the current one, and those around it."""
@@ -231,6 +249,10 @@ class Tap:
             roots = self._roots()
             found = roots if len(roots) == 1 else []
         return [printed for printed in found if printed not in given] if given else found
+
+    def _is_chain(self) -> bool:
+        """Say whether each run was begun by the one before: there is no doubt who prints."""
+        return all(inner.parent is outer for outer, inner in pairwise(self._outputs))
 
     def _roots(self) -> list[Printed]:
         return [printed for printed in self._outputs if printed.parent not in self._outputs]
