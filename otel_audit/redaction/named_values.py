@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final
 
 from otel_audit.redaction.lazy import pattern
@@ -73,6 +73,11 @@ def without_name(mapping: Mapping[str, Any]) -> list[str]:
     if _HOLDING_KEYS.isdisjoint(mapping) or not _NAMING_KEYS.isdisjoint(mapping):
         return []
     return [key for key in mapping if key in _HOLDING_KEYS]
+
+
+def are_apart(names: Collection[str]) -> bool:
+    """Say whether one of some names may name what stands under another: ``name=password&value=x``."""
+    return not _HOLDING_KEYS.isdisjoint(names) and not _NAMING_KEYS.isdisjoint(names)
 
 
 def are_pairs(items: Sequence[Any]) -> bool:

@@ -7,14 +7,15 @@ from typing import Final
 from urllib.parse import quote_plus, unquote_plus
 
 from otel_audit.long_texts import rest_of
+from otel_audit.redaction.named_values import are_apart
 from otel_audit.redaction.names import SENSITIVE, removes
 from otel_audit.redaction.value_redactor import ValueRedactor
 
 MAX_QUERY: Final = 4096
 """Characters of a query that are shown."""
 MAX_PATH: Final = 2048
-_READ: Final = 16 * 1024
-_MAX_PARAMETERS: Final = 1000
+_READ: Final = 8 * 1024
+_MAX_PARAMETERS: Final = 500
 _URL: Final = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.\-]*+:)?//(?P<authority>[^/?#]*+)")
 _PORT: Final = re.compile(r":\d{1,5}\Z")
 
@@ -23,36 +24,46 @@ def query(raw: str, redactor: ValueRedactor) -> str:
     """Return a query without secrets, as it was written; at most :data:`MAX_QUERY` characters."""
     if not raw:
         return ""
-    if raw in redactor.clean_texts and len(raw) <= MAX_QUERY:
-        return raw
     length = len(raw)
+    if length <= MAX_QUERY and raw in redactor.clean_texts:
+        return raw
     parts = raw[:_READ].split("&", _MAX_PARAMETERS)
     if length > _READ or len(parts) > _MAX_PARAMETERS:
         parts.pop()  # what is cut off may not be known as a secret
-    shown = "&".join([_parameter(part, redactor) for part in parts])
-    shown = redactor.text("?" + shown)[1:]  # names that stand in another parameter
-    if len(shown) > MAX_QUERY or length > _READ:
-        return shown[:MAX_QUERY] + rest_of(length)
-    return shown
+    names, shown, clean = [], [], []
+    for part in parts:
+        name, new = _parameter(part, redactor)
+        names.append(name)
+        shown.append(new)
+        if new is part:
+            clean.append(part)
+    made = "&".join(shown)
+    # What one parameter alone does not show: names that stand in another, and what was not encoded.
+    if redactor.has_own_values or redactor.suspects("?" + "&".join(clean)) or are_apart(names):
+        made = redactor.text("?" + made)[1:]
+    if len(made) > MAX_QUERY or length > _READ:
+        return made[:MAX_QUERY] + rest_of(length)
+    return made
 
 
-def _parameter(part: str, redactor: ValueRedactor) -> str:
+def _parameter(part: str, redactor: ValueRedactor) -> tuple[str, str]:
+    """Return the name of a parameter, and what may be shown: the same object if that is all of it."""
     name, equals, value = part.partition("=")
     plain = unquote_plus(name) if "%" in name or "+" in name else name
     found = redactor.names.decide(plain)
     if found == "allowed":
-        return part
+        return plain, part
     if found == "clean" and redactor.builtin and redactor.names.in_address(plain):
         found = "secret"
     if found in SENSITIVE and equals:
-        return f"{name}={redactor.mask}" if removes(found, unquote_plus(value)) else part
+        return plain, f"{name}={redactor.mask}" if removes(found, unquote_plus(value)) else part
     if "%" in part or "+" in part:
         read = unquote_plus(part)
         shown = redactor.text(read)
         if shown != read:
             name, equals, value = shown.partition("=")
-            return quote_plus(name, "[]") + equals + quote_plus(value, "[]/:@?")
-    return part
+            return plain, quote_plus(name, "[]") + equals + quote_plus(value, "[]/:@?")
+    return plain, part
 
 
 def url(text: str, redactor: ValueRedactor) -> str:

@@ -14,10 +14,11 @@ from otel_audit.long_texts import rest_of
 from otel_audit.values import Portable
 
 _encode: Final = msgspec.json.Encoder().encode
-_TEXT_LENGTHS: Final = (4096, 1024, 256)
-_STEPS: Final = ((256, 100, 24), (256, 20, 12), (128, 8, 8), (64, 4, 5), (32, 2, 3))
+_STEPS: Final = (
+    *((4096, 1000, 32), (1024, 1000, 32), (256, 1000, 32), (256, 100, 24), (256, 20, 12)),
+    *((128, 8, 8), (64, 4, 5), (32, 2, 3)),
+)
 """Characters of a text, items of a list, levels: tried in this order until a value fits."""
-_ALL: Final = 1 << 40
 
 
 class Shortened:
@@ -35,8 +36,7 @@ class Shortened:
         self.cut = ""
         if _size(value) <= limit:
             return
-        steps = [(length, _ALL, _ALL) for length in _TEXT_LENGTHS if length < limit]
-        for length, items, levels in (*steps, *_STEPS):
+        for length, items, levels in _STEPS:
             self._texts = self._items = self._levels = 0
             made = self._part(value, length, items, levels)
             if _size(made) <= limit:

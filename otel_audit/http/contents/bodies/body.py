@@ -145,14 +145,14 @@ def _shown(
 def _odd_json(text: str, limit: int, redactor: ValueRedactor, *, whole: bool) -> tuple[Portable, str] | None:
     """Return what is shown of an odd document, or of the beginning of one; None if it is no JSON."""
     try:
-        value = json_documents.read_text(text)
+        value = json_documents.read_either(text)
         cut = json_documents.prune(value)
     except (ValueError, RecursionError) as error:
         if whole and not isinstance(error, RecursionError):
             return None  # it is broken: as text it can be seen how
         beginning = json_documents.Beginning(text)
         try:
-            value = json_documents.read_text(beginning.text)
+            value = json_documents.read_either(beginning.text)
         except (ValueError, RecursionError):
             return None
         json_documents.mask_unnamed(value, beginning.open, redactor.mask)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import suppress
 from typing import Any, Final
 
 import msgspec
@@ -26,13 +27,13 @@ def read(content: bytes) -> Any:
     """Return the value of a document in UTF-8: of classes that JSON has, its floats finite.
 
     Raises:
-        ValueError: it is not JSON, or not in UTF-8, or :func:`read_text` might take it.
+        ValueError: it is not JSON, or not in UTF-8, or :func:`read_either` might take it.
         RecursionError: it is nested too deep.
     """
     return _decode(content)
 
 
-def read_text(text: str) -> Any:
+def read_either(text: str) -> Any:
     """Return the value of a document that may have what only Python's own reader takes.
 
     NaN, half a surrogate pair, line breaks in texts.
@@ -41,6 +42,8 @@ def read_text(text: str) -> Any:
         ValueError: it is not JSON.
         RecursionError: it is nested too deep.
     """
+    with suppress(ValueError):
+        return _decode(text)
     return portable(json.loads(text, strict=False, parse_int=_number))
 
 
@@ -84,51 +87,63 @@ class Beginning:
     __slots__ = ("open", "text")
 
     def __init__(self, text: str) -> None:
-        # (bracket, where it opened, items begun), innermost last; what was whole at `end` are `kept` of them.
-        stack: list[list[Any]] = []
-        end, kept = 0, tuple[tuple[Any, ...], ...]()
-        tail = ""
-        before = ""
+        stack: list[_Open] = []  # innermost last
+        end = 0  # of what is whole, and closed by closing what is open
+        tail = before = ""
+        at_comma = False
         for match in _TOKEN.finditer(text):
             sign = match.group()
             if sign in "{[":
                 if len(stack) >= LEVELS:
                     break
-                stack.append([sign, match.start(), 1])
-                end, kept = match.end(), tuple(map(tuple, stack))
+                stack.append(_Open(sign, match.start()))
+                end, at_comma = match.end(), False
             elif sign in "}]":
-                if not stack or _END[stack[-1][0]] != sign:
+                if not stack or _END[stack[-1].bracket] != sign:
                     break
                 stack.pop()
-                end, kept = match.end(), tuple(map(tuple, stack))
+                end, at_comma = match.end(), False
                 if not stack:
                     break
             elif sign == ",":
                 if not stack:
                     break
-                end, kept = match.start(), tuple(map(tuple, stack))
-                stack[-1][2] += 1
+                end, at_comma = match.start(), True
+                stack[-1].items += 1
             elif sign[0] == '"' and not match["closed"]:
-                inside = stack[-1][0] if stack else ""
-                if not stack or before == ":" or (inside == "[" and before in "[,"):
-                    tail, end, kept = sign, match.start(), tuple(map(tuple, stack))
+                inside = stack[-1].bracket if stack else ""
+                if before == ":" or (inside == "[" and before in "[,"):
+                    tail, end, at_comma = sign, match.start(), False
                 break
             before = sign
-        if tail and _is_half_a_pair(kept, _PAIR - 1):
+        if at_comma:
+            stack[-1].items -= 1
+        if tail and _is_half_a_pair(stack, _PAIR - 1):
             tail = ""
         whole = text[:end].rstrip()
-        while not tail and _is_half_a_pair(kept, _PAIR):
-            whole, kept = text[: kept[-1][1]].rstrip().rstrip(","), kept[:-1]
-        self.open = len(kept)
-        self.text = whole + _cut_text(tail) + "".join([_END[bracket] for bracket, _, _ in reversed(kept)])
+        while not tail and _is_half_a_pair(stack, _PAIR):
+            whole = text[: stack.pop().start].rstrip().rstrip(",")
+        self.open = len(stack)
+        self.text = whole + _cut_text(tail) + "".join([_END[each.bracket] for each in reversed(stack)])
 
 
-def _is_half_a_pair(stack: tuple[tuple[Any, ...], ...], items: int) -> bool:
+class _Open:
+    """A container that is open: its bracket, where that is, and how many items have begun."""
+
+    __slots__ = ("bracket", "items", "start")
+
+    def __init__(self, bracket: str, start: int) -> None:
+        self.bracket = bracket
+        self.start = start
+        self.items = 1
+
+
+def _is_half_a_pair(stack: list[_Open], items: int) -> bool:
     """Say whether what is open may be a pair of name and value of which one is missing.
 
     It would keep all other pairs of the list from being known as such.
     """
-    return len(stack) > 1 and stack[-1][0] == stack[-2][0] == "[" and stack[-1][2] <= items
+    return len(stack) > 1 and stack[-1].bracket == stack[-2].bracket == "[" and stack[-1].items <= items
 
 
 def _cut_text(tail: str) -> str:
