@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from otel_audit.semconv import RECORD_ID, SCHEMA_VERSION
 from otel_audit.store.columns import attribute_names
+from otel_audit.store.query import AuditStore
 from otel_audit.store.schema import landing
 
-LOGS: Final = ("pageview", "activity")
 _RELATED: Final = """'[{{"type":"app1.Model1","id":"'"""
 _SLUGS: Final = ("", "", "", "", "pay-invoice", "sign-contract", "export", "login")
 
@@ -69,3 +70,33 @@ SELECT time, lower(hex(sipHash128(h, 5))), lower(hex(g)), 'shop', '',
       'process.pid', toString(1000 + h % 64)),
     'otel_audit', {_attributes(log)}, 'http.server.request'
 FROM numbers({first}, {count})"""
+
+
+_HOUR: Final = "2026-11-27T23:17:00+00:00"
+_DAY: Final = "2026-11-27T00:17:00+00:00"
+_WEEK: Final = "2026-11-20T10:17:00+00:00"
+_MIDDLE: Final = "2026-10-14T10:17:00+00:00"
+
+COUNTS: Final[dict[str, Callable[[AuditStore, int], object]]] = {
+    "an address, the last hour": lambda s, n: s.count_requests(ip=f"10.{n}.0.7", since=_HOUR),
+    "an address and a view, a day": lambda s, n: s.count_requests(
+        ip=f"10.{n}.0.7", view=_view(n), since=_DAY
+    ),
+    "an address, a week": lambda s, n: s.count_requests(ip=f"10.{n}.0.7", since=_WEEK),
+    "an address, any time": lambda s, n: s.count_requests(ip=f"10.{n}.0.7"),
+    "a path, any time": lambda s, n: s.count_requests(path=f"/api/v1/model{n}/{700 + n}/"),
+    "a view, any time": lambda s, n: s.count_requests(view=_view(n)),
+    "a view and a method, any time": lambda s, n: s.count_requests(view=_view(n), method="POST"),
+    "failed by the client, any time": lambda s, n: s.count_requests(status="4xx", view=_view(n)),
+    "a view, 45 days": lambda s, n: s.count_requests(view=_view(n), since=_MIDDLE),
+    "a slug by a user, 45 days": lambda s, n: s.count_requests(
+        slug="export", user=str(100 + n), since=_MIDDLE
+    ),
+    "views by a pattern, a week": lambda s, n: s.count_requests(view=f"*View{n}*", since=_WEEK),
+    "related to an object": lambda s, n: s.related_to(f"app1.Model1/{1000 + n}"),
+}
+"""Questions about requests, and the call that asks each the n-th time."""
+
+
+def _view(number: int) -> str:
+    return f"app.views.View{number % 40}"

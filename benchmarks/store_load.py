@@ -24,8 +24,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from benchmarks import request_records
 from benchmarks.figures import Figure, quantile, report
+from benchmarks.request_records import COUNTS
+from benchmarks.request_records import statement as request_statement
 from benchmarks.serving import serve
 from otel_audit.config.model import StoreConfig
 from otel_audit.semconv import RECORD_ID, SCHEMA_VERSION
@@ -39,6 +40,7 @@ from otel_audit.store.migrations import migrate
 from otel_audit.store.query import AuditStore
 from otel_audit.store.retention import Retention
 from otel_audit.store.schema import DEFAULT_LOG, EVENTS, LANDING, events
+from otel_audit.store.work import REQUEST_LOGS
 
 DAYS: Final = 90
 END: Final = "2026-11-28 00:00:00"
@@ -196,13 +198,13 @@ def fill(directory: Path, records: int, requests: int = 0) -> None:
             [[there]] = connection.rows(f"SELECT count() FROM {database}.{events(log)}")
             for first in range(int(there) // _STEP * _STEP, number, _STEP):
                 count = min(_STEP, number - first)
-                sql = request_records.statement(log, first, count, number, days=DAYS, end=END)
+                sql = request_statement(log, first, count, number, days=DAYS, end=END)
                 connection.query(sql.format(db=database))
                 sys.stderr.write(f"{first + count} requests in the log {log}\n")
         night = datetime.datetime.fromisoformat(END).replace(hour=_NIGHT, tzinfo=datetime.UTC)
         for each in Upkeep(engine, database).merge(night):
             sys.stderr.write(f"merged {each.id} of {each.table}\n")
-        for table in (EVENTS, *(map(events, request_records.LOGS) if requests else ())):
+        for table in (EVENTS, *(map(events, REQUEST_LOGS) if requests else ())):
             report(_on_disk(connection, database, table))
     engine.close()
     held.release()
@@ -275,7 +277,10 @@ def ask(directory: Path, times: int) -> Iterator[Figure]:
                 samples.append(time.perf_counter() - start)
             return samples, (_processor_time(addresses.pid) - before) / times * 1e3
 
-        for question in (*QUESTIONS, *by_id, count):
+        questions = [*QUESTIONS, *by_id, count] if some else []
+        if store.count_requests():
+            questions += [Question(f"requests: {name}", call, lists=False) for name, call in COUNTS.items()]
+        for question in questions:
             parts = {"parts": LISTED} if question.lists else {}
             _forget(directory)
             start = time.perf_counter()

@@ -82,18 +82,15 @@ class Layout(msgspec.Struct, frozen=True):
 
     def add(self, addition: Addition) -> Iterator[str]:
         """Return the statements that add columns and indexes to a table where they are missing."""
-        columns = ", ".join(f"ADD COLUMN IF NOT EXISTS {column}" for column in addition.columns)
+        columns = [f"ADD COLUMN IF NOT EXISTS {column}" for column in addition.columns]
+        indexes = [f"ADD INDEX IF NOT EXISTS {index}" for index in addition.indexes]
+        stored = self.stored(addition.table.name)
         for name in self.names(addition.table):  # where the rows lie first: the other one writes into it
-            yield f"ALTER TABLE {self.name(name)}{self.on_cluster} {columns}"
-        if addition.indexes:
-            stored = self.name(self.stored(addition.table.name))
-            indexes = ", ".join(f"ADD INDEX IF NOT EXISTS {index}" for index in addition.indexes)
-            yield f"ALTER TABLE {stored}{self.on_cluster} {indexes}"
-            if addition.table.name in addition.indexed_at_once:
-                names = ", ".join(
-                    f"MATERIALIZE INDEX {index.partition(' ')[0]}" for index in addition.indexes
-                )
-                yield f"ALTER TABLE {stored}{self.on_cluster} {names}"
+            added = ", ".join((*columns, *(indexes if name == stored else ())))
+            yield f"ALTER TABLE {self.name(name)}{self.on_cluster} {added}"
+        if addition.table.name in addition.indexed_at_once:
+            names = ", ".join(f"MATERIALIZE INDEX {index.partition(' ')[0]}" for index in addition.indexes)
+            yield f"ALTER TABLE {self.name(stored)}{self.on_cluster} {names}"
 
     def index(self, table: str, indexes: str) -> Iterator[str]:
         """Return the statements that give a table of records one of the selections of indexes."""

@@ -347,19 +347,29 @@ class AuditStore:
             {"id": number},
         )
         wanted = None if parts is None else {*parts, *TREE_PARTS}
-        found = {
-            each.id: each
-            for each in self.find(Filters(trace_id=number, log=EVERY_LOG), limit=MAX_LIMIT, parts=wanted)
-        }
+        found = self._with_inside(Filters(trace_id=number, log=EVERY_LOG), wanted)
+        return tree(number, map(span, spans), found)
+
+    def inside(self, request_id: str, *, parts: Collection[str] | None = None) -> Trace:
+        """Return the records of one request, command, task or job and of what happened in it, as a tree.
+
+        This is :meth:`trace` for work that has no trace; ``parts`` as for :meth:`query`.
+        """
+        wanted = None if parts is None else {*parts, *TREE_PARTS}
+        return tree("", [], self._with_inside(Filters(request_id=request_id, log=EVERY_LOG), wanted))
+
+    def _with_inside(self, filters: Filters, parts: Collection[str] | None) -> list[AuditEntry]:
+        """Find records, and those of what happened in their requests, commands, jobs and tasks."""
+        found = {each.id: each for each in self.find(filters, limit=MAX_LIMIT, parts=parts)}
         asked: set[str] = set()
         for _ in range(_MOST_GENERATIONS):
             parents = works(found.values()).keys() - asked
             if not parents:
                 break
             asked |= parents
-            inside = self.find(Filters(parent=sorted(parents)), limit=_MOST_INSIDE, parts=wanted)
+            inside = self.find(Filters(parent=sorted(parents)), limit=_MOST_INSIDE, parts=parts)
             found |= {each.id: each for each in inside}
-        return tree(number, map(span, spans), found.values())
+        return list(found.values())
 
     def count_requests(
         self,

@@ -10,6 +10,7 @@ import msgspec
 
 from otel_audit.audit_record import UNKNOWN, Actor, Target, uuid7
 from otel_audit.errors import QueryError
+from otel_audit.semconv import TASK_ETA
 from otel_audit.store.columns import attribute_names
 from otel_audit.store.filters import Conditions, Query, pattern_condition, tables, union
 from otel_audit.store.times import format_iso
@@ -19,7 +20,7 @@ STATES: Final = ("waiting", "stale", "running", "failed", "done")
 LOG: Final = "activity"
 """The log that has the records of tasks."""
 _LAST_MILLISECOND: Final = (2**63 - 1) // 10**6
-_ETA: Final = f"JSONExtractString(attributes['{attribute_names('attributes')[0]}'], 'task.eta')"
+_ETA: Final = f"JSONExtractString(attributes['{attribute_names('attributes')[0]}'], '{TASK_ETA}')"
 
 
 class TaskEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -12,16 +12,17 @@ from typing import Any, Final
 
 import msgspec
 
+from otel_audit.semconv import DURATION, EXIT_CODE, METHOD, STATUS_CODE, TASK_QUEUE, TASK_STATE, URL
 from otel_audit.store.columns import TEXT_COLUMNS, attribute_names
 
 FACTS: Final = {
-    "status": ("http.response.status_code", "UInt16"),
-    "duration": ("duration", "Float64"),
-    "exit_code": ("process.exit.code", "Int32"),
-    "state": ("task.state", "LowCardinality(String)"),
-    "queue": ("task.queue", "LowCardinality(String)"),
-    "method": ("http.request.method", "LowCardinality(String)"),
-    "url": ("url.full", "String"),
+    "status": (STATUS_CODE, "UInt16"),
+    "duration": (DURATION, "Float64"),
+    "exit_code": (EXIT_CODE, "Int32"),
+    "state": (TASK_STATE, "LowCardinality(String)"),
+    "queue": (TASK_QUEUE, "LowCardinality(String)"),
+    "method": (METHOD, "LowCardinality(String)"),
+    "url": (URL, "String"),
 }
 """Parts of the column ``work``: the name of each among the attributes of its record, and its type."""
 

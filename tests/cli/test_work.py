@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import re
 from collections.abc import Iterator
@@ -130,7 +132,17 @@ HOSTILE: Final = work(
         **dict.fromkeys(EXCEPTION, ATTACK),
     },
 )
-ALL: Final = (REQUEST, CALL, STARTED, CHANGED, RAN, PUBLISHED, TASK, HOSTILE)
+JOB: Final = work(
+    "job.run",
+    "EXECUTE",
+    8,
+    Request("j-1"),
+    target=Target("job", "nightly"),
+    trace_id="",
+    attributes={"duration": 1},
+)
+BILLED: Final = work("shop.bill", "BILL", 9, Request("j-1"), target=Target("shop.Bill", "1"), trace_id="")
+ALL: Final = (REQUEST, CALL, STARTED, CHANGED, RAN, PUBLISHED, TASK, HOSTILE, JOB, BILLED)
 
 
 @pytest.fixture(scope="module")
@@ -203,6 +215,26 @@ def test_a_trace_is_a_tree_of_work_also_without_spans(url: str, command: Command
     tree = command("trace", "--url", url, TRACE).out
     assert "REQUEST http.route/orders/<int:pk>/ by ana ✗ failure POST /orders/7/  500  34 ms" in tree
     assert "EXECUTE command/bill by ana ✗ failure exit code 2  12 min" in tree
+
+
+def test_work_without_a_trace_is_shown_with_what_happened_in_it(url: str, command: Command) -> None:
+    for number in (JOB.id, BILLED.id[-8:]):
+        done = command("trace", "--url", url, number, "--json")
+        found = [json.loads(line) for line in done.out.splitlines()]
+        assert [(each["id"], each["depth"]) for each in found] == [(JOB.id, 0), (BILLED.id, 1)]
+    assert "no trace" in command("trace", "--url", url, JOB.id).out
+
+
+def test_comma_separated_values_have_what_a_line_says(url: str, command: Command) -> None:
+    out = command(
+        "query", "--url", url, "--kind", "request,outgoing,command", "--until", "2026-11-23T14:00:05", "--csv"
+    ).out
+    rows = {row["id"]: row for row in csv.DictReader(io.StringIO(out))}
+    assert (rows[REQUEST.id]["method"], rows[REQUEST.id]["status"], rows[REQUEST.id]["path"]) == (
+        *("POST", "500", "/orders/7/"),
+    )
+    assert (rows[CALL.id]["method"], rows[CALL.id]["url"]) == ("PUT", "https://bank.example/pay")
+    assert (rows[RAN.id]["exit_code"], rows[RAN.id]["duration"], rows[RAN.id]["status"]) == ("2", "700.0", "")
 
 
 def test_the_history_of_an_object_has_what_named_it(url: str, command: Command) -> None:

@@ -191,6 +191,8 @@ def trace(
 ) -> None:
     r"""Show one trace as a tree: the spans of the request, and the records made in them.
 
+    A record without a trace is shown with what happened in the same request, command, task or job.
+
     \b
     otel-audit trace 4bf92f3577b34da6a3ce929d0e0e4736
     otel-audit trace a90b3f7e                            the trace of a record
@@ -198,8 +200,11 @@ def trace(
     from otel_audit.cli.output.tree import trace_objects, trace_tree
     from otel_audit.store.entries import LISTED
 
-    wanted = _trace_of(store, screen, number)
-    found = store.trace(wanted, parts=None if screen.json else LISTED) if wanted else None
+    parts = None if screen.json else LISTED
+    wanted, request = _trace_of(store, screen, number)
+    found = store.trace(wanted, parts=parts) if wanted else None
+    if request:
+        found = store.inside(request, parts=parts)
     if not found:
         screen.remark(f"The store has no spans or records of trace {wanted or number}.")
         raise typer.Exit(Status.NOTHING)
@@ -210,14 +215,16 @@ def trace(
         screen.print(trace_tree(found, screen))
 
 
-def _trace_of(store: AuditStore, screen: Screen, number: str) -> str:
-    """Return the trace id meant: itself, or that of the record with this id; empty if that has none."""
+def _trace_of(store: AuditStore, screen: Screen, number: str) -> tuple[str, str]:
+    """Return the trace id meant: itself, or that of the record with this id; without one, its request."""
     from otel_audit.store.filters import trace_id
 
     bare = number.strip().lower().replace("-", "")
     if not re.fullmatch("[0-9a-f]{6,32}", bare):
-        return trace_id(number)  # a traceparent, or it says what is valid
+        return trace_id(number), ""  # a traceparent, or it says what is valid
     if len(bare) < _FULL_ID:
         number = _whole_id(store, screen, number, "90 days ago")
     record = store.get(number)
-    return record.trace_id if record is not None else bare
+    if record is None:
+        return bare, ""
+    return record.trace_id, "" if record.trace_id else record.request.id

@@ -98,6 +98,7 @@ def _mark(store: AuditStore, screen: Screen, found: Sequence[TaskEntry], older_t
     from otel_audit.cli.asking import has_sink
     from otel_audit.config.loader import load
     from otel_audit.pipeline.provider import AuditPipeline
+    from otel_audit.semconv import TASK_ID, TASK_QUEUE, TASK_STATE
     from otel_audit.store.tasks import LOG, stale_id
     from otel_audit.store.times import parse_time
 
@@ -126,7 +127,7 @@ def _mark(store: AuditStore, screen: Screen, found: Sequence[TaskEntry], older_t
                 log=LOG,
                 actor=Actor(getpass.getuser(), "user"),
                 target=each.target,
-                attributes={"task.id": each.id, "task.state": "STALE", "task.queue": each.queue},
+                attributes={TASK_ID: each.id, TASK_STATE: "STALE", TASK_QUEUE: each.queue},
                 record_id=stale_id(each, at),
             )
             logger.emit(record)

@@ -12,13 +12,27 @@ import msgspec
 from otel_audit.cli.output.safe import safe, safe_json
 from otel_audit.store.entries import PARTS, AuditEntry
 from otel_audit.store.times import format_iso
+from otel_audit.store.work import Work
 
 _COLUMNS: Final = (
     *("time", "actor", "actor_id", "actor_type", "on_behalf_of", "action", "outcome", "target_type"),
     *("target_id", "rows", "changes", "fields", "source", "method", "route", "service", "tenant", "reason"),
-    *("error", "message", "log", "event_name", "request_id", "trace_id", "id"),
+    *(
+        "error",
+        "message",
+        "log",
+        "event_name",
+        "request_id",
+        "trace_id",
+        "id",
+        "path",
+        "view",
+        "slug",
+        "parent",
+    ),
+    *("status", "duration", "exit_code", "state", "queue", "url"),
 )
-CSV_PARTS: Final = tuple(name for name in _COLUMNS if name in PARTS)
+CSV_PARTS: Final = (*(name for name in _COLUMNS if name in PARTS), "work")
 """The parts of entries the lines show."""
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 
@@ -48,6 +62,8 @@ def _values(entry: AuditEntry) -> Iterator[str]:
         "rows": str(entry.rows) if entry.rows else "",
         "changes": safe_json(msgspec.to_builtins(entry.changes)) if entry.changes else "",
         "fields": " ".join(entry.fields),
+        **{name: str(getattr(entry.work, name) or "") for name in Work.__struct_fields__},
+        "method": entry.work.method or entry.method,
     }
     for name in _COLUMNS:
         yield special[name] if name in special else getattr(entry, name)

@@ -13,17 +13,18 @@ import msgspec
 from otel_audit.cli.output.safe import safe, safe_lines
 from otel_audit.cli.output.sizes import size
 from otel_audit.cli.output.work import duration
+from otel_audit.semconv import ARGUMENTS, DURATION, OUTPUT, REQUEST_HEADER, RESPONSE_HEADER, TASK_RESULT
 
 _HEADERS: Final = {
-    "Request headers": "http.request.header.",
-    "Response headers": "http.response.header.",
+    "Request headers": REQUEST_HEADER,
+    "Response headers": RESPONSE_HEADER,
 }
 _BLOCKS: Final = {
     "Request body": "request.body",
     "Response body": "response.body",
-    "Arguments": "arguments",
-    "Result": "task.result",
-    "Output": "output",
+    "Arguments": ARGUMENTS,
+    "Result": TASK_RESULT,
+    "Output": OUTPUT,
 }
 _EXCEPTION: Final = ("exception.type", "exception.message", "exception.stacktrace")
 _INDENT: Final = "  "
@@ -50,7 +51,7 @@ def facts(attributes: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     for name, value in attributes.items():
         if name in (*_BLOCKS.values(), *_EXCEPTION) or name.startswith((*_HEADERS.values(),)):
             continue
-        if name == "duration" and _is_number(value):
+        if name == DURATION and _is_number(value):
             yield name, duration(value)
         elif name.endswith(".size") and isinstance(value, int) and _is_number(value):
             yield name, size(value)

@@ -109,7 +109,7 @@ def changes(
         lines.append(shortened(", ".join(map(safe, entry.fields)), 3 * width))
     if entry.message and not lines:
         lines.append(shortened(safe(entry.message), 3 * width))
-    if entry.error:
+    if entry.error and entry.error != str(entry.work.status):
         lines.append(safe(entry.error))
     return lines
 

@@ -42,7 +42,7 @@ def trace_tree(trace: Trace, screen: Screen) -> Tree:
     starts = [node.span.start for node in trace.roots if node.span is not None]
     began = min(starts, default=min(map(_began, trace.roots), default=0))
     zone = safe(zone_name(began, zone=screen.zone))
-    heading = Text(f"trace {trace.id}", style="bold")
+    heading = Text(f"trace {trace.id}" if trace.id else "no trace", style="bold")
     heading.append(f"  {format_time(began, zone=screen.zone)} {zone}", style="not bold dim")
     top = Tree(heading, guide_style="dim")
     stack: list[tuple[Tree, SpanNode | AuditEntry]] = [(top, root) for root in reversed(trace.roots)]
