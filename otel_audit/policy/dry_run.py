@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from msgspec import UNSET
 
+from otel_audit import semconv
 from otel_audit.audit_record import ANONYMOUS, AuditRecord
 from otel_audit.policy.decision import Facts, Kind, Level
 from otel_audit.policy.policy import Policy
@@ -117,17 +118,17 @@ def facts_of(kind: Kind, record: AuditRecord) -> Facts:
             view=request.view or None,
             route=request.route or None,
             method=request.method or None,
-            status=_number(get("http.response.status_code")),
-            host=_host(get("server.address"), get("server.port")),
+            status=_number(get(semconv.STATUS_CODE)),
+            host=_host(get(semconv.SERVER_ADDRESS), get(semconv.SERVER_PORT)),
             user=user,
             tenant=tenant,
         )
     if kind == "outgoing":
-        address = urlsplit(str(get("url.full") or ""))
+        address = urlsplit(str(get(semconv.URL) or ""))
         return Facts(
             path=address.path or "/",
-            method=get("http.request.method"),
-            status=_number(get("http.response.status_code")),
+            method=get(semconv.METHOD),
+            status=_number(get(semconv.STATUS_CODE)),
             host=address.netloc.rpartition("@")[2] or (None if target is None else target.id),
             user=user,
             tenant=tenant,
@@ -144,17 +145,17 @@ def recorded_level(kind: Kind, record: AuditRecord) -> Level:
     """Return the level a record seems to have been made at, by what is in it."""
     has = record.attributes
     if kind in ("request", "outgoing"):
-        if any(name.startswith(("http.response.header.", "response.body")) for name in has):
+        if any(name.startswith((semconv.RESPONSE_HEADER, semconv.RESPONSE_BODY)) for name in has):
             return Level.REQUEST_RESPONSE
-        if any(name.startswith(("http.request.header.", "request.body")) for name in has):
+        if any(name.startswith((semconv.REQUEST_HEADER, semconv.REQUEST_BODY)) for name in has):
             return Level.REQUEST
         return Level.METADATA
     if kind == "command":
-        return Level.REQUEST_RESPONSE if "output" in has else Level.METADATA
+        return Level.REQUEST_RESPONSE if semconv.OUTPUT in has else Level.METADATA
     if kind == "task":
-        if "task.result" in has or "output" in has:
+        if semconv.TASK_RESULT in has or semconv.OUTPUT in has:
             return Level.REQUEST_RESPONSE
-        return Level.REQUEST if "arguments" in has else Level.METADATA
+        return Level.REQUEST if semconv.ARGUMENTS in has else Level.METADATA
     return Level.REQUEST if _has_values(record) else Level.METADATA
 
 

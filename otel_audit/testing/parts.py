@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from msgspec import UNSET
 
+from otel_audit import semconv
 from otel_audit.audit_record import AuditRecord
 
 _WRITES: Final = frozenset({"CREATE", "UPDATE", "DELETE"})
@@ -78,12 +79,17 @@ class CapturedPart:
     @property
     def duration(self) -> float | None:
         """Seconds."""
-        return self._get("duration")  # type: ignore[no-any-return]
+        return self._get(semconv.DURATION)  # type: ignore[no-any-return]
 
     @property
     def exception(self) -> str:
         """The type of the exception that ended it."""
-        return self._get("exception.type") or self.record.error.partition(":")[0]
+        return self._get(semconv.EXCEPTION_TYPE) or ""
+
+    @property
+    def error(self) -> str:
+        """Why it failed, in a word or a sentence."""
+        return self.record.error
 
     def _get(self, name: str) -> Any:
         return self.record.attributes.get(name)
@@ -204,48 +210,48 @@ class _Exchange(CapturedPart):
     @property
     def status(self) -> int | None:
         """The status of the response; None if there was none."""
-        return self._get("http.response.status_code")  # type: ignore[no-any-return]
+        return self._get(semconv.STATUS_CODE)  # type: ignore[no-any-return]
 
     @property
     def host(self) -> str:
         """The host that was asked for, with its port if there is one."""
-        name, port = self._get("server.address") or "", self._get("server.port")
+        name, port = self._get(semconv.SERVER_ADDRESS) or "", self._get(semconv.SERVER_PORT)
         return f"{name}:{port}" if port else name
 
     @property
     def query(self) -> str:
         """The query of the address, without secrets."""
-        return self._get("url.query") or ""
+        return self._get(semconv.QUERY) or ""
 
     @property
     def request_headers(self) -> dict[str, str]:
         """The headers of the request, by lower-case name; empty below level ``request``."""
-        return self._headers("http.request.header.")
+        return self._headers(semconv.REQUEST_HEADER)
 
     @property
     def response_headers(self) -> dict[str, str]:
         """The headers of the response, by lower-case name; empty below level ``request_response``."""
-        return self._headers("http.response.header.")
+        return self._headers(semconv.RESPONSE_HEADER)
 
     @property
     def request_body(self) -> Any:
         """The body of the request: of JSON and forms their content; None if it was not recorded."""
-        return self._get("request.body")
+        return self._get(semconv.REQUEST_BODY)
 
     @property
     def response_body(self) -> Any:
         """The body of the response; None if it was not recorded."""
-        return self._get("response.body")
+        return self._get(semconv.RESPONSE_BODY)
 
     @property
     def request_size(self) -> int | None:
         """Bytes of the request's body."""
-        return self._get("http.request.body.size")  # type: ignore[no-any-return]
+        return self._get(semconv.REQUEST_SIZE)  # type: ignore[no-any-return]
 
     @property
     def response_size(self) -> int | None:
         """Bytes of the response's body."""
-        return self._get("http.response.body.size")  # type: ignore[no-any-return]
+        return self._get(semconv.RESPONSE_SIZE)  # type: ignore[no-any-return]
 
     def _headers(self, prefix: str) -> dict[str, str]:
         return {
@@ -278,7 +284,7 @@ class CapturedRequest(_Exchange):
 
     @property
     def scheme(self) -> str:
-        return self._get("url.scheme") or ""
+        return self._get(semconv.SCHEME) or ""
 
     @property
     def address(self) -> str:
@@ -297,12 +303,12 @@ class CapturedCall(_Exchange):
 
     @property
     def method(self) -> str:
-        return self._get("http.request.method") or ""
+        return self._get(semconv.METHOD) or ""
 
     @property
     def url(self) -> str:
         """The address, without credentials and secrets."""
-        return self._get("url.full") or ""
+        return self._get(semconv.URL) or ""
 
     @property
     def path(self) -> str:
@@ -329,16 +335,16 @@ class CapturedCommand(CapturedPart):
     @property
     def arguments(self) -> list[str]:
         """The arguments, without secrets."""
-        return self._get("arguments") or []
+        return self._get(semconv.ARGUMENTS) or []
 
     @property
     def output(self) -> str:
         """The end of what it printed; empty below level ``request_response``."""
-        return self._get("output") or ""
+        return self._get(semconv.OUTPUT) or ""
 
     @property
     def exit_code(self) -> int | None:
-        return self._get("process.exit.code")  # type: ignore[no-any-return]
+        return self._get(semconv.EXIT_CODE)  # type: ignore[no-any-return]
 
 
 class _Task(CapturedPart):
@@ -354,22 +360,22 @@ class _Task(CapturedPart):
 
     @property
     def queue(self) -> str:
-        return self._get("messaging.destination.name") or self._get("task.queue") or ""
+        return self._get(semconv.TASK_QUEUE) or ""
 
     @property
     def state(self) -> str:
         """The state as the library names it: ``PENDING``, ``SUCCESS``, ``RETRY``."""
-        return self._get("task.state") or ""
+        return self._get(semconv.TASK_STATE) or ""
 
     @property
     def arguments(self) -> Any:
         """The arguments, without secrets; None below level ``request``."""
-        return self._get("arguments")
+        return self._get(semconv.ARGUMENTS)
 
     @property
     def retries(self) -> int:
         """How often it was tried before."""
-        return self._get("task.retries") or 0
+        return self._get(semconv.TASK_RETRIES) or 0
 
 
 class CapturedPublish(_Task):
@@ -386,9 +392,9 @@ class CapturedRun(_Task):
     @property
     def result(self) -> Any:
         """What it returned; None below level ``request_response``."""
-        return self._get("task.result")
+        return self._get(semconv.TASK_RESULT)
 
     @property
     def output(self) -> str:
         """The end of what it printed, where a rule asks for it."""
-        return self._get("output") or ""
+        return self._get(semconv.OUTPUT) or ""

@@ -116,6 +116,7 @@ def test_rules_that_need_more_than_was_said_are_told_with_what_they_need(
     assert of(lines, "level if status 5xx") == [("request_response", "policy 2, otel-audit.toml:9")]
     assert of(lines, "slug") == [("api-error", "policy 2, otel-audit.toml:9")]
     assert of(lines, "max_response_body") == [("100 bytes", "policy 2, otel-audit.toml:9")]
+    assert of(lines, "max_request_body") == [("16384 bytes", "requests.max_request_body")] * 2
     assert of(lines, "level otherwise") == [("request", "policy 3, otel-audit.toml:16")]
     assert of(lines, "policy 1") == [("does not match: path /health", "otel-audit.toml:5")]
     assert of(lines, "not recorded") == [("headers and body of the response", "")]
@@ -198,8 +199,47 @@ def test_what_is_switched_off_is_a_note(command: Command, tmp_path: Path) -> Non
     (tmp_path / "otel-audit.toml").write_text("enabled = false\n" + CONFIG)
     assert "note: nothing is recorded now: enabled is false" in command("explain", "task", "x").err
     (tmp_path / "otel-audit.toml").write_text(CONFIG)
-    done = command("explain", "request", "GET", "/health")
-    assert "note: nothing is recorded now: requests.enabled is false" in done.err
+    for arguments, said in (
+        (("request", "GET", "/health"), "requests.enabled is false"),
+        (("outgoing", "GET", "http://x/"), "outgoing.enabled is false"),
+        (("command", "migrate"), "commands.enabled is false"),
+        (("task", "x"), "celery.enabled is false, and so is rq.enabled"),
+    ):
+        assert f"note: nothing is recorded now: {said}" in command("explain", *arguments).err
+    (tmp_path / "otel-audit.toml").write_text(CONFIG + "[rq]\nenabled = true\n")
+    assert "nothing is recorded" not in command("explain", "task", "x").err
+
+
+def test_what_a_section_leaves_out_is_a_note(command: Command, tmp_path: Path) -> None:
+    sections = """
+[requests]
+enabled = true
+ignore_paths = ["/static/*"]
+
+[outgoing]
+enabled = true
+ignore_hosts = ["localhost:9200", "*.internal"]
+
+[commands]
+enabled = true
+"""
+    (tmp_path / "otel-audit.toml").write_text(CONFIG + sections)
+    for arguments, said in (
+        (("request", "GET", "/static/a.css"), "requests.ignore_paths names it (otel-audit.toml:42)"),
+        (
+            ("outgoing", "GET", "http://localhost:9200/"),
+            "outgoing.ignore_hosts names it (otel-audit.toml:46)",
+        ),
+        (("outgoing", "GET", "http://a.internal:1/"), "outgoing.ignore_hosts names it (otel-audit.toml:46)"),
+        (("command", "runserver"), "commands.exclude names it (by default)"),
+    ):
+        assert f"note: nothing is recorded of it: {said}" in command("explain", *arguments).err
+    for arguments in (
+        ("request", "GET", "/static"),
+        ("outgoing", "GET", "http://localhost:9201/"),
+        ("command", "migrate"),
+    ):
+        assert "nothing is recorded" not in command("explain", *arguments).err
 
 
 def test_changes_are_explained_with_the_rule_that_lowers_them(command: Command, shop: Path) -> None:

@@ -10,10 +10,12 @@ from urllib.parse import urlsplit
 import msgspec
 import typer
 
-from otel_audit.cli.commands.explain import find_settings, print_explanation
+from otel_audit.cli.commands.explain import find_settings, near, print_explanation
 from otel_audit.cli.installed_models import Explanation, Line, NotLoaded, ask_for_view
 from otel_audit.cli.options import ConfigFile, Json, load_declared
 from otel_audit.cli.output.screen import Screen
+from otel_audit.config.globs import Globs
+from otel_audit.config.host_patterns import Hosts
 from otel_audit.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -28,7 +30,7 @@ User = Annotated[str | None, typer.Option("--user", help="Id of the actor. Defau
 Tenant = Annotated[str | None, typer.Option(help="Tenant. Default: not known.")]
 
 _SECTIONS: Final = {"request": "requests", "outgoing": "outgoing", "command": "commands", "task": "celery"}
-"""The sections of the configuration that switch each kind on."""
+"""The section of the configuration that is about each kind."""
 
 
 def request(
@@ -182,7 +184,7 @@ def _tell(
             screen.object({"name": found.name, **msgspec.structs.asdict(line)})
     else:
         print_explanation(screen, found, without_rule="")
-    for note in (*found.notes, *_switched_off(loaded, kind)):
+    for note in (*found.notes, *_left_out(loaded, kind, facts)):
         screen.remark(f"note: {note}")
 
 
@@ -211,6 +213,7 @@ def _lines(loaded: LoadedConfig, kind: Kind, asked: list[Asked]) -> Iterator[Lin
         if no and yes:
             yield Line("not recorded", "; ".join(no), "", "")
         yield from (Line(option, value, rule, place) for option, value in _options(each.decision))
+        yield from _limits(loaded, kind, each.decision, rule, place)
     for each in asked:
         if each.verdict == "does not match":
             place = loaded.where("policy", str((each.number or 1) - 1))
@@ -221,19 +224,50 @@ def _options(decision: Decision) -> Iterator[tuple[str, str]]:
     for option in ("slug", "event_code", "event_type", "system"):
         if getattr(decision, option):
             yield option, getattr(decision, option)
-    for option in ("max_request_body", "max_response_body"):
-        value = getattr(decision, option)
-        if value is not None:
-            yield option, f"{value} bytes"
     for option in ("content_types", "stages"):
         if getattr(decision, option):
             yield option, ", ".join(getattr(decision, option))
 
 
-def _switched_off(loaded: LoadedConfig, kind: Kind) -> Iterator[str]:
-    """Say by which switches nothing of this kind is recorded."""
-    if not loaded.config.enabled:
+def _limits(loaded: LoadedConfig, kind: Kind, decision: Decision, rule: str, place: str) -> Iterator[Line]:
+    """Say how much of each body is recorded: by the rule, or by the section of its kind."""
+    from otel_audit.policy import Level
+
+    levels = {"max_request_body": Level.REQUEST, "max_response_body": Level.REQUEST_RESPONSE}
+    for option, level in levels.items():
+        if kind not in ("request", "outgoing") or not decision.bodies or decision.level < level:
+            continue
+        limit = getattr(decision, option)
+        if limit is not None:
+            yield Line(option, f"{limit} bytes", rule, place)
+        else:
+            section = _SECTIONS[kind]
+            limit = getattr(getattr(loaded.config, section), option)
+            yield Line(option, f"{limit} bytes", f"{section}.{option}", loaded.where(section, option))
+
+
+def _left_out(loaded: LoadedConfig, kind: Kind, facts: Facts) -> Iterator[str]:
+    """Say by which switches and lists nothing is recorded of this."""
+    config = loaded.config
+    if not config.enabled:
         yield "nothing is recorded now: enabled is false"
-    section = _SECTIONS.get(kind, "")
-    if not getattr(getattr(loaded.config, section, None), "enabled", True):
+    if kind == "task":
+        if not (config.celery.enabled or config.rq.enabled):
+            yield "nothing is recorded now: celery.enabled is false, and so is rq.enabled"
+        return
+    section = _SECTIONS[kind]
+    if not getattr(config, section).enabled:
         yield f"nothing is recorded now: {section}.enabled is false"
+    setting = ""
+    if kind == "request" and config.requests.ignore_paths:
+        setting = "ignore_paths" if Globs.of(config.requests.ignore_paths).matches(facts.path or "") else ""
+    elif kind == "outgoing":
+        host, _, port = (facts.host or "").rpartition(":")
+        hosts = Hosts(config.outgoing.ignore_hosts)
+        found = hosts.includes(host, int(port)) if port.isdecimal() and host else None
+        setting = "ignore_hosts" if found or hosts.includes(facts.host or "", 0) else ""
+    elif kind == "command":
+        setting = "exclude" if Globs.of(config.commands.exclude).matches(facts.command or "") else ""
+    if setting:
+        place = near(loaded.where(section, setting)) or "by default"
+        yield f"nothing is recorded of it: {section}.{setting} names it ({place})"

@@ -36,6 +36,7 @@ for _ in range(2):
     get_wsgi_application()
 """
 WRONG = CONFIG + '[django]\nmodels = ["library.*", "library.Bok"]\nreads = ["!x.*", "shop.*"]\n'
+WRONG += '[[policy]]\nmodel = ["library.Bock", "!library.y"]\nlevel = "none"\n'
 ENVIRON = {"DJANGO_SETTINGS_MODULE": "library.settings"}
 
 
@@ -57,6 +58,8 @@ def assert_named_once(errors: str) -> None:
     assert errors.count("django.reads has the pattern 'shop.*'") == 1
     assert "'library.*'" not in errors
     assert "'!x.*'" not in errors
+    assert errors.count("policy.model has the pattern 'library.Bock'") == 1
+    assert "library.y" not in errors
 
 
 @pytest.mark.parametrize("start", ["agent", "before", "after", "while"])

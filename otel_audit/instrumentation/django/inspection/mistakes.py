@@ -104,6 +104,12 @@ def _patterns(config: AuditConfig, installed: _Installed, where: Where) -> Itera
             key = pattern if setting == "model" else str(position)
             place = _placed(where("django", setting, key), f"django.{setting}")
             yield from _pattern(f"{place} has the pattern {pattern!r}", pattern, installed)
+    for position, rule in enumerate(config.policy):
+        place = _placed(where("policy", str(position)), "policy.model")
+        for pattern in rule.patterns("model"):
+            # With SQLAlchemy it may be a table; Django alone has these.
+            if not pattern.startswith("!") and not config.sqlalchemy.models:
+                yield from _pattern(f"{place} has the pattern {pattern!r}", pattern, installed)
 
 
 def _named_by_code(rule: CodeRule, installed: _Installed) -> Iterator[Mistake]:
