@@ -35,7 +35,8 @@ from otel_audit.propagation.signed_context import (
 HEADER: Final = "otel-audit-context"
 """Name of the header: valid in gRPC's metadata (lower case) as in any message."""
 
-_QUEUE: Final = "queue/"
+QUEUE: Final = "queue/"
+"""Begins the audience of what is signed for a queue."""
 
 
 class MessageContexts:
@@ -110,7 +111,7 @@ class MessageContexts:
             return ""
         now = self._now()
         expiry = int(max(now, now if starts is None else starts) + self._lifetime)
-        return self._signed(f"{_QUEUE}{queue}", expiry, task, retry)
+        return self._signed(f"{QUEUE}{queue}", expiry, task, retry)
 
     def for_host(self, host: str, port: int) -> str:
         """Return the header's value for a call to a host; empty if it is to carry none. Never raises."""
@@ -164,8 +165,8 @@ class MessageContexts:
         return Accepted.of(context, takes_tenant=self._takes_tenant)
 
     def _is_audience(self, audience: str) -> bool:
-        if audience.startswith(_QUEUE):
-            return self._is_named(audience.removeprefix(_QUEUE))
+        if audience.startswith(QUEUE):
+            return self._is_named(audience.removeprefix(QUEUE))
         return self._is_host(audience)
 
     def _named(self, queue: str) -> bool:

@@ -30,6 +30,16 @@ class Tasks(TaskSettings):
             task: as it came.
             header: the value of the header that its publication has put into the message.
         """
+        run = self.run(task, header)
+        try:
+            run.start()
+        except BaseException as error:  # a time limit of the queue's own: it is over before it has begun
+            run.end("FAILURE", error=error)
+            raise
+        return run
+
+    def run(self, task: Task, header: str = "") -> Run:
+        """Enter the scope of a task, for who calls :meth:`Run.start` and :meth:`Run.end` itself."""
         return Run(self, task, self.accepted(task, header))
 
     def never_ran(self, task: Task, header: str, state: str, error: str) -> None:

@@ -62,10 +62,13 @@ class Run:
         self._intent: _Intent | None = None
         self._listening: Listening | None = None
         self._mutex = threading.Lock()
+
+    def start(self) -> None:
+        """Record that it begins. Whatever interrupts this, :meth:`end` must be called."""
         try:
             self._start()
         except faults() as error:
-            tasks.failures.note("start", error, what=task.name)
+            self._tasks.failures.note("start", error, what=self._task.name)
 
     def _start(self) -> None:
         tasks = self._tasks

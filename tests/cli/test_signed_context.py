@@ -39,6 +39,8 @@ def test_secrets_are_in_no_list_of_settings(command: Command, monkeypatch: pytes
             "accepted for shop, signed with the keys",
         ),
         ({"KEYS": f"k1={SECRET},k2={NEXT}", "PROPAGATE_TO": "shop"}, "bad", "set context.signing_key"),
+        ({"KEYS": f"k1={SECRET}", "QUEUES": "orders"}, "ok", "accepted from the queues orders"),
+        ({"QUEUES": "orders"}, "bad", "not sent to queues: no key signs"),
     ],
 )
 def test_doctor_says_who_is_told_who_acts_and_what_is_missing(
@@ -113,3 +115,17 @@ def test_without_keys_here_it_is_shown_and_not_accepted(command: Command) -> Non
     assert done.status == 1
     assert "began by  7" in done.out
     assert "there is no key to verify one" in done.out
+
+
+@pytest.mark.parametrize(("queues", "status"), [("orders", 0), ("payroll", 1), ("", 1)])
+def test_a_context_of_a_message_is_explained(
+    command: Command, monkeypatch: pytest.MonkeyPatch, queues: str, status: int
+) -> None:
+    monkeypatch.setenv("OTEL_AUDIT_CONTEXT_KEYS", f"k1={SECRET}")
+    if queues:
+        monkeypatch.setenv("OTEL_AUDIT_CONTEXT_QUEUES", queues)
+    context = SignedContext("queue/orders", int(time.time()) + 3600, "7", "user", task="5c1b", retry=2)
+    done = command("explain", "context", sign(context, Key("k1", SECRET)), "--json")
+    found = json.loads(done.out)
+    assert (done.status, found["task"], found["began_by"]) == (status, "5c1b", "7")
+    assert (found["accepted"] == "yes") is (status == 0)

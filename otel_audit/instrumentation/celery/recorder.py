@@ -178,8 +178,8 @@ class CeleryTasks(Part):
         except faults() as error:
             self._tasks.failures.note("start", error, what=str(task.name))
             return
-        run = self._tasks.begin(told, header if type(header) is str else "")
-        self._running[id(request)] = run
+        run = self._running[id(request)] = self._tasks.run(told, header if type(header) is str else "")
+        run.start()  # a soft time limit that comes now is held back by Celery's signal: the task goes on
 
     def end(self, task: Any, state: Any, retval: Any) -> None:
         """Record how a task ended."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -253,3 +254,36 @@ def test_only_what_is_configured_is_sent(captured: CapturedAudit) -> None:
         before_task_publish.disconnect(look)
     assert [type(value) for value in seen] == [str, type(None), type(None)]
     assert AuditConfig(celery=CeleryConfig()).celery.enabled is False
+
+
+class Interrupted(Exception):
+    """What a signal handler of the queue raises."""
+
+
+def test_an_interruption_while_a_run_is_recorded_leaves_no_scope_behind(
+    captured: CapturedAudit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a soft time limit may come at any moment; the task goes on, and the next one is itself."""
+
+    def interrupted(signum: int, frame: Any) -> None:
+        raise Interrupted
+
+    def intend(*_: Any) -> int:
+        signal.raise_signal(signal.SIGUSR1)
+        return 1
+
+    before = signal.signal(signal.SIGUSR1, interrupted)
+    try:
+        with monkeypatch.context() as patched:
+            patched.setattr(captured.pipeline.logger, "intend", intend)
+            bill.apply((1,))
+            with pytest.raises(Interrupted):
+                Tasks("RQ", captured.pipeline.config).begin(Task("shop.bill", "t-1"))
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert current_context() is None
+    bill.apply((2,))
+    assert [record.actor.id for record in captured.find(event_name="shop.invoice.create")] == [
+        "shop.bill"
+    ] * 2
+    assert len(runs(captured)) == 1
