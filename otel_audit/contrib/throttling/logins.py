@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from otel_audit import authentication
+from otel_audit.contrib.throttling.asking import Asking
 from otel_audit.contrib.throttling.rules import ThrottlingException
-from otel_audit.contrib.throttling.work import Asking, Work, current_work
+from otel_audit.contrib.throttling.work import Work, current_work
 from otel_audit.interruptions import faults
 
 

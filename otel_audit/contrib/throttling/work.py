@@ -8,62 +8,19 @@ from __future__ import annotations
 
 import inspect
 import unicodedata
-from collections.abc import Awaitable, Generator, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextvars import ContextVar
 from fnmatch import fnmatchcase
 from hashlib import blake2b
-from typing import Any, Final, NamedTuple, Protocol, TypeAlias
+from typing import Any, Final
 
+from otel_audit.contrib.throttling.asking import Asked, Asking, Count, Placed, WhoAsks
 from otel_audit.contrib.throttling.counters.windows import Change, Refusal, Window
 from otel_audit.contrib.throttling.rules import On, Rule, ThrottlingException
 from otel_audit.contrib.throttling.throttle import Throttle
 from otel_audit.interruptions import faults
 
 _LONGEST_NAME: Final = 254
-
-
-class Count(NamedTuple):
-    """Asks for a step of the counter."""
-
-    windows: list[Window]
-    change: Change
-
-
-class WhoAsks:
-    """Asks for the user."""
-
-
-Asking: TypeAlias = Generator[Count | WhoAsks | Awaitable[Any], Any, None]
-Placed: TypeAlias = tuple[Rule, str]
-"""A rule and where it stands: rules of one place count together."""
-
-
-class Asked(Protocol):
-    """A request, as its framework knows it."""
-
-    @property
-    def request(self) -> Any:
-        """What functions of the application are called with."""
-
-    @property
-    def path(self) -> str: ...
-
-    @property
-    def method(self) -> str: ...
-
-    @property
-    def address(self) -> str:
-        """Who sent it, as records say it (X5); empty if that cannot be known."""
-
-    @property
-    def route(self) -> str:
-        """The template of what was asked for, its path where there is none."""
-
-    def user(self) -> str:
-        """Return the id of the user, empty for a visitor."""
-
-    async def user_async(self) -> str:
-        """Do the same."""
 
 
 class Work:

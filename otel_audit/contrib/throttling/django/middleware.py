@@ -7,41 +7,27 @@ another middleware) is counted afterwards, by the rules of the configuration.
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Awaitable, Callable
 from typing import Any, ClassVar, Final
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
-from django.conf import settings
 from django.http import HttpRequest, HttpResponseBase
 
-from otel_audit import forks
 from otel_audit.config.model import AuditConfig
+from otel_audit.contrib.throttling.asking import Asking
 from otel_audit.contrib.throttling.counters.choice import counter_of_django
 from otel_audit.contrib.throttling.django.answers import answer
 from otel_audit.contrib.throttling.django.authentication import Logins
 from otel_audit.contrib.throttling.django.request import DjangoAsked, asks_late, view_marks
 from otel_audit.contrib.throttling.rules import ThrottlingException
 from otel_audit.contrib.throttling.throttle import Throttle, failures_of
-from otel_audit.contrib.throttling.work import Asking, Work, current_work
+from otel_audit.contrib.throttling.work import Work, current_work
+from otel_audit.instrumentation.django.requests.loading import loading_with
 from otel_audit.instrumentation.django.requests.middleware import AUDIT_MIDDLEWARE
 from otel_audit.interruptions import faults
 
 _log: Final = logging.getLogger("otel_audit")
 _OTEL: Final = "opentelemetry.instrumentation.django.middleware.otel_middleware._DjangoMiddleware"
-
-
-class _Loading:
-    """Whose turn it is to change the setting."""
-
-    mutex = threading.RLock()
-
-    @classmethod
-    def begin_in_child(cls) -> None:
-        cls.mutex = threading.RLock()
-
-
-forks.after_in_child(_Loading.begin_in_child)
 
 
 class DjangoThrottling:
@@ -84,17 +70,7 @@ class DjangoThrottling:
 
     def load_middleware(self, original: Callable[..., None]) -> Callable[..., None]:
         """Wrap ``BaseHandler.load_middleware``: it reads a list with our middleware in it."""
-
-        def load_middleware(handler: Any, /, *args: Any, **kwargs: Any) -> None:
-            with _Loading.mutex:
-                configured = settings.MIDDLEWARE
-                settings.MIDDLEWARE = with_throttling(configured)
-                try:
-                    original(handler, *args, **kwargs)
-                finally:
-                    settings.MIDDLEWARE = configured
-
-        return load_middleware
+        return loading_with(with_throttling, original)
 
     def response_for_exception(self, original: Callable[..., Any]) -> Callable[..., Any]:
         """Wrap Django's: what a view or another middleware lets through is a refusal, and no error."""

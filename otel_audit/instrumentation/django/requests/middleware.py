@@ -8,7 +8,6 @@ others, so that everything they write has a request.
 from __future__ import annotations
 
 import sys
-import threading
 from collections.abc import Awaitable, Callable
 from contextvars import Token
 from functools import partial
@@ -19,13 +18,13 @@ from django.conf import settings
 from django.http import FileResponse, HttpRequest, HttpResponseBase, StreamingHttpResponse
 from opentelemetry.context import Context
 
-from otel_audit import forks
 from otel_audit.audit_context import AuditContext, current_context, enter_context, leave_scope
 from otel_audit.config.model import AuditConfig
 from otel_audit.http.denials import DENYING, record_denial
 from otel_audit.http.streaming import in_context, in_context_async
 from otel_audit.instrumentation.django.plan import ModelPolicy
 from otel_audit.instrumentation.django.requests.denials import denial
+from otel_audit.instrumentation.django.requests.loading import loading_with
 from otel_audit.instrumentation.django.scope import RequestScope, ScopeSettings
 from otel_audit.interruptions import faults
 from otel_audit.otel_api import current_span
@@ -40,19 +39,6 @@ if TYPE_CHECKING:
     from otel_audit.instrumentation.django.requests.records import DjangoRecords
 
 _OTEL_MIDDLEWARE: Final = "opentelemetry.instrumentation.django.middleware.otel_middleware._DjangoMiddleware"
-
-
-class _Loading:
-    """Whose turn it is to change the setting."""
-
-    mutex = threading.RLock()
-
-    @classmethod
-    def begin_in_child(cls) -> None:
-        cls.mutex = threading.RLock()
-
-
-forks.after_in_child(_Loading.begin_in_child)
 
 
 def _get_ready_to_fork() -> None:
@@ -118,17 +104,10 @@ class RequestCapture:
 
     def load_middleware(self, original: Callable[..., None]) -> Callable[..., None]:
         """Wrap ``BaseHandler.load_middleware``: it reads a list with our middleware in it."""
+        loading = loading_with(with_audit_middleware, original)
 
         def load_middleware(handler: Any, /, *args: Any, **kwargs: Any) -> None:
-            # Django offers no other way in than the setting. It is put back as it was: checks, tests and
-            # `diffsettings` see the user's own list.
-            with _Loading.mutex:
-                configured = settings.MIDDLEWARE
-                settings.MIDDLEWARE = with_audit_middleware(configured)
-                try:
-                    original(handler, *args, **kwargs)
-                finally:
-                    settings.MIDDLEWARE = configured
+            loading(handler, *args, **kwargs)
             _get_ready_to_fork()
 
         return load_middleware
