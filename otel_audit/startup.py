@@ -152,7 +152,7 @@ def _start(config: AuditConfig, *, instrument: bool) -> provider.AuditPipeline |
         )
     if not _can_keep_records():
         raise StartupError(_NEEDS_POSIX)
-    installed = list(_installed())
+    installed = list(_installed(config))
     _warn_before_start(config, installed)
     from otel_audit.redaction.redactor import Redactor
 
@@ -303,8 +303,12 @@ def instrument_all(installed: Iterable[Any] | None = None) -> list[Any]:
     return activated
 
 
-def _installed() -> Iterator[Any]:
-    """Load each of our instrumentors whose library is there, and not too old."""
+def _installed(config: AuditConfig | None = None) -> Iterator[Any]:
+    """Load each of our instrumentors whose library is there, and not too old.
+
+    Args:
+        config: without those that it leaves switched off, as they are by default: most processes want few.
+    """
     from importlib.metadata import PackageNotFoundError, distribution, entry_points
 
     try:  # of our own distribution alone: reading those of all takes longer, the more are installed
@@ -312,10 +316,21 @@ def _installed() -> Iterator[Any]:
     except PackageNotFoundError:  # some bundle the code without its metadata, or under theirs
         found = entry_points(group=_INSTRUMENTORS)
     for entry_point in sorted(found, key=lambda each: each.name):
-        if entry_point.name.startswith(_PREFIX):
+        if entry_point.name.startswith(_PREFIX) and not is_left_off(config, entry_point.name):
             instrumentor = entry_point.load()()
             if instrumentor._check_dependency_conflicts() is None:
                 yield instrumentor
+
+
+def is_left_off(config: AuditConfig | None, name: str) -> bool:
+    """Say whether an instrumentor (by its entry point) is off by default, and nobody asked for it."""
+    if config is None:
+        return False
+    section = name.removeprefix(_PREFIX)
+    wanted, default = (
+        getattr(getattr(each, section, None), "enabled", True) for each in (config, AuditConfig())
+    )
+    return not (wanted or default)
 
 
 def _warn_before_start(config: AuditConfig, installed: Iterable[Any]) -> None:

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from otel_audit import startup
 from otel_audit.cli.installed_models import NotLoaded, ask_application
 from otel_audit.cli.options import load_declared
 from otel_audit.config.headers import sink_header_problems
@@ -97,7 +98,11 @@ def django(config: AuditConfig) -> Iterator[Finding]:
     """Say whether Django will be audited under ``opentelemetry-instrument``, or why not."""
     version = _version("Django")
     names = {point.name for point in metadata.entry_points(group="opentelemetry_instrumentor")}
-    ours = sorted(name for name in names if name.startswith(_OURS) and _is_worth_telling(name, config))
+    ours = sorted(
+        name
+        for name in names
+        if name.startswith(_OURS) and name != _HTTP_CLIENTS and not startup.is_left_off(config, name)
+    )
     switched_off = _switched_off()
     if not ours:
         yield Finding(
@@ -254,13 +259,6 @@ def _named_keys(names: Iterable[str]) -> str:
 def _loadable(config: AuditConfig) -> bool:
     settings = os.environ.get("DJANGO_SETTINGS_MODULE", "")
     return bool(settings) and _is_file(settings) and not _why_inactive(_DJANGO, config)
-
-
-def _is_worth_telling(name: str, config: AuditConfig) -> bool:
-    """Say whether somebody asked for an instrumentor, or would expect it: not one that is off by default."""
-    key = name.removeprefix(_PREFIX)
-    wanted, default = (getattr(getattr(each, key, None), "enabled", True) for each in (config, AuditConfig()))
-    return name != _HTTP_CLIENTS and (wanted or default)
 
 
 def _listed(labels: list[str]) -> str:
