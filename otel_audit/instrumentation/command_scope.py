@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from otel_audit.interruptions import faults
 from otel_audit.runs.scope import enter, leave
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def in_command(
     """
     recording = _state.recording
     if recording is not None and invocation is not None:
-        return _recorded(recording, run, invocation())
+        return _recorded(recording, run, _described(name, view, invocation))
     entered = enter(name, view, recorded=False)
     if entered is None:
         return run()
@@ -48,6 +49,16 @@ def in_command(
         return run()
     finally:
         leave(entered)
+
+
+def _described(name: str, view: str, invocation: Callable[[], Invocation]) -> Invocation:
+    """Return what is recorded of a command; at least its name, whatever its library makes of it."""
+    try:
+        return invocation()
+    except faults():
+        from otel_audit.runs.run import Invocation
+
+        return Invocation(name.removeprefix("manage.py "), name, view)
 
 
 def _recorded(recording: Recording, run: Callable[[], _Result], invocation: Invocation) -> _Result:

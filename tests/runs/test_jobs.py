@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,8 +16,9 @@ import otel_audit
 from otel_audit import annotate, context, job, record, relate
 from otel_audit.audit_context import SystemScope, current_context, enter_scope, leave_scope
 from otel_audit.audit_record import Actor, AuditRecord, Target
-from otel_audit.config.model import AuditConfig
+from otel_audit.config.model import AuditConfig, SpoolConfig
 from otel_audit.config.sections.policy import PolicyRule
+from otel_audit.errors import AuditError
 from otel_audit.testing import CapturedAudit, capture_audit
 
 HERE = __name__
@@ -373,3 +376,62 @@ def test_where_audit_is_off_a_job_is_just_a_function() -> None:
 def test_job_is_public() -> None:
     assert otel_audit.job is job
     assert "job" in dir(otel_audit)
+
+
+@pytest.mark.filterwarnings("ignore:capture_audit")
+def test_what_cannot_be_recorded_is_not_run_under_fail_closed(tmp_path: Path) -> None:
+    ran_at_all = []
+    spool = tmp_path / "spool"
+    with capture_audit(AuditConfig(on_error="fail_closed", spool=SpoolConfig(block_timeout=0))) as audit:
+        nightly = job("billing.nightly")(lambda: ran_at_all.append(1))
+        audit.pipeline.spool.close()
+        with pytest.raises(AuditError):
+            nightly()
+        assert current_context() is None
+    assert ran_at_all == []
+    assert not spool.exists()
+
+
+@pytest.mark.filterwarnings("ignore:capture_audit")
+def test_what_cannot_be_recorded_is_run_under_fail_open() -> None:
+    ran_at_all = []
+    with capture_audit(AuditConfig(spool=SpoolConfig(block_timeout=0))) as audit:
+        audit.pipeline.spool.close()
+        job("billing.nightly")(lambda: ran_at_all.append(1))()
+        with pytest.raises(ZeroDivisionError), job("billing.broken"):
+            raise ZeroDivisionError
+    assert ran_at_all == [1]
+
+
+@pytest.mark.filterwarnings("ignore:capture_audit")
+def test_an_error_of_the_jobs_own_is_not_hidden_by_ours() -> None:
+    with capture_audit(AuditConfig(on_error="fail_closed", spool=SpoolConfig(block_timeout=0))) as audit:
+
+        @job("billing.broken")
+        def broken() -> None:
+            audit.pipeline.spool.close()
+            raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            broken()
+
+
+@pytest.mark.filterwarnings("ignore:capture_audit")
+def test_jobs_begun_and_ended_in_other_contexts_do_no_harm(audit: CapturedAudit) -> None:
+    block = job("billing.block")
+    contextvars.Context().run(block.__enter__)
+    block.__exit__(None, None, None)
+    outside = current_context()
+    assert outside is None
+    assert audit.find(event_name="job.run") == []
+
+
+def test_a_request_id_leads_from_the_job_to_the_change_and_its_trace(audit: CapturedAudit) -> None:
+    from opentelemetry.sdk.trace import TracerProvider
+
+    tracer = TracerProvider().get_tracer("tests")
+    with tracer.start_as_current_span("cron") as span:
+        job("billing.nightly")(bill)("7")
+    trace = f"{span.get_span_context().trace_id:032x}"
+    assert {record.trace_id for record in audit} == {trace}
+    assert len({record.request.id for record in audit}) == 1
