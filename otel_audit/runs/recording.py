@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
-from fnmatch import translate
 from typing import TYPE_CHECKING, Literal
 
 from otel_audit.audit_context import current_fields
+from otel_audit.config.globs import Globs
 from otel_audit.http.contents import Contents
 from otel_audit.pipeline import provider
 from otel_audit.pipeline.failures import Failures
@@ -37,7 +36,7 @@ class Recording:
         self.contents = Contents.of(config)
         self._policy = Policy.of(config)
         exclude = config.commands.exclude
-        self._is_excluded = re.compile("|".join(map(translate, exclude))).match if exclude else None
+        self._is_excluded = Globs.of(exclude).matches if exclude else None
 
     def decide(self, kind: Kind, name: str, user: str) -> Decision | None:
         """Return what is recorded of a command or job; None for nothing.

@@ -240,6 +240,9 @@ enabled = true
         ("command", "migrate"),
     ):
         assert "nothing is recorded" not in command("explain", *arguments).err
+    everything = "[commands]\nenabled = true\nexclude = []\n"
+    (tmp_path / "otel-audit.toml").write_text(CONFIG + everything)
+    assert "nothing is recorded" not in command("explain", "command", "runserver").err
 
 
 def test_changes_are_explained_with_the_rule_that_lowers_them(command: Command, shop: Path) -> None:

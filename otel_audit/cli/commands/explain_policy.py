@@ -267,7 +267,8 @@ def _left_out(loaded: LoadedConfig, kind: Kind, facts: Facts) -> Iterator[str]:
         found = hosts.includes(host, int(port)) if port.isdecimal() and host else None
         setting = "ignore_hosts" if found or hosts.includes(facts.host or "", 0) else ""
     elif kind == "command":
-        setting = "exclude" if Globs.of(config.commands.exclude).matches(facts.command or "") else ""
+        names = config.commands.exclude
+        setting = "exclude" if names and Globs.of(names).matches(facts.command or "") else ""
     if setting:
         place = near(loaded.where(section, setting)) or "by default"
         yield f"nothing is recorded of it: {section}.{setting} names it ({place})"

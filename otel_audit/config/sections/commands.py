@@ -34,8 +34,9 @@ class CommandsConfig(Section, frozen=True):
     exclude: Annotated[
         list[str],
         Meta(
-            description="Commands that are not recorded, by name; `*` stands for anything. By default those "
-            "that start a server, a worker or a shell, and tools of developers that touch no data."
+            description="Commands that are not recorded, by name; `*` stands for anything, and a leading `!` "
+            "makes an exception. By default those that start a server, a worker or a shell, and tools of "
+            "developers that touch no data."
         ),
     ] = msgspec.field(default_factory=lambda: list(EXCLUDED))
     max_output: Annotated[
