@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from msgspec import UNSET
 
 from otel_audit import semconv
-from otel_audit.audit_record import ANONYMOUS, AuditRecord
+from otel_audit.audit_record import AuditRecord
 from otel_audit.policy.decision import Facts, Kind, Level
 from otel_audit.policy.policy import Policy
 
@@ -25,6 +25,12 @@ _KINDS: Final[dict[str, Kind]] = {
     "task.run": "task",
     "task.retry": "task",
 }
+_SHOWS: Final = {
+    "command.start": Level.METADATA,
+    "task.publish": Level.REQUEST,
+    "task.start": Level.REQUEST,
+}
+"""Records that have no more than this at any level: what was done was not over when they were made."""
 _WRITES: Final = frozenset({"CREATE", "UPDATE", "DELETE"})
 
 
@@ -85,7 +91,7 @@ def dry_run(policy: Policy, records: Iterable[AuditRecord]) -> DryRun:
             continue
         decision = policy.decide(kind, facts_of(kind, record))
         before = recorded_level(kind, record)
-        after = decision.level
+        after = min(decision.level, _SHOWS.get(record.event_name, decision.level))
         if kind == "change":  # a rule lowers what `models` says, and no rule leaves it
             after = before if decision.rule is None else min(before, after)
         difference = Difference(kind, decision.rule, before, after)
@@ -109,7 +115,7 @@ def facts_of(kind: Kind, record: AuditRecord) -> Facts:
     """Return what a record tells of its event. Nothing is unknown: what it does not have, there was not."""
     get = record.attributes.get
     target = record.target
-    user = None if record.actor.id == ANONYMOUS else record.actor.id
+    user = None if record.actor.type == "unknown" else record.actor.id
     tenant = record.tenant or None
     if kind == "request":
         request = record.request
@@ -129,7 +135,7 @@ def facts_of(kind: Kind, record: AuditRecord) -> Facts:
             path=address.path or "/",
             method=get(semconv.METHOD),
             status=_number(get(semconv.STATUS_CODE)),
-            host=address.netloc.rpartition("@")[2] or (None if target is None else target.id),
+            host=_host(get(semconv.SERVER_ADDRESS), get(semconv.SERVER_PORT)),
             user=user,
             tenant=tenant,
         )

@@ -19,6 +19,8 @@ from django.urls import path
 
 import otel_audit
 from otel_audit.config.model import AuditConfig
+from otel_audit.policy import Policy
+from otel_audit.policy.dry_run import dry_run
 from otel_audit.startup import instrument_all
 from otel_audit.testing import CapturedAudit, capture_audit
 from tests.instrumentation.django import project
@@ -127,10 +129,11 @@ def test_a_call_of_another_service(fulfilment: int) -> None:
 
 def test_a_command() -> None:
     with instrumented() as captured:
-        call_command("createcachetable", "--dry-run", "--database", "default")
+        call_command("createcachetable", "orders", "--dry-run")
     [command] = captured.commands
     assert (command.name, command.outcome) == ("createcachetable", "success")
-    assert "--dry-run" in command.arguments
+    assert set(command.arguments) >= {"orders", "--dry-run"}
+    assert "orders" in command.output
     assert command.duration is not None
 
 
@@ -144,9 +147,33 @@ def test_a_task() -> None:
     with instrumented() as captured:
         add.delay(1, other=2)
         add.apply((3, 4))
+    assert dry_run(Policy.of(CONFIG), captured.records).total(rising=True) == 0
     [published] = captured.tasks_published
     assert (published.name, published.queue, published.state) == ("parts.add", "celery", "PENDING")
     assert published.arguments == {"args": [1], "kwargs": {"other": 2}}
     [run] = captured.tasks_run
     assert (run.name, run.state, run.result, run.retries) == ("parts.add", "SUCCESS", 7, 0)
     assert run.id
+
+
+@override_settings(ROOT_URLCONF=__name__)
+def test_a_dry_run_of_the_policy_that_was_there_changes_nothing(fulfilment: int) -> None:
+    with instrumented() as captured:
+        Client().post("/orders/7/", {"a": 1}, content_type="application/json")
+        Client().get("/nowhere/")
+        asked = urllib.request.Request(
+            f"http://127.0.0.1:{fulfilment}/orders/7", b"{}", {"content-type": "application/json"}
+        )
+        with urllib.request.urlopen(asked) as response:
+            response.read()
+        call_command("createcachetable", "orders", "--dry-run")
+    found = dry_run(Policy.of(CONFIG), captured.records)
+    assert {(each.difference.kind, each.difference.rule) for each in found.counted} == {
+        ("request", 1),
+        ("request", None),
+        ("outgoing", 1),
+        ("command", 2),
+    }
+    assert (found.dropped, found.total(rising=True)) == (0, 0)
+    lowered = [each for each in found.counted if each.difference.after < each.difference.before]
+    assert lowered == []

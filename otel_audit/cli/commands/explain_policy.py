@@ -29,6 +29,7 @@ Status = Annotated[
 User = Annotated[str | None, typer.Option("--user", help="Id of the actor. Default: not known.")]
 Tenant = Annotated[str | None, typer.Option(help="Tenant. Default: not known.")]
 
+_PORTS: Final = {"http": 80, "https": 443}
 _SECTIONS: Final = {"request": "requests", "outgoing": "outgoing", "command": "commands", "task": "celery"}
 """The section of the configuration that is about each kind."""
 
@@ -97,12 +98,12 @@ def outgoing(
     from otel_audit.policy import Facts
 
     address = urlsplit(url)
-    if not address.hostname:
+    if not address.hostname or address.scheme not in _PORTS:
         raise ConfigurationError(f"{url!r} is not a URL with a host, such as https://host/path")
     facts = Facts(
         path=address.path or "/",
         method=method.upper(),
-        host=address.netloc.rpartition("@")[2],
+        host=f"{address.hostname}:{address.port or _PORTS[address.scheme]}",
         status=status,
         user=user,
         tenant=tenant,
