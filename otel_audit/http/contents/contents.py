@@ -21,7 +21,7 @@ class Contents:
     """What a record shows of headers, addresses, bodies, arguments, output and exceptions. Thread safe.
 
     Args:
-        redactor: the rules; that of the pipeline (``AuditPipeline.redactor``) knows most texts already.
+        redactor: the rules.
     """
 
     def __init__(self, redactor: Redactor) -> None:

@@ -6,10 +6,14 @@ from collections import deque
 from types import FrameType, TracebackType
 from typing import Any, Final
 
+import msgspec
+
+from otel_audit.http.contents.parameters import plain
 from otel_audit.http.contents.shortening import shortened_text
 from otel_audit.interruptions import faults
 from otel_audit.long_texts import head_of
 from otel_audit.redaction.value_redactor import ValueRedactor
+from otel_audit.values import Portable
 
 _MESSAGE: Final = 2 * 1024
 _STACK: Final = 5 * 1024
@@ -17,6 +21,7 @@ _TYPE: Final = 256
 _LONGEST: Final = 16 * 1024
 """Characters of a message that are looked at."""
 _FRAMES: Final = 12
+_ARGS: Final = 8
 _CAUSES: Final = 3
 _MOST_FRAMES: Final = 100_000
 _PLAIN: Final = frozenset({str, int, float, bool, type(None)})
@@ -47,11 +52,15 @@ def _name(kind: type) -> str:
 
 def _message(error: BaseException) -> str:
     """Return what an exception was made with: its ``__str__`` may be the application's."""
-    args: tuple[Any, ...] = BaseException.args.__get__(error)  # type: ignore[attr-defined]
+    args: tuple[Any, ...] = _of(error, "args")
     if isinstance(error, OSError) and len(args) >= 2:
-        args = args[:2]
-        return ": ".join([_part(arg) for arg in args])
-    return ", ".join([_part(arg) for arg in args[:8]])
+        return ": ".join([_part(arg) for arg in args[:2]])
+    return ", ".join([_part(arg) for arg in args[:_ARGS] if arg is not None])
+
+
+def _of(error: BaseException, name: str) -> Any:
+    """Return what an exception has by itself, whatever its class makes of the name."""
+    return vars(BaseException)[name].__get__(error)
 
 
 def _part(arg: Any) -> str:
@@ -61,14 +70,18 @@ def _part(arg: Any) -> str:
     elif issubclass(kind, str):
         text = str.__str__(arg)
     else:
-        return f"<{_name(kind)}>"
+        text = _written(plain(arg))
     text = text if len(text) <= _LONGEST else head_of(text, _LONGEST) + "…"
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
+def _written(value: Portable) -> str:
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+
+
 def _frames(error: BaseException) -> list[tuple[str, int, str]]:
     last: deque[TracebackType] = deque(maxlen=_FRAMES)
-    traceback = error.__traceback__
+    traceback: TracebackType | None = _of(error, "__traceback__")
     for _ in range(_MOST_FRAMES):
         if traceback is None:
             break
@@ -86,8 +99,10 @@ def _causes(error: BaseException) -> list[str]:
     lines: list[str] = []
     seen = {id(error)}
     while len(lines) < _CAUSES:
-        cause, suppressed = error.__cause__, error.__suppress_context__
-        following = cause or (None if suppressed else error.__context__)
+        cause: BaseException | None = _of(error, "__cause__")
+        following = cause
+        if cause is None and not _of(error, "__suppress_context__"):
+            following = _of(error, "__context__")
         if following is None or id(following) in seen:
             break
         how = "caused by" if cause is not None else "while handling"

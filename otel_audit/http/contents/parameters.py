@@ -48,9 +48,9 @@ def parameters(
     args: Sequence[Any], kwargs: Mapping[str, Any], redactor: ValueRedactor, names: Sequence[str] = ()
 ) -> dict[str, Portable]:
     """Return ``{"args": […], "kwargs": {…}}``; as for :meth:`.Contents.parameters`."""
-    plain = _Plain()
-    positional = plain.of(args if type(args) in (list, tuple) else ())
-    named = plain.of(kwargs if isinstance(kwargs, dict) else {})
+    both = _Plain()
+    positional = both.of(args if type(args) in (list, tuple) else ())
+    named = both.of(kwargs if isinstance(kwargs, dict) else {})
     for position, (name, value) in enumerate(zip(names, positional, strict=False)):
         shown = redactor.mapping({name: value})
         positional[position] = shown.get(name, redactor.mask)
@@ -61,7 +61,13 @@ def parameters(
 
 def value(of: Any, redactor: ValueRedactor, limit: int) -> Portable:
     """Return any value without secrets, of at most ``limit`` bytes as JSON."""
-    return Shortened(redacted(_Plain().of(of), redactor), limit).value
+    return Shortened(redacted(plain(of), redactor), limit).value
+
+
+def plain(value: Any) -> Portable:
+    """Return a value as portable as it is without its help: others stand there by the name of their class."""
+    made: Portable = _Plain().of(value)
+    return made
 
 
 class _Plain:

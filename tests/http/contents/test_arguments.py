@@ -174,12 +174,20 @@ def test_an_exception_is_shown_by_type_message_and_frames() -> None:
 
 class OwnError(Exception):
     __str__ = __repr__ = fail
+    args = __cause__ = __context__ = __traceback__ = property(fail)
 
 
 def test_nothing_of_an_exception_is_called() -> None:
     shown = raised(OwnError("text", Hostile(), 7))
     assert shown["exception.type"] == f"{__name__}.OwnError"
     assert shown["exception.message"] == f"text, <{__name__}.Hostile>, 7"
+
+
+def test_what_an_exception_holds_is_shown_as_json() -> None:
+    shown = raised(ValueError(["no such order", {"password": "x1y2"}], None, {"n": 7}))
+    assert shown["exception.message"] == f'["no such order",{{"password":"{MASK}"}}], {{"n":7}}'
+    group = raised(ExceptionGroup("two failed", [ValueError("a"), OSError("b")]))
+    assert group["exception.message"] == 'two failed, ["<builtins.ValueError>","<builtins.OSError>"]'
 
 
 def test_an_error_of_the_system_says_what_and_where() -> None:
