@@ -12,6 +12,7 @@ import pytest
 from otel_audit.audit_record import Actor, Origin
 from otel_audit.testing import CapturedAudit
 from tests.instrumentation.celery.workers import POOLS, Workers, kill, marked, workers
+from tests.rabbitmq import rabbitmq
 from tests.services import RedisServer, wait_until
 
 Audited = Callable[..., AbstractContextManager[CapturedAudit]]
@@ -22,7 +23,21 @@ GEVENT = {"OTEL_PYTHON_AUTO_INSTRUMENTATION_EXPERIMENTAL_GEVENT_PATCH": "patch_a
 def test_a_worker_of_any_pool_does_a_task_for_its_publisher(
     tmp_path: Path, redis: RedisServer, celery_audited: Audited, pool: str
 ) -> None:
-    with workers(tmp_path, redis) as shop, celery_audited() as captured:
+    done_for_its_publisher(tmp_path, redis, celery_audited, pool)
+
+
+@pytest.mark.timeout(400)
+def test_a_worker_of_rabbitmq_does_a_task_for_its_publisher(
+    tmp_path: Path, redis: RedisServer, celery_audited: Audited
+) -> None:
+    with rabbitmq() as broker:
+        done_for_its_publisher(tmp_path, redis, celery_audited, "prefork", broker)
+
+
+def done_for_its_publisher(
+    directory: Path, redis: RedisServer, celery_audited: Audited, pool: str, broker: str = ""
+) -> None:
+    with workers(directory, redis, broker=broker) as shop, celery_audited() as captured:
         done, failed, again = shop.send("shop.bill", 7), shop.send("shop.fail"), shop.send("shop.retry")
         shop.start(*POOLS[pool], **(GEVENT if pool == "gevent" else {}))
         (run,) = shop.wait_for(done, "task.run")

@@ -36,15 +36,17 @@ POOLS = {
 class Workers:
     """A directory, a broker, and the workers that run there."""
 
-    def __init__(self, directory: Path, redis: RedisServer, sink: Sink, toml: str = TOML) -> None:
+    def __init__(
+        self, directory: Path, redis: RedisServer, sink: Sink, toml: str = TOML, broker: str = ""
+    ) -> None:
         self.directory = directory
         self.sink = sink
-        self.broker = redis.url
+        broker = broker or redis.url
         self.spool = directory / "spool"
         (directory / "otel-audit.toml").write_text(toml)
         self.environment = {
             "PYTHONPATH": str(ROOT),
-            "SHOP_BROKER": redis.url,
+            "SHOP_BROKER": broker,
             "SHOP_RESULTS": redis.url,
             "OTEL_SERVICE_NAME": "shop",
             "OTEL_TRACES_EXPORTER": "none",
@@ -56,7 +58,7 @@ class Workers:
             "OTEL_AUDIT_SINK_ENDPOINT": sink.url,
         }
         self.processes: list[Process] = []
-        self.app = Celery("publisher", broker=redis.url, backend=redis.url, set_as_current=False)
+        self.app = Celery("publisher", broker=broker, backend=redis.url, set_as_current=False)
 
     def start(self, *arguments: str, **environment: str) -> Process:
         """Start a worker, and wait until it takes tasks."""
@@ -115,10 +117,17 @@ class Workers:
 
 
 @contextmanager
-def workers(directory: Path, redis: RedisServer, toml: str = TOML) -> Iterator[Workers]:
-    """Make a place for workers; those that still run in the end are killed."""
+def workers(directory: Path, redis: RedisServer, toml: str = TOML, broker: str = "") -> Iterator[Workers]:
+    """Make a place for workers; those that still run in the end are killed.
+
+    Args:
+        directory: for what they write.
+        redis: has the results, and the queues unless there is a ``broker``.
+        toml: their configuration.
+        broker: the address of another broker.
+    """
     with Sink() as sink:
-        made = Workers(directory, redis, sink, toml)
+        made = Workers(directory, redis, sink, toml, broker)
         try:
             yield made
         finally:
