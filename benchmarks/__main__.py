@@ -35,6 +35,7 @@ NAMES = (
     "throttling",
     "contents",
     "tasks",
+    "outgoing",
     "ingest",
     "answer",
     "collector",

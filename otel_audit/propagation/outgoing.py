@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 from urllib.parse import unquote
 
-from opentelemetry.instrumentation.utils import is_http_instrumentation_enabled, is_instrumentation_enabled
+from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 
 from otel_audit.audit_context import ContextFields, current_context, moment
 from otel_audit.audit_record import ANONYMOUS, UNKNOWN
@@ -106,7 +106,9 @@ class Outgoing:
         """Sign who acts now; empty outside any work, and for calls that are not to be instrumented."""
         if current_context() is None or self._key is None:
             return ""
-        if not (is_instrumentation_enabled() and is_http_instrumentation_enabled()):
+        # Not is_http_instrumentation_enabled(): OpenTelemetry's instrumentations of requests and urllib3 switch
+        # that off within a call they have a span for.
+        if not is_instrumentation_enabled():
             return ""
         context = who_acts(
             address_of(destination.host, destination.port), int(self._now()) + LIFETIME, self._tenant

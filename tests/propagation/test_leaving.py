@@ -20,7 +20,7 @@ import urllib3
 from opentelemetry import baggage
 from opentelemetry.baggage.propagation import W3CBaggagePropagator
 from opentelemetry.context import attach, detach
-from opentelemetry.instrumentation.utils import suppress_instrumentation
+from opentelemetry.instrumentation.utils import suppress_http_instrumentation, suppress_instrumentation
 from opentelemetry.propagate import inject
 
 import otel_audit
@@ -232,6 +232,13 @@ def test_calls_that_are_not_to_be_instrumented_are_left_alone(client: Client, ou
     with suppress_instrumentation():
         client(ours.url, {"baggage": "a=1"})
     assert ours.baggage == ["a=1"]
+
+
+@pytest.mark.usefixtures("mara")
+def test_calls_that_opentelemetry_has_a_span_for_tell_as_others_do(client: Client, ours: Listening) -> None:
+    with suppress_http_instrumentation():  # as its instrumentations of requests and urllib3 do inside a call
+        client(ours.url, {})
+    assert accepted(ours, ours.baggage[0]) is not None
 
 
 @pytest.mark.usefixtures("mara")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable
-from typing import Final, Literal, Protocol, TypeAlias
+from collections.abc import Callable, Sequence
+from typing import Final, Literal, TypeAlias
 
 from otel_audit.audit_context import Moment
 from otel_audit.policy import Level
@@ -15,19 +15,14 @@ Ending: TypeAlias = Literal["", "closed", "open"]
 _PATIENCE: Final = 10.0
 """Seconds after which a response that is still being read no longer holds up the record of its call."""
 _STREAMS: Final = ("text/event-stream", "multipart/x-mixed-replace", "application/grpc")
+_TOKENS: Final = frozenset({"baggage"})
+"""Headers that are not kept: a signed context is as good as a password while it lasts."""
 _clock: Final = time.perf_counter
 
 
-class Headers(Protocol):
-    """The headers of a response, as ``email.message.Message`` and multidicts have them."""
-
-    def get(self, name: str, /) -> str | None:
-        """Return the value of a header, by its name in any case."""
-        ...
-
-    def items(self) -> Iterable[tuple[str, str]]:
-        """Return names and values."""
-        ...
+Text: TypeAlias = str | bytes
+Headers: TypeAlias = Sequence[tuple[Text, Text]]
+"""Names and values, in any case and either type."""
 
 
 class Call:
@@ -118,10 +113,10 @@ class Call:
         self.error = ""
         self.ending: Ending = ""
         self.held: BaseException | None = None
-        self.request_headers: list[tuple[str, str]] = []
+        self.request_headers: Headers = ()
         self.request_body: bytes | None = None
         self.request_size: int | None = None
-        self.response_headers: Headers | None = None
+        self.response_headers: Headers = ()
         self.response_body: bytearray | None = None
         self.response_size: int | None = None
         self.received_size = self.taken = 0
@@ -141,6 +136,12 @@ class Call:
         """Whether it is recorded."""
         return not self._once
 
+    def requested(self, headers: Headers) -> None:
+        """Note the headers that are about to be sent: one has the size of the body."""
+        self.request_size = _size(value_of(headers, "content-length"))
+        if self.takes_request:
+            self.request_headers = [each for each in headers if _text(each[0]).lower() not in _TOKENS]
+
     def sent(self, body: object) -> None:
         """Note what was handed over as the body: kept if it is bytes and whole, never read."""
         if isinstance(body, bytes | bytearray | memoryview):
@@ -155,10 +156,8 @@ class Call:
         self._answered = _clock()
         self.status = status
         self.response_headers = headers
-        length = headers.get("content-length")
-        if length is not None and length.isdecimal() and len(length) < 20:
-            self.response_size = int(length)
-        if status == 101 or (headers.get("content-type") or "").lower().startswith(_STREAMS):
+        self.response_size = _size(value_of(headers, "content-length"))
+        if status == 101 or value_of(headers, "content-type").lower().startswith(_STREAMS):
             self.end(ending="open")  # it may go on without an end
         elif self.level >= Level.REQUEST_RESPONSE:
             self.response_body = bytearray()
@@ -196,3 +195,20 @@ class Call:
         """Record a call that was given up without a word."""
         if self._once:
             self.end(ending="open")
+
+
+def value_of(headers: Headers, name: str) -> str:
+    """Return the value of a header by its name in lower case; empty if there is none."""
+    length = len(name)
+    for key, value in headers:
+        if len(key) == length and _text(key).lower() == name:
+            return _text(value)
+    return ""
+
+
+def _text(text: Text) -> str:
+    return text if isinstance(text, str) else text.decode("latin-1")
+
+
+def _size(header: str) -> int | None:
+    return int(header) if header.isascii() and header.isdecimal() and len(header) < 20 else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any, Final
 from weakref import WeakSet
 
@@ -14,7 +13,7 @@ from otel_audit.audit_record import Outcome, Target
 from otel_audit.config.host_patterns import Hosts
 from otel_audit.config.model import AuditConfig
 from otel_audit.http.contents import Contents
-from otel_audit.http.outgoing.call import Call
+from otel_audit.http.outgoing.call import Call, Headers, value_of
 from otel_audit.http.outgoing.content_encoding import decoded
 from otel_audit.interruptions import faults
 from otel_audit.pipeline import provider
@@ -22,6 +21,8 @@ from otel_audit.pipeline.failures import Failures
 from otel_audit.policy import Decision, Facts, Level, Policy
 
 _EVENT: Final = "http.client.request"
+_BY_DEFAULT: Final = Decision()
+_NOTHING: Final[dict[str, str]] = {}
 _PORTS: Final = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 
 
@@ -102,18 +103,14 @@ class Calls:
         logger = provider.current_logger()
         if logger is None:
             return
+        decision, parts = _BY_DEFAULT, _NOTHING
         try:
-            fields = call.moment.fields() if self._ruled else None
-            decision = self._decided(call, fields)
-            if decision.level is Level.NONE:
-                return
-            parts: dict[str, Any] = {
-                name: value
-                for name in ("event_code", "event_type", "system")
-                if (value := getattr(decision, name))
-            }
-            if decision.slug and fields is not None and not fields.slug:
-                parts["slug"] = decision.slug
+            if self._ruled:
+                fields = call.moment.fields()
+                decision = self._decided(call, fields)
+                if decision.level is Level.NONE:
+                    return
+                parts = _said(decision, fields)
             outcome, error = _outcome(call)
             attributes = self._attributes(call, decision)
         except faults() as fault:
@@ -131,9 +128,7 @@ class Calls:
             **parts,
         )
 
-    def _decided(self, call: Call, fields: ContextFields | None) -> Decision:
-        if fields is None:
-            return Decision()
+    def _decided(self, call: Call, fields: ContextFields) -> Decision:
         actor = fields.actor
         return self._policy.decide(
             "outgoing",
@@ -176,26 +171,27 @@ class Calls:
             found[f"{semconv.REQUEST_HEADER}{name}"] = value
         if call.request_body is not None:
             limit = _limit(decision.max_request_body, self._section.max_request_body)
-            size = call.request_size
-            self._add_body(found, "request", call.request_body, headers, limit, size, decision)
+            body, size = call.request_body, call.request_size
+            encoding = value_of(headers, "content-encoding")
+            self._add_body(found, "request", body, headers, encoding, limit, size, decision)
 
     def _add_response(self, found: dict[str, Any], call: Call, decision: Decision) -> None:
-        headers = [] if call.response_headers is None else list(call.response_headers.items())
+        headers = call.response_headers
         for name, value in self._contents.headers(headers).items():
             found[f"{semconv.RESPONSE_HEADER}{name}"] = value
         if call.response_body:
-            if call.decoded:
-                headers = [pair for pair in headers if pair[0].lower() != "content-encoding"]
             limit = _limit(decision.max_response_body, self._section.max_response_body)
             body, size = bytes(call.response_body), call.taken
-            self._add_body(found, "response", body, headers, limit, size, decision)
+            encoding = "" if call.decoded else value_of(headers, "content-encoding")
+            self._add_body(found, "response", body, headers, encoding, limit, size, decision)
 
     def _add_body(
         self,
         found: dict[str, Any],
         which: str,
         content: bytes,
-        headers: Iterable[tuple[str, str]],
+        headers: Headers,
+        encoding: str,
         limit: int,
         size: int | None,
         decision: Decision,
@@ -204,15 +200,13 @@ class Calls:
         if not (limit and decision.bodies):
             return
         try:
-            named = {key.lower(): value for key, value in headers}
-            encoding = named.get("content-encoding", "")
             plain = decoded(content, encoding, self._kept) if encoding else None
             if plain is not None:
                 whole = size == len(content) and len(plain) < self._kept
                 content, size, encoding = plain, len(plain) + (not whole), ""
             body = self._contents.body(
                 content,
-                named.get("content-type", ""),
+                value_of(headers, "content-type"),
                 limit,
                 size=size,
                 content_types=decision.content_types,
@@ -222,6 +216,14 @@ class Calls:
                 found.setdefault(name, value)  # its size on the way is known better
         except faults() as fault:
             self._failures.report("body", fault, what=_EVENT)
+
+
+def _said(decision: Decision, fields: ContextFields) -> dict[str, str]:
+    """Return the texts that a rule gives a record; a slug of the application's own stands."""
+    texts = {name: getattr(decision, name) for name in ("event_code", "event_type", "system")}
+    if not fields.slug:
+        texts["slug"] = decision.slug
+    return {name: text for name, text in texts.items() if text}
 
 
 def _limit(of_rule: int | None, of_section: int) -> int:

@@ -141,10 +141,7 @@ def peak_of(client: Client, url: str, body: bytes) -> int:
 
 @each_client
 @pytest.mark.parametrize("size", [5_000_000, pytest.param(100_000_000, marks=pytest.mark.attack)])
-def test_large_bodies_take_no_memory_of_ours(
-    client: Client, service: Service, size: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("tests.instrumentation.http_clients.service.PATIENCE", 60)
+def test_large_bodies_take_no_memory_of_ours(client: Client, service: Service, size: int) -> None:
     body, url = b"this or that " * (size // 13), f"{service.url}/large/{size}"
     without = peak_of(client, url, body)
     with recording(BOTH) as captured:

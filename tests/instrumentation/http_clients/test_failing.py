@@ -41,7 +41,7 @@ def failing(client: Client, url: str) -> Iterator[CapturedAudit]:
 
 
 @each_client
-@pytest.mark.parametrize("path", ["/hangup", "/slow", "/slowly", "/cutchunks", "/cut"])
+@pytest.mark.parametrize("path", ["/hangup", "/cutchunks", "/cut"])
 def test_a_server_that_does_not_answer_in_full_is_a_failure(
     client: Client, service: Service, path: str
 ) -> None:
@@ -50,9 +50,21 @@ def test_a_server_that_does_not_answer_in_full_is_a_failure(
         for record in captured:
             assert record.outcome == "failure"
             assert record.error
-            answered = path not in ("/hangup", "/slow")
-            assert record.attributes.get("http.response.status_code") == (200 if answered else None)
+            assert record.attributes.get("http.response.status_code") == (None if path == "/hangup" else 200)
             assert record.attributes["url.full"] == f"{service.url}{path}"
+
+
+@each_client
+@pytest.mark.parametrize("path", ["/slow", "/slowly"])
+def test_a_server_that_is_too_slow_is_a_failure(
+    client: Client, service: Service, captured: CapturedAudit, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tests.instrumentation.http_clients.service.PATIENCE", 0.5)
+    assert outcome_without_us(client, f"{service.url}{path}") is not None
+    [record] = captured.records
+    assert record.outcome == "failure"
+    assert "Timeout" in record.error
+    assert record.attributes["url.full"] == f"{service.url}{path}"
 
 
 @each_client

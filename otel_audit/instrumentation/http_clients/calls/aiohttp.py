@@ -86,7 +86,7 @@ class _Wrappers:
                 call.end(error)
                 raise
             try:
-                call.answered(response.status, response.headers)
+                call.answered(response.status, list(response.headers.items()))
                 if not call.is_over:
                     attach(response, call)
                     if not call.takes_response:
@@ -164,12 +164,8 @@ def _leaving(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _note_request(call: Call, request: Any) -> None:
-    headers = request.headers
-    length = headers.get("Content-Length")
-    if length is not None and length.isdecimal() and len(length) < 20:
-        call.request_size = int(length)
+    call.requested(list(request.headers.items()))
     if call.takes_request:
-        call.request_headers = [each for each in headers.items() if each[0].lower() != "baggage"]
         body = request.body
         if any(
             kind.__name__ == "BytesPayload" for kind in type(body).__mro__

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from http.client import ResponseNotReady
 from typing import TYPE_CHECKING, Any, Final
 
-from otel_audit.instrumentation.http_clients.calls.attached import attach, call_of, detach
+from otel_audit.instrumentation.http_clients.calls.attached import CALL, attach, call_of, detach
 from otel_audit.instrumentation.http_clients.calls.responses import answered
 from otel_audit.instrumentation.http_clients.standard_library import destination
 from otel_audit.instrumentation.patching import Patch
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from otel_audit.http.outgoing.call import Call
     from otel_audit.http.outgoing.calls import Calls
 
-_LENGTH: Final = "content-length"
-_TOKENS: Final = frozenset({"baggage"})
-"""Headers that are not kept: a signed context is as good as a password while it lasts."""
 _BROKEN: Final = frozenset({errno.EPIPE, errno.EPROTOTYPE, errno.ECONNRESET})
 
 
@@ -29,12 +26,6 @@ def table(calls: Calls) -> list[Patch]:
     wrappers = _Wrappers(calls)
     return [
         Patch(f"{connection}.putrequest", wrappers.putrequest, "a call begins", late=True),
-        Patch(
-            f"{connection}.putheader",
-            wrappers.putheader,
-            "its headers; one is the size of its body",
-            late=True,
-        ),
         Patch(f"{connection}.endheaders", wrappers.endheaders, "it is sent, or cannot be", late=True),
         Patch(f"{connection}.send", wrappers.send, "its body is sent, or cannot be", late=True),
         Patch(f"{connection}.getresponse", wrappers.getresponse, "it is answered, or is not", late=True),
@@ -75,29 +66,19 @@ class _Wrappers:
 
         return putrequest
 
-    def putheader(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        """Wrap ``HTTPConnection.putheader``."""
-
-        def putheader(connection: Any, header: Any, *values: Any) -> Any:
-            call = call_of(connection)
-            if call is not None and (call.takes_request or len(header) == len(_LENGTH)):
-                try:
-                    _note_header(call, header, values)
-                except faults():  # whatever is wrong with it, the original will say
-                    pass
-            return original(connection, header, *values)
-
-        return putheader
-
     def endheaders(self, original: Callable[..., Any]) -> Callable[..., Any]:
         """Wrap ``HTTPConnection.endheaders``, which sends the request and connects before it."""
 
         def endheaders(connection: Any, message_body: Any = None, **kwargs: Any) -> Any:
-            call = call_of(connection)
+            call = connection.__dict__.get(CALL)
             if call is None:
                 return original(connection, message_body, **kwargs)
-            if message_body is not None:
-                call.sent(message_body)
+            try:
+                call.requested(_headers(connection))
+                if message_body is not None:
+                    call.sent(message_body)
+            except faults() as fault:
+                self._calls.note(fault)
             return _sending(connection, call, original, message_body, **kwargs)
 
         return endheaders
@@ -106,7 +87,7 @@ class _Wrappers:
         """Wrap ``HTTPConnection.send``."""
 
         def send(connection: Any, data: Any) -> Any:
-            call = call_of(connection)
+            call = connection.__dict__.get(CALL)
             if call is None or call.busy or call.awaited:
                 return original(connection, data)
             if call.request_size is not None and not call.streams:
@@ -119,7 +100,7 @@ class _Wrappers:
         """Wrap ``HTTPConnection.getresponse``."""
 
         def getresponse(connection: Any, *args: Any, **kwargs: Any) -> Any:
-            call = detach(connection)
+            call = connection.__dict__.pop(CALL, None)
             if call is None:
                 return original(connection, *args, **kwargs)
             try:
@@ -143,7 +124,7 @@ class _Wrappers:
         """Wrap ``HTTPConnection.close``."""
 
         def close(connection: Any) -> Any:
-            call = call_of(connection)
+            call = connection.__dict__.get(CALL)
             if call is None or call.busy or call.awaited:  # who is busy with it sees why
                 return original(connection)
             detach(connection)
@@ -174,18 +155,15 @@ def _sending(connection: Any, call: Call, original: Callable[..., Any], *args: A
         call.busy = False
 
 
-def _note_header(call: Call, header: Any, values: tuple[Any, ...]) -> None:
-    name = _text(header)
-    lower = name.lower()
-    if lower == _LENGTH and len(values) == 1:
-        length = _text(values[0])
-        if length.isdecimal() and len(length) < 20:
-            call.request_size = int(length)
-    if call.takes_request and lower not in _TOKENS:
-        call.request_headers.append((name, ", ".join(map(_text, values))))
+def _headers(connection: Any) -> list[tuple[bytes, bytes]]:
+    """Return the headers that are about to be sent; the request's line stands before them.
 
-
-def _text(value: Any) -> str:
-    if isinstance(value, str):
-        return value
-    return value.decode("latin-1") if isinstance(value, bytes) else str(int(value))
+    The buffer is private, and has been the same since Python 2. Every header would have to be looked at by a
+    wrapper of its own otherwise.
+    """
+    found = []
+    for line in getattr(connection, "_buffer", ())[1:]:
+        name, colon, value = line.partition(b": ")
+        if colon:
+            found.append((name, value))
+    return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from otel_audit.instrumentation.http_clients.httpcore import destination
@@ -78,12 +78,8 @@ class _Wrappers:
             call = self._calls.begin(method, to.scheme, to.host, to.port, target)
             if call is None:
                 return None
-            headers = _Headers(request.headers)
-            length = headers.get("content-length")
-            if length is not None and length.isdecimal() and len(length) < 20:
-                call.request_size = int(length)
+            call.requested(request.headers)
             if call.takes_request:
-                call.request_headers = [each for each in headers.items() if each[0].lower() != "baggage"]
                 call.sent(_content(request.stream))
         except faults() as fault:  # the call goes on
             self._calls.note(fault)
@@ -93,7 +89,7 @@ class _Wrappers:
     def _answered(self, call: Call, request: Any, response: Any, wrapped: Callable[[Any, Call], Any]) -> None:
         """Go on with a call as its response is read; it ends here if there is nothing to read."""
         try:
-            call.answered(response.status, _Headers(response.headers))
+            call.answered(response.status, response.headers)
             if request.method == b"HEAD" or response.status in (204, 304) or call.response_size == 0:
                 call.end()
             elif not call.is_over:
@@ -101,23 +97,6 @@ class _Wrappers:
         except faults() as fault:
             self._calls.note(fault)
             call.end()
-
-
-class _Headers:
-    """Pairs of bytes as headers."""
-
-    def __init__(self, pairs: Iterable[tuple[bytes, bytes]]) -> None:
-        self._pairs = pairs
-
-    def get(self, name: str) -> str | None:
-        wanted = name.encode()
-        for key, value in self._pairs:
-            if len(key) == len(wanted) and key.lower() == wanted:
-                return value.decode("latin-1")
-        return None
-
-    def items(self) -> Iterable[tuple[str, str]]:
-        return [(key.decode("latin-1"), value.decode("latin-1")) for key, value in self._pairs]
 
 
 class _Stream:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from http.client import HTTPResponse
 from typing import TYPE_CHECKING, Any
 
-from otel_audit.instrumentation.http_clients.calls.attached import attach, detach
+from otel_audit.instrumentation.http_clients.calls.attached import CALL, attach
 from otel_audit.instrumentation.patching import Patch
 
 if TYPE_CHECKING:
@@ -29,11 +29,11 @@ def table(calls: Calls) -> list[Patch]:
 
 def answered(response: Any, call: Call) -> None:
     """Go on with a call as its response is read; it ends here if there is nothing to read."""
+    headers = list(response.headers.raw_items())
+    call.answered(response.status, headers)
     if not isinstance(response, HTTPResponse):  # a class of the application's own
-        call.answered(response.status, response.headers)
         call.end(ending="open")
         return
-    call.answered(response.status, response.headers)
     if response.length == 0 or response.isclosed():
         call.end()
     elif not call.is_over:
@@ -44,7 +44,7 @@ def _reading(original: Callable[..., Any]) -> Callable[..., Any]:
     """Wrap a method of ``HTTPResponse`` that returns bytes."""
 
     def reading(response: Any, *args: Any, **kwargs: Any) -> Any:
-        call = detach(response)  # what the method itself calls must not be noted once more
+        call = response.__dict__.pop(CALL, None)  # what the method itself calls must not be noted once more
         if call is None:
             return original(response, *args, **kwargs)
         try:
@@ -63,7 +63,7 @@ def _reading_into(original: Callable[..., Any]) -> Callable[..., Any]:
     """Wrap ``HTTPResponse.readinto``."""
 
     def readinto(response: Any, buffer: Any) -> Any:
-        call = detach(response)
+        call = response.__dict__.pop(CALL, None)
         if call is None:
             return original(response, buffer)
         try:
@@ -82,7 +82,7 @@ def _closing(original: Callable[..., Any]) -> Callable[..., Any]:
     """Wrap ``HTTPResponse.close``."""
 
     def close(response: Any) -> Any:
-        call = detach(response)
+        call = response.__dict__.pop(CALL, None)
         if call is None:
             return original(response)
         unread = not (response.isclosed() or response.length == 0 or call.is_whole)
