@@ -296,6 +296,8 @@ class NameRules:
         if (own := self.own(name)) is not None:
             return own
         found = builtin(name) if self._enabled else "clean"
+        if found == "clean" and self._enabled and (prefix := _FORM_PREFIX.match(name)) is not None:
+            found = builtin(name[prefix.end() :])
         return personal(name) if found == "clean" and self._personal else found
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from otel_audit.errors import ConfigurationError
-from otel_audit.redaction.names import NameRules, builtin, in_address, removes
+from otel_audit.redaction.names import SENSITIVE, NameRules, builtin, in_address, removes
 
 SECRET = """
     password Password PASSWORD passwd pwd user_pwd db_password dbPassword DATABASE_PASSWORD password2
@@ -158,3 +158,10 @@ def test_parameters_that_sign_an_address_are_known_there_only(name: str) -> None
 def test_a_pattern_that_is_no_regular_expression_is_named() -> None:
     with pytest.raises(ConfigurationError, match=r"redaction\.names\[1\].*'\('"):
         NameRules(enabled=True, names=["ok", "("])
+
+
+@pytest.mark.parametrize("name", ["form-0-pin", "items-12-pass", "form-0-password", "form-0-token"])
+def test_a_field_of_one_form_of_many_is_judged_by_its_own_name(name: str) -> None:
+    assert NameRules(enabled=True).decide(name) in SENSITIVE
+    assert NameRules(enabled=False).decide(name) == "clean"
+    assert NameRules(enabled=True).decide("form-0-quantity") == "clean"

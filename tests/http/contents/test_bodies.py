@@ -228,6 +228,11 @@ def test_xml_is_shown_as_text_without_what_sensitive_elements_hold() -> None:
         ("password=x7s".encode("utf-16"), "text/plain; charset=utf-8"),
         ("password=x7s".encode("utf-16-le"), "text/plain"),
         (b"password=x7s", "text/plain; charset=utf-16"),
+        (b"password=x7s; a=b", "text/plain; charset=utf-16-be"),
+        (b"password=x7s\xe4", "text/plain; charset=utf-16"),
+        (b"password=x7s", "text/plain; charset=cp037"),
+        (b"password=x7s", "text/plain; charset=gb18030"),
+        ("パスワード: password=x7s".encode("iso-2022-jp"), "text/plain; charset=iso-2022-jp"),
         (b"password=x7s", "text/plain; charset=no-such"),
         (b"password=x7s", "text/plain; charset=punycode"),
         (b"password=x7s", "text/plain; charset=base64"),
@@ -239,7 +244,22 @@ def test_a_wrong_charset_costs_neither_the_body_nor_a_secret(content: bytes, typ
     shown = contents.body(content, type_, LIMIT)
     assert "x7s" not in str(shown.value)
     assert "\0" not in str(shown.value)
-    assert shown.value is not None
+    assert MASK in str(shown.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "charset"),
+    [
+        ("grün", "latin-1"),
+        ("grün", "windows-1252"),
+        ("お茶", "shift_jis"),
+        ("お茶", "iso-2022-jp"),
+        ("чай", "koi8-r"),
+    ],
+)
+def test_texts_are_read_in_the_charset_they_name(text: str, charset: str) -> None:
+    shown = contents.body(f"tea: {text}".encode(charset), f"text/plain; charset={charset}", LIMIT)
+    assert shown.value == f"tea: {text}"
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,15 @@ Kind: TypeAlias = Literal["json", "form", "multipart", "markup", "text", "binary
 _MAX_HEADER: Final = 1024
 _PARAMETER: Final = re.compile(r";[ \t]*([\w\-*]{1,64})[ \t]*=[ \t]*(?:\"((?:[^\"\\]|\\.)*+)\"?|([^\s;]*+))")
 _CHARSET: Final = re.compile(r"[A-Za-z0-9_.:\-]{1,40}")
-# Of all that Python can decode: what documents are written in. Some of the others take quadratic time.
+# Of all that Python can decode: what documents are written in, and has ASCII in it. Some of the others take
+# quadratic time. By EBCDIC or UTF-16, a secret in ASCII would become letters that no rule knows, and that
+# anybody can turn back.
 _WRITTEN_IN: Final = re.compile(
-    r"(?:utf-(?:8|8-sig|16|16-le|16-be|32|32-le|32-be)|ascii|iso8859-\d+|cp\d+|koi8-[ru]|mac-?\w+|latin-?1"
-    r"|shift_jis\w*|euc_\w+|iso2022_\w+|gb\w+|big5\w*|johab|tis-620|hz)"
+    r"(?:utf-8|utf-8-sig|ascii|iso8859-\d+|cp(?:125\d|437|720|737|775|8[56]\d|874|932|949|950|1125)|koi8-[ru]"
+    r"|mac-?\w+|latin-?1|shift_jis\w*|euc_\w+|iso2022_\w+|gb\w+|big5\w*|johab|tis-620|hz)"
 )
+_BY_ESCAPES: Final = ("iso2022_", "hz")
+"""Charsets whose texts are valid UTF-8, too, and say something else as that."""
 _KINDS: Final[dict[str, Kind]] = {
     "application/json": "json",
     "application/x-json": "json",
@@ -95,7 +99,8 @@ def decoded(content: bytes, charset: str = "") -> str | None:
     if content.startswith((b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PK\x03\x04", b"%PDF-", b"\x89PNG")):
         return None
     claimed = _codec(charset)
-    for codec in dict.fromkeys((_by_zeros(content), claimed, "utf-8")):
+    first = claimed if claimed.startswith(_BY_ESCAPES) else ""
+    for codec in dict.fromkeys((_by_zeros(content), first, "utf-8", claimed)):
         if codec:
             try:
                 return content.decode(codec).removeprefix("\ufeff")
