@@ -66,7 +66,7 @@ class ThrottlingMiddleware:
 
     def _current(self) -> Throttle | None:
         pipeline = provider.configured()
-        if pipeline is None or not pipeline.config.throttling.enabled:
+        if pipeline is None or provider.held_because() or not pipeline.config.throttling.enabled:
             return None
         config = pipeline.config
         if config is not self._config:

@@ -161,6 +161,12 @@ class Work:
         deferred, self.deferred = self.deferred, []
         yield from self._count(deferred, 1)
 
+    def what_is_left(self) -> Asking | None:
+        """Return what nobody has looked at when the answer is there; None if all was."""
+        if not self.decided:
+            return self.begin()
+        return self.when_known() if self.deferred and self.refusal is None else None
+
     def _is_exempt(self) -> bool:
         exempt = self.throttle.section.exempt
         return bool(exempt) and any(fnmatchcase(self.asked.path, pattern) for pattern in exempt)

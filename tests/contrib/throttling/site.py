@@ -11,6 +11,7 @@ from django.urls import path
 from django.views import View
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.decorators import api_view
+from rest_framework.permissions import IsAuthenticated
 from rest_framework.response import Response
 from rest_framework.views import APIView
 from rest_framework.viewsets import ViewSet
@@ -114,6 +115,17 @@ class Token(BaseAuthentication):
 
         key = request.headers.get("Authorization")
         return (User.objects.get(pk=key), None) if key else None
+
+
+class Locked(APIView):
+    """Refuses whoever has no token."""
+
+    authentication_classes = [Token]
+    permission_classes = [IsAuthenticated]
+
+    @throttling(per_request(2, 60, by="user"))
+    def get(self, request: Any) -> Response:
+        return Response({})
 
 
 @throttling(per_request(2, 60, by="user"))
@@ -251,6 +263,7 @@ urlpatterns = [
     path("async-method/", AsyncView.as_view()),
     path("exempt-class/", Exempt.as_view()),
     path("api/", Api.as_view()),
+    path("locked/", Locked.as_view()),
     path("api-function/", api_function),
     path("orders/", Orders.as_view({"get": "list", "post": "create"})),
     path("by-tenant/", by_tenant),

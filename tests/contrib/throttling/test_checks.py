@@ -62,6 +62,18 @@ def test_a_cache_that_is_not_there(throttled: Throttled) -> None:
     assert "CACHES has default" in error.msg
 
 
+def test_what_is_not_installed(throttled: Throttled, monkeypatch: pytest.MonkeyPatch) -> None:
+    from otel_audit.contrib.throttling.django import checks as ours
+
+    monkeypatch.setattr(ours, "find_spec", lambda name: None)
+    redis = {"default": {"BACKEND": BACKENDS + "redis.RedisCache", "LOCATION": "redis://x"}}
+    with throttled():
+        assert [each.id for each in found()] == ["otel_audit.E034", "otel_audit.W030"]
+        with override_settings(CACHES=redis):
+            [error] = found()
+            assert "with the package redis, which is not installed" in error.msg
+
+
 def test_memory_by_name_is_warned_of_and_redis_is_not(throttled: Throttled) -> None:
     with throttled(storage="memory"):
         assert [each.id for each in found()] == ["otel_audit.W030"]

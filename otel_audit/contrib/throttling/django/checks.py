@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from typing import Any, Final
 
 from django.conf import settings
@@ -52,6 +53,14 @@ def problems(config: AuditConfig) -> Iterator[CheckMessage]:
         )
         return
     backend = str(cache.get("BACKEND", ""))
+    package = "redis" if backend == f"{_BACKENDS}redis.RedisCache" else "limits"
+    if find_spec(package) is None:
+        yield checks.Error(
+            f"Throttling counts in the cache {section.cache!r} with the package {package}, which is not "
+            "installed.",
+            hint=f"pip install 'otel-audit[throttling]' {package}",
+            id="otel_audit.E034",
+        )
     if backend == f"{_BACKENDS}locmem.LocMemCache":
         yield from _per_process(f"the cache {section.cache!r}")
     elif backend == f"{_BACKENDS}dummy.DummyCache":

@@ -1,7 +1,7 @@
 """The middleware of Django, which the instrumentor places right inside that of audit.
 
 Views are looked at when they are known, before they run. What no view answers (a wrong path, a redirect of
-another middleware) is counted afterwards, by the rules of the configuration.
+another middleware, a token that is nobody's) is counted afterwards, and the next one is refused.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from django.http import HttpRequest, HttpResponseBase
 from otel_audit.config.model import AuditConfig
 from otel_audit.contrib.throttling.asking import Asking
 from otel_audit.contrib.throttling.counters.choice import counter_of_django
+from otel_audit.contrib.throttling.counters.windows import Counter
 from otel_audit.contrib.throttling.django.answers import answer
 from otel_audit.contrib.throttling.django.authentication import Logins
 from otel_audit.contrib.throttling.django.request import DjangoAsked, asks_late, view_marks
@@ -25,6 +26,7 @@ from otel_audit.contrib.throttling.work import Work, current_work
 from otel_audit.instrumentation.django.requests.loading import loading_with
 from otel_audit.instrumentation.django.requests.middleware import AUDIT_MIDDLEWARE
 from otel_audit.interruptions import faults
+from otel_audit.pipeline import provider
 
 _log: Final = logging.getLogger("otel_audit")
 _OTEL: Final = "opentelemetry.instrumentation.django.middleware.otel_middleware._DjangoMiddleware"
@@ -38,6 +40,7 @@ class DjangoThrottling:
         self._failures = failures_of(config)
         self.throttle: Throttle | None = None
         """Made with the first request: only then caches are ready."""
+        self._made: list[Throttle] = []
         self._told = False
         self.logins = Logins()
 
@@ -53,13 +56,7 @@ class DjangoThrottling:
 
     def work(self, request: HttpRequest) -> Work:
         """Return what is looked at in a request."""
-        throttle = self.throttle
-        if throttle is None:
-            try:
-                throttle = Throttle(self._config, counter_of_django(self._config), self._failures)
-            except faults() as fault:  # no such cache, no client of Redis: a system check tells of it, too
-                throttle = Throttle(self._config, _Nothing(fault), self._failures)
-            self.throttle = throttle
+        throttle = self.throttle or self._make()
         if not throttle.counter.shared and not self._told and request.META.get("wsgi.multiprocess"):
             self._told = True
             _log.warning(
@@ -67,6 +64,16 @@ class DjangoThrottling:
                 "high. Set throttling.cache to a cache that they share, such as Redis"
             )
         return Work(throttle, DjangoAsked(request, throttle.trusted_proxies))
+
+    def _make(self) -> Throttle:
+        counter: Counter
+        try:
+            counter = counter_of_django(self._config)
+        except faults() as fault:  # no such cache, no client of Redis: a system check tells of it, too
+            counter = _Nothing(fault)
+        self._made.append(Throttle(self._config, counter, self._failures))
+        self.throttle = self._made[0]  # another thread may have been first, and counted by now
+        return self.throttle
 
     def load_middleware(self, original: Callable[..., None]) -> Callable[..., None]:
         """Wrap ``BaseHandler.load_middleware``: it reads a list with our middleware in it."""
@@ -128,7 +135,7 @@ class ViewThrottlingMiddleware:
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
         throttling = self.throttling
-        if throttling is None:
+        if throttling is None or provider.held_because():  # in tests, but where they look at what is recorded
             return self.get_response(request)  # type: ignore[no-any-return]
         work = throttling.work(request)
         if self._async:
@@ -136,8 +143,9 @@ class ViewThrottlingMiddleware:
         token = current_work.set(work)
         try:
             response: HttpResponseBase = self.get_response(request)
-            if not work.decided:
-                response = _refused(work, work.begin()) or response
+            late = work.what_is_left()
+            if late is not None:
+                response = _refused(work, late) or response
             return response
         finally:
             current_work.reset(token)
@@ -146,8 +154,9 @@ class ViewThrottlingMiddleware:
         token = current_work.set(work)
         try:
             response: HttpResponseBase = await self.get_response(request)
-            if not work.decided:
-                response = await _refused_async(work, work.begin()) or response
+            late = work.what_is_left()
+            if late is not None:
+                response = await _refused_async(work, late) or response
             return response
         finally:
             current_work.reset(token)
