@@ -99,8 +99,7 @@ class CeleryTasks(Part):
                 self._failed(sending, name, options, error)
                 raise
             _sending.reset(token)
-            if sending.publication is not None:
-                sending.publication.sent()
+            self._sent(sending, name, options, result)
             return result
 
         return send_task
@@ -139,16 +138,27 @@ class CeleryTasks(Part):
             raise _NotKept(error) from error
         headers.update(sending.publication.headers)
 
+    def _sent(self, sending: _Sending, name: Any, options: dict[str, Any], result: Any) -> None:
+        publication = sending.publication
+        if publication is None:  # protocol 1: its message could not say by whom
+            publication = self._late(sending, name, options | {"task_id": getattr(result, "id", "")})
+        if publication is not None:
+            publication.sent()
+
     def _failed(self, sending: _Sending, name: Any, options: dict[str, Any], error: BaseException) -> None:
         publication = sending.publication
         if publication is None:  # before its message was made
-            try:
-                task = messages.asked_for(name, options, sending.args, sending.kwargs)
-                publication = self._tasks.publish(task)
-            except faults() as fault:  # what is raised is why it was not published
-                self._tasks.failures.note("publish", fault)
-                return
-        publication.failed(error)
+            publication = self._late(sending, name, options)
+        if publication is not None:
+            publication.failed(error)
+
+    def _late(self, sending: _Sending, name: Any, options: dict[str, Any]) -> Publication | None:
+        """Take down a publication of which only the end is known."""
+        try:
+            return self._tasks.publish(messages.asked_for(name, options, sending.args, sending.kwargs))
+        except faults() as fault:  # it is published, or what is raised says why not
+            self._tasks.failures.note("publish", fault)
+            return None
 
     def scheduling(self, original: Callable[..., Any]) -> Callable[..., Any]:
         """Wrap ``Scheduler.apply_async``: the schedule acts, not the service."""

@@ -12,12 +12,14 @@ from celery import Celery, chain, chord, group
 from celery.beat import Scheduler
 from celery.exceptions import OperationalError
 from celery.result import AsyncResult
+from celery.signals import after_task_publish
 
 from otel_audit.audit_context import current_context
 from otel_audit.audit_record import Actor, AuditRecord, Origin
 from otel_audit.config.model import AuditConfig, CeleryConfig, ContextConfig
+from otel_audit.errors import AuditError
 from otel_audit.testing import CapturedAudit
-from tests.instrumentation.celery.conftest import done, visit, worker
+from tests.instrumentation.celery.conftest import KEYS, config, done, visit, worker
 from tests.instrumentation.celery.shop import (
     add,
     again,
@@ -356,8 +358,6 @@ def test_a_task_that_no_worker_knows_leaves_a_record(captured: CapturedAudit) ->
 def test_queues_that_are_not_named_are_told_nothing(
     celery_audited: Callable[..., AbstractContextManager[CapturedAudit]],
 ) -> None:
-    from tests.instrumentation.celery.conftest import KEYS, config
-
     only_orders = ContextConfig(keys=KEYS.keys, queues=["orders"])
     with celery_audited(config(context=only_orders)) as captured:
         with visit("ana"):
@@ -366,3 +366,41 @@ def test_queues_that_are_not_named_are_told_nothing(
         done(captured, untold)
         assert run_of(captured, told.id).actor.on_behalf_of == "ana"
         assert run_of(captured, untold.id).actor.on_behalf_of == ""
+
+
+def test_the_first_protocol_of_celery_has_no_headers_and_its_tasks_have_their_records(
+    captured: CapturedAudit,
+) -> None:
+    old = Celery("old", broker="memory://", set_as_current=False)
+    old.conf.task_protocol = 1
+    with visit("ana"):
+        result = old.send_task("shop.bill", (7,))
+    record = captured.one(event_name="task.publish")
+    assert (record.outcome, record.actor.id, str(record.target)) == (
+        "success",
+        "ana",
+        f"shop.bill/{result.id}",
+    )
+    done(captured, result)
+    assert run_of(captured, result.id).actor == Actor("shop.bill", "system")
+
+
+def test_under_fail_closed_what_cannot_be_recorded_is_not_published(
+    celery_audited: Callable[..., AbstractContextManager[CapturedAudit]],
+) -> None:
+    sent: list[str] = []
+
+    def after(sender: str = "", **_: Any) -> None:
+        sent.append(sender)
+
+    after_task_publish.connect(after, weak=False)
+    try:
+        with celery_audited(config(on_error="fail_closed")) as captured:
+            bill.delay(1)
+            captured.pipeline.spool.close()
+            with pytest.raises(AuditError):
+                bill.delay(2)
+            assert add.apply((1, 2)).get() == 3, "what is delivered runs"
+    finally:
+        after_task_publish.disconnect(after)
+    assert sent == ["shop.bill"]
