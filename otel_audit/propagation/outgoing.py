@@ -106,8 +106,8 @@ class Outgoing:
         """Sign who acts now; empty outside any work, and for calls that are not to be instrumented."""
         if current_context() is None or self._key is None:
             return ""
-        # Not is_http_instrumentation_enabled(): OpenTelemetry's instrumentations of requests and urllib3 switch
-        # that off within a call they have a span for.
+        # Not is_http_instrumentation_enabled(): OpenTelemetry's instrumentations of requests and urllib3
+        # switch that off within a call they have a span for.
         if not is_instrumentation_enabled():
             return ""
         context = who_acts(
