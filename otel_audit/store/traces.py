@@ -24,7 +24,7 @@ TREE_PARTS: Final = ("span_id", "sequence", "request_id", "parent")
 
 _WORK: Final = (
     *("http.server.request", "command.run", "job.run", "task.run", "task.retry"),
-    *("command.start", "task.start"),
+    *("command.start", "job.start", "task.start"),
 )
 """Events that stand for a piece of work, the better first: one id may have several, such as start and end."""
 

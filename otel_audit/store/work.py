@@ -30,8 +30,8 @@ KINDS: Final = {
     "request": ("http.server.request",),
     "outgoing": ("http.client.request",),
     "command": ("command.start", "command.output", "command.run"),
-    "job": ("job.run",),
-    "task": ("task.publish", "task.start", "task.run", "task.retry", "task.stale"),
+    "job": ("job.start", "job.output", "job.run"),
+    "task": ("task.publish", "task.start", "task.output", "task.run", "task.retry", "task.stale"),
 }
 """The kinds of work, and the event names of their records."""
 EVENTS_OF_WORK: Final = frozenset(name for names in KINDS.values() for name in names)

@@ -13,8 +13,11 @@ _KIND_OF: Final = {name: kind for kind, names in KINDS.items() for name in names
 _STAGES: Final = {
     "command.start": "started",
     "command.output": "still running",
+    "job.start": "started",
+    "job.output": "still running",
     "task.publish": "published",
     "task.start": "started",
+    "task.output": "still running",
     "task.retry": "to be tried again",
     "task.stale": "never ran",
 }
