@@ -12,9 +12,7 @@ import msgspec
 from otel_audit.audit_record import AuditRecord
 from otel_audit.config.model import StoreConfig
 from otel_audit.errors import QueryError
-from otel_audit.semconv import from_attributes
 from otel_audit.store.client import RefusedQuery, StoreClient
-from otel_audit.store.columns import whole
 from otel_audit.store.counts import Asked, Status, count
 from otel_audit.store.entries import AuditEntry, columns, entry
 from otel_audit.store.filters import (
@@ -34,6 +32,7 @@ from otel_audit.store.filters import (
     union,
     write_cursor,
 )
+from otel_audit.store.lookup import StoredRecord, stored_record
 from otel_audit.store.recent import recent_records
 from otel_audit.store.schema import ACCESS_LOG, EVENTS, TRACES
 from otel_audit.store.tasks import TaskEntry, task
@@ -61,10 +60,6 @@ _MOST_GENERATIONS = 5
 """How deep :meth:`AuditStore.trace` looks for work that began in other traces, one statement each."""
 _MOST_INSIDE = 1000
 _MOMENT = "fromUnixTimestamp64Nano({%s:Int64}, 'UTC')"
-_APART = 60 * 10**9
-"""Nanoseconds within which a record lies around the moment its id was made, nearly always."""
-_LAST_MOMENT = 2**63 // 10**6 - 10**6
-"""Milliseconds up to which a moment is one of a record; ids can tell later ones."""
 _MAX_NAMESAKES = 100
 _NAMES_WITHIN = 90 * 86_400 * 10**9
 _VOCABULARY_SQL: dict[Vocabulary, str] = {
@@ -94,13 +89,6 @@ class Page(msgspec.Struct, frozen=True):
 
     def __len__(self) -> int:
         return len(self.entries)
-
-
-class StoredRecord(msgspec.Struct, frozen=True):
-    """One record as it was made, and the resource (service, host, …) that sent it."""
-
-    record: AuditRecord
-    resource: dict[str, str]
 
 
 class AuditStore:
@@ -459,49 +447,7 @@ class AuditStore:
 
     def stored(self, record_id: str) -> StoredRecord | None:
         """Do what :meth:`get` does, with the resource that sent the record."""
-        number = _record_id(record_id)
-        place = self._place(number)
-        if place is None:
-            return None
-        table, timestamp = place
-        rows = self._client.query(
-            f"SELECT toUnixTimestamp64Nano(timestamp) AS at, {whole()} AS all_attributes, trace_id, span_id, "
-            f"message, resource FROM {self._database}.{table} WHERE timestamp = {_MOMENT % 'at'} "
-            "AND record_id = {id:UUID} AND ordinal = 0 LIMIT 1",
-            {"id": number, "at": timestamp},
-        )
-        if not rows:
-            return None  # deleted meanwhile
-        row = rows[0]
-        record = from_attributes(
-            row["all_attributes"],
-            timestamp=int(row["at"]),
-            trace_id=row["trace_id"],
-            span_id=row["span_id"],
-            message=row["message"],
-        )
-        return StoredRecord(record, row["resource"])
-
-    def _place(self, number: str) -> tuple[str, int] | None:
-        """Look for a record: its table and its time, which are the way to all of its columns."""
-        *own, others = tables(EVERY_LOG)
-        where = "record_id = {id:UUID} AND ordinal = 0"
-        parameters: dict[str, str | int] = {"id": number}
-        ways = [(own, where, parameters), ([others], where, parameters)]  # where nearly all are, first
-        if (made := _made_at(number)) is not None:
-            around = f"{where} AND timestamp BETWEEN {_MOMENT % 'since'} AND {_MOMENT % 'until'}"
-            ways.insert(
-                0, ([*own, others], around, parameters | {"since": made - _APART, "until": made + _APART})
-            )
-        for names, condition, values in ways:
-            each = [
-                f"SELECT '{table}' AS found, toUnixTimestamp64Nano(timestamp) AS at "
-                f"FROM {self._database}.{table} WHERE {condition} LIMIT 1"
-                for table in names
-            ]
-            for row in self._client.query(f"{union(each)} LIMIT 1", values):
-                return str(row["found"]), int(row["at"])
-        return None
+        return stored_record(self._client.query, self._database, record_id)
 
     def with_fragment(
         self,
@@ -608,18 +554,3 @@ def _named(entry: AuditEntry, names: Mapping[str, str]) -> AuditEntry:
     if actor.on_behalf_of in names:
         found["customer_known_as"] = names[actor.on_behalf_of]
     return msgspec.structs.replace(entry, **found) if found else entry
-
-
-def _made_at(number: str) -> int | None:
-    """Return when a record id was made (RFC 9562, UUIDv7), in nanoseconds; None for another kind of id."""
-    if number[14] != "7":
-        return None
-    milliseconds = int(number[:8] + number[9:13], 16)
-    return milliseconds * 10**6 if milliseconds < _LAST_MOMENT else None
-
-
-def _record_id(text: str) -> str:
-    bare = text.strip().lower().replace("-", "")
-    if not re.fullmatch(r"[0-9a-f]{32}", bare):
-        raise QueryError(f"{text!r} is not a record id; write it as 8-4-4-4-12 hexadecimal digits")
-    return f"{bare[:8]}-{bare[8:12]}-{bare[12:16]}-{bare[16:20]}-{bare[20:]}"

@@ -11,7 +11,7 @@ from otel_audit.audit_record import Actor, AuditRecord, Origin
 from otel_audit.cli.output import sentences
 from otel_audit.cli.output.details import record_view
 from otel_audit.cli.output.screen import Screen
-from otel_audit.store.query import StoredRecord
+from otel_audit.store.lookup import StoredRecord
 from tests.trail import record
 
 AT = 1_795_000_000 * 10**9

@@ -16,7 +16,7 @@ from otel_audit.audit_record import AuditRecord, Bulk, Change
 from otel_audit.cli.output import exchanges, sentences
 from otel_audit.cli.output.safe import safe
 from otel_audit.cli.output.screen import Screen
-from otel_audit.store.query import StoredRecord
+from otel_audit.store.lookup import StoredRecord
 from otel_audit.store.times import format_iso, zone_name
 from otel_audit.store.work import EVENTS_OF_WORK
 

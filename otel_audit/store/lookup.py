@@ -1,0 +1,99 @@
+"""One record by its id: found around the moment in the id, then read from its table alone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any, Final, TypeAlias
+
+import msgspec
+
+from otel_audit.audit_record import AuditRecord
+from otel_audit.errors import QueryError
+from otel_audit.semconv import from_attributes
+from otel_audit.store.columns import whole
+from otel_audit.store.filters import EVERY_LOG, tables, union
+
+Ask: TypeAlias = Callable[[str, dict[str, Any]], list[dict[str, Any]]]
+"""Runs a SELECT with its parameters; gives its rows."""
+
+_MOMENT: Final = "fromUnixTimestamp64Nano({%s:Int64}, 'UTC')"
+_APART: Final = 60 * 10**9
+"""Nanoseconds within which a record lies around the moment its id was made, nearly always."""
+_LAST_MOMENT: Final = 2**63 // 10**6 - 10**6
+"""Milliseconds up to which a moment is one of a record; ids can tell later ones."""
+
+
+class StoredRecord(msgspec.Struct, frozen=True):
+    """One record as it was made, and the resource (service, host, …) that sent it."""
+
+    record: AuditRecord
+    resource: dict[str, str]
+
+
+def stored_record(ask: Ask, database: str, record_id: str) -> StoredRecord | None:
+    """Return one record of any log as it was made; None if the store does not have it.
+
+    Raises:
+        QueryError: ``record_id`` is not a record id.
+        InvalidRecord: it was written by a newer version of otel-audit.
+    """
+    number = _record_id(record_id)
+    place = _place(ask, database, number)
+    if place is None:
+        return None
+    table, timestamp = place
+    rows = ask(
+        f"SELECT toUnixTimestamp64Nano(timestamp) AS at, {whole()} AS all_attributes, trace_id, span_id, "
+        f"message, resource FROM {database}.{table} WHERE timestamp = {_MOMENT % 'at'} "
+        "AND record_id = {id:UUID} AND ordinal = 0 LIMIT 1",
+        {"id": number, "at": timestamp},
+    )
+    if not rows:
+        return None  # deleted meanwhile
+    row = rows[0]
+    record = from_attributes(
+        row["all_attributes"],
+        timestamp=int(row["at"]),
+        trace_id=row["trace_id"],
+        span_id=row["span_id"],
+        message=row["message"],
+    )
+    return StoredRecord(record, row["resource"])
+
+
+def _place(ask: Ask, database: str, number: str) -> tuple[str, int] | None:
+    """Look for a record: its table and its time, which are the way to all of its columns."""
+    *own, others = tables(EVERY_LOG)
+    where = "record_id = {id:UUID} AND ordinal = 0"
+    parameters: dict[str, Any] = {"id": number}
+    ways = [(own, where, parameters), ([others], where, parameters)]  # where nearly all are, first
+    if (made := _made_at(number)) is not None:
+        around = f"{where} AND timestamp BETWEEN {_MOMENT % 'since'} AND {_MOMENT % 'until'}"
+        ways.insert(
+            0, ([*own, others], around, parameters | {"since": made - _APART, "until": made + _APART})
+        )
+    for names, condition, values in ways:
+        each = [
+            f"SELECT '{table}' AS found, toUnixTimestamp64Nano(timestamp) AS at "
+            f"FROM {database}.{table} WHERE {condition} LIMIT 1"
+            for table in names
+        ]
+        for row in ask(f"{union(each)} LIMIT 1", values):
+            return str(row["found"]), int(row["at"])
+    return None
+
+
+def _made_at(number: str) -> int | None:
+    """Return when a record id was made (RFC 9562, UUIDv7), in nanoseconds; None for another kind of id."""
+    if number[14] != "7":
+        return None
+    milliseconds = int(number[:8] + number[9:13], 16)
+    return milliseconds * 10**6 if milliseconds < _LAST_MOMENT else None
+
+
+def _record_id(text: str) -> str:
+    bare = text.strip().lower().replace("-", "")
+    if not re.fullmatch(r"[0-9a-f]{32}", bare):
+        raise QueryError(f"{text!r} is not a record id; write it as 8-4-4-4-12 hexadecimal digits")
+    return f"{bare[:8]}-{bare[8:12]}-{bare[12:16]}-{bare[16:20]}-{bare[20:]}"
