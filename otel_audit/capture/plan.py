@@ -9,7 +9,7 @@ from uuid import UUID
 from msgspec import UNSET
 
 from otel_audit.audit_record import Target
-from otel_audit.capture.policy import KeyStrategies, TableSettings
+from otel_audit.capture.table_policy import KeyStrategies, TableSettings
 from otel_audit.redaction.strategies import OMIT
 from otel_audit.values import Frozen, freeze, key_text, same
 

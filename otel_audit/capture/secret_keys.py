@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, Literal, NamedTuple
 
-from otel_audit.capture.policy import KeyStrategies
+from otel_audit.capture.table_policy import KeyStrategies
 from otel_audit.redaction.names import SECRETS, NameRules
 from otel_audit.redaction.records import SECRET_KEY
 

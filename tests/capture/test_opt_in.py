@@ -16,7 +16,7 @@ import pytest
 import otel_audit
 from otel_audit.capture import opt_in
 from otel_audit.capture.opt_in import OptIn, said_by_class
-from otel_audit.capture.policy import ModelPattern, Policy, Subject
+from otel_audit.capture.table_policy import ModelPattern, Subject, TablePolicy
 from otel_audit.config.model import CaptureSection, ModelConfig
 
 
@@ -171,7 +171,7 @@ LOG = Subject("shop.Log", "project.shop.models.Log", (Log,))
 
 
 def decided(subject: Subject, **section: Any) -> Any:
-    return Policy(CaptureSection(**section)).decide(subject)
+    return TablePolicy(CaptureSection(**section)).decide(subject)
 
 
 def test_code_is_laid_over_the_class_and_the_configuration_over_both() -> None:

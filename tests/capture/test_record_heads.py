@@ -21,7 +21,7 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from otel_audit.audit_context import Moment, context, moment
 from otel_audit.audit_record import AuditRecord
 from otel_audit.capture.plan import FieldPlan, TablePlan
-from otel_audit.capture.policy import KeyStrategies, TableSettings
+from otel_audit.capture.table_policy import KeyStrategies, TableSettings
 from otel_audit.capture.transactions.connection import Connection
 from otel_audit.capture.transactions.state import CaptureState
 from otel_audit.capture.transactions.transaction_buffer import TransactionBuffer

@@ -269,3 +269,21 @@ def test_the_rules_are_listed_in_order(command: Command, tmp_path: Path) -> None
     assert rows[5]["command"] == ["migrate", "billing.*"]
     (tmp_path / "otel-audit.toml").write_text("")
     assert "There is no rule" in command("explain", "policy").err
+
+
+def test_a_rule_that_never_decides_is_noted_where_rules_are_shown(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "otel-audit.toml").write_text(CONFIG + '[[policy]]\npath = "/health"\nlevel = "request"\n')
+    note = "policy: rule 8 never decides: rule 1 before it matches all that it matches"
+    assert note in command("explain", "policy").err
+    assert note in command("config", "show").err
+
+
+def test_the_configuration_shows_each_rule_with_its_place(command: Command, tmp_path: Path) -> None:
+    configured(tmp_path)
+    rows = [json.loads(line) for line in command("config", "show", "--json").out.splitlines()]
+    [found] = [row for row in rows if row["key"] == "policy.6"]
+    assert found["value"] == {"command": ["migrate", "billing.*"], "level": "request_response"}
+    assert found["origin"].endswith("otel-audit.toml:31")
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", command("config", "show", "--changed", width=200).out)
+    assert "policy.1" in shown
+    assert '{ "path" = "/health", "level" = "none" }' in shown

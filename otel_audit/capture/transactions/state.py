@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from otel_audit.capture.freshness import Freshness
-from otel_audit.capture.policy import Policy
+from otel_audit.capture.table_policy import TablePolicy
 from otel_audit.capture.transactions.transaction_buffer import TransactionBuffer
 from otel_audit.config.model import AuditConfig, CaptureSection
 from otel_audit.pipeline import provider
@@ -35,7 +35,7 @@ class CaptureState:
         pipeline: AuditPipeline | None = None,
     ) -> None:
         self.config = section
-        self.policy = Policy(section, config.policy)
+        self.policy = TablePolicy(section, config.policy)
         self.freshness = Freshness()
         self.failures = Failures(library, config, self._health)
         self._pipeline = pipeline

@@ -67,7 +67,12 @@ class DjangoAuditInstrumentor(AuditInstrumentor):
         capture = writes.capture
         requests = RequestCapture(config, capture.logger, capture.failures, capture.policy)
         reads = ReadCapture(
-            capture.policy, config.django, capture.logger, capture.failures, capture.database, reads_table
+            capture.policy,
+            config.django,
+            capture.logger,
+            capture.failures,
+            capture.database,
+            reads_table,
         )
         parts: list[Part] = [writes, requests, Announcement(config), reads]
         if config.django.auth_events:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.schema import Table
 
 from otel_audit.capture.opt_in import owner_of_attribute, said_by_class
-from otel_audit.capture.policy import Subject
+from otel_audit.capture.table_policy import Subject
 from otel_audit.instrumentation.sqlalchemy.tables import all_mappers, package_of
 from otel_audit.interruptions import faults
 

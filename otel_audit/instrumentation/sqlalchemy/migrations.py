@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from otel_audit.audit_context import Moment, moment
 from otel_audit.audit_record import AuditRecord, Database, Outcome, Target
 from otel_audit.capture.plan import TablePlan
-from otel_audit.capture.policy import TableSettings
+from otel_audit.capture.table_policy import TableSettings
 from otel_audit.capture.writes import CapturedWrite
 from otel_audit.errors import AuditError
 from otel_audit.instrumentation.command_scope import in_command

@@ -12,7 +12,7 @@ from sqlalchemy.schema import Table
 from otel_audit.audit_record import Target
 from otel_audit.capture.opt_in import code_rules
 from otel_audit.capture.plan import TablePlan
-from otel_audit.capture.policy import KeyStrategies, Policy, Subject, TableSettings
+from otel_audit.capture.table_policy import KeyStrategies, Subject, TablePolicy, TableSettings
 from otel_audit.instrumentation.sqlalchemy.columns import ColumnPlan
 from otel_audit.instrumentation.sqlalchemy.mappings import Mappings
 from otel_audit.instrumentation.sqlalchemy.secret_keys import key_strategies
@@ -88,7 +88,7 @@ class _Decided(NamedTuple):
 class Plans:
     """The plans of all tables met so far; those of tables that are not audited are ``None``."""
 
-    def __init__(self, config: AuditConfig, policy: Policy) -> None:
+    def __init__(self, config: AuditConfig, policy: TablePolicy) -> None:
         self._policy = policy
         self._names = NameRules.of(config.redaction)
         self._plans: weakref.WeakKeyDictionary[Any, MappedPlan | None] = weakref.WeakKeyDictionary()

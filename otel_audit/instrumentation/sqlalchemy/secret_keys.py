@@ -8,9 +8,9 @@ from typing import Any
 from sqlalchemy import types
 from sqlalchemy.schema import Column, Table
 
-from otel_audit.capture.policy import KeyStrategies
 from otel_audit.capture.secret_keys import MAX_HOPS, Held, HeldKey, Hop, Kind
 from otel_audit.capture.secret_keys import key_strategies as strategies_of
+from otel_audit.capture.table_policy import KeyStrategies
 from otel_audit.instrumentation.sqlalchemy.columns import implementation
 from otel_audit.instrumentation.sqlalchemy.mappings import Mappings
 from otel_audit.instrumentation.sqlalchemy.tables import attributes_of, keys_of

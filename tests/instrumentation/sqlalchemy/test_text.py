@@ -429,10 +429,10 @@ def test_a_statement_that_names_no_audited_table_is_looked_up_once(
 def test_a_table_that_is_made_while_others_are_in_use_is_the_only_one_decided_about(
     engine: sa.Engine, audit: CapturedAudit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from otel_audit.capture.policy import Policy
+    from otel_audit.capture.table_policy import TablePolicy
 
     decided: list[str] = []
-    decide = Policy.decide
+    decide = TablePolicy.decide
 
     def counted(self: Any, subject: Any, *owners: Any) -> Any:
         decided.append(subject.label)
@@ -441,7 +441,7 @@ def test_a_table_that_is_made_while_others_are_in_use_is_the_only_one_decided_ab
     metadata = sa.MetaData()
     with engine.begin() as connection:
         connection.execute(sa.text("PRAGMA user_version"))
-        monkeypatch.setattr(Policy, "decide", counted)
+        monkeypatch.setattr(TablePolicy, "decide", counted)
         for number in range(20):
             sa.Table(f"made_{number}", metadata, sa.Column("id", sa.Integer, primary_key=True))
             connection.execute(sa.text("PRAGMA user_version"))

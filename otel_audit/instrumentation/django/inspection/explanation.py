@@ -18,7 +18,7 @@ import msgspec
 
 from otel_audit import startup
 from otel_audit.capture.opt_in import ATTRIBUTE
-from otel_audit.capture.policy import Decision, Rule
+from otel_audit.capture.table_policy import TableDecision, TableRule
 from otel_audit.config.loader import LoadedConfig
 from otel_audit.config.nearest import nearest
 from otel_audit.instrumentation.django.plan import ModelFieldPlan, ModelPlan, ModelPolicy
@@ -130,7 +130,7 @@ def _find(name: str, models: list[type[Model]]) -> tuple[type[Model], str] | str
 class _Answers:
     """Puts the decision about one model into words."""
 
-    def __init__(self, loaded: LoadedConfig, decision: Decision, plan: ModelPlan) -> None:
+    def __init__(self, loaded: LoadedConfig, decision: TableDecision, plan: ModelPlan) -> None:
         self._loaded = loaded
         self._settings = decision.settings
         self._rules = decision.rules
@@ -192,14 +192,14 @@ class _Answers:
             return Line(name, _BY_NAME[found], f"redaction.{setting}", place)
         return Line(name, _BY_NAME[found], "" if found == "clean" else "built-in rules on names")
 
-    def _line(self, subject: str, answer: str, rule: Rule | None = None) -> Line:
+    def _line(self, subject: str, answer: str, rule: TableRule | None = None) -> Line:
         rule = self._rules.get(subject) if rule is None else rule
         subject = {"old_values": "old values", "snapshot": "row"}.get(subject, subject)
         if rule is None:
             return Line(subject, answer)
         return Line(subject, answer, rule.text, self._place(rule))
 
-    def _place(self, rule: Rule) -> str:
+    def _place(self, rule: TableRule) -> str:
         if rule.source == "configuration":
             return self._loaded.where("django", *rule.key)
         if rule.source == "policy":

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import msgspec
 
 from otel_audit.capture.opt_in import CodeRule, OptIn, code_rules, owner_of_attribute, said_by_class
-from otel_audit.capture.policy import ModelPattern, Subject, matches_name, names_subject
+from otel_audit.capture.table_policy import ModelPattern, Subject, matches_name, names_subject
 from otel_audit.config.model import AuditConfig
 from otel_audit.config.nearest import nearest
 from otel_audit.instrumentation.django.plan import ModelPolicy, subject

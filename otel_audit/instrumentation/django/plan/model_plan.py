@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from otel_audit.capture.plan import TablePlan
-from otel_audit.capture.policy import KeyStrategies, TableSettings
+from otel_audit.capture.table_policy import KeyStrategies, TableSettings
 from otel_audit.instrumentation.django.plan.field_plan import ModelFieldPlan
 from otel_audit.interruptions import faults
 from otel_audit.values import freeze_json

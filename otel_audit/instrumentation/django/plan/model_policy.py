@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any, Final
 from django.apps import apps
 
 from otel_audit.capture.opt_in import CodeRule, OptIn, owner_of_attribute, said_by_class
-from otel_audit.capture.policy import Decision, KeyStrategies, Policy, Subject, TableSettings, names_subject
+from otel_audit.capture.table_policy import (
+    KeyStrategies,
+    Subject,
+    TableDecision,
+    TablePolicy,
+    TableSettings,
+    names_subject,
+)
 from otel_audit.config.model import CaptureSection, PolicyRule
 from otel_audit.instrumentation.django.plan.secret_keys import key_strategies
 from otel_audit.interruptions import faults
@@ -24,7 +31,7 @@ HISTORICAL: Final = "__fake__"
 """The module of the model classes of a migration."""
 
 
-class ModelPolicy(Policy):
+class ModelPolicy(TablePolicy):
     """The settings of every model; a proxy has those of its concrete model.
 
     ``names`` are the rules by which a key is known for a secret.
@@ -63,7 +70,7 @@ class ModelPolicy(Policy):
             self._decided[concrete] = found
         return found
 
-    def decide_model(self, model: type[Model]) -> Decision:
+    def decide_model(self, model: type[Model]) -> TableDecision:
         """Decide about ``model``.
 
         The table behind a many-to-many field follows the model that declares the field unless a rule names

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from otel_audit.capture.policy import KeyStrategies
 from otel_audit.capture.secret_keys import MAX_HOPS, Held, HeldKey, Hop, Kind
 from otel_audit.capture.secret_keys import key_strategies as strategies_of
+from otel_audit.capture.table_policy import KeyStrategies
 from otel_audit.interruptions import faults
 from otel_audit.redaction.names import NameRules
 

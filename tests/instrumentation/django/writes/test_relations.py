@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from otel_audit.audit_record import AuditRecord
-from otel_audit.capture.policy import KeyStrategies, TableSettings
+from otel_audit.capture.table_policy import KeyStrategies, TableSettings
 from otel_audit.instrumentation.django.plan import ModelPlan
 from otel_audit.testing import CapturedAudit
 from tests.instrumentation.django.warehouse.models import Box, Crew, Item, Pallet, Shift, Supplier

@@ -15,9 +15,9 @@ from sqlalchemy.sql.dml import UpdateBase
 
 from otel_audit.capture.databases import dbapi
 from otel_audit.capture.plan import TablePlan, Verb
-from otel_audit.capture.policy import Policy, Subject
 from otel_audit.capture.sql.raw_sql import RawStatement, RawTables
 from otel_audit.capture.sql.sql_text import SqlText, Write, folded
+from otel_audit.capture.table_policy import Subject, TablePolicy
 from otel_audit.capture.transactions.transaction_sql import ORDINARY, Effect, effect_of, is_ordinary
 from otel_audit.instrumentation.sqlalchemy.connection import (
     SQLAlchemyConnection,
@@ -80,7 +80,7 @@ class Tables:
         plans: of the tables that are known.
     """
 
-    def __init__(self, section: SQLAlchemyConfig, policy: Policy, plans: Plans) -> None:
+    def __init__(self, section: SQLAlchemyConfig, policy: TablePolicy, plans: Plans) -> None:
         self._section = section
         self._policy = policy
         self._plans = plans

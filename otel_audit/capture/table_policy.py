@@ -70,7 +70,7 @@ class Subject(NamedTuple):
     tables: tuple[str, ...] = ()
 
 
-class Rule(NamedTuple):
+class TableRule(NamedTuple):
     """Where something was said.
 
     ``key`` is that within the section of the instrumentor, with the position within a list; of a rule of
@@ -84,7 +84,7 @@ class Rule(NamedTuple):
     place: str = ""
 
 
-class Decision(NamedTuple):
+class TableDecision(NamedTuple):
     """The settings of one subject, and the rule behind each that is not by default.
 
     ``rules`` has them by ``changes``, ``values``, ``reads``, ``old_values``, ``snapshot``, ``fields.<name>``
@@ -92,10 +92,10 @@ class Decision(NamedTuple):
     """
 
     settings: TableSettings
-    rules: Mapping[str, Rule]
+    rules: Mapping[str, TableRule]
 
 
-_Layer: TypeAlias = tuple[OptIn, Rule]
+_Layer: TypeAlias = tuple[OptIn, TableRule]
 
 
 def matches_name(pattern: str, name: str) -> bool:
@@ -148,7 +148,9 @@ class LoweringRule:
     def __init__(self, number: int, rule: PolicyRule) -> None:
         patterns = list(map(ModelPattern, rule.patterns("model")))
         self.records = rule.level != "none"
-        self.rule = Rule("policy", f'policy {number}: level = "{rule.level}"', ("policy", str(number - 1)))
+        self.rule = TableRule(
+            "policy", f'policy {number}: level = "{rule.level}"', ("policy", str(number - 1))
+        )
         self._meant = [pattern for pattern in patterns if pattern.verdict]
         self._excluded = [pattern for pattern in patterns if not pattern.verdict]
 
@@ -159,7 +161,7 @@ class LoweringRule:
         return not self._meant or any(pattern.matches(subject) for pattern in self._meant)
 
 
-class Policy:
+class TablePolicy:
     """What is said of every table or model; of ``rules``, those of ``[[policy]]``, the first decides."""
 
     def __init__(self, config: CaptureSection, rules: Sequence[PolicyRule] = ()) -> None:
@@ -197,16 +199,16 @@ class Policy:
         """Decide anew: what code says has changed."""
         self._by_label.clear()
 
-    def decide(self, subject: Subject, owner: Subject | None = None) -> Decision:
+    def decide(self, subject: Subject, owner: Subject | None = None) -> TableDecision:
         """Decide about ``subject``; what is said of ``owner`` holds where nothing names it itself."""
-        rules: dict[str, Rule] = {}
+        rules: dict[str, TableRule] = {}
         values: dict[str, Any] = {}
         strategies: dict[str, str] = {}
         ignore = [*self.config.ignore]
         encrypted: list[str] = []
         for position, pattern in enumerate(ignore):
             text = f"ignore: {pattern!r}"
-            rules[f"ignore.{pattern}"] = Rule("configuration", text, ("ignore", str(position)))
+            rules[f"ignore.{pattern}"] = TableRule("configuration", text, ("ignore", str(position)))
         names = (subject,) if owner is None else (subject, owner)
         for said, rule in self._layers(names):
             for name in ("changes", "reads", "old_values", "snapshot"):
@@ -234,7 +236,7 @@ class Policy:
             tuple(encrypted),
             values.get("values", True),
         )
-        return Decision(settings, rules)
+        return TableDecision(settings, rules)
 
     def _lowers(self, names: Sequence[Subject]) -> LoweringRule | None:
         """Return the first rule about the first of ``names`` for which there is one."""
@@ -248,7 +250,7 @@ class Policy:
         """List what is said about the first of ``names``, or the others in its stead, the strongest last."""
         said = next((each.said for each in names if each.said is not None), None)
         if said is not None:
-            yield said, Rule("class", "__audit__", place=said.place)
+            yield said, TableRule("class", "__audit__", place=said.place)
         code = code_rules()
         for each in reversed(names):
             yield from (_of_code(rule) for rule in code if names_subject(rule, each))
@@ -258,11 +260,14 @@ class Policy:
                 position, pattern = found
                 verdict = pattern.verdict
                 said = OptIn(changes=verdict) if setting == "models" else OptIn(reads=verdict)
-                yield said, Rule("configuration", f"{setting}: {pattern.text!r}", (setting, str(position)))
+                yield (
+                    said,
+                    TableRule("configuration", f"{setting}: {pattern.text!r}", (setting, str(position))),
+                )
         for pattern, single in self._single:
             if any(pattern.matches(each) for each in names) and pattern.verdict:
                 text = f'model."{pattern.text}"'
-                yield single, Rule("configuration", text, ("model", pattern.text))
+                yield single, TableRule("configuration", text, ("model", pattern.text))
 
 
 def names_subject(rule: CodeRule, subject: Subject) -> bool:
@@ -274,10 +279,10 @@ def names_subject(rule: CodeRule, subject: Subject) -> bool:
 
 
 def _of_code(rule: CodeRule) -> _Layer:
-    return rule.said, Rule("code", f"audit_models({rule.name})", place=rule.said.place)
+    return rule.said, TableRule("code", f"audit_models({rule.name})", place=rule.said.place)
 
 
-def _deeper(rule: Rule, *key: str) -> Rule:
+def _deeper(rule: TableRule, *key: str) -> TableRule:
     return rule._replace(key=(*rule.key, *key)) if rule.source == "configuration" else rule
 
 
