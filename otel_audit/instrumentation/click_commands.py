@@ -34,9 +34,9 @@ def table() -> list[Patch]:
     """List what is wrapped of Click, and of the Click that Typer brings."""
     return [
         Patch(
-            f"{package}.core:Command.invoke",
+            f"{package}.core:Context.invoke",
             in_command_scope,
-            "what a command does is done by the command",
+            "what a command does is done by the command; inside the span that OpenTelemetry makes of it",
             optional=True,
             late=True,
         )
@@ -45,25 +45,26 @@ def table() -> list[Patch]:
 
 
 def in_command_scope(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap ``Command.invoke``, which calls the function of a command or of a group."""
+    """Wrap ``Context.invoke``, by which a command calls its own function, among others."""
 
     @functools.wraps(original)
-    def invoke(command: Any, /, ctx: Any, *args: Any, **kwargs: Any) -> Any:
-        run = functools.partial(original, command, ctx, *args, **kwargs)
-        named = _named(command, ctx)
+    def invoke(ctx: Any, /, *args: Any, **kwargs: Any) -> Any:
+        run = functools.partial(original, ctx, *args, **kwargs)
+        named = _named(ctx, args[0]) if args else None
         if named is None:
             return run()
-        return in_command(*named, run, functools.partial(_invocation, command, ctx, *named))
+        return in_command(*named, run, functools.partial(_invocation, ctx, *named))
 
     return invoke
 
 
-def _named(command: Any, ctx: Any) -> tuple[str, str] | None:
-    """Return the command as it was typed, and its function; None if it does nothing of its own."""
+def _named(ctx: Any, function: Any) -> tuple[str, str] | None:
+    """Return the command as it was typed, and its function; None if this is another function."""
     try:
-        if command.callback is None:
+        command = ctx.command
+        if function is None or command.callback is not function:
             return None
-        view = view_name(inspect.unwrap(command.callback))
+        view = view_name(inspect.unwrap(function))
         if view.partition(".")[0] in _SERVERS or view in _SERVER_COMMANDS:
             return None
         return str(ctx.command_path or command.name or view), view
@@ -71,7 +72,7 @@ def _named(command: Any, ctx: Any) -> tuple[str, str] | None:
         return None
 
 
-def _invocation(command: Any, ctx: Any, name: str, view: str) -> Invocation:
+def _invocation(ctx: Any, name: str, view: str) -> Invocation:
     from otel_audit.runs.run import Invocation
 
     return Invocation(

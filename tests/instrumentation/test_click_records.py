@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import sys
 from pathlib import Path
@@ -11,6 +12,8 @@ import click
 import pytest
 import typer
 from click.testing import CliRunner, Result
+from opentelemetry.instrumentation.click import ClickInstrumentor
+from opentelemetry.sdk.trace import TracerProvider
 from typer.testing import CliRunner as TyperRunner
 
 import otel_audit
@@ -257,3 +260,22 @@ def test_without_its_section_nothing_is_recorded_of_commands(recorded: Recorded)
     with recorded(enabled=False) as audit:
         call("scrap-old")
         assert [r.event_name for r in audit] == ["ship.scrap"]
+
+
+@pytest.mark.parametrize("theirs_first", [True, False])
+def test_its_records_are_in_the_trace_that_opentelemetry_makes_of_it(
+    recorded: Recorded, theirs_first: bool
+) -> None:
+    provider = TracerProvider()
+    theirs = ClickInstrumentor()
+    with contextlib.ExitStack() as stack:
+        if not theirs_first:
+            audit = stack.enter_context(recorded())
+        theirs.instrument(tracer_provider=provider)
+        stack.callback(theirs.uninstrument)
+        if theirs_first:
+            audit = stack.enter_context(recorded())
+        fleet.main(["scrap-old", "--pin", "4711"], prog_name="fleet", standalone_mode=False)
+    traces = {record.trace_id for record in audit}
+    assert len(traces) == 1
+    assert traces != {""}
