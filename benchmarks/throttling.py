@@ -60,11 +60,11 @@ def _decision(config: object, counter: object) -> Callable[[], None]:
     from django.http import HttpRequest
 
     from otel_audit.contrib.throttling.django.request import DjangoAsked
-    from otel_audit.contrib.throttling.throttle import Throttle
+    from otel_audit.contrib.throttling.throttler import Throttler
     from otel_audit.contrib.throttling.work import Work
     from otel_audit.pipeline.failures import Failures
 
-    throttle = Throttle(config, counter, Failures("throttling", config, lambda: None))  # type: ignore[arg-type]
+    throttle = Throttler(config, counter, Failures("throttling", config, lambda: None))  # type: ignore[arg-type]
     requests = []
     for number in range(1000):
         request = HttpRequest()

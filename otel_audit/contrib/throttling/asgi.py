@@ -11,7 +11,7 @@ from otel_audit.contrib.throttling import answers, logins
 from otel_audit.contrib.throttling.counters.choice import counter_of
 from otel_audit.contrib.throttling.counters.windows import Counter
 from otel_audit.contrib.throttling.rules import ThrottlingException
-from otel_audit.contrib.throttling.throttle import Throttle, failures_of, imported
+from otel_audit.contrib.throttling.throttler import Throttler, failures_of, imported
 from otel_audit.contrib.throttling.work import Work, current_work
 from otel_audit.http.asgi import ASGIRequestScope, Message, Scope, Send, plain_endpoint
 from otel_audit.http.request_scope import RequestSettings
@@ -40,7 +40,7 @@ class ThrottlingMiddleware:
         self._validators = [(each, "middleware") for each in validators]
         self._counter = counter
         self._config: AuditConfig | None = None
-        self._throttle: Throttle | None = None
+        self._throttle: Throttler | None = None
         self._settings: RequestSettings | None = None
 
     async def __call__(self, scope: Scope, receive: Any, send: Send) -> None:
@@ -64,7 +64,7 @@ class ThrottlingMiddleware:
             current_work.reset(token)
             await _catch_up(work)
 
-    def _current(self) -> Throttle | None:
+    def _current(self) -> Throttler | None:
         pipeline = provider.configured()
         if pipeline is None or provider.held_because() or not pipeline.config.throttling.enabled:
             return None
@@ -73,7 +73,7 @@ class ThrottlingMiddleware:
             self._config = config
             self._settings = RequestSettings.of(config)
             counter = counter_of(config) if self._counter is None else self._counter
-            self._throttle = Throttle(config, counter, failures_of(config))
+            self._throttle = Throttler(config, counter, failures_of(config))
             logins.listen()
         return self._throttle
 

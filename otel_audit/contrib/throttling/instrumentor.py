@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class ThrottlingInstrumentor(AuditInstrumentor):
-    """Throttle Django, once the application has imported it; count what applications say of their logins."""
+    """Throttler Django, once the application has imported it; count what applications say of their logins."""
 
     library = "Throttling"
     section = "throttling"

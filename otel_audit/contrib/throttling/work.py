@@ -17,7 +17,7 @@ from typing import Any, Final
 from otel_audit.contrib.throttling.asking import Asked, Asking, Count, Placed, WhoAsks
 from otel_audit.contrib.throttling.counters.windows import Change, Refusal, Window
 from otel_audit.contrib.throttling.rules import On, Rule, ThrottlingException
-from otel_audit.contrib.throttling.throttle import Throttle
+from otel_audit.contrib.throttling.throttler import Throttler
 from otel_audit.interruptions import faults
 
 _LONGEST_NAME: Final = 254
@@ -40,7 +40,7 @@ class Work:
         "throttle",
     )
 
-    def __init__(self, throttle: Throttle, asked: Asked) -> None:
+    def __init__(self, throttle: Throttler, asked: Asked) -> None:
         self.throttle = throttle
         self.asked = asked
         self.decided = False

@@ -29,11 +29,11 @@ def clock() -> Clock:
 
 @pytest.fixture
 def throttled(clinic: None, clock: Clock) -> Iterator[Throttled]:
-    """Throttle with settings of the test's own; Django's default cache counts, by the clock of the test."""
+    """Throttler with settings of the test's own; Django's default cache counts, by the clock of the test."""
     from otel_audit.contrib.throttling.counters.cache import CacheCounter
     from otel_audit.contrib.throttling.counters.choice import counter_of_django
     from otel_audit.contrib.throttling.django.middleware import ViewThrottlingMiddleware
-    from otel_audit.contrib.throttling.throttle import Throttle
+    from otel_audit.contrib.throttling.throttler import Throttler
     from otel_audit.instrumentation.django import DjangoAuditInstrumentor
     from tests.contrib.throttling import site
 
@@ -58,7 +58,7 @@ def throttled(clinic: None, clock: Clock) -> Iterator[Throttled]:
                 counter = counter_of_django(whole)
                 if isinstance(counter, CacheCounter):
                     counter._storage._clock = clock
-                throttling.throttle = Throttle(whole, counter, throttling._failures, clock)
+                throttling.throttle = Throttler(whole, counter, throttling._failures, clock)
                 yield captured
             finally:
                 instrumentor.uninstrument()

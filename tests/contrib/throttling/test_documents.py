@@ -23,7 +23,7 @@ from otel_audit.config.model import ThrottlingConfig
 from otel_audit.contrib import throttling as public
 from otel_audit.contrib.throttling import ThrottlingException
 from otel_audit.contrib.throttling.rules import DEFAULTS, Rule
-from otel_audit.contrib.throttling.throttle import rule_of
+from otel_audit.contrib.throttling.throttler import rule_of
 from otel_audit.instrumentation.starlette import StarletteAuditInstrumentor
 from otel_audit.semconv import THROTTLING_LIMIT, THROTTLING_MESSAGE, THROTTLING_RETRY_AFTER, THROTTLING_RULE
 from tests.audited import audited

@@ -14,7 +14,7 @@ from otel_audit.config.model import AuditConfig, ThrottlingConfig
 from otel_audit.contrib.throttling import ThrottlingException
 from otel_audit.contrib.throttling.counters.redis_counter import RedisCounter
 from otel_audit.contrib.throttling.counters.windows import Change, Refusal, Window
-from otel_audit.contrib.throttling.throttle import PAUSE, Throttle
+from otel_audit.contrib.throttling.throttler import PAUSE, Throttler
 from otel_audit.pipeline.failures import Failures
 from otel_audit.pipeline.health import Health
 from tests.contrib.throttling.clock import Clock
@@ -59,10 +59,10 @@ class Stub:
         return self.step(windows, change)
 
 
-def throttle_of(counter: Any, clock: Clock, **options: Any) -> tuple[Throttle, Health]:
+def throttle_of(counter: Any, clock: Clock, **options: Any) -> tuple[Throttler, Health]:
     health = Health()
     config = AuditConfig(throttling=ThrottlingConfig(enabled=True, **options))
-    return Throttle(config, counter, Failures("throttling", config, lambda: health), clock), health
+    return Throttler(config, counter, Failures("throttling", config, lambda: health), clock), health
 
 
 def test_a_failing_cache_lets_through_and_is_counted_and_logged(

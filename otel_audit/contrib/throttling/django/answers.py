@@ -13,7 +13,7 @@ from django.utils.translation import get_language, gettext
 
 from otel_audit.contrib.throttling import answers
 from otel_audit.contrib.throttling.rules import ThrottlingException
-from otel_audit.contrib.throttling.throttle import imported
+from otel_audit.contrib.throttling.throttler import imported
 from otel_audit.contrib.throttling.work import Work
 from otel_audit.interruptions import faults
 

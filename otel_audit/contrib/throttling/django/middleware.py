@@ -21,7 +21,7 @@ from otel_audit.contrib.throttling.django.answers import answer
 from otel_audit.contrib.throttling.django.authentication import Logins
 from otel_audit.contrib.throttling.django.request import DjangoAsked, asks_late, view_marks
 from otel_audit.contrib.throttling.rules import ThrottlingException
-from otel_audit.contrib.throttling.throttle import Throttle, failures_of
+from otel_audit.contrib.throttling.throttler import Throttler, failures_of
 from otel_audit.contrib.throttling.work import Work, current_work
 from otel_audit.instrumentation.django.requests.loading import loading_with
 from otel_audit.instrumentation.django.requests.middleware import AUDIT_MIDDLEWARE
@@ -38,9 +38,9 @@ class DjangoThrottling:
     def __init__(self, config: AuditConfig) -> None:
         self._config = config
         self._failures = failures_of(config)
-        self.throttle: Throttle | None = None
+        self.throttle: Throttler | None = None
         """Made with the first request: only then caches are ready."""
-        self._made: list[Throttle] = []
+        self._made: list[Throttler] = []
         self._told = False
         self.logins = Logins()
 
@@ -65,13 +65,13 @@ class DjangoThrottling:
             )
         return Work(throttle, DjangoAsked(request, throttle.trusted_proxies))
 
-    def _make(self) -> Throttle:
+    def _make(self) -> Throttler:
         counter: Counter
         try:
             counter = counter_of_django(self._config)
         except faults() as fault:  # no such cache, no client of Redis: a system check tells of it, too
             counter = _Nothing(fault)
-        self._made.append(Throttle(self._config, counter, self._failures))
+        self._made.append(Throttler(self._config, counter, self._failures))
         self.throttle = self._made[0]  # another thread may have been first, and counted by now
         return self.throttle
 

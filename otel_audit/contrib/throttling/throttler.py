@@ -44,7 +44,7 @@ def failures_of(config: AuditConfig) -> Failures:
     return Failures("throttling", config, provider.current_health, doing="throttling")
 
 
-class Throttle:
+class Throttler:
     """Counts for all requests of this process.
 
     Args:
