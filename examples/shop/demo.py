@@ -31,7 +31,7 @@ from tour.gateway import Gateway
 from tour.processes import DemoFailed, Processes, Service, command
 from tour.relay import Relay
 
-PEOPLE = {"ana": "magenta", "ben": "cyan", "tom": "yellow", "mia": "green", "stranger": "red"}
+PEOPLE = {"ana": "magenta", "ben": "cyan", "tom": "yellow", "mia": "green", "stranger": "red", "cron": "blue"}
 PATIENCE = 15.0
 
 
@@ -90,6 +90,13 @@ def wait_for_the_trail(trail: Trail, numbers: story.Numbers) -> list[str]:
     return missing
 
 
+def restock(processes: Processes, settings: Settings) -> None:
+    """Run a management command, as a nightly job would, with a token in its arguments."""
+    told("cron", "fills up what is running out, by manage.py restock")
+    line = [sys.executable, "manage.py", "restock", "--below=56", f"--supplier-token={story.PASSWORD}"]
+    processes.run("restock", [command("opentelemetry-instrument"), *line], settings.shop)
+
+
 def tell_of_a_call(trail: Trail, gateway: Gateway, settings: Settings) -> None:
     """Show what a call of the shop tells the warehouse, right away: it is accepted for a minute only."""
     call = gateway.newest("DELETE")
@@ -114,6 +121,12 @@ def tell(trail: Trail, numbers: story.Numbers, since: str) -> list[str]:
     missing = trail.wait_for_spans(bought["trace_id"])
     trail.show("One trace over both services: the checkout of that order", "trace", bought["trace_id"])
     trail.show("The history of that order, in both services", "history", order)
+    trail.show("What Celery was asked to do, and whether it has", "tasks", "--since", since)
+    restocked = trail.ask("--kind", "command", "--target", "command/restock")
+    ended = next(each["id"] for each in restocked if each["event_name"] == "command.run")
+    trail.show("The command that filled the shelf up, and what it printed", "show", ended)
+    call = ("outgoing", "PUT", f"http://127.0.0.1/orders/{numbers.kept}/shipment")
+    trail.show("How much is recorded of a call of the warehouse, and why", "explain", *call)
     trail.show("The history of a price, the sale included", "history", expectations.ASSAM)
     return missing
 
@@ -175,6 +188,7 @@ def play(once: bool, collector_binary: str | None = None) -> int:
             since = f"{datetime.now().astimezone():%H:%M:%S}"
             numbers = story.act(f"http://127.0.0.1:{ports.shop}", told, f"http://127.0.0.1:{ports.warehouse}")
             tell_of_a_call(trail, gateway, settings)
+            restock(processes, settings)
             missing = wait_for_the_trail(trail, numbers)
             missing += tell(trail, numbers, since)
             if collector is not None:

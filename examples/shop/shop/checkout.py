@@ -9,7 +9,7 @@ from django.db import transaction
 from django.db.models import F
 from opentelemetry import trace
 
-from shop import fulfilment
+from shop import fulfilment, tasks
 from shop.basket import Line
 from shop.models import Card, Customer, Order, OrderLine, Product
 
@@ -47,6 +47,7 @@ def place(customer: Customer, lines: Sequence[Line], note: str = "") -> Order:
     order.status = Order.Status.PAID
     order.save(update_fields=["total", "status"])
     fulfilment.send(order)
+    tasks.receipt(order.pk, customer.email)
     return order
 
 

@@ -93,6 +93,7 @@ class Order(models.Model):
     note = models.CharField(max_length=200, blank=True)
     total = models.DecimalField(max_digits=10, decimal_places=2, default=Decimal(0))
     placed_at = models.DateTimeField(auto_now_add=True)
+    receipt_sent_at = models.DateTimeField(null=True, blank=True, editable=False)
 
     class Meta:
         ordering = ("-placed_at", "-pk")

@@ -11,6 +11,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_GET, require_POST
 
+import otel_audit
 from shop import basket, checkout, fulfilment
 from shop.forms import OrderForm, QuantityForm
 from shop.models import Customer, Order, Product, Tag
@@ -76,6 +77,7 @@ def buy(request: HttpRequest) -> HttpResponse:
     except checkout.CheckoutError as error:
         messages.error(request, f"{error} Nothing was ordered.")
         return redirect("basket")
+    otel_audit.relate(order)  # the request stands in the history of the order
     basket.empty(request)
     messages.success(request, "Thank you. The kettle is on.")
     return redirect(order)

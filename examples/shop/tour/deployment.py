@@ -64,10 +64,12 @@ def settings(ports: Ports, state: Path, collector: Relay | None = None) -> Setti
     shop = {
         "DJANGO_SETTINGS_MODULE": "shop.settings",
         "SHOP_DATABASE": f"sqlite://{state / 'shop.sqlite3'}",
+        "SHOP_BROKER": str(state / "broker"),
         "SHOP_FULFILMENT_URL": f"http://127.0.0.1:{ports.warehouse}",
         "OTEL_SERVICE_NAME": "shop",
         "OTEL_AUDIT_SPOOL_DIRECTORY": str(state / "spool"),
         "OTEL_AUDIT_CONTEXT_PROPAGATE_TO": f"127.0.0.1:{ports.warehouse}",
+        "OTEL_AUDIT_CONTEXT_QUEUES": "celery",
     }
     fulfilment = {
         "FULFILMENT_DATABASE": f"sqlite+aiosqlite:///{state / 'fulfilment.sqlite3'}",
@@ -110,7 +112,14 @@ def running(
         ],
         set_.shop,
     )
+    typed("opentelemetry-instrument celery --app shop.tasks worker")
+    worker = processes.spawn(
+        "celery",
+        [instrument, command("celery"), "--app=shop.tasks", "worker", "--concurrency=1", "--loglevel=info"],
+        set_.shop,
+    )
     processes.wait("gunicorn", gunicorn, lambda: listening(ports.shop))
+    processes.wait("celery", worker, lambda: "ready." in processes.last_words("celery"))
     processes.wait("uvicorn", uvicorn, lambda: listening(ports.fulfilment))
     processes.wait("serve", serve, lambda: listening(ports.clickhouse) and listening(ports.http))
     console.print()

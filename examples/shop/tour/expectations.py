@@ -12,6 +12,7 @@ Entry = Mapping[str, Any]
 Ask = Callable[..., list[Entry]]
 """Runs ``otel-audit query --json`` with more arguments, gives all it answers."""
 ASSAM = "shop.Product/5"
+RECEIPT = "shop.tasks.send_receipt"
 
 
 class Expectation(NamedTuple):
@@ -24,7 +25,11 @@ class Expectation(NamedTuple):
 
 def expectations(numbers: Numbers) -> list[Expectation]:
     """List what the story must have left behind."""
-    return of_the_shop(numbers) + (of_the_warehouse(numbers) if numbers.shipment else [])
+    return (
+        of_the_shop(numbers)
+        + of_the_work(numbers)
+        + (of_the_warehouse(numbers) + of_the_calls(numbers) if numbers.shipment else [])
+    )
 
 
 def is_(
@@ -123,6 +128,87 @@ def of_the_shop(numbers: Numbers) -> list[Expectation]:
     ]
 
 
+def of_the_work(numbers: Numbers) -> list[Expectation]:
+    """List what must be on record of requests, tasks and commands themselves, and of refused guesses."""
+    kept = f"shop.Order/{numbers.kept}"
+
+    def request(route: str, **parts: str) -> Callable[[Entry], bool]:
+        return is_("REQUEST", f"http.route/{route}".rstrip("/"), **parts)
+
+    def task(event: str) -> Callable[[Entry], bool]:
+        return lambda entry: (
+            entry["event_name"] == event and address(entry).startswith(f"{RECEIPT}/") and good(entry)
+        )
+
+    return [
+        Expectation(
+            "the request that made the order, about the order",
+            lambda entry: request("basket/buy/", who="ana", source=HOME)(entry) and kept in entry.get("related", ()),
+        ),
+        Expectation("Ben's request of the card", request("desk/customers/<int:pk>/card/", who="ben")),
+        Expectation(
+            "the stranger's request of it, answered 403",
+            request("desk/customers/<int:pk>/card/", source=STRANGER, outcome="failure"),
+        ),
+        Expectation(
+            "the guesses of a password, refused in the end",
+            is_("REFUSE", "http.route/login", source=STRANGER, outcome="failure"),
+        ),
+        Expectation(
+            "the receipts asked for, by Ana",
+            lambda entry: task("task.publish")(entry) and entry["actor"].get("name") == "ana",
+            2,
+        ),
+        Expectation(
+            "the receipts sent, by the task, for her",
+            lambda entry: task("task.run")(entry) and entry.get("customer_known_as") == "ana",
+            2,
+        ),
+        Expectation(
+            "the time of the receipt on the order, by the task, for her",
+            lambda entry: (
+                is_("UPDATE", kept, fields=["receipt_sent_at"])(entry)
+                and entry["actor"]["id"] == RECEIPT
+                and entry.get("customer_known_as") == "ana"
+            ),
+        ),
+        Expectation("the command that restocks", is_("EXECUTE", "command/restock")),
+        Expectation(
+            "the stock it has filled up, by the command",
+            lambda entry: (
+                is_("UPDATE", "shop.Product", fields=["stock"])(entry)
+                and entry["actor"]["id"] == "manage.py restock"
+            ),
+            4,
+        ),
+    ]
+
+
+def of_the_calls(numbers: Numbers) -> list[Expectation]:
+    """List what must be on record of the shop's calls to the warehouse, on both sides."""
+    return [
+        Expectation(
+            "the shop's calls to the warehouse, for Ana",
+            lambda entry: (
+                is_("CALL", "http.host/127.0.0.1", who="ana")(entry)
+                and entry["service"] == "shop"
+                and entry.get("slug") == "tell-the-warehouse"
+            ),
+            3,
+        ),
+        Expectation(
+            "the same in the warehouse, by the shop for her",
+            lambda entry: (
+                is_("REQUEST", "http.route//orders/{order}/shipment")(entry)
+                and entry["service"] == "fulfilment"
+                and entry["actor"]["id"] == "shop"
+                and entry.get("customer_known_as") == "ana"
+            ),
+            3,
+        ),
+    ]
+
+
 def of_the_warehouse(numbers: Numbers) -> list[Expectation]:
     """List what the fulfilment service must have recorded: of the shop's calls, for whom it called."""
     kept, deleted = f"shop.Order/{numbers.kept}", f"shop.Order/{numbers.deleted}"
@@ -207,6 +293,11 @@ def missing_in_trace(trace: Sequence[Entry]) -> list[str]:
     return [f"{what}, in the trace" for what, there in wanted.items() if not there]
 
 
+def good(entry: Entry) -> bool:
+    """Say whether what an entry is about went well."""
+    return bool(entry["outcome"] == "success")
+
+
 def price_of_the_sale(entry: Entry) -> bool:
     """Recognise one row of the bulk update of prices: old and new, with its reason."""
     return (
@@ -221,7 +312,7 @@ def missing(ask: Ask, numbers: Numbers) -> list[str]:
 
     The trail as a whole shows a bulk statement as one record; asked for one object, it shows its row.
     """
-    entries = ask()
+    entries = ask("--log=audit") + ask("--log=activity") + ask("--log=pageview")
     if len(entries) >= 20:  # else it is too early for the details
         entries += ask("--target", ASSAM) + ask("--target", f"shop.Order/{numbers.kept}")
     return [

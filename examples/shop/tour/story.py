@@ -13,6 +13,8 @@ OFFICE = "203.0.113.21"
 WAREHOUSE = "203.0.113.30"
 STRANGER = "192.0.2.66"
 TOM = "tom-may-pack-parcels"
+GUESSES = 12
+"""More than the shop lets through, also where each of its two workers counts for itself."""
 FORGED = "otel_audit.context=eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIzIn0.mia"
 
 
@@ -134,6 +136,9 @@ def stranger(visitor: Visitor) -> None:
     """Someone who never logged in tries a card page, with a header that claims to be Mia."""
     visitor.does("tries to open Ana's card, not logged in, and is refused")
     visitor.get("/desk/customers/1/card/", expect=403, baggage="audit.actor.id=mia,otel_audit.actor.id=3")
+    visitor.does("guesses Ana's password, until the shop has had enough")
+    if not any(visitor.guess("ana", f"steep-for-{number}-hours") == 429 for number in range(GUESSES)):
+        raise RuntimeError(f"stranger: the shop let {GUESSES} guesses of a password through")
     visitor.close()
 
 

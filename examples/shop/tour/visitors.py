@@ -104,6 +104,12 @@ class Visitor:
         """Log in, or fail to."""
         self.fill(at, username=self.name, password=password)
 
+    def guess(self, name: str, password: str) -> int:
+        """Try to log in as somebody else; return the status of the answer."""
+        token = self._http.get("/login/") and self._http.cookies.get("csrftoken", "")
+        fields = {"username": name, "password": password, "csrfmiddlewaretoken": token}
+        return self._http.post("/login/", data=fields).status_code
+
     def logout(self) -> None:
         """Log out."""
         self.post("/logout/")
