@@ -143,7 +143,9 @@ def of_the_work(numbers: Numbers) -> list[Expectation]:
     return [
         Expectation(
             "the request that made the order, about the order",
-            lambda entry: request("basket/buy/", who="ana", source=HOME)(entry) and kept in entry.get("related", ()),
+            lambda entry: (
+                request("basket/buy/", who="ana", source=HOME)(entry) and kept in entry.get("related", ())
+            ),
         ),
         Expectation("Ben's request of the card", request("desk/customers/<int:pk>/card/", who="ben")),
         Expectation(
