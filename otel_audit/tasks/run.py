@@ -7,12 +7,14 @@ import time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
+from opentelemetry.trace import INVALID_SPAN
 
 from otel_audit import forks
 from otel_audit.audit_context import Moment, moment
 from otel_audit.audit_record import AuditRecord, Outcome, new_record_id
 from otel_audit.interruptions import faults
 from otel_audit.notes import Notes
+from otel_audit.otel_api import current_span, trace_ids
 from otel_audit.policy import Level
 from otel_audit.propagation.incoming import Accepted
 from otel_audit.runs import rounds
@@ -152,6 +154,8 @@ class Run:
         with self._mutex:
             intent, self._intent = self._intent, None
         try:
+            if self._at.span is INVALID_SPAN:  # the one who begins a span may have been told after us
+                self._at = msgspec.structs.replace(self._at, span=current_span())
             if self._listening is not None:
                 self._listening.end()
             if intent is not None:
@@ -173,8 +177,14 @@ class Run:
         if plain and state == "SUCCESS" and logger.lone_records() is not None:
             # What was intended, and what no rule or hook has anything to do with: a second look costs most.
             attributes = intent.record.attributes | {TASK_STATE: state, DURATION: duration}
+            trace_id, span_id = trace_ids(self._at.span)
             record = msgspec.structs.replace(
-                intent.record, observed_timestamp=time.time_ns(), outcome=outcome, attributes=attributes
+                intent.record,
+                observed_timestamp=time.time_ns(),
+                outcome=outcome,
+                attributes=attributes,
+                trace_id=trace_id,
+                span_id=span_id,
             )
         else:
             record = self._ended(intent, state, outcome, duration, result, error, notes)
