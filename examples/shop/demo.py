@@ -189,6 +189,7 @@ def play(once: bool, collector_binary: str | None = None) -> int:
             numbers = story.act(f"http://127.0.0.1:{ports.shop}", told, f"http://127.0.0.1:{ports.warehouse}")
             tell_of_a_call(trail, gateway, settings)
             restock(processes, settings)
+            numbers = numbers._replace(background=True)
             missing = wait_for_the_trail(trail, numbers)
             missing += tell(trail, numbers, since)
             if collector is not None:

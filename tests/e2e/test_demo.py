@@ -38,11 +38,23 @@ def test_the_demo_ends_by_itself_and_shows_the_trail(tmp_path: Path, environment
         output = run(sys.executable, DEMO, "--once", environment=environment, cwd=ROOT)
     assert "things that must be on record are." in output
     assert "Rua das Flores 12, Lisboa" in output
-    for shown in ("explain context otel_audit.context=", "query ", "show ", "trace ", "history "):
+    asked = (
+        "explain context otel_audit.context=",
+        "query ",
+        "show ",
+        "trace ",
+        "history ",
+        "tasks ",
+        "explain ",
+    )
+    for shown in asked:
         assert f"$ otel-audit {shown}" in output
     assert re.search(r"^accepted +yes$", output, re.MULTILINE)
     assert "charge the card" in output
     assert "PUT /orders/{order}/shipment" in output
+    assert "run/shop.tasks.send_receipt" in output
+    assert "--supplier-token=[redacted]" in output
+    assert "Silver Needle: 35 ordered" in output
     assert "CREATE fulfilment.Shipment/1 by shop (service) for 1 [ana]" in output
     assert list(tmp_path.iterdir()) == []
 

@@ -71,6 +71,7 @@ def test_an_afternoon_is_one_story_over_both_services(
         lines = store.cli("history", "--json", kept).splitlines()
         entries = [json.loads(line) for line in lines if line.startswith("{")]
         assert [(each["service"], each["action"]) for each in entries] == [
+            ("shop", "REQUEST"),
             ("shop", "CREATE"),
             ("shop", "UPDATE"),
             ("fulfilment", "ACCEPT"),

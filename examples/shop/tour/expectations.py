@@ -27,7 +27,8 @@ def expectations(numbers: Numbers) -> list[Expectation]:
     """List what the story must have left behind."""
     return (
         of_the_shop(numbers)
-        + of_the_work(numbers)
+        + of_the_requests(numbers)
+        + (of_the_background(numbers) if numbers.background else [])
         + (of_the_warehouse(numbers) + of_the_calls(numbers) if numbers.shipment else [])
     )
 
@@ -128,17 +129,12 @@ def of_the_shop(numbers: Numbers) -> list[Expectation]:
     ]
 
 
-def of_the_work(numbers: Numbers) -> list[Expectation]:
-    """List what must be on record of requests, tasks and commands themselves, and of refused guesses."""
+def of_the_requests(numbers: Numbers) -> list[Expectation]:
+    """List what must be on record of requests themselves, and of those that were refused."""
     kept = f"shop.Order/{numbers.kept}"
 
     def request(route: str, **parts: str) -> Callable[[Entry], bool]:
         return is_("REQUEST", f"http.route/{route}".rstrip("/"), **parts)
-
-    def task(event: str) -> Callable[[Entry], bool]:
-        return lambda entry: (
-            entry["event_name"] == event and address(entry).startswith(f"{RECEIPT}/") and good(entry)
-        )
 
     return [
         Expectation(
@@ -156,6 +152,19 @@ def of_the_work(numbers: Numbers) -> list[Expectation]:
             "the guesses of a password, refused in the end",
             is_("REFUSE", "http.route/login", source=STRANGER, outcome="failure"),
         ),
+    ]
+
+
+def of_the_background(numbers: Numbers) -> list[Expectation]:
+    """List what must be on record of tasks and commands."""
+    kept = f"shop.Order/{numbers.kept}"
+
+    def task(event: str) -> Callable[[Entry], bool]:
+        return lambda entry: (
+            entry["event_name"] == event and address(entry).startswith(f"{RECEIPT}/") and good(entry)
+        )
+
+    return [
         Expectation(
             "the receipts asked for, by Ana",
             lambda entry: task("task.publish")(entry) and entry["actor"].get("name") == "ana",

@@ -26,6 +26,8 @@ class Numbers(NamedTuple):
     by_phone: int
     shipment: int = 0
     """What the warehouse made of the kept order; 0 if there is no warehouse."""
+    background: bool = False
+    """Whether there was a worker for tasks, and a command filled up the shelf."""
 
 
 def act(base_url: str, told: Told, warehouse_url: str = "") -> Numbers:
