@@ -26,6 +26,7 @@ _SECRET_ID_LENGTH: Final = 16
 _LARGEST_KEY_LENGTH: Final = 19  # of 64 bits
 _SHORT: Final = 512
 """Characters of a text that is looked at together with others."""
+_REMEMBERED: Final = 32
 _TEXTS_AT_ONCE: Final = 64
 _HARMLESS: Final = frozenset({bool, float, type(None), UnsetType})
 _STRUCTURES: Final = frozenset({dict, list})
@@ -245,7 +246,10 @@ class RecordRedactor:
         unknown = set(texts) - known
         if self._redactor.suspects(SEAM.join(unknown)):
             return False
-        self._redactor.remember_clean((), unknown)
+        if (
+            len(unknown) <= _REMEMBERED
+        ):  # of a body, each has others: they would only drive out what comes again
+            self._redactor.remember_clean((), unknown)
         return True
 
     def _are_clean(self, names: list[str]) -> bool:

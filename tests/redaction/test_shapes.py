@@ -6,6 +6,7 @@ import pytest
 
 from otel_audit.config.model import RedactionConfig
 from otel_audit.redaction import Redactor
+from otel_audit.redaction.text import patterns
 
 
 @pytest.fixture
@@ -228,3 +229,14 @@ def test_secrets_go_and_the_rest_stays(redactor: Redactor, text: str, expected: 
 )
 def test_what_only_looks_like_it_is_the_same_object(redactor: Redactor, text: str) -> None:
     assert redactor.text(text) is text
+
+
+@pytest.mark.parametrize(
+    "number", ["4111 1111 1111 1111", "378282246310005", "DE89 3704 0044 0532 0130 00", "NO9386011117947"]
+)
+@pytest.mark.parametrize("before", [0, 40, 80, 400])
+def test_a_number_is_found_in_a_long_text_as_in_a_short_one(number: str, before: int) -> None:
+    text = "lorem ipsum 2026 " * (before // 17) + f"paid with {number} today"
+    assert patterns.may_hold_secret(text)
+    assert number not in Redactor(RedactionConfig()).text(text)
+    assert not patterns.may_hold_secret("lorem ipsum 20261129 12:00 1234-5678 " * 9)

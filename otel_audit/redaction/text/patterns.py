@@ -313,16 +313,21 @@ def _may_hold_shape(lower: str) -> bool:
         or ("%" in lower and "40" in lower and "2f" in lower)
         or ("-" in lower and "/" in lower and _RESET.search(lower) is not None)
         or (":" in lower and _SIGNED.search(lower) is not None)
-        or (_has_eight_digits(lower) and _CARD_OR_IBAN.search(lower) is not None)
+        or _may_hold_number(lower)
     )
 
 
-def _has_eight_digits(lower: str) -> bool:
-    """Say whether eight digits may stand together, in two groups or one."""
+def _may_hold_number(lower: str) -> bool:
+    """Say whether a text may hold the number of a card or an IBAN."""
     if len(lower) < _SHORT or not lower.isascii():
-        return _EIGHT_DIGITS.search(lower) is not None
-    # With zeros for digits it is a search for a fixed text, many times faster.
-    return _EIGHT_ZEROS.search(lower.encode().translate(_ANY_DIGIT).decode()) is not None
+        return _EIGHT_DIGITS.search(lower) is not None and _CARD_OR_IBAN.search(lower) is not None
+    # With zeros for digits these are searches for a fixed text, many times faster.
+    zeros = lower.encode().translate(_ANY_DIGIT).decode()
+    return (
+        _EIGHT_ZEROS.search(zeros) is not None
+        and _NUMBER_OF_ZEROS.search(zeros) is not None
+        and _CARD_OR_IBAN.search(lower) is not None
+    )
 
 
 def _may_hold_underscored(lower: str) -> bool:
@@ -435,7 +440,12 @@ _PERCENT_ENCODED = pattern(r"%[2-7][0-9a-f]")  # not the %s of a statement
 _PROGRAM = pattern(r"curl|wget|lftp|smbclient|mongo|mysql|mariadb|sshpass|login|redis-cli|ldap|7z")
 # Every card number and IBAN has eight digits in a row or in groups of four: that is quickly seen.
 _EIGHT_DIGITS = pattern(r"[0-9]{4}(?:[^0-9a-z\n]{1,3}[0-9]{4}|[0-9]{4})")
+# The same, and the expression below, of a text whose digits are all zeros.
 _EIGHT_ZEROS = pattern(r"0000(?:[^0-9a-z\n]{1,3}0000|0000)")
+_NUMBER_OF_ZEROS = pattern(
+    r"0000[^\w\n]{0,3}0000[^\w\n]{0,3}0000|0000[^\w\n]{0,3}000000"
+    r"|00(?<=[a-z][a-z]00)[^\w\n]?[a-z0]{4}[^\w\n]?[a-z0]{4}"
+)
 _ANY_DIGIT: Final = bytes.maketrans(b"123456789", b"0" * 9)
 _SHORT: Final = 64
 _CARD_OR_IBAN = pattern(
