@@ -7,13 +7,14 @@ from functools import lru_cache
 from typing import Final
 
 from otel_audit.policy.decision import Facts
-from otel_audit.redaction.names import mentioned_secret, words
+from otel_audit.redaction.names import is_secret, mentioned_secret, words
 
 _LONGEST: Final = 1024
 _LOGIN: Final = re.compile(
     r"(?<![a-z])(?:log_?(?:in|on)|sign_?(?:in|up|on)|(?:re_?)?authenticat(?:e|ion|or)s?|oauth_?2?|sso|saml_?2?"
-    r"|oidc|2_?fa|mfa|two_?factor|t?otp|web_?authn)(?![a-z])"
+    r"|oidc|2_?fa|mfa|two_?factor|t?otp|web_?authn|einloggen|anmelden|connexion|iniciar_?sesi[oó]n)(?![a-z])"
 )
+_NAME: Final = re.compile(r"[\w-]+")
 _TAKES_EVERYTHING: Final = re.compile(r"<path:|:path\}|\.[*+]")
 
 
@@ -47,4 +48,7 @@ def _own_name(view: str) -> str:
 def _of_text(text: str) -> str:
     plain = words(text)
     found = _LOGIN.search(plain)
-    return mentioned_secret(plain) if found is None else found.group()
+    if found is not None:
+        return found.group()
+    # Short words such as `pin` are secrets as a whole name only.
+    return mentioned_secret(plain) or next((each for each in _NAME.findall(text) if is_secret(each)), "")

@@ -12,6 +12,7 @@ from otel_audit.policy.decision import Decision, Facts, Level
 
 _NAMES_WORK: Final = ("path", "view", "route")
 _NOT_ASKED: Final = Globs((), ())
+_LONGEST_REMEMBERED: Final = 512  # characters
 _REMEMBERED: Final = 512
 """Values of one fact whose rules are remembered: most have few, and a path is often asked again."""
 
@@ -104,8 +105,16 @@ def _questions(rules: Sequence[PolicyRule]) -> Iterator[Question]:
             if not globs.meant:
                 absent |= bit
         if asking:
-            allowed = lru_cache(maxsize=_REMEMBERED)(_allowed(asking, indifferent))
+            allowed = _remembered(_allowed(asking, indifferent), bounded=name in ("path", "host"))
             yield Question(name, allowed, indifferent | absent, indifferent)
+
+
+def _remembered(allowed: Callable[[Any], int], *, bounded: bool) -> Callable[[Any], int]:
+    """Return a function that remembers its last results; ``bounded``: not a stranger's long texts."""
+    remembering = lru_cache(maxsize=_REMEMBERED)(allowed)
+    if not bounded:
+        return remembering
+    return lambda value: remembering(value) if len(value) <= _LONGEST_REMEMBERED else allowed(value)
 
 
 def _allowed(asking: Sequence[tuple[int, Callable[[Any], object]]], indifferent: int) -> Callable[[Any], int]:

@@ -179,6 +179,11 @@ def mentioned_secret(name: str) -> str:
     return "" if found is None else found.group()
 
 
+def is_secret(name: str) -> bool:
+    """Say whether values under a name are secrets, by the built-in rules."""
+    return builtin(name) in SECRETS
+
+
 def personal(name: str) -> Sensitivity:
     """Judge a name by the rules about numbers of persons and accounts."""
     segment = _SEGMENT.search(name)

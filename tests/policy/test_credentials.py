@@ -60,6 +60,8 @@ CREDENTIALS = [
     ),
     Facts(path="/auth/forgot-password", view="x", route="/auth/forgot-password"),
     Facts(path="/oauth2/v2.0/authorize", route="/oauth2/v2.0/authorize"),
+    Facts(path="/x", view="bank.views.change", route="cards/<int:number>/pin/"),
+    Facts(path="/x", view="konto.views.anmelden", route="x"),
     Facts(path="/accounts/login/"),
     Facts(path="/accounts/login/", view="spa.views.index", route="<path:rest>"),
     Facts(path="/accounts/login/", view="spa.views.index", route="^(?P<rest>.*)$"),
@@ -87,6 +89,7 @@ def test_views_with_credentials_are_recorded_without_them(facts: Facts) -> None:
         Facts(path="/keys/", view="music.views.KeySignatures", route="keys/"),
         Facts(path="/tokenize/", view="nlp.views.Tokenizer", route="tokenize/"),
         Facts(path="/passes/", view="ski.views.passes", route="passes/"),
+        Facts(path="/map/pins/", view="map.views.pins", route="map/pins/"),
     ],
     ids=lambda facts: facts.view,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import msgspec
@@ -157,3 +158,32 @@ def test_no_event_gets_more_than_the_highest_level_said_before(
     possible = list(found.possible("request", Facts(**before)))  # type: ignore[arg-type]
     assert decided.level <= found.highest("request", Facts(**before))  # type: ignore[arg-type]
     assert decided.rule in {each.rule for each in possible}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["/" + "a" * 1_000_000, "/api/" * 50_000, "/\x00\ud800\n", "", "/" + "*" * 10_000, "/%2e%2e/api/\u202e"],
+    ids=["long", "repeated", "no text", "empty", "wildcards", "odd"],
+)
+def test_whatever_strangers_send_is_decided(text: str) -> None:
+    """In linear steps: with a search that goes back, this would not end."""
+    rules = policy(
+        {"path": ["*a*a*a*a*b", "/api/*x"], "host": "*a*a*b", "level": "request"},
+        {"path": "/nothing*", "level": "none"},
+    )
+    facts = Facts(path=text, view=text, route=text, method=text, host=text, user=text, tenant=text)
+    assert rules.decide("request", facts).level is Level.METADATA
+    assert rules.highest("request", Facts(path=text)) in (Level.METADATA, Level.REQUEST)
+    assert rules.decide("outgoing", facts).level is Level.METADATA
+
+
+def test_long_paths_of_strangers_are_not_kept_in_memory() -> None:
+    rules = policy({"path": "/api/*", "level": "request"})
+    tracemalloc.start()
+    try:
+        for number in range(200):
+            rules.decide("request", Facts(path=f"/api/{number}/" + "a" * 100_000))
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 2_000_000  # all of them have twenty
