@@ -53,9 +53,8 @@ def asked_for(name: Any, options: Mapping[str, Any], args: Any, kwargs: Any) -> 
     )
 
 
-def received(task: Any, task_id: str, args: Any, kwargs: Any) -> Task:
-    """Return a task that is about to run in this process."""
-    said = vars(task.request)
+def received(task: Any, said: Mapping[str, Any], task_id: str, args: Any, kwargs: Any) -> Task:
+    """Return a task that is about to run in this process, by what its request says."""
     more = _more(said)
     more[PROCESS_PID] = os.getpid()
     if worker := said.get("hostname"):

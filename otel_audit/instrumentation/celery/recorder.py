@@ -183,8 +183,9 @@ class CeleryTasks(Part):
         """Begin to record a task that is about to run."""
         request = task.request
         try:
-            told = messages.received(task, str(task_id), args, kwargs)
-            header = vars(request).get(HEADER)
+            said = vars(request)
+            told = messages.received(task, said, str(task_id), args, kwargs)
+            header = said.get(HEADER)
         except faults() as error:
             self._tasks.failures.note("start", error, what=str(task.name))
             return
