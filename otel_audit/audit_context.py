@@ -260,6 +260,12 @@ def moment() -> Moment:
     return Moment(time.time_ns(), context, span, context.take_actor(), code, tenant)
 
 
+def moment_of(context: AuditContext, at: int, span: Span, noticed: object) -> Moment:
+    """Make the moment of something that began at ``at`` (nanoseconds) and has ended; whose, is asked now."""
+    tenant = "" if _tenant_of is None else _tenant_of(_request_of(context))
+    return Moment(at, context, span, noticed, "", tenant)
+
+
 def _request_of(context: AuditContext | None) -> Any:
     return None if context is None else getattr(context.scope, "request", None)
 

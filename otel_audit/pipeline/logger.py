@@ -152,6 +152,7 @@ class AuditLogger:
         code: str = "",
         related: Sequence[Target] = (),
         attributes: Mapping[str, Any] | None = None,
+        shown: Mapping[str, Any] | None = None,
         strategies: Mapping[str, str] | None = None,
         key_strategies: Sequence[str] | None = None,
         record_id: str | None = None,
@@ -172,6 +173,8 @@ class AuditLogger:
             actor: overrides the actor of the context.
             related: objects it is about, beside those of the context.
             slug, system: override those of the context.
+            shown: more attributes that are portable and redacted already, as those of
+                :class:`~otel_audit.http.contents.Contents` are.
             strategies: redaction strategy by field name, over the configured rules.
             key_strategies: redaction strategy by part of the target's key, empty for the rules; without it
                 the type of the target decides.
@@ -246,12 +249,18 @@ class AuditLogger:
         )
         record, length = checked(record)
         weight += length + 16 * (len(record.fields) + len(record.related))
+        if self._hooks and shown:  # they may see all of it
+            record = msgspec.structs.replace(record, attributes={**record.attributes, **shown})
+            shown = None
         for hook in self._hooks:
             record = self._enrich(hook, record)
             weight = UNWEIGHED
         if weight >= limits.SMALL or record.bulk is not None:
             record = self._shortened(record, strategies)
         record = self._redact(record, strategies, key_strategies)
+        if shown:
+            record = msgspec.structs.replace(record, attributes={**record.attributes, **shown})
+            weight += sum(map(_weight_of_shown, shown.values()))
         if weight < limits.SMALL and record.bulk is None:
             return record
         try:
@@ -520,6 +529,13 @@ class AuditLogger:
         # Handles go on: the parent's must not be taken for one of our own.
         self._unwritten = {}
         self._loss = None
+
+
+def _weight_of_shown(value: Any) -> int:
+    kind = type(value)
+    if kind is str:
+        return len(value)
+    return UNWEIGHED if kind is dict or kind is list else 16
 
 
 def _united(own: Sequence[Target], of_context: Sequence[Target]) -> Sequence[Target]:

@@ -113,7 +113,8 @@ class _Exchange(_Messages):
     def _starts(self, message: _Message) -> None:
         headers = message.get("headers")
         # Any iterable is allowed; what can be gone through once only is the server's.
-        pairs = _pairs(headers) if isinstance(headers, list | tuple) else []
+        wanted = isinstance(headers, list | tuple) and self.recording.wants_response
+        pairs = _pairs(headers) if wanted else []
         status = message.get("status")
         self.recording.answered(int(status) if isinstance(status, int) else None, pairs)
         self.recording.response_size = 0

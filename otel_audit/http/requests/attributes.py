@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Final
 
 from otel_audit import semconv
@@ -21,18 +21,22 @@ _LONGEST_HOST: Final = 255
 _DIGITS: Final = 18
 
 
+def host_asked_for(asked: Asked) -> dict[str, Any]:
+    """Return the host that the client asks for, as it says it."""
+    host, port = _host(asked.header("host")[:_LONGEST_HOST])
+    if not host:
+        return {}
+    return (
+        {semconv.SERVER_ADDRESS: host, semconv.SERVER_PORT: port} if port else {semconv.SERVER_ADDRESS: host}
+    )
+
+
 def asked_for(rules: RequestRules, asked: Asked) -> dict[str, Any]:
-    """Return what was asked for, and of whom: known from the beginning."""
-    found: dict[str, Any] = {semconv.SCHEME: asked.scheme()}
-    host, port = _host(asked.header("host"))
-    if host:
-        found[semconv.SERVER_ADDRESS] = host
-    if port:
-        found[semconv.SERVER_PORT] = port
+    """Return what was asked for: known from the beginning."""
     query = asked.query()
-    if query:
-        found[semconv.QUERY] = rules.contents.query(query)
-    return found
+    if not query:
+        return {semconv.SCHEME: asked.scheme()}
+    return {semconv.SCHEME: asked.scheme(), semconv.QUERY: rules.contents.query(query)}
 
 
 def answer(seen: Seen, asked: Asked) -> dict[str, Any]:
@@ -98,9 +102,9 @@ def size_in(header: str) -> int | None:
     return int(header) if header.isascii() and header.isdecimal() and len(header) <= _DIGITS else None
 
 
+@lru_cache(maxsize=256)
 def _host(header: str) -> tuple[str, int]:
     """Split what a client says it asks for; the port is 0 where none is named."""
-    header = header[:_LONGEST_HOST]
     name, colon, port = header.rpartition(":")
     if colon and port.isascii() and port.isdecimal() and len(port) <= 5 and not name.endswith(":"):
         return name.strip("[]"), int(port) if int(port) <= 65535 else 0

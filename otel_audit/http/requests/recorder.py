@@ -37,6 +37,8 @@ class RequestRecords(RequestRules):
                 self._ignored.by_address and self._ignored.address(asked.address())
             ):
                 return None
+            if not self.has_rules:
+                return RequestRecording(self, asked, context, Level.METADATA)
             facts = Facts(path=path, method=asked.method() or None, host=asked.header("host") or None)
             highest = self.policy.highest("request", facts)
             if highest is Level.NONE and (Marked.highest is Level.NONE or self.is_certain(facts)):

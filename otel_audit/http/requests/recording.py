@@ -6,16 +6,21 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-import msgspec
 from opentelemetry.trace import INVALID_SPAN, Span
 
 from otel_audit import semconv
-from otel_audit.audit_context import AuditContext, ContextFields, Moment, enter_context, leave_scope, moment
+from otel_audit.audit_context import AuditContext, ContextFields, Moment, moment_of
 from otel_audit.audit_record import AuditRecord, Outcome, Target, new_record_id
 from otel_audit.http.requests.asked import Asked, AskedScope
-from otel_audit.http.requests.attributes import answer, asked_for, headers_and_bodies, size_in
+from otel_audit.http.requests.attributes import (
+    answer,
+    asked_for,
+    headers_and_bodies,
+    host_asked_for,
+    size_in,
+)
 from otel_audit.http.requests.marks import Marked, Marks, marks_of
-from otel_audit.http.requests.rules import RequestRules
+from otel_audit.http.requests.rules import NO_RULE, RequestRules
 from otel_audit.http.requests.seen import Seen
 from otel_audit.interruptions import faults
 from otel_audit.otel_api import current_span
@@ -110,9 +115,14 @@ class RequestRecording(Seen):
         size = size_in(header("content-length"))
         return size is not None and size <= self.rules.copied
 
+    @property
+    def wants_response(self) -> bool:
+        """Whether headers and body of the response may have to be recorded."""
+        return max(self._highest, Marked.highest) >= Level.REQUEST_RESPONSE and self._outer is None
+
     def wants_response_body(self) -> bool:
         """Say whether the body of the response may have to be recorded: events and downloads are not."""
-        if max(self._highest, Marked.highest) < Level.REQUEST_RESPONSE or self.is_within:
+        if not self.wants_response:
             return False
         headers = self.response_headers
         kind = headers.get("content-type", "").lower()
@@ -144,7 +154,8 @@ class RequestRecording(Seen):
                 outcome="unknown",
                 log="activity",
                 target=_target(fields),
-                attributes=asked_for(rules, self._asked),
+                attributes=host_asked_for(self._asked),
+                shown=asked_for(rules, self._asked),
                 record_id=self._id(),
             )
         except faults() as fault:
@@ -195,14 +206,13 @@ class RequestRecording(Seen):
                 logger.settle(self._intent, "unknown", [])
                 return
             logger.settle(self._intent, record.outcome, [record])
-            logger.span_event(record, at)
         elif record is not None:
-            logger.emit(record, at=at)
+            logger.keep([record])  # without an event on its span, which says the same of the request
 
     def _decided(self, logger: AuditLogger, at: Moment) -> AuditRecord | None:
         rules, known = self.rules, self._known()
         fields = at.fields()
-        decision = rules.policy.decide("request", self._facts(at, fields))
+        decision = rules.policy.decide("request", self._facts(at, fields)) if rules.has_rules else NO_RULE
         notes = known._scope.notes
         marks = marks_of(known._asked.view(), fields.request.method) or _NO_MARKS
         level = rules.level(decision, marks, notes)
@@ -218,7 +228,7 @@ class RequestRecording(Seen):
                 said[name] = getattr(marks, name) or getattr(decision, name)
         if decision.system:
             said.setdefault("system", decision.system)
-        said["attributes"] = said.get("attributes", {}) | self._attributes(level, decision, marks, notes)
+        said["attributes"] = said.get("attributes", {}) | host_asked_for(known._asked)
         return logger.record(
             _EVENT,
             _ACTION,
@@ -228,6 +238,7 @@ class RequestRecording(Seen):
             target=_target(fields),
             error=self._error(outcome),
             record_id=self._id(),
+            shown=self._attributes(level, decision, marks, notes),
             **said,
         )
 
@@ -286,13 +297,8 @@ class RequestRecording(Seen):
     def _moment(self) -> Moment:
         """Return the moment in which the request began, with what is known of it now."""
         known = self._known()
-        token = enter_context(known._context)
-        try:
-            now = moment()  # also asks the application's function for the tenant
-        finally:
-            leave_scope(token)
         span = known.span if self.span is INVALID_SPAN else self.span
-        return msgspec.structs.replace(now, time=self._time, span=span, noticed=known._scope.take_requester())
+        return moment_of(known._context, self._time, span, known._scope.take_requester())
 
 
 def _target(fields: ContextFields) -> Target:

@@ -16,6 +16,8 @@ from otel_audit.pipeline.logger import AuditLogger
 from otel_audit.policy import Decision, Facts, Level, Policy
 
 _LONGEST_TYPE: Final = 127
+NO_RULE: Final = Decision()
+"""What is decided where there is no rule: metadata."""
 _NAMES_WORK: Final = ("path", "view", "route")
 
 
@@ -41,6 +43,7 @@ class RequestRules:
         self._response_limit = section.max_response_body
         self._types = tuple(section.content_types)
         rules = [rule for rule in config.policy if "request" in rule.kinds]
+        self.has_rules = bool(rules)
         self.starts = any("start" in (rule.stages or ()) for rule in rules)
         """Whether any rule asks for a record before a request is answered."""
         self.copied = Contents.worth_keeping(
@@ -58,7 +61,7 @@ class RequestRules:
         self._naming = frozenset(
             number
             for number, rule in enumerate(config.policy, 1)
-            if any(rule.patterns(name) for name in _NAMES_WORK)
+            if any(_names(pattern) for name in _NAMES_WORK for pattern in rule.patterns(name))
         )
 
     def is_certain(self, facts: Facts) -> bool:
@@ -101,6 +104,11 @@ class RequestRules:
     def response_limit(self, decision: Decision) -> int:
         """Return the most that is recorded of a response's body, in bytes."""
         return self._response_limit if decision.max_response_body is None else decision.max_response_body
+
+
+def _names(pattern: str) -> bool:
+    """Say whether a pattern means some work in particular: not one that excludes, or takes everything."""
+    return not pattern.startswith("!") and bool(pattern.strip("*?/"))
 
 
 def is_listed(content_type: str, types: tuple[str, ...]) -> bool:

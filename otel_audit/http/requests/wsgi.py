@@ -26,7 +26,8 @@ class WSGIRecords(RequestRecords):
     def answered(self, recording: RequestRecording, status: int, headers: Any) -> None:
         """Note status and headers of the answer; never raises."""
         try:
-            recording.answered(status or None, [(str(name), str(value)) for name, value in headers])
+            wanted = headers if recording.wants_response else ()
+            recording.answered(status or None, [(str(name), str(value)) for name, value in wanted])
             if recording.wants_response_body():
                 recording.response_copy = Copy(self.copied)
         except faults() as fault:  # the server says what is wrong with them

@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from django.conf import settings
 from django.http import FileResponse, HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
 
 from otel_audit.audit_context import AuditContext, current_context
+from otel_audit.http.requests.attributes import size_in
 from otel_audit.http.requests.bodies import sent_body
 from otel_audit.http.requests.copies import Copy, CopyingInput
 from otel_audit.http.requests.recorder import RequestRecords
@@ -28,9 +30,10 @@ _STREAM: Final = "_stream"
 class DjangoRequest:
     """A request as Django has it: nothing of it is read, parsed or evaluated."""
 
-    __slots__ = ("_scope", "request")
+    __slots__ = ("_behind_proxy", "_scope", "request")
 
-    def __init__(self, scope: RequestScope) -> None:
+    def __init__(self, scope: RequestScope, *, behind_proxy: bool) -> None:
+        self._behind_proxy = behind_proxy
         self._scope = scope
         self.request: HttpRequest = scope.request
 
@@ -43,8 +46,10 @@ class DjangoRequest:
         return self.request.path
 
     def scheme(self) -> str:
-        """Return ``https`` or ``http``, as the settings let Django find out."""
-        return self.request.scheme or ""
+        """Return ``https`` or ``http``, as Django finds out where the settings tell it how."""
+        if self._behind_proxy:
+            return self.request.scheme or ""
+        return self.request._get_scheme() or ""  # type: ignore[attr-defined]
 
     def query(self) -> str:
         """Return the query string as it came."""
@@ -81,6 +86,9 @@ def header_of(request: HttpRequest, name: str) -> str:
 class DjangoRecords(RequestRecords):
     """Records the requests of Django's handlers."""
 
+    _behind_proxy: bool | None = None
+    """Whether a header says the scheme; a look at a setting of Django's takes longer than all else here."""
+
     def begin(self, context: AuditContext, scope: RequestScope, outer: Any) -> None:
         """Begin with a request, unless it is not recorded. Never raises.
 
@@ -89,7 +97,9 @@ class DjangoRecords(RequestRecords):
             scope: its scope.
             outer: the scope of the same request that an application around Django has made, if any.
         """
-        recording = self.recording(DjangoRequest(scope), context)
+        if self._behind_proxy is None:
+            self._behind_proxy = bool(settings.SECURE_PROXY_SSL_HEADER)
+        recording = self.recording(DjangoRequest(scope, behind_proxy=self._behind_proxy), context)
         if recording is None:
             return
         if outer is not None and outer.recording is not None:
@@ -113,11 +123,10 @@ class DjangoRecords(RequestRecords):
     def answered(self, recording: RequestRecording, response: HttpResponseBase) -> None:
         """Note the response; never raises."""
         try:
-            recording.answered(response.status_code, response.items())
+            recording.answered(response.status_code, response.items() if recording.wants_response else ())
             if isinstance(response, StreamingHttpResponse):
                 if isinstance(response, FileResponse):
-                    length = recording.response_header("content-length")
-                    recording.response_size = int(length) if length.isdecimal() else None
+                    recording.response_size = size_in(response.headers.get("content-length", ""))
                 return
             if isinstance(response, HttpResponse):
                 content = response.content
