@@ -40,6 +40,7 @@ class Call:
         busy: a wrapper is at work that will see how it ends.
         awaited: its client connects before it writes the request.
         recovers: its client may find a response after it failed to send; ``held`` is that failure.
+        intent, record_id: of the record that says it has begun, where a rule asks for one.
         streams: its body is read piece by piece as it is sent.
         received_size, taken: bytes of the response that came, and that the application has read.
         is_whole: all of its response has been read.
@@ -60,6 +61,7 @@ class Call:
         "error",
         "held",
         "host",
+        "intent",
         "is_whole",
         "level",
         "limit",
@@ -67,6 +69,7 @@ class Call:
         "moment",
         "port",
         "received_size",
+        "record_id",
         "recovers",
         "request_body",
         "request_headers",
@@ -113,6 +116,8 @@ class Call:
         self.error = ""
         self.ending: Ending = ""
         self.held: BaseException | None = None
+        self.intent: int | None = None
+        self.record_id = ""
         self.request_headers: Headers = ()
         self.request_body: bytes | None = None
         self.request_size: int | None = None
@@ -186,10 +191,6 @@ class Call:
             self.error = error if isinstance(error, str) else type(error).__qualname__
         self.ending = ending
         self._finish(self)
-
-    def drop(self) -> None:
-        """Make no record of it."""
-        self._once.clear()
 
     def __del__(self) -> None:
         """Record a call that was given up without a word."""

@@ -42,12 +42,13 @@ class HttpClientsAuditInstrumentor(AuditInstrumentor):
             yield "No signed context is accepted: context.audience is set, and there is no key to verify one"
 
     def parts(self, config: AuditConfig, pipeline: AuditPipeline | None) -> Sequence[Part]:
-        from otel_audit.propagation.outgoing import Outgoing
-
         parts: list[Part] = []
-        outgoing = Outgoing.of(config)
-        if outgoing is not None:
-            parts.append(Propagation(outgoing))
+        if config.context.propagate_to or config.context.baggage != "off":
+            from otel_audit.propagation.outgoing import Outgoing
+
+            outgoing = Outgoing.of(config)
+            if outgoing is not None:
+                parts.append(Propagation(outgoing))
         if config.outgoing.enabled:
             from otel_audit.http.outgoing.calls import Calls
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -16,12 +16,14 @@ from tests.audited import audited
 from tests.instrumentation.http_clients.service import Service, serving
 
 
-def recording(*rules: PolicyRule, **settings: Any) -> AbstractContextManager[CapturedAudit]:
+def recording(
+    *rules: PolicyRule, on_error: Literal["fail_open", "fail_closed"] = "fail_open", **settings: Any
+) -> AbstractContextManager[CapturedAudit]:
     """Record calls within a block, by these rules and settings of ``[outgoing]``."""
     instrumentor = HttpClientsAuditInstrumentor()
     instrumentor.uninstrument()  # another test may have left it, with nothing to do
     outgoing = OutgoingConfig(enabled=True, **settings)
-    return audited(instrumentor, AuditConfig(outgoing=outgoing, policy=list(rules)))
+    return audited(instrumentor, AuditConfig(outgoing=outgoing, policy=list(rules), on_error=on_error))
 
 
 @pytest.fixture

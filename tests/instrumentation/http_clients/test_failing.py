@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,8 +12,13 @@ from pathlib import Path
 import aiohttp
 import httpx
 import pytest
+import requests
 import urllib3
 
+from otel_audit.audit_record import Target
+from otel_audit.config.sections.policy import PolicyRule
+from otel_audit.errors import AuditError
+from otel_audit.pipeline.logger import AuditLogger
 from otel_audit.testing import CapturedAudit
 from tests.collector.certificates import make
 from tests.instrumentation.http_clients.conftest import recording
@@ -105,8 +111,6 @@ def test_each_attempt_is_recorded(service: Service, captured: CapturedAudit) -> 
 
 
 def test_a_request_nobody_asks_the_answer_of_is_unknown(service: Service, captured: CapturedAudit) -> None:
-    import http.client
-
     connection = http.client.HTTPConnection("127.0.0.1", service.port)
     connection.request("POST", "/orders", b"{}")
     connection.close()
@@ -139,3 +143,49 @@ def test_a_cancelled_call_is_recorded_and_stays_cancelled(
     asyncio.run(cancelled())
     [record] = captured.records
     assert (record.outcome, record.error) == ("failure", "CancelledError")
+
+
+@each_client
+def test_a_call_that_is_killed_midway_leaves_a_record_where_a_rule_asks_for_it(
+    client: Client, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rule = PolicyRule(kind="outgoing", path="/orders*", level="metadata", stages=["start", "end"])
+    with recording(rule) as captured:
+        intended = []
+        intend = AuditLogger.intend
+        monkeypatch.setattr(
+            AuditLogger, "intend", lambda logger, records: intended.extend(records) or intend(logger, records)
+        )
+        client("GET", f"{service.url}/orders")
+        client("GET", f"{service.url}/other")
+    [begun] = intended
+    assert (begun.outcome, begun.attributes["url.full"]) == ("unknown", f"{service.url}/orders")
+    done, other = captured.records
+    assert (done.id, done.outcome) == (begun.id, "success")
+    assert done.attributes["http.response.status_code"] == 200
+    assert other.outcome == "success"
+
+
+def test_a_proxy_that_makes_no_tunnel_is_a_failure(captured: CapturedAudit) -> None:
+    with listening() as proxy, requests.Session() as session:
+        session.trust_env = False
+        with pytest.raises(requests.exceptions.ProxyError):
+            session.get("https://fulfilment.invalid/orders", proxies={"https": proxy.url}, timeout=5)
+    [record] = captured.records
+    assert (record.outcome, record.error) == ("failure", "OSError")
+    assert record.target == Target("http.host", "fulfilment.invalid")
+    assert record.attributes["http.request.method"] == "CONNECT"
+
+
+@each_client
+def test_under_fail_closed_no_request_leaves_that_could_not_be_recorded(
+    client: Client, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: object) -> None:
+        raise RuntimeError("a fault of ours")
+
+    with recording(on_error="fail_closed"):
+        monkeypatch.setattr("otel_audit.http.outgoing.calls.moment", fail)
+        with pytest.raises(AuditError):
+            client("GET", service.url)
+    assert not service.requests

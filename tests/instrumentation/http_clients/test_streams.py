@@ -6,7 +6,7 @@ import asyncio
 import gc
 import http.client
 import os
-import threading
+import signal
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -184,8 +184,6 @@ def told(record: AuditRecord) -> tuple[str, int]:
 
 
 def test_a_signal_handler_may_call_while_a_call_goes_on(service: Service, captured: CapturedAudit) -> None:
-    import signal
-
     def call(signum: int, frame: object) -> None:
         requests.get(f"{service.url}/orders", timeout=5)
 
@@ -198,4 +196,3 @@ def test_a_signal_handler_may_call_while_a_call_goes_on(service: Service, captur
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     assert len(captured.records) == len(service.requests) >= 10
-    assert threading.active_count() > 0

@@ -105,7 +105,7 @@ class _Wrappers:
                 return original(connection, *args, **kwargs)
             try:
                 response = original(connection, *args, **kwargs)
-            except ResponseNotReady:  # asked too early: the request is still being written
+            except (ResponseNotReady, TypeError):  # too early, or as urllib3 1.26 asks Python 2 at first
                 attach(connection, call)
                 raise
             except BaseException as error:

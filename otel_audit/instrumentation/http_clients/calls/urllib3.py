@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +17,11 @@ if TYPE_CHECKING:
 def table(calls: Calls) -> list[Patch]:
     """List what is wrapped of urllib3; requests and what is built on it use that."""
     wrappers = _Wrappers(calls)
-    pool, response = "urllib3.connectionpool:HTTPConnectionPool", "urllib3.response:HTTPResponse"
+    pool, tls = (f"urllib3.connectionpool:{name}ConnectionPool" for name in ("HTTP", "HTTPS"))
+    response = "urllib3.response:HTTPResponse"
     return [
         Patch(f"{pool}._make_request", wrappers.make_request, "connections that fail, by TLS", late=True),
-        Patch(f"{pool}._prepare_proxy", wrappers.prepare_proxy, "proxies that fail", late=True),
+        Patch(f"{tls}._prepare_proxy", wrappers.prepare_proxy, "proxies that fail", late=True),
         Patch(f"{response}._update_chunk_length", _reading_chunks, "chunks, of which the last", late=True),
         Patch(f"{response}._handle_chunk", _reading_chunks, "what a chunk contains", late=True),
     ]
@@ -50,19 +52,18 @@ class _Wrappers:
         return make_request
 
     def prepare_proxy(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        """Wrap ``HTTPConnectionPool._prepare_proxy``, which asks a proxy for a tunnel before any request."""
+        """Wrap ``HTTPSConnectionPool._prepare_proxy``, which asks a proxy for a tunnel before any request."""
 
         def prepare_proxy(pool: Any, conn: Any, *args: Any, **kwargs: Any) -> Any:
-            call = begun(self._calls, conn, "CONNECT", "/")
-            if call is None:
-                return original(pool, conn, *args, **kwargs)
+            started = time.perf_counter()
             try:
-                result = original(pool, conn, *args, **kwargs)
+                return original(pool, conn, *args, **kwargs)
             except BaseException as error:
-                call.end(error)
+                call = self._calls.begin("CONNECT", "https", str(pool.host), pool.port or 0, "/")
+                if call is not None:
+                    call.started = started
+                    call.end(error)
                 raise
-            call.drop()
-            return result
 
         return prepare_proxy
 

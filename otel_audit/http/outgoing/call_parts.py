@@ -1,0 +1,126 @@
+"""What a record says of a call: its attributes, by level."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from otel_audit import semconv
+from otel_audit.config.sections.outgoing import OutgoingConfig
+from otel_audit.http.contents import Contents
+from otel_audit.http.outgoing.call import Call, Headers, value_of
+from otel_audit.http.outgoing.content_encoding import decoded
+from otel_audit.interruptions import faults
+from otel_audit.pipeline.failures import Failures
+from otel_audit.policy import Decision, Level
+
+EVENT: Final = "http.client.request"
+PORTS: Final = {"http": 80, "https": 443, "ws": 80, "wss": 443}
+
+
+class CallParts:
+    """Makes the attributes of calls.
+
+    Args:
+        section: says how much of a body is recorded where no rule does.
+        contents: what may be shown.
+        kept: the most bytes of a body that a call keeps.
+        failures: is told of every fault of ours.
+    """
+
+    def __init__(self, section: OutgoingConfig, contents: Contents, kept: int, failures: Failures) -> None:
+        self._section = section
+        self._contents = contents
+        self._kept = kept
+        self._failures = failures
+
+    def asked(self, call: Call) -> dict[str, Any]:
+        """Return what is known of a call as it begins."""
+        return {
+            semconv.METHOD: call.method,
+            semconv.URL: self._contents.url(_url(call)),
+            semconv.SERVER_ADDRESS: call.host,
+            semconv.SERVER_PORT: call.port,
+        }
+
+    def all(self, call: Call, decision: Decision) -> dict[str, Any]:
+        """Return what is recorded of a call that is over."""
+        found = self.asked(call)
+        found[semconv.DURATION] = round(call.duration, 6)
+        if call.status:
+            found[semconv.STATUS_CODE] = call.status
+        if call.request_size is not None:
+            found[semconv.REQUEST_SIZE] = call.request_size
+        size = call.received_size or call.response_size
+        if size is not None:
+            found[semconv.RESPONSE_SIZE] = size
+        if call.ending and call.status:
+            found[semconv.RESPONSE_STATE] = call.ending
+        if decision.level >= Level.REQUEST:
+            self._add_request(found, call, decision)
+        if decision.level >= Level.REQUEST_RESPONSE:
+            self._add_response(found, call, decision)
+        return found
+
+    def _add_request(self, found: dict[str, Any], call: Call, decision: Decision) -> None:
+        headers = call.request_headers
+        for name, value in self._contents.headers(headers).items():
+            found[f"{semconv.REQUEST_HEADER}{name}"] = value
+        if call.request_body is not None:
+            limit = _limit(decision.max_request_body, self._section.max_request_body)
+            body, size = call.request_body, call.request_size
+            encoding = value_of(headers, "content-encoding")
+            self._add_body(found, "request", body, headers, encoding, limit, size, decision)
+
+    def _add_response(self, found: dict[str, Any], call: Call, decision: Decision) -> None:
+        headers = call.response_headers
+        for name, value in self._contents.headers(headers).items():
+            found[f"{semconv.RESPONSE_HEADER}{name}"] = value
+        if call.response_body:
+            limit = _limit(decision.max_response_body, self._section.max_response_body)
+            body, size = bytes(call.response_body), call.taken
+            encoding = "" if call.decoded else value_of(headers, "content-encoding")
+            self._add_body(found, "response", body, headers, encoding, limit, size, decision)
+
+    def _add_body(
+        self,
+        found: dict[str, Any],
+        which: str,
+        content: bytes,
+        headers: Headers,
+        encoding: str,
+        limit: int,
+        size: int | None,
+        decision: Decision,
+    ) -> None:
+        """Put what is recorded of a body into ``found``; a fault costs this body only."""
+        if not (limit and decision.bodies):
+            return
+        try:
+            plain = decoded(content, encoding, self._kept) if encoding else None
+            if plain is not None:
+                whole = size == len(content) and len(plain) < self._kept
+                content, size, encoding = plain, len(plain) + (not whole), ""
+            body = self._contents.body(
+                content,
+                value_of(headers, "content-type"),
+                limit,
+                size=size,
+                content_types=decision.content_types,
+                content_encoding=encoding,
+            )
+            for name, value in body.attributes(which).items():
+                found.setdefault(name, value)  # its size on the way is known better
+        except faults() as fault:
+            self._failures.report("body", fault, what=EVENT)
+
+
+def _limit(of_rule: int | None, of_section: int) -> int:
+    return of_section if of_rule is None else of_rule
+
+
+def _url(call: Call) -> str:
+    if not call.target.startswith("/") and "://" in call.target[:8]:
+        return call.target
+    host = f"[{call.host}]" if ":" in call.host else call.host
+    port = "" if call.port == PORTS.get(call.scheme) or not call.port else f":{call.port}"
+    return f"{call.scheme}://{host}{port}{call.target}"
