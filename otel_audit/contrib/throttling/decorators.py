@@ -45,7 +45,7 @@ def marks(function: Any) -> Marks:
 
 
 def throttling(*validators: Any, keep_default: bool = True) -> Callable[[Decorated], Decorated]:
-    """Throttler a function, sync or async, a method or a class: Django's views and DRF's.
+    """Throttle a function, sync or async, a method or a class: Django's views and DRF's.
 
     Args:
         validators: rules, or objects with a method ``validate(request)`` that raises ThrottlingException.

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class ThrottlingInstrumentor(AuditInstrumentor):
-    """Throttler Django, once the application has imported it; count what applications say of their logins."""
+    """Throttle Django, once the application has imported it; count what applications say of their logins."""
 
     library = "Throttling"
     section = "throttling"

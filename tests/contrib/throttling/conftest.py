@@ -29,7 +29,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def throttled(clinic: None, clock: Clock) -> Iterator[Throttled]:
-    """Throttler with settings of the test's own; Django's default cache counts, by the clock of the test."""
+    """Throttle with settings of the test's own; Django's default cache counts, by the clock of the test."""
     from otel_audit.contrib.throttling.counters.cache import CacheCounter
     from otel_audit.contrib.throttling.counters.choice import counter_of_django
     from otel_audit.contrib.throttling.django.middleware import ViewThrottlingMiddleware
