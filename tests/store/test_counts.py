@@ -123,12 +123,17 @@ def counting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[AuditSt
         land(store._client, made[:450])
         land(store._client, made[100:200])
     (directory / "data").rename(directory / "engine")
-    in_engine(
+    plans = in_engine(
         directory,
         MERGE,
         "for log in ('activity', 'pageview'):\n"
-        "    connection.query(f'OPTIMIZE TABLE otel.{log}_events FINAL')\n",
+        "    connection.query(f'OPTIMIZE TABLE otel.{log}_events FINAL')\n"
+        "    where = \"hasAll(request_items, ['request', 'month=202609', 'method=GET'])\"\n"
+        "    plan = f'EXPLAIN SELECT count() FROM otel.{log}_events WHERE {where}'\n"
+        "    result.append(str(connection.rows(plan)))\n",
     )
+    # As long as the engine finds the index: an expression with IN, for instance, it would not know again.
+    assert all("ReadFromTextIndexCount" in plan for plan in plans), plans
     (directory / "engine").rename(directory / "data")
     with serving(directory) as running, AuditStore(running.clickhouse) as store:
         land(store._client, [*made[400:500], *made[470:500]])
