@@ -31,6 +31,7 @@ NAMES = (
     "save",
     "sqlalchemy_writes",
     "request",
+    "server_requests",
     "policy",
     "throttling",
     "contents",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.trace import INVALID_SPAN, Span
@@ -194,12 +194,10 @@ class RequestRecording(Seen):
         if logger is None:
             return
         try:
-            at = self._moment()
-            record = self._decided(logger, at)
+            record = self._decided(logger, self._moment())
         except faults() as fault:
-            if self._intent is not None:
-                logger.settle(self._intent, "unknown")  # the record of the beginning is kept
-            self.rules.failures.report("request", fault, what=_EVENT, lost=int(self._intent is None))
+            self._least(logger)
+            self.rules.failures.report("request", fault, what=_EVENT)
             return
         if self._intent is not None:
             if record is None:
@@ -244,17 +242,46 @@ class RequestRecording(Seen):
 
     def _attributes(
         self, level: Level, decision: Decision, marks: Marks, notes: Notes | None
-    ) -> Mapping[str, Any]:
+    ) -> dict[str, Any]:
         """Return the attributes; what cannot be told costs itself only."""
         found: dict[str, Any] = {semconv.DURATION: round(time.perf_counter() - self._started, 6)}
         asked = self._asked
+        found |= self._told(asked_for, self.rules, asked)
+        if level > Level.METADATA:
+            found |= self._told(headers_and_bodies, self, asked, level, decision, marks, notes)
+        return found | self._told(answer, self, asked)  # over what a copy says of sizes
+
+    def _told(self, tell: Callable[..., dict[str, Any]], *of: Any) -> dict[str, Any]:
         try:
-            found |= asked_for(self.rules, asked)
-            found |= headers_and_bodies(self, asked, level, decision, marks, notes)
-            found |= answer(self, asked)  # over what a copy says of sizes
+            return tell(*of)
         except faults() as fault:
             self.rules.failures.report("request", fault)
-        return found
+            return {}
+
+    def _least(self, logger: AuditLogger) -> None:
+        """Keep at least that there was a request, and how it was answered."""
+        if self._intent is not None:
+            logger.settle(self._intent, "unknown")  # the record of the beginning is kept
+            return
+        at = moment_of(self._context, self._time, self.span, None)
+        target = None
+        try:
+            target = _target(at.fields())
+        except faults():  # the logger says so
+            pass
+        outcome = self._outcome()
+        logger.log(
+            _EVENT,
+            _ACTION,
+            at=at,
+            outcome=outcome,
+            log="activity",
+            target=target,
+            error=self._error(outcome),
+            record_id=self._id(),
+            shown=None if self.status is None else {semconv.STATUS_CODE: self.status},
+            truncated=True,
+        )
 
     def _outcome(self) -> Outcome:
         if self.error or self.status is None or self.status >= _FAILED:

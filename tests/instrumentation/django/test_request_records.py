@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
+import httpx
 import pytest
 from django.contrib.auth.models import Group
 from django.core.files.uploadedfile import SimpleUploadedFile
@@ -17,6 +18,7 @@ from django.test import AsyncClient, Client, override_settings
 from opentelemetry.instrumentation.django import DjangoInstrumentor
 from opentelemetry.sdk.trace import TracerProvider
 
+import otel_audit
 from otel_audit.audit_record import Actor, AuditRecord, Target
 from otel_audit.config.model import RequestsConfig
 from otel_audit.config.sections.policy import PolicyRule
@@ -605,3 +607,92 @@ def test_the_intent_comes_before_a_coroutine_too(recorded: Recorded) -> None:
         response = asyncio.run(_awaited(AsyncClient().get("/spooled-too/")))
     assert response.content == b"1"
     assert request_of(captured).outcome == "success"
+
+
+# --- inside other applications -------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore:starlette.middleware.wsgi")
+@pytest.mark.parametrize("how", ["asgi", "wsgi in asgi", "wsgi"])
+def test_django_inside_another_application_makes_one_record_with_what_it_knows(
+    recorded: Recorded, alice: Any, how: str
+) -> None:
+    from django.core.handlers.asgi import ASGIHandler
+    from django.core.handlers.wsgi import WSGIHandler
+    from starlette.middleware.wsgi import WSGIMiddleware
+
+    client = Client()
+    client.force_login(alice)
+    headers = {
+        "cookie": f"sessionid={client.cookies['sessionid'].value}",
+        "content-type": "application/json",
+        "host": "testserver",
+    }
+    with recorded(everything(view="*.card")) as captured:
+        if how == "wsgi":
+            wsgi = otel_audit.WSGIAuditMiddleware(WSGIHandler())
+            with httpx.Client(transport=httpx.WSGITransport(app=wsgi), base_url="http://testserver") as web:
+                response = web.post("/cards/7/", content=b'{"a": 1}', headers=headers)
+        else:
+            inner: Any = ASGIHandler() if how == "asgi" else WSGIMiddleware(WSGIHandler())
+            app = otel_audit.ASGIAuditMiddleware(inner)
+
+            async def ask() -> httpx.Response:
+                transport = httpx.ASGITransport(app=app)
+                async with httpx.AsyncClient(transport=transport, base_url="http://testserver") as web:
+                    return await web.post("/cards/7/", content=b'{"a": 1}', headers=headers)
+
+            response = asyncio.run(ask())
+    assert response.status_code == 201
+    record = request_of(captured)
+    assert record.target == Target("http.route", "cards/<int:pk>/")
+    assert record.request.id == captured.one(event_name="clinic.note").request.id
+    assert record.attributes["request.body"] == {"a": 1}
+    assert record.attributes["http.response.status_code"] == 201
+    if how == "asgi":
+        assert record.attributes["response.body"]["card"] == 7
+    else:  # Django's response comes in pieces there, and nothing here says its length
+        assert "response.body" not in record.attributes
+
+
+# --- faults of ours ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "otel_audit.http.contents.contents.Contents.headers",
+        "otel_audit.http.contents.contents.Contents.body",
+        "otel_audit.http.contents.contents.Contents.query",
+        "otel_audit.http.requests.recording.marks_of",
+        "otel_audit.http.requests.recording.asked_for",
+        "otel_audit.http.requests.recording.RequestRecording._moment",
+        "otel_audit.instrumentation.django.requests.records.DjangoRecords._watch_body",
+    ],
+)
+def test_a_fault_of_ours_costs_no_answer_and_no_record(
+    recorded: Recorded, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    def broken(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("a fault")
+
+    with recorded(everything()) as captured:
+        monkeypatch.setattr(place, broken)
+        assert post("/cards/7/?a=1", {"a": 1}).status_code == 201
+        monkeypatch.undo()
+    record = request_of(captured)
+    assert (record.outcome, record.attributes["http.response.status_code"]) == ("success", 201)
+
+
+def test_a_request_that_cannot_be_described_costs_no_answer(
+    recorded: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("a fault")
+
+    with recorded(PolicyRule(path="*", level="metadata", stages=["start", "end"])) as captured:
+        monkeypatch.setattr("otel_audit.http.requests.rules.RequestRules.level", broken)
+        assert Client().get("/unread/").status_code == 200
+        monkeypatch.undo()
+        assert captured.pipeline.health.capture_failures
+    assert request_of(captured).outcome == "unknown", "what was known at the beginning is kept"
