@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Final, Literal, TypeAlias
@@ -194,7 +195,7 @@ class Call:
 
     def __del__(self) -> None:
         """Record a call that was given up without a word."""
-        if self._once:
+        if self._once and not sys.is_finalizing():
             self.end(ending="open")
 
 

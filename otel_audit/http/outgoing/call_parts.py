@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, Final
 
 from otel_audit import semconv
@@ -14,6 +15,8 @@ from otel_audit.pipeline.failures import Failures
 from otel_audit.policy import Decision, Level
 
 EVENT: Final = "http.client.request"
+_LONG_URL: Final = 200
+"""Characters; shorter ones are likely to be called again."""
 PORTS: Final = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 
 
@@ -30,6 +33,7 @@ class CallParts:
     def __init__(self, section: OutgoingConfig, contents: Contents, kept: int, failures: Failures) -> None:
         self._section = section
         self._contents = contents
+        self._known_url = lru_cache(maxsize=256)(contents.url)
         self._kept = kept
         self._failures = failures
 
@@ -37,10 +41,13 @@ class CallParts:
         """Return what is known of a call as it begins."""
         return {
             semconv.METHOD: call.method,
-            semconv.URL: self._contents.url(_url(call)),
+            semconv.URL: self._shown(_url(call)),
             semconv.SERVER_ADDRESS: call.host,
             semconv.SERVER_PORT: call.port,
         }
+
+    def _shown(self, url: str) -> str:
+        return self._known_url(url) if len(url) <= _LONG_URL else self._contents.url(url)
 
     def all(self, call: Call, decision: Decision) -> dict[str, Any]:
         """Return what is recorded of a call that is over."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 from typing import Any, Final
 from weakref import WeakSet
 
@@ -47,10 +48,12 @@ class Calls:
     def start(self) -> None:
         """Begin to record."""
         self._on = True
+        atexit.register(self.stop)
 
     def stop(self) -> None:
         """Record no longer; calls that go on are recorded as they are now."""
         self._on = False
+        atexit.unregister(self.stop)
         for call in list(self._open):
             call.end(ending="open")
 

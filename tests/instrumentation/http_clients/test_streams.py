@@ -7,7 +7,10 @@ import gc
 import http.client
 import os
 import signal
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -20,6 +23,7 @@ import otel_audit
 from otel_audit.audit_record import AuditRecord
 from otel_audit.config.sections.policy import PolicyRule
 from otel_audit.http.outgoing import call as calls
+from otel_audit.http.outgoing import calls as outgoing
 from otel_audit.testing import CapturedAudit
 from tests.instrumentation.http_clients.conftest import recording
 from tests.instrumentation.http_clients.service import CLIENTS, Client, Service
@@ -183,16 +187,56 @@ def told(record: AuditRecord) -> tuple[str, int]:
     return record.slug, int(record.attributes["url.full"].partition("number=")[2])
 
 
-def test_a_signal_handler_may_call_while_a_call_goes_on(service: Service, captured: CapturedAudit) -> None:
-    def call(signum: int, frame: object) -> None:
-        requests.get(f"{service.url}/orders", timeout=5)
+@pytest.mark.parametrize("within", ["moment", "_outcome"])
+def test_a_signal_handler_may_call_while_a_call_is_noted(
+    service: Service, captured: CapturedAudit, within: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handled = []
 
-    before = signal.signal(signal.SIGALRM, call)
+    def handler(signum: int, frame: object) -> None:
+        if not handled:
+            handled.append(signum)
+            requests.get(f"{service.url}/orders?number=2", timeout=60)
+
+    original = getattr(outgoing, within)
+
+    def interrupted(*args: Any) -> Any:
+        signal.raise_signal(signal.SIGUSR1)
+        return original(*args)
+
+    before = signal.signal(signal.SIGUSR1, handler)
     try:
-        signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)
-        for _ in range(10):
-            requests.get(f"{service.url}/orders", timeout=5)
+        monkeypatch.setattr(outgoing, within, interrupted)
+        requests.get(f"{service.url}/orders?number=1", timeout=60)
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-    assert len(captured.records) == len(service.requests) >= 10
+        signal.signal(signal.SIGUSR1, before)
+    assert sorted(told(record) for record in captured) == [("", 1), ("", 2)]
+
+
+PROGRAM = """
+import http.client, sys
+import otel_audit
+from otel_audit.config.model import AuditConfig, OutgoingConfig, SinkConfig, SpoolConfig
+
+spool, sink = SpoolConfig(directory="spool"), SinkConfig(shutdown_timeout=0)
+otel_audit.setup(AuditConfig(spool=spool, sink=sink, outgoing=OutgoingConfig(enabled=True)))
+connection = http.client.HTTPConnection("127.0.0.1", int(sys.argv[1]))
+connection.request("GET", "/large/1000")
+response = connection.getresponse()
+"""
+
+
+def test_a_response_that_is_open_when_its_process_ends_is_recorded(service: Service, tmp_path: Path) -> None:
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "DJANGO_"))}
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(service.port)],
+        cwd=tmp_path,
+        env=environ | {"PYTHONPATH": str(Path(__file__).parents[3])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Exception ignored" not in done.stderr
+    kept = b"".join(each.read_bytes() for each in (tmp_path / "spool").rglob("*") if each.is_file())
+    assert kept.count(b"http.client.request") == 1
