@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from celery.contrib.testing.worker import start_worker
 from celery.result import AsyncResult
+from celery.signals import setup_logging
 from celery.worker.state import active_requests, reserved_requests
 
 from otel_audit.audit_context import ContextFields, enter_scope, leave_scope
@@ -59,13 +60,19 @@ def worker_of_the_package() -> Iterator[None]:
     """End the worker that the first test started that needed one: to stop it takes seconds."""
     with _running:
         yield
+    setup_logging.disconnect(_leave_logging_alone)
     worker.cache_clear()
+
+
+def _leave_logging_alone(**_: Any) -> None:
+    """Set up nothing: Celery would set the level of the root logger, for all tests to come."""
 
 
 @cache
 def worker() -> None:
     """Have a worker run in a thread."""
     app.amqp.queues.select(["celery", "orders"])
+    setup_logging.connect(_leave_logging_alone, weak=False)
     _running.enter_context(start_worker(app, pool="solo", perform_ping_check=False, loglevel="CRITICAL"))
 
 
