@@ -435,3 +435,27 @@ def test_a_request_id_leads_from_the_job_to_the_change_and_its_trace(audit: Capt
     trace = f"{span.get_span_context().trace_id:032x}"
     assert {record.trace_id for record in audit} == {trace}
     assert len({record.request.id for record in audit}) == 1
+
+
+def test_what_a_job_prints_is_recorded_where_a_rule_says_so() -> None:
+    rules = [PolicyRule(command="billing.*", level="request_response")]
+
+    async def bill_one(name: str) -> None:
+        for _ in range(3):
+            print("billing", name)
+            await asyncio.sleep(0)
+
+    async def both() -> None:
+        made = [job(f"billing.{name}")(bill_one)(name) for name in ("ann", "bob")]
+        await asyncio.gather(*made)
+
+    with capture_audit(AuditConfig(policy=rules)) as audit:
+        asyncio.run(both())
+        with job("other"):
+            print("not on record")
+    outputs = {str(r.target): r.attributes.get("output") for r in audit.find(event_name="job.run")}
+    assert outputs == {
+        "job/billing.ann": "billing ann\n" * 3,
+        "job/billing.bob": "billing bob\n" * 3,
+        "job/other": None,
+    }
