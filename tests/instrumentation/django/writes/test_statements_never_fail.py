@@ -338,6 +338,16 @@ def test_a_foreign_table_is_written_as_without_us(postgres: str, thing: Any, pos
     compare(thing, make, table="thing_rows", drop=drop)
 
 
+def test_an_upsert_into_partitions_tells_which_rows_it_made(postgres: str, thing: Any) -> None:
+    """The database sends rows to partitions, and counts them; no trigger hides them as with children."""
+    with shape([*POSTGRESQL["partitioned"], ROWS.format("thing")], POSTGRESQL_DROP), auditing() as audit:
+        thing.objects.bulk_create(
+            [thing(id=1, name="again", n=1), thing(id=9, name="nine", n=9)], ignore_conflicts=True
+        )
+        (record,) = audit.records
+    assert (str(record.target), record.completeness) == ("warehouse.Thing/9", "full")
+
+
 def test_a_table_that_changes_its_kind_is_asked_again(postgres: str, thing: Any) -> None:
     """Not there yet; there; with a rule; read by nobody; read again: each record says what it can."""
     with shape([ROLE, "SELECT 1"], POSTGRESQL_DROP), auditing() as audit:
