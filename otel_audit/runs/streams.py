@@ -224,10 +224,9 @@ class Tap:
             put_aside = "".join(self._pieces)
             self._pieces.clear()
         elif self._blocks is not None:
-            put_aside, dropped = self._blocks.take()
+            blocks, dropped = self._blocks.take()
             encoding = self.stream.encoding
-            if encoding not in _UTF8:
-                put_aside = put_aside.decode(encoding, "replace")
+            put_aside = blocks if encoding in _UTF8 else blocks.decode(encoding, "replace")
         elif self._mode == "held":
             value: str = self.stream.getvalue()
             begin = max(self._held, len(value) - self._keep())

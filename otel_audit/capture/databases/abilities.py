@@ -191,7 +191,7 @@ def _of_relation(relation: _Relation, table: Table, verb: Verb) -> Abilities:
         certain=relation.heap
         and not relation.mixed_children
         and relation.columns_there == len(table.columns),
-        # Triggers send rows to the children of a plain table; to partitions the database does, and counts them.
+        # To children of a plain table triggers send rows; to partitions the database, which counts them.
         counts=verb != "create" or relation.kind == "p" or not relation.has_children,
         needs_condition=relation.row_security,
     )
