@@ -25,6 +25,7 @@ from otel_audit.runs import rounds
 from otel_audit.runs.ending import Ending, ending_of
 from otel_audit.runs.recording import Kind, Recording
 from otel_audit.runs.streams import Listening
+from otel_audit.values import portable
 
 _ACTION: Final = "EXECUTE"
 _LOG: Final = "activity"
@@ -71,7 +72,7 @@ class Run:
         self._decision = decision
         self._stages = ("end",) if invocation.only_failures else decision.stages or ("start", "end")
         self._target = Target(kind, invocation.name)
-        self._attributes: dict[str, Any] = {}
+        self._shown: dict[str, Any] = {}
         self._id = ""
         self._at: Moment | None = None
         self._begin = 0.0
@@ -99,13 +100,13 @@ class Run:
         try:
             arguments = recording.contents.arguments(self._invocation.arguments(), self._invocation.secret)
             if arguments:
-                self._attributes[semconv.ARGUMENTS] = arguments
+                self._shown[semconv.ARGUMENTS] = arguments
         except faults() as error:
             recording.failures.report("arguments", error, what=self._invocation.name)
         if "start" in self._stages:
-            self._intend(self._record("unknown", self._attributes))  # first: who has begun must end
+            self._intend(self._record("unknown", self._shown))  # first: who has begun must end
             if self._kind == "command":
-                self._logger.log(f"{self._kind}.start", _ACTION, **self._parts(), attributes=self._attributes)
+                self._logger.log(f"{self._kind}.start", _ACTION, **self._parts(), shown=self._shown)
         if self._decision.level >= Level.REQUEST_RESPONSE and recording.config.commands.max_output:
             self._listen()
         rounds.add(self, recording.config.commands.flush)
@@ -166,22 +167,22 @@ class Run:
             return None
 
     def _finish(self, ending: Ending, duration: float, signal: str = "") -> None:
-        attributes = self._attributes | {semconv.DURATION: round(duration, 6)}
+        shown = self._shown | {semconv.DURATION: round(duration, 6)}
         if not signal and self._kind == "command":
-            attributes[semconv.EXIT_CODE] = ending.exit_code
+            shown[semconv.EXIT_CODE] = portable(ending.exit_code)
         name = signal
         try:
             if ending.error is not None:
                 name = type(ending.error).__qualname__
-                attributes |= self._recording.contents.exception(ending.error)
+                shown |= self._recording.contents.exception(ending.error)
             if self._listening is not None:
-                attributes |= self._output(self._listening)
+                shown |= self._output(self._listening)
         except faults() as fault:  # the record has less
             self._recording.failures.note("details", fault, what=self._invocation.name)
         forked = self._pid != os.getpid()
         if forked:
-            attributes[semconv.FORKED_FROM] = self._pid
-        self._settle(ending.outcome, self._record(ending.outcome, attributes, name, forked=forked))
+            shown[semconv.FORKED_FROM] = self._pid
+        self._settle(ending.outcome, self._record(ending.outcome, shown, name, forked=forked))
 
     def _output(self, listening: Listening) -> dict[str, Any]:
         printed = listening.printed
@@ -206,14 +207,14 @@ class Run:
         news = listening.printed.news(self._recording.contents)
         if news:
             parts = self._parts() | {"at": msgspec.structs.replace(at, time=time.time_ns())}
-            logger.log(f"{self._kind}.output", _ACTION, **parts, attributes={semconv.OUTPUT: news})
+            logger.log(f"{self._kind}.output", _ACTION, **parts, shown={semconv.OUTPUT: news})
 
     def _renew(self) -> None:
         """Write the intent again, behind what was written since: segments after an open one are kept."""
         logger, before = self._logger, self._intent
         if logger is None or before is None or logger.segment == self._segment:
             return
-        self._intend(self._record("unknown", self._attributes))
+        self._intend(self._record("unknown", self._shown))
         logger.settle(before, "unknown", [])
 
     # --- records -------------------------------------------------------------------------------
@@ -227,21 +228,19 @@ class Run:
         return parts
 
     def _record(
-        self, outcome: Outcome, attributes: dict[str, Any], error: str = "", *, forked: bool = False
+        self, outcome: Outcome, shown: dict[str, Any], error: str = "", *, forked: bool = False
     ) -> AuditRecord | None:
         assert self._logger is not None
         try:
             parts = self._parts()
             notes = self._notes()
             if notes is not None:
-                said = notes.parts()
-                attributes = said.pop("attributes", {}) | attributes
-                parts |= said
+                parts |= notes.parts()
             return self._logger.record(
                 f"{self._kind}.run",
                 _ACTION,
                 outcome=outcome,
-                attributes=attributes,
+                shown=shown,
                 error=error,
                 record_id=new_record_id() if forked else self._id,
                 **parts,

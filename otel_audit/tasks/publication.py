@@ -45,17 +45,22 @@ class Publication:
         if logger is None or self._decision.level == Level.NONE:
             return
         # An intent: whether the broker took it is known afterwards, if this process still lives then.
-        self._record = logger.record(
-            _EVENT, "PUBLISH", outcome="unknown", **self._parts(task.attributes("PENDING"))
-        )
+        self._record = logger.record(_EVENT, "PUBLISH", outcome="unknown", **self._parts())
         self._intent = logger, logger.intend([self._record])
 
-    def _parts(self, attributes: dict[str, Any]) -> dict[str, Any]:
+    def _parts(self) -> dict[str, Any]:
         tasks, task = self._tasks, self._task
+        shown = {}
         if self._decision.level >= Level.REQUEST:
-            attributes[ARGUMENTS] = task.arguments(tasks.contents)
-        parts = tasks.parts(self._decision)
-        return {"at": self._at, "log": tasks.log, "target": task.target, "attributes": attributes, **parts}
+            shown[ARGUMENTS] = task.arguments(tasks.contents)
+        return {
+            "at": self._at,
+            "log": tasks.log,
+            "target": task.target,
+            "attributes": task.attributes("PENDING"),
+            "shown": shown,
+            **tasks.parts(self._decision),
+        }
 
     def sent(self) -> None:
         """Record that the broker has taken it."""
@@ -76,14 +81,15 @@ class Publication:
                 if logger.config.span_event.content != "none":
                     logger.span_event(self._record, self._at)
                 return
-            attributes = self._task.attributes("PENDING") | self._tasks.contents.exception(error)
+            parts = self._parts()
+            parts["shown"] |= self._tasks.contents.exception(error)
             record = logger.record(
                 _EVENT,
                 "PUBLISH",
                 outcome="failure",
                 error=type(error).__qualname__,
                 record_id=self._record.id,
-                **self._parts(attributes),
+                **parts,
             )
             logger.settle(handle, "failure", [record])
         except faults() as fault:

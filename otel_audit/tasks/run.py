@@ -125,7 +125,8 @@ class Run:
                 at=msgspec.structs.replace(self._at, time=time.time_ns()),
                 log=self._tasks.log,
                 target=self._task.target,
-                attributes=self._task.attributes("STARTED") | {OUTPUT: news},
+                attributes=self._task.attributes("STARTED"),
+                shown={OUTPUT: news},
                 **self._tasks.parts(self._decision),
             )
 
@@ -139,9 +140,10 @@ class Run:
         attributes = task.attributes(state)
         if task.redelivered:
             attributes[TASK_REDELIVERED] = True
+        shown = {}
         if self._decision.level >= Level.REQUEST:
-            attributes[ARGUMENTS] = task.arguments(self._tasks.contents)
-        return {"attributes": attributes, **self._tasks.parts(self._decision)}
+            shown[ARGUMENTS] = task.arguments(self._tasks.contents)
+        return {"attributes": attributes, "shown": shown, **self._tasks.parts(self._decision)}
 
     def end(self, state: str, result: Any = None, error: BaseException | None = None) -> None:
         """Record how it ended, and leave its scope.
@@ -205,15 +207,15 @@ class Run:
         """Make the record of the end anew, with all that is only known now."""
         tasks = self._tasks
         parts = self._parts(state)
-        attributes = parts["attributes"]
+        attributes, shown = parts["attributes"], parts["shown"]
         attributes[DURATION] = duration
         if error is not None:
-            attributes |= tasks.contents.exception(error)
+            shown |= tasks.contents.exception(error)
         elif state == "SUCCESS" and self._decision.level >= Level.REQUEST_RESPONSE:
-            attributes[TASK_RESULT] = tasks.contents.value(result)
+            shown[TASK_RESULT] = tasks.contents.value(result)
         if self._listening is not None:
             printed = self._listening.printed
-            attributes |= {OUTPUT: printed.text(tasks.contents), OUTPUT_SIZE: printed.size}
+            shown |= {OUTPUT: printed.text(tasks.contents), OUTPUT_SIZE: printed.size}
         if notes is not None:
             said = notes.parts()
             parts["attributes"] = said.pop("attributes") | attributes

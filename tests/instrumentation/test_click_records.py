@@ -58,6 +58,11 @@ def scrap(ctx: click.Context, /, **given: Any) -> None:
         ctx.exit(given["code"])
 
 
+@fleet.command("confess")
+def confess() -> None:
+    click.echo("half a question ?\npassword=correct-horse-7\nand its end")
+
+
 def call(*arguments: str, command: click.Command = fleet, pin: str = "4711") -> Result:
     return CliRunner().invoke(command, arguments, prog_name="fleet", input=f"{pin}\n")
 
@@ -186,6 +191,14 @@ def test_what_is_printed_is_recorded_where_a_rule_says_so(printed: CapturedAudit
     assert done.output.endswith("scrapping\nto stderr\n")
     assert run(printed).attributes["output"] == "scrapping\nto stderr\n"
     assert not any("write" in vars(stream) for stream in (sys.stdout, sys.stderr))
+
+
+def test_what_is_printed_is_redacted_once_and_keeps_the_rest(printed: CapturedAudit) -> None:
+    """What stands for a secret may be taken for one again, with what follows."""
+    call("confess")
+    assert run(printed, "fleet confess").attributes["output"] == (
+        "half a question ?\npassword=[redacted]\nand its end\n"
+    )
 
 
 def test_a_command_of_typer_is_recorded_alike(printed: CapturedAudit) -> None:

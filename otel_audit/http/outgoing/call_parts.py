@@ -49,9 +49,10 @@ class CallParts:
     def _shown(self, url: str) -> str:
         return self._known_url(url) if len(url) <= _LONG_URL else self._contents.url(url)
 
-    def all(self, call: Call, decision: Decision) -> dict[str, Any]:
-        """Return what is recorded of a call that is over."""
+    def all(self, call: Call, decision: Decision) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return what is recorded of a call that is over, and its headers and bodies: those are redacted."""
         found = self.asked(call)
+        shown: dict[str, Any] = {}
         found[semconv.DURATION] = round(call.duration, 6)
         if call.status:
             found[semconv.STATUS_CODE] = call.status
@@ -63,34 +64,39 @@ class CallParts:
         if call.ending and call.status:
             found[semconv.RESPONSE_STATE] = call.ending
         if decision.level >= Level.REQUEST:
-            self._add_request(found, call, decision)
+            self._add_request(found, shown, call, decision)
         if decision.level >= Level.REQUEST_RESPONSE:
-            self._add_response(found, call, decision)
-        return found
+            self._add_response(found, shown, call, decision)
+        return found, shown
 
-    def _add_request(self, found: dict[str, Any], call: Call, decision: Decision) -> None:
+    def _add_request(
+        self, found: dict[str, Any], shown: dict[str, Any], call: Call, decision: Decision
+    ) -> None:
         headers = call.request_headers
         for name, value in self._contents.headers(headers).items():
-            found[f"{semconv.REQUEST_HEADER}{name}"] = value
+            shown[f"{semconv.REQUEST_HEADER}{name}"] = value
         if call.request_body is not None:
             limit = _limit(decision.max_request_body, self._section.max_request_body)
             body, size = call.request_body, call.request_size
             encoding = value_of(headers, "content-encoding")
-            self._add_body(found, "request", body, headers, encoding, limit, size, decision)
+            self._add_body(found, shown, "request", body, headers, encoding, limit, size, decision)
 
-    def _add_response(self, found: dict[str, Any], call: Call, decision: Decision) -> None:
+    def _add_response(
+        self, found: dict[str, Any], shown: dict[str, Any], call: Call, decision: Decision
+    ) -> None:
         headers = call.response_headers
         for name, value in self._contents.headers(headers).items():
-            found[f"{semconv.RESPONSE_HEADER}{name}"] = value
+            shown[f"{semconv.RESPONSE_HEADER}{name}"] = value
         if call.response_body:
             limit = _limit(decision.max_response_body, self._section.max_response_body)
             body, size = bytes(call.response_body), call.taken
             encoding = "" if call.decoded else value_of(headers, "content-encoding")
-            self._add_body(found, "response", body, headers, encoding, limit, size, decision)
+            self._add_body(found, shown, "response", body, headers, encoding, limit, size, decision)
 
     def _add_body(
         self,
         found: dict[str, Any],
+        shown: dict[str, Any],
         which: str,
         content: bytes,
         headers: Headers,
@@ -99,7 +105,7 @@ class CallParts:
         size: int | None,
         decision: Decision,
     ) -> None:
-        """Put what is recorded of a body into ``found``; a fault costs this body only."""
+        """Put what is recorded of a body into ``shown``; a fault costs this body only."""
         if not (limit and decision.bodies):
             return
         try:
@@ -116,7 +122,8 @@ class CallParts:
                 content_encoding=encoding,
             )
             for name, value in body.attributes(which).items():
-                found.setdefault(name, value)  # its size on the way is known better
+                if name not in found:  # its size on the way is known better
+                    shown[name] = value
         except faults() as fault:
             self._failures.report("body", fault, what=EVENT)
 

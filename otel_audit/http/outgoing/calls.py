@@ -151,6 +151,7 @@ class Calls:
                 return None
             said = _said(decision, fields)
         outcome, error = _outcome(call)
+        attributes, shown = self._parts.all(call, decision)
         return logger.record(
             EVENT,
             "CALL",
@@ -159,7 +160,8 @@ class Calls:
             target=Target("http.host", call.host),
             outcome=outcome,
             error=error,
-            attributes=self._parts.all(call, decision),
+            attributes=attributes,
+            shown=shown,
             record_id=call.record_id or None,
             **said,
         )
