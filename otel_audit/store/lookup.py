@@ -25,10 +25,15 @@ _LAST_MOMENT: Final = 2**63 // 10**6 - 10**6
 
 
 class StoredRecord(msgspec.Struct, frozen=True):
-    """One record as it was made, and the resource (service, host, …) that sent it."""
+    """One record as it was made, and the resource (service, host, …) that sent it.
+
+    ``actor_known_as`` and ``customer_known_as`` as for :class:`~otel_audit.store.entries.AuditEntry`.
+    """
 
     record: AuditRecord
     resource: dict[str, str]
+    actor_known_as: str = ""
+    customer_known_as: str = ""
 
 
 def stored_record(ask: Ask, database: str, record_id: str) -> StoredRecord | None:

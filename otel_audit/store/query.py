@@ -9,7 +9,7 @@ from typing import Any, Literal, Self, TypeAlias, Unpack
 
 import msgspec
 
-from otel_audit.audit_record import AuditRecord
+from otel_audit.audit_record import Actor, AuditRecord
 from otel_audit.config.model import StoreConfig
 from otel_audit.errors import QueryError
 from otel_audit.store.client import RefusedQuery, StoreClient
@@ -227,11 +227,19 @@ class AuditStore:
 
     def _with_names(self, entries: list[AuditEntry]) -> list[AuditEntry]:
         """Give users without a name the one that other records of the same time have for their id."""
-        nameless = {each.actor.id for each in entries if each.actor.type == "user" and not each.actor.name}
-        nameless |= {each.actor.on_behalf_of for each in entries} - {""}
-        if not nameless:
-            return entries
         moments = [each.timestamp for each in entries]
+        names = self._names_of([each.actor for each in entries], moments)
+        return [
+            msgspec.structs.replace(each, **found) if (found := _known_as(each.actor, names)) else each
+            for each in entries
+        ]
+
+    def _names_of(self, actors: Sequence[Actor], moments: Sequence[int]) -> dict[str, str]:
+        """Return the names that records of about these moments have for users known by id only."""
+        nameless = {actor.id for actor in actors if actor.type == "user" and not actor.name}
+        nameless |= {actor.on_behalf_of for actor in actors} - {""}
+        if not nameless:
+            return {}
         rows = self._client.query(
             f"SELECT actor_id, argMax(actor_name, timestamp) AS name FROM {self._database}.{EVENTS} "
             f"WHERE actor_type = 'user' AND actor_name != '' AND actor_id IN {{ids:Array(String)}} "
@@ -242,8 +250,7 @@ class AuditStore:
                 "until": max(moments) + _NAMES_WITHIN,
             },
         )
-        names = {str(row["actor_id"]): str(row["name"]) for row in rows}
-        return [_named(each, names) for each in entries]
+        return {str(row["actor_id"]): str(row["name"]) for row in rows}
 
     def _at_fixed_times(self, filters: Filters) -> Filters:
         """Put numbers in the place of words, so that "an hour ago" stays the same over several statements."""
@@ -446,8 +453,13 @@ class AuditStore:
         return None if stored is None else stored.record
 
     def stored(self, record_id: str) -> StoredRecord | None:
-        """Do what :meth:`get` does, with the resource that sent the record."""
-        return stored_record(self._client.query, self._database, record_id)
+        """Do what :meth:`get` does, with the resource that sent the record, and names of its users."""
+        stored = stored_record(self._client.query, self._database, record_id)
+        if stored is None:
+            return None
+        actor = stored.record.actor
+        found = _known_as(actor, self._names_of([actor], [stored.record.timestamp]))
+        return msgspec.structs.replace(stored, **found) if found else stored
 
     def with_fragment(
         self,
@@ -545,12 +557,11 @@ class AuditStore:
         self.close()
 
 
-def _named(entry: AuditEntry, names: Mapping[str, str]) -> AuditEntry:
-    """Put the names that are known of an entry's users into it, where the record has none."""
-    actor = entry.actor
+def _known_as(actor: Actor, names: Mapping[str, str]) -> dict[str, str]:
+    """Return the names that are known of an actor and of whom it acts for, where the record has none."""
     found: dict[str, str] = {}
     if actor.type == "user" and not actor.name and actor.id in names:
         found["actor_known_as"] = names[actor.id]
     if actor.on_behalf_of in names:
         found["customer_known_as"] = names[actor.on_behalf_of]
-    return msgspec.structs.replace(entry, **found) if found else entry
+    return found

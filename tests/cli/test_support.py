@@ -121,6 +121,7 @@ def test_a_record_with_only_the_id_of_a_user_is_found_by_name_and_shows_it_marke
     ]
     assert entry["actor"] == {"id": "2", "type": "user"}
     assert entry["actor_known_as"] == "ana"
+    assert "2 [ana] (user)" in ask("show", NAMELESS.id).out
 
 
 def test_a_network_that_is_none_is_refused_with_what_to_write(ask: Command) -> None:

@@ -45,7 +45,7 @@ def record_dict(stored: StoredRecord) -> dict[str, Any]:
 def record_view(stored: StoredRecord, screen: Screen) -> RenderableType:
     """Lay one record out: what happened first, then its values, then where it came from."""
     record = stored.record
-    parts: list[RenderableType] = [_headline(record, screen), Text(), _facts(_what(record, screen))]
+    parts: list[RenderableType] = [_headline(stored, screen), Text(), _facts(_what(stored, screen))]
     if record.changes:
         parts += [Text(), _changes(record.changes, screen)]
     if record.bulk is not None and record.bulk.keys:
@@ -60,12 +60,13 @@ def record_view(stored: StoredRecord, screen: Screen) -> RenderableType:
     return Group(*parts)
 
 
-def _headline(record: AuditRecord, screen: Screen) -> Text:
+def _headline(stored: StoredRecord, screen: Screen) -> Text:
+    record = stored.record
     line = Text()
     line.append(safe(record.action), style=f"bold {sentences.ACTION_STYLES.get(record.action, '')}".strip())
     if record.target is not None:
         line.append(" " + safe(record.target), style="bold")
-    line.append(f" by {sentences.who(record.actor)} ")
+    line.append(f" by {sentences.who(record.actor, stored.actor_known_as, stored.customer_known_as)} ")
     line.append(
         sentences.outcome(record.outcome, ascii_only=screen.ascii_only),
         style=sentences.OUTCOME_STYLES.get(record.outcome, ""),
@@ -83,14 +84,15 @@ def _facts(pairs: Iterator[tuple[str, str]]) -> Table:
     return table
 
 
-def _what(record: AuditRecord, screen: Screen) -> Iterator[tuple[str, str]]:
+def _what(stored: StoredRecord, screen: Screen) -> Iterator[tuple[str, str]]:
+    record = stored.record
     zone = safe(zone_name(record.timestamp, zone=screen.zone))
     local = format_iso(record.timestamp, zone=screen.zone).replace("T", " ")
     yield "time", f"{local[:29]} {zone}"
     yield "event", safe(record.event_name)
     yield "event code", safe(record.event_code)
     yield "event type", safe(record.event_type)
-    yield "who", sentences.who_in_full(record.actor)
+    yield "who", sentences.who_in_full(record.actor, stored.actor_known_as, stored.customer_known_as)
     yield "roles", safe(record.actor.roles.replace(",", ", "))
     if record.origin is not None:
         origin = record.origin

@@ -38,11 +38,15 @@ def who(actor: Actor, known_as: str = "", customer_known_as: str = "") -> str:
     return f"{name} for {customer}" if customer else name
 
 
-def who_in_full(actor: Actor) -> str:
-    """Name the actor with type and id: ``alice (user 7)``."""
+def who_in_full(actor: Actor, known_as: str = "", customer_known_as: str = "") -> str:
+    """Name the actor with type and id: ``alice (user 7)``; other records' names as :func:`who` does."""
     name = safe(actor.name or actor.id)
+    if known_as and not actor.name:
+        name = f"{name} [{safe(known_as)}]"
     identity = actor.type if not actor.name or actor.name == actor.id else f"{actor.type} {safe(actor.id)}"
     behalf = f", on behalf of {safe(actor.on_behalf_of)}" if actor.on_behalf_of else ""
+    if customer_known_as and not actor.on_behalf_of_name:
+        behalf += f" [{safe(customer_known_as)}]"
     if actor.on_behalf_of_name:
         behalf = f", on behalf of {safe(actor.on_behalf_of_name)} (user {safe(actor.on_behalf_of)})"
     return f"{name} ({identity}){behalf}"
