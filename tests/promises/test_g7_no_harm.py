@@ -379,7 +379,7 @@ def test_a_broken_logger_configuration_does_not_matter(vendor: str, monkeypatch:
     from otel_audit.pipeline import provider
 
     with auditing() as audit:
-        monkeypatch.setattr(provider, "current", lambda: None)
+        monkeypatch.setattr(provider, "current_logger", lambda: None)
         with transaction.atomic():
             Item.objects.create(name="a")
         Item.objects.create(name="b")
