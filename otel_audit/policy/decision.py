@@ -74,3 +74,13 @@ class Decision(NamedTuple):
     output: bool = False
     bodies: bool = True
     capped: str = ""
+
+    def texts(self) -> dict[str, str]:
+        """Return the texts that its rule gives to a record, by field: a new dict of those that it says."""
+        said = {
+            "slug": self.slug,
+            "event_code": self.event_code,
+            "event_type": self.event_type,
+            "system": self.system,
+        }
+        return {name: text for name, text in said.items() if text}

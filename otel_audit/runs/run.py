@@ -220,12 +220,7 @@ class Run:
     # --- records -------------------------------------------------------------------------------
 
     def _parts(self) -> dict[str, Any]:
-        decision = self._decision
-        parts: dict[str, Any] = {"at": self._at, "target": self._target, "log": _LOG}
-        for part in ("slug", "event_code", "event_type", "system"):
-            if value := getattr(decision, part):
-                parts[part] = value
-        return parts
+        return {"at": self._at, "target": self._target, "log": _LOG, **self._decision.texts()}
 
     def _record(
         self, outcome: Outcome, shown: dict[str, Any], error: str = "", *, forked: bool = False

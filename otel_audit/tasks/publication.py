@@ -59,7 +59,7 @@ class Publication:
             "target": task.target,
             "attributes": task.attributes("PENDING"),
             "shown": shown,
-            **tasks.parts(self._decision),
+            **self._decision.texts(),
         }
 
     def sent(self) -> None:

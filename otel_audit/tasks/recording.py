@@ -66,7 +66,7 @@ class Tasks(TaskSettings):
                     target=task.target,
                     error=error,
                     attributes=task.attributes(state),
-                    **self.parts(decision),
+                    **decision.texts(),
                 )
         except faults() as fault:
             self.failures.note("end", fault, what=task.name)

@@ -127,7 +127,7 @@ class Run:
                 target=self._task.target,
                 attributes=self._task.attributes("STARTED"),
                 shown={OUTPUT: news},
-                **self._tasks.parts(self._decision),
+                **self._decision.texts(),
             )
 
     def killed(self, signal: str) -> None:
@@ -143,7 +143,7 @@ class Run:
         shown = {}
         if self._decision.level >= Level.REQUEST:
             shown[ARGUMENTS] = task.arguments(self._tasks.contents)
-        return {"attributes": attributes, "shown": shown, **self._tasks.parts(self._decision)}
+        return {"attributes": attributes, "shown": shown, **self._decision.texts()}
 
     def end(self, state: str, result: Any = None, error: BaseException | None = None) -> None:
         """Record how it ended, and leave its scope.

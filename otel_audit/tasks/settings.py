@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from otel_audit.audit_context import Moment
 from otel_audit.config.model import AuditConfig
@@ -83,13 +83,3 @@ class TaskSettings:
             return accepted
         refused("replayed")
         return None
-
-    def parts(self, decision: Decision) -> dict[str, Any]:
-        """Return what the policy says of a record, as keyword arguments of the logger."""
-        said = {
-            "slug": decision.slug,
-            "event_code": decision.event_code,
-            "event_type": decision.event_type,
-            "system": decision.system,
-        }
-        return {name: value for name, value in said.items() if value}

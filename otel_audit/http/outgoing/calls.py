@@ -183,10 +183,10 @@ class Calls:
 
 def _said(decision: Decision, fields: ContextFields) -> dict[str, Any]:
     """Return the texts that a rule gives a record; a slug of the application's own stands."""
-    texts = {name: getattr(decision, name) for name in ("event_code", "event_type", "system")}
-    if not fields.slug:
-        texts["slug"] = decision.slug
-    return {name: text for name, text in texts.items() if text}
+    texts = decision.texts()
+    if fields.slug:
+        texts.pop("slug", None)
+    return texts
 
 
 def _outcome(call: Call) -> tuple[Outcome, str]:

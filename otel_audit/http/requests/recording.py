@@ -216,16 +216,16 @@ class RequestRecording(Seen):
         level = rules.level(decision, marks, notes)
         if level is Level.NONE:
             return None
-        said: dict[str, Any] = {"related": []} if notes is None else notes.parts()
+        said: dict[str, Any] = {"related": [], **decision.texts()}
+        for name in ("slug", "event_code", "event_type"):
+            if text := getattr(marks, name):
+                said[name] = text
+        if notes is not None:
+            said |= notes.parts()
         if marks.related:
             said["related"] = [*marks.targets(known._asked.parameters()), *said["related"]]
         outcome = self._outcome()
         is_view = outcome == "success" and fields.request.method in _SAFE
-        for name in ("slug", "event_code", "event_type"):
-            if not said.get(name):
-                said[name] = getattr(marks, name) or getattr(decision, name)
-        if decision.system:
-            said.setdefault("system", decision.system)
         said["attributes"] = said.get("attributes", {}) | host_asked_for(known._asked)
         return logger.record(
             _EVENT,
