@@ -15,7 +15,6 @@ from otel_audit.contrib.throttling.throttler import Throttler, failures_of, impo
 from otel_audit.contrib.throttling.work import Work, current_work
 from otel_audit.http.asgi import ASGIRequestScope, Message, Scope, Send, plain_endpoint
 from otel_audit.http.request_scope import RequestSettings
-from otel_audit.http.source import client_address
 from otel_audit.interruptions import faults
 from otel_audit.pipeline import provider
 
@@ -99,16 +98,13 @@ class _Asked:
         if not isinstance(request, ASGIRequestScope):
             request = ASGIRequestScope(scope, settings, plain_endpoint)
         self._request = request
-        self._settings = settings
         self.request = scope
         self.path = str(scope.get("path") or "")
         self.method = str(scope.get("method") or "GET")
 
     @property
     def address(self) -> str:
-        trusted = self._settings.trusted_proxies
-        forwarded = self._request.header("x-forwarded-for") if trusted else ""
-        return client_address(self._request.peer(), forwarded, trusted)[0]
+        return self._request.address()
 
     @property
     def route(self) -> str:

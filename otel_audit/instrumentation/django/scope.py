@@ -205,12 +205,7 @@ class RequestScope:
     def address(self) -> tuple[str, str]:
         """Return the address of the client and its kind, as :func:`client_address` does."""
         if self._address is None:
-            meta = self.request.META
-            self._address = client_address(
-                str(meta.get("REMOTE_ADDR") or ""),
-                str(meta.get("HTTP_X_FORWARDED_FOR") or ""),
-                self._settings.trusted_proxies,
-            )
+            self._address = client_of(self.request, self._settings.trusted_proxies)
         return self._address
 
     def _source(self, session: str) -> Source:
@@ -223,10 +218,27 @@ class RequestScope:
         return Request(
             id=self.id,
             method=request.method or "",
-            route=(getattr(match, "route", "") or "") if match is not None else "",
+            route=route_of(match),
             path=request.path if not getattr(match, "kwargs", None) else shown_path(request, self._settings),
-            view=view_name(getattr(match.func, "view_class", match.func)) if match is not None else "",
+            view=view_of(match),
         )
+
+
+def client_of(request: HttpRequest, trusted_proxies: int) -> tuple[str, str]:
+    """Return the address of a request's client and its kind, as :func:`client_address` does."""
+    meta = request.META
+    peer, forwarded = meta.get("REMOTE_ADDR"), meta.get("HTTP_X_FORWARDED_FOR")
+    return client_address(str(peer or ""), str(forwarded or ""), trusted_proxies)
+
+
+def route_of(match: Any) -> str:
+    """Return the route of a resolver match; empty where nothing was resolved."""
+    return getattr(match, "route", "") or ""
+
+
+def view_of(match: Any) -> str:
+    """Return the name of the function or class of a resolver match; empty where nothing was resolved."""
+    return "" if match is None else view_name(getattr(match.func, "view_class", match.func))
 
 
 def _accepted(by: Acceptance | None, request: HttpRequest) -> Accepted | None:

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from django.contrib.auth.signals import user_logged_in, user_login_failed
 
+from otel_audit.contrib.throttling.django.request import key_of
 from otel_audit.contrib.throttling.logins import count
 from otel_audit.contrib.throttling.work import Work, current_work
 from otel_audit.instrumentation.django.auth import attempted_name
@@ -33,7 +34,7 @@ class Logins:
     def _logged_in(self, sender: Any, user: Any = None, **kwargs: Any) -> None:
         work = current_work.get()
         if work is not None:
-            count(work, work.logged_in(_key(user)))
+            count(work, work.logged_in(key_of(user)))
 
     def _login_failed(self, sender: Any, credentials: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
         work = current_work.get()
@@ -87,7 +88,7 @@ class _Watched:
             work.run(work.begin_login(attempt.name))
         user = self._backend.authenticate(*args, **credentials)
         if user is not None:
-            work.run(work.authenticated(_key(user)))
+            work.run(work.authenticated(key_of(user)))
         return user
 
     async def aauthenticate(self, *args: Any, **credentials: Any) -> Any:
@@ -98,10 +99,5 @@ class _Watched:
             await work.run_async(work.begin_login(attempt.name))
         user = await self._backend.aauthenticate(*args, **credentials)
         if user is not None:
-            await work.run_async(work.authenticated(_key(user)))
+            await work.run_async(work.authenticated(key_of(user)))
         return user
-
-
-def _key(user: Any) -> str:
-    key = getattr(user, "pk", None)
-    return "" if key is None else str(key)

@@ -8,7 +8,7 @@ from typing import Any
 from django.http import HttpRequest
 
 from otel_audit.contrib.throttling.decorators import Marks, marks
-from otel_audit.http.source import client_address
+from otel_audit.instrumentation.django.scope import client_of, route_of
 
 
 class DjangoAsked:
@@ -23,13 +23,11 @@ class DjangoAsked:
 
     @property
     def address(self) -> str:
-        meta = self.request.META
-        peer, forwarded = meta.get("REMOTE_ADDR"), meta.get("HTTP_X_FORWARDED_FOR")
-        return client_address(str(peer or ""), str(forwarded or ""), self._trusted_proxies)[0]
+        return client_of(self.request, self._trusted_proxies)[0]
 
     @property
     def route(self) -> str:
-        return getattr(self.request.resolver_match, "route", "") or self.path
+        return route_of(self.request.resolver_match) or self.path
 
     def user(self) -> str:
         return _id_of(self.known or getattr(self.request, "user", None))
@@ -41,8 +39,11 @@ class DjangoAsked:
 
 def _id_of(user: Any) -> str:
     """Return the key of an account; empty for a visitor, and for an account without one."""
-    if user is None or not getattr(user, "is_authenticated", False):
-        return ""
+    return key_of(user) if getattr(user, "is_authenticated", False) else ""
+
+
+def key_of(user: Any) -> str:
+    """Return the key of an account; empty if it has none."""
     key = getattr(user, "pk", None)
     return "" if key is None else str(key)
 

@@ -12,8 +12,6 @@ from pathlib import Path
 
 import msgspec
 
-from otel_audit.location import view_name
-
 
 class FoundView(msgspec.Struct, frozen=True):
     """The view and route as records name them; empty where no route matches the path."""
@@ -26,11 +24,13 @@ def find_view(path: str) -> FoundView:
     """Resolve a path by the application's URLconf; the apps must be ready."""
     from django.urls import Resolver404, resolve
 
+    from otel_audit.instrumentation.django.scope import route_of, view_of
+
     try:
         match = resolve(path)
     except Resolver404:
         return FoundView()
-    return FoundView(view_name(getattr(match.func, "view_class", match.func)), match.route or "")
+    return FoundView(view_of(match), route_of(match))
 
 
 def main() -> None:

@@ -25,7 +25,7 @@ from otel_audit.http.streaming import in_context, in_context_async
 from otel_audit.instrumentation.django.plan import ModelPolicy
 from otel_audit.instrumentation.django.requests.denials import denial
 from otel_audit.instrumentation.django.requests.loading import loading_with
-from otel_audit.instrumentation.django.scope import RequestScope, ScopeSettings
+from otel_audit.instrumentation.django.scope import RequestScope, ScopeSettings, route_of
 from otel_audit.interruptions import faults
 from otel_audit.otel_api import current_span
 from otel_audit.pipeline import provider
@@ -139,7 +139,7 @@ class RequestCapture:
             error = denial(request, response, settings.LOGIN_URL)
             if error is None:
                 return
-            route = getattr(request.resolver_match, "route", "") or request.path
+            route = route_of(request.resolver_match) or request.path
         except faults() as fault:
             self._failures.report("denial", fault, lost=1)
             return
