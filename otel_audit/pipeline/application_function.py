@@ -19,6 +19,24 @@ NOT_KNOWN: Final = object()
 """What a call returns that could not be made, or raised."""
 
 
+def imported(path: str) -> Any:
+    """Return what ``package.module:name`` names, or ``package.module.name``.
+
+    Raises:
+        ImportError, AttributeError: it is not there.
+        ValueError: it is no such path.
+    """
+    module, colon, name = path.partition(":")
+    if not colon:
+        module, _, name = path.rpartition(".")
+    if not module or not name:
+        raise ValueError(f"{path!r} names nothing: write package.module:name")
+    found: Any = import_module(module)
+    for part in name.split("."):
+        found = getattr(found, part)
+    return found
+
+
 class ApplicationFunction:
     """Calls the function that ``package.module:function`` names, with the current request or None.
 
@@ -85,10 +103,7 @@ class ApplicationFunction:
 
     def resolve(self) -> Callable[..., Any]:
         """Import the function; raises whatever importing it does."""
-        module, _, names = self.path.partition(":")
-        found: Any = import_module(module)
-        for name in names.split("."):
-            found = getattr(found, name)
+        found = imported(self.path)
         if self._called_by_others(found):
             return found  # type: ignore[no-any-return]
         if not callable(found) or inspect.iscoroutinefunction(getattr(found, "__func__", found)):

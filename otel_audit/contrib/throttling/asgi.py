@@ -11,12 +11,13 @@ from otel_audit.contrib.throttling import answers, logins
 from otel_audit.contrib.throttling.counters.choice import counter_of
 from otel_audit.contrib.throttling.counters.windows import Counter
 from otel_audit.contrib.throttling.rules import ThrottlingException
-from otel_audit.contrib.throttling.throttler import Throttler, failures_of, imported
+from otel_audit.contrib.throttling.throttler import Throttler, failures_of
 from otel_audit.contrib.throttling.work import Work, current_work
 from otel_audit.http.asgi import ASGIRequestScope, Message, Scope, Send, plain_endpoint
 from otel_audit.http.request_scope import RequestSettings
 from otel_audit.interruptions import faults
 from otel_audit.pipeline import provider
+from otel_audit.pipeline.application_function import imported
 
 _KINDS: Final = frozenset({"http", "websocket"})
 _STARTS: Final = frozenset({"http.response.start", "websocket.http.response.start", "websocket.accept"})

@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import Callable
 from functools import lru_cache
-from importlib import import_module
 from ipaddress import ip_address, ip_network
 from typing import Any, Final, NamedTuple
 
@@ -17,6 +16,7 @@ from otel_audit.contrib.throttling.rules import DEFAULTS, Rule, ThrottlingExcept
 from otel_audit.interruptions import faults
 from otel_audit.location import view_name
 from otel_audit.pipeline import provider
+from otel_audit.pipeline.application_function import imported
 from otel_audit.pipeline.failures import Failures
 from otel_audit.semconv import (
     THROTTLING_LIMIT,
@@ -234,24 +234,6 @@ def rule_of(name: str, config: ThrottlingRuleConfig) -> Rule:
         path=config.path,
         method=config.method,
     )
-
-
-def imported(path: str) -> Any:
-    """Return what ``package.module:name`` names.
-
-    Raises:
-        ImportError, AttributeError: it is not there.
-        ValueError: it is no such path.
-    """
-    module, colon, name = path.partition(":")
-    if not colon:
-        module, _, name = path.rpartition(".")
-    if not module or not name:
-        raise ValueError(f"{path!r} names nothing: write package.module:name")
-    found: Any = import_module(module)
-    for part in name.split("."):
-        found = getattr(found, part)
-    return found
 
 
 @lru_cache(maxsize=4096)

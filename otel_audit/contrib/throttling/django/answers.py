@@ -13,9 +13,9 @@ from django.utils.translation import get_language, gettext
 
 from otel_audit.contrib.throttling import answers
 from otel_audit.contrib.throttling.rules import ThrottlingException
-from otel_audit.contrib.throttling.throttler import imported
 from otel_audit.contrib.throttling.work import Work
 from otel_audit.interruptions import faults
+from otel_audit.pipeline.application_function import imported
 
 
 def answer(work: Work, refusal: ThrottlingException) -> HttpResponseBase:
