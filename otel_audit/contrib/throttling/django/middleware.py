@@ -143,10 +143,7 @@ class ViewThrottlingMiddleware:
         token = current_work.set(work)
         try:
             response: HttpResponseBase = self.get_response(request)
-            late = work.what_is_left()
-            if late is not None:
-                response = _refused(work, late) or response
-            return response
+            return _refused(work, work.what_is_left()) or response
         finally:
             current_work.reset(token)
 
@@ -154,25 +151,20 @@ class ViewThrottlingMiddleware:
         token = current_work.set(work)
         try:
             response: HttpResponseBase = await self.get_response(request)
-            late = work.what_is_left()
-            if late is not None:
-                response = await _refused_async(work, late) or response
-            return response
+            return await _refused_async(work, work.what_is_left()) or response
         finally:
             current_work.reset(token)
 
     def _look(self, request: HttpRequest, view: Any, args: Any, kwargs: Any) -> HttpResponseBase | None:
         """Look at the view that will answer; called by Django."""
         work = current_work.get()
-        asking = None if work is None else _of_view(work, view)
-        return None if asking is None or work is None else _refused(work, asking)
+        return None if work is None else _refused(work, _of_view(work, view))
 
     async def _look_async(
         self, request: HttpRequest, view: Any, args: Any, kwargs: Any
     ) -> HttpResponseBase | None:
         work = current_work.get()
-        asking = None if work is None else _of_view(work, view)
-        return None if asking is None or work is None else await _refused_async(work, asking)
+        return None if work is None else await _refused_async(work, _of_view(work, view))
 
 
 def _of_view(work: Work, view: Any) -> Asking | None:
@@ -183,17 +175,20 @@ def _of_view(work: Work, view: Any) -> Asking | None:
     return work.begin(found.rules, defaults=found.keep_default, users=not asks_late(view))
 
 
-def _refused(work: Work, asking: Asking) -> HttpResponseBase | None:
+def _refused(work: Work, asking: Asking | None) -> HttpResponseBase | None:
+    """Return the answer that stands for a refusal; None if nothing is refused, or nothing asked."""
     try:
-        work.run(asking)
+        if asking is not None:
+            work.run(asking)
     except ThrottlingException as refusal:
         return answer(work, refusal)
     return None
 
 
-async def _refused_async(work: Work, asking: Asking) -> HttpResponseBase | None:
+async def _refused_async(work: Work, asking: Asking | None) -> HttpResponseBase | None:
     try:
-        await work.run_async(asking)
+        if asking is not None:
+            await work.run_async(asking)
     except ThrottlingException as refusal:
         return await sync_to_async(answer)(work, refusal)
     return None
