@@ -27,6 +27,11 @@ class ThrottlingException(Exception):
         status: of the answer; 503 where nothing can be counted.
     """
 
+    recorded: bool = False
+    """Whether its record was made."""
+    validator: Validator | None = None
+    """What raised it, if that was no rule."""
+
     def __init__(
         self, message: Any = "", *, retry_after: float = 0, rule: Rule | None = None, status: int = 429
     ) -> None:

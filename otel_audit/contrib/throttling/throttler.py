@@ -177,9 +177,9 @@ class Throttler:
 
     def record(self, refusal: ThrottlingException, route: str) -> None:
         """Record that a request was refused, once."""
-        if getattr(refusal, "recorded", False):
+        if refusal.recorded:
             return
-        refusal.recorded = True  # type: ignore[attr-defined]
+        refusal.recorded = True
         logger = provider.current_logger()
         if logger is None:
             return
@@ -196,9 +196,8 @@ class Throttler:
             }
         elif type(refusal.message) is str:
             attributes[THROTTLING_MESSAGE] = refusal.message[:_LONGEST]
-        validator = getattr(refusal, "validator", None)
-        if validator is not None:
-            attributes[THROTTLING_RULE] = view_name(type(validator))
+        if refusal.validator is not None:
+            attributes[THROTTLING_RULE] = view_name(type(refusal.validator))
         logger.log(
             "http.request.throttled",
             "REFUSE",

@@ -177,7 +177,7 @@ class Work:
             if inspect.isawaitable(answer):
                 yield answer
         except ThrottlingException as refusal:
-            refusal.validator = validator  # type: ignore[attr-defined]
+            refusal.validator = validator
             raise
 
     # --- logins ---------------------------------------------------------------------------------
