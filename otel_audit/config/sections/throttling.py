@@ -30,8 +30,8 @@ class ThrottlingRuleConfig(Section, frozen=True):
     path: Annotated[
         list[str],
         Meta(
-            description="Paths that the rule is for, with `*`. If empty, all. Rules for logins are looked at "
-            "as soon as such a request begins."
+            description="Paths that the rule is for, with `*` and `?`; a leading `!` excludes. If empty, "
+            "all. Rules for logins are looked at as soon as such a request begins."
         ),
     ] = []
     method: Annotated[list[str], Meta(description="Methods that the rule is for. If empty, all.")] = []
@@ -64,7 +64,11 @@ class ThrottlingConfig(Section, frozen=True):
         ),
     ] = ""
     exempt: Annotated[
-        list[str], Meta(description="Paths that the defaults and `rules` are not for, with `*`.")
+        list[str],
+        Meta(
+            description="Paths that the defaults and `rules` are not for, with `*` and `?`; a leading `!` "
+            "makes an exception."
+        ),
     ] = []
     ipv6_prefix: Annotated[
         int,

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
-from fnmatch import fnmatchcase
 from typing import Any, Final, Literal, Protocol, TypeAlias
+
+from otel_audit.config.globs import Globs, matcher
 
 On = Literal["request", "login", "login_failed"]
 Who: TypeAlias = Literal["address", "user"] | Callable[[Any], object]
@@ -66,7 +67,7 @@ class Rule:
             the name that was given, that of a visitor his address.
         message: what the answer says.
         name: rules of one name count together, in whatever view. Default: each view counts by itself.
-        path: paths that it is for, with ``*``; default all.
+        path: paths that it is for, with ``*`` and ``?``; a leading ``!`` excludes. Default all.
         method: methods that it is for; default all.
 
     Raises:
@@ -74,7 +75,18 @@ class Rule:
             an account out of it.
     """
 
-    __slots__ = ("_identities", "by", "message", "method", "name", "number", "on", "path", "timeframe")
+    __slots__ = (
+        "_identities",
+        "_is_for_path",
+        "by",
+        "message",
+        "method",
+        "name",
+        "number",
+        "on",
+        "path",
+        "timeframe",
+    )
 
     def __init__(
         self,
@@ -99,6 +111,7 @@ class Rule:
         self.message = message or _KINDS.get(on, "")
         self.name = name
         self.path = (path,) if isinstance(path, str) else tuple(path)
+        self._is_for_path = matcher(Globs.of(self.path))
         self.method = tuple(
             each.upper() for each in ((method,) if isinstance(method, str) else tuple(method))
         )
@@ -138,9 +151,7 @@ class Rule:
 
     def is_for(self, path: str, method: str) -> bool:
         """Say whether it is for requests like this one."""
-        return not (self.method and method not in self.method) and (
-            not self.path or any(fnmatchcase(path, pattern) for pattern in self.path)
-        )
+        return not (self.method and method not in self.method) and bool(self._is_for_path(path))
 
     def identity(self, scope: str) -> str:
         """Return what tells its counts from those of other rules; ``scope`` is where it stands."""

@@ -10,6 +10,7 @@ from ipaddress import ip_address, ip_network
 from typing import Any, Final, NamedTuple
 
 from otel_audit.audit_record import Target
+from otel_audit.config.globs import Globs, matcher
 from otel_audit.config.model import AuditConfig, ThrottlingRuleConfig
 from otel_audit.contrib.throttling.counters.windows import Change, Counter, Refusal, Window
 from otel_audit.contrib.throttling.rules import DEFAULTS, Rule, ThrottlingException
@@ -67,6 +68,7 @@ class Throttler:
         self.counter = counter
         self.failures = failures
         self.fail_closed = (section.on_error or config.on_error) == "fail_closed"
+        self._is_exempt = matcher(Globs.of(section.exempt)) if section.exempt else None
         self._clock = clock
         self._broken_until = 0.0
         self._configured: Configured | None = None
@@ -168,6 +170,10 @@ class Throttler:
         more = [each for each in others if isinstance(each, Rule)]
         own = tuple(each for each in others if not isinstance(each, Rule))
         return Configured((*rules.values(), *more), own)
+
+    def is_exempt(self, path: str) -> bool:
+        """Say whether nothing that the configuration names is for a path."""
+        return self._is_exempt is not None and bool(self._is_exempt(path))
 
     def network(self, address: str) -> str:
         """Return what counts as one address."""

@@ -10,7 +10,6 @@ import inspect
 import unicodedata
 from collections.abc import Iterable, Sequence
 from contextvars import ContextVar
-from fnmatch import fnmatchcase
 from hashlib import blake2b
 from typing import Any, Final
 
@@ -120,7 +119,7 @@ class Work:
         """
         self.decided = True
         all_of_them: list[tuple[Any, str]] = []
-        if defaults and not self._is_exempt():
+        if defaults and not self.throttle.is_exempt(self.asked.path):
             configured = self.throttle.configured()
             all_of_them += [(rule, "") for rule in configured.rules]
             all_of_them += [(validator, "") for validator in configured.validators]
@@ -166,10 +165,6 @@ class Work:
         if not self.decided:
             return self.begin()
         return self.when_known() if self.deferred and self.refusal is None else None
-
-    def _is_exempt(self) -> bool:
-        exempt = self.throttle.section.exempt
-        return bool(exempt) and any(fnmatchcase(self.asked.path, pattern) for pattern in exempt)
 
     def _validate(self, validator: Any) -> Asking:
         try:
@@ -224,10 +219,10 @@ class Work:
         if self.exempt:
             return []
         path, method = self.asked.path, self.asked.method
-        configured = [] if self._is_exempt() else [(rule, "") for rule in self.throttle.configured().rules]
+        configured = () if self.throttle.is_exempt(path) else self.throttle.configured().rules
         return [
             (rule, place)
-            for rule, place in (*configured, *self.login_rules)
+            for rule, place in (*((rule, "") for rule in configured), *self.login_rules)
             if rule.on == on and rule.is_for(path, method)
         ]
 

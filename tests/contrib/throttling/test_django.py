@@ -135,6 +135,19 @@ def test_paths_can_be_exempt(throttled: Throttled) -> None:
         assert 404 in statuses("/static/x.css", 30)
 
 
+def test_paths_are_written_as_everywhere_in_the_configuration() -> None:
+    rule = Rule(1, 60, path=["/files[1]/*", "/v?/*", "!/v2/*"])
+    assert [path for path in ("/files[1]/a", "/files1/a") if rule.is_for(path, "GET")] == ["/files[1]/a"]
+    assert [path for path in ("/v1/a", "/v2/a", "/v10/a") if rule.is_for(path, "GET")] == ["/v1/a"]
+    assert Rule(1, 60, path="!/health").is_for("/", "GET")
+
+
+def test_an_exempt_path_may_have_exceptions(throttled: Throttled) -> None:
+    with throttled(exempt=["/*", "!/away/"]):
+        assert statuses("/", 30) == [200] * 30
+        assert statuses("/away/", 21) == [302] * 20 + [429]
+
+
 @pytest.mark.parametrize("who", [f"tests.contrib.throttling.site{dot}tenant" for dot in ":."])
 def test_a_function_that_the_file_names_says_whose_are_counted_together(
     throttled: Throttled, who: str
