@@ -6,15 +6,14 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Final, TypeAlias
 
-from otel_audit.config.globs import Globs, matcher, normal_patterns
-from otel_audit.config.sections.policy import CONDITIONS, OPTIONS, Kind, PolicyRule
+from otel_audit.config.globs import matcher, normal_patterns
+from otel_audit.config.sections.policy import CONDITIONS, NAMES_WORK, OPTIONS, PolicyRule
 
 Found: TypeAlias = tuple[tuple[str, ...], str]
 
 _SECTION: Final = "policy"
 _TOKEN: Final = re.compile(r"[A-Za-z*?-]+").fullmatch
 _LONGEST: Final = 200
-_WITH_BODIES: Final[frozenset[Kind]] = frozenset({"request", "outgoing"})
 
 
 def policy_problems(rules: Sequence[PolicyRule]) -> Iterator[Found]:
@@ -41,7 +40,7 @@ def policy_notes(rules: Sequence[PolicyRule]) -> Iterator[Found]:
 
 def _of_rule(rule: PolicyRule) -> Iterator[Found]:
     kinds = rule.kinds
-    given = [name for name in CONDITIONS if getattr(rule, name) is not None]
+    given = rule.conditions
     if rule.kind is not None:
         if not kinds:
             yield ("kind",), "names no kind: write one, or leave it out"
@@ -92,7 +91,7 @@ def _of_level(rule: PolicyRule) -> Iterator[Found]:
                 "fields, without values), or exclude the model from the rule with '!'"
             ),
         )
-    names_work = any(_says_something(rule, name) for name in ("path", "view", "route"))
+    names_work = rule.names(*NAMES_WORK)
     if "request" in rule.kinds and not names_work:
         yield (
             ("level",),
@@ -102,7 +101,7 @@ def _of_level(rule: PolicyRule) -> Iterator[Found]:
                 + ("" if rule.kind else ", or a kind, if it is not for requests")
             ),
         )
-    elif "outgoing" in rule.kinds and not (names_work or _says_something(rule, "host")):
+    elif "outgoing" in rule.kinds and not (names_work or rule.names("host")):
         yield (
             ("level",),
             (
@@ -111,10 +110,6 @@ def _of_level(rule: PolicyRule) -> Iterator[Found]:
                 + ("" if rule.kind else ", or a kind, if it is not for outgoing calls")
             ),
         )
-
-
-def _says_something(rule: PolicyRule, condition: str) -> bool:
-    return any(each.strip("*?/") for each in Globs.of(rule.patterns(condition)).meant)
 
 
 def _of_options(rule: PolicyRule) -> Iterator[Found]:

@@ -10,6 +10,7 @@ from msgspec import UNSET
 
 from otel_audit import semconv
 from otel_audit.audit_record import AuditRecord
+from otel_audit.config.sections.policy import WITH_BODIES
 from otel_audit.policy.decision import Facts, Kind, Level
 from otel_audit.policy.policy import Policy
 
@@ -150,7 +151,7 @@ def facts_of(kind: Kind, record: AuditRecord) -> Facts:
 def recorded_level(kind: Kind, record: AuditRecord) -> Level:
     """Return the level a record seems to have been made at, by what is in it."""
     has = record.attributes
-    if kind in ("request", "outgoing"):
+    if kind in WITH_BODIES:
         if any(name.startswith((semconv.RESPONSE_HEADER, semconv.RESPONSE_BODY)) for name in has):
             return Level.REQUEST_RESPONSE
         if any(name.startswith((semconv.REQUEST_HEADER, semconv.REQUEST_BODY)) for name in has):

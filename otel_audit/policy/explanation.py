@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final, Literal, NamedTuple, TypeAlias
 
-from otel_audit.config.sections.policy import CONDITIONS, PolicyRule
+from otel_audit.config.sections.policy import WITH_BODIES, PolicyRule
 from otel_audit.policy.decision import Decision, Facts, Kind, Level
-from otel_audit.policy.policy import WITH_BODIES, Policy, capped
+from otel_audit.policy.policy import Policy, capped
 from otel_audit.policy.rules import compiled
 
 Verdict: TypeAlias = Literal["decides", "may decide", "does not match"]
@@ -41,10 +41,8 @@ def _asked(rules: Sequence[PolicyRule], kind: Kind, facts: Facts) -> Iterator[As
         if decision.rule is None:
             yield Asked(number, "does not match", _first_wrong(rule, kind, facts), decision)
             continue
-        if decision.level > Level.METADATA and kind in WITH_BODIES:
-            decision = capped(compiled([rule])[kind].rules[0], facts)
-        decision = decision._replace(rule=number)
-        unknown = [name for name in _conditions(rule) if getattr(facts, name) is None]
+        decision = capped(compiled([rule])[kind].rules[0], facts)._replace(rule=number)
+        unknown = [name for name in rule.conditions if getattr(facts, name) is None]
         if unknown:
             yield Asked(number, "may decide", " and ".join(_said(rule, name) for name in unknown), decision)
         else:
@@ -53,12 +51,8 @@ def _asked(rules: Sequence[PolicyRule], kind: Kind, facts: Facts) -> Iterator[As
     yield Asked(None, "decides", "", Decision())
 
 
-def _conditions(rule: PolicyRule) -> list[str]:
-    return [name for name in CONDITIONS if getattr(rule, name) is not None]
-
-
 def _first_wrong(rule: PolicyRule, kind: Kind, facts: Facts) -> str:
-    for name in _conditions(rule):
+    for name in rule.conditions:
         value = getattr(facts, name)
         if value is None:
             continue
@@ -106,7 +100,7 @@ def recorded(kind: Kind, decision: Decision) -> tuple[list[str], list[str]]:
     no: list[str] = []
     for level, part in _PARTS[kind].items():
         enough = decision.level >= level
-        if kind in ("request", "outgoing") and level > Level.METADATA and enough and not decision.bodies:
+        if kind in WITH_BODIES and level > Level.METADATA and enough and not decision.bodies:
             yes.append(part.replace(" and body", ""))
             no.append(part.replace("headers and ", ""))
         else:

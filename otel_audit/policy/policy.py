@@ -13,7 +13,6 @@ from otel_audit.policy.decision import Decision, Facts, Kind, Level
 from otel_audit.policy.rules import Rule, compiled
 
 _DEFAULT: Final = Decision()
-WITH_BODIES: Final = frozenset({"request", "outgoing"})
 
 
 class Policy:
@@ -39,10 +38,7 @@ class Policy:
             found &= absent if value is None else allowed(value)
         if not found:
             return _DEFAULT
-        rule = known.rules[(found & -found).bit_length() - 1]
-        if rule.decision.level > Level.METADATA and kind in WITH_BODIES:
-            return capped(rule, facts)
-        return rule.decision
+        return capped(known.rules[(found & -found).bit_length() - 1], facts)
 
     def highest(self, kind: Kind, facts: Facts) -> Level:
         """Return the highest level still possible; None means that something is not known yet."""
@@ -66,10 +62,7 @@ class Policy:
         while possible:
             bit = possible & -possible
             rule = known.rules[bit.bit_length() - 1]
-            if rule.decision.level > Level.METADATA and kind in WITH_BODIES:
-                decisions.append(capped(rule, facts, complete=kind == "outgoing"))
-            else:
-                decisions.append(rule.decision)
+            decisions.append(capped(rule, facts, complete=kind == "outgoing"))
             if bit & certain:
                 return decisions
             possible ^= bit
@@ -78,10 +71,12 @@ class Policy:
 
 
 def capped(rule: Rule, facts: Facts, *, complete: bool = True) -> Decision:
-    """Return the decision of a rule above ``METADATA``, which only a literal rule gives to a login.
+    """Return the decision of a rule: headers and bodies of a login only if it names that literally.
 
     With ``complete`` false, what is absent may still come.
     """
+    if not rule.shows_bodies:
+        return rule.decision
     word = credential_word(facts, complete=complete)
     if not word or rule.names(facts, complete=complete):
         return rule.decision

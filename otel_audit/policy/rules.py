@@ -7,10 +7,9 @@ from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 from otel_audit.config.globs import NORMAL, Globs, Matcher, is_literal, matcher, normal_patterns
-from otel_audit.config.sections.policy import CONDITIONS, Kind, PolicyRule
+from otel_audit.config.sections.policy import CONDITIONS, NAMES_WORK, WITH_BODIES, Kind, PolicyRule
 from otel_audit.policy.decision import Decision, Facts, Level
 
-_NAMES_WORK: Final = ("path", "view", "route")
 _NOT_ASKED: Final = Globs((), ())
 _LONGEST_REMEMBERED: Final = 512  # characters
 _REMEMBERED: Final = 512
@@ -18,9 +17,14 @@ _REMEMBERED: Final = 512
 
 
 class Rule(NamedTuple):
-    """One rule. ``literal``: the paths, views and routes that it names without a wildcard, by condition."""
+    """One rule of one kind.
+
+    ``shows_bodies``: its level has headers and bodies. ``literal``: the paths, views and routes that it names
+    without a wildcard, by condition.
+    """
 
     decision: Decision
+    shows_bodies: bool
     literal: tuple[tuple[str, frozenset[str]], ...]
 
     def names(self, facts: Facts, *, complete: bool = True) -> bool:
@@ -56,10 +60,10 @@ class KindRules(NamedTuple):
     every: int
 
     @classmethod
-    def of(cls, rules: Sequence[tuple[int, PolicyRule]]) -> KindRules:
+    def of(cls, kind: Kind, rules: Sequence[tuple[int, PolicyRule]]) -> KindRules:
         """Compile the rules of one kind, each with its number."""
         return cls(
-            tuple(Rule(_decision(number, said), tuple(_literal(said))) for number, said in rules),
+            tuple(_rule(kind, number, said) for number, said in rules),
             tuple(_questions([said for _, said in rules])),
             (1 << len(rules)) - 1,
         )
@@ -71,7 +75,13 @@ def compiled(rules: Iterable[PolicyRule]) -> dict[Kind, KindRules]:
     for number, said in enumerate(rules, 1):
         for kind in said.kinds:
             found.setdefault(kind, []).append((number, said))
-    return {kind: KindRules.of(each) for kind, each in found.items()}
+    return {kind: KindRules.of(kind, each) for kind, each in found.items()}
+
+
+def _rule(kind: Kind, number: int, said: PolicyRule) -> Rule:
+    decision = _decision(number, said)
+    shows_bodies = kind in WITH_BODIES and decision.level > Level.METADATA
+    return Rule(decision, shows_bodies, tuple(_literal(said)))
 
 
 def _decision(number: int, said: PolicyRule) -> Decision:
@@ -129,7 +139,7 @@ def _allowed(asking: Sequence[tuple[int, Callable[[Any], object]]], indifferent:
 
 
 def _literal(said: PolicyRule) -> Iterator[tuple[str, frozenset[str]]]:
-    for name in _NAMES_WORK:
+    for name in NAMES_WORK:
         literal = [each for each in normal_patterns(name, said.patterns(name)).meant if is_literal(each)]
         if name == "route":  # the `?` of a route that is an expression is no wildcard
             literal = list(normal_patterns(name, said.patterns(name)).meant)

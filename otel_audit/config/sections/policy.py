@@ -13,15 +13,17 @@ Stage: TypeAlias = Literal["start", "end"]
 
 KINDS: Final[tuple[Kind, ...]] = ("request", "outgoing", "command", "task", "change")
 _WORK: Final[tuple[Kind, ...]] = ("request", "outgoing", "command", "task")
-_HTTP: Final[tuple[Kind, ...]] = ("request", "outgoing")
+WITH_BODIES: Final[tuple[Kind, ...]] = ("request", "outgoing")
+NAMES_WORK: Final = ("path", "view", "route")
+"""The conditions that say which requests a rule is for, and not only whose or how."""
 
 CONDITIONS: Final[dict[str, tuple[Kind, ...]]] = {
-    "path": _HTTP,
+    "path": WITH_BODIES,
     "view": ("request",),
     "route": ("request",),
-    "method": _HTTP,
-    "status": _HTTP,
-    "host": _HTTP,
+    "method": WITH_BODIES,
+    "status": WITH_BODIES,
+    "host": WITH_BODIES,
     "command": ("command",),
     "task": ("task",),
     "user": _WORK,
@@ -35,10 +37,10 @@ OPTIONS: Final[dict[str, tuple[Kind, ...]]] = {
     "event_code": _WORK,
     "event_type": _WORK,
     "system": _WORK,
-    "max_request_body": _HTTP,
-    "max_response_body": _HTTP,
-    "content_types": _HTTP,
-    "bodies": _HTTP,
+    "max_request_body": WITH_BODIES,
+    "max_response_body": WITH_BODIES,
+    "content_types": WITH_BODIES,
+    "bodies": WITH_BODIES,
     "stages": ("request", "outgoing", "command"),
     "output": ("command", "task"),
 }
@@ -129,12 +131,24 @@ class PolicyRule(Section, frozen=True, kw_only=True):
         return tuple(map(str, value)) if isinstance(value, list) else (str(value),)
 
     @property
+    def conditions(self) -> tuple[str, ...]:
+        """What the rule asks for."""
+        return tuple(name for name in CONDITIONS if getattr(self, name) is not None)
+
+    def names(self, *conditions: str) -> bool:
+        """Say whether one of these conditions means some work in particular.
+
+        A pattern that excludes does not, nor one that takes everything.
+        """
+        patterns = (pattern for name in conditions for pattern in self.patterns(name))
+        return any(not each.startswith("!") and each.strip("*?/") for each in patterns)
+
+    @property
     def kinds(self) -> tuple[Kind, ...]:
         """The kinds of event the rule is for."""
         if self.kind is not None:
             return tuple(self.kind) if isinstance(self.kind, list) else (self.kind,)
         found = KINDS if self.model is not None else _WORK
-        for condition, kinds in CONDITIONS.items():
-            if getattr(self, condition) is not None:
-                found = tuple(kind for kind in found if kind in kinds)
+        for condition in self.conditions:
+            found = tuple(kind for kind in found if kind in CONDITIONS[condition])
         return found

@@ -8,6 +8,7 @@ from typing import Final
 
 from otel_audit.config.globs import Globs, matcher
 from otel_audit.config.model import AuditConfig
+from otel_audit.config.sections.policy import NAMES_WORK
 from otel_audit.http.contents import Contents
 from otel_audit.http.requests.marks import Marks
 from otel_audit.notes import Notes
@@ -18,7 +19,6 @@ from otel_audit.policy import Decision, Facts, Level, Policy
 _LONGEST_TYPE: Final = 127
 NO_RULE: Final = Decision()
 """What is decided where there is no rule: metadata."""
-_NAMES_WORK: Final = ("path", "view", "route")
 
 
 class RequestRules:
@@ -59,9 +59,7 @@ class RequestRules:
             {*self._types, *(each for rule in rules for each in rule.content_types or ())}
         )
         self._naming = frozenset(
-            number
-            for number, rule in enumerate(config.policy, 1)
-            if any(_names(pattern) for name in _NAMES_WORK for pattern in rule.patterns(name))
+            number for number, rule in enumerate(config.policy, 1) if rule.names(*NAMES_WORK)
         )
 
     def is_certain(self, facts: Facts) -> bool:
@@ -104,11 +102,6 @@ class RequestRules:
     def response_limit(self, decision: Decision) -> int:
         """Return the most that is recorded of a response's body, in bytes."""
         return self._response_limit if decision.max_response_body is None else decision.max_response_body
-
-
-def _names(pattern: str) -> bool:
-    """Say whether a pattern means some work in particular: not one that excludes, or takes everything."""
-    return not pattern.startswith("!") and bool(pattern.strip("*?/"))
 
 
 def is_listed(content_type: str, types: tuple[str, ...]) -> bool:
