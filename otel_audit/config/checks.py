@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from ipaddress import ip_network
 from typing import Final
 from urllib.parse import urlsplit
@@ -25,7 +25,7 @@ def contradictions(config: AuditConfig, given: set[tuple[str, ...]]) -> Iterator
         from otel_audit.config.policy_checks import policy_problems
 
         yield from policy_problems(config.policy)
-    yield from _outgoing(config)
+    yield from _hosts(config.outgoing.ignore_hosts, ("outgoing", "ignore_hosts"))
     functions: list[tuple[tuple[str, ...], str, str]] = [
         (("tenant_from",), config.tenant_from, "shop.tenants:current_tenant"),
         (("context", "actor_from"), config.context.actor_from, "shop.accounts:current_user"),
@@ -93,26 +93,21 @@ def _redaction(config: AuditConfig) -> Iterator[tuple[tuple[str, ...], str]]:
         yield ("redaction", "unknown_user_names"), _NO_KEY
 
 
-def _outgoing(config: AuditConfig) -> Iterator[tuple[tuple[str, ...], str]]:
+def _hosts(entries: Sequence[str], key: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:
+    if not entries:
+        return
     from otel_audit.config.host_patterns import host_problem
 
-    for entry in config.outgoing.ignore_hosts:
-        problem = host_problem(entry)
-        if problem:
-            yield ("outgoing", "ignore_hosts"), problem
+    yield from ((key, problem) for entry in entries if (problem := host_problem(entry)))
 
 
 def _context(config: AuditConfig) -> Iterator[tuple[tuple[str, ...], str]]:
     if not (config.context.propagate_to or config.context.audience or config.context.keys):
         return
     from otel_audit.config.context_keys import key_problem
-    from otel_audit.config.host_patterns import host_problem
 
     for name in ("propagate_to", "audience"):
-        for entry in getattr(config.context, name):
-            problem = host_problem(entry)
-            if problem:
-                yield ("context", name), problem
+        yield from _hosts(getattr(config.context, name), ("context", name))
     for number, (key_id, secret) in enumerate(config.context.keys.items(), 1):
         problem = key_problem(key_id, secret, number)
         if problem:
