@@ -6,9 +6,10 @@ Nothing of Celery is imported here: it is waited for until the application does.
 from __future__ import annotations
 
 import sys
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from otel_audit.tasks.work import TaskWork
+if TYPE_CHECKING:
+    from otel_audit.tasks.work import TaskWork
 
 _SIGNALS: Final = "celery.signals"
 _DISPATCH_UID: Final = "otel_audit"
@@ -69,6 +70,8 @@ def _begin(sender: Any = None, task_id: Any = None, args: Any = None, kwargs: An
     if _Running.recorder is not None:
         _Running.recorder.begin(sender, task_id, args, kwargs)
         return
+    from otel_audit.tasks.work import TaskWork
+
     name = str(getattr(sender, "name", "") or type(sender).__name__)
     _Running.tasks[str(task_id)] = TaskWork(name)
 

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from otel_audit.interruptions import faults
-from otel_audit.runs.scope import enter, leave
 
 if TYPE_CHECKING:
     from otel_audit.runs.recording import Recording
@@ -42,6 +41,8 @@ def in_command(
     recording = _state.recording
     if recording is not None and invocation is not None:
         return _recorded(recording, run, _described(name, view, invocation))
+    from otel_audit.runs.scope import enter, leave
+
     entered = enter(name, view, recorded=False)
     if entered is None:
         return run()
