@@ -15,16 +15,18 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from otel_audit import semconv
-from otel_audit.audit_context import Moment, SystemScope, moment
+from otel_audit.audit_context import SystemScope, moment
 from otel_audit.audit_record import AuditRecord, Outcome, Target, new_record_id
 from otel_audit.errors import AuditError
 from otel_audit.interruptions import faults
+from otel_audit.notes import Notes
 from otel_audit.pipeline.logger import AuditLogger
 from otel_audit.policy import Decision, Level
 from otel_audit.runs import rounds
 from otel_audit.runs.ending import Ending, ending_of
+from otel_audit.runs.intent import Intent
+from otel_audit.runs.output import Output
 from otel_audit.runs.recording import Kind, Recording
-from otel_audit.runs.streams import Listening
 from otel_audit.values import portable
 
 _ACTION: Final = "EXECUTE"
@@ -59,13 +61,22 @@ class Run:
     """The records of one command or job. It begins in its own context.
 
     Args:
+        logger: keeps them.
         recording: what is recorded of such.
         kind: a command or a job.
         invocation: what is run.
         decision: what the policy says about it.
     """
 
-    def __init__(self, recording: Recording, kind: Kind, invocation: Invocation, decision: Decision) -> None:
+    def __init__(
+        self,
+        logger: AuditLogger,
+        recording: Recording,
+        kind: Kind,
+        invocation: Invocation,
+        decision: Decision,
+    ) -> None:
+        self._logger = logger
         self._recording = recording
         self._kind = kind
         self._invocation = invocation
@@ -73,13 +84,11 @@ class Run:
         self._stages = ("end",) if invocation.only_failures else decision.stages or ("start", "end")
         self._target = Target(kind, invocation.name)
         self._shown: dict[str, Any] = {}
-        self._id = ""
-        self._at: Moment | None = None
-        self._begin = 0.0
-        self._logger: AuditLogger | None = None
-        self._intent: int | None = None
-        self._segment = 0
-        self._listening: Listening | None = None
+        self._at = moment()
+        self._id = new_record_id(self._at.time)
+        self._begin = time.perf_counter()
+        self._intent: Intent | None = None
+        self._output: Output | None = None
         self._mutex = threading.Lock()
         self._ended = False
         self._pid = os.getpid()
@@ -90,41 +99,24 @@ class Run:
         Raises:
             AuditError: it cannot be recorded, and ``on_error`` is ``fail_closed``.
         """
-        recording = self._recording
-        self._logger = recording.logger()
-        if self._logger is None:
-            return
-        self._at = at = moment()
-        self._id = new_record_id(at.time)
-        self._begin = time.perf_counter()
+        recording, invocation = self._recording, self._invocation
+        contents, failures, commands = recording.contents, recording.failures, recording.config.commands
         try:
-            arguments = recording.contents.arguments(self._invocation.arguments(), self._invocation.secret)
+            arguments = contents.arguments(invocation.arguments(), invocation.secret)
             if arguments:
                 self._shown[semconv.ARGUMENTS] = arguments
         except faults() as error:
-            recording.failures.report("arguments", error, what=self._invocation.name)
+            failures.report("arguments", error, what=invocation.name)
         if "start" in self._stages:
-            self._intend(self._record("unknown", self._shown))  # first: who has begun must end
+            record = self._record("unknown", self._shown)
+            if record is not None:
+                self._intent = Intent(self._logger, record)  # first: who has begun must end
             if self._kind == "command":
                 self._logger.log(f"{self._kind}.start", _ACTION, **self._parts(), shown=self._shown)
-        if self._decision.level >= Level.REQUEST_RESPONSE and recording.config.commands.max_output:
-            self._listen()
-        rounds.add(self, recording.config.commands.flush)
-
-    def _listen(self) -> None:
-        listening = Listening(self._recording.config.commands.max_output)
-        try:
-            listening.begin(*self._invocation.streams)
-            self._listening = listening
-        except faults() as error:
-            self._recording.failures.note("output", error, what=self._invocation.name)
-
-    def _listen_no_longer(self) -> None:
-        if self._listening is not None:
-            try:
-                self._listening.end()
-            except faults() as error:
-                self._recording.failures.note("output", error, what=self._invocation.name)
+        if self._decision.level >= Level.REQUEST_RESPONSE and commands.max_output:
+            self._output = Output(commands.max_output, contents, failures, invocation.name)
+            self._output.begin(*invocation.streams)
+        rounds.add(self, commands.flush)
 
     def end(self, error: BaseException | None) -> None:
         """Record how it ended: it returned, or ``error`` left it.
@@ -132,11 +124,10 @@ class Run:
         Raises:
             AuditError: it has not failed itself, cannot be recorded, and ``on_error`` is ``fail_closed``.
         """
-        if self._at is None or self._logger is None:
-            return
         duration = time.perf_counter() - self._begin
         try:
-            self._listen_no_longer()
+            if self._output is not None:
+                self._output.end()
             with self._mutex:
                 self._ended = True
             ending = ending_of(error, self._exit_code(error))
@@ -153,7 +144,7 @@ class Run:
     def killed(self, signal: str) -> None:
         """Record that a signal is about to end the process, while it runs."""
         with self._mutex:
-            if self._ended or self._at is None or self._pid != os.getpid():
+            if self._ended or self._pid != os.getpid():
                 return
             self._ended = True
         self._finish(Ending("failure", 0), time.perf_counter() - self._begin, signal)
@@ -175,19 +166,16 @@ class Run:
             if ending.error is not None:
                 name = type(ending.error).__qualname__
                 shown |= self._recording.contents.exception(ending.error)
-            if self._listening is not None:
-                shown |= self._output(self._listening)
+            if self._output is not None:
+                printed = self._output.shown()
+                if printed.get(semconv.OUTPUT):
+                    shown |= printed
         except faults() as fault:  # the record has less
             self._recording.failures.note("details", fault, what=self._invocation.name)
         forked = self._pid != os.getpid()
         if forked:
             shown[semconv.FORKED_FROM] = self._pid
         self._settle(ending.outcome, self._record(ending.outcome, shown, name, forked=forked))
-
-    def _output(self, listening: Listening) -> dict[str, Any]:
-        printed = listening.printed
-        text = printed.text(self._recording.contents)
-        return {semconv.OUTPUT: text, semconv.OUTPUT_SIZE: printed.size} if text else {}
 
     # --- while it runs -------------------------------------------------------------------------
 
@@ -200,22 +188,17 @@ class Run:
             self._renew()
 
     def _follow_up(self) -> None:
-        listening, logger, at = self._listening, self._logger, self._at
-        if listening is None or logger is None or at is None or self._kind != "command":
-            return
-        listening.renew()
-        news = listening.printed.news(self._recording.contents)
+        news = self._output.news() if self._output is not None and self._kind == "command" else ""
         if news:
-            parts = self._parts() | {"at": msgspec.structs.replace(at, time=time.time_ns())}
-            logger.log(f"{self._kind}.output", _ACTION, **parts, shown={semconv.OUTPUT: news})
+            parts = self._parts() | {"at": msgspec.structs.replace(self._at, time=time.time_ns())}
+            self._logger.log(f"{self._kind}.output", _ACTION, **parts, shown={semconv.OUTPUT: news})
 
     def _renew(self) -> None:
-        """Write the intent again, behind what was written since: segments after an open one are kept."""
-        logger, before = self._logger, self._intent
-        if logger is None or before is None or logger.segment == self._segment:
-            return
-        self._intend(self._record("unknown", self._shown))
-        logger.settle(before, "unknown", [])
+        intent = self._intent
+        if intent is not None and intent.holds_back:
+            record = self._record("unknown", self._shown)  # with what was said of it since
+            if record is not None:
+                intent.renew(record)
 
     # --- records -------------------------------------------------------------------------------
 
@@ -225,7 +208,6 @@ class Run:
     def _record(
         self, outcome: Outcome, shown: dict[str, Any], error: str = "", *, forked: bool = False
     ) -> AuditRecord | None:
-        assert self._logger is not None
         try:
             parts = self._parts()
             notes = self._notes()
@@ -245,30 +227,19 @@ class Run:
             self._recording.failures.note("record", fault, what=self._invocation.name, lost=lost)
             return None
 
-    def _notes(self) -> Any:
+    def _notes(self) -> Notes | None:
         """Return what the application has said of the work; that of a request is the request's."""
-        context = None if self._at is None else self._at.context
-        scope = None if context is None else context.scope
-        return getattr(scope, "notes", None) if isinstance(scope, SystemScope) else None
-
-    def _intend(self, record: AuditRecord | None) -> None:
-        logger = self._logger
-        if logger is None or record is None:
-            return
-        self._intent = logger.intend([record])
-        self._segment = logger.segment
+        scope = None if self._at.context is None else self._at.context.scope
+        return scope.notes if isinstance(scope, SystemScope) else None
 
     def _settle(self, outcome: Outcome, record: AuditRecord | None) -> None:
-        logger, intent, at = self._logger, self._intent, self._at
-        if logger is None or at is None:
-            return
-        if (
-            intent is None or self._pid != os.getpid()
-        ):  # a child that was forked in it: the intent is the parent's
+        logger, intent = self._logger, self._intent
+        # In a child that was forked in it, the intent is the parent's.
+        if intent is None or self._pid != os.getpid():
             if record is not None:
-                logger.emit(record, at=at)
+                logger.emit(record, at=self._at)
             return
         self._intent = None
-        logger.settle(intent, outcome, None if record is None else [record])
+        logger.settle(intent.handle, outcome, None if record is None else [record])
         if record is not None:
-            logger.span_event(record, at)
+            logger.span_event(record, self._at)

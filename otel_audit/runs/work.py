@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from types import TracebackType
 
 from otel_audit.audit_context import current_context, current_fields
 from otel_audit.errors import AuditError
@@ -14,7 +15,7 @@ from otel_audit.runs.scope import Entered, enter, leave
 
 
 class Work:
-    """A command or job, from :meth:`begin` to :meth:`end` in one context."""
+    """A command or job, from :meth:`begin` to :meth:`end`, or the end of a ``with`` block, in one context."""
 
     __slots__ = ("_entered", "_run")
 
@@ -33,8 +34,9 @@ class Work:
         try:
             decision = _decide(recording, kind, invocation)
             work._entered = enter(invocation.actor, invocation.view, recorded=decision is not None)
-            if decision is not None:
-                work._run = Run(recording, kind, invocation, decision)
+            logger = recording.logger()
+            if decision is not None and logger is not None:
+                work._run = Run(logger, recording, kind, invocation, decision)
                 work._run.begin()
         except AuditError as error:
             work._abandon(error)
@@ -49,6 +51,15 @@ class Work:
             work._abandon(error)
             raise
         return work
+
+    def __enter__(self) -> None:
+        """Do nothing: it has begun."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """End it, as :meth:`end` does."""
+        self.end(error)
 
     def end(self, error: BaseException | None) -> None:
         """End it: it returned, or ``error`` left it.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from opentelemetry.trace import INVALID_SPAN
@@ -18,12 +18,12 @@ from otel_audit.otel_api import current_span, trace_ids
 from otel_audit.policy import Level
 from otel_audit.propagation.incoming import Accepted
 from otel_audit.runs import rounds
-from otel_audit.runs.streams import Listening
+from otel_audit.runs.intent import Intent
+from otel_audit.runs.output import Output
 from otel_audit.semconv import (
     ARGUMENTS,
     DURATION,
     OUTPUT,
-    OUTPUT_SIZE,
     TASK_REDELIVERED,
     TASK_RESULT,
     TASK_STATE,
@@ -43,15 +43,6 @@ _ACTION: Final = "EXECUTE"
 _OUTCOMES: Final[dict[str, Outcome]] = {"SUCCESS": "success", "IGNORED": "success"}
 
 
-class _Intent(NamedTuple):
-    """What is on disk of a run that has not ended: the record, and the segment of the spool it lies in."""
-
-    logger: AuditLogger
-    handle: int
-    record: AuditRecord
-    segment: int
-
-
 class Run:
     """A task that runs. The intent of its record is on disk: ``unknown`` if its worker is killed."""
 
@@ -61,8 +52,8 @@ class Run:
         self._work = TaskWork(task.name, accepted)
         self._began = time.perf_counter()
         self._at: Moment = moment()
-        self._intent: _Intent | None = None
-        self._listening: Listening | None = None
+        self._intent: Intent | None = None
+        self._output: Output | None = None
         self._mutex = threading.Lock()
 
     def start(self) -> None:
@@ -86,20 +77,11 @@ class Run:
         run = msgspec.structs.replace(
             record, id=new_record_id(record.timestamp), event_name=_RUN, outcome="unknown"
         )
-        self._intend(logger, run)
+        self._intent = Intent(logger, run)
         if decision.output and decision.level >= Level.REQUEST_RESPONSE and tasks.max_output:
-            self._listen(Listening(tasks.max_output))
+            self._output = Output(tasks.max_output, tasks.contents, tasks.failures, self._task.name)
+            self._output.begin()
         rounds.add(self, tasks.flush)
-
-    def _intend(self, logger: AuditLogger, run: AuditRecord) -> None:
-        self._intent = _Intent(logger, logger.intend([run]), run, logger.segment)
-
-    def _listen(self, listening: Listening) -> None:
-        try:
-            listening.begin()
-            self._listening = listening
-        except faults() as error:
-            self._tasks.failures.note("output", error, what=self._task.name)
 
     # --- while it runs -------------------------------------------------------------------------
 
@@ -109,15 +91,12 @@ class Run:
             intent = self._intent
             if intent is None or forks.is_unnoticed():
                 return
-            if self._listening is not None:
-                self._follow_up(intent.logger, self._listening)
-            if intent.logger.segment != intent.segment:  # segments after an open intent are kept
-                self._intend(intent.logger, intent.record)
-                intent.logger.settle(intent.handle, "unknown", [])
+            self._follow_up(intent.logger)
+            if intent.holds_back:
+                intent.renew(intent.record)
 
-    def _follow_up(self, logger: AuditLogger, listening: Listening) -> None:
-        listening.renew()
-        news = listening.printed.news(self._tasks.contents)
+    def _follow_up(self, logger: AuditLogger) -> None:
+        news = "" if self._output is None else self._output.news()
         if news:
             logger.log(
                 _OUTPUT,
@@ -158,8 +137,8 @@ class Run:
         try:
             if self._at.span is INVALID_SPAN:  # the one who begins a span may have been told after us
                 self._at = msgspec.structs.replace(self._at, span=current_span())
-            if self._listening is not None:
-                self._listening.end()
+            if self._output is not None:
+                self._output.end()
             if intent is not None:
                 rounds.remove(self)
                 self._end(intent, state, result, error)
@@ -168,10 +147,10 @@ class Run:
         finally:
             self._work.leave()
 
-    def _end(self, intent: _Intent, state: str, result: Any, error: BaseException | None) -> None:
+    def _end(self, intent: Intent, state: str, result: Any, error: BaseException | None) -> None:
         logger = intent.logger
         notes = None if self._work.scope is None else self._work.scope.notes
-        plain = notes is None and self._listening is None and self._decision.level < Level.REQUEST_RESPONSE
+        plain = notes is None and self._decision.level < Level.REQUEST_RESPONSE
         outcome: Outcome = _OUTCOMES.get(state, "failure")
         if state == "RETRY" and error is None:
             outcome = "success"  # it asked to be called again
@@ -196,7 +175,7 @@ class Run:
 
     def _ended(
         self,
-        intent: _Intent,
+        intent: Intent,
         state: str,
         outcome: Outcome,
         duration: float,
@@ -213,9 +192,8 @@ class Run:
             shown |= tasks.contents.exception(error)
         elif state == "SUCCESS" and self._decision.level >= Level.REQUEST_RESPONSE:
             shown[TASK_RESULT] = tasks.contents.value(result)
-        if self._listening is not None:
-            printed = self._listening.printed
-            shown |= {OUTPUT: printed.text(tasks.contents), OUTPUT_SIZE: printed.size}
+        if self._output is not None:
+            shown |= self._output.shown()
         if notes is not None:
             said = notes.parts()
             parts["attributes"] = said.pop("attributes") | attributes

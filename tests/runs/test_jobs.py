@@ -19,6 +19,8 @@ from otel_audit.audit_record import Actor, AuditRecord, Target
 from otel_audit.config.model import AuditConfig, SpoolConfig
 from otel_audit.config.sections.policy import PolicyRule
 from otel_audit.errors import AuditError
+from otel_audit.pipeline.logger import AuditLogger
+from otel_audit.runs import rounds
 from otel_audit.testing import CapturedAudit, capture_audit
 
 HERE = __name__
@@ -459,3 +461,23 @@ def test_what_a_job_prints_is_recorded_where_a_rule_says_so() -> None:
         "job/billing.bob": "billing bob\n" * 3,
         "job/other": None,
     }
+
+
+def test_what_cannot_be_written_again_stays_as_it_is_on_disk(
+    audit: CapturedAudit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An intent that segments wait for is replaced by another one, or stays: a killed job has a record."""
+    settled: list[Any] = []
+
+    def fail(*args: Any, **kwargs: Any) -> Any:
+        raise ValueError("no record")
+
+    with job("billing.nightly"):
+        *_, run = rounds._rounds.due
+        with monkeypatch.context() as patch:
+            patch.setattr(AuditLogger, "segment", 1_000_000)
+            patch.setattr(AuditLogger, "record", fail)
+            patch.setattr(AuditLogger, "settle", lambda *args: settled.append(args))
+            run.look_after()
+    assert not settled
+    assert ran(audit, "billing.nightly").outcome == "success"
