@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
 from types import TracebackType
-from typing import Any, ParamSpec, TypeVar, overload
+from typing import Any, Final, ParamSpec, TypeVar, overload
 
 from otel_audit.location import application_function, view_name
 from otel_audit.pipeline import provider
@@ -15,7 +16,10 @@ from otel_audit.pipeline import provider
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
-_entered: ContextVar[tuple[tuple[Any, Any], ...]] = ContextVar("otel_audit_jobs", default=())
+_NO_WORK: Final = nullcontext()
+_entered: ContextVar[tuple[tuple[Job, AbstractContextManager[None]], ...]] = ContextVar(
+    "otel_audit_jobs", default=()
+)
 """The blocks that were entered, with the work of each, innermost last."""
 
 
@@ -66,31 +70,15 @@ class Job:
 
             @functools.wraps(function)
             async def run_async(*args: Any, **kwargs: Any) -> Any:
-                work = _begin(name, view)
-                if work is None:
+                with _begin(name, view):
                     return await function(*args, **kwargs)
-                try:
-                    result = await function(*args, **kwargs)
-                except BaseException as error:
-                    work.end(error)
-                    raise
-                work.end(None)
-                return result
 
             return run_async  # type: ignore[return-value]
 
         @functools.wraps(function)
         def run(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-            work = _begin(name, view)
-            if work is None:
+            with _begin(name, view):
                 return function(*args, **kwargs)
-            try:
-                result = function(*args, **kwargs)
-            except BaseException as error:
-                work.end(error)
-                raise
-            work.end(None)
-            return result
 
         return run
 
@@ -98,7 +86,7 @@ class Job:
         """Begin a block."""
         if not self.name:
             raise TypeError('a block needs a name: write `with otel_audit.job("billing.nightly"):`')
-        work = None if provider.current() is None else _begin(self.name, application_function())
+        work = _NO_WORK if provider.current() is None else _begin(self.name, application_function())
         _entered.set((*_entered.get(), (self, work)))
 
     def __exit__(
@@ -109,9 +97,7 @@ class Job:
         if not entered or entered[-1][0] is not self:  # left in another context than it was entered in
             return
         _entered.set(entered[:-1])
-        work = entered[-1][1]
-        if work is not None:
-            work.end(error)
+        entered[-1][1].__exit__(kind, error, traceback)
 
 
 def _refuse(function: Any) -> None:
@@ -129,12 +115,13 @@ def _refuse(function: Any) -> None:
         )
 
 
-def _begin(name: str, view: str) -> Any:
+def _begin(name: str, view: str) -> AbstractContextManager[None]:
+    """Begin a job; what is returned ends it, where anything is recorded."""
     if provider.current() is None:
-        return None
+        return _NO_WORK
     from otel_audit.runs.recording import of_jobs
     from otel_audit.runs.run import Invocation
     from otel_audit.runs.work import Work
 
     recording = of_jobs()
-    return None if recording is None else Work.begin(recording, "job", Invocation(name, name, view))
+    return _NO_WORK if recording is None else Work.begin(recording, "job", Invocation(name, name, view))

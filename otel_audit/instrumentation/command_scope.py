@@ -65,11 +65,5 @@ def _described(name: str, view: str, invocation: Callable[[], Invocation]) -> In
 def _recorded(recording: Recording, run: Callable[[], _Result], invocation: Invocation) -> _Result:
     from otel_audit.runs.work import Work
 
-    work = Work.begin(recording, "command", invocation)
-    try:
-        result = run()
-    except BaseException as error:
-        work.end(error)
-        raise
-    work.end(None)
-    return result
+    with Work.begin(recording, "command", invocation):
+        return run()
