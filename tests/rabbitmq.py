@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from tests.services import ServiceUnavailable, free_port, wait_until
+from tests.services import ServiceUnavailable, directory_for, free_port, serve, wait_for
 
 _SERVER: Final = "/usr/lib/rabbitmq/bin/rabbitmq-server"
 _START_SECONDS: Final = 120.0
-_STOP_SECONDS: Final = 60.0
 
 
 @contextmanager
@@ -27,9 +24,9 @@ def rabbitmq() -> Iterator[str]:
             "rabbitmq-server is not installed: run `make packages` (as root), or install rabbitmq-server"
         )
     port, distribution, names = free_port(), free_port(), free_port()
-    with tempfile.TemporaryDirectory(prefix="otel-audit-rabbitmq-", ignore_cleanup_errors=True) as path:
+    with directory_for("rabbitmq", None) as path:
         environment = os.environ | {
-            "HOME": path,
+            "HOME": str(path),
             "RABBITMQ_NODENAME": f"test{port}@localhost",
             "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
             "RABBITMQ_NODE_PORT": str(port),
@@ -43,29 +40,15 @@ def rabbitmq() -> Iterator[str]:
             "ERL_EPMD_PORT": str(names),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
         }
-        log = Path(path) / "server.log"
-        command = [_SERVER]
-        if (setpriv := shutil.which("setpriv")) is not None:
-            command = [setpriv, "--pdeathsig", "TERM", *command]  # never outlive the tests
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                command,
-                cwd=path,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-            )
         try:
-            wait_until(lambda: b"completed with" in log.read_bytes(), _START_SECONDS, f"RabbitMQ runs: {log}")
-            yield f"amqp://guest:guest@127.0.0.1:{port}//"
+            with serve(None, path, [_SERVER], signal.SIGTERM, environment) as process:
+                wait_for("rabbitmq", path, process, lambda: _is_there(path), _START_SECONDS)
+                yield f"amqp://guest:guest@127.0.0.1:{port}//"
         finally:
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(_STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
             # Erlang's names daemon has left our process group; it ends once no node is registered.
             subprocess.run(["epmd", "-kill"], env=environment, check=False, capture_output=True)
+
+
+def _is_there(directory: Path) -> None:
+    if b"completed with" not in (directory / "server.log").read_bytes():
+        raise ConnectionError("it is still starting")

@@ -17,7 +17,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -227,13 +227,13 @@ class RedisServer:
 def redis() -> Iterator[RedisServer]:
     """Run a Redis for the length of a ``with`` block; it writes nothing to disk."""
     binary = _binary("redis-server", package="redis-server")
-    with _directory("redis", None) as directory:
+    with directory_for("redis", None) as directory:
         port = free_port()
         command = [binary, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
         command += ["--dir", str(directory), "--unixsocket", str(directory / "redis.sock")]
-        with _serve(None, directory, command, stop=signal.SIGTERM) as process:
+        with serve(None, directory, command, stop=signal.SIGTERM) as process:
             server = RedisServer(directory, process, port)
-            _wait_for("redis", directory, process, lambda: _ping(server))
+            wait_for("redis", directory, process, lambda: _ping(server))
             yield server
 
 
@@ -251,7 +251,7 @@ def postgresql(*options: str) -> Iterator[PostgreSQLServer]:
     """
     initdb, postgres = _postgresql_binaries()
     owner = _unprivileged("postgres")
-    with _directory("pg", owner) as directory:
+    with directory_for("pg", owner) as directory:
         data = directory / "data"
         _run(
             owner,
@@ -273,9 +273,9 @@ def postgresql(*options: str) -> Iterator[PostgreSQLServer]:
         settings = ("listen_addresses=", "fsync=off", "full_page_writes=off", "shared_buffers=64MB")
         for setting in (*settings, "max_prepared_transactions=10", *options):
             command += ["-c", setting]
-        with _serve(owner, directory, command, stop=signal.SIGINT) as process:
+        with serve(owner, directory, command, stop=signal.SIGINT) as process:
             server = PostgreSQLServer(directory, process)
-            _wait_for(server.vendor, directory, process, lambda: server.execute("SELECT 1"))
+            wait_for(server.vendor, directory, process, lambda: server.execute("SELECT 1"))
             yield server
 
 
@@ -289,7 +289,7 @@ def mariadb(*options: str) -> Iterator[MariaDBServer]:
     install = _binary("mariadb-install-db", package="mariadb-server")
     mariadbd = _binary("mariadbd", package="mariadb-server")
     owner = _unprivileged("mysql")
-    with _directory("my", owner) as directory:
+    with directory_for("my", owner) as directory:
         data = directory / "data"
         _run(
             owner,
@@ -318,15 +318,24 @@ def mariadb(*options: str) -> Iterator[MariaDBServer]:
             "--innodb-buffer-pool-size=64M",
             *options,
         ]
-        with _serve(owner, directory, command, stop=signal.SIGTERM) as process:
+        with serve(owner, directory, command, stop=signal.SIGTERM) as process:
             server = MariaDBServer(directory, process)
-            _wait_for(server.vendor, directory, process, lambda: server.execute("SELECT 1"))
+            wait_for(server.vendor, directory, process, lambda: server.execute("SELECT 1"))
             yield server
 
 
-def _wait_for(
-    name: str, directory: Path, process: subprocess.Popen[bytes], connect: Callable[[], object]
+def wait_for(
+    name: str,
+    directory: Path,
+    process: subprocess.Popen[bytes],
+    connect: Callable[[], object],
+    seconds: float = _START_TIMEOUT,
 ) -> None:
+    """Wait until ``connect`` does not raise.
+
+    Raises:
+        ServiceUnavailable: the server has ended, or takes too long; with the end of its log.
+    """
     last: list[Exception] = []
 
     def ready() -> bool:
@@ -344,7 +353,7 @@ def _wait_for(
         return True
 
     try:
-        wait_until(ready, _START_TIMEOUT, f"{name} answers")
+        wait_until(ready, seconds, f"{name} answers")
     except TimeoutError as error:
         raise ServiceUnavailable(f"{error}: {last}; its log says:\n{_tail(directory)}") from error
 
@@ -354,7 +363,8 @@ def _tail(directory: Path) -> str:
 
 
 @contextmanager
-def _directory(name: str, owner: str | None) -> Iterator[Path]:
+def directory_for(name: str, owner: str | None) -> Iterator[Path]:
+    """Make a directory of its own for a server, for the length of a ``with`` block."""
     # A socket's path must stay under 108 bytes: not below pytest's own temporary directory.
     directory = Path(tempfile.mkdtemp(prefix=f"oa-{name}-"))
     if owner is not None:
@@ -366,9 +376,14 @@ def _directory(name: str, owner: str | None) -> Iterator[Path]:
 
 
 @contextmanager
-def _serve(
-    owner: str | None, directory: Path, command: list[str], stop: signal.Signals
+def serve(
+    owner: str | None,
+    directory: Path,
+    command: list[str],
+    stop: signal.Signals,
+    environment: Mapping[str, str] | None = None,
 ) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a server for the length of a ``with`` block; what it says is in ``server.log``."""
     setpriv = shutil.which("setpriv")
     if setpriv is not None:
         # The server ends with us even if we are killed.
@@ -380,7 +395,7 @@ def _serve(
             stdout=log,
             stderr=log,
             start_new_session=True,
-            **_as(owner, directory),
+            **(_as(owner, directory) | ({} if environment is None else {"env": environment})),
         )
     try:
         yield process
@@ -389,7 +404,7 @@ def _serve(
         try:
             process.wait(_STOP_TIMEOUT)
         except subprocess.TimeoutExpired:
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
 
