@@ -80,16 +80,16 @@ def span(row: Mapping[str, Any]) -> Span:
 
 def tree(trace_id: str, spans: Iterable[Span], entries: Iterable[AuditEntry]) -> Trace:
     """Hang spans below their parents and entries below their spans; what has none becomes a root."""
-    nodes = {each.id: SpanNode(span=each) for each in sorted(spans, key=lambda each: each.start)}
+    known = {each.id: each for each in sorted(spans, key=lambda each: each.start)}
+    nodes = {each.id: SpanNode(span=each) for each in known.values()}
+    above = {each.id: each.parent_id for each in known.values() if each.parent_id in nodes}
     roots: list[SpanNode] = []
-    for node in nodes.values():
-        assert node.span is not None
-        parent = nodes.get(node.span.parent_id)
-        # A trace can be forged or damaged: a span that is its own ancestor is a root, or it would be lost.
-        if parent is None or _is_below(nodes, parent, node):
+    for number, node in nodes.items():
+        parent = above.get(number)
+        if parent is None or _is_below(above, parent, number):
             roots.append(node)
         else:
-            parent.children.append(node)
+            nodes[parent].children.append(node)
     found = sorted(entries, key=lambda each: (each.timestamp, each.sequence))
     roots += _with_entries(nodes, found)
     return Trace(id=trace_id, roots=roots, spans=len(nodes), entries=len(found))
@@ -110,21 +110,21 @@ def _with_entries(nodes: Mapping[str, SpanNode], entries: Sequence[AuditEntry]) 
     """Hang entries, in the order of time, below their spans and the work they were made in; return roots."""
     standing = works(entries)
     of_work = {each.id: SpanNode(span=None, work=each) for each in standing.values()}
-    above: dict[str, AuditEntry] = {}
+    above: dict[str, str] = {}
     for each in entries:
         own = standing.get(each.request_id)
         outer = standing.get(each.parent) if own is None or own is each else own
         # What has a span is where that is, and below the work only within the same one.
         if outer is not None and (each.span_id not in nodes or each.span_id == outer.span_id):
-            above[each.id] = outer
-    full = {outer.id for outer in above.values()}
+            above[each.id] = outer.id
+    full = set(above.values())
     homeless = SpanNode(span=None)
     roots: list[SpanNode] = []
     for each in entries:
         node = of_work[each.id] if each.id in full else None
-        outer = above.get(each.id)
-        if outer is not None and not _is_inside(above, outer, each):
-            place: SpanNode | None = of_work[outer.id]
+        around = above.get(each.id)
+        if around is not None and not _is_below(above, around, each.id):
+            place: SpanNode | None = of_work[around]
         else:
             place = nodes.get(each.span_id)
         if node is None:
@@ -136,24 +136,16 @@ def _with_entries(nodes: Mapping[str, SpanNode], entries: Sequence[AuditEntry]) 
     return [*roots, homeless] if homeless.entries else roots
 
 
-def _is_inside(above: Mapping[str, AuditEntry], entry: AuditEntry, work: AuditEntry) -> bool:
-    """Say whether a record is one of the work or lies below it: parents can be forged."""
-    seen: set[str] = set()
-    current: AuditEntry | None = entry
-    while current is not None and current.id not in seen:
-        if current is work:
-            return True
-        seen.add(current.id)
-        current = above.get(current.id)
-    return False
+def _is_below(above: Mapping[str, str], one: str, other: str) -> bool:
+    """Say whether one span or record is the other, or lies below it.
 
-
-def _is_below(nodes: Mapping[str, SpanNode], node: SpanNode, ancestor: SpanNode) -> bool:
+    Parents can be forged or damaged: what is its own ancestor must become a root, or it would be lost.
+    """
     seen: set[str] = set()
-    current: SpanNode | None = node
-    while current is not None and current.span is not None and current.span.id not in seen:
-        if current is ancestor:
+    current: str | None = one
+    while current is not None and current not in seen:
+        if current == other:
             return True
-        seen.add(current.span.id)
-        current = nodes.get(current.span.parent_id)
+        seen.add(current)
+        current = above.get(current)
     return False
