@@ -12,8 +12,8 @@ import http.client
 import ssl
 import threading
 import urllib.parse
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final, TypeAlias
 
 import msgspec
 from opentelemetry.instrumentation.utils import suppress_instrumentation
@@ -23,6 +23,9 @@ from otel_audit.config.model import StoreConfig
 from otel_audit.config.showing import without_credentials
 from otel_audit.errors import ConfigurationError, QueryError, StoreError
 from otel_audit.store.local_tokens import find
+
+Ask: TypeAlias = Callable[[str, dict[str, Any]], list[dict[str, Any]]]
+"""Runs a SELECT with its parameters; gives its rows: :meth:`StoreClient.query`."""
 
 _ESCAPES: Final = str.maketrans(
     {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r", "\0": "\\0", "\b": "\\b", "\f": "\\f", "'": "\\'"}

@@ -13,17 +13,16 @@ from __future__ import annotations
 
 import datetime
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from otel_audit.errors import QueryError
-from otel_audit.store.filters import Conditions, address_condition, pattern_condition
+from otel_audit.store.client import Ask
+from otel_audit.store.filters import MOMENT, Conditions, address_condition, pattern_condition
 from otel_audit.store.schema import OTHER_LOG, events
 from otel_audit.store.work import REQUEST_LOGS
 
 Status: TypeAlias = "int | str | Sequence[int | str]"
-Ask: TypeAlias = Callable[[str, dict[str, Any]], list[dict[str, Any]]]
-"""Runs a SELECT with its parameters; gives its rows."""
 
 _STATUS: Final = re.compile(r"[1-5](?:[0-9][0-9]|xx)")
 _TABLES: Final = tuple(map(events, REQUEST_LOGS))
@@ -92,19 +91,25 @@ def count(
         QueryError: a condition is not valid; the message says what is.
     """
     wanted = Range(_ALL_TIME[0] if since is None else since, _ALL_TIME[1] if until is None else until)
+    found = _by_index(ask, database, asked, wanted)
+    if found is None:
+        found = _distinct(ask, database, asked, wanted)
+    return found - (_distinct(ask, database, asked, wanted, exclude) if exclude else 0)
+
+
+def _by_index(ask: Ask, database: str, asked: Asked, wanted: Range) -> int | None:
+    """Count by the index; None where it cannot tell, or rows arrived at each look."""
     for _ in range(_MOST_LOOKS):
-        parts, others = _look(ask, database, asked, wanted)
+        parts, others = _look(ask, database, asked)
         if others:  # in the table of another log: the same record may be in both
-            break
+            return None
         found = _count(ask, database, asked, wanted, parts)
         if found is not None:
-            return found - (_distinct(ask, database, asked, wanted, exclude) if exclude else 0)
-    return _distinct(ask, database, asked, wanted) - (
-        _distinct(ask, database, asked, wanted, exclude) if exclude else 0
-    )
+            return found
+    return None
 
 
-def _look(ask: Ask, database: str, asked: Asked, wanted: Range) -> tuple[dict[str, list[Part]], int]:
+def _look(ask: Ask, database: str, asked: Asked) -> tuple[dict[str, list[Part]], int]:
     """Return the parts of each table, and the number of such requests that are with the records of others."""
     where = _conditions(asked)
     each = [*_parts(database), _counted("others", 0, database, _OTHERS, where)]
@@ -234,13 +239,12 @@ def _both(one: Range, other: Range) -> Range | None:
 
 
 def _within(where: Conditions, ranges: Sequence[Range]) -> None:
-    moment = "fromUnixTimestamp64Nano({Int64}, 'UTC')"
     each: list[str] = []
     values: list[int] = []
     for one in ranges:
         sides = [(">=", one.since)] if one.since > _ALL_TIME[0] else []
         sides += [("<", one.until)] if one.until < _ALL_TIME[1] else []
-        each.append(" AND ".join(f"timestamp {sign} {moment}" for sign, _ in sides) or "1")
+        each.append(" AND ".join(f"timestamp {sign} {MOMENT}" for sign, _ in sides) or "1")
         values += [value for _, value in sides]
     where.add(f"({' OR '.join(f'({one})' for one in each)})", *values)
 

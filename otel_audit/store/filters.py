@@ -137,6 +137,10 @@ class Query(NamedTuple):
     parameters: dict[str, Any]
 
 
+MOMENT: Final = "fromUnixTimestamp64Nano({Int64}, 'UTC')"
+"""In a template of :meth:`Conditions.add`: a moment, by its nanoseconds since the epoch."""
+
+
 class Conditions:
     """Conditions joined by AND, and their parameters, numbered so that no two collide.
 
@@ -194,10 +198,7 @@ def select(
     """
     where = conditions(filters, related=related, now=now, zone=zone)
     if cursor is not None:
-        timestamp, record_id = read_cursor(cursor)
-        moment = "fromUnixTimestamp64Nano({Int64}, 'UTC')"
-        where.add(f"timestamp <= {moment}", timestamp)  # what the primary key can use
-        where.add(f"(timestamp, record_id) < ({moment}, {{UUID}})", timestamp, record_id)
+        behind(where, *read_cursor(cursor))
     # Each table is read in its own order up to the limit; over a union of them the engine would sort all.
     each = [
         f"SELECT {columns(parts)} FROM {database}.{table} WHERE {where} "
@@ -208,6 +209,12 @@ def select(
         return Query(each[0], where.parameters)
     sql = f"{union(each)} ORDER BY at DESC, toUUID(id) DESC, ordinal DESC LIMIT {int(rows)}"
     return Query(sql, where.parameters)
+
+
+def behind(where: Conditions, timestamp: int, record_id: str) -> None:
+    """Add the condition that a record comes behind this one, where the newest are first."""
+    where.add(f"timestamp <= {MOMENT}", timestamp)  # what the primary key can use
+    where.add(f"(timestamp, record_id) < ({MOMENT}, {{UUID}})", timestamp, record_id)
 
 
 OTHERS_HAVE_SOME: Final = "other_events has records of these logs"
@@ -354,10 +361,10 @@ def _times(where: Conditions, filters: Filters, now: int | None, zone: datetime.
     since = until = None
     if filters.since is not None:
         since = parse_time(filters.since, now=now, zone=zone)
-        where.add("timestamp >= fromUnixTimestamp64Nano({Int64}, 'UTC')", since)
+        where.add(f"timestamp >= {MOMENT}", since)
     if filters.until is not None:
         until = parse_time(filters.until, now=now, zone=zone, end=True)
-        where.add("timestamp < fromUnixTimestamp64Nano({Int64}, 'UTC')", until)
+        where.add(f"timestamp < {MOMENT}", until)
     if since is not None and until is not None and since >= until:
         raise QueryError(
             f"since ({format_iso(since, zone=zone, digits=3)}) is not earlier than until "

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from typing import Any, Final, TypeAlias
+from collections.abc import Mapping
+from typing import Any, Final
 
 import msgspec
 
 from otel_audit.audit_record import AuditRecord
 from otel_audit.errors import QueryError
 from otel_audit.semconv import from_attributes
+from otel_audit.store.client import Ask
 from otel_audit.store.columns import whole
-from otel_audit.store.filters import EVERY_LOG, tables, union
+from otel_audit.store.filters import EVERY_LOG, MOMENT, Conditions, tables, union
 
-Ask: TypeAlias = Callable[[str, dict[str, Any]], list[dict[str, Any]]]
-"""Runs a SELECT with its parameters; gives its rows."""
+AS_MADE: Final = (
+    f"toUnixTimestamp64Nano(timestamp) AS at, {whole()} AS all_attributes, trace_id, span_id, message"
+)
+"""The columns that :func:`as_made` needs of a row."""
 
-_MOMENT: Final = "fromUnixTimestamp64Nano({%s:Int64}, 'UTC')"
 _APART: Final = 60 * 10**9
 """Nanoseconds within which a record lies around the moment its id was made, nearly always."""
 _LAST_MOMENT: Final = 2**63 // 10**6 - 10**6
@@ -48,43 +50,51 @@ def stored_record(ask: Ask, database: str, record_id: str) -> StoredRecord | Non
     if place is None:
         return None
     table, timestamp = place
-    rows = ask(
-        f"SELECT toUnixTimestamp64Nano(timestamp) AS at, {whole()} AS all_attributes, trace_id, span_id, "
-        f"message, resource FROM {database}.{table} WHERE timestamp = {_MOMENT % 'at'} "
-        "AND record_id = {id:UUID} AND ordinal = 0 LIMIT 1",
-        {"id": number, "at": timestamp},
-    )
+    where = _with_id(number)
+    where.add(f"timestamp = {MOMENT}", timestamp)
+    rows = ask(f"SELECT {AS_MADE}, resource FROM {database}.{table} WHERE {where} LIMIT 1", where.parameters)
     if not rows:
         return None  # deleted meanwhile
-    row = rows[0]
-    record = from_attributes(
+    return StoredRecord(as_made(rows[0]), rows[0]["resource"])
+
+
+def as_made(row: Mapping[str, Any]) -> AuditRecord:
+    """Decode a row selected by :data:`AS_MADE`.
+
+    Raises:
+        InvalidRecord: it was written by a newer version of otel-audit.
+    """
+    return from_attributes(
         row["all_attributes"],
         timestamp=int(row["at"]),
         trace_id=row["trace_id"],
         span_id=row["span_id"],
         message=row["message"],
     )
-    return StoredRecord(record, row["resource"])
+
+
+def _with_id(number: str) -> Conditions:
+    where = Conditions()
+    where.add("record_id = {UUID} AND ordinal = 0", number)
+    return where
 
 
 def _place(ask: Ask, database: str, number: str) -> tuple[str, int] | None:
     """Look for a record: its table and its time, which are the way to all of its columns."""
     *own, others = tables(EVERY_LOG)
-    where = "record_id = {id:UUID} AND ordinal = 0"
-    parameters: dict[str, Any] = {"id": number}
-    ways = [(own, where, parameters), ([others], where, parameters)]  # where nearly all are, first
+    ways: list[tuple[list[str], Conditions]] = []
     if (made := _made_at(number)) is not None:
-        around = f"{where} AND timestamp BETWEEN {_MOMENT % 'since'} AND {_MOMENT % 'until'}"
-        ways.insert(
-            0, ([*own, others], around, parameters | {"since": made - _APART, "until": made + _APART})
-        )
-    for names, condition, values in ways:
+        around = _with_id(number)
+        around.add(f"timestamp BETWEEN {MOMENT} AND {MOMENT}", made - _APART, made + _APART)
+        ways.append(([*own, others], around))
+    ways += [(own, _with_id(number)), ([others], _with_id(number))]  # where nearly all are, first
+    for names, where in ways:
         each = [
             f"SELECT '{table}' AS found, toUnixTimestamp64Nano(timestamp) AS at "
-            f"FROM {database}.{table} WHERE {condition} LIMIT 1"
+            f"FROM {database}.{table} WHERE {where} LIMIT 1"
             for table in names
         ]
-        for row in ask(f"{union(each)} LIMIT 1", values):
+        for row in ask(f"{union(each)} LIMIT 1", where.parameters):
             return str(row["found"]), int(row["at"])
     return None
 

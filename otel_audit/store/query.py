@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import datetime
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, Literal, Self, TypeAlias, Unpack
 
 import msgspec
 
-from otel_audit.audit_record import Actor, AuditRecord
+from otel_audit.audit_record import AuditRecord
 from otel_audit.config.model import StoreConfig
 from otel_audit.errors import QueryError
 from otel_audit.store.client import RefusedQuery, StoreClient
@@ -19,6 +19,7 @@ from otel_audit.store.filters import (
     EVERY_LOG,
     HISTORY_LOGS,
     MAX_LIMIT,
+    MOMENT,
     OTHERS_HAVE_SOME,
     Conditions,
     FilterOptions,
@@ -34,11 +35,12 @@ from otel_audit.store.filters import (
 )
 from otel_audit.store.lookup import StoredRecord, stored_record
 from otel_audit.store.recent import recent_records
-from otel_audit.store.schema import ACCESS_LOG, EVENTS, TRACES
+from otel_audit.store.schema import ACCESS_LOG, TRACES
 from otel_audit.store.tasks import TaskEntry, task
 from otel_audit.store.tasks import select as select_tasks
 from otel_audit.store.times import TimeLike, parse_time
 from otel_audit.store.traces import SPAN_COLUMNS, TREE_PARTS, Trace, span, tree, works
+from otel_audit.store.users import ids_of, known_as
 
 Vocabulary: TypeAlias = Literal[
     "actor",
@@ -59,9 +61,6 @@ _MAX_SPANS = 20_000
 _MOST_GENERATIONS = 5
 """How deep :meth:`AuditStore.trace` looks for work that began in other traces, one statement each."""
 _MOST_INSIDE = 1000
-_MOMENT = "fromUnixTimestamp64Nano({%s:Int64}, 'UTC')"
-_MAX_NAMESAKES = 100
-_NAMES_WITHIN = 90 * 86_400 * 10**9
 _VOCABULARY_SQL: dict[Vocabulary, str] = {
     "actor": "if(actor_name = '', actor_id, actor_name)",
     "action": "action",
@@ -203,54 +202,16 @@ class AuditStore:
         return filters
 
     def _ids_of(self, name: str) -> list[str]:
-        """Return the ids of the users that carry a name, other than the name itself."""
-        table, parameters = f"{self._database}.{EVENTS}", {"name": name}
-        # Nearly always there is one id. That it is the only one, the indexes of name and id tell by counting;
-        # to look at the id of each record with the name takes ten times as long, in ten million records.
-        [row] = self._client.query(
-            f"WITH (SELECT (actor_id, actor_type) FROM {table} WHERE actor_name = {{name:String}} LIMIT 1) "
-            "AS one SELECT one.1 AS id, one.2 AS type, "
-            f"(SELECT count() FROM {table} WHERE actor_name = {{name:String}}) AS named, "
-            f"(SELECT count() FROM {table} WHERE actor_name = {{name:String}} AND actor_id = one.1) AS of_it",
-            parameters,
-        )
-        if not row["named"]:
-            return []
-        if row["named"] == row["of_it"] and row["type"] == "user":
-            return [] if row["id"] == name else [str(row["id"])]
-        rows = self._client.query(
-            f"SELECT DISTINCT actor_id FROM {table} WHERE actor_name = {{name:String}} "
-            f"AND actor_type = 'user' AND actor_id != {{name:String}} LIMIT {_MAX_NAMESAKES}",
-            parameters,
-        )
-        return [str(row["actor_id"]) for row in rows]
+        return ids_of(self._client.query, self._database, name)
 
     def _with_names(self, entries: list[AuditEntry]) -> list[AuditEntry]:
         """Give users without a name the one that other records of the same time have for their id."""
-        moments = [each.timestamp for each in entries]
-        names = self._names_of([each.actor for each in entries], moments)
+        actors, moments = [each.actor for each in entries], [each.timestamp for each in entries]
+        known = known_as(self._client.query, self._database, actors, moments)
         return [
-            msgspec.structs.replace(each, **found) if (found := _known_as(each.actor, names)) else each
-            for each in entries
+            msgspec.structs.replace(each, **found) if found else each
+            for each, found in zip(entries, known, strict=True)
         ]
-
-    def _names_of(self, actors: Sequence[Actor], moments: Sequence[int]) -> dict[str, str]:
-        """Return the names that records of about these moments have for users known by id only."""
-        nameless = {actor.id for actor in actors if actor.type == "user" and not actor.name}
-        nameless |= {actor.on_behalf_of for actor in actors} - {""}
-        if not nameless:
-            return {}
-        rows = self._client.query(
-            f"SELECT actor_id, argMax(actor_name, timestamp) AS name FROM {self._database}.{EVENTS} "
-            f"WHERE actor_type = 'user' AND actor_name != '' AND actor_id IN {{ids:Array(String)}} "
-            f"AND timestamp BETWEEN {_MOMENT % 'since'} AND {_MOMENT % 'until'} GROUP BY actor_id",
-            {
-                "ids": sorted(nameless),
-                "since": min(moments) - _NAMES_WITHIN,
-                "until": max(moments) + _NAMES_WITHIN,
-            },
-        )
-        return {str(row["actor_id"]): str(row["name"]) for row in rows}
 
     def _at_fixed_times(self, filters: Filters) -> Filters:
         """Put numbers in the place of words, so that "an hour ago" stays the same over several statements."""
@@ -341,8 +302,7 @@ class AuditStore:
             f"ORDER BY Timestamp LIMIT 1 BY SpanId LIMIT {_MAX_SPANS}",
             {"id": number},
         )
-        wanted = None if parts is None else {*parts, *TREE_PARTS}
-        found = self._with_inside(Filters(trace_id=number, log=EVERY_LOG), wanted)
+        found = self._with_inside(Filters(trace_id=number, log=EVERY_LOG), parts)
         return tree(number, map(span, spans), found)
 
     def inside(self, request_id: str, *, parts: Collection[str] | None = None) -> Trace:
@@ -350,19 +310,19 @@ class AuditStore:
 
         This is :meth:`trace` for work that has no trace; ``parts`` as for :meth:`query`.
         """
-        wanted = None if parts is None else {*parts, *TREE_PARTS}
-        return tree("", [], self._with_inside(Filters(request_id=request_id, log=EVERY_LOG), wanted))
+        return tree("", [], self._with_inside(Filters(request_id=request_id, log=EVERY_LOG), parts))
 
     def _with_inside(self, filters: Filters, parts: Collection[str] | None) -> list[AuditEntry]:
         """Find records, and those of what happened in their requests, commands, jobs and tasks."""
-        found = {each.id: each for each in self.find(filters, limit=MAX_LIMIT, parts=parts)}
+        wanted = None if parts is None else {*parts, *TREE_PARTS}
+        found = {each.id: each for each in self.find(filters, limit=MAX_LIMIT, parts=wanted)}
         asked: set[str] = set()
         for _ in range(_MOST_GENERATIONS):
             parents = works(found.values()).keys() - asked
             if not parents:
                 break
             asked |= parents
-            inside = self.find(Filters(parent=sorted(parents)), limit=_MOST_INSIDE, parts=parts)
+            inside = self.find(Filters(parent=sorted(parents)), limit=_MOST_INSIDE, parts=wanted)
             found |= {each.id: each for each in inside}
         return list(found.values())
 
@@ -457,8 +417,8 @@ class AuditStore:
         stored = stored_record(self._client.query, self._database, record_id)
         if stored is None:
             return None
-        actor = stored.record.actor
-        found = _known_as(actor, self._names_of([actor], [stored.record.timestamp]))
+        record = stored.record
+        [found] = known_as(self._client.query, self._database, [record.actor], [record.timestamp])
         return msgspec.structs.replace(stored, **found) if found else stored
 
     def with_fragment(
@@ -485,7 +445,7 @@ class AuditStore:
         where.add("ordinal = 0")
         if since is not None:
             moment = parse_time(since, zone=self._zone)
-            where.add("timestamp >= fromUnixTimestamp64Nano({Int64}, 'UTC')", moment)
+            where.add(f"timestamp >= {MOMENT}", moment)
         where.add("position(toString(record_id), {String}) > 0", text)
         each = [
             f"SELECT {columns(parts)} FROM {self._database}.{table} WHERE {where} "
@@ -539,7 +499,7 @@ class AuditStore:
 
         Those of a newer version of otel-audit are left out.
         """
-        return recent_records(self._client, self._database, most)
+        return recent_records(self._client.query, self._database, most)
 
     @property
     def received(self) -> int:
@@ -555,13 +515,3 @@ class AuditStore:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
-
-
-def _known_as(actor: Actor, names: Mapping[str, str]) -> dict[str, str]:
-    """Return the names that are known of an actor and of whom it acts for, where the record has none."""
-    found: dict[str, str] = {}
-    if actor.type == "user" and not actor.name and actor.id in names:
-        found["actor_known_as"] = names[actor.id]
-    if actor.on_behalf_of in names:
-        found["customer_known_as"] = names[actor.on_behalf_of]
-    return found

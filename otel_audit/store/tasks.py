@@ -12,7 +12,7 @@ from otel_audit.audit_record import UNKNOWN, Actor, Target, uuid7
 from otel_audit.errors import QueryError
 from otel_audit.semconv import TASK_ETA
 from otel_audit.store.columns import attribute_names
-from otel_audit.store.filters import Conditions, Query, pattern_condition, tables, union
+from otel_audit.store.filters import MOMENT, Conditions, Query, pattern_condition, tables, union
 from otel_audit.store.times import format_iso
 from otel_audit.store.work import KINDS
 
@@ -99,9 +99,8 @@ def select(
     if state is not None and state not in STATES:
         raise QueryError(f"state {state!r} does not exist; valid are {', '.join(STATES)}")
     where = Conditions()
-    moment = "fromUnixTimestamp64Nano({Int64}, 'UTC')"
     if since is not None:
-        where.add(f"timestamp >= {moment}", since)
+        where.add(f"timestamp >= {MOMENT}", since)
     where.add("event_name IN {Array(String)}", list(KINDS["task"]))
     where.add("ordinal = 0")
     if name is not None:
