@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 import msgspec
@@ -17,20 +17,8 @@ from otel_audit.store.work import Work
 _COLUMNS: Final = (
     *("time", "actor", "actor_id", "actor_type", "on_behalf_of", "action", "outcome", "target_type"),
     *("target_id", "rows", "changes", "fields", "source", "method", "route", "service", "tenant", "reason"),
-    *(
-        "error",
-        "message",
-        "log",
-        "event_name",
-        "request_id",
-        "trace_id",
-        "id",
-        "path",
-        "view",
-        "slug",
-        "parent",
-    ),
-    *("status", "duration", "exit_code", "state", "queue", "url"),
+    *("error", "message", "log", "event_name", "request_id", "trace_id", "id", "path", "view", "slug"),
+    *("parent", "status", "duration", "exit_code", "state", "queue", "url"),
 )
 CSV_PARTS: Final = (*(name for name in _COLUMNS if name in PARTS), "work")
 """The parts of entries the lines show."""
@@ -45,9 +33,14 @@ def csv_lines(entries: Sequence[AuditEntry], *, header: bool) -> Iterator[str]:
     if header:
         yield ",".join(_COLUMNS)
     for entry in entries:
-        line = io.StringIO()
-        csv.writer(line, lineterminator="").writerow(map(cell, _values(entry)))
-        yield line.getvalue()
+        yield csv_line(_values(entry))
+
+
+def csv_line(values: Iterable[str]) -> str:
+    """Return one line: each value as a spreadsheet may have it, safe to print."""
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerow(map(_cell, values))
+    return line.getvalue()
 
 
 def _values(entry: AuditEntry) -> Iterator[str]:
@@ -69,6 +62,5 @@ def _values(entry: AuditEntry) -> Iterator[str]:
         yield special[name] if name in special else getattr(entry, name)
 
 
-def cell(text: str) -> str:
-    """Return a text as a spreadsheet may have it, safe to print."""
+def _cell(text: str) -> str:
     return safe(f"'{text}" if text.startswith(_FORMULA) else text)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import UNSET
@@ -111,8 +111,12 @@ def entries_table(
 def _title(entries: Sequence[AuditEntry], screen: Screen, day: str) -> str | None:
     if not entries:
         return None
-    zone = safe(zone_name(entries[0].timestamp, zone=screen.zone))
-    return f"{day}, times in {zone}" if day else f"times in {zone}"
+    zone = _zone(screen, entries[0].timestamp)
+    return f"{day}, {zone}" if day else zone
+
+
+def _zone(screen: Screen, moment: int) -> str:
+    return f"times in {safe(zone_name(moment, zone=screen.zone))}"
 
 
 def _cells(entry: AuditEntry, screen: Screen, *, wide: bool, date: bool) -> list[Text]:
@@ -175,28 +179,48 @@ def entry_lines(
         )
         for each in entries
     ]
-    widths = [max(len(row[column]) for row in rows) for column in range(7)] if rows else []
     ids = [*([""] if header else []), *(each.id for each in entries)]
-    for number, row in zip(ids, rows, strict=True):
+    for number, line in zip(ids, aligned(rows), strict=True):
         yield from notes.get(number, ())
-        yield "  ".join(
-            [*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]
-        ).rstrip()
+        yield line
 
 
-def blame_table(found: Sequence[Blame], screen: Screen) -> Table:
-    """Lay out who set each field last."""
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return one line per row, all columns but the last as wide as their longest text."""
+    widths = [max(map(len, column)) for column in list(zip(*rows, strict=True))[:-1]]
+    return [
+        "  ".join((*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1])).rstrip()
+        for row in rows
+    ]
+
+
+def small_table(screen: Screen, moment: int, columns: Sequence[str], *, whole: Collection[str]) -> Table:
+    """Return a table to fill; its title tells the time zone.
+
+    Args:
+        screen: where it is shown.
+        moment: one of the times in it, in nanoseconds since the epoch.
+        columns: their names.
+        whole: those whose texts are never folded.
+    """
     table = Table(
         box=box.ASCII if screen.ascii_only else box.SIMPLE_HEAD,
         pad_edge=False,
         padding=(0, 1, 0, 0),
         show_edge=False,
-        title=_title([each.entry for each in found], screen, ""),
+        title=_zone(screen, moment),
         title_justify="left",
         title_style="dim",
     )
-    for name in ("field", "value", "who", "when", "through", "id"):
-        table.add_column(name, overflow="fold", no_wrap=name in ("when", "id"))
+    for name in columns:
+        table.add_column(name, overflow="fold", no_wrap=name in whole)
+    return table
+
+
+def blame_table(found: Sequence[Blame], screen: Screen) -> Table:
+    """Lay out who set each field last."""
+    columns = ("field", "value", "who", "when", "through", "id")
+    table = small_table(screen, found[0].entry.timestamp, columns, whole=("when", "id"))
     for each in found:
         table.add_row(
             Text(safe(each.field), style="bold"),

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from typing import Final
 
-from rich import box
 from rich.table import Table
 from rich.text import Text
 
 from otel_audit.cli.output import sentences
-from otel_audit.cli.output.comma_separated import cell
+from otel_audit.cli.output.comma_separated import csv_line
 from otel_audit.cli.output.safe import safe
 from otel_audit.cli.output.screen import Screen
+from otel_audit.cli.output.tables import aligned, small_table
 from otel_audit.cli.output.work import duration
 from otel_audit.store.tasks import TaskEntry
-from otel_audit.store.times import format_iso, format_time, zone_name
+from otel_audit.store.times import format_iso, format_time
 
 _STYLES: Final = {
     "waiting": "yellow",
@@ -27,20 +25,8 @@ _STYLES: Final = {
     "done": "green",
 }
 _CSV: Final = (
-    *(
-        "state",
-        "since",
-        "name",
-        "id",
-        "queue",
-        "published",
-        "started",
-        "ended",
-        "duration",
-        "runs",
-        "retries",
-    ),
-    *("outcome", "error", "service", "publisher", "publisher_id", "request_id", "last"),
+    *("state", "since", "name", "id", "queue", "published", "started", "ended", "duration", "runs"),
+    *("retries", "outcome", "error", "service", "publisher", "publisher_id", "request_id", "last"),
 )
 
 
@@ -62,23 +48,12 @@ def print_tasks(screen: Screen, tasks: Sequence[TaskEntry]) -> None:
 
 def _csv_line(task: TaskEntry) -> str:
     values = task.to_dict() | {"publisher": task.publisher.name, "publisher_id": task.publisher.id}
-    line = io.StringIO()
-    csv.writer(line, lineterminator="").writerow(cell(str(values.get(name, ""))) for name in _CSV)
-    return line.getvalue()
+    return csv_line(str(values.get(name, "")) for name in _CSV)
 
 
 def _table(screen: Screen, tasks: Sequence[TaskEntry]) -> Table:
-    table = Table(
-        box=box.ASCII if screen.ascii_only else box.SIMPLE_HEAD,
-        pad_edge=False,
-        padding=(0, 1, 0, 0),
-        show_edge=False,
-        title=f"times in {safe(zone_name(tasks[0].since, zone=screen.zone))}",
-        title_justify="left",
-        title_style="dim",
-    )
-    for name in ("state", "since", "task", "queue", "by", "what"):
-        table.add_column(name, overflow="fold", no_wrap=name in ("state", "since"))
+    columns = ("state", "since", "task", "queue", "by", "what")
+    table = small_table(screen, tasks[0].since, columns, whole=("state", "since"))
     for each in tasks:
         table.add_row(
             Text(each.state, style=_STYLES.get(each.state, "")),
@@ -104,11 +79,7 @@ def _lines(screen: Screen, tasks: Sequence[TaskEntry]) -> list[str]:
         )
         for each in tasks
     ]
-    widths = [max(len(row[column]) for row in rows) for column in range(5)]
-    return [
-        "  ".join((*(text.ljust(width) for text, width in zip(row, widths, strict=False)), row[-1])).rstrip()
-        for row in rows
-    ]
+    return aligned(rows)
 
 
 def _publisher(task: TaskEntry) -> str:
