@@ -34,7 +34,8 @@ KINDS: Final = {
     "task": ("task.publish", "task.start", "task.output", "task.run", "task.retry", "task.stale"),
 }
 """The kinds of work, and the event names of their records."""
-EVENTS_OF_WORK: Final = frozenset(name for names in KINDS.values() for name in names)
+KIND_OF: Final = {name: kind for kind, names in KINDS.items() for name in names}
+"""The kind of work that an event is about."""
 REQUEST_LOGS: Final = ("activity", "pageview")
 """The logs that have the records of requests."""
 

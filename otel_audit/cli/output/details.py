@@ -18,7 +18,7 @@ from otel_audit.cli.output.safe import safe
 from otel_audit.cli.output.screen import Screen
 from otel_audit.store.lookup import StoredRecord
 from otel_audit.store.times import format_iso, zone_name
-from otel_audit.store.work import EVENTS_OF_WORK
+from otel_audit.store.work import KIND_OF
 
 _MOST_ROWS = 50
 _SHOWN_RESOURCE = (
@@ -166,7 +166,7 @@ def _full(value: Any) -> str:
 
 
 def _others(record: AuditRecord) -> str:
-    return "Details" if record.event_name in EVENTS_OF_WORK else "From the application"
+    return "Details" if record.event_name in KIND_OF else "From the application"
 
 
 def _origin(stored: StoredRecord) -> Iterator[tuple[str, str]]:

@@ -13,20 +13,30 @@ import msgspec
 from otel_audit.cli.output.safe import safe, safe_lines
 from otel_audit.cli.output.sizes import size
 from otel_audit.cli.output.work import duration
-from otel_audit.semconv import ARGUMENTS, DURATION, OUTPUT, REQUEST_HEADER, RESPONSE_HEADER, TASK_RESULT
+from otel_audit.semconv import (
+    ARGUMENTS,
+    DURATION,
+    EXCEPTION_TYPE,
+    OUTPUT,
+    REQUEST_BODY,
+    REQUEST_HEADER,
+    RESPONSE_BODY,
+    RESPONSE_HEADER,
+    TASK_RESULT,
+)
 
 _HEADERS: Final = {
     "Request headers": REQUEST_HEADER,
     "Response headers": RESPONSE_HEADER,
 }
 _BLOCKS: Final = {
-    "Request body": "request.body",
-    "Response body": "response.body",
+    "Request body": REQUEST_BODY,
+    "Response body": RESPONSE_BODY,
     "Arguments": ARGUMENTS,
     "Result": TASK_RESULT,
     "Output": OUTPUT,
 }
-_EXCEPTION: Final = ("exception.type", "exception.message", "exception.stacktrace")
+_EXCEPTION: Final = (EXCEPTION_TYPE, "exception.message", "exception.stacktrace")
 _INDENT: Final = "  "
 
 

@@ -7,25 +7,21 @@ from typing import Final
 
 from otel_audit.cli.output.safe import safe, shortened
 from otel_audit.store.entries import AuditEntry
-from otel_audit.store.work import KINDS
+from otel_audit.store.work import KIND_OF
 
-_KIND_OF: Final = {name: kind for kind, names in KINDS.items() for name in names}
 _STAGES: Final = {
-    "command.start": "started",
-    "command.output": "still running",
-    "job.start": "started",
-    "job.output": "still running",
-    "task.publish": "published",
-    "task.start": "started",
-    "task.output": "still running",
-    "task.retry": "to be tried again",
-    "task.stale": "never ran",
+    "publish": "published",
+    "start": "started",
+    "output": "still running",
+    "retry": "to be tried again",
+    "stale": "never ran",
 }
+"""What the last word of an event's name says, where the work is not over."""
 
 
 def work_line(entry: AuditEntry, width: int = 40) -> str:
     """Return the line of a record of work, safe to print; empty for any other record."""
-    kind = _KIND_OF.get(entry.event_name)
+    kind = KIND_OF.get(entry.event_name)
     return "" if kind is None else "  ".join(filter(None, _parts(entry, kind, width)))
 
 
@@ -35,8 +31,8 @@ def _parts(entry: AuditEntry, kind: str, width: int) -> Iterator[str]:
         yield shortened(safe(f"{entry.method} {entry.path}".strip()), 2 * width)
     elif kind == "outgoing":
         yield shortened(safe(f"{work.method} {work.url}".strip()), 2 * width)
-    elif entry.event_name in _STAGES:
-        yield _STAGES[entry.event_name]
+    elif (stage := entry.event_name.rpartition(".")[2]) in _STAGES:
+        yield _STAGES[stage]
     elif work.state:
         yield safe(work.state).lower()
     if work.status:
