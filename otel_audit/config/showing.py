@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
+import msgspec
+
 from otel_audit.config.headers import is_header_name
 
 HIDDEN: Final = "********"
@@ -34,6 +36,12 @@ def without_credentials(address: str) -> str:
     rest, mark, query = rest.partition("?")
     rest = _NO_PORT.sub(rf"\1:{HIDDEN}", rest)
     return "".join((scheme, HIDDEN if before else "", at, rest, mark, HIDDEN if query else ""))
+
+
+def given(table: msgspec.Struct) -> dict[str, Any]:
+    """Return the settings of a table that have not their default."""
+    defaults = {field.name: field.default for field in msgspec.structs.fields(table)}
+    return {name: value for name, value in msgspec.structs.asdict(table).items() if value != defaults[name]}
 
 
 def described(value: Any) -> str:

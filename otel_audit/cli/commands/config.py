@@ -14,7 +14,7 @@ from otel_audit.cli.options import ConfigFile, Json, load_declared
 from otel_audit.cli.output.safe import safe
 from otel_audit.cli.output.screen import Screen
 from otel_audit.config.loader import LoadedConfig
-from otel_audit.config.showing import shown
+from otel_audit.config.showing import given, shown
 from otel_audit.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -224,15 +224,10 @@ def _rows(loaded: LoadedConfig) -> list[tuple[str, Any, str]]:
 
 def _listed_rows(loaded: LoadedConfig, key: str, tables: list[Any]) -> list[tuple[str, Any, str]]:
     """Return a row for each table of a list, with what stands in it."""
-    import msgspec
-
-    rows: list[tuple[str, Any, str]] = []
-    for position, table in enumerate(tables):
-        defaults = {field.name: field.default for field in msgspec.structs.fields(table)}
-        given = {
-            name: value for name, value in msgspec.structs.asdict(table).items() if value != defaults[name]
-        }
-        rows.append((f"{key}.{position + 1}", given, loaded.where(key, str(position))))
+    rows: list[tuple[str, Any, str]] = [
+        (f"{key}.{position + 1}", given(table), loaded.where(key, str(position)))
+        for position, table in enumerate(tables)
+    ]
     return rows or [(key, [], "default")]
 
 

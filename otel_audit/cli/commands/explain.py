@@ -16,6 +16,7 @@ from otel_audit.errors import AuditError, ConfigurationError, QueryError
 
 if TYPE_CHECKING:
     from otel_audit.cli.installed_models import Explanation
+    from otel_audit.config.loader import LoadedConfig
 
 _SETTINGS = "DJANGO_SETTINGS_MODULE"
 
@@ -49,13 +50,7 @@ def model(
         ) from error
     if found.unknown:
         raise QueryError(found.unknown)
-    if screen.json:
-        for line in found.lines:
-            screen.object({"name": found.name, **msgspec.structs.asdict(line)})
-    else:
-        print_explanation(screen, found)
-    for note in found.notes:
-        screen.remark(f"note: {note}")
+    print_explanation(screen, found)
     for switch, on in (("enabled", loaded.config.enabled), ("django.enabled", loaded.config.django.enabled)):
         if not on:
             screen.remark(f"note: nothing is recorded now: {switch} is false")
@@ -80,13 +75,28 @@ def find_settings() -> None:
     os.environ[_SETTINGS] = project.settings
 
 
+def rule_place(loaded: LoadedConfig, number: int | None) -> str:
+    """Return where a rule of the policy was written; empty for no rule."""
+    return "" if number is None else loaded.where("policy", str(number - 1))
+
+
 def near(place: str) -> str:
     """Return a place with its file as it is called from the working directory."""
     return place.removeprefix(f"{Path.cwd()}{os.sep}")
 
 
 def print_explanation(screen: Screen, found: Explanation, *, without_rule: str = "by default") -> None:
-    """Print what was explained: its name, and below it one line for each answer."""
+    """Print what was explained, one line for each answer or one object as JSON, and notes beside it."""
+    if screen.json:
+        for line in found.lines:
+            screen.object({"name": found.name, **msgspec.structs.asdict(line)})
+    else:
+        _print_lines(screen, found, without_rule)
+    for note in found.notes:
+        screen.remark(f"note: {note}")
+
+
+def _print_lines(screen: Screen, found: Explanation, without_rule: str) -> None:
     from rich.table import Table
     from rich.text import Text
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 from urllib.parse import urlsplit
 
-import msgspec
 import typer
 
-from otel_audit.cli.commands.explain import find_settings, near, print_explanation
+from otel_audit.cli.commands.explain import find_settings, near, print_explanation, rule_place
 from otel_audit.cli.installed_models import Explanation, Line, NotLoaded, ask_for_view
 from otel_audit.cli.options import ConfigFile, Json, load_declared
 from otel_audit.cli.output.screen import Screen
@@ -174,19 +173,14 @@ def _tell(
     facts: Facts,
     name: str,
     about: str = "",
-    notes: list[str] | None = None,
+    notes: Sequence[str] = (),
 ) -> None:
     from otel_audit.policy.explanation import explain
 
     asked = explain(loaded.config.policy, kind, facts)
-    found = Explanation(name, about or kind, list(_lines(loaded, kind, asked)), notes or [], "")
-    if screen.json:
-        for line in found.lines:
-            screen.object({"name": found.name, **msgspec.structs.asdict(line)})
-    else:
-        print_explanation(screen, found, without_rule="")
-    for note in (*found.notes, *_left_out(loaded, kind, facts)):
-        screen.remark(f"note: {note}")
+    said = [*notes, *_left_out(loaded, kind, facts)]
+    found = Explanation(name, about or kind, list(_lines(loaded, kind, asked)), said, unknown="")
+    print_explanation(screen, found, without_rule="")
 
 
 def _lines(loaded: LoadedConfig, kind: Kind, asked: list[Asked]) -> Iterator[Line]:
@@ -199,7 +193,7 @@ def _lines(loaded: LoadedConfig, kind: Kind, asked: list[Asked]) -> Iterator[Lin
         else:
             condition = " otherwise" if len(deciding) > 1 else ""
         rule = "no rule matches" if each.number is None else f"policy {each.number}"
-        place = "" if each.number is None else loaded.where("policy", str(each.number - 1))
+        place = rule_place(loaded, each.number)
         yield Line(f"level{condition}", each.decision.level.text, rule, place)
         if each.decision.capped:
             yield Line(
@@ -217,7 +211,7 @@ def _lines(loaded: LoadedConfig, kind: Kind, asked: list[Asked]) -> Iterator[Lin
         yield from _limits(loaded, kind, each.decision, rule, place)
     for each in asked:
         if each.verdict == "does not match":
-            place = loaded.where("policy", str((each.number or 1) - 1))
+            place = rule_place(loaded, each.number)
             yield Line(f"policy {each.number}", f"does not match: {each.condition}", "", place)
 
 
@@ -259,17 +253,16 @@ def _left_out(loaded: LoadedConfig, kind: Kind, facts: Facts) -> Iterator[str]:
     section = _SECTIONS[kind]
     if not getattr(config, section).enabled:
         yield f"nothing is recorded now: {section}.enabled is false"
-    setting = ""
-    if kind == "request" and config.requests.ignore_paths:
-        setting = "ignore_paths" if Globs.of(config.requests.ignore_paths).matches(facts.path or "") else ""
+    if kind == "request":
+        from otel_audit.http.requests.ignored import Ignored
+
+        setting, names_it = "ignore_paths", Ignored(config.requests).path(facts.path or "")
     elif kind == "outgoing":
-        host, _, port = (facts.host or "").rpartition(":")
         hosts = Hosts(config.outgoing.ignore_hosts)
-        found = hosts.includes(host, int(port)) if port.isdecimal() and host else None
-        setting = "ignore_hosts" if found or hosts.includes(facts.host or "", 0) else ""
-    elif kind == "command":
+        setting, names_it = "ignore_hosts", hosts.includes_address(facts.host or "")
+    else:
         names = config.commands.exclude
-        setting = "exclude" if names and Globs.of(names).matches(facts.command or "") else ""
-    if setting:
+        setting, names_it = "exclude", bool(names) and Globs.of(names).matches(facts.command or "")
+    if names_it:
         place = near(loaded.where(section, setting)) or "by default"
         yield f"nothing is recorded of it: {section}.{setting} names it ({place})"

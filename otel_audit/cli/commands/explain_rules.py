@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import msgspec
 import typer
 
-from otel_audit.cli.commands.explain import near
+from otel_audit.cli.commands.explain import near, rule_place
 from otel_audit.cli.options import (
     ConfigFile,
     Database,
@@ -23,11 +22,11 @@ from otel_audit.cli.options import (
 )
 from otel_audit.cli.output.safe import safe
 from otel_audit.cli.output.screen import Screen
+from otel_audit.config.showing import given
 
 if TYPE_CHECKING:
     from otel_audit.audit_record import AuditRecord
     from otel_audit.config.loader import LoadedConfig
-    from otel_audit.config.model import PolicyRule
     from otel_audit.policy import Level
     from otel_audit.policy.dry_run import Counted, DryRun
 
@@ -82,29 +81,20 @@ def policy(
 
 
 def _list(screen: Screen, loaded: LoadedConfig) -> None:
+    from otel_audit.config.template import toml
+
     rules = loaded.config.policy
     for number, rule in enumerate(rules, 1):
-        place = loaded.where("policy", str(number - 1))
+        place = rule_place(loaded, number)
         if screen.json:
-            screen.object({"rule": number, "place": place, **_given(rule)})
+            screen.object({"rule": number, "place": place, **given(rule)})
         else:
-            said = ", ".join(f"{name} = {_shown(value)}" for name, value in _given(rule).items())
+            said = ", ".join(f"{name} = {toml(value)}" for name, value in given(rule).items())
             screen.line(f"{number}  {safe(said)}  ({safe(near(place))})")
     for note in loaded.notes:
         screen.remark(f"note: {note}")
     if not rules:
         screen.remark("There is no rule: `metadata` is recorded of everything. [[policy]] makes one.")
-
-
-def _given(rule: PolicyRule) -> dict[str, Any]:
-    defaults = {field.name: field.default for field in msgspec.structs.fields(rule)}
-    return {name: value for name, value in msgspec.structs.asdict(rule).items() if value != defaults[name]}
-
-
-def _shown(value: Any) -> str:
-    from otel_audit.config.template import toml
-
-    return toml(value)
 
 
 def _tell(screen: Screen, loaded: LoadedConfig, found: DryRun) -> None:
@@ -150,7 +140,7 @@ def _plain(loaded: LoadedConfig, counted: Counted) -> dict[str, Any]:
     difference = counted.difference
     return {
         "rule": difference.rule,
-        "place": "" if difference.rule is None else loaded.where("policy", str(difference.rule - 1)),
+        "place": rule_place(loaded, difference.rule),
         "kind": difference.kind,
         "recorded": _level(difference.kind, difference.before),
         "would_be": _level(difference.kind, difference.after),
@@ -165,9 +155,11 @@ def _level(kind: str, level: Level) -> str:
 
 
 def _example(record: AuditRecord) -> str:
+    from otel_audit.semconv import METHOD, URL
+
     if record.event_name == "http.server.request":
         return f"{record.request.method} {record.request.path}"
     if record.event_name == "http.client.request":
         attributes = record.attributes
-        return f"{attributes.get('http.request.method', '')} {attributes.get('url.full', '')}"
+        return f"{attributes.get(METHOD, '')} {attributes.get(URL, '')}"
     return f"{record.event_name} {record.target or ''}".strip()
