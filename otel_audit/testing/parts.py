@@ -11,9 +11,10 @@ from urllib.parse import urlsplit
 from msgspec import UNSET
 
 from otel_audit import semconv
-from otel_audit.audit_record import AuditRecord
+from otel_audit.audit_record import AuditRecord, Target
 
 _WRITES: Final = frozenset({"CREATE", "UPDATE", "DELETE"})
+_NO_TARGET: Final = Target("")
 
 
 class CapturedPart:
@@ -42,7 +43,7 @@ class CapturedPart:
     @property
     def target(self) -> str:
         """What it was about, as ``shop.Order/7``."""
-        return "" if self.record.target is None else str(self.record.target)
+        return str(self._target)
 
     @property
     def related(self) -> list[str]:
@@ -94,12 +95,37 @@ class CapturedPart:
     def _get(self, name: str) -> Any:
         return self.record.attributes.get(name)
 
+    @property
+    def _target(self) -> Target:
+        return self.record.target or _NO_TARGET
+
     def __repr__(self) -> str:
         """Show it for the message of a failed test; a record has no secrets."""
         return f"<{type(self).__name__} {self.record.event_name} {self.target} {self.outcome}>"
 
 
-class CapturedChange(CapturedPart):
+class _Rows(CapturedPart):
+    """Rows of one model."""
+
+    @property
+    def model(self) -> str:
+        """Its model, as ``shop.Order``."""
+        return self._target.type
+
+    @property
+    def ids(self) -> list[str]:
+        """The keys of the rows, as far as they are recorded."""
+        if self.record.bulk is not None:
+            return self.record.bulk.keys
+        return [self._target.id] if self._target.id else []
+
+    @property
+    def count(self) -> int:
+        """How many rows."""
+        return 1 if self.record.bulk is None else self.record.bulk.count
+
+
+class CapturedChange(_Rows):
     """One row written, or many rows by one statement."""
 
     @classmethod
@@ -112,26 +138,9 @@ class CapturedChange(CapturedPart):
         return self.record.action
 
     @property
-    def model(self) -> str:
-        """Its model, as ``shop.Order``."""
-        return "" if self.record.target is None else self.record.target.type
-
-    @property
     def id(self) -> str:
         """The key of the row; empty where there are many: see ``ids``."""
-        return "" if self.record.target is None else self.record.target.id
-
-    @property
-    def ids(self) -> list[str]:
-        """The keys of the rows, as far as they are recorded."""
-        if self.record.bulk is not None:
-            return self.record.bulk.keys
-        return [self.id] if self.id else []
-
-    @property
-    def count(self) -> int:
-        """How many rows."""
-        return 1 if self.record.bulk is None else self.record.bulk.count
+        return self._target.id
 
     @property
     def fields(self) -> list[str]:
@@ -156,29 +165,12 @@ class CapturedChange(CapturedPart):
         return {name: value for name, value in found.items() if value is not UNSET}
 
 
-class CapturedRead(CapturedPart):
+class CapturedRead(_Rows):
     """The rows that one query showed."""
 
     @classmethod
     def is_of(cls, record: AuditRecord) -> bool:
         return record.action == "READ"
-
-    @property
-    def model(self) -> str:
-        """Its model, as ``shop.Order``."""
-        return "" if self.record.target is None else self.record.target.type
-
-    @property
-    def ids(self) -> list[str]:
-        """The keys of the rows, as far as they are recorded."""
-        if self.record.bulk is not None:
-            return self.record.bulk.keys
-        return [self.record.target.id] if self.record.target is not None and self.record.target.id else []
-
-    @property
-    def count(self) -> int:
-        """How many rows."""
-        return 1 if self.record.bulk is None else self.record.bulk.count
 
     @property
     def fields(self) -> list[str]:
@@ -201,7 +193,7 @@ class CapturedLogin(CapturedPart):
     @property
     def user(self) -> str:
         """The id of the user; of a login that failed, the name that was given."""
-        return "" if self.record.target is None else self.record.target.id
+        return self._target.id
 
 
 class _Exchange(CapturedPart):
@@ -330,7 +322,7 @@ class CapturedCommand(CapturedPart):
 
     @property
     def name(self) -> str:
-        return "" if self.record.target is None else self.record.target.id or self.record.target.type
+        return self._target.id or self._target.type
 
     @property
     def arguments(self) -> list[str]:
@@ -351,12 +343,12 @@ class _Task(CapturedPart):
     @property
     def name(self) -> str:
         """The name of the task."""
-        return "" if self.record.target is None else self.record.target.type
+        return self._target.type
 
     @property
     def id(self) -> str:
         """The id under which it was sent."""
-        return "" if self.record.target is None else self.record.target.id
+        return self._target.id
 
     @property
     def queue(self) -> str:
