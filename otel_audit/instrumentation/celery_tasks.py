@@ -9,7 +9,7 @@ import sys
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 if TYPE_CHECKING:
-    from otel_audit.tasks.work import TaskWork
+    from otel_audit.runs.scope import Entered
 
 _SIGNALS: Final = "celery.signals"
 _DISPATCH_UID: Final = "otel_audit"
@@ -31,7 +31,7 @@ class _Running:
     watched = False
     awaited = False
     recorder: Recorder | None = None
-    tasks: Final[dict[str, TaskWork]] = {}
+    tasks: Final[dict[str, Entered | None]] = {}
 
 
 def watch() -> None:
@@ -70,15 +70,17 @@ def _begin(sender: Any = None, task_id: Any = None, args: Any = None, kwargs: An
     if _Running.recorder is not None:
         _Running.recorder.begin(sender, task_id, args, kwargs)
         return
-    from otel_audit.tasks.work import TaskWork
+    from otel_audit.tasks.work import enter_task
 
     name = str(getattr(sender, "name", "") or type(sender).__name__)
-    _Running.tasks[str(task_id)] = TaskWork(name)
+    _Running.tasks[str(task_id)] = enter_task(name)
 
 
 def _end(sender: Any = None, task_id: Any = None, state: Any = None, retval: Any = None, **_: Any) -> None:
     if _Running.recorder is not None:
         _Running.recorder.end(sender, state, retval)
-    work = _Running.tasks.pop(str(task_id), None)
-    if work is not None:
-        work.leave()
+    entered = _Running.tasks.pop(str(task_id), None)
+    if entered is not None:
+        from otel_audit.runs.scope import leave
+
+        leave(entered)

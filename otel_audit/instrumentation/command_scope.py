@@ -44,8 +44,6 @@ def in_command(
     from otel_audit.runs.scope import enter, leave
 
     entered = enter(name, view, recorded=False)
-    if entered is None:
-        return run()
     try:
         return run()
     finally:

@@ -61,9 +61,11 @@ def enter(actor: str, view: str, *, recorded: bool) -> Entered | None:
     return Entered(enter_context(AuditContext(inside, overrides)), inside)
 
 
-def leave(entered: Entered) -> None:
-    """End the work."""
-    with suppress(ValueError):  # left in another context than it was entered in: a pool that switches
-        leave_scope(entered.token)
+def leave(entered: Entered | None) -> None:
+    """End the work; None: it was not made the current one."""
+    if entered is None:
+        return
     if entered.scope is not None:
         entered.scope.ended = True
+    with suppress(ValueError):  # left in another context than it was entered in: a pool that switches
+        leave_scope(entered.token)

@@ -80,8 +80,7 @@ class Work:
 
     def _leave(self) -> None:
         entered, self._entered = self._entered, None
-        if entered is not None:
-            leave(entered)
+        leave(entered)
 
 
 def _decide(recording: Recording, kind: Kind, invocation: Invocation) -> Decision | None:

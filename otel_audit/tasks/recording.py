@@ -5,11 +5,12 @@ from __future__ import annotations
 from otel_audit.audit_context import moment
 from otel_audit.interruptions import faults
 from otel_audit.policy import Level
+from otel_audit.runs.scope import leave
 from otel_audit.tasks.publication import Publication
 from otel_audit.tasks.run import Run
 from otel_audit.tasks.settings import TaskSettings
 from otel_audit.tasks.task import Task
-from otel_audit.tasks.work import TaskWork
+from otel_audit.tasks.work import enter_task
 
 
 class Tasks(TaskSettings):
@@ -51,7 +52,7 @@ class Tasks(TaskSettings):
             state: ``REVOKED`` or ``REJECTED``.
             error: why.
         """
-        work = TaskWork(task.name, self.accepted(task, header))
+        entered = enter_task(task.name, self.accepted(task, header))
         try:
             at = moment()
             decision = self.decide(task, at)
@@ -71,4 +72,4 @@ class Tasks(TaskSettings):
         except faults() as fault:
             self.failures.note("end", fault, what=task.name)
         finally:
-            work.leave()
+            leave(entered)

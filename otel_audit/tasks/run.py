@@ -20,6 +20,7 @@ from otel_audit.propagation.incoming import Accepted
 from otel_audit.runs import rounds
 from otel_audit.runs.intent import Intent
 from otel_audit.runs.output import Output
+from otel_audit.runs.scope import leave
 from otel_audit.semconv import (
     ARGUMENTS,
     DURATION,
@@ -29,7 +30,7 @@ from otel_audit.semconv import (
     TASK_STATE,
 )
 from otel_audit.tasks.task import Task
-from otel_audit.tasks.work import TaskWork
+from otel_audit.tasks.work import enter_task
 
 if TYPE_CHECKING:
     from otel_audit.pipeline.logger import AuditLogger
@@ -49,7 +50,7 @@ class Run:
     def __init__(self, tasks: TaskSettings, task: Task, accepted: Accepted | None) -> None:
         self._tasks = tasks
         self._task = task
-        self._work = TaskWork(task.name, accepted)
+        self._entered = enter_task(task.name, accepted)
         self._began = time.perf_counter()
         self._at: Moment = moment()
         self._intent: Intent | None = None
@@ -145,11 +146,13 @@ class Run:
         except faults() as fault:
             self._tasks.failures.note("end", fault, what=self._task.name)
         finally:
-            self._work.leave()
+            entered, self._entered = self._entered, None
+            leave(entered)
 
     def _end(self, intent: Intent, state: str, result: Any, error: BaseException | None) -> None:
         logger = intent.logger
-        notes = None if self._work.scope is None else self._work.scope.notes
+        scope = None if self._entered is None else self._entered.scope
+        notes = None if scope is None else scope.notes
         plain = notes is None and self._decision.level < Level.REQUEST_RESPONSE
         outcome: Outcome = _OUTCOMES.get(state, "failure")
         if state == "RETRY" and error is None:
