@@ -296,6 +296,13 @@ def leave_scope(token: Token[AuditContext | None]) -> None:
     _current.reset(token)
 
 
+def laid_over(outer: AuditContext | None, override: dict[str, Any]) -> AuditContext:
+    """Return the context of a block in which values are laid over those of the work around it, if any."""
+    if outer is None:
+        return AuditContext(None, (override,))
+    return AuditContext(outer.scope, (*outer.overrides, override), outer.span, outer.pinned)
+
+
 def without_context() -> Token[AuditContext | None]:
     """Stand outside any work, as for starting a worker; give the token to :func:`leave_scope`."""
     return _current.set(None)
@@ -489,19 +496,13 @@ def context(
         convert.complete = convert.complete and complete
     if not convert.complete:
         override["truncated"] = True
-    if outer is None:
-        token = _current.set(AuditContext(None, (override,)))
-    else:
-        token = _current.set(
-            AuditContext(outer.scope, (*outer.overrides, override), outer.span, outer.pinned)
-        )
-    inside = _current.get()
+    inside = laid_over(outer, override)
+    token = _current.set(inside)
     try:
         yield
     finally:
         _current.reset(token)
-        if inside is not None:
-            inside.ended = True
+        inside.ended = True
 
 
 def annotate(

@@ -14,7 +14,7 @@ from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import Any, Final
 
-from otel_audit.audit_context import AuditContext, current_context, enter_context, leave_scope, process_scope
+from otel_audit.audit_context import current_context, enter_context, laid_over, leave_scope, process_scope
 from otel_audit.config.context_keys import read_keys
 from otel_audit.config.host_patterns import Hosts, address_of
 from otel_audit.config.model import AuditConfig
@@ -205,10 +205,7 @@ def entered(accepted: Accepted | None) -> Iterator[None]:
         for name in ("actor", "origin", "tenant")
         if getattr(over, name) != getattr(before, name)
     }
-    if outer is None:
-        inside = AuditContext(None, (laid,))
-    else:
-        inside = AuditContext(outer.scope, (*outer.overrides, laid), outer.span, outer.pinned)
+    inside = laid_over(outer, laid)
     token = enter_context(inside)
     try:
         yield

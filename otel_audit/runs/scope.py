@@ -14,6 +14,7 @@ from otel_audit.audit_context import (
     SystemScope,
     current_context,
     enter_context,
+    laid_over,
     leave_scope,
 )
 from otel_audit.audit_record import Actor, new_record_id
@@ -54,8 +55,7 @@ def enter(actor: str, view: str, *, recorded: bool) -> Entered | None:
     elif recorded:
         request = outer.fields().request
         own = msgspec.structs.replace(request, id=new_record_id(), parent=request.id)
-        context = AuditContext(scope, (*overrides, {"request": own}), outer.span, outer.pinned)
-        return Entered(enter_context(context), None)
+        return Entered(enter_context(laid_over(outer, {"request": own})), None)
     else:
         return None
     return Entered(enter_context(AuditContext(inside, overrides)), inside)

@@ -45,9 +45,11 @@ class RQAuditInstrumentor(AuditInstrumentor):
         return enqueue
 
     def _performing(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        from otel_audit.propagation.messages import HEADER
+
         @functools.wraps(original)
         def perform(job: Any, *args: Any, **kwargs: Any) -> Any:
-            run = self._tasks.begin(_task(job, job.origin), job.meta.get("otel-audit-context", ""))
+            run = self._tasks.begin(_task(job, job.origin), job.meta.get(HEADER, ""))
             try:
                 result = original(job, *args, **kwargs)
             except BaseException as error:
