@@ -36,4 +36,5 @@ from otel_audit.values.recorded import record_values as record_values
 from otel_audit.values.recorded import weigh_plain as weigh_plain
 from otel_audit.values.scalars import ATOMS as ATOMS
 from otel_audit.values.scalars import instant_text as instant_text
+from otel_audit.values.scalars import plain_text as plain_text
 from otel_audit.values.scalars import search_binary as search_binary

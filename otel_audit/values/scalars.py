@@ -48,7 +48,7 @@ def is_encodable(text: str) -> bool:
 
 
 def plain_text(value: str) -> str:
-    # A lone surrogate cannot be encoded: neither signed nor sent.
+    """Return a text without lone surrogates: they cannot be encoded, neither signed nor sent."""
     if value.isascii() or (len(value) > LONGEST and is_encodable(value)):
         return value
     return value.encode("utf-8", "replace").decode("utf-8")

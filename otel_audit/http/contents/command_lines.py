@@ -11,6 +11,7 @@ from otel_audit.http.contents.shortening import Shortened
 from otel_audit.long_texts import head_of
 from otel_audit.redaction.names import removes
 from otel_audit.redaction.value_redactor import ValueRedactor
+from otel_audit.values import plain_text
 
 LIMIT: Final = 8 * 1024
 """Bytes of all arguments together."""
@@ -66,7 +67,7 @@ def _text(item: Any) -> str:
         return f"<{kind.__qualname__}>"
     if len(text) > _LONGEST:
         text = head_of(text, _LONGEST)
-    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+    return plain_text(text)
 
 
 def _is_option(item: str) -> bool:

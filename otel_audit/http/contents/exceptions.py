@@ -13,7 +13,7 @@ from otel_audit.http.contents.shortening import shortened_text
 from otel_audit.interruptions import faults
 from otel_audit.long_texts import head_of
 from otel_audit.redaction.value_redactor import ValueRedactor
-from otel_audit.values import Portable
+from otel_audit.values import Portable, plain_text
 
 _MESSAGE: Final = 2 * 1024
 _STACK: Final = 5 * 1024
@@ -72,7 +72,7 @@ def _part(arg: Any) -> str:
     else:
         text = _written(plain(arg))
     text = text if len(text) <= _LONGEST else head_of(text, _LONGEST) + "…"
-    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+    return plain_text(text)
 
 
 def _written(value: Portable) -> str:

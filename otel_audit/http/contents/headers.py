@@ -7,15 +7,16 @@ from itertools import islice
 from typing import Any, Final
 
 from otel_audit.http.contents.documents import redacted
+from otel_audit.large_values import LEFT_OUT
 from otel_audit.long_texts import head_of, rest_of
 from otel_audit.redaction.value_redactor import ValueRedactor
+from otel_audit.values import plain_text
 
 _MAX_HEADERS: Final = 128
 _MAX_NAME: Final = 128
 _MAX_VALUE: Final = 2048
 _MAX_ALL: Final = 16 * 1024
 _READ: Final = 16 * 1024
-_LEFT_OUT: Final = "…"
 
 
 def headers(
@@ -42,7 +43,7 @@ def headers(
             break
         made[name] = text
     if more:
-        made[_LEFT_OUT] = _LEFT_OUT
+        made[LEFT_OUT] = LEFT_OUT
     return made
 
 
@@ -59,4 +60,4 @@ def _text(value: Any) -> str:
         text = str(value) if kind is int else f"<{kind.__qualname__}>"
     if len(text) > _READ:
         text = head_of(text, _READ)
-    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+    return plain_text(text)

@@ -8,6 +8,7 @@ from typing import Final
 
 from otel_audit.redaction.text.budget import CHARACTERS
 from otel_audit.redaction.value_redactor import ValueRedactor
+from otel_audit.values import plain_text
 
 LIMIT: Final = 64 * 1024
 _BEFORE: Final = 16 * 1024
@@ -104,7 +105,7 @@ def output(text: str, redactor: ValueRedactor, limit: int, size: int | None) -> 
     shown = readable(kept)
     if size > len(kept):
         shown = _from_a_line(shown)
-    shown = redactor.text(shown.encode("utf-8", "replace").decode())
+    shown = redactor.text(plain_text(shown))
     said = f"… ({size} characters)\n"
     if size <= len(kept) and len(shown) <= limit:
         end = shown

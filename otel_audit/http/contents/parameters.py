@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import datetime
-import decimal
 import enum
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
@@ -13,7 +11,7 @@ from otel_audit.http.contents.documents import redacted
 from otel_audit.http.contents.shortening import Shortened
 from otel_audit.long_texts import head_of
 from otel_audit.redaction.value_redactor import ValueRedactor
-from otel_audit.values import Portable, portable
+from otel_audit.values import ATOMS, Portable, plain_text, portable
 
 LIMIT: Final = 8 * 1024
 """Bytes of all arguments together."""
@@ -22,20 +20,7 @@ _ROOM: Final = 4 * LIMIT
 """Characters of all texts together that are looked at."""
 _PART: Final = 8
 _LONGEST: Final = 16 * 1024
-_SCALARS: Final = frozenset(
-    {
-        type(None),
-        bool,
-        int,
-        float,
-        decimal.Decimal,
-        datetime.datetime,
-        datetime.date,
-        datetime.time,
-        datetime.timedelta,
-        uuid.UUID,
-    }
-)
+_SCALARS: Final = ATOMS - {str, bytes}
 _CONTAINERS: Final[tuple[Any, ...]] = (list, tuple, set, frozenset)
 _PLAIN: Final[tuple[tuple[type, Callable[[Any], Any]], ...]] = (
     (str, str.__str__),
@@ -106,7 +91,7 @@ class _Plain:
         if len(text) > _LONGEST:
             text = head_of(text, _LONGEST) + "…"
         self._room -= len(text)
-        return text if text.isascii() else text.encode("utf-8", "replace").decode()
+        return plain_text(text)
 
     def _mapping(self, value: dict[Any, Any], depth: int) -> dict[str, Any]:
         made: dict[str, Any] = {}
