@@ -58,21 +58,25 @@ class RecordRedactor:
         ``strategies`` and ``key`` as in :meth:`otel_audit.redaction.redactor.Redactor.record`.
         """
         if self._places and record.attributes:
-            placed = {name: value for name, value in record.attributes.items() if self._at(name) is not None}
+            placed = self._placed(record.attributes)
             if placed:
                 return self._by_place(record, placed, strategies, key)
         return self._everywhere(record, strategies, key)
 
-    def _at(self, attribute: str) -> ValueRedactor | None:
+    def _placed(self, attributes: Mapping[str, Any]) -> dict[str, ValueRedactor]:
+        """Return what redacts each attribute that shows a place with rules of its own."""
         from otel_audit.redaction.places import place_of  # only where a place has rules of its own
 
-        place = place_of(attribute)
-        return None if place is None else self._places.get(place)
+        return {
+            name: self._places[place]
+            for name in attributes
+            if (place := place_of(name)) is not None and place in self._places
+        }
 
     def _by_place(
         self,
         record: AuditRecord,
-        placed: dict[str, Any],
+        placed: Mapping[str, ValueRedactor],
         strategies: Mapping[str, str],
         key: Sequence[str] | None,
     ) -> AuditRecord:
@@ -80,9 +84,8 @@ class RecordRedactor:
         others = {name: value for name, value in record.attributes.items() if name not in placed}
         made = self._everywhere(msgspec.structs.replace(record, attributes=others), strategies, key)
         shown = {
-            self._redactor.text(name): value if redactor is None else redactor.field(name, value)
-            for name, value in placed.items()
-            for redactor in [self._at(name)]
+            self._redactor.text(name): redactor.field(name, record.attributes[name])
+            for name, redactor in placed.items()
         }
         return msgspec.structs.replace(made, attributes={**made.attributes, **shown})
 
