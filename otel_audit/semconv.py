@@ -327,10 +327,16 @@ REQUEST_HEADER: Final = "http.request.header."
 RESPONSE_HEADER: Final = "http.response.header."
 REQUEST_BODY: Final = "request.body"
 RESPONSE_BODY: Final = "response.body"
+REQUEST_BODY_CUT: Final = "request.body.cut"
+RESPONSE_BODY_CUT: Final = "response.body.cut"
+"""What of a body is missing, in words."""
 EXCEPTION_TYPE: Final = "exception.type"
+EXCEPTION_MESSAGE: Final = "exception.message"
+EXCEPTION_STACKTRACE: Final = "exception.stacktrace"
 DURATION: Final = "duration"
 RESPONSE_STATE: Final = "response.state"
 """``closed``: the application left the response before its end; ``open``: it had not come to its end yet."""
+
 # --- refusals of throttling, among the attributes of a record ------------------------------------
 
 THROTTLING_RULE: Final = "throttling.rule"

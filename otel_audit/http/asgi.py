@@ -11,6 +11,7 @@ from contextvars import Token
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 from urllib.parse import quote
 
+from otel_audit import semconv
 from otel_audit.audit_context import AuditContext, SystemScope, enter_context, leave_scope
 from otel_audit.audit_record import Actor
 from otel_audit.config.model import AuditConfig
@@ -249,7 +250,7 @@ class ASGIRequests:
                 self._failures.report("denial", fault, lost=1)
                 return
             if error is not None:
-                self._denied(request, error, {"http.response.status_code": status})
+                self._denied(request, error, {semconv.STATUS_CODE: status})
 
     def _closed(self, request: ASGIRequestScope, message: Message, *, accepted: bool) -> None:
         """Record that a connection was denied: by none of its routes it is only not found."""
@@ -259,7 +260,7 @@ class ASGIRequests:
         if accepted and code in _REFUSED:
             self._denied(request, str(code), {"websocket.close.code": code})
         elif not accepted and request.asgi.get("endpoint") is not None:
-            self._denied(request, "403", {"http.response.status_code": 403})  # what the server answers then
+            self._denied(request, "403", {semconv.STATUS_CODE: 403})  # what the server answers then
 
     def _denied(self, request: ASGIRequestScope, error: str, attributes: dict[str, Any]) -> None:
         logger = self._logger()

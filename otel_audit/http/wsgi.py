@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
+from otel_audit import semconv
 from otel_audit.audit_context import AuditContext, enter_context, leave_scope
 from otel_audit.config.model import AuditConfig
 from otel_audit.http.asgi import shown_path
@@ -224,7 +225,7 @@ class WSGIAuditMiddleware:
         except faults() as fault:
             Failures("WSGI", logger.config, provider.current_health).report("denial", fault, lost=1)
             return
-        record_denial(logger, route or path, error, {"http.response.status_code": status})
+        record_denial(logger, route or path, error, {semconv.STATUS_CODE: status})
 
 
 class _Body:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from typing import Final
 
+from otel_audit import semconv
 from otel_audit.config.model import Place
 
-_HEADERS: Final = ("http.request.header.", "http.response.header.")
+_HEADERS: Final = (semconv.REQUEST_HEADER, semconv.RESPONSE_HEADER)
 _PLACES: Final[dict[str, Place]] = {
-    "url.query": "queries",
-    "url.full": "queries",
-    "request.body": "bodies",
-    "response.body": "bodies",
-    "arguments": "arguments",
-    "task.result": "arguments",
+    semconv.QUERY: "queries",
+    semconv.URL: "queries",
+    semconv.REQUEST_BODY: "bodies",
+    semconv.RESPONSE_BODY: "bodies",
+    semconv.ARGUMENTS: "arguments",
+    semconv.TASK_RESULT: "arguments",
 }
 
 

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
+from otel_audit import semconv
 from otel_audit.http.contents.parameters import plain
 from otel_audit.http.contents.shortening import shortened_text
 from otel_audit.interruptions import faults
@@ -35,12 +36,12 @@ def exception(error: BaseException, redactor: ValueRedactor) -> dict[str, str]:
         lines += _causes(error)
         stack = redactor.text("\n".join(lines))
         made = {
-            "exception.type": _name(type(error))[:_TYPE],
-            "exception.message": shortened_text(redactor.text(message), _MESSAGE)[0],
-            "exception.stacktrace": shortened_text(stack, _STACK)[0],
+            semconv.EXCEPTION_TYPE: _name(type(error))[:_TYPE],
+            semconv.EXCEPTION_MESSAGE: shortened_text(redactor.text(message), _MESSAGE)[0],
+            semconv.EXCEPTION_STACKTRACE: shortened_text(stack, _STACK)[0],
         }
     except faults():
-        return {"exception.type": _name(type(error))[:_TYPE]}
+        return {semconv.EXCEPTION_TYPE: _name(type(error))[:_TYPE]}
     return {name: text for name, text in made.items() if text}
 
 

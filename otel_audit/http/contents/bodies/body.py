@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
+from otel_audit import semconv
 from otel_audit.http.contents.bodies import forms, json_documents, markup
 from otel_audit.http.contents.bodies.media_types import MediaType, decoded, is_shown, media_type
 from otel_audit.http.contents.documents import redacted
@@ -17,6 +18,10 @@ from otel_audit.values import Portable
 LOOK_AHEAD: Final = 16 * 1024
 _CONTROL: Final = dict.fromkeys([*range(9), 11, 12, *range(14, 32), 127])
 """Characters that no text has, and that would hide names from the rules."""
+_NAMES: Final = {
+    "request": (semconv.REQUEST_SIZE, semconv.REQUEST_BODY, semconv.REQUEST_BODY_CUT),
+    "response": (semconv.RESPONSE_SIZE, semconv.RESPONSE_BODY, semconv.RESPONSE_BODY_CUT),
+}
 _UTF8: Final = frozenset({"", "utf-8", "utf8", "us-ascii", "ascii"})
 
 
@@ -35,13 +40,14 @@ class Body(NamedTuple):
 
     def attributes(self, which: str) -> dict[str, Any]:
         """Return the attributes of a record that show it; ``which`` is ``request`` or ``response``."""
+        size, value, cut = _NAMES[which]
         made: dict[str, Any] = {}
         if self.size is not None:
-            made[f"http.{which}.body.size"] = self.size
+            made[size] = self.size
         if self.value is not None:
-            made[f"{which}.body"] = self.value
+            made[value] = self.value
         if self.cut:
-            made[f"{which}.body.cut"] = self.cut
+            made[cut] = self.cut
         return made
 
 

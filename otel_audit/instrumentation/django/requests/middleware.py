@@ -18,6 +18,7 @@ from django.conf import settings
 from django.http import FileResponse, HttpRequest, HttpResponseBase, StreamingHttpResponse
 from opentelemetry.context import Context
 
+from otel_audit import semconv
 from otel_audit.audit_context import AuditContext, current_context, enter_context, leave_scope
 from otel_audit.config.model import AuditConfig
 from otel_audit.http.denials import DENYING, record_denial
@@ -143,7 +144,7 @@ class RequestCapture:
         except faults() as fault:
             self._failures.report("denial", fault, lost=1)
             return
-        record_denial(logger, route, error, {"http.response.status_code": response.status_code})
+        record_denial(logger, route, error, {semconv.STATUS_CODE: response.status_code})
 
 
 class AuditMiddleware:
