@@ -5,7 +5,7 @@ Knows no framework. What one of them says better (a route's template) is handed 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
 from contextlib import suppress
 from contextvars import Token
 from typing import TYPE_CHECKING, Any, ClassVar, Final
@@ -16,6 +16,7 @@ from otel_audit.audit_context import AuditContext, SystemScope, enter_context, l
 from otel_audit.audit_record import Actor
 from otel_audit.config.model import AuditConfig
 from otel_audit.http.denials import DENYING, denial, record_denial
+from otel_audit.http.headers import asgi_headers
 from otel_audit.http.lifespan import send_what_is_left
 from otel_audit.http.request_scope import SEEN, Endpoint, RequestScope, RequestSettings
 from otel_audit.interruptions import faults
@@ -90,7 +91,7 @@ class ASGIRequestScope(RequestScope):
 
     def headers(self) -> list[tuple[str, str]]:
         """Return all headers."""
-        return header_pairs(self.asgi.get("headers") or ())
+        return asgi_headers(self.asgi.get("headers") or ())
 
     def view(self) -> Any:
         """Return the function or class that answers; None as long as it is not known."""
@@ -107,11 +108,6 @@ class ASGIRequestScope(RequestScope):
 
     def routed(self) -> Any:
         return id(self.asgi.get("endpoint") or self.asgi.get("route_handler"))
-
-
-def header_pairs(headers: Iterable[Any]) -> list[tuple[str, str]]:
-    """Return the headers of an ASGI scope or message as text."""
-    return [(bytes(name).decode("latin-1"), bytes(value).decode("latin-1")) for name, value in headers]
 
 
 def plain_endpoint(asgi: Scope, show: Callable[[str, str], Any]) -> Endpoint:

@@ -6,7 +6,6 @@ Knows no framework.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from otel_audit import semconv
@@ -14,6 +13,7 @@ from otel_audit.audit_context import AuditContext, enter_context, leave_scope
 from otel_audit.config.model import AuditConfig
 from otel_audit.http.asgi import shown_path
 from otel_audit.http.denials import DENYING, denial, record_denial
+from otel_audit.http.headers import environ_name, wsgi_headers
 from otel_audit.http.request_scope import SEEN, Endpoint, RequestScope, RequestSettings
 from otel_audit.interruptions import faults
 from otel_audit.otel_api import current_span
@@ -29,25 +29,6 @@ Application = Callable[..., Iterable[bytes]]
 
 _WERKZEUG: Final = "werkzeug.request"
 """Flask's toolkit keeps its request there; it knows the route."""
-
-
-_UNPREFIXED: Final = ("CONTENT_TYPE", "CONTENT_LENGTH")
-
-
-@lru_cache(maxsize=256)
-def environ_name(header: str) -> str:
-    """Return the name under which a WSGI environment has a header."""
-    name = header.upper().replace("-", "_")
-    return name if name in _UNPREFIXED else f"HTTP_{name}"
-
-
-def header_pairs(environ: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return the headers of a request by its WSGI environment."""
-    return [
-        (name.removeprefix("HTTP_").replace("_", "-").lower(), str(value))
-        for name, value in environ.items()
-        if name.startswith("HTTP_") or (name in _UNPREFIXED and value)
-    ]
 
 
 class WSGIRequestScope(RequestScope):
@@ -95,7 +76,7 @@ class WSGIRequestScope(RequestScope):
 
     def headers(self) -> list[tuple[str, str]]:
         """Return all headers."""
-        return header_pairs(self.environ)
+        return wsgi_headers(self.environ)
 
     def view(self) -> Any:
         """Return the function that answers: WSGI does not tell."""

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, Literal, TypeAlias
 
 from otel_audit.audit_context import Moment
+from otel_audit.http.headers import size_in
 from otel_audit.policy import Level
 
 Ending: TypeAlias = Literal["", "closed", "open"]
@@ -144,7 +145,7 @@ class Call:
 
     def requested(self, headers: Headers) -> None:
         """Note the headers that are about to be sent: one has the size of the body."""
-        self.request_size = _size(value_of(headers, "content-length"))
+        self.request_size = size_in(value_of(headers, "content-length"))
         if self.takes_request:
             self.request_headers = [each for each in headers if _text(each[0]).lower() not in _TOKENS]
 
@@ -162,7 +163,7 @@ class Call:
         self._answered = _clock()
         self.status = status
         self.response_headers = headers
-        self.response_size = _size(value_of(headers, "content-length"))
+        self.response_size = size_in(value_of(headers, "content-length"))
         if status == 101 or value_of(headers, "content-type").lower().startswith(_STREAMS):
             self.end(ending="open")  # it may go on without an end
         elif self.level >= Level.REQUEST_RESPONSE:
@@ -210,7 +211,3 @@ def value_of(headers: Headers, name: str) -> str:
 
 def _text(text: Text) -> str:
     return text if isinstance(text, str) else text.decode("latin-1")
-
-
-def _size(header: str) -> int | None:
-    return int(header) if header.isascii() and header.isdecimal() and len(header) < 20 else None

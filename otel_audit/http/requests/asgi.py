@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
 
 from otel_audit import semconv
+from otel_audit.http.headers import asgi_headers
 from otel_audit.http.requests.copies import Copy
 from otel_audit.http.requests.recorder import RequestRecords
 from otel_audit.http.requests.recording import RequestRecording
@@ -111,10 +112,10 @@ class _Exchange(_Messages):
             self._starts(message)
 
     def _starts(self, message: _Message) -> None:
-        headers = message.get("headers")
+        headers: Any = message.get("headers")
         # Any iterable is allowed; what can be gone through once only is the server's.
         wanted = isinstance(headers, list | tuple) and self.recording.wants_response
-        pairs = _pairs(headers) if wanted else []
+        pairs = asgi_headers(headers) if wanted else []
         status = message.get("status")
         self.recording.answered(int(status) if isinstance(status, int) else None, pairs)
         self.recording.response_size = 0
@@ -145,20 +146,16 @@ class _Connection(_Messages):
         kind = message.get("type")
         if kind == "websocket.accept":
             self._is_accepted = True
-            self.recording.answered(_UPGRADED, _pairs(message.get("headers") or ()))
+            self.recording.answered(_UPGRADED, asgi_headers(message.get("headers") or ()))
         elif kind == "websocket.close":
             if self._is_accepted:
                 self._closed(message)
             else:
                 self.recording.answered(_REFUSED)  # what the server answers then
         elif kind == "websocket.http.response.start":
-            self.recording.answered(message.get("status"), _pairs(message.get("headers") or ()))
+            self.recording.answered(message.get("status"), asgi_headers(message.get("headers") or ()))
 
     def _closed(self, message: _Message) -> None:
         code = message.get("code")
         if isinstance(code, int):
             self.recording.attributes.setdefault(semconv.CLOSE_CODE, code)
-
-
-def _pairs(headers: Any) -> list[tuple[str, str]]:
-    return [(bytes(name).decode("latin-1"), bytes(value).decode("latin-1")) for name, value in headers]

@@ -7,6 +7,7 @@ from functools import lru_cache, partial
 from typing import Any, Final
 
 from otel_audit import semconv
+from otel_audit.http.headers import size_in
 from otel_audit.http.requests.asked import Asked
 from otel_audit.http.requests.bodies import sent_body
 from otel_audit.http.requests.copies import Copy
@@ -18,7 +19,6 @@ from otel_audit.notes import Notes
 from otel_audit.policy import Decision, Level
 
 _LONGEST_HOST: Final = 255
-_DIGITS: Final = 18
 
 
 def host_asked_for(asked: Asked) -> dict[str, Any]:
@@ -95,11 +95,6 @@ def _body(
         rules.failures.report("body", fault)
         return {}
     return {} if body is None else body.attributes(which)
-
-
-def size_in(header: str) -> int | None:
-    """Return the number that a Content-Length header says; None if it says none."""
-    return int(header) if header.isascii() and header.isdecimal() and len(header) <= _DIGITS else None
 
 
 @lru_cache(maxsize=256)

@@ -11,14 +11,9 @@ from opentelemetry.trace import INVALID_SPAN, Span
 from otel_audit import semconv
 from otel_audit.audit_context import AuditContext, ContextFields, Moment, moment_of
 from otel_audit.audit_record import AuditRecord, Outcome, Target, new_record_id
+from otel_audit.http.headers import size_in
 from otel_audit.http.requests.asked import Asked, AskedScope
-from otel_audit.http.requests.attributes import (
-    answer,
-    asked_for,
-    headers_and_bodies,
-    host_asked_for,
-    size_in,
-)
+from otel_audit.http.requests.attributes import answer, asked_for, headers_and_bodies, host_asked_for
 from otel_audit.http.requests.marks import Marked, Marks, marks_of
 from otel_audit.http.requests.rules import NO_RULE, RequestRules
 from otel_audit.http.requests.seen import Seen

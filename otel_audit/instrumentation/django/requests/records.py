@@ -11,13 +11,12 @@ from django.conf import settings
 from django.http import FileResponse, HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
 
 from otel_audit.audit_context import AuditContext, current_context
-from otel_audit.http.requests.attributes import size_in
+from otel_audit.http.headers import environ_name, size_in, wsgi_headers
 from otel_audit.http.requests.bodies import sent_body
 from otel_audit.http.requests.copies import Copy, CopyingInput
 from otel_audit.http.requests.recorder import RequestRecords
 from otel_audit.http.requests.recording import RequestRecording
 from otel_audit.http.requests.rules import is_listed
-from otel_audit.http.wsgi import environ_name, header_pairs
 from otel_audit.instrumentation.django.scope import RequestScope
 from otel_audit.interruptions import faults
 
@@ -61,7 +60,7 @@ class DjangoRequest:
 
     def headers(self) -> list[tuple[str, str]]:
         """Return all headers."""
-        return header_pairs(self.request.META)
+        return wsgi_headers(self.request.META)
 
     def address(self) -> str:
         """Return the address of the client."""
