@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, Literal, TypeAlias
 
 from otel_audit.audit_context import Moment
+from otel_audit.http.copies import Copy
 from otel_audit.http.headers import size_in
 from otel_audit.policy import Level
 
@@ -44,7 +45,8 @@ class Call:
         recovers: its client may find a response after it failed to send; ``held`` is that failure.
         intent, record_id: of the record that says it has begun, where a rule asks for one.
         streams: its body is read piece by piece as it is sent.
-        received_size, taken: bytes of the response that came, and that the application has read.
+        received_size: bytes of the response that came.
+        response_copy: of what the application reads of it, where that may be recorded.
         is_whole: all of its response has been read.
         decoded: what was received is not compressed any more.
     """
@@ -76,14 +78,13 @@ class Call:
         "request_body",
         "request_headers",
         "request_size",
-        "response_body",
+        "response_copy",
         "response_headers",
         "response_size",
         "scheme",
         "started",
         "status",
         "streams",
-        "taken",
         "target",
     )
 
@@ -124,9 +125,9 @@ class Call:
         self.request_body: bytes | None = None
         self.request_size: int | None = None
         self.response_headers: Headers = ()
-        self.response_body: bytearray | None = None
+        self.response_copy: Copy | None = None
         self.response_size: int | None = None
-        self.received_size = self.taken = 0
+        self.received_size = 0
 
     @property
     def takes_request(self) -> bool:
@@ -136,7 +137,7 @@ class Call:
     @property
     def takes_response(self) -> bool:
         """Whether the body of the response is to be copied as the application reads it."""
-        return self.response_body is not None
+        return self.response_copy is not None
 
     @property
     def is_over(self) -> bool:
@@ -167,15 +168,13 @@ class Call:
         if status == 101 or value_of(headers, "content-type").lower().startswith(_STREAMS):
             self.end(ending="open")  # it may go on without an end
         elif self.level >= Level.REQUEST_RESPONSE:
-            self.response_body = bytearray()
+            self.response_copy = Copy(self.limit)
 
     def received(self, data: bytes | bytearray | memoryview) -> None:
         """Note bytes of the response that the application is being given."""
         self.received_size += len(data)
-        self.taken += len(data)
-        body = self.response_body
-        if body is not None and len(body) < self.limit:
-            body += data[: self.limit - len(body)]
+        if self.response_copy is not None:
+            self.response_copy.take(data)
         if _clock() - self._answered > _PATIENCE:
             self.end(ending="open")
 

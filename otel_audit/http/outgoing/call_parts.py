@@ -87,11 +87,13 @@ class CallParts:
         headers = call.response_headers
         for name, value in self._contents.headers(headers).items():
             shown[f"{semconv.RESPONSE_HEADER}{name}"] = value
-        if call.response_body:
+        copy = call.response_copy
+        if copy is not None and copy.size:
             limit = _limit(decision.max_response_body, self._section.max_response_body)
-            body, size = bytes(call.response_body), call.taken
             encoding = "" if call.decoded else value_of(headers, "content-encoding")
-            self._add_body(found, shown, "response", body, headers, encoding, limit, size, decision)
+            self._add_body(
+                found, shown, "response", copy.content, headers, encoding, limit, copy.size, decision
+            )
 
     def _add_body(
         self,

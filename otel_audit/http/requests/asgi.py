@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
 
 from otel_audit import semconv
+from otel_audit.http.copies import Copy
 from otel_audit.http.headers import asgi_headers
-from otel_audit.http.requests.copies import Copy
 from otel_audit.http.requests.recorder import RequestRecords
 from otel_audit.http.requests.recording import RequestRecording
 from otel_audit.interruptions import faults
@@ -119,8 +119,6 @@ class _Exchange(_Messages):
         status = message.get("status")
         self.recording.answered(int(status) if isinstance(status, int) else None, pairs)
         self.recording.response_size = 0
-        if self.recording.wants_response_body():
-            self.recording.response_copy = Copy(self.records.copied)
 
     def _goes_on(self, message: _Message) -> None:
         piece = message.get("body", b"")

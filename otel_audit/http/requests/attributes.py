@@ -7,10 +7,10 @@ from functools import lru_cache, partial
 from typing import Any, Final
 
 from otel_audit import semconv
+from otel_audit.http.copies import Copy
 from otel_audit.http.headers import size_in
 from otel_audit.http.requests.asked import Asked
 from otel_audit.http.requests.bodies import sent_body
-from otel_audit.http.requests.copies import Copy
 from otel_audit.http.requests.marks import Marks
 from otel_audit.http.requests.rules import RequestRules
 from otel_audit.http.requests.seen import BodyOf, Seen

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from otel_audit.http.contents import Body, Contents
-    from otel_audit.http.requests.copies import Copy
+    from otel_audit.http.copies import Copy
 
 _ANY_ZLIB: Final = 47
 """``wbits`` of :mod:`zlib` for gzip and deflate alike."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.trace import INVALID_SPAN, Span
@@ -11,6 +11,7 @@ from opentelemetry.trace import INVALID_SPAN, Span
 from otel_audit import semconv
 from otel_audit.audit_context import AuditContext, ContextFields, Moment, moment_of
 from otel_audit.audit_record import AuditRecord, Outcome, Target, new_record_id
+from otel_audit.http.copies import Copy
 from otel_audit.http.headers import size_in
 from otel_audit.http.requests.asked import Asked, AskedScope
 from otel_audit.http.requests.attributes import answer, asked_for, headers_and_bodies, host_asked_for
@@ -115,7 +116,7 @@ class RequestRecording(Seen):
         """Whether headers and body of the response may have to be recorded."""
         return max(self._highest, Marked.highest) >= Level.REQUEST_RESPONSE and self._outer is None
 
-    def wants_response_body(self) -> bool:
+    def _wants_response_body(self) -> bool:
         """Say whether the body of the response may have to be recorded: events and downloads are not."""
         if not self.wants_response:
             return False
@@ -126,6 +127,12 @@ class RequestRecording(Seen):
             and not kind.startswith("text/event-stream")
             and "attachment" not in headers.get("content-disposition", "").lower()
         )
+
+    def answered(self, status: int | None, headers: Iterable[tuple[str, str]] = ()) -> None:
+        """Note the status and the headers of the answer, and have a copy of its body if one may be wanted."""
+        super().answered(status, headers)
+        if self._wants_response_body():
+            self.response_copy = Copy(self.rules.copied)
 
     def begin(self) -> None:
         """Write the intent where a rule may ask for one: a request that is killed leaves it behind.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from otel_audit.http.requests.copies import Copy
+from otel_audit.http.copies import Copy
 from otel_audit.http.requests.rules import RequestRules
 from otel_audit.interruptions import faults
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from otel_audit.http.requests.copies import Copy, CopyingInput
+from otel_audit.http.copies import Copy, CopyingInput
 from otel_audit.http.requests.recorder import RequestRecords
 from otel_audit.http.requests.recording import RequestRecording
 from otel_audit.interruptions import faults
@@ -28,7 +28,5 @@ class WSGIRecords(RequestRecords):
         try:
             wanted = headers if recording.wants_response else ()
             recording.answered(status or None, [(str(name), str(value)) for name, value in wanted])
-            if recording.wants_response_body():
-                recording.response_copy = Copy(self.copied)
         except faults() as fault:  # the server says what is wrong with them
             self.failures.note("message", fault)

@@ -11,9 +11,9 @@ from django.conf import settings
 from django.http import FileResponse, HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
 
 from otel_audit.audit_context import AuditContext, current_context
+from otel_audit.http.copies import Copy, CopyingInput
 from otel_audit.http.headers import environ_name, size_in, wsgi_headers
 from otel_audit.http.requests.bodies import sent_body
-from otel_audit.http.requests.copies import Copy, CopyingInput
 from otel_audit.http.requests.recorder import RequestRecords
 from otel_audit.http.requests.recording import RequestRecording
 from otel_audit.http.requests.rules import is_listed
@@ -128,12 +128,7 @@ class DjangoRecords(RequestRecords):
                     recording.response_size = size_in(response.headers.get("content-length", ""))
                 return
             if isinstance(response, HttpResponse):
-                content = response.content
-                recording.response_size = len(content)
-                if recording.wants_response_body():
-                    recording.response_copy = Copy(self.copied)
-                    recording.response_copy.take(content)
-                    recording.response_copy.size = len(content)
+                recording.sent(response.content)
         except faults() as fault:  # a response of somebody's own class
             self.failures.note("message", fault)
 

@@ -1,4 +1,4 @@
-"""The beginning of a body that passes by, kept while the application reads or sends it.
+"""The beginning of a body that passes by, kept while an application or its client reads or sends it.
 
 Nothing is read for us: what the application does not read is not there.
 """
@@ -13,33 +13,29 @@ from typing import Any
 class Copy:
     """The first ``limit`` bytes of a body, and how many there were in all."""
 
-    __slots__ = ("_kept", "_parts", "limit", "size")
+    __slots__ = ("_kept", "limit", "size")
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.size = 0
-        self._kept = 0
-        self._parts: list[bytes] = []
+        self._kept = bytearray()
 
     def take(self, piece: Any) -> None:
         """Note a piece of the body: bytes, or anything like them."""
-        length = len(piece)
-        room = self.limit - self._kept
-        if room > 0 and length:
-            part = bytes(piece if length <= room else piece[:room])
-            self._parts.append(part)
-            self._kept += len(part)
-        self.size += length
+        room = self.limit - len(self._kept)
+        if room > 0:
+            self._kept += piece[:room]
+        self.size += len(piece)
 
     def clear(self) -> None:
         """Forget everything: the application begins anew."""
-        self.size = self._kept = 0
-        self._parts.clear()
+        self.size = 0
+        self._kept.clear()
 
     @property
     def content(self) -> bytes:
         """The bytes kept."""
-        return b"".join(self._parts)
+        return bytes(self._kept)
 
 
 class CopyingInput:
@@ -61,7 +57,7 @@ class CopyingInput:
         """Read lines as the stream does."""
         lines = self._stream.readlines(*args, **kwargs)
         for line in lines:
-            self._copy.take(line)
+            self._taken(line)
         return lines
 
     def seek(self, *args: Any, **kwargs: Any) -> Any:
