@@ -8,8 +8,8 @@ from typing import Any, Final
 from otel_audit import semconv
 from otel_audit.config.sections.outgoing import OutgoingConfig
 from otel_audit.http.contents import Contents
+from otel_audit.http.contents.bodies.content_encoding import decoded
 from otel_audit.http.outgoing.call import Call, Headers, value_of
-from otel_audit.http.outgoing.content_encoding import decoded
 from otel_audit.interruptions import faults
 from otel_audit.pipeline.failures import Failures
 from otel_audit.policy import Decision, Level
@@ -91,9 +91,8 @@ class CallParts:
         if copy is not None and copy.size:
             limit = _limit(decision.max_response_body, self._section.max_response_body)
             encoding = "" if call.decoded else value_of(headers, "content-encoding")
-            self._add_body(
-                found, shown, "response", copy.content, headers, encoding, limit, copy.size, decision
-            )
+            body, size = copy.content, copy.size
+            self._add_body(found, shown, "response", body, headers, encoding, limit, size, decision)
 
     def _add_body(
         self,
@@ -111,15 +110,19 @@ class CallParts:
         if not (limit and decision.bodies):
             return
         try:
-            plain = decoded(content, encoding, self._kept) if encoding else None
+            whole = True
+            plain = decoded(content, encoding, self._kept)
             if plain is not None:
-                whole = size == len(content) and len(plain) < self._kept
-                content, size, encoding = plain, len(plain) + (not whole), ""
+                whole = plain.whole and size == len(content)
+                content, size, encoding = plain.content, None, ""
+                if not content:
+                    return
             body = self._contents.body(
                 content,
                 value_of(headers, "content-type"),
                 limit,
                 size=size,
+                whole=whole,
                 content_types=decision.content_types,
                 content_encoding=encoding,
             )

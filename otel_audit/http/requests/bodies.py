@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
+
+from otel_audit.http.contents.bodies.content_encoding import decoded, is_plain
 
 if TYPE_CHECKING:
     from otel_audit.http.contents import Body, Contents
     from otel_audit.http.copies import Copy
-
-_ANY_ZLIB: Final = 47
-"""``wbits`` of :mod:`zlib` for gzip and deflate alike."""
-_COMPRESSED: Final = frozenset({"gzip", "x-gzip", "deflate"})
-_PLAIN: Final = frozenset({"", "identity"})
 
 
 def sent_body(
@@ -33,28 +29,10 @@ def sent_body(
     """
     if not copy.size:
         return None
-    kind = header("content-type")
-    coding = header("content-encoding").strip().lower()
-    if coding in _PLAIN:
+    kind, encoding = header("content-type"), header("content-encoding")
+    if is_plain(encoding):
         return contents.body(copy.content, kind, limit, size=copy.size, content_types=types)
-    if coding not in _COMPRESSED:
+    found = decoded(copy.content, encoding, copy.limit)
+    if found is None or not found.content:
         return None
-    try:
-        content, size = unpacked(copy.content, copy.limit)
-    except zlib.error:
-        return None
-    return contents.body(content, kind, limit, size=size, whole=size is not None, content_types=types)
-
-
-def unpacked(content: bytes, limit: int) -> tuple[bytes, int | None]:
-    """Return at most ``limit`` bytes of what a gzip or deflate text unpacks to, and the size if it is whole.
-
-    However much it would become, no more is unpacked.
-
-    Raises:
-        zlib.error: it is no such text.
-    """
-    unpacking = zlib.decompressobj(_ANY_ZLIB)
-    found = unpacking.decompress(content, limit + 1)
-    whole = unpacking.eof and len(found) <= limit
-    return found[:limit], len(found) if whole else None
+    return contents.body(found.content, kind, limit, whole=found.whole, content_types=types)

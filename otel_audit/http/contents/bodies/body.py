@@ -7,6 +7,7 @@ from typing import Any, Final, NamedTuple
 
 from otel_audit import semconv
 from otel_audit.http.contents.bodies import forms, json_documents, markup
+from otel_audit.http.contents.bodies.content_encoding import is_plain
 from otel_audit.http.contents.bodies.media_types import MediaType, decoded, is_shown, media_type
 from otel_audit.http.contents.documents import redacted
 from otel_audit.http.contents.shortening import Shortened, shortened_text
@@ -75,7 +76,7 @@ def body_of(
         return Body(None, size, "", name)
     if not is_shown(name, content_types):
         return Body(None, size, "content type is not listed", name)
-    if content_encoding and content_encoding.lower() != "identity":
+    if not is_plain(content_encoding):
         return Body(None, size, "content encoding", name)
     if type_.kind == "binary":
         return Body(None, size, "not text", name)
