@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from typing import Final
 
-from otel_audit.config.globs import Globs, matcher
 from otel_audit.config.model import AuditConfig
 from otel_audit.config.sections.policy import NAMES_WORK
 from otel_audit.http.contents import Contents
+from otel_audit.http.contents.bodies.media_types import is_shown, media_type
 from otel_audit.http.requests.marks import Marks
 from otel_audit.notes import Notes
 from otel_audit.pipeline.failures import Failures
 from otel_audit.pipeline.logger import AuditLogger
 from otel_audit.policy import Decision, Facts, Level, Policy
 
-_LONGEST_TYPE: Final = 127
 NO_RULE: Final = Decision()
 """What is decided where there is no rule: metadata."""
 
@@ -55,9 +53,10 @@ class RequestRules:
             )
         )
         """Bytes that are kept of a body until it is known what of it is recorded."""
-        self._all_types = tuple(
-            {*self._types, *(each for rule in rules for each in rule.content_types or ())}
-        )
+        self._all_types = {
+            self._types,
+            *(tuple(rule.content_types) for rule in rules if rule.content_types is not None),
+        }
         self._naming = frozenset(
             number for number, rule in enumerate(config.policy, 1) if rule.names(*NAMES_WORK)
         )
@@ -89,7 +88,8 @@ class RequestRules:
 
     def may_copy(self, content_type: str) -> bool:
         """Say whether a body of this type may be recorded by any rule."""
-        return is_listed(content_type, self._all_types)
+        name = media_type(content_type).name
+        return bool(name) and any(is_shown(name, types) for types in self._all_types)
 
     def types(self, decision: Decision) -> Sequence[str]:
         """Return the content types whose bodies are recorded."""
@@ -102,13 +102,3 @@ class RequestRules:
     def response_limit(self, decision: Decision) -> int:
         """Return the most that is recorded of a response's body, in bytes."""
         return self._response_limit if decision.max_response_body is None else decision.max_response_body
-
-
-def is_listed(content_type: str, types: tuple[str, ...]) -> bool:
-    """Say whether a content type, with or without parameters, is one of ``types``."""
-    return bool(types) and _is_one_of(content_type.partition(";")[0].strip().lower()[:_LONGEST_TYPE], types)
-
-
-@lru_cache(maxsize=1024)
-def _is_one_of(kind: str, types: tuple[str, ...]) -> bool:
-    return bool(kind) and bool(matcher(Globs.of(each.lower() for each in types))(kind))

@@ -273,6 +273,7 @@ def test_texts_are_read_in_the_charset_they_name(text: str, charset: str) -> Non
         (b"{}", "application/json", {"content_encoding": "br"}, "content encoding"),
         (b"{}", "application/json", {"content_types": ["text/*"]}, "content type is not listed"),
         (b"a,b", "text/csv", {"content_types": ["text/*", "!text/csv"]}, "content type is not listed"),
+        (b"{}", "application/json", {"content_types": []}, "content type is not listed"),
         (b"", "application/json", {"size": 7}, "not kept"),
         (b"", "application/json", {}, ""),
     ],

@@ -347,6 +347,13 @@ def test_no_body_costs_a_record_or_an_answer(recorded: Recorded, body: bytes, ch
     captured.assert_no_secrets(SECRET)
 
 
+def test_a_content_type_that_one_rule_excludes_is_recorded_by_another(recorded: Recorded) -> None:
+    other = everything(path="/cards/*", content_types=["!application/json"])
+    with recorded(other, everything()) as captured:
+        client(shop()).post("/echo", json={"card": 7})
+    assert request_of(captured).attributes["request.body"] == {"card": 7}
+
+
 def test_a_compressed_answer_is_recorded_as_it_reads(recorded: Recorded) -> None:
     app = shop()
     app.add_middleware(GZipMiddleware, minimum_size=10)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import codecs
 import re
 from collections.abc import Sequence
-from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import Final, Literal, NamedTuple, TypeAlias
+
+from otel_audit.config.globs import Globs, Matcher, matcher
 
 Kind: TypeAlias = Literal["json", "form", "multipart", "markup", "text", "binary"]
 
@@ -78,17 +79,13 @@ def media_type(header: str) -> MediaType:
 
 
 def is_shown(name: str, content_types: Sequence[str] | None) -> bool:
-    """Say whether bodies of a media type may be shown: all, or those of patterns such as ``text/*``.
+    """Say whether bodies of a media type may be shown: all, or those of patterns such as ``text/*``."""
+    return content_types is None or (bool(content_types) and bool(_listed(tuple(content_types))(name)))
 
-    A pattern that begins with ``!`` excludes.
-    """
-    if content_types is None:
-        return True
-    meant = [each for each in content_types if not each.startswith("!")]
-    excluded = [each[1:] for each in content_types if each.startswith("!")]
-    return (not meant or any(fnmatchcase(name, each.lower()) for each in meant)) and not any(
-        fnmatchcase(name, each.lower()) for each in excluded
-    )
+
+@lru_cache(maxsize=64)
+def _listed(content_types: tuple[str, ...]) -> Matcher:
+    return matcher(Globs.of(map(str.lower, content_types)))
 
 
 def decoded(content: bytes, charset: str = "") -> str | None:

@@ -11,12 +11,12 @@ from django.conf import settings
 from django.http import FileResponse, HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
 
 from otel_audit.audit_context import AuditContext, current_context
+from otel_audit.http.contents.bodies.media_types import is_shown, media_type
 from otel_audit.http.copies import Copy, CopyingInput
 from otel_audit.http.headers import environ_name, size_in, wsgi_headers
 from otel_audit.http.requests.bodies import sent_body
 from otel_audit.http.requests.recorder import RequestRecords
 from otel_audit.http.requests.recording import RequestRecording
-from otel_audit.http.requests.rules import is_listed
 from otel_audit.instrumentation.django.scope import RequestScope
 from otel_audit.interruptions import faults
 
@@ -169,7 +169,7 @@ def _form(
     post: Any, files: Any, contents: Contents, kind: str, limit: int, types: Sequence[str]
 ) -> Body | None:
     """Return what may be recorded of a form that Django has parsed; None if nobody has asked it to."""
-    if post is None or files is None or not is_listed(kind, tuple(types)):
+    if post is None or files is None or not is_shown(media_type(kind).name, types):
         return None
     fields = [(name, value) for name, values in post.lists() for value in values]
     uploads = [
