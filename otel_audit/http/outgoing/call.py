@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, Self, TypeAlias
 
 from otel_audit.audit_context import Moment
 from otel_audit.http.copies import Copy
@@ -32,8 +32,8 @@ class Call:
     """A call as its client makes it.
 
     The client's wrappers say what happens: :meth:`sent`, :meth:`answered`, :meth:`received` for what the
-    application reads of the response, :meth:`end`. Nothing is read for us. The first end counts; a call that
-    nobody ends is recorded when it is collected.
+    application reads of the response, :meth:`end`; ``with call:`` ends it if what is done then fails. Nothing
+    is read for us. The first end counts; a call that nobody ends is recorded when it is collected.
 
     Attributes:
         level: the highest level that the policy may still give it.
@@ -192,6 +192,13 @@ class Call:
             self.error = error if isinstance(error, str) else type(error).__qualname__
         self.ending = ending
         self._finish(self)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if error is not None:
+            self.end(error)
 
     def __del__(self) -> None:
         """Record a call that was given up without a word."""

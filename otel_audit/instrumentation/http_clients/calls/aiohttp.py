@@ -41,11 +41,8 @@ class _Wrappers:
             call = self._begun(req)
             if call is None:
                 return await original(connector, req, *args, **kwargs)
-            try:
+            with call:
                 connection = await original(connector, req, *args, **kwargs)
-            except BaseException as error:
-                call.end(error)
-                raise
             attach(req, call)
             return connection
 
@@ -58,11 +55,8 @@ class _Wrappers:
             call = detach(request)
             if call is None:
                 return await original(request, *args, **kwargs)
-            try:
+            with call:
                 response = await original(request, *args, **kwargs)
-            except BaseException as error:
-                call.end(error)
-                raise
             try:
                 _note_request(call, request)
                 attach(response, call)
@@ -80,11 +74,8 @@ class _Wrappers:
             call = detach(response)
             if call is None:
                 return await original(response, *args, **kwargs)
-            try:
+            with call:
                 result = await original(response, *args, **kwargs)
-            except BaseException as error:
-                call.end(error)
-                raise
             try:
                 call.answered(response.status, list(response.headers.items()))
                 if not call.is_over:
@@ -105,11 +96,8 @@ class _Wrappers:
             call = detach(response)  # what it calls, should it fail, does not say why
             if call is None:
                 return await original(response)
-            try:
+            with call:
                 body = await original(response)
-            except BaseException as error:
-                call.end(error)
-                raise
             try:
                 call.decoded = True
                 call.received(body)

@@ -44,11 +44,8 @@ class _Wrappers:
             call = self._begun(pool, request)
             if call is None:
                 return original(pool, request)
-            try:
+            with call:
                 response = original(pool, request)
-            except BaseException as error:
-                call.end(error)
-                raise
             self._answered(call, request, response, _Stream)
             return response
 
@@ -61,11 +58,8 @@ class _Wrappers:
             call = self._begun(pool, request)
             if call is None:
                 return await original(pool, request)
-            try:
+            with call:
                 response = await original(pool, request)
-            except BaseException as error:
-                call.end(error)
-                raise
             self._answered(call, request, response, _AsyncStream)
             return response
 

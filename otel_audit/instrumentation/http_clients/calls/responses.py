@@ -47,11 +47,8 @@ def _reading(original: Callable[..., Any]) -> Callable[..., Any]:
         call = response.__dict__.pop(CALL, None)  # what the method itself calls must not be noted once more
         if call is None:
             return original(response, *args, **kwargs)
-        try:
+        with call:
             data = original(response, *args, **kwargs)
-        except BaseException as error:
-            call.end(error)
-            raise
         call.received(data)
         _go_on(response, call)
         return data
@@ -66,11 +63,8 @@ def _reading_into(original: Callable[..., Any]) -> Callable[..., Any]:
         call = response.__dict__.pop(CALL, None)
         if call is None:
             return original(response, buffer)
-        try:
+        with call:
             size = original(response, buffer)
-        except BaseException as error:
-            call.end(error)
-            raise
         call.received(memoryview(buffer).cast("B")[:size])
         _go_on(response, call)
         return size

@@ -76,11 +76,8 @@ def _reading_chunks(original: Callable[..., Any]) -> Callable[..., Any]:
         call = detach(below)
         if call is None:
             return original(response, *args, **kwargs)
-        try:
+        with call:
             data = original(response, *args, **kwargs)
-        except BaseException as error:
-            call.end(error)
-            raise
         if isinstance(data, bytes):
             call.received(data)
         call.is_whole = response.chunk_left == 0
