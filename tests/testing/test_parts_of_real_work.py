@@ -139,6 +139,7 @@ def test_a_command() -> None:
 
 def test_a_task() -> None:
     application = celery.Celery("parts", broker="memory://", backend="cache+memory://")
+    application.conf.task_default_queue = "parts"  # the broker is the process's, and others have workers
 
     @application.task(name="parts.add")  # type: ignore[untyped-decorator]
     def add(one: int, other: int) -> int:
@@ -149,7 +150,7 @@ def test_a_task() -> None:
         add.apply((3, 4))
     assert dry_run(Policy.of(CONFIG), captured.records).total(rising=True) == 0
     [published] = captured.tasks_published
-    assert (published.name, published.queue, published.state) == ("parts.add", "celery", "PENDING")
+    assert (published.name, published.queue, published.state) == ("parts.add", "parts", "PENDING")
     assert published.arguments == {"args": [1], "kwargs": {"other": 2}}
     [run] = captured.tasks_run
     assert (run.name, run.state, run.result, run.retries) == ("parts.add", "SUCCESS", 7, 0)
