@@ -262,8 +262,12 @@ def moment() -> Moment:
 
 def moment_of(context: AuditContext, at: int, span: Span, noticed: object) -> Moment:
     """Make the moment of something that began at ``at`` (nanoseconds) and has ended; whose, is asked now."""
-    tenant = "" if _tenant_of is None else _tenant_of(_request_of(context))
-    return Moment(at, context, span, noticed, "", tenant)
+    return Moment(at, context, span, noticed, "", tenant_said_of(context))
+
+
+def tenant_said_of(context: AuditContext | None) -> str | None:
+    """Return whose data some work is about by the application's function, asked now, as a moment has it."""
+    return "" if _tenant_of is None else _tenant_of(_request_of(context))
 
 
 def _request_of(context: AuditContext | None) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
-from otel_audit.audit_context import current_fields
+from otel_audit.audit_context import current_context, current_fields, tenant_said_of
 from otel_audit.config.globs import Globs
 from otel_audit.http.contents import Contents
 from otel_audit.pipeline import provider
@@ -48,7 +48,7 @@ class Recording:
         """
         if kind == "command" and self._is_excluded is not None and self._is_excluded(name):
             return None
-        tenant = current_fields().tenant or self.config.tenant or None
+        tenant = current_fields().tenant or tenant_said_of(current_context()) or self.config.tenant or None
         decision = self._policy.decide("command", Facts(command=name, user=user, tenant=tenant))
         return None if decision.level == Level.NONE else decision
 

@@ -43,6 +43,7 @@ class TaskSettings:
         once: bool = False,
     ) -> None:
         self._pipeline = pipeline
+        self._tenant = config.tenant
         self._policy = Policy.of(config)
         decisions = list(self._policy.possible("task", Facts()))
         self._always = decisions[0] if len(decisions) == 1 else None
@@ -64,7 +65,8 @@ class TaskSettings:
             return self._always
         fields = at.fields()
         user = fields.actor.on_behalf_of or fields.actor.id
-        return self._policy.decide("task", Facts(task=task.name, user=user, tenant=fields.tenant or None))
+        tenant = fields.tenant or at.tenant or self._tenant or None
+        return self._policy.decide("task", Facts(task=task.name, user=user, tenant=tenant))
 
     def header(self, task: Task) -> str:
         """Sign who acts now, for a task that is published; empty if it is to carry nothing."""

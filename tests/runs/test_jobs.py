@@ -481,3 +481,16 @@ def test_what_cannot_be_written_again_stays_as_it_is_on_disk(
             run.look_after()
     assert not settled
     assert ran(audit, "billing.nightly").outcome == "success"
+
+
+@pytest.mark.parametrize("said", [{"tenant": "acme"}, {"tenant_from": f"{__name__}:whose"}], ids=str)
+def test_a_rule_about_a_tenant_knows_whose_the_job_is(said: Any) -> None:
+    """As records have it: by the configuration, or by the application's function."""
+    rule = PolicyRule(kind=["command"], tenant=["acme"], level="none")
+    with capture_audit(AuditConfig(policy=[rule], **said)) as audit:
+        job("billing.nightly")(bill)("7")
+    assert audit.one().tenant == "acme"
+
+
+def whose(request: Any) -> str:
+    return "acme"

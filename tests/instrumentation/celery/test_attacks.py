@@ -62,6 +62,20 @@ def test_a_rule_may_say_that_a_task_is_not_recorded(celery_audited: Audited) -> 
         assert (made.actor.id, made.actor.on_behalf_of) == ("shop.bill", "ana"), "its scope stays"
 
 
+@pytest.mark.parametrize("said", [{"tenant": "acme"}, {"tenant_from": f"{__name__}:whose"}], ids=str)
+def test_a_rule_about_a_tenant_knows_whose_the_task_is(celery_audited: Audited, said: Any) -> None:
+    """As records have it: by the configuration, or by the application's function."""
+    rule = PolicyRule(kind=["task"], tenant=["acme"], level="none")
+    with celery_audited(config(policy=[rule], **said)) as captured:
+        bill.apply((7,))
+        assert captured.one(event_name="shop.invoice.create").tenant == "acme"
+        assert not [each for each in captured if each.event_name.startswith("task.")]
+
+
+def whose(request: Any) -> str:
+    return "acme"
+
+
 def test_what_a_task_prints_is_recorded_where_a_rule_asks_for_it(celery_audited: Audited) -> None:
     rule = PolicyRule(kind=["task"], level="request_response", output=True)
     with celery_audited(config(policy=[rule])) as captured:
