@@ -11,8 +11,7 @@ from otel_audit.http.contents import Contents
 from otel_audit.pipeline import provider
 from otel_audit.pipeline.failures import Failures
 from otel_audit.policy import Decision, Facts, Policy
-from otel_audit.propagation import refused
-from otel_audit.propagation.incoming import Accepted
+from otel_audit.propagation.incoming import Accepted, count
 from otel_audit.propagation.messages import MessageContexts
 from otel_audit.tasks.seen import Seen
 from otel_audit.tasks.task import Task
@@ -83,5 +82,5 @@ class TaskSettings:
             return accepted
         if task.redelivered:
             return accepted
-        refused("replayed")
+        count("replayed")
         return None

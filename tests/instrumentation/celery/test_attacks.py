@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from kombu import serialization
 
+from otel_audit import otel_api
 from otel_audit.audit_context import current_context
 from otel_audit.config.model import AuditConfig, CeleryConfig, ContextConfig
 from otel_audit.config.sections.policy import PolicyRule
@@ -219,8 +220,11 @@ def test_a_good_header_is_good_for_its_eta(celery_audited: Audited) -> None:
         assert captured.one(event_name="task.run").actor.on_behalf_of == "ana"
 
 
-def test_seen_before_is_refused_if_asked_for_and_a_redelivery_is_not(celery_audited: Audited) -> None:
+def test_seen_before_is_refused_if_asked_for_and_a_redelivery_is_not(
+    celery_audited: Audited, caplog: pytest.LogCaptureFixture
+) -> None:
     once = config(celery=CeleryConfig(enabled=True, once=True))
+    otel_api._said.clear()
     for redelivered, known in ((False, False), (True, True)):
         with celery_audited(once) as captured:
             tasks = Tasks("Celery", captured.pipeline.config, once=True)
@@ -231,7 +235,9 @@ def test_seen_before_is_refused_if_asked_for_and_a_redelivery_is_not(celery_audi
             assert first.actor.on_behalf_of == "root"
             assert (second.actor.on_behalf_of == "root") is known
             assert refusals == ({} if known else {"replayed": 1})
+            assert ("was seen before" in caplog.text) is not known
             refusals.clear()
+            caplog.clear()
 
 
 def test_a_context_that_is_too_long_costs_the_header_alone(captured: CapturedAudit) -> None:
