@@ -312,6 +312,17 @@ def _typed(path: str, kind: Kind, raw: Any) -> Any:
     return raw
 
 
+# --- requests, calls, commands, jobs and tasks --------------------------------------------------
+
+WORK_EVENTS: Final = {
+    "request": ("http.server.request",),
+    "outgoing": ("http.client.request",),
+    "command": ("command.start", "command.output", "command.run"),
+    "job": ("job.start", "job.output", "job.run"),
+    "task": ("task.publish", "task.start", "task.output", "task.run", "task.retry", "task.stale"),
+}
+"""The kinds of work, and the event names of their records."""
+
 # --- requests, calls and their answers: names in `attributes` ---------------------------------------------
 
 METHOD: Final = "http.request.method"

@@ -14,17 +14,18 @@ from otel_audit.config.sections.policy import WITH_BODIES
 from otel_audit.policy.decision import Facts, Kind, Level
 from otel_audit.policy.policy import Policy
 
-_KINDS: Final[dict[str, Kind]] = {
-    "http.server.request": "request",
-    "http.client.request": "outgoing",
-    "command.start": "command",
-    "command.output": "command",
-    "command.run": "command",
-    "job.run": "command",
-    "task.publish": "task",
-    "task.start": "task",
-    "task.run": "task",
-    "task.retry": "task",
+_RULES_OF: Final[dict[str, Kind]] = {
+    "request": "request",
+    "outgoing": "outgoing",
+    "command": "command",
+    "job": "command",
+    "task": "task",
+}
+_KINDS: Final = {
+    name: _RULES_OF[kind]
+    for kind, names in semconv.WORK_EVENTS.items()
+    for name in names
+    if name != "task.stale"  # somebody asked for it: no rule is
 }
 _SHOWS: Final = {
     "command.start": Level.METADATA,

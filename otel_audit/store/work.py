@@ -12,7 +12,16 @@ from typing import Any, Final
 
 import msgspec
 
-from otel_audit.semconv import DURATION, EXIT_CODE, METHOD, STATUS_CODE, TASK_QUEUE, TASK_STATE, URL
+from otel_audit.semconv import (
+    DURATION,
+    EXIT_CODE,
+    METHOD,
+    STATUS_CODE,
+    TASK_QUEUE,
+    TASK_STATE,
+    URL,
+    WORK_EVENTS,
+)
 from otel_audit.store.columns import TEXT_COLUMNS, attribute_names
 
 FACTS: Final = {
@@ -26,14 +35,7 @@ FACTS: Final = {
 }
 """Parts of the column ``work``: the name of each among the attributes of its record, and its type."""
 
-KINDS: Final = {
-    "request": ("http.server.request",),
-    "outgoing": ("http.client.request",),
-    "command": ("command.start", "command.output", "command.run"),
-    "job": ("job.start", "job.output", "job.run"),
-    "task": ("task.publish", "task.start", "task.output", "task.run", "task.retry", "task.stale"),
-}
-"""The kinds of work, and the event names of their records."""
+KINDS: Final = WORK_EVENTS
 KIND_OF: Final = {name: kind for kind, names in KINDS.items() for name in names}
 """The kind of work that an event is about."""
 REQUEST_LOGS: Final = ("activity", "pageview")
