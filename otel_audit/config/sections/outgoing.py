@@ -4,7 +4,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from otel_audit.config.sections.section import Bytes, Section
+from otel_audit.config.sections.section import BODY_BYTES, MaxRequestBody, MaxResponseBody, Section
 
 
 class OutgoingConfig(Section, frozen=True):
@@ -23,11 +23,5 @@ class OutgoingConfig(Section, frozen=True):
             "hosts below a domain."
         ),
     ] = []
-    max_request_body: Annotated[
-        Bytes,
-        Meta(description="The most that is recorded of the body of a request; a rule may say otherwise."),
-    ] = 16_384
-    max_response_body: Annotated[
-        Bytes,
-        Meta(description="The most that is recorded of the body of a response; a rule may say otherwise."),
-    ] = 16_384
+    max_request_body: MaxRequestBody = BODY_BYTES
+    max_response_body: MaxResponseBody = BODY_BYTES

@@ -5,7 +5,7 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
-from otel_audit.config.sections.section import Bytes, Section
+from otel_audit.config.sections.section import BODY_BYTES, MaxRequestBody, MaxResponseBody, Section
 
 _CONTENT_TYPES: Final = (
     "application/json",
@@ -42,14 +42,8 @@ class RequestsConfig(Section, frozen=True):
             "`192.168.0.0/16`, `fd00::/8`."
         ),
     ] = []
-    max_request_body: Annotated[
-        Bytes,
-        Meta(description="The most that is recorded of the body of a request; a rule may say otherwise."),
-    ] = 16 * 1024
-    max_response_body: Annotated[
-        Bytes,
-        Meta(description="The most that is recorded of the body of a response; a rule may say otherwise."),
-    ] = 16 * 1024
+    max_request_body: MaxRequestBody = BODY_BYTES
+    max_response_body: MaxResponseBody = BODY_BYTES
     content_types: Annotated[
         list[str],
         Meta(

@@ -10,6 +10,14 @@ SECRET = {"secret": True}
 
 Seconds: TypeAlias = Annotated[float, Meta(ge=0)]
 Bytes: TypeAlias = Annotated[int, Meta(ge=0)]
+BODY_BYTES = 16 * 1024
+"""The most that is recorded of a body by default."""
+MaxRequestBody: TypeAlias = Annotated[
+    Bytes, Meta(description="The most that is recorded of the body of a request; a rule may say otherwise.")
+]
+MaxResponseBody: TypeAlias = Annotated[
+    Bytes, Meta(description="The most that is recorded of the body of a response; a rule may say otherwise.")
+]
 Strategy: TypeAlias = Annotated[str, Meta(pattern=r"^(drop|mask|hmac|keep_last(:\d+)?|keep)$")]
 """``drop``, ``mask``, ``keep_last`` or ``keep_last:N``, ``hmac``; ``keep`` exempts a name from the rules."""
 Age: TypeAlias = Annotated[str, Meta(pattern=r"^([1-9]\d{0,5}(h|d|w|mo|y)|forever)$")]
