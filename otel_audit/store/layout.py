@@ -83,13 +83,15 @@ class Layout(msgspec.Struct, frozen=True):
     def add(self, addition: Addition) -> Iterator[str]:
         """Return the statements that add columns and indexes to a table where they are missing."""
         columns = [f"ADD COLUMN IF NOT EXISTS {column}" for column in addition.columns]
-        indexes = [f"ADD INDEX IF NOT EXISTS {index}" for index in addition.indexes]
+        indexes = [f"ADD INDEX IF NOT EXISTS {index}" for index in addition.indexes_here()]
         stored = self.stored(addition.table.name)
         for name in self.names(addition.table):  # where the rows lie first: the other one writes into it
             added = ", ".join((*columns, *(indexes if name == stored else ())))
             yield f"ALTER TABLE {self.name(name)}{self.on_cluster} {added}"
-        if addition.table.name in addition.indexed_at_once:
-            names = ", ".join(f"MATERIALIZE INDEX {index.partition(' ')[0]}" for index in addition.indexes)
+        if addition.table.name in addition.tables:
+            names = ", ".join(
+                f"MATERIALIZE INDEX {index.partition(' ')[0]}" for index in addition.indexes_here()
+            )
             yield f"ALTER TABLE {self.name(stored)}{self.on_cluster} {names}"
 
     def index(self, table: str, indexes: str) -> Iterator[str]:
