@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -18,9 +20,10 @@ from otel_audit.server.otlp.few_rows import few_rows
 from otel_audit.store.client import StoreClient
 from otel_audit.store.columns import attribute_names
 from otel_audit.store.schema import events, own
+from tests.engine_process import in_stopped_server
 from tests.server.otlp_messages import audit, logs
 from tests.server.test_engine_rows import NOW, PROTOBUF, UNKNOWN_FIELD, entry, kept
-from tests.trail import DRIVER, record, records, sent, serving
+from tests.trail import record, records, sent, serving
 
 CHANGES, RELATED, FIELDS, NUMBER = (
     attribute_names(path)[0] for path in ("changes", "related", "fields", "sequence.number")
@@ -144,9 +147,8 @@ def test_a_record_with_one_attribute_twice_is_left_to_the_engine() -> None:
     assert not made_here(body.SerializeToString())
 
 
-def test_rows_that_were_not_indexed_at_once_are_found(client: tuple[httpx.Client, StoreClient]) -> None:
+def test_rows_that_were_not_indexed_at_once_are_found(tmp_path: Path) -> None:
     """By every condition that asks an index, beside indexed rows; and after a merge, which indexes all."""
-    otlp, store = client
     wanted = record(
         "shop.order.update",
         "UPDATE",
@@ -165,9 +167,6 @@ def test_rows_that_were_not_indexed_at_once_are_found(client: tuple[httpx.Client
         )
         for n in range(1500)
     ]
-    for some in ([wanted], others):
-        body = audit(some).SerializeToString()
-        assert otlp.post("/v1/audit", content=body, headers=PROTOBUF).status_code == 200
     plain = ("actor_id", "actor_name", "target", "trace_id", "request_id", "message", "search_text")
     values = (
         "few-1",
@@ -197,7 +196,7 @@ def test_rows_that_were_not_indexed_at_once_are_found(client: tuple[httpx.Client
         f"record_id = '{wanted.id}'",
     ]
 
-    def asked() -> dict[str, list[int]]:
+    def asked(store: StoreClient) -> dict[str, list[int]]:
         """Return rows and letters: counted, which an index alone may answer, and read."""
         return {
             each: [
@@ -208,14 +207,33 @@ def test_rows_that_were_not_indexed_at_once_are_found(client: tuple[httpx.Client
         }
 
     parts = [f"countIf({each}), countIf({each}), sumIf(length(message), {each})" for each in conditions]
-    [row] = store.rows(f"SELECT {', '.join(parts)} FROM otel.audit_events")  # no condition, no index
-    expected = {each: row[3 * at : 3 * at + 3] for at, each in enumerate(conditions)}
-    assert min(count for count, *_ in expected.values()) == 1
     unindexed = (
         "SELECT count() AS n FROM system.parts WHERE database = 'otel' AND table = 'audit_events' AND active "
         "AND rows < 10 AND secondary_indices_compressed_bytes < 1000"
     )
-    assert store.query(unindexed)[0]["n"] > 0
-    assert asked() == expected
-    httpx.post(store.config.url, content="OPTIMIZE TABLE otel.audit_events FINAL", headers=DRIVER, timeout=60)
-    assert asked() == expected
+    with serving(tmp_path):
+        pass
+    in_stopped_server(tmp_path, largest_merge(1))
+    with serving(tmp_path) as server, closing(StoreClient(server.clickhouse)) as store:
+        for some in ([wanted], others):
+            body = audit(some).SerializeToString()
+            sent = httpx.post(f"{server.http}/v1/audit", content=body, headers=PROTOBUF, timeout=30)
+            assert sent.status_code == 200
+        [row] = store.rows(f"SELECT {', '.join(parts)} FROM otel.audit_events")  # no condition, no index
+        expected = {each: row[3 * at : 3 * at + 3] for at, each in enumerate(conditions)}
+        assert min(count for count, *_ in expected.values()) == 1
+        assert store.query(unindexed)[0]["n"] > 0
+        assert asked(store) == expected
+    in_stopped_server(
+        tmp_path,
+        largest_merge(2**37) + "connection.query('OPTIMIZE TABLE otel.audit_events FINAL')\n",
+    )
+    with serving(tmp_path) as server, closing(StoreClient(server.clickhouse)) as store:
+        assert store.query(unindexed)[0]["n"] == 0
+        assert asked(store) == expected
+
+
+def largest_merge(size: int) -> str:
+    """Return what bounds merges, in bytes: on a busy machine one came before the questions."""
+    setting = f"max_bytes_to_merge_at_max_space_in_pool = {size}"
+    return f"connection.query('ALTER TABLE otel.audit_events MODIFY SETTING {setting}')\n"

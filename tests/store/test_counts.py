@@ -15,7 +15,7 @@ from otel_audit.errors import QueryError
 from otel_audit.store.counts import Part, Range, overlaps, pieces
 from otel_audit.store.query import AuditStore
 from tests.attack.chance import Chance
-from tests.engine_process import in_engine
+from tests.engine_process import in_stopped_server
 from tests.trail import exported, land, record, serving
 
 BEGIN: Final = 1_788_220_800 * 10**9
@@ -23,16 +23,6 @@ BEGIN: Final = 1_788_220_800 * 10**9
 HOUR: Final = 3600 * 10**9
 DAYS: Final = 80
 SLUGS: Final = ("", "", "pay", "export")
-MERGE: Final = """
-import json, sys
-from pathlib import Path
-from otel_audit.server.engine.datadir import DataDirectory
-from otel_audit.server.engine.engine import Engine
-data = DataDirectory.acquire(Path(sys.argv[1]))
-engine = Engine(data.engine, memory_bytes=2**30, fsync=False)
-with engine.connection() as connection:
-    result = []
-"""
 
 
 def request(chance: Chance) -> AuditRecord:
@@ -122,10 +112,8 @@ def counting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[AuditSt
     with serving(directory) as running, AuditStore(running.clickhouse) as store:
         land(store._client, made[:450])
         land(store._client, made[100:200])
-    (directory / "data").rename(directory / "engine")
-    plans = in_engine(
+    plans = in_stopped_server(
         directory,
-        MERGE,
         "for log in ('activity', 'pageview'):\n"
         "    connection.query(f'OPTIMIZE TABLE otel.{log}_events FINAL')\n"
         "    where = \"hasAll(request_items, ['request', 'month=202609', 'method=GET'])\"\n"
@@ -134,7 +122,6 @@ def counting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[AuditSt
     )
     # As long as the engine finds the index: an expression with IN, for instance, it would not know again.
     assert all("ReadFromTextIndexCount" in plan for plan in plans), plans
-    (directory / "engine").rename(directory / "data")
     with serving(directory) as running, AuditStore(running.clickhouse) as store:
         land(store._client, [*made[400:500], *made[470:500]])
         for begin in range(500, len(made), 20):
