@@ -99,6 +99,7 @@ class ActorSource:
     """
 
     def __init__(self, path: str, is_dependency: Callable[[Any], bool] = lambda function: False) -> None:
+        self.path = path
         self._is_dependency = is_dependency
         self._dependency: tuple[Any, bool] = (None, False)
         self._function = ApplicationFunction(
@@ -137,6 +138,10 @@ class ActorSource:
     def resolve(self) -> Callable[[Any], Any]:
         """Import the function; raises whatever importing it does."""
         return self._function.resolve()
+
+    def place(self) -> str:
+        """Return file and line of the function in brackets, as far as it is known and has one."""
+        return self._function.place()
 
     def _read(self, value: Any) -> Any:
         try:

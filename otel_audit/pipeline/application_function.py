@@ -127,13 +127,13 @@ class ApplicationFunction:
             self.path,
             how,
             what,
-            self._place(),
+            self.place(),
             self._without,
             advice,
         )
 
-    def _place(self) -> str:
-        """Return file and line of the function, as far as it has one."""
+    def place(self) -> str:
+        """Return file and line of the function in brackets, as far as it is known and has one."""
         function = getattr(self._function, "__func__", self._function)
         code = getattr(inspect.unwrap(function) if callable(function) else None, "__code__", None)
         return f" ({code.co_filename}:{code.co_firstlineno})" if code is not None else ""

@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import functools
 import inspect
+import logging
 import sys
-from collections.abc import Awaitable, Callable
+import weakref
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 from otel_audit.audit_context import current_context
 from otel_audit.http.actor import ActorSource
-from otel_audit.http.request_scope import RequestScope
+from otel_audit.http.asgi import ASGIRequestScope
+from otel_audit.instrumentation.starlette.routes import APPLICATION, innermost_routes
 from otel_audit.interruptions import faults
 
+_logger = logging.getLogger(__name__)
 _Solve = Callable[..., Awaitable[Any]]
 
 
@@ -46,7 +50,7 @@ class _Results(dict[Any, Any]):
 
     __slots__ = ("_request", "_source")
 
-    def __init__(self, source: ActorSource, request: RequestScope) -> None:
+    def __init__(self, source: ActorSource, request: ASGIRequestScope) -> None:
         super().__init__()
         self._source = source
         self._request = request
@@ -66,14 +70,48 @@ def told_by_dependency(source: ActorSource | None, original: _Solve) -> _Solve:
     """Wrap ``solve_dependencies``; without a dependency to look for it stays as it is."""
     if source is None:
         return original
+    looked_through: weakref.WeakSet[Any] = weakref.WeakSet()
 
     @functools.wraps(original)
     def solve(*args: Any, **kwargs: Any) -> Awaitable[Any]:
-        if kwargs.get("dependency_cache") is None and source.dependency() is not None:
-            context = current_context()
+        if kwargs.get("dependency_cache") is None:
+            dependency = source.dependency()
+            context = None if dependency is None else current_context()
             request = None if context is None else context.scope
-            if isinstance(request, RequestScope):
+            if isinstance(request, ASGIRequestScope):
                 kwargs["dependency_cache"] = _Results(source, request)
+                application = request.asgi.get(APPLICATION)
+                try:
+                    if application is not None and application not in looked_through:
+                        looked_through.add(application)
+                        _say_if_nobody_calls(source, dependency, application)
+                except faults():  # routes of others, what cannot be compared
+                    pass
         return original(*args, **kwargs)
 
     return solve
+
+
+def _say_if_nobody_calls(source: ActorSource, dependency: Any, application: Any) -> None:
+    """Warn if no route of an application has the dependency: it would name nobody, without a word."""
+    if any(dependency in _calls(route) for route in innermost_routes(application)):
+        return
+    name = getattr(dependency, "__name__", type(dependency).__name__)
+    _logger.warning(
+        "context.actor_from: no route of this application depends on %s%s, and only FastAPI can call it: it "
+        "is asynchronous or has dependencies of its own; records are made without the actor it would name. "
+        "Write FastAPI(dependencies=[Depends(%s)]), or give actor_from a plain function of the request",
+        source.path,
+        source.place(),
+        name,
+    )
+
+
+def _calls(route: Any) -> Iterator[Any]:
+    """Yield what FastAPI calls for a route: the endpoint, its dependencies, and theirs."""
+    waiting = [getattr(route, "dependant", None)]
+    while waiting:
+        dependant = waiting.pop()
+        if dependant is not None:
+            yield dependant.call
+            waiting += dependant.dependencies

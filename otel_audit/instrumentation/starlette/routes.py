@@ -74,10 +74,27 @@ _NEVER: Final = re.compile(r"(?!)")
 _known: Final[weakref.WeakKeyDictionary[Any, _Routes]] = weakref.WeakKeyDictionary()
 
 
-def _flattened(routes: Iterable[Any], prefix: str, depth: int) -> Iterator[tuple[str, Any]]:
+def innermost_routes(application: Any) -> Iterator[Any]:
+    """Yield the routes of an application, of the routers it includes and of all that is mounted in it."""
+    waiting = [(getattr(application, "routes", None) or (), 0)]
+    while waiting:
+        routes, depth = waiting.pop()
+        for route in _contexts(routes):
+            inner = getattr(route, "routes", None)
+            if inner is None:
+                yield route
+            elif depth < _DEPTH:
+                waiting.append((inner, depth + 1))
+
+
+def _contexts(routes: Iterable[Any]) -> Iterable[Any]:
     fastapi = sys.modules.get("fastapi.routing")
     contexts = getattr(fastapi, "iter_route_contexts", iter)  # routers included keep their own routes
-    for route in contexts(routes):
+    return contexts(routes)
+
+
+def _flattened(routes: Iterable[Any], prefix: str, depth: int) -> Iterator[tuple[str, Any]]:
+    for route in _contexts(routes):
         inner = getattr(route, "routes", None)
         if inner is None:
             path = getattr(route, "path", None)

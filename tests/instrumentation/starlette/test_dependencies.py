@@ -6,10 +6,12 @@ from typing import Annotated, Any
 
 import jwt
 import pytest
-from fastapi import Depends, FastAPI, HTTPException, WebSocket
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, WebSocket
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, OAuth2PasswordBearer
 from fastapi.testclient import TestClient
+from starlette.applications import Starlette
 from starlette.requests import HTTPConnection
+from starlette.routing import Mount
 
 import otel_audit
 from otel_audit.audit_record import Actor
@@ -216,3 +218,79 @@ def test_fastapi_is_wrapped_only_while_a_function_is_named(instrumented: Instrum
     with instrumented(context=configured("synchronous")):
         assert vars(fastapi.routing)["solve_dependencies"] is not original
     assert vars(fastapi.routing)["solve_dependencies"] is original
+
+
+def served(
+    app: Any, instrumented: Instrumented, caplog: pytest.LogCaptureFixture, path: str = "/"
+) -> list[str]:
+    """Return what the log says of ``actor_from`` after three requests."""
+    with instrumented(context=configured("asynchronous")), caplog.at_level(logging.WARNING):
+        for _ in range(3):
+            assert TestClient(app).get(path, headers=token()).status_code == 200
+    return [message for message in caplog.messages if "actor_from" in message]
+
+
+def test_a_dependency_that_no_route_has_is_said_once_with_what_to_write(
+    instrumented: Instrumented, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = FastAPI()
+
+    @app.get("/", dependencies=[Depends(answering)])
+    def index() -> None:
+        otel_audit.record("ship.note", "NOTE")
+
+    answer[:] = [None]
+    [message] = served(app, instrumented, caplog)
+    assert f"no route of this application depends on {__name__}:asynchronous" in message
+    assert "FastAPI(dependencies=[Depends(asynchronous)])" in message
+    assert f"({__file__}:{asynchronous.__code__.co_firstlineno})" in message
+
+
+def having(place: str) -> Any:
+    """Return an application one route of which has the dependency, and one, asked for, has it not."""
+    app, router, part = FastAPI(), APIRouter(), FastAPI()
+
+    def plain() -> None:
+        """Has no dependency."""
+
+    async def needs(user: Annotated[Any, Depends(asynchronous)]) -> None:
+        """Has one."""
+
+    app.get("/")(plain)
+    if place == "an endpoint":
+        app.get("/other")(needs)
+    elif place == "below another dependency":
+        app.get("/other", dependencies=[Depends(needs)])(plain)
+    elif place == "a router":
+        router.get("/other")(needs)
+        app.include_router(router, prefix="/router")
+    elif place == "an included router's own":
+        router.get("/other")(plain)
+        app.include_router(router, prefix="/router", dependencies=[Depends(asynchronous)])
+    elif place == "a mounted application":
+        part.get("/other")(needs)
+        app.mount("/part", part)
+    elif place == "a websocket":
+        app.websocket("/other")(needs)
+    else:
+        return Starlette(routes=[Mount("/part", having("an endpoint"))])
+    return app
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "an endpoint",
+        "below another dependency",
+        "a router",
+        "an included router's own",
+        "a mounted application",
+        "a websocket",
+        "mounted in Starlette",
+    ],
+)
+def test_nothing_is_said_where_some_route_has_it(
+    instrumented: Instrumented, caplog: pytest.LogCaptureFixture, place: str
+) -> None:
+    path = "/part/" if place == "mounted in Starlette" else "/"
+    assert served(having(place), instrumented, caplog, path) == []
