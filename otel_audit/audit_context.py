@@ -186,12 +186,22 @@ class SystemScope:
         view: the function.
         parent: the id of the request, command or task in which it happens.
         origin: who asked for it, in an ended request or another service.
+        is_parent: whether requests made in it say so; not those of a server that it only starts.
     """
 
-    __slots__ = ("__weakref__", "_fields", "ended", "id", "notes")
+    __slots__ = ("__weakref__", "_fields", "ended", "id", "is_parent", "notes")
 
-    def __init__(self, actor: Actor, view: str, parent: str = "", origin: Origin | None = None) -> None:
+    def __init__(
+        self,
+        actor: Actor,
+        view: str,
+        parent: str = "",
+        origin: Origin | None = None,
+        *,
+        is_parent: bool = True,
+    ) -> None:
         self.id = new_record_id()
+        self.is_parent = is_parent
         self.notes: Notes | None = None
         request = Request(id=self.id, view=view, parent=parent)
         self._fields = ContextFields(actor=actor, request=request, origin=origin)
@@ -277,6 +287,17 @@ def _request_of(context: AuditContext | None) -> Any:
 def current_context() -> AuditContext | None:
     """The context of the current work, None outside any."""
     return _current.get()
+
+
+def parent_of_request() -> str:
+    """Return the id of the work in which a request begins, such as a command with a test client; or empty."""
+    context = _current.get()
+    if context is None or not getattr(context.scope, "is_parent", False):
+        return ""
+    try:
+        return context.fields().request.id
+    except faults():  # a user model may do anything; the request goes on
+        return ""
 
 
 def current_fields() -> ContextFields:
@@ -366,6 +387,12 @@ class StarterScope:
     def ended(self) -> bool:
         """Whether the starter's work is over."""
         return self._context() is None
+
+    @property
+    def is_parent(self) -> bool:
+        """Whether requests that the thread makes say in which work."""
+        context = self._context()
+        return context is not None and getattr(context.scope, "is_parent", False)
 
     @property
     def notes(self) -> Notes | None:

@@ -199,7 +199,7 @@ class ASGIRequests:
 
     async def _live(self, application: Application, asgi: Scope, receive: Any, send: Send) -> None:
         """Start and stop an application: what it does then, and what it starts then, is its own work."""
-        work = SystemScope(Actor("lifespan", "system"), _lifespan_view(application))
+        work = SystemScope(Actor("lifespan", "system"), _lifespan_view(application), is_parent=False)
         token = enter_context(AuditContext(work))
 
         async def sending(message: Message) -> None:

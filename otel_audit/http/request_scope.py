@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
-from otel_audit.audit_context import ContextFields, process_scope
+from otel_audit.audit_context import ContextFields, parent_of_request, process_scope
 from otel_audit.audit_record import Actor, Origin, Request, Source, new_record_id
 from otel_audit.config.model import AuditConfig
 from otel_audit.http.actor import ANONYMOUS_ACTOR, UNKNOWN_ACTOR, ActorSource, authenticated
@@ -100,6 +100,7 @@ class RequestScope:
         "ended",
         "id",
         "notes",
+        "parent",
         "recording",
         "settings",
     )
@@ -107,6 +108,7 @@ class RequestScope:
     def __init__(self, settings: RequestSettings) -> None:
         self.settings = settings
         self.ended = False
+        self.parent = parent_of_request()
         self.notes: Notes | None = None
         self.recording: RequestRecording | None = None
         header = settings.request_id_header
@@ -160,6 +162,11 @@ class RequestScope:
     def routed(self) -> Any:
         """Return anything that changes when the request is routed."""
         raise NotImplementedError
+
+    @property
+    def is_parent(self) -> bool:
+        """Whether requests made in it, to an application of this process, say so."""
+        return not self.ended
 
     # --- who ------------------------------------------------------------------------------------
 
@@ -283,7 +290,7 @@ class RequestScope:
 
     def _request(self) -> Request:
         route, path, view = self.endpoint()
-        return Request(id=self.id, method=self.method(), route=route, path=path, view=view)
+        return Request(self.id, self.method(), route, path, view, self.parent)
 
 
 def _cookie(header: str, name: str) -> str:

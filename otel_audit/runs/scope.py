@@ -46,12 +46,14 @@ def enter(actor: str, view: str, *, recorded: bool) -> Entered | None:
     scope = None if outer is None else outer.scope
     overrides = () if outer is None else outer.overrides
     if outer is None or scope is None:
-        inside = SystemScope(Actor(id=actor, type="system"), view)
+        inside = SystemScope(Actor(id=actor, type="system"), view, is_parent=recorded)
     elif isinstance(scope, StarterScope) and scope.ended:
-        inside = SystemScope(Actor(id=actor, type="system"), view, origin=scope.fields().origin)
+        origin = scope.fields().origin
+        inside = SystemScope(Actor(id=actor, type="system"), view, origin=origin, is_parent=recorded)
     elif isinstance(scope, SystemScope):
         fields = scope.fields()
-        inside = SystemScope(fields.actor, view, fields.request.id, fields.origin)
+        is_parent = recorded or scope.is_parent
+        inside = SystemScope(fields.actor, view, fields.request.id, fields.origin, is_parent=is_parent)
     elif recorded:
         request = outer.fields().request
         own = msgspec.structs.replace(request, id=new_record_id(), parent=request.id)

@@ -10,7 +10,7 @@ import msgspec
 from django.http import HttpRequest
 from django.utils.functional import SimpleLazyObject
 
-from otel_audit.audit_context import ContextFields
+from otel_audit.audit_context import ContextFields, parent_of_request
 from otel_audit.audit_record import Actor, Request, Source, new_record_id
 from otel_audit.config.model import AuditConfig
 from otel_audit.http.actor import ANONYMOUS_ACTOR
@@ -94,6 +94,7 @@ class RequestScope:
         "ended",
         "id",
         "notes",
+        "parent",
         "recording",
         "request",
         "unsaid",
@@ -102,6 +103,7 @@ class RequestScope:
     def __init__(self, request: HttpRequest, settings_: ScopeSettings) -> None:
         self.request = request
         self.ended = False
+        self.parent = parent_of_request()
         self.notes: Notes | None = None
         self.unsaid: Callable[[], None] | None = None
         self.recording: RequestRecording | None = None
@@ -120,6 +122,11 @@ class RequestScope:
         self._user_actor = ANONYMOUS_ACTOR
         self._user_shown: Any = None
         self._user_values: dict[str, Any] = {}
+
+    @property
+    def is_parent(self) -> bool:
+        """Whether requests made in it, to an application of this process, say so."""
+        return not self.ended
 
     @property
     def actor(self) -> Actor:
@@ -221,6 +228,7 @@ class RequestScope:
             route=route_of(match),
             path=request.path if not getattr(match, "kwargs", None) else shown_path(request, self._settings),
             view=view_of(match),
+            parent=self.parent,
         )
 
 

@@ -14,7 +14,7 @@ from django.core.management.base import BaseCommand
 from django.test import Client
 
 from otel_audit.audit_record import Actor, AuditRecord, Target
-from otel_audit.config.model import CommandsConfig
+from otel_audit.config.model import CommandsConfig, RequestsConfig
 from otel_audit.config.sections.policy import PolicyRule
 from otel_audit.instrumentation.commands import CommandsAuditInstrumentor
 from otel_audit.testing import CapturedAudit
@@ -24,8 +24,10 @@ from tests.instrumentation.django.project import Instrumented
 @contextmanager
 def recording(instrumented: Instrumented, **options: Any) -> Iterator[CapturedAudit]:
     rules = [PolicyRule(command="*", level="request_response")] if options.pop("output", True) else []
+    requests = options.pop("requests", RequestsConfig())
     commands = CommandsConfig(**{"enabled": True, "flush": 0.0, **options})
-    with instrumented(models=["clinic.*"], config={"commands": commands, "policy": rules}) as captured:
+    config = {"commands": commands, "policy": rules, "requests": requests}
+    with instrumented(models=["clinic.*"], config=config) as captured:
         instrumentor = CommandsAuditInstrumentor()
         instrumentor.instrument(config=captured.pipeline.config)
         try:
@@ -128,6 +130,23 @@ def test_a_command_inside_a_request_has_the_request_as_parent(commands: Captured
     assert start.request == inside.request == end.request
     assert end.request.parent not in ("", end.request.id)
     assert (end.request.route, end.source.id, end.actor.id) == ("commanding/", "192.0.2.7", "anonymous")
+
+
+def test_a_request_inside_a_command_has_the_command_as_parent(instrumented: Instrumented) -> None:
+    with recording(instrumented, requests=RequestsConfig(enabled=True)) as captured:
+        call_command("visit")
+    command, request = run(captured, "visit"), captured.one(event_name="http.server.request")
+    assert request.request.parent == command.request.id != ""
+    assert request.request.id != command.request.id
+    inner = captured.one(event_name="command.run", target="command/note")
+    assert inner.request.parent == request.request.id
+    assert command.request.parent == ""
+
+
+def test_a_command_without_a_record_is_no_parent_of_requests(instrumented: Instrumented) -> None:
+    with recording(instrumented, requests=RequestsConfig(enabled=True), exclude=["visit"]) as captured:
+        call_command("visit")
+    assert captured.one(event_name="http.server.request").request.parent == ""
 
 
 def test_two_commands_inside_a_request_share_their_parent(commands: CapturedAudit) -> None:

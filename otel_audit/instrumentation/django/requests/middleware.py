@@ -94,7 +94,7 @@ class RequestCapture:
         context = AuditContext(scope)
         outer = outer_scope(request)
         if outer is not None:
-            scope.id = outer.id
+            scope.id, scope.parent = outer.id, outer.parent
         if self.records is not None:
             self.records.begin(context, scope, outer)
         return context
