@@ -23,6 +23,7 @@ from otel_audit.redaction.strategies import OMIT, Strategies
 from otel_audit.redaction.text import budget, patterns, sql
 from otel_audit.redaction.text.forms import scrub_options
 from otel_audit.redaction.text.pairs import PairScanner, balanced_end
+from otel_audit.redaction.text.suspicions import may_hold_secret
 from otel_audit.values import Portable
 
 MAX_DEPTH: Final = 32
@@ -203,7 +204,7 @@ class ValueRedactor:
     def suspects(self, text: str) -> bool:
         """Tell quickly that no rule can match ``text``; own patterns are not asked."""
         if self.builtin:
-            return patterns.may_hold_secret(text)
+            return may_hold_secret(text)
         return self.names.has_own
 
     def remember_clean(self, names: Collection[str], texts: Collection[str]) -> None:

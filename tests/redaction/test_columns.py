@@ -15,7 +15,7 @@ from msgspec import UNSET
 from otel_audit.audit_record import Actor, AuditRecord, Bulk, Column
 from otel_audit.config.model import RedactionConfig
 from otel_audit.redaction import Redactor
-from otel_audit.redaction.text.patterns import may_hold_secret
+from otel_audit.redaction.text.suspicions import may_hold_secret
 from otel_audit.redaction.text.together import any_may_hold_secret
 from tests.redaction.leaks import BY_SHAPE
 

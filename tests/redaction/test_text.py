@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from otel_audit.config.model import RedactionConfig
 from otel_audit.errors import ConfigurationError
 from otel_audit.redaction import Redactor
-from otel_audit.redaction.text.patterns import is_card_number, may_hold_secret
+from otel_audit.redaction.text.patterns import is_card_number
+from otel_audit.redaction.text.suspicions import may_hold_secret
 from tests.redaction.test_names import SECRET
 
 JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.dozjgNryP4J3jVmNHl0w5N"

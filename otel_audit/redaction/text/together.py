@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from otel_audit.redaction.lazy import pattern
-from otel_audit.redaction.text.patterns import may_hold_secret
+from otel_audit.redaction.text.suspicions import may_hold_secret
 
 # No shape or name spans it, and none begins or ends otherwise beside it: it is neither letter nor digit, and
 # longer than what may stand between the groups of a number.
