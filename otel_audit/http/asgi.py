@@ -46,10 +46,11 @@ _LAST: Final = frozenset({"lifespan.shutdown.complete", "lifespan.shutdown.faile
 class ASGIRequestScope(RequestScope):
     """A request or a websocket connection, by its ASGI scope: the innermost that an application was given."""
 
-    __slots__ = ("asgi", "find")
+    __slots__ = ("application", "asgi", "find")
 
     def __init__(self, asgi: Scope, settings: RequestSettings, find: Callable[..., Endpoint]) -> None:
         self.asgi = asgi
+        self.application: Any = None
         self.find = find
         super().__init__(settings)
 
@@ -94,9 +95,8 @@ class ASGIRequestScope(RequestScope):
         return asgi_headers(self.asgi.get("headers") or ())
 
     def view(self) -> Any:
-        """Return the function or class that answers; None as long as it is not known."""
-        handler = self.asgi.get("route_handler")  # Litestar's
-        return getattr(handler, "fn", None) if handler is not None else self.asgi.get("endpoint")
+        """Return the function or class that answers, or Litestar's handler with it; else the application."""
+        return self.asgi.get("route_handler") or self.asgi.get("endpoint") or self.application
 
     def parameters(self) -> Mapping[str, Any]:
         """Return the parameters of the path."""
@@ -175,6 +175,7 @@ class ASGIRequests:
             return
         try:
             request = self._make(asgi, self.settings)
+            request.application = application
             asgi[SEEN] = request.id
         except faults() as fault:  # headers that are none
             self._failures.report("request", fault)

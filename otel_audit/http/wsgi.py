@@ -5,6 +5,7 @@ Knows no framework.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,6 +17,7 @@ from otel_audit.http.denials import DENYING, denial, record_denial
 from otel_audit.http.headers import environ_name, wsgi_headers
 from otel_audit.http.request_scope import SEEN, Endpoint, RequestScope, RequestSettings
 from otel_audit.interruptions import faults
+from otel_audit.location import view_name
 from otel_audit.otel_api import current_span
 from otel_audit.pipeline import provider
 from otel_audit.pipeline.failures import Failures
@@ -29,15 +31,18 @@ Application = Callable[..., Iterable[bytes]]
 
 _WERKZEUG: Final = "werkzeug.request"
 """Flask's toolkit keeps its request there; it knows the route."""
+_FLASK: Final = "flask"
 
 
 class WSGIRequestScope(RequestScope):
     """A request, by its WSGI environment."""
 
-    __slots__ = ("_werkzeug", "environ")
+    __slots__ = ("_view", "_werkzeug", "application", "environ")
 
-    def __init__(self, environ: Environ, settings: RequestSettings) -> None:
+    def __init__(self, environ: Environ, settings: RequestSettings, application: Any = None) -> None:
         self.environ = environ
+        self.application = application
+        self._view: Any = None
         self._werkzeug: Any = None
         super().__init__(settings)
 
@@ -51,6 +56,8 @@ class WSGIRequestScope(RequestScope):
         found = self.environ.get(_WERKZEUG)
         if found is not None:
             self._werkzeug = found
+            if self._view is None:
+                self._view = _flask_view(found)
         return self._werkzeug
 
     def header(self, name: str) -> str:
@@ -79,8 +86,9 @@ class WSGIRequestScope(RequestScope):
         return wsgi_headers(self.environ)
 
     def view(self) -> Any:
-        """Return the function that answers: WSGI does not tell."""
-        return None
+        """Return Flask's function that answers, known as long as it answers; else the application."""
+        self.werkzeug()
+        return self._view or self.application
 
     def parameters(self) -> Mapping[str, Any]:
         """Return the parameters of the path."""
@@ -92,7 +100,8 @@ class WSGIRequestScope(RequestScope):
         return Endpoint(
             str(getattr(rule, "rule", "") or ""),
             shown_path(self.path(), getattr(request, "view_args", None) or {}, self.settings.show),
-            str(getattr(rule, "endpoint", "") or ""),
+            view_name(getattr(self._view, "view_class", self._view))
+            or str(getattr(rule, "endpoint", "") or ""),
         )
 
     def path(self) -> str:
@@ -102,6 +111,18 @@ class WSGIRequestScope(RequestScope):
 
     def routed(self) -> Any:
         return id(getattr(self.werkzeug(), "url_rule", None))
+
+
+def _flask_view(request: Any) -> Any:
+    """Return the function, or what ``as_view()`` made, that Flask's route of a request leads to."""
+    flask, rule = sys.modules.get(_FLASK), getattr(request, "url_rule", None)
+    if flask is None or rule is None:
+        return None
+    try:
+        application: Any = flask.current_app  # false where none is: in the body of an answer, behind it
+        return application.view_functions.get(rule.endpoint) if application else None
+    except faults():  # a Flask to come
+        return None
 
 
 class WSGIAuditMiddleware:
@@ -125,7 +146,7 @@ class WSGIAuditMiddleware:
         settings = self._current_settings()
         if settings is None or SEEN in environ:
             return self.app(environ, start_response)
-        request = WSGIRequestScope(environ, settings)
+        request = WSGIRequestScope(environ, settings, self.app)
         environ[SEEN] = request.id
         context = AuditContext(request)
         token = enter_context(context)

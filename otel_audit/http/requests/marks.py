@@ -6,6 +6,7 @@ stay. ``functools.wraps`` takes the attribute along, so other decorators may sta
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Final, Literal, TypeVar
@@ -79,9 +80,10 @@ class Marked:
 def audit_exempt(view: View) -> View:
     """Make no record of the requests of a view; what happens in them is recorded as ever.
 
-    For functions, sync and async, methods such as ``post``, and classes: class-based views, those of Django
-    REST framework, endpoints of Starlette. A rule of ``[[policy]]`` that names the view, its route or its
-    path is stronger.
+    For functions, sync and async, methods such as ``post``, and classes: class-based views of Django and
+    Flask, those of Django REST framework, endpoints of Starlette, controllers of Litestar; and for whole ASGI
+    and WSGI applications that our middleware is put around. A rule of ``[[policy]]`` that names the view, its
+    route or its path is stronger.
     """
     return _mark(view, Marks(exempt=True))
 
@@ -190,7 +192,7 @@ def marks_of(view: Any, method: str) -> Marks | None:
     """Return what a view, its class and the method that answers say; the innermost counts. Never raises.
 
     Args:
-        view: what the route leads to: a function, what ``as_view()`` returned, a class.
+        view: what the route leads to: a function, what ``as_view()`` returned, a class, Litestar's handler.
         method: that of the request.
     """
     try:
@@ -201,6 +203,12 @@ def marks_of(view: Any, method: str) -> Marks | None:
 
 def _found(view: Any, method: str) -> Marks | None:
     marks: Marks | None = _of(view)
+    inner = view.func if isinstance(view, functools.partial) else getattr(view, "fn", None)  # Litestar's
+    if inner is not None:
+        return _over(_found(inner, method), marks)
+    holder = getattr(view, "__self__", None)  # of a method: a controller
+    if holder is not None:
+        return _over(marks, _of(holder))
     cls = view if isinstance(view, type) else getattr(view, "view_class", None) or getattr(view, "cls", None)
     if cls is None:
         return marks
@@ -210,6 +218,8 @@ def _found(view: Any, method: str) -> Marks | None:
     name = actions.get(method) if isinstance(actions, dict) else method
     if not name or not hasattr(cls, name):
         name = "get" if method == "head" else "dispatch"
+        if not hasattr(cls, name):
+            name = "dispatch_request"  # Flask's
     return _over(_of(getattr(cls, name, None)), marks)
 
 

@@ -250,7 +250,8 @@ def test_flask_by_the_wsgi_middleware() -> None:
         assert record.actor == stream.actor == Actor("alice", "user")
         assert record.request == stream.request
         assert (record.request.route, record.request.path) == ("/ships/<int:number>", "/ships/7")
-        assert (record.request.view, record.source.id) == ("ship", "192.0.2.7")
+        assert record.request.view.endswith(".<locals>.ship")
+        assert record.source.id == "192.0.2.7"
         assert audit.one(event_name="http.request.denied").target == Target("http.route", "/private")
 
 
