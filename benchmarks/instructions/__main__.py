@@ -23,6 +23,9 @@ from rich.table import Table
 
 from benchmarks.databases import VENDORS, entries, environment
 from benchmarks.instructions import counter
+from benchmarks.instructions.request_work import EACH as REQUESTS
+from benchmarks.instructions.request_work import KINDS as REQUEST_LEVELS
+from benchmarks.instructions.request_work import NAMES as REQUEST_JOBS
 from benchmarks.instructions.sqlalchemy_work import NAMES as SQLALCHEMY_JOBS
 from benchmarks.instructions.work import FEW, LISTED, MANY
 from benchmarks.sqlalchemy_writes import GOALS as SQLALCHEMY_GOALS
@@ -85,6 +88,11 @@ ROWS = (
         "otel audited",
         goal=Wanted(1.10, 1.10),
         module="fastapi_work",
+    ),
+    *(
+        Row(name, REQUESTS, f"{name}: {level}", "alone", level, module="request_work")
+        for name in REQUEST_JOBS
+        for level in REQUEST_LEVELS
     ),
     *(
         Row(
