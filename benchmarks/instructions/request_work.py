@@ -1,7 +1,7 @@
 """What is counted of records of requests: ``python -m benchmarks.instructions.request_work KIND [JOB…]``.
 
-The requests of ``benchmarks/server_requests.py``: twenty uncounted, then three times ten counted. The kind says
-how much is recorded. No thread sends: it would be counted.
+The requests of ``benchmarks/server_requests.py``: twenty uncounted, then three times ten counted. The kind
+says how much is recorded. No thread sends: it would be counted.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from opentelemetry.trace import INVALID_SPAN, Span
 
 from otel_audit import semconv
 from otel_audit.audit_context import AuditContext, ContextFields, Moment, moment_of
-from otel_audit.audit_record import AuditRecord, Outcome, Target, new_record_id
+from otel_audit.audit_record import Outcome, Target, new_record_id
 from otel_audit.http.copies import Copy
 from otel_audit.http.headers import size_in
 from otel_audit.http.requests.asked import Asked, AskedScope
@@ -25,6 +25,7 @@ from otel_audit.policy import Decision, Facts, Level
 if TYPE_CHECKING:
     from otel_audit.notes import Notes
     from otel_audit.pipeline.logger import AuditLogger
+    from otel_audit.pipeline.record_heads import Made
 
 _EVENT: Final = "http.server.request"
 _ACTION: Final = "REQUEST"
@@ -209,7 +210,7 @@ class RequestRecording(Seen):
         elif record is not None:
             logger.keep([record])  # without an event on its span, which says the same of the request
 
-    def _decided(self, logger: AuditLogger, at: Moment) -> AuditRecord | None:
+    def _decided(self, logger: AuditLogger, at: Moment) -> Made | None:
         rules, known = self.rules, self._known()
         fields = at.fields()
         decision = rules.policy.decide("request", self._facts(at, fields)) if rules.has_rules else NO_RULE
@@ -229,7 +230,7 @@ class RequestRecording(Seen):
         outcome = self._outcome()
         is_view = outcome == "success" and fields.request.method in _SAFE
         said["attributes"] = said.get("attributes", {}) | host_asked_for(known._asked)
-        return logger.record(
+        return logger.work(
             _EVENT,
             _ACTION,
             at=at,
