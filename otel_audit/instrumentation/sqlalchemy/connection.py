@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlalchemy.exc import DBAPIError
@@ -21,6 +21,7 @@ from otel_audit.capture.transactions.connection import NO_ADDRESS, Connection, H
 from otel_audit.interruptions import faults
 
 if TYPE_CHECKING:
+    from otel_audit.capture.plan import TablePlan
     from otel_audit.capture.transactions.state import CaptureState
 
 _KEY: Final = "otel_audit"
@@ -121,6 +122,13 @@ class SQLAlchemyConnection(Connection):
         """Say so of an error of the driver's, where the application uses that past SQLAlchemy."""
         kinds = getattr(self._dialect.loaded_dbapi, "Error", ())
         return isinstance(error, kinds) and dbapi.connected(self.system, self.driver())
+
+    def wrote(self, plan: TablePlan, key: Any) -> int:
+        """Do nothing: which objects may be trusted is said by :attr:`doubtful`, not by what was written."""
+        return 0
+
+    def wrote_many(self, plan: TablePlan, keys: Sequence[Any] | None) -> None:
+        """Do nothing, as :meth:`wrote`."""
 
     def in_schema(self, schema: str | None) -> None:
         """Say in which schema the next statement writes; ``None``: the connection's own."""

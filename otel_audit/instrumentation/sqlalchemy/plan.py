@@ -62,7 +62,8 @@ class MappedPlan(TablePlan):
         self.by_column: dict[Any, ColumnPlan] = {plan.column: plan for plan in fields}
         self.by_key: dict[str, ColumnPlan] = {plan.column.key: plan for plan in fields}
         plans = [self.by_column[column] for column in keys_of(table, mappers)]
-        super().__init__(subject.label, table.name, fields, plans, settings, secret, ends)
+        # Exact texts: SQLAlchemy's names are of a class of its own, which no encoder knows.
+        super().__init__(str(subject.label), str(table.name), fields, plans, settings, secret, ends)
         self.mappers = [weakref.ref(mapper) for mapper in mappers]
         if ends:  # what it relates is all there is to say
             self.others = fields

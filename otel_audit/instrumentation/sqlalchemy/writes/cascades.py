@@ -174,7 +174,6 @@ class _Group:
         state = running.state
         self._aim(running)
         if self.rows is None:
-            state.wrote_many(self.plan, None)
             state.doubtful.add(self.plan.table)
             return [CapturedWrite(self.plan, self.verb, state)]
         if not self.rows:
@@ -191,7 +190,6 @@ class _Group:
         )
         if not rows:
             return []
-        state.wrote_many(self.plan, self.plan.keys_of(rows))
         state.doubtful.add(self.plan.table)
         certain: OldValues = "as_loaded" if state.alone else "exact"
         write = BulkWrite(

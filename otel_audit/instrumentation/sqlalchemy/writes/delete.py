@@ -14,17 +14,20 @@ from otel_audit.instrumentation.sqlalchemy.writes.running import Running
 from otel_audit.instrumentation.sqlalchemy.writes.stored.rows import Found, returned
 
 
-def prepare(running: Running) -> CapturedWrite | None:
-    """Find out what the rows of a DELETE hold; return what is known of it before it runs."""
-    running.intent = running.named()
+def prepare(running: Running) -> None:
+    """Find out what the rows of a DELETE hold."""
     shape, plan = running.shape, running.shape.plan
     if shape.key is not None:
         running.found = known_rows(running, shape.key, plan.others)
-        if len(running.parameters) == 1:
-            running.intent = _row(running, running.found, 0)
     elif plan.old_values != "off":
         running.found = running.matching(plan.others)
-    return running.intent
+
+
+def intent(running: Running) -> CapturedWrite:
+    """Return what is known of a DELETE before it has run."""
+    if isinstance(running.found, KnownRows) and len(running.parameters) == 1:
+        return _row(running, running.found, 0)
+    return running.named()
 
 
 def note(running: Running) -> Sequence[CapturedWrite]:
@@ -34,7 +37,6 @@ def note(running: Running) -> Sequence[CapturedWrite]:
         return _note_known(running, found)
     if not isinstance(found, Found) or not counts_rows(running, len(found.rows)):
         return running.counted(running.count)
-    running.state.wrote_many(plan, plan.keys_of(found.rows))
     if not found.rows:
         return []
     full = found.completeness == "full"
@@ -56,9 +58,7 @@ def _note_known(running: Running, known: KnownRows) -> Sequence[CapturedWrite]:
     if places is None:
         return running.counted(running.count)
     if len(places) == 1:
-        running.state.wrote(plan, known.keys[places[0]])
         return [_row(running, known, places[0])]
-    running.state.wrote_many(plan, plan.keys_in([known.parts[place] for place in places]))
     old = [] if known.old is None else known.old
     rows = [(*known.parts[place], *(old[place] if old else ())) for place in places]
     return [

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from operator import itemgetter
+from typing import Any, Final
 
 from msgspec import UNSET
 
@@ -21,31 +22,35 @@ from otel_audit.instrumentation.sqlalchemy.writes.running import (
 from otel_audit.instrumentation.sqlalchemy.writes.shape import EXPRESSION
 from otel_audit.interruptions import faults
 
+_COUNTED: Final = object()
+"""Stands for the values of many rows of which only their number is recorded: nothing tells their keys."""
 
-def prepare(running: Running) -> CapturedWrite | None:
-    """Return what is known of an INSERT before it runs."""
-    running.intent = running.named()
+
+def prepare(running: Running) -> None:
+    """Find out what an INSERT writes."""
     if running.shape.upsert:
         running.found = None if running.shape.replaces else upsert.prepare(running)
-        return running.intent
-    if running.shape.selects:
-        return running.intent
-    columns = _values(running)
-    if len(running.rows()) == 1:
-        key = _key_of(running.shape.plan, {field: values[0] for field, values in columns.items()})
-        running.intent = RowWrite(
-            running.shape.plan,
-            "create",
-            running.state,
-            key,
-            [
-                (field, UNSET, values[0])
-                for field, values in columns.items()
-                if field in running.shape.plan.others
-            ],
-        )
-    running.found = columns
-    return running.intent
+    elif not running.shape.selects:
+        running.found = _COUNTED if _is_counted(running) else _values(running)
+
+
+def intent(running: Running) -> CapturedWrite:
+    """Return what is known of an INSERT before it has run."""
+    columns, plan = running.found, running.shape.plan
+    if type(columns) is not dict or len(running.rows()) != 1:
+        return running.named()
+    key = _key_of(plan, {field: values[0] for field, values in columns.items()})
+    changed = [(field, UNSET, values[0]) for field, values in columns.items() if field in plan.others]
+    return RowWrite(plan, "create", running.state, key, changed)
+
+
+def _is_counted(running: Running) -> bool:
+    """Say whether nothing will tell the keys of many rows: of those only their number is recorded."""
+    plan, rows = running.shape.plan, running.rows()
+    if len(rows) < 2 or running.context.compiled.effective_returning:
+        return False
+    names = {field: name for field, name in running.shape.sets if name != EXPRESSION}
+    return any(field not in names or rows[0].get(names[field]) is None for field in plan.keys)
 
 
 def note(running: Running) -> Sequence[CapturedWrite]:
@@ -56,6 +61,8 @@ def note(running: Running) -> Sequence[CapturedWrite]:
     if running.found is None:
         return upsert.unclear(running) if running.shape.upsert else running.counted(running.count)
     count = len(running.rows())
+    if running.found is _COUNTED:
+        return running.counted(count)
     columns: dict[ColumnPlan, list[Any]] = running.found
     columns.update(returned_defaults(running, count))
     keys = _keys(running, columns, count)
@@ -66,10 +73,8 @@ def note(running: Running) -> Sequence[CapturedWrite]:
     others = [field for field in plan.others if field in columns]
     if count == 1:
         key = keys[0]
-        running.state.wrote(plan, key)
         changed = [(field, UNSET, columns[field][0]) for field in others]
         return [RowWrite(plan, "create", running.state, key, changed)]
-    running.state.wrote_many(plan, keys if len(keys) <= 1000 else None)
     parts = [[key] for key in keys] if len(plan.keys) == 1 else [list(key) for key in keys]
     rows = (
         [
@@ -88,13 +93,19 @@ def _values(running: Running) -> dict[ColumnPlan, list[Any]]:
     """Return the values that the parameters hold, by column; and None where nothing makes another one."""
     shape, parameters = running.shape, running.rows()
     columns: dict[ColumnPlan, list[Any]] = {}
-    written = set()
     for field, name in shape.sets:
-        written.add(field)
-        if name != EXPRESSION and all(name in each for each in parameters):
-            columns[field] = field.frozen_all([each[name] for each in parameters])
+        if name != EXPRESSION:
+            try:
+                values = list(map(itemgetter(name), parameters))
+            except KeyError:  # not in each of the rows
+                continue
+            columns[field] = field.frozen_all(values)
     for field in shape.plan.fields:
-        if field not in written and field not in shape.plan.keys and not _made_by_database(field.column):
+        if (
+            field not in shape.fields
+            and field not in shape.plan.keys
+            and not _made_by_database(field.column)
+        ):
             columns[field] = [None] * len(parameters)
     return columns
 

@@ -35,7 +35,6 @@ class Running:
         count: rows it wrote; None: the driver does not say.
         result: SQLAlchemy's, once there is one.
         found: what was found out of its rows before it ran.
-        intent: what is known of it should it fail.
     """
 
     __slots__ = (
@@ -45,7 +44,6 @@ class Running:
         "context",
         "count",
         "found",
-        "intent",
         "parameters",
         "result",
         "section",
@@ -74,15 +72,18 @@ class Running:
         self.count: int | None = None
         self.found: Any = None
         self.result: Any = None
-        self.intent: CapturedWrite | None = None
         self.statement = Statement(state, shape.plan, shape.verb)
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether the driver tells how many rows were written; SQLite counts them as they are fetched."""
+        return not (self.state.dialect.one_writer and self.context.compiled.effective_returning)
 
     def ran(self, cursor: Any) -> None:
         """Count the rows of one call of the driver's; an INSERT of many rows may take several."""
-        count = getattr(cursor, "rowcount", None)  # one that the application has wrapped may have none
-        if self.state.dialect.one_writer and self.context.compiled.effective_returning:
-            self.count = None  # SQLite counts as its rows are fetched
+        if not self.is_counted:
             return
+        count = getattr(cursor, "rowcount", None)  # one that the application has wrapped may have none
         if type(count) is not int or count < 0:
             self.count = None
         else:
@@ -151,7 +152,6 @@ class Running:
 
     def counted(self, count: int | None) -> list[CapturedWrite]:
         """Say of how many rows something was written, or that it is not known."""
-        self.state.wrote_many(self.shape.plan, None)
         if count == 0:
             return []
         if count is None:

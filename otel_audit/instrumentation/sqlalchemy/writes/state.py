@@ -41,6 +41,7 @@ from otel_audit.interruptions import faults
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from otel_audit.capture.writes import CapturedWrite
     from otel_audit.config.model import AuditConfig
     from otel_audit.pipeline.provider import AuditPipeline
 
@@ -136,10 +137,13 @@ class Capture(CaptureState):
 
         def batches(dialect: Any, connection: Any, cursor: Any, *args: Any) -> Iterator[Any]:
             running = args[-1].__dict__.get(_RUNNING)
-            for batch in original(dialect, connection, cursor, *args):
+            made = original(dialect, connection, cursor, *args)
+            if running is None or not running.is_counted:
+                yield from made
+                return
+            for batch in made:
                 yield batch
-                if running is not None:
-                    self._count(running, cursor)
+                self._count(running, cursor)
 
         return batches
 
@@ -208,9 +212,8 @@ class Capture(CaptureState):
         if not shape.plan.audited:
             self._begin_cascade(running)
             return running
-        intent = None
         try:
-            intent = _VERBS[shape.verb].prepare(running)
+            _VERBS[shape.verb].prepare(running)
         except (AuditError, DBAPIError):
             raise
         except faults() as error:
@@ -218,8 +221,17 @@ class Capture(CaptureState):
         if shape.verb == "delete":
             # Reads, and may raise what the database says: nothing is announced yet.
             self._begin_cascade(running)
-        running.statement.begin(intent)
+        if running.statement.autocommit:
+            running.statement.begin(self._intent(running))
         return running
+
+    def _intent(self, running: Running) -> CapturedWrite | None:
+        """Return what is known of a statement that may fail; of most that is never asked."""
+        try:
+            return _VERBS[running.shape.verb].intent(running)
+        except faults() as error:
+            self.failures.report(f"intent of {running.shape.verb}", error)
+            return None
 
     def _begin_cascade(self, running: Running) -> None:
         try:
@@ -336,6 +348,7 @@ class Capture(CaptureState):
                     if isinstance(each, TextRunning | Cascade):
                         each.failed(error, refused=refused)
                     elif each is not None and each.shape.plan.audited:
-                        each.statement.failed(error, sent=True, refused=refused, intent=each.intent)
+                        intent = self._intent(each)
+                        each.statement.failed(error, sent=True, refused=refused, intent=intent)
         except faults() as fault:
             self.failures.note("failed statement", fault)

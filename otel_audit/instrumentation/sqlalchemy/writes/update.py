@@ -28,9 +28,8 @@ class _Prepared(NamedTuple):
     old: list[ColumnPlan]
 
 
-def prepare(running: Running) -> CapturedWrite | None:
-    """Find out what the rows of an UPDATE hold; return what is known of it before it runs."""
-    running.intent = running.named()
+def prepare(running: Running) -> None:
+    """Find out what the rows of an UPDATE hold."""
     shape, plan = running.shape, running.shape.plan
     old = list(plan.fields) if plan.snapshot else list(shape.fields)
     if shape.key is not None:
@@ -41,12 +40,16 @@ def prepare(running: Running) -> CapturedWrite | None:
             if name != EXPRESSION
         }
         running.found = _Prepared(known, new, old)
-        if len(running.parameters) == 1:
-            running.intent = _row(running, running.found, 0) or running.intent
-        return running.intent
-    if plan.old_values != "off":
+    elif plan.old_values != "off":
         running.found = running.matching(old)
-    return running.intent
+
+
+def intent(running: Running) -> CapturedWrite:
+    """Return what is known of an UPDATE before it has run."""
+    write = None
+    if isinstance(running.found, _Prepared) and len(running.parameters) == 1:
+        write = _row(running, running.found, 0)
+    return write or running.named()
 
 
 def note(running: Running) -> Sequence[CapturedWrite]:
@@ -72,9 +75,7 @@ def _note_known(running: Running, prepared: _Prepared) -> Sequence[CapturedWrite
     prepared.new.update(_made(running, prepared, places))
     if len(places) == 1:
         write = _row(running, prepared, places[0])
-        running.state.wrote(plan, known.keys[places[0]])
         return [] if write is None else [write]
-    running.state.wrote_many(plan, plan.keys_in([known.parts[place] for place in places]))
     if known.old is None:
         rows = [(*known.parts[place], *_new(prepared, place)) for place in places]
         old: list[ColumnPlan] = []
@@ -145,7 +146,6 @@ def _row(running: Running, prepared: _Prepared, place: int) -> RowWrite | None:
 
 def _note_found(running: Running, found: Found) -> Sequence[CapturedWrite]:
     shape, plan = running.shape, running.shape.plan
-    running.state.wrote_many(plan, plan.keys_of(found.rows))
     if not found.rows:
         return []
     if found.completeness != "full":

@@ -58,7 +58,6 @@ def note(running: Running, conflicts: Conflicts) -> Sequence[CapturedWrite]:
     if verdict is None:
         return unclear(running)
     changed = [*there, *(key for key in fresh if key not in verdict)]
-    running.state.wrote_many(plan, plan.keys_in([*verdict, *changed]))
     writes: list[CapturedWrite] = []
     created = [key for key in fresh if key in verdict]
     if created:
@@ -117,7 +116,6 @@ def _bulk(running: Running, verb: Verb, rows: list[tuple[Any, ...]], **known: An
 def unclear(running: Running) -> Sequence[CapturedWrite]:
     """Say of how many rows it is not known whether they were inserted or updated."""
     plan, count = running.shape.plan, running.count
-    running.state.wrote_many(plan, None)
     running.state.doubtful.add(plan.table)
     if count == 0:
         return []

@@ -133,16 +133,17 @@ class TextRunning:
     Attributes:
         state: its connection.
         count: the driver's row count, of one call of its or of several.
+        is_counted: the driver knows how many rows it wrote as soon as it has run.
 
     Args:
         state: its connection.
         raw: what it writes to audited tables.
         effect: what it does to the transaction.
         schema_changed: what to call once it has changed the schema.
-        counts: the driver knows how many rows it wrote as soon as it has run.
+        counts: see ``is_counted``.
     """
 
-    __slots__ = ("_aborted", "_counts", "_effect", "_raw", "_schema_changed", "count", "state")
+    __slots__ = ("_aborted", "_effect", "_raw", "_schema_changed", "count", "is_counted", "state")
 
     def __init__(
         self,
@@ -155,7 +156,7 @@ class TextRunning:
     ) -> None:
         self.state = state
         self.count: Any = None
-        self._counts = counts
+        self.is_counted = counts
         self._raw = raw
         self._effect = effect
         self._schema_changed = schema_changed
@@ -177,7 +178,7 @@ class TextRunning:
 
     def ran(self, cursor: Any) -> None:
         """Count the rows of one call of the driver's."""
-        if self._counts:
+        if self.is_counted:
             count = getattr(cursor, "rowcount", None)
             self.count = count if self.count is None or count is None else self.count + count
 
