@@ -71,9 +71,9 @@ class ReturnedRows:
     def __len__(self) -> int:
         return len(self._raw)
 
-    def raw(self) -> list[Any]:
-        """Return the rows as they are now, converted or not."""
-        return self._raw
+    def raw_columns(self) -> Iterable[Sequence[Any]]:
+        """Return the columns as they are now, converted or not."""
+        return zip(*self._raw, strict=False)
 
     def rows(self) -> list[Any]:
         """Return the rows with Python's values."""
@@ -92,6 +92,28 @@ class ReturnedRows:
             columns = [self.column(position) for position in range(len(plan.keys))]
             self._keys = columns[0] if len(columns) == 1 else list(zip(*columns, strict=True))
         return self._keys
+
+
+class KnownColumns(ReturnedRows):
+    """Rows that are known by column, with Python's values; their lists are not changed any more."""
+
+    __slots__ = ("_columns",)
+
+    def __init__(self, plans: Sequence[FieldPlan], columns: Sequence[list[Any]]) -> None:
+        super().__init__(plans, [])
+        self._columns = columns
+
+    def __len__(self) -> int:
+        return len(self._columns[0]) if self._columns else 0
+
+    def raw_columns(self) -> Iterable[Sequence[Any]]:
+        return self._columns
+
+    def rows(self) -> list[Any]:
+        return list(zip(*self._columns, strict=True))
+
+    def column(self, position: int) -> list[Any]:
+        return self._columns[position]
 
 
 class BulkWrite(CapturedWrite):
@@ -320,8 +342,11 @@ def _larger(write: BulkWrite, rows: ReturnedRows, limit: int) -> bool:
     size = count * sum(len(value) for _, value in write.constant if isinstance(value, _SIZED))
     if size > limit:
         return True
-    for column in zip(*rows.raw(), strict=False):
-        if any(issubclass(kind, _SIZED) for kind in set(map(type, column))):
+    for column in rows.raw_columns():
+        kinds = set(map(type, column))
+        if kinds == {str}:
+            size += sum(map(len, column))
+        elif any(issubclass(kind, _SIZED) for kind in kinds):
             size += sum([len(value) for value in column if isinstance(value, _SIZED)])
     return size > limit
 

@@ -50,7 +50,8 @@ class ColumnPlan(FieldPlan):
 
     def __init__(self, column: Column[Any], name: str, *, automatic: bool, encrypted: bool) -> None:
         kind = column.type
-        super().__init__(str(name), automatic=automatic, hidden=encrypted or is_called(type(kind), _HIDING_WORDS))
+        hidden = encrypted or is_called(type(kind), _HIDING_WORDS)
+        super().__init__(str(name), automatic=automatic, hidden=hidden)
         self.column = column
         self._convert = _conversion(kind, hidden=self.hidden)
         self.plain = self._convert is None

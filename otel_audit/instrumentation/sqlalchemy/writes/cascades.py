@@ -267,7 +267,7 @@ class Cascade:
         plan, found = running.shape.plan, running.found
         if isinstance(found, Found):
             fields = [*plan.keys, *(plan.others if found.completeness == "full" else ())]
-            return fields, found.rows
+            return fields, found.rows()
         if not isinstance(found, KnownRows):
             return None
         state = running.state
@@ -276,11 +276,11 @@ class Cascade:
             there = running.reader().by_keys(found.parts, ())
             if there is not None:
                 found.there = [place for place, part in enumerate(found.parts) if part in there]
-        places = range(len(found.parts)) if found.there is None else found.there
+        places = range(len(found)) if found.there is None else found.there
         if found.old is None:
             return list(plan.keys), [found.parts[place] for place in places]
         fields = [*plan.keys, *plan.others]
-        return fields, [(*found.parts[place], *found.old[place]) for place in places]
+        return fields, [(*found.parts[place], *found.row(place)) for place in places]
 
     def _follow(
         self, plan: MappedPlan, fields: Sequence[ColumnPlan], rows: Sequence[tuple[Any, ...]], rule: Rule
@@ -338,7 +338,7 @@ class Cascade:
             some = reader.matching(Condition(child.sql_table, [refer]), group.fields, section)
             if some is None or (some.completeness != "full" and group.fields):
                 return None
-            found += some.rows
+            found += some.rows()
             if len(found) > section.max_bulk_rows:
                 return None
         return found
@@ -368,12 +368,12 @@ class Cascade:
         Where its rows refer to each other, some are gone before the database comes to count them.
         """
         running, found = self._running, self._running.found
-        if not self._itself or not isinstance(found, Found) or running.count == len(found.rows):
+        if not self._itself or not isinstance(found, Found) or running.count == found.count:
             return
         width = len(running.shape.plan.keys)
-        left = running.reader().by_keys([row[:width] for row in found.rows], (), lock=False)
+        left = running.reader().by_keys(list(zip(*found.columns[:width], strict=True)), (), lock=False)
         if left is not None and not left:
-            running.count = len(found.rows)
+            running.count = found.count
 
     def done(self) -> None:
         """Note what became of the rows.

@@ -7,7 +7,7 @@ from typing import Any
 
 from msgspec import UNSET
 
-from otel_audit.capture.bulk import ReturnedRows
+from otel_audit.capture.bulk import KnownColumns
 from otel_audit.capture.writes import CapturedWrite, RowWrite
 from otel_audit.instrumentation.sqlalchemy.writes.known import KnownRows, counts_rows, known_rows
 from otel_audit.instrumentation.sqlalchemy.writes.running import Running
@@ -35,14 +35,14 @@ def note(running: Running) -> Sequence[CapturedWrite]:
     plan, found = running.shape.plan, running.found
     if isinstance(found, KnownRows):
         return _note_known(running, found)
-    if not isinstance(found, Found) or not counts_rows(running, len(found.rows)):
+    if not isinstance(found, Found) or not counts_rows(running, found.count):
         return running.counted(running.count)
-    if not found.rows:
+    if not found.count:
         return []
     full = found.completeness == "full"
     return [
         running.bulk(
-            len(found.rows),
+            found.count,
             rows=returned(plan, found, plan.others if full else ()),
             old=plan.others if full else (),
             completeness=found.completeness,
@@ -59,15 +59,14 @@ def _note_known(running: Running, known: KnownRows) -> Sequence[CapturedWrite]:
         return running.counted(running.count)
     if len(places) == 1:
         return [_row(running, known, places[0])]
-    old = [] if known.old is None else known.old
-    rows = [(*known.parts[place], *(old[place] if old else ())) for place in places]
+    old = plan.others if known.old is not None else ()
     return [
         running.bulk(
-            len(rows),
-            rows=ReturnedRows(plan.keys, rows),
-            old=plan.others if old else (),
-            completeness="full" if old or not plan.others else "ids",
-            old_values=known.old_values if old else None,
+            len(places),
+            rows=KnownColumns([*plan.keys, *old], known.at(places, [*known.keys, *(known.old or ())])),
+            old=old,
+            completeness="full" if known.old is not None or not plan.others else "ids",
+            old_values=known.old_values if known.old is not None else None,
         )
     ]
 
@@ -76,12 +75,12 @@ def _row(running: Running, known: KnownRows, place: int) -> RowWrite:
     plan = running.shape.plan
     changed: list[tuple[Any, Any, Any]] = []
     if known.old is not None:
-        changed = [(field, value, UNSET) for field, value in zip(plan.others, known.old[place], strict=True)]
+        changed = [(field, value, UNSET) for field, value in zip(plan.others, known.row(place), strict=True)]
     return RowWrite(
         plan,
         "delete",
         running.state,
-        known.keys[place],
+        known.key(place),
         changed,
         (),
         known.old_values if known.old is not None else None,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from operator import itemgetter
 from typing import Any, Final
 
 from msgspec import UNSET
 
-from otel_audit.capture.bulk import ReturnedRows
+from otel_audit.capture.bulk import KnownColumns
 from otel_audit.capture.writes import CapturedWrite, RowWrite
 from otel_audit.instrumentation.sqlalchemy.columns import ColumnPlan
 from otel_audit.instrumentation.sqlalchemy.plan import MappedPlan
@@ -75,18 +75,8 @@ def note(running: Running) -> Sequence[CapturedWrite]:
         key = keys[0]
         changed = [(field, UNSET, columns[field][0]) for field in others]
         return [RowWrite(plan, "create", running.state, key, changed)]
-    parts = [[key] for key in keys] if len(plan.keys) == 1 else [list(key) for key in keys]
-    rows = (
-        [
-            (*part, *values)
-            for part, values in zip(
-                parts, zip(*(columns[field] for field in others), strict=True), strict=True
-            )
-        ]
-        if others
-        else [tuple(part) for part in parts]
-    )
-    return [running.bulk(count, rows=ReturnedRows(plan.keys, rows), new=others)]
+    told = [*plan.keys, *others]
+    return [running.bulk(count, rows=KnownColumns(told, [columns[field] for field in told]), new=others)]
 
 
 def _values(running: Running) -> dict[ColumnPlan, list[Any]]:
@@ -101,11 +91,7 @@ def _values(running: Running) -> dict[ColumnPlan, list[Any]]:
                 continue
             columns[field] = field.frozen_all(values)
     for field in shape.plan.fields:
-        if (
-            field not in shape.fields
-            and field not in shape.plan.keys
-            and not _made_by_database(field.column)
-        ):
+        if field not in shape.fields and field not in shape.plan.keys and not _made_by_database(field.column):
             columns[field] = [None] * len(parameters)
     return columns
 
@@ -171,8 +157,8 @@ def _primary_keys(running: Running, count: int) -> Sequence[Any] | None:
     return list(made)
 
 
-def _complete(values: Iterable[Any] | None) -> bool:
-    return values is not None and all(value is not None for value in values)
+def _complete(values: list[Any] | None) -> bool:
+    return values is not None and None not in values
 
 
 def _key_of(plan: MappedPlan, values: dict[ColumnPlan, Any]) -> Any:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from otel_audit.audit_record import OldValues
-from otel_audit.instrumentation.sqlalchemy.writes.stored.loaded import old_rows
+from otel_audit.instrumentation.sqlalchemy.writes.stored.loaded import old_columns
 
 if TYPE_CHECKING:
     from otel_audit.instrumentation.sqlalchemy.columns import ColumnPlan
@@ -17,22 +17,46 @@ class KnownRows:
     """Rows named by their keys.
 
     Attributes:
-        parts: the parts of each key, frozen.
-        keys: each key: the value, or a tuple of a composite key.
-        old: the old values of each row, None where nobody knows them.
+        keys: the parts of their keys, frozen, a list of each column.
+        old: their old values, a list of each field; None where nobody knows them.
         there: the rows that were found locked in the table, None if nobody looked.
         flushed: a session's flush writes them, so that its objects know of it.
     """
 
-    __slots__ = ("flushed", "keys", "old", "old_values", "parts", "there")
+    __slots__ = ("_parts", "flushed", "keys", "old", "old_values", "there")
 
-    def __init__(self, parts: list[tuple[Any, ...]], keys: list[Any], *, flushed: bool) -> None:
-        self.parts = parts
+    def __init__(self, keys: list[list[Any]], *, flushed: bool) -> None:
         self.keys = keys
-        self.old: Sequence[Sequence[Any]] | None = None
+        self.old: list[list[Any]] | None = None
         self.old_values: OldValues | None = None
         self.there: list[int] | None = None
         self.flushed = flushed
+        self._parts: list[tuple[Any, ...]] | None = None
+
+    def __len__(self) -> int:
+        return len(self.keys[0])
+
+    @property
+    def parts(self) -> list[tuple[Any, ...]]:
+        """The parts of each key, frozen."""
+        if self._parts is None:
+            self._parts = list(zip(*self.keys, strict=True))
+        return self._parts
+
+    def key(self, place: int) -> Any:
+        """Return the key of one row: the value, or a tuple of a composite key."""
+        parts = [column[place] for column in self.keys]
+        return parts[0] if len(parts) == 1 else tuple(parts)
+
+    def row(self, place: int) -> list[Any]:
+        """Return the old values of one row."""
+        return [column[place] for column in self.old or ()]
+
+    def at(self, places: list[int], columns: Iterable[list[Any]]) -> list[list[Any]]:
+        """Return what columns of all rows hold at some places."""
+        if len(places) == len(self):
+            return list(columns)
+        return [[column[place] for place in places] for column in columns]
 
     def written(self, running: Running) -> list[int] | None:
         """Return which of the rows were written; None where that is not known."""
@@ -40,8 +64,8 @@ class KnownRows:
             if running.count is None or running.count == len(self.there):
                 return self.there
             return None
-        if running.count == len(self.parts):
-            return list(range(len(self.parts)))
+        if running.count == len(self):
+            return list(range(len(self)))
         return None
 
 
@@ -53,13 +77,12 @@ def counts_rows(running: Running, found: int) -> bool:
 def known_rows(running: Running, names: Sequence[str], fields: Sequence[ColumnPlan]) -> KnownRows:
     """Find out what rows named by key hold before they are written."""
     plan, state = running.shape.plan, running.state
-    given = [tuple([each.get(name) for name in names]) for each in running.parameters]
-    columns = map(list, zip(*given, strict=True))
+    columns = [[each.get(name) for each in running.parameters] for name in names]
+    given = list(zip(*columns, strict=True))
     frozen = [field.frozen_all(column) for field, column in zip(plan.keys, columns, strict=True)]
-    parts = list(zip(*frozen, strict=True))
     session = state.flushing_session()
-    known = KnownRows(parts, plan.keys_in(parts), flushed=session is not None)
-    counted = len(parts) == 1 or _counts_many(running)
+    known = KnownRows(frozen, flushed=session is not None)
+    counted = len(given) == 1 or _counts_many(running)
     if counted and (plan.old_values == "off" or not fields):
         return known
     if (
@@ -68,9 +91,9 @@ def known_rows(running: Running, names: Sequence[str], fields: Sequence[ColumnPl
         and plan.old_values == "as_loaded"
         and plan.table not in state.doubtful
     ):
-        rows = old_rows(plan, session, running.connection.engine, given, fields)
-        if rows is not None:
-            known.old, known.old_values = rows, "as_loaded"
+        old = old_columns(plan, session, running.connection.engine, given, fields)
+        if old is not None:
+            known.old, known.old_values = old, "as_loaded"
             return known
     _ask(running, known, given, fields if plan.old_values != "off" else ())
     return known
@@ -88,7 +111,8 @@ def _ask(
     known.there = [place for place, part in enumerate(known.parts) if part in found]
     if running.shape.plan.old_values != "off":
         unknown: list[Any] = [None] * len(fields)
-        known.old = [found.get(part, unknown) for part in known.parts]
+        rows = [found.get(part, unknown) for part in known.parts]
+        known.old = list(map(list, zip(*rows, strict=True)))
         known.old_values = "as_loaded" if running.state.alone else "exact"
 
 

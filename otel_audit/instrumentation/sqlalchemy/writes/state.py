@@ -228,7 +228,8 @@ class Capture(CaptureState):
     def _intent(self, running: Running) -> CapturedWrite | None:
         """Return what is known of a statement that may fail; of most that is never asked."""
         try:
-            return _VERBS[running.shape.verb].intent(running)
+            known: CapturedWrite = _VERBS[running.shape.verb].intent(running)
+            return known
         except faults() as error:
             self.failures.report(f"intent of {running.shape.verb}", error)
             return None

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from msgspec import UNSET
 
 from otel_audit.audit_record import OldValues
-from otel_audit.capture.bulk import ReturnedRows
+from otel_audit.capture.bulk import KnownColumns
 from otel_audit.capture.writes import CapturedWrite, RowWrite
 from otel_audit.instrumentation.sqlalchemy.columns import ColumnPlan
 from otel_audit.instrumentation.sqlalchemy.writes.known import KnownRows, counts_rows, known_rows
@@ -58,7 +58,7 @@ def note(running: Running) -> Sequence[CapturedWrite]:
     if isinstance(found, _Prepared):
         return _note_known(running, found)
     running.state.doubtful.add(running.shape.plan.table)
-    if isinstance(found, Found) and counts_rows(running, len(found.rows)):
+    if isinstance(found, Found) and counts_rows(running, found.count):
         return _note_found(running, found)
     return running.counted(running.count)
 
@@ -76,18 +76,15 @@ def _note_known(running: Running, prepared: _Prepared) -> Sequence[CapturedWrite
     if len(places) == 1:
         write = _row(running, prepared, places[0])
         return [] if write is None else [write]
-    if known.old is None:
-        rows = [(*known.parts[place], *_new(prepared, place)) for place in places]
-        old: list[ColumnPlan] = []
-    else:
-        rows = [(*known.parts[place], *known.old[place], *_new(prepared, place)) for place in places]
-        old = prepared.old
+    old = [] if known.old is None else prepared.old
+    new = list(prepared.new)
+    columns = known.at(places, [*known.keys, *(known.old or ()), *prepared.new.values()])
     return [
         running.bulk(
-            len(rows),
-            rows=ReturnedRows(plan.keys, rows),
+            len(places),
+            rows=KnownColumns([*plan.keys, *old, *new], columns),
             old=old,
-            new=list(prepared.new),
+            new=new,
             old_values=known.old_values,
         )
     ]
@@ -99,7 +96,7 @@ def _made(running: Running, prepared: _Prepared, places: list[int]) -> dict[Colu
     fields = [field for field, name in running.shape.sets if name == EXPRESSION]
     if not fields:
         return {}
-    told = returned_defaults(running, len(prepared.known.parts))
+    told = returned_defaults(running, len(prepared.known))
     unknown = [field for field in fields if field not in told]
     if all(field.automatic for field in unknown) or plan.old_values == "off":
         return told  # when a row was last written is not worth a query
@@ -116,14 +113,10 @@ def _made(running: Running, prepared: _Prepared, places: list[int]) -> dict[Colu
     return told
 
 
-def _new(prepared: _Prepared, place: int) -> list[Any]:
-    return [values[place] for values in prepared.new.values()]
-
-
 def _row(running: Running, prepared: _Prepared, place: int) -> RowWrite | None:
     """Return the change of one row, None if nothing that counts has changed."""
     plan, known = running.shape.plan, prepared.known
-    before = {} if known.old is None else dict(zip(prepared.old, known.old[place], strict=True))
+    before = {} if known.old is None else dict(zip(prepared.old, known.row(place), strict=True))
     changed: list[tuple[Any, Any, Any]] = []
     counts = False
     for field in running.shape.fields:
@@ -141,18 +134,18 @@ def _row(running: Running, prepared: _Prepared, place: int) -> RowWrite | None:
         unknown = [field for field in running.shape.fields if field not in prepared.new]
         written = [(field, value) for field, value in shown.items() if field not in unknown]
     certain: OldValues | None = known.old_values if known.old is not None else None
-    return RowWrite(plan, "update", running.state, known.keys[place], changed, written, certain)
+    return RowWrite(plan, "update", running.state, known.key(place), changed, written, certain)
 
 
 def _note_found(running: Running, found: Found) -> Sequence[CapturedWrite]:
     shape, plan = running.shape, running.shape.plan
-    if not found.rows:
+    if not found.count:
         return []
     if found.completeness != "full":
         return [
             running.bulk(
-                len(found.rows),
-                rows=ReturnedRows(plan.keys, list(found.rows)),
+                found.count,
+                rows=KnownColumns(plan.keys, found.columns),
                 new=shape.fields,
                 completeness=found.completeness,
             )
@@ -165,7 +158,7 @@ def _note_found(running: Running, found: Found) -> Sequence[CapturedWrite]:
     ]
     return [
         running.bulk(
-            len(found.rows),
+            found.count,
             rows=returned(plan, found, old),
             old=old,
             new=found.made,
@@ -186,9 +179,9 @@ def _with_made(running: Running, found: Found) -> Found:
     if not fields or any(field in plan.keys for field in running.shape.fields):
         return found
     width = len(plan.keys)
-    keys = [row[:width] for row in found.rows]
+    keys = list(zip(*found.columns[:width], strict=True))
     now = running.reader().by_keys(keys, fields, lock=False)
     if now is None or any(key not in now for key in keys):
         return found
-    rows = [(*row, *now[row[:width]]) for row in found.rows]
-    return Found(rows, found.completeness, [*found.made, *fields])
+    made = map(list, zip(*[now[key] for key in keys], strict=True))
+    return Found([*found.columns, *made], found.completeness, [*found.made, *fields])

@@ -14,41 +14,45 @@ if TYPE_CHECKING:
     from otel_audit.instrumentation.sqlalchemy.plan import MappedPlan
 
 
-def old_rows(
+def old_columns(
     plan: MappedPlan,
     session: Any,
     engine: Any,
     keys: Sequence[Sequence[Any]],
     fields: Sequence[ColumnPlan],
-) -> list[tuple[Any, ...]] | None:
-    """Return the values that the rows of some keys had as objects loaded them, frozen.
+) -> list[list[Any]] | None:
+    """Return the values that the rows of some keys had as objects loaded them, frozen, a list of each field.
 
     ``None`` where one of them is not known: never loaded, expired, or of a class that changes in place.
     """
     identities = list(_identities(plan, session, engine))
     states = session.identity_map._dict
+    held = [_state(states, identities, key) for key in keys]
+    if None in held:
+        return None
+    managers = {state.manager for state in held}
     names: dict[Any, list[str]] = {}
-    rows = []
-    for key in keys:
-        state = _state(states, identities, key)
-        if state is None:
+    for manager in managers:
+        by_field, _ = _mapped(plan, manager.mapper)
+        names[manager] = [by_field.get(field, "") for field in fields]
+        if "" in names[manager]:
             return None
-        mapper = state.manager.mapper
-        if mapper not in names:
-            by_field, _ = _mapped(plan, mapper)
-            names[mapper] = [by_field.get(field, "") for field in fields]
-            if "" in names[mapper]:
-                return None
-        committed, now = state.committed_state, state.dict
-        rows.append(
-            [committed[name] if name in committed else now.get(name, UNSET) for name in names[mapper]]
-        )
+    values = [(state.committed_state, state.dict) for state in held]
     columns = []
-    for field, column in zip(fields, map(list, zip(*rows, strict=True)), strict=True):
+    for place, field in enumerate(fields):
+        if len(managers) == 1:
+            name = names[held[0].manager][place]
+            column = [old[name] if name in old else now.get(name, UNSET) for old, now in values]
+        else:
+            named = [names[state.manager][place] for state in held]
+            column = [
+                old[name] if name in old else now.get(name, UNSET)
+                for name, (old, now) in zip(named, values, strict=True)
+            ]
         if not ATOMS.issuperset(map(type, column)) and (field.mutable or any(map(_is_unknown, column))):
             return None
         columns.append(field.frozen_all(column))
-    return list(zip(*columns, strict=True))
+    return columns
 
 
 def _is_unknown(value: Any) -> bool:
@@ -72,7 +76,8 @@ def _identities(plan: MappedPlan, session: Any, engine: Any) -> Iterator[_Identi
 
 def _state(states: dict[Any, Any], identities: Iterable[_Identity], key: Sequence[Any]) -> Any:
     for cls, positions, token in identities:
-        state = states.get((cls, tuple([key[position] for position in positions]), token))
+        identity = tuple([key[position] for position in positions]) if len(positions) > 1 else key
+        state = states.get((cls, identity, token))
         if state is not None:
             return state
     return None

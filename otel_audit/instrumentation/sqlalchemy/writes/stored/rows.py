@@ -17,10 +17,11 @@ from sqlalchemy.sql.elements import BindParameter
 from sqlalchemy.sql.visitors import replacement_traverse
 from sqlalchemy.util import immutabledict
 
-from otel_audit.capture.bulk import ReturnedRows
+from otel_audit.capture.bulk import KnownColumns
 from otel_audit.capture.databases import abilities as catalog
 from otel_audit.capture.databases import dbapi
 from otel_audit.capture.databases.abilities import Abilities
+from otel_audit.instrumentation.sqlalchemy.writes.shape import unannotated
 from otel_audit.instrumentation.sqlalchemy.writes.stored.quiet import OURS
 from otel_audit.interruptions import faults
 
@@ -81,11 +82,23 @@ class Condition(NamedTuple):
 
 
 class Found(NamedTuple):
-    """Rows that a statement is about to write: the key, then old values, then those of expressions."""
+    """Rows that a statement is about to write, by column: key, old values, then what expressions give.
 
-    rows: list[tuple[Any, ...]]
+    There are no columns where there are no rows.
+    """
+
+    columns: list[list[Any]]
     completeness: Completeness
     made: list[ColumnPlan] = []  # noqa: RUF012 - never changed
+
+    @property
+    def count(self) -> int:  # type: ignore[override]
+        """The number of rows."""
+        return len(self.columns[0]) if self.columns else 0
+
+    def rows(self) -> list[tuple[Any, ...]]:
+        """Return the rows."""
+        return list(zip(*self.columns, strict=True))
 
 
 class UniqueRow(NamedTuple):
@@ -243,7 +256,7 @@ class Reader:
                 if self._state.dialect.moves_rows and len(some) > 1:
                     statement = statement.order_by(*columns)
             rows = self._connection.execute(statement, execution_options=self._options).all()
-            for row in _frozen([*plan.keys, *fields], rows):
+            for row in zip(*_frozen([*plan.keys, *fields], rows), strict=True):
                 found[row[:width]] = list(row[width:])
         return found
 
@@ -320,15 +333,17 @@ class Reader:
         made = condition.made
         columns = [*keys, *(condition.column(field) for field in fields), *made.values()]
         statement = self._where(condition, columns, fields).limit(config.max_bulk_rows + 1)
-        rows = self._distinct(self._connection.execute(statement, execution_options=self._options), len(keys))
+        rows = self._distinct(condition, statement)
         if len(rows) > config.max_bulk_rows:
             return self._only_keys(condition, keys, config)
         return Found(_frozen([*self._plan.keys, *fields, *made], rows), "full", list(made))
 
     def _only_keys(self, condition: Condition, keys: list[Any], config: CaptureSection) -> Found | None:
         statement = self._where(condition, keys, []).limit(config.max_bulk_ids + 1)
-        rows = self._distinct(self._connection.execute(statement, execution_options=self._options), len(keys))
-        return None if len(rows) > config.max_bulk_ids else Found(rows, "ids")
+        rows = self._distinct(condition, statement)
+        if len(rows) > config.max_bulk_ids:
+            return None
+        return Found(list(map(list, zip(*rows, strict=True))), "ids")
 
     def _where(self, condition: Condition, columns: list[Any], fields: Sequence[ColumnPlan]) -> Any:
         table = condition.source
@@ -342,6 +357,14 @@ class Reader:
             statement = statement.order_by(*columns[: len(self._plan.keys)])
         return statement
 
+    def _is_alone(self, condition: Condition) -> bool:
+        """Say whether a condition is about one table, whose rows have a key of their own."""
+        table, keys = self._plan.sql_table, self._plan.keys
+        if len(table.primary_key) != len(keys) or not all(field.column.primary_key for field in keys):
+            return False
+        named = _tables([*condition.where, *condition.made.values()])
+        return all(unannotated(each) is condition.source for each in named)
+
     def _size(self, condition: Condition, fields: Sequence[ColumnPlan]) -> int:
         lengths = [
             func.coalesce(func.sum(func.length(condition.column(field))), 0)
@@ -354,9 +377,12 @@ class Reader:
         statement._where_criteria = tuple(condition.where)
         return int(self._connection.execute(statement, execution_options=self._options).scalar() or 0)
 
-    @staticmethod
-    def _distinct(rows: Iterable[Any], width: int) -> list[Any]:
+    def _distinct(self, condition: Condition, statement: Any) -> Sequence[Any]:
         """Return each row once: a join finds it as often as it matches."""
+        rows: Sequence[Any] = self._connection.execute(statement, execution_options=self._options).all()
+        if self._is_alone(condition):
+            return rows
+        width = len(self._plan.keys)
         found: dict[Any, Any] = {}
         kept = []
         for row in rows:
@@ -371,17 +397,16 @@ class Reader:
         return kept
 
 
-def _frozen(fields: Sequence[ColumnPlan], rows: Sequence[Any]) -> list[tuple[Any, ...]]:
-    """Return rows of these columns with frozen values: a column at once, as most need no conversion."""
-    columns = zip(
-        fields, map(list, zip(*rows, strict=True)), strict=False
-    )  # no columns where there are no rows
-    return list(zip(*[field.frozen_all(values) for field, values in columns], strict=True))
+def _frozen(fields: Sequence[ColumnPlan], rows: Sequence[Any]) -> list[list[Any]]:
+    """Return rows of these columns by column, frozen: most need no conversion."""
+    # No columns where there are no rows.
+    columns = zip(fields, map(list, zip(*rows, strict=True)), strict=False)
+    return [field.frozen_all(values) for field, values in columns]
 
 
-def returned(plan: MappedPlan, found: Found, fields: Sequence[ColumnPlan]) -> ReturnedRows:
+def returned(plan: MappedPlan, found: Found, fields: Sequence[ColumnPlan]) -> KnownColumns:
     """Return what was found as the rows of a bulk record."""
-    return ReturnedRows([*plan.keys, *fields, *found.made], list(found.rows))
+    return KnownColumns([*plan.keys, *fields, *found.made], found.columns)
 
 
 def _has_length(field: ColumnPlan) -> bool:

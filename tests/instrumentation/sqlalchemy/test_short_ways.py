@@ -1,0 +1,90 @@
+"""The short ways to make a record are taken, and make the same record as the general one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from unittest import mock
+
+import msgspec
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from otel_audit.audit_record import AuditRecord
+from otel_audit.pipeline.logger import AuditLogger
+from otel_audit.testing import CapturedAudit
+from tests.instrumentation.sqlalchemy.models import Shipment
+
+
+@pytest.fixture
+def driver() -> str:
+    """What is encoded does not depend on the database."""
+    return "sqlite"
+
+
+def _one_by_one(session: Session) -> None:
+    shipment = Shipment(number="A1", weight=3)
+    session.add(shipment)
+    session.commit()
+    shipment.weight = 4
+    session.commit()
+    session.delete(shipment)
+    session.commit()
+
+
+def _in_one_transaction(session: Session) -> None:
+    for number in range(4):
+        session.add(Shipment(number=f"N{number}", weight=number))
+        session.flush()
+    session.commit()
+    for shipment in session.scalars(sa.select(Shipment)).all():
+        shipment.weight = -1
+        session.flush()
+    for shipment in session.scalars(sa.select(Shipment)).all():
+        session.delete(shipment)
+        session.flush()
+    session.commit()
+
+
+@pytest.mark.parametrize("work", [_one_by_one, _in_one_transaction])
+def test_a_row_takes_the_short_way_and_is_recorded_as_by_the_general_one(
+    engine: sa.Engine, audit: CapturedAudit, work: Callable[[Session], None]
+) -> None:
+    general = AuditLogger.record
+    made: list[str] = []
+
+    def counted(logger: AuditLogger, event_name: str, *args: Any, **kwargs: Any) -> AuditRecord:
+        made.append(event_name)
+        return general(logger, event_name, *args, **kwargs)
+
+    with mock.patch.object(AuditLogger, "record", counted), Session(engine) as session:
+        work(session)
+    short = [_as_kept(record) for record in audit]
+    kinds = len({record["event_name"] for record in short})
+    # Of a transaction with several, the first of each kind is made in the general way.
+    assert len(made) <= (0 if work is _one_by_one else kinds)
+    audit.clear()
+
+    with (
+        mock.patch.object(AuditLogger, "heads", return_value=None),
+        mock.patch.object(AuditLogger, "lone_records", return_value=None),
+        Session(engine) as session,
+    ):
+        work(session)
+    assert short == [_as_kept(record) for record in audit]
+
+
+def _as_kept(record: AuditRecord) -> dict[str, Any]:
+    """Return all a record says but for what differs each time."""
+    plain = msgspec.to_builtins(
+        msgspec.structs.replace(
+            record,
+            id="",
+            timestamp=0,
+            observed_timestamp=0,
+            database=msgspec.structs.replace(record.database, transaction=""),
+        )
+    )
+    assert isinstance(plain, dict)
+    return plain
