@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from otel_audit.redaction.lazy import pattern
@@ -55,6 +55,11 @@ def may_be_apart(structure: Mapping[str, Any] | Sequence[Any]) -> bool:
         return not _HOLDING_KEYS.isdisjoint(structure)
     first = structure[0] if structure else None
     return isinstance(first, (list, tuple)) and len(first) == 2 and isinstance(first[0], str)
+
+
+def may_be_held(names: Iterable[str]) -> bool:
+    """Say whether one of some names may stand above the value of another name."""
+    return not _HOLDING_KEYS.isdisjoint(names)
 
 
 def held_by(mapping: Mapping[str, Any], is_secret: Callable[[str], bool]) -> frozenset[str]:

@@ -9,7 +9,7 @@ from otel_audit import semconv
 from otel_audit.http.contents.bodies import forms, json_documents, markup
 from otel_audit.http.contents.bodies.content_encoding import is_plain
 from otel_audit.http.contents.bodies.media_types import MediaType, decoded, is_shown, media_type
-from otel_audit.http.contents.documents import redacted
+from otel_audit.http.contents.documents import masked, redacted
 from otel_audit.http.contents.shortening import Shortened, shortened_text
 from otel_audit.interruptions import faults
 from otel_audit.long_texts import head_of
@@ -123,8 +123,11 @@ def _shown(
         if whole and type_.charset.lower() in _UTF8:
             try:
                 value = json_documents.read(content)
-                cut = json_documents.prune(value) if json_documents.may_be_deep(content) else ""
-                return _fitted(redacted(value, redactor), limit, cut)
+                cut = ""
+                if not masked(value, redactor, json_documents.LEVELS):
+                    cut = json_documents.prune(value)
+                    value = redacted(value, redactor)
+                return _fitted(value, limit, cut)
             except (ValueError, RecursionError):
                 pass  # not like this
         text = decoded(content, type_.charset)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from contextlib import suppress
+from itertools import chain
 from typing import Any, Final
 
 import msgspec
@@ -20,6 +21,7 @@ _END: Final = {"{": "}", "[": "]"}
 _PAIR: Final = 2
 _LAST_BLANK: Final = re.compile(r"[ \t][^ \t]*+\Z")
 _LONGEST_NUMBER: Final = 4000
+_CONTAINERS: Final = frozenset({dict, list})
 _decode: Final = msgspec.json.Decoder().decode
 
 
@@ -51,23 +53,14 @@ def _number(digits: str) -> int | str:
     return int(digits) if len(digits) <= _LONGEST_NUMBER else digits
 
 
-def may_be_deep(content: bytes) -> bool:
-    """Say quickly whether a document may be nested deeper than is read."""
-    return content.count(b"{") + content.count(b"[") > LEVELS
-
-
 def prune(value: Any) -> str:
     """Take away, in place, what is nested deeper than is read; return what in words, empty if nothing."""
     level: list[Any] = [value] if type(value) is dict or type(value) is list else []
     for _ in range(LEVELS):
-        level = [
-            part
-            for container in level
-            for part in (container.values() if type(container) is dict else container)
-            if type(part) is dict or type(part) is list
-        ]
-        if not level:
+        parts = list(chain.from_iterable([each.values() if type(each) is dict else each for each in level]))
+        if _CONTAINERS.isdisjoint(map(type, parts)):
             return ""
+        level = [part for part in parts if type(part) is dict or type(part) is list]
     for container in level:
         container.clear()
         if type(container) is list:
