@@ -9,7 +9,6 @@ from msgspec import UNSET
 
 from otel_audit.audit_context import Moment
 from otel_audit.audit_record import AuditRecord, Bulk, Database, Outcome, Target, new_record_id
-from otel_audit.capture.cascades import reachable
 from otel_audit.capture.plan import TablePlan, Verb
 from otel_audit.capture.sql.sql_text import SqlText, SqlTexts, folded
 from otel_audit.capture.statement import Statement
@@ -125,7 +124,7 @@ class RawStatement:
         text: what it says.
         alone: whether it commits by itself, where its text decides that; default the connection does.
         aim: is told of each table before anything is noted of it: which schema it is in, for example.
-        beyond: returns the tables whose rows the database deletes or changes with those of one.
+        beyond: the tables whose rows the database may delete or change with those it writes.
     """
 
     def __init__(
@@ -136,7 +135,7 @@ class RawStatement:
         *,
         alone: bool | None = None,
         aim: Callable[[TablePlan], None] | None = None,
-        beyond: Callable[[TablePlan], Iterable[tuple[TablePlan, Verb]]] | None = None,
+        beyond: Iterable[tuple[TablePlan, Verb]] = (),
     ) -> None:
         self._connection = connection
         self._text = text
@@ -146,11 +145,9 @@ class RawStatement:
         plans = [(tables.plan(table), verb) for verb, table in text.writes]
         for plan, verb in plans:
             self._add(plan, verb, RawWrite)
-        if beyond is not None:
-            others = [each for plan, verb in plans if verb == "delete" for each in reachable(plan, beyond)]
-            for plan, verb in dict.fromkeys(others):
-                if (plan, verb) not in plans:
-                    self._add(plan, verb, CapturedWrite)
+        for plan, verb in beyond:
+            if (plan, verb) not in plans:
+                self._add(plan, verb, CapturedWrite)
 
     def _add(self, plan: TablePlan, verb: Verb, kind: type[CapturedWrite]) -> None:
         if not plan.audited:  # what it leads to may be

@@ -16,7 +16,12 @@ from otel_audit.capture.table_policy import KeyStrategies, Subject, TablePolicy,
 from otel_audit.instrumentation.sqlalchemy.columns import ColumnPlan
 from otel_audit.instrumentation.sqlalchemy.mappings import Mappings
 from otel_audit.instrumentation.sqlalchemy.secret_keys import key_strategies
-from otel_audit.instrumentation.sqlalchemy.tables import attributes_of, is_version_table, keys_of
+from otel_audit.instrumentation.sqlalchemy.tables import (
+    attributes_of,
+    is_version_table,
+    keys_of,
+    naming_columns,
+)
 from otel_audit.redaction.names import NameRules
 from otel_audit.values import key_text
 
@@ -35,9 +40,19 @@ class MappedPlan(TablePlan):
         by_column: its plans by column.
         mappers: of the classes whose rows it has.
         sql_table: SQLAlchemy's object for it.
+        naming: the columns that other rows may refer to its rows by.
     """
 
-    __slots__ = ("__weakref__", "by_column", "by_key", "mappers", "properties", "schema", "sql_table")
+    __slots__ = (
+        "__weakref__",
+        "by_column",
+        "by_key",
+        "mappers",
+        "naming",
+        "properties",
+        "schema",
+        "sql_table",
+    )
 
     def __init__(
         self,
@@ -69,6 +84,7 @@ class MappedPlan(TablePlan):
             self.others = fields
         self.schema = table.schema
         self.sql_table = table
+        self.naming = naming_columns(table)
         self.properties: weakref.WeakKeyDictionary[Any, tuple[dict[ColumnPlan, str], list[int] | None]] = (
             weakref.WeakKeyDictionary()
         )

@@ -6,11 +6,13 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy.schema import Column, Table
+from sqlalchemy.schema import Column, Table, UniqueConstraint
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Mapper
 
+OURS: Final = "otel_audit"
+"""In ``Table.info``: it is not the application's, and stands for one that only the catalog knows."""
 _NO_PACKAGES: Final = frozenset({"src", "lib"})
 """Directories that some projects import their packages by."""
 
@@ -70,6 +72,20 @@ def keys_of(table: Table, mappers: Sequence[Mapper[Any]]) -> list[Column[Any]]:
             if isinstance(column, Column) and column.table is table
         ]
         or [column for column in table.columns if column.foreign_keys]
+    )
+
+
+def naming_columns(table: Table) -> frozenset[Any]:
+    """Return the columns of keys and of all that is unique: foreign keys refer to no others."""
+    unique = [each for each in table.constraints if isinstance(each, UniqueConstraint)]
+    indexes = [each for each in table.indexes if each.unique]
+    return frozenset(
+        [
+            *table.primary_key,
+            *(column for column in table.columns if column.unique),
+            *(column for each in unique for column in each.columns),
+            *(column for each in indexes for column in each.columns),
+        ]
     )
 
 

@@ -29,6 +29,7 @@ class Shape:
     Attributes:
         sets: the columns it writes, and the parameter that holds the value of each, or :data:`EXPRESSION`.
         expressions: those of an UPDATE that are set to expressions, by column.
+        moved: the columns that it may give another value, without those that an UPDATE names its row by.
         key: the parameters that hold the key, where the condition of an UPDATE or DELETE names one row by it.
         where: that condition otherwise.
         statement: the statement of Core's that the condition stands in.
@@ -52,6 +53,7 @@ class Shape:
         "fields",
         "ignores",
         "key",
+        "moved",
         "plan",
         "replaces",
         "selectable",
@@ -78,6 +80,8 @@ class Shape:
         criteria = tuple(getattr(state.statement, "_where_criteria", ()))
         self.where: tuple[Any, ...] = criteria
         self.key = _key(plan, criteria, self.bind_names) if plan.keys and not elsewhere else None
+        named = set(self.key or ())
+        self.moved = [field.column for field, name in written if name not in named]
         self.several = bool(getattr(state, "_has_multi_parameters", False))
         self.selects = getattr(state.statement, "select", None) is not None
         prefixes = [str(prefix).upper() for prefix, _ in getattr(state.statement, "_prefixes", ())]

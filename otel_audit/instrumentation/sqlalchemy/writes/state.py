@@ -25,7 +25,8 @@ from otel_audit.instrumentation.sqlalchemy.connection import (
 from otel_audit.instrumentation.sqlalchemy.plan import Plans
 from otel_audit.instrumentation.sqlalchemy.tables import translated
 from otel_audit.instrumentation.sqlalchemy.writes import delete, insert, update
-from otel_audit.instrumentation.sqlalchemy.writes.cascades import Cascade, Rules, shape_beside
+from otel_audit.instrumentation.sqlalchemy.writes.cascades.rows import Cascade
+from otel_audit.instrumentation.sqlalchemy.writes.cascades.rules import Rules, shape_beside
 from otel_audit.instrumentation.sqlalchemy.writes.keys import with_keys
 from otel_audit.instrumentation.sqlalchemy.writes.raw.text import (
     Tables,
@@ -81,8 +82,10 @@ class Capture(CaptureState):
         self.catalog: dict[Any, Any] = {}
         self.tables = Tables(self.section, self.policy, self.plans)
         self.texts = Texts(self.tables, self.transactions, self.failures, self.schema_changed)
-        self.rules = self.tables.rules = Rules(self.tables, self.plans)
         self._since = object()
+        self.rules = self.tables.rules = Rules(
+            self.tables, self.plans, self.catalog, self.failures, self._decide_anew
+        )
 
     def start(self) -> None:
         """Hear what code says of models from now on."""
@@ -98,6 +101,9 @@ class Capture(CaptureState):
     def forget(self, *mapped: Any) -> None:
         """Decide about every table anew, when it is next written."""
         self.plans.forget()
+        self._decide_anew()
+
+    def _decide_anew(self) -> None:
         self._since = object()
 
     def schema_changed(self) -> None:
@@ -186,8 +192,8 @@ class Capture(CaptureState):
         since, shape, beside = self._since, None, False
         try:
             shape = shape_of(compiled, self.plans)
-            if shape is None and compiled.isdelete:
-                shape = shape_beside(compiled, self.rules)
+            if shape is None and not compiled.isinsert:
+                shape = self._beside(connection, compiled)
             beside = shape is not None and next(written_in_ctes(compiled), None) is not None
         except faults() as error:
             self.failures.report("look at a statement", error)
@@ -196,6 +202,14 @@ class Capture(CaptureState):
         decision = _Decision(since, _BY_TEXT if by_text else shape, beside)
         compiled.__dict__[_DECIDED] = decision
         return decision
+
+    def _beside(self, connection: Any, compiled: Any) -> Shape | None:
+        """Return what a statement on a table that is not audited writes, if rules lead to one that is."""
+        try:
+            state = self.transactions.of(connection)
+        except faults():  # a connection that has no place for ours
+            return None
+        return shape_beside(compiled, self.rules, connection, state)
 
     def _begin_text(self, connection: Any, context: Any) -> TextRunning | None:
         running = self.texts.begin(connection, context.statement, context)
@@ -218,7 +232,7 @@ class Capture(CaptureState):
             raise
         except faults() as error:
             self.failures.report(f"before {shape.verb}", error)
-        if shape.verb == "delete":
+        if shape.verb != "create":
             # Reads, and may raise what the database says: nothing is announced yet.
             self._begin_cascade(running)
         if running.statement.autocommit:
@@ -279,7 +293,7 @@ class Capture(CaptureState):
     def _note(self, running: Running) -> None:
         statement = running.statement
         cascade: Cascade | None = None
-        if running.shape.verb == "delete":
+        if running.shape.verb != "create":
             cascade = running.context.__dict__.pop(_CASCADE, None)
         if not running.shape.plan.audited:
             self._note_cascade(running, cascade)

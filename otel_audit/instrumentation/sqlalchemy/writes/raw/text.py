@@ -6,8 +6,9 @@ table costs a look into a dictionary. Text that ends or marks a transaction is f
 
 from __future__ import annotations
 
+import re
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from sqlalchemy.schema import Table
@@ -25,7 +26,7 @@ from otel_audit.instrumentation.sqlalchemy.connection import (
     commits_by_itself,
 )
 from otel_audit.instrumentation.sqlalchemy.plan import Plans
-from otel_audit.instrumentation.sqlalchemy.tables import all_tables, translated
+from otel_audit.instrumentation.sqlalchemy.tables import OURS, all_tables, translated
 from otel_audit.instrumentation.sqlalchemy.writes.shape import bare
 from otel_audit.instrumentation.sqlalchemy.writes.stored.rows import Reader
 from otel_audit.interruptions import faults, interrupts
@@ -41,8 +42,10 @@ _WILD: Final = frozenset("*?[!.")
 class DatabaseRules(Protocol):
     """What the database does by itself with rows that refer to those a statement deletes."""
 
-    def beyond(self, plan: Any) -> Iterable[tuple[Any, Verb]]:
-        """Return the tables that the rules for one lead to."""
+    def reached(
+        self, plan: Any, verb: Verb, connection: Any, state: SQLAlchemyConnection, sets: Callable[[str], bool]
+    ) -> Iterable[tuple[Any, Verb]]:
+        """Return the tables that the rules for one lead to, where text deletes or changes its rows."""
 
     def unaudited(self) -> Iterable[TablePlan]:
         """Return the tables that are not audited and lead to one that is."""
@@ -92,7 +95,12 @@ class Tables:
 
     def made(self, table: Any, *parent: Any) -> None:
         """Listen to ``Table.after_parent_attach``: a table was made, with or without columns."""
-        self._made.add(table)
+        if OURS not in table.info:
+            self._made.add(table)
+            self._count += 1
+
+    def changed(self) -> None:
+        """Look anew: the rules of a database lead to others than before."""
         self._count += 1
 
     def known(self) -> RawTables:
@@ -350,17 +358,43 @@ class Texts:
 
 def beyond(
     tables: Tables, connection: Any, state: SQLAlchemyConnection, text: SqlText
-) -> Callable[[TablePlan], Iterable[tuple[TablePlan, Verb]]] | None:
-    """Return what leads from the tables a statement deletes from to others, None where nothing does."""
+) -> Sequence[tuple[TablePlan, Verb]]:
+    """Return the tables whose rows the database may delete or change with those that text writes."""
     rules, known = tables.rules, tables.known()
-    plans = [known.plan(table) for verb, table in text.writes if verb == "delete"]
-    if rules is None or not any(True for plan in plans for _ in rules.beyond(plan)):
-        return None
-    if state.system == "sqlite":
-        reader = Reader(connection, state, plans[0], "delete", {})  # type: ignore[arg-type]
+    if rules is None:
+        return ()
+    sets = Assigned(text.text)
+    plans = [(known.plan(table), verb) for verb, table in text.writes]
+    found = dict.fromkeys(
+        each for plan, verb in plans for each in rules.reached(plan, verb, connection, state, sets)
+    )
+    if found and state.system == "sqlite":
+        reader = Reader(connection, state, next(iter(found))[0], "delete", {})
         if not reader.value("PRAGMA foreign_keys"):
-            return None
-    return rules.beyond
+            return ()
+    return list(found)
+
+
+class Assigned:
+    """Says whether an UPDATE sets a column, by the names that stand before ``=`` and outside its condition.
+
+    Args:
+        text: of the statement, without values.
+    """
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._names: set[str] | None = None
+
+    def __call__(self, column: str) -> bool:
+        if self._names is None:
+            end = max((found.start() for found in _WHERE.finditer(self._text)), default=len(self._text))
+            self._names = {name.lower() for name in _ASSIGNED.findall(self._text, 0, end)}
+        return column.lower() in self._names
+
+
+_WHERE: Final = re.compile(r"\bWHERE\b", re.IGNORECASE)
+_ASSIGNED: Final = re.compile(r"([^\W\d]\w*)[\"`\]]?\s?=")
 
 
 def written_in_ctes(compiled: Any) -> Iterator[tuple[Verb, Any]]:

@@ -170,9 +170,10 @@ class Reader:
         version = tuple(
             part for part in self._outer.dialect.server_version_info or () if isinstance(part, int)
         )
-        return catalog.ask(self._state.system, version, self._query, asked)
+        return catalog.ask(self._state.system, version, self.query, asked)
 
-    def _query(self, sql: str, parameters: Sequence[Any]) -> list[Any]:
+    def query(self, sql: str, parameters: Sequence[Any]) -> list[Any]:
+        """Return what a statement with the marks of the driver returns."""
         mark = "?" if self._state.system == "sqlite" else "%s"
         pieces = sql.replace(":", "\\:").split(mark)
         named = "".join(

@@ -1,0 +1,204 @@
+"""Rows that the database changes because those they refer to have other keys now: ``ON UPDATE CASCADE``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+
+from otel_audit.config.model import AuditConfig, SQLAlchemyConfig
+from otel_audit.instrumentation.sqlalchemy import SQLAlchemyAuditInstrumentor
+from otel_audit.testing import CapturedAudit
+from tests.audited import audited
+from tests.instrumentation.sqlalchemy.test_cascades import Auditing
+from tests.instrumentation.sqlalchemy.told import told
+
+
+class Named(DeclarativeBase):
+    type_annotation_map = {str: sa.String(30)}
+
+
+class Keeper(Named):
+    """Has a key that means something, and may change."""
+
+    __tablename__ = "keeper"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    note: Mapped[str | None]
+
+
+class Badge(Named):
+    """Follows its keeper, and is followed by its locker."""
+
+    __tablename__ = "badge"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    keeper: Mapped[str] = mapped_column(sa.ForeignKey("keeper.name", onupdate="CASCADE"), unique=True)
+
+
+class Locker(Named):
+    """Refers to what a rule changes."""
+
+    __tablename__ = "locker"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    badge: Mapped[str] = mapped_column(sa.ForeignKey("badge.keeper", onupdate="CASCADE"))
+
+
+class Parking(Named):
+    """Loses its keeper."""
+
+    __tablename__ = "parking"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    keeper: Mapped[str | None] = mapped_column(sa.ForeignKey("keeper.name", onupdate="SET NULL"))
+
+
+class Shift(Named):
+    """What refers to the keeper is part of its own key."""
+
+    __tablename__ = "shift"
+
+    keeper: Mapped[str] = mapped_column(sa.ForeignKey("keeper.name", onupdate="CASCADE"), primary_key=True)
+    day: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+
+
+keeper: Any = Keeper.__table__
+
+
+@pytest.fixture(params=["sqlite", "psycopg", "mysqldb"])
+def driver(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def engine(make_engine: Callable[..., sa.Engine]) -> sa.Engine:
+    engine = make_engine()
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA foreign_keys = ON"))
+    Named.metadata.create_all(engine)
+    with Session(engine) as session:
+        session.add_all([Keeper(name="ann"), Keeper(name="bob")])
+        session.flush()
+        session.add_all([Badge(id=1, keeper="ann"), Badge(id=2, keeper="bob")])
+        session.add_all([Parking(id=1, keeper="ann"), Parking(id=2, keeper="bob")])
+        session.flush()
+        session.add_all([Locker(id=1, badge="ann"), Locker(id=2, badge="bob")])
+        session.commit()
+    return engine
+
+
+@pytest.fixture(params=[["*"]])
+def auditing(request: pytest.FixtureRequest, engine: sa.Engine) -> Iterator[Auditing]:
+    config = AuditConfig(sqlalchemy=SQLAlchemyConfig(models=[*request.param]))
+    with audited(SQLAlchemyAuditInstrumentor(), config) as captured:
+        yield Auditing(engine, captured)
+
+
+WAYS: dict[str, Callable[[Session], Any]] = {
+    "flush": lambda session: setattr(session.get_one(Keeper, "ann"), "name", "eve"),
+    "by key": lambda session: session.execute(
+        sa.update(Keeper).where(Keeper.name == "ann").values(name="eve")
+    ),
+    "by where": lambda session: session.execute(
+        sa.update(Keeper).where(Keeper.name.like("a%")).values(name="eve")
+    ),
+    "core": lambda session: session.connection().execute(
+        keeper.update().where(keeper.c.name == sa.bindparam("who")), [{"who": "ann", "name": "eve"}]
+    ),
+    "expression": lambda session: session.execute(
+        sa.update(Keeper).where(Keeper.name == "ann").values(name=sa.func.replace(Keeper.name, "ann", "eve"))
+    ),
+}
+FOLLOWED = [
+    ("UPDATE", "Badge/1", "success", {"keeper": ("ann", "eve")}),
+    ("UPDATE", "Locker/1", "success", {"badge": ("ann", "eve")}),
+    ("UPDATE", "Parking/1", "success", {"keeper": ("ann", None)}),
+]
+
+
+def followers(audit: CapturedAudit) -> list[Any]:
+    return sorted((row for row in told(audit) if not row[1].startswith("Keeper")), key=lambda row: row[1])
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_they_are_told_as_updates_of_their_own(auditing: Auditing, way: str) -> None:
+    engine, audit = auditing
+    with Session(engine) as session:
+        WAYS[way](session)
+        session.flush()
+        assert told(audit) == []
+        session.commit()
+        assert session.scalars(sa.select(Badge.keeper).order_by(Badge.id)).all() == ["eve", "bob"]
+    assert followers(audit) == FOLLOWED
+    assert {(record.completeness, record.outcome) for record in audit} == {("full", "success")}
+    assert len({record.database.transaction for record in audit}) == 1
+
+
+@pytest.mark.parametrize("auditing", [["tests.Locker"], ["tests.Locker", "tests.Parking"]], indirect=True)
+@pytest.mark.parametrize("way", WAYS)
+def test_what_is_not_audited_leads_to_what_is(auditing: Auditing, way: str) -> None:
+    engine, audit = auditing
+    with Session(engine) as session:
+        WAYS[way](session)
+        session.flush()
+        session.rollback()
+        WAYS[way](session)
+        session.commit()
+    wanted = {row[1] for row in told(audit)}
+    assert "Locker/1" in wanted
+    assert wanted <= {"Locker/1", "Parking/1"}
+    both = [(*row[:2], outcome, row[3]) for row in FOLLOWED for outcome in ("failure", "success")]
+    assert followers(audit) == sorted((row for row in both if row[1] in wanted), key=lambda row: row[1])
+
+
+def test_rows_that_keep_their_keys_lead_nowhere(auditing: Auditing) -> None:
+    engine, audit = auditing
+    with Session(engine) as session:
+        session.execute(sa.update(Keeper).values(note="x"))
+        session.execute(sa.update(Keeper).where(Keeper.name == "ann").values(name="ann", note="y"))
+        session.get_one(Keeper, "bob").note = "z"
+        session.commit()
+    assert followers(audit) == []
+    assert told(audit)
+
+
+def test_rows_whose_own_key_follows_are_said(auditing: Auditing) -> None:
+    engine, audit = auditing
+    with Session(engine) as session:
+        session.execute(sa.update(Keeper).where(Keeper.name == "bob").values(name="rob"))
+        session.commit()
+        assert not [record for record in audit if record.event_name == "tests.shift.update"], "has no rows"
+        session.add(Shift(keeper="ann", day=1))
+        session.commit()
+        audit.clear()
+        session.execute(sa.update(Keeper).where(Keeper.name == "ann").values(name="eve"))
+        session.commit()
+        assert session.scalars(sa.select(Shift.keeper)).all() == ["eve"]
+    assert {record.event_name: record.completeness for record in audit if "shift" in record.event_name} == {
+        "tests.shift.update": "statement"
+    }
+
+
+@pytest.mark.parametrize(
+    ("sql", "follow"),
+    [
+        ("UPDATE keeper SET name = 'eve' WHERE name = 'ann'", True),
+        ("UPDATE keeper SET note = 'x' WHERE name = 'ann'", False),
+        ("update keeper set note = 'x', name='eve' where note is null and name = 'ann'", True),
+        ("UPDATE keeper SET name = 'eve' WHERE name = 'nobody'", False),
+    ],
+)
+def test_what_follows_an_update_by_text_is_said(auditing: Auditing, sql: str, follow: bool) -> None:
+    engine, audit = auditing
+    with Session(engine) as session:
+        session.execute(sa.text(sql))
+        session.commit()
+    names = {record.event_name for record in audit} - {"tests.keeper.update"}
+    kinds = ("badge", "locker", "parking", "shift")
+    assert names == ({f"tests.{kind}.update" for kind in kinds} if follow else set())
+    assert {record.completeness for record in audit} <= {"statement"}
