@@ -76,6 +76,7 @@ def table(capture: Capture) -> list[Patch | Listener]:
         ),
         Patch("sqlalchemy.engine.base:Engine.raw_connection", drivers.raw_connection, "whose it is"),
         Patch(f"{fairy}.cursor", drivers.cursor, "statements past SQLAlchemy"),
+        Patch(f"{fairy}.driver_connection", drivers.driver_connection, "statements that nobody can see"),
         Patch(f"{fairy}.commit", drivers.commit, "ends their transaction", added=True),
         Patch(f"{fairy}.rollback", drivers.rollback, "and so does this", added=True),
         Patch(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from otel_audit.instrumentation.sqlalchemy import SQLAlchemyAuditInstrumentor
 from otel_audit.testing import CapturedAudit
@@ -114,3 +116,40 @@ def test_what_is_taken_back(engine: sa.Engine) -> None:
     SQLAlchemyAuditInstrumentor().instrument()
     SQLAlchemyAuditInstrumentor().uninstrument()
     assert dict(vars(_ConnectionFairy)) == before
+
+
+def test_who_takes_the_drivers_own_connection_is_counted(
+    engine: sa.Engine, audit: CapturedAudit, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody can see what is written by it."""
+    with engine.connect() as connection:
+        connection.execute(sa.select(tag.c.name))
+        assert "driver connection" not in caplog.text
+        taken: Any = connection.connection.driver_connection
+        taken.cursor().execute("INSERT INTO tag (name) VALUES ('a')")
+        taken.commit()
+    assert said(audit) == []
+    [message] = [message for message in caplog.messages if "driver connection" in message]
+    assert f"{__file__}:" in message
+    assert "what it writes there is not recorded" in message
+    raw = engine.raw_connection()
+    assert raw.driver_connection is not None
+    raw.close()
+    assert audit.pipeline.health.capture_failures["driver connection"] == 2
+
+
+def test_taken_of_an_asynchronous_connection_it_is_counted_as_well(
+    url: sa.URL, audit: CapturedAudit, caplog: pytest.LogCaptureFixture, driver: str
+) -> None:
+    if driver != "psycopg":
+        return
+
+    async def take() -> None:
+        engine = create_async_engine(url)
+        async with engine.connect() as connection:
+            taken: Any = await connection.get_raw_connection()
+            await taken.driver_connection.execute("SELECT 1")
+        await engine.dispose()
+
+    asyncio.run(take())
+    assert "takes the driver's own connection" in caplog.text

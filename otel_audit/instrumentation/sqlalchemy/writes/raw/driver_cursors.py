@@ -33,6 +33,7 @@ _ENGINE: Final = "_otel_audit_engine"
 
 _RUN: Final = frozenset({"executescript", "copy_expert", "copy_from"})
 """What cursors of some drivers can do beside ``execute``: known by SQL, and done when it returns."""
+_NOT_THE_APPLICATION: Final = ("sqlalchemy.", "otel_audit.")
 _UNSEEN: Final = frozenset({"copy", "stream"})
 """What goes on when it returns."""
 
@@ -81,6 +82,32 @@ class DriverCursors:
             return made if engine is None else _Cursor(made, self, fairy, engine)
 
         return cursor
+
+    def driver_connection(self, original: property) -> property:
+        """Wrap ``_ConnectionFairy.driver_connection``: nobody can see what is written by what it returns."""
+        read: Any = original.fget
+        frame = sys._getframe
+
+        def driver_connection(fairy: Any) -> Any:
+            taken = read(fairy)
+            if taken is not None:
+                caller = frame(1)
+                if not caller.f_globals.get("__name__", "").startswith(_NOT_THE_APPLICATION):
+                    self._taken(f"{caller.f_code.co_filename}:{caller.f_lineno}")
+            return taken
+
+        return property(driver_connection, doc=original.__doc__)
+
+    def _taken(self, place: str) -> None:
+        """Count that the application writes, or reads, where it is not seen."""
+        try:
+            self._failures.note(
+                "driver connection",
+                NotCaptured(f"{place} takes the driver's own connection"),
+                instead="what it writes there is not recorded; by connection.connection.cursor() it is",
+            )
+        except faults():  # a pool of the application's
+            return
 
     def commit(self, original: None) -> Callable[..., Any]:
         """Add ``_ConnectionFairy.commit``, which is the driver's otherwise."""
