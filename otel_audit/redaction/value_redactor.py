@@ -22,7 +22,7 @@ from otel_audit.redaction.names import SENSITIVE, NameRules, Sensitivity, compil
 from otel_audit.redaction.strategies import OMIT, Strategies
 from otel_audit.redaction.text import budget, patterns, sql
 from otel_audit.redaction.text.forms import scrub_options
-from otel_audit.redaction.text.pairs import PairScanner, balanced_end
+from otel_audit.redaction.text.pairs import PairScanner, balanced_end, reads_otherwise
 from otel_audit.redaction.text.suspicions import may_hold_secret
 from otel_audit.values import Portable
 
@@ -51,9 +51,10 @@ _ARGUMENTS = pattern(
 _ODD_JSON = pattern(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]|\b(?:NaN|Infinity)\b")
 # A line break, a colour: what a terminal, `repr` and JSON write, with a name or a token right behind it.
 _ESCAPE = pattern(
-    r"(?:\\(?:[abefnrtv]|0(?:33)?|x[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4}|U[0-9A-Fa-f]{8})|\x1b)(?:\[[0-9;]{0,16}[A-Za-z])?"
+    r"(?:\\(?:[abefnrtv]|0(?:33)?|x[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4}|U[0-9A-Fa-f]{8})|\x1b)(?P<colour>\[[0-9;]{0,16}[A-Za-z])?"
     r"(?=[\w\-\"'{<])"
 )
+_ROUNDS: Final = 2
 _LINE_BREAKS: Final = "\x1d\x1c\x1e\x1f\x85\u2028\u2029"
 """That texts do not have; one that has them all loses the first."""
 _REDIS_AUTH = pattern(r"\A\s*(AUTH|HELLO)\b\s+\S[\s\S]*\Z", re.IGNORECASE)
@@ -182,11 +183,22 @@ class ValueRedactor:
         As well as without, not instead: ``C:\token=x`` has a name of its own.
         """
         apart = next((sign for sign in _LINE_BREAKS if sign not in text), _LINE_BREAKS[0])
-        parted = _ESCAPE.sub(lambda match: match.group() + apart, text)
-        if parted == text:
-            return text
-        scrubbed = scrub(parted, layer)
-        return text if scrubbed == parted else scrubbed.replace(apart, "")
+
+        def set_apart(match: re.Match[str]) -> str:
+            colour = match.start("colour")
+            if colour >= 0 and text.startswith(self.mask, colour):  # `\n[redacted]` has none
+                return text[match.start() : colour] + apart + match["colour"]
+            return match.group() + apart
+
+        for _ in range(_ROUNDS):  # what was removed may have ended at such a sign, and goes on without it
+            parted = _ESCAPE.sub(set_apart, text)
+            if parted == text:
+                break
+            scrubbed = scrub(parted, layer)
+            if scrubbed == parted:
+                break
+            text = scrubbed.replace(apart, "")
+        return text
 
     def names_secret(self, statement: str) -> bool:
         """Say whether a database statement names a sensitive column."""
@@ -326,6 +338,12 @@ class ValueRedactor:
     # --- text --------------------------------------------------------------------------------------
 
     def _scrub(self, text: str, layer: int) -> str:
+        scrubbed = self._scrub_once(text, layer)
+        if reads_otherwise(text, scrubbed) and sql.LOOKS_LIKE_SQL.search(text):
+            scrubbed = self._scrub_once(scrubbed, layer)
+        return scrubbed
+
+    def _scrub_once(self, text: str, layer: int) -> str:
         text = self._own_values(text)
         if not self.builtin and not self.names.has_own:
             return text

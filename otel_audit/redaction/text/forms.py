@@ -261,6 +261,8 @@ def scrub_options(text: str, mask: str) -> str:
     copied = 0
     for match in _SHORT_OPTION.finditer(text):
         start, end = _option_value(text, match)
+        if text.startswith(mask, start):  # it may have blanks
+            end = max(end, start + len(mask))
         if start < end and start >= copied and text[start:end] != mask:
             parts += (text[copied:start], mask)
             copied = end

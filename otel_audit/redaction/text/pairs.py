@@ -87,9 +87,15 @@ _WHOLE_LINE: Final = ("cookie", "cookies", "authorization", "authorisation", "ph
 _BRACKETS: Final = {"(": ")", "[": "]", "{": "}"}
 _CALL = pattern(r"[A-Za-z_][\w.]{0,63}+(?=\()")
 _LABEL_REACH: Final = 64
+_ROUNDS: Final = 3
 _NAMED_REACH: Final = 256
 _KEY_END = pattern(r"""\\{0,4}+["'][ \t]{0,8}+(?:=>|[:=])""")
 _LAST_WORD = pattern(r"(?<![\w\-])(?:[\w\-]++[ ](?=de?\Z))?+[\w\-]++\Z")
+
+
+def reads_otherwise(text: str, scrubbed: str) -> bool:
+    """Say whether what is left of a text may be read in another way, as a row of a table."""
+    return scrubbed != text and any(sign in text for sign in "\n\t|│")
 
 
 class PairScanner:
@@ -98,9 +104,19 @@ class PairScanner:
     def __init__(self, names: NameRules, mask: str) -> None:
         self._names = names
         self._mask = mask
+        # A mask of several words may be taken for a word and more: it would grow with every round.
+        self._rounds = _ROUNDS if len(mask.split()) == 1 else 1
 
     def scrub(self, text: str) -> str:
         """Return ``text`` without the values of sensitive names."""
+        scrubbed = self._scrub(text)
+        for _ in range(1, self._rounds):
+            if not reads_otherwise(text, scrubbed):
+                break
+            text, scrubbed = scrubbed, self._scrub(scrubbed)
+        return scrubbed
+
+    def _scrub(self, text: str) -> str:
         text = self.scrub_quoted(text)
         if "<" in text or "lt;" in text:
             text = markup.scrub(text, self._is_secret, self._mask)
@@ -184,6 +200,7 @@ class PairScanner:
     ) -> str:
         parts: list[str] = []
         copied = position = names = 0
+        outer: re.Match[str] | None = None
         lines = _Lines(text)
         while (match := found_by.search(text, position)) is not None:
             names += 1
@@ -195,7 +212,12 @@ class PairScanner:
                 continue
             start, end = self._value(text, match, lines)
             if start < end and self._removes(sensitivity, text[start:end]):
-                parts += (text[copied:start], self._mask)
+                if outer is not None and not text[copied:start].strip(" \t"):
+                    # Only blanks between two masks, `password=pin: x y`: both are one value.
+                    end = self._grown(text, outer, end, lines)
+                else:
+                    parts += (text[copied:start], self._mask)
+                    outer = match if start == match.end() else None
                 copied = end
                 if found_by is _HEAD:
                     end = _next_name(text, start, end, quoted=start > match.end())
@@ -217,6 +239,8 @@ class PairScanner:
     def _decide_pair(self, match: re.Match[str]) -> Sensitivity:
         text, start = match.string, match.start()
         name = match["name"]
+        if name == self._mask:  # what stands before it is its name
+            return "clean"
         before = text[start - 1] if start else ""
         found = self._decide(name, before in ("", "?", "&") and match["separator"] == "=")
         if found != "clean":
@@ -234,40 +258,68 @@ class PairScanner:
         start = match.end()
         if match.re.pattern == _QUOTED.pattern:
             return _quoted_value(text, match)
-        # A mask that stands there already, perhaps a client's own, does not shield what follows it.
-        masked = start + len(self._mask) if text.startswith(self._mask, start) else start
-        if masked == start:
-            if (quote := _OPENING_QUOTE.match(text, start)) is not None:
-                return _quoted_span(text, match, quote)
-            if (placeholder := _PLACEHOLDER.match(text, start)) is not None:
-                return placeholder.end(), placeholder.end()
-            if text[start : start + 1] in _BRACKETS:
-                return start, balanced_end(text, start)
+        end = start
+        if text.startswith(self._mask, start):
+            end += len(self._mask)  # perhaps a client's own: it does not shield what follows it
+        elif (quote := _OPENING_QUOTE.match(text, start)) is not None:
+            return _quoted_span(text, match, quote)
+        elif (placeholder := _PLACEHOLDER.match(text, start)) is not None:
+            return placeholder.end(), placeholder.end()
+        elif text[start : start + 1] in _BRACKETS:
+            end = balanced_end(text, start)
+        else:
             option = _ARGUMENT.match(text, start)
             if option is not None and self._names.decide(option[1]) in SENSITIVE:
                 return start, start  # `password= --token x`: what stands there has its own value behind
+            below = self._below(text, match, lines)
+            if below is not None:
+                return below
+        # Whatever would follow the mask and be taken for more of the value belongs to it at once: what has
+        # been redacted is never redacted again.
+        return start, self._grown(text, match, end, lines)
+
+    def _grown(self, text: str, match: re.Match[str], end: int, lines: _Lines) -> int:
+        """Return where a value ends of which what stands before ``end`` is known."""
+        while end < len(text) and text[end] not in "\r\n":
+            further = self._further(text, match, end, lines)
+            if further == end:
+                break
+            end = further
+        return end
+
+    def _below(self, text: str, match: re.Match[str], lines: _Lines) -> tuple[int, int] | None:
+        """Find the value on the lines below a name that stands on a line of its own; None if it does not."""
+        separator = match.group().rstrip()[-1:]
+        before = text[match.start() - 1] if match.start() else ""
+        if separator not in "=:：" or (before in "?&" and separator == "=") or lines.is_source(match.start()):
+            return None
+        further = _LINE_BREAK.match(text, match.end())
+        if further is None:
+            return None
+        line = lines.start(match.start())
+        if _LABEL.fullmatch(text, line, match.start()) is None:
+            return match.end(), match.end()
+        return _block(text, line, further.end())
+
+    def _further(self, text: str, match: re.Match[str], position: int, lines: _Lines) -> int:
+        """Return where a plain value ends of which everything before ``position`` is known."""
         before = text[match.start() - 1] if match.start() else ""
         separator = match.group().rstrip()[-1:]
         if before in "?&" and separator == "=":
-            end = _end(_IN_QUERY, text, _past_call(text, masked))
-            return start, end if before or text[end : end + 1] == "&" else _end(_MORE_WORDS, text, end)
+            end = _end(_IN_QUERY, text, _past_call(text, position))
+            return end if before or text[end : end + 1] == "&" else _end(_MORE_WORDS, text, end)
         if lines.is_source(match.start()):
-            return start, start
-        if (further := _LINE_BREAK.match(text, masked)) is not None and separator in "=:：":
-            line = lines.start(match.start())
-            if _LABEL.fullmatch(text, line, match.start()) is None:
-                return start, start
-            return _block(text, line, further.end())
+            return position
         if separator in ":：" and words(match[1]).endswith(_WHOLE_LINE):
-            end = _end(_LINE, text, masked)
+            end = _end(_LINE, text, position)
             if before and before in "\"'":
-                closing = text.find(before, masked, end)
-                return start, closing if closing >= 0 else end
-            return start, end
-        end = _end(_PLAIN, text, _past_call(text, masked))
-        if separator in "=:＝：﹦﹕" and end > start and lines.begins(self._name_start(match, before)):
+                closing = text.find(before, position, end)
+                return closing if closing >= 0 else end
+            return end
+        end = _end(_PLAIN, text, _past_call(text, position))
+        if separator in "=:＝：﹦﹕" and end > match.end() and lines.begins(self._name_start(match, before)):
             end = _end(_MORE_WORDS, text, end)
-        return start, end
+        return end
 
     def _name_start(self, match: re.Match[str], before: str) -> int:
         """Return where a name starts, with the words before it that make it a sensitive one."""

@@ -380,6 +380,9 @@ class _Pass:
         return self._tokens[index + 1].text if index + 1 < len(self._tokens) else ""
 
 
+_LITERAL_KIND = pattern(r"(?<!\w)[bBeEnNxX]\Z")
+
+
 def scrub(text: str, is_sensitive: Callable[[str], bool], mask: str, start: int = 0) -> str:
     """Return ``text`` without the literals of sensitive columns, reading it as SQL from ``start``.
 
@@ -400,8 +403,13 @@ def scrub(text: str, is_sensitive: Callable[[str], bool], mask: str, start: int 
             continue
         if begin >= end:
             break
-        if text[begin:until] != f"'{mask}'":
-            parts += (text[copied : max(begin, copied)], f"'{mask}'")
+        if parts and begin == copied:
+            pass  # two beside each other read as one: `'x''y'`
+        elif text[begin:until] != f"'{mask}'":
+            # Apart from what stands beside it without a blank: `x'…'` is a literal of another kind.
+            before = " " if _LITERAL_KIND.search(text, max(copied, begin - 2), begin) else ""
+            behind = " " if text[until : until + 1].isalnum() else ""
+            parts += (text[copied : max(begin, copied)], f"{before}'{mask}'{behind}")
         else:
             parts.append(text[copied:until])
         copied = until
