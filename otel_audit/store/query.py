@@ -13,7 +13,7 @@ from otel_audit.audit_record import AuditRecord
 from otel_audit.config.model import StoreConfig
 from otel_audit.errors import QueryError
 from otel_audit.store.client import RefusedQuery, StoreClient
-from otel_audit.store.counts import Asked, Status, count
+from otel_audit.store.counts import Asked, Seen, Status, count
 from otel_audit.store.entries import AuditEntry, columns, entry
 from otel_audit.store.filters import (
     EVERY_LOG,
@@ -105,6 +105,7 @@ class AuditStore:
         self._database = self._client.config.database
         self._zone = zone
         self._in_others: set[str] = set()
+        self._seen = Seen()
 
     def query(
         self,
@@ -359,7 +360,7 @@ class AuditStore:
         users = () if user is None else (user, *self._ids_of(user))
         asked = Asked(ip, path, view, slug, method, status, users)
         left_out = [exclude] if isinstance(exclude, str) else list(exclude or ())
-        return count(self._client.query, self._database, asked, begin, end, left_out)
+        return count(self._client.query, self._database, asked, begin, end, left_out, self._seen)
 
     def tasks(
         self,

@@ -6,13 +6,14 @@ import datetime
 import fnmatch
 import ipaddress
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
+import msgspec
 import pytest
 
-from otel_audit.audit_record import Actor, AuditRecord, Request, Source, Target
+from otel_audit.audit_record import Actor, AuditRecord, Request, Source, Target, new_record_id
 from otel_audit.errors import QueryError
-from otel_audit.store.counts import Part, Range, overlaps, pieces
+from otel_audit.store.count_plans import Part, Plan, Range, overlaps, pieces, plan
 from otel_audit.store.query import AuditStore
 from tests.attack.chance import Chance
 from tests.engine_process import in_stopped_server
@@ -171,6 +172,39 @@ def test_a_request_in_the_table_of_another_log_counts_once(
     assert store.count_requests() == before
 
 
+def test_what_arrives_between_two_counts_is_counted(
+    counting: tuple[AuditStore, list[AuditRecord]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """New, late, or a second time; and a store that was asked before is asked but once."""
+    store, made = counting
+    asked: dict[str, Any] = {"ip": "192.0.2.1", "since": BEGIN + HOUR}
+    assert store.count_requests(**asked) == 0
+    chance = Chance(16)
+    first = request(chance)
+    expected = 0
+    for at in (BEGIN + DAYS * 24 * HOUR, BEGIN + 2 * HOUR, BEGIN + (DAYS + 40) * 24 * HOUR, BEGIN):
+        each = msgspec.structs.replace(
+            first,
+            id=new_record_id(at),
+            event_name="http.server.request",
+            timestamp=at,
+            source=Source("192.0.2.1", "ipv4"),
+        )
+        made.append(each)
+        land(store._client, [each])
+        expected += at >= BEGIN + HOUR
+        assert store.count_requests(**asked) == expected
+        land(store._client, [each])
+        assert store.count_requests(**asked) == expected
+    statements: list[str] = []
+    query = store._client.query
+    monkeypatch.setattr(
+        store._client, "query", lambda sql, parameters: statements.append(sql) or query(sql, parameters)
+    )
+    assert store.count_requests(**asked) == expected
+    assert len(statements) == 1
+
+
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
@@ -200,14 +234,84 @@ def test_pieces_add_up_to_the_range() -> None:
         made = list(pieces(wanted, whole))
         for _ in range(20):
             moment = chance.choice((begin, end, first, last, first + chance.randrange(last - first + 1)))
-            day = datetime.datetime.fromtimestamp(moment // 10**9, datetime.UTC)
             times = sum(
                 piece.sign
                 for piece in made
-                if (not piece.month or piece.month == day.year * 100 + day.month)
+                if (not piece.month or piece.month == month_of(moment))
                 and (piece.range is None or piece.range.since <= moment < piece.range.until)
             )
             assert times == (begin <= moment <= end)
+
+
+def test_a_count_in_parts_counts_each_record_once() -> None:
+    """By the parts there are, and by those of a moment ago for as long as that does no harm."""
+    chance = Chance(5)
+    held = 0
+    for _ in range(2000):
+        made = [(BEGIN + chance.randrange(70 * 24) * HOUR, number) for number in range(60)]
+        there = some_parts(chance, made)
+        arrived = some_parts(chance, made[30:], begun=len(there))
+        if chance.randrange(2):  # newer than all there was, as nearly always
+            newest = max(moment for part in there for moment, _ in part)
+            arrived = [
+                [(newest + 1 + moment - BEGIN, -number) for moment, number in part] for part in arrived
+            ]
+        begin, end = sorted(BEGIN + chance.randrange(80 * 24) * HOUR for _ in range(2))
+        wanted = chance.choice((Range(begin, end + 1), Range(begin, 2**63 - 1), Range(-(2**63), end)))
+        earlier = plan(wanted, described(there))
+        now = plan(wanted, described([*there, *arrived]))
+        assert by_plan(earlier, there) == once(wanted, there)
+        assert by_plan(now, [*there, *arrived]) == once(wanted, [*there, *arrived])
+        if arrived and earlier.holds_for(now):
+            held += 1
+            assert by_plan(earlier, [*there, *arrived]) == once(wanted, [*there, *arrived])
+    assert held > 200
+
+
+Rows: TypeAlias = list[tuple[int, int]]
+"""Moment and number of each; of a part that was merged, no two are the same."""
+
+
+def some_parts(chance: Chance, made: Rows, begun: int = 0) -> list[Rows]:
+    """Put some records into parts, some of them twice; a part is merged if its number is even."""
+    parts = []
+    for number in range(begun, begun + chance.randrange(0 if begun else 1, 5)):
+        begin = chance.randrange(len(made) - 5)
+        some = sorted(made)[begin : begin + chance.randrange(1, 20)]
+        parts.append(some if number % 2 == 0 else [*some, *some[: chance.randrange(3)]])
+    return parts
+
+
+def described(parts: list[Rows]) -> list[Part]:
+    """Describe parts as the engine does."""
+    return [
+        Part(f"202611_{number}_{number}_{1 - number % 2}", min(part)[0], max(part)[0])
+        for number, part in enumerate(parts)
+    ]
+
+
+def by_plan(counting: Plan, parts: list[Rows]) -> int:
+    """Count rows as a plan says."""
+    rows = [row for part in parts for row in part]
+    doubtful = [row for row in rows if any(each.since <= row[0] < each.until for each in counting.doubtful)]
+    return sum(
+        piece.sign
+        for moment, _ in rows
+        for piece in counting.pieces
+        if (not piece.month or piece.month == month_of(moment))
+        and (piece.range is None or piece.range.since <= moment < piece.range.until)
+    ) - (len(doubtful) - len(set(doubtful)))
+
+
+def once(wanted: Range, parts: list[Rows]) -> int:
+    """Count each record once."""
+    return len({row for part in parts for row in part if wanted.since <= row[0] < wanted.until})
+
+
+def month_of(moment: int) -> int:
+    """Return the month of a moment as a number such as 202609."""
+    day = datetime.datetime.fromtimestamp(moment // 10**9, datetime.UTC)
+    return day.year * 100 + day.month
 
 
 def test_what_may_be_there_twice_lies_within_the_overlaps() -> None:
