@@ -214,7 +214,7 @@ def _draw() -> str:
     """Return the random part of an id, fetched from the system some at a time. Any thread may call."""
     number = int.from_bytes(os.urandom(_RANDOM_BYTES * _RANDOM_AT_ONCE), "big") & _RANDOM | _VERSIONS
     drawn = number.to_bytes(_RANDOM_BYTES * _RANDOM_AT_ONCE, "big").hex("-", _RANDOM_BYTES).split("-")
-    parts = [f"{digits[:4]}-{digits[4:8]}-{digits[8:]}" for digits in drawn]
+    parts = [f"-{digits[:4]}-{digits[4:8]}-{digits[8:]}" for digits in drawn]
     part = parts.pop()
     _random.extend(parts)
     return part
@@ -228,8 +228,7 @@ def new_record_id(timestamp: int | None = None) -> str:
         random = _random.pop()
     except IndexError:
         random = _draw()
-    digits = (milliseconds & 0xFFFF_FFFF_FFFF).to_bytes(6, "big").hex()
-    return f"{digits[:8]}-{digits[8:]}-{random}"
+    return (milliseconds & 0xFFFF_FFFF_FFFF).to_bytes(6, "big").hex("-", -4) + random
 
 
 def uuid7(milliseconds: int, random: int) -> str:

@@ -37,6 +37,7 @@ Application = Callable[..., Awaitable[None]]
 
 PEER: Final = "otel_audit.peer"
 """In an ASGI scope: its ``client`` before the server believed a header."""
+_MAPPINGS: Final = (dict, MutableMapping)
 _KINDS: Final = frozenset({"http", "websocket"})
 _REFUSED: Final = frozenset({1008, 3000, 3003})
 """Close codes of a websocket that deny: policy violation (RFC 6455), unauthorized, forbidden (IANA)."""
@@ -273,7 +274,7 @@ class ASGIRequests:
 
 def _kind(message: Any) -> Any:
     """Return the type of a message; an application may send anything, and its server says what is wrong."""
-    return message.get("type") if isinstance(message, dict | MutableMapping) else None
+    return message.get("type") if isinstance(message, _MAPPINGS) else None
 
 
 def _leave(token: Token[AuditContext | None]) -> None:

@@ -130,7 +130,7 @@ class WorkRecords:
         ids = _ids_of_request(request)
         names = [*attributes, target.type.rpartition(".")[2]]  # a secret's name would hide the target's id
         others = (log, action, request.method, *ids, *_source(source), *names)
-        if not _TEXTS.issuperset(map(type, texts)) or not _TEXTS.issuperset(map(type, others)):
+        if not _TEXTS.issuperset(map(type, (*texts, *others))):
             return None
         # Each work has another id, and no rule changes one.
         texts += [each for each in ids if each and not is_uuid(each)]

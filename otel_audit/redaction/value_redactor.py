@@ -86,6 +86,7 @@ class ValueRedactor:
         # Read by the span redactor without a call: it looks at every attribute of every span.
         self.clean_names: set[str] = set()
         self.clean_texts: set[str] = set()
+        self.clean_queries: set[str] = set()
         self._clean_sql: set[str] = set()
 
     # --- one value ---------------------------------------------------------------------------------
@@ -225,6 +226,10 @@ class ValueRedactor:
             _add(self.clean_names, names)
         if texts:
             _add(self.clean_texts, texts)
+
+    def remember_clean_query(self, raw: str) -> None:
+        """Keep a query of which nothing was removed: it is more than a text, its names count."""
+        _add(self.clean_queries, (raw,))
 
     @property
     def has_key(self) -> bool:

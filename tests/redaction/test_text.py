@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 
 import pytest
 from hypothesis import given
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from otel_audit.config.model import RedactionConfig
 from otel_audit.errors import ConfigurationError
 from otel_audit.redaction import Redactor
-from otel_audit.redaction.text.patterns import is_card_number
+from otel_audit.redaction.text.patterns import UUID, is_card_number, is_uuid
 from otel_audit.redaction.text.suspicions import may_hold_secret
 from tests.redaction.test_names import SECRET
 
@@ -304,3 +305,14 @@ def test_a_statement_without_literals_of_sensitive_columns_is_the_same_object(
 def test_positional_parameters_in_a_driver_error_go_with_their_statement(redactor: Redactor) -> None:
     error = "(x) boom\n[SQL: INSERT INTO u (a, password) VALUES (%s, %s)]\n[parameters: ('ok', 'hunter2')]\n"
     assert redactor.text(error) == error.replace("('ok', 'hunter2')", "[redacted]")
+
+
+@given(
+    st.one_of(st.uuids().map(str), st.uuids().map(lambda each: str(each).upper()), st.text(max_size=40)),
+    st.integers(0, 35),
+    st.one_of(st.just(""), st.sampled_from(list("0aFg-_ \n")), st.characters()),
+)
+def test_a_uuid_is_told_from_what_is_nearly_one(text: str, position: int, sign: str) -> None:
+    """As the pattern that steps over one within a text does."""
+    for each in (text, text[:position] + sign + text[position + 1 :], text + sign):
+        assert is_uuid(each) is (re.fullmatch(UUID, each) is not None)

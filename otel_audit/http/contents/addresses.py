@@ -25,7 +25,7 @@ def query(raw: str, redactor: ValueRedactor) -> str:
     if not raw:
         return ""
     length = len(raw)
-    if length <= MAX_QUERY and raw in redactor.clean_texts:
+    if raw in redactor.clean_queries:
         return raw
     parts = raw[:_READ].split("&", _MAX_PARAMETERS)
     if length > _READ or len(parts) > _MAX_PARAMETERS:
@@ -43,6 +43,8 @@ def query(raw: str, redactor: ValueRedactor) -> str:
         made = redactor.text("?" + made)[1:]
     if len(made) > MAX_QUERY or length > _READ:
         return made[:MAX_QUERY] + rest_of(length)
+    if made == raw:
+        redactor.remember_clean_query(raw)
     return made
 
 

@@ -19,6 +19,7 @@ _Message = MutableMapping[str, Any]
 _Receive = Callable[[], Awaitable[_Message]]
 _Send = Callable[[_Message], Awaitable[None]]
 
+_MAPPINGS: Final = (dict, MutableMapping)
 _UPGRADED: Final = 101
 _REFUSED: Final = 403
 _BYTES: Final = (bytes, bytearray, memoryview)
@@ -72,7 +73,7 @@ class _Messages:
     def send(self, message: _Message) -> Awaitable[None]:
         """Note a message of the answer, and send it."""
         try:
-            if isinstance(message, dict | MutableMapping):
+            if isinstance(message, _MAPPINGS):
                 self.goes(message)
         except faults() as fault:
             self.records.failures.note("message", fault)

@@ -51,7 +51,9 @@ def answer(seen: Seen, asked: Asked) -> dict[str, Any]:
         found[semconv.REQUEST_SIZE] = size
     if seen.response_size is not None:
         found[semconv.RESPONSE_SIZE] = seen.response_size
-    return found | seen.exception
+    if seen.exception:
+        found |= seen.exception
+    return found
 
 
 def headers_and_bodies(

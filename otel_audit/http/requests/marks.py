@@ -49,6 +49,11 @@ class Marks(msgspec.Struct, frozen=True, omit_defaults=True):
         }
         return msgspec.structs.replace(other, **said)
 
+    def texts(self) -> dict[str, str]:
+        """Return the texts of a record that are said, by its field."""
+        said = {"slug": self.slug, "event_code": self.event_code, "event_type": self.event_type}
+        return {name: text for name, text in said.items() if text}
+
     def targets(self, parameters: Mapping[str, Any]) -> list[Target]:
         """Return the related objects of a request with these parameters in its path."""
         found = []

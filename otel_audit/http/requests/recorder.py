@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 from otel_audit.audit_context import AuditContext
 from otel_audit.config.model import AuditConfig
@@ -15,6 +16,10 @@ from otel_audit.interruptions import faults
 from otel_audit.pipeline.failures import Failures
 from otel_audit.pipeline.logger import AuditLogger
 from otel_audit.policy import Facts, Level
+
+# A member of an enumeration is looked up anew each time.
+_NONE: Final = Level.NONE
+_METADATA: Final = Level.METADATA
 
 
 class RequestRecords(RequestRules):
@@ -38,10 +43,10 @@ class RequestRecords(RequestRules):
             ):
                 return None
             if not self.has_rules:
-                return RequestRecording(self, asked, context, Level.METADATA)
+                return RequestRecording(self, asked, context, _METADATA)
             facts = Facts(path=path, method=asked.method() or None, host=asked.header("host") or None)
             highest = self.policy.highest("request", facts)
-            if highest is Level.NONE and (Marked.highest is Level.NONE or self.is_certain(facts)):
+            if highest is _NONE and (Marked.highest is _NONE or self.is_certain(facts)):
                 return None
             return RequestRecording(self, asked, context, highest)
         except faults() as fault:

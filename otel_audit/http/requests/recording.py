@@ -32,6 +32,11 @@ _ACTION: Final = "REQUEST"
 _ROUTE: Final = "http.route"
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 _NO_MARKS: Final = Marks()
+# A member of an enumeration is looked up anew each time.
+_NONE: Final = Level.NONE
+_METADATA: Final = Level.METADATA
+_REQUEST: Final = Level.REQUEST
+_REQUEST_RESPONSE: Final = Level.REQUEST_RESPONSE
 _FAILED: Final = 400
 _NO_ANSWER: Final = "no_answer"
 _ABORTED: Final = "aborted"
@@ -67,7 +72,7 @@ class RequestRecording(Seen):
         self._context = context
         self._highest = highest
         self._time = time.time_ns()
-        self._started = time.perf_counter()
+        self._started = time.perf_counter_ns()
         self._intent: int | None = None
         self._record_id = ""
         self._over = False
@@ -98,7 +103,7 @@ class RequestRecording(Seen):
 
     def wants_request_body(self) -> bool:
         """Say whether the body of the request may have to be recorded in the end."""
-        return max(self._highest, Marked.highest) >= Level.REQUEST and self.rules.may_copy(
+        return max(self._highest, Marked.highest) >= _REQUEST and self.rules.may_copy(
             self._asked.header("content-type")
         )
 
@@ -115,7 +120,7 @@ class RequestRecording(Seen):
     @property
     def wants_response(self) -> bool:
         """Whether headers and body of the response may have to be recorded."""
-        return max(self._highest, Marked.highest) >= Level.REQUEST_RESPONSE and self._outer is None
+        return max(self._highest, Marked.highest) >= _REQUEST_RESPONSE and self._outer is None
 
     def _wants_response_body(self) -> bool:
         """Say whether the body of the response may have to be recorded: events and downloads are not."""
@@ -217,29 +222,32 @@ class RequestRecording(Seen):
         notes = known._scope.notes
         marks = marks_of(known._asked.view(), fields.request.method) or _NO_MARKS
         level = rules.level(decision, marks, notes)
-        if level is Level.NONE:
+        if level is _NONE:
             return None
-        said: dict[str, Any] = {"related": [], **decision.texts()}
-        for name in ("slug", "event_code", "event_type"):
-            if text := getattr(marks, name):
-                said[name] = text
+        said: dict[str, Any] = {} if decision.rule is None else decision.texts()
+        if marks is not _NO_MARKS:
+            said |= marks.texts()
         if notes is not None:
             said |= notes.parts()
+        related = said.pop("related", ())
         if marks.related:
-            said["related"] = [*marks.targets(known._asked.parameters()), *said["related"]]
+            related = [*marks.targets(known._asked.parameters()), *related]
+        host = host_asked_for(known._asked)
+        attributes = said.pop("attributes") | host if notes is not None else host
         outcome = self._outcome()
         is_view = outcome == "success" and fields.request.method in _SAFE
-        said["attributes"] = said.get("attributes", {}) | host_asked_for(known._asked)
         return logger.work(
             _EVENT,
             _ACTION,
             at=at,
             outcome=outcome,
-            log="pageview" if is_view and not said["related"] and not fields.related else "activity",
+            log="pageview" if is_view and not related and not fields.related else "activity",
             target=_target(fields),
             error=self._error(outcome),
-            record_id=self._id(),
+            related=related,
+            attributes=attributes,
             shown=self._attributes(level, decision, marks, notes),
+            record_id=self._id(),
             **said,
         )
 
@@ -247,12 +255,14 @@ class RequestRecording(Seen):
         self, level: Level, decision: Decision, marks: Marks, notes: Notes | None
     ) -> dict[str, Any]:
         """Return the attributes; what cannot be told costs itself only."""
-        found: dict[str, Any] = {semconv.DURATION: round(time.perf_counter() - self._started, 6)}
+        micros = (time.perf_counter_ns() - self._started) // 1000
+        found: dict[str, Any] = {semconv.DURATION: micros / 1_000_000}
         asked = self._asked
         found |= self._told(asked_for, self.rules, asked)
-        if level > Level.METADATA:
+        if level > _METADATA:
             found |= self._told(headers_and_bodies, self, asked, level, decision, marks, notes)
-        return found | self._told(answer, self, asked)  # over what a copy says of sizes
+        found |= self._told(answer, self, asked)  # over what a copy says of sizes
+        return found
 
     def _told(self, tell: Callable[..., dict[str, Any]], *of: Any) -> dict[str, Any]:
         try:

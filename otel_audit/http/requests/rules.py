@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Final
 
 from otel_audit.config.model import AuditConfig
@@ -57,6 +58,8 @@ class RequestRules:
             self._types,
             *(tuple(rule.content_types) for rule in rules if rule.content_types is not None),
         }
+        self.may_copy = lru_cache(maxsize=256)(self._may_copy)
+        """Says whether a body of this Content-Type may be recorded by any rule."""
         self._naming = frozenset(
             number for number, rule in enumerate(config.policy, 1) if rule.names(*NAMES_WORK)
         )
@@ -86,8 +89,7 @@ class RequestRules:
             return Level.NONE
         return decision.level if marks.level is None else marks.level
 
-    def may_copy(self, content_type: str) -> bool:
-        """Say whether a body of this type may be recorded by any rule."""
+    def _may_copy(self, content_type: str) -> bool:
         name = media_type(content_type).name
         return bool(name) and any(is_shown(name, types) for types in self._all_types)
 

@@ -59,8 +59,9 @@ class Seen:
     def answered(self, status: int | None, headers: Iterable[tuple[str, str]] = ()) -> None:
         """Note the status and the headers of the answer."""
         self.status = status
-        self.headers = list(headers)
-        self.response_headers = {name.lower(): value for name, value in self.headers}
+        if headers or self.headers:
+            self.headers = list(headers)
+            self.response_headers = {name.lower(): value for name, value in self.headers}
 
     def response_header(self, name: str) -> str:
         """Return a header of the answer by its lower-case name; empty if there is none."""

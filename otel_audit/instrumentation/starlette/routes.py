@@ -11,6 +11,7 @@ import sys
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 from otel_audit.http.asgi import Scope, shown_path
@@ -138,6 +139,7 @@ def _without_secrets(match: re.Match[str], show: Callable[[str, str], Any]) -> s
     return text
 
 
+@lru_cache(maxsize=1024)
 def _format(template: str) -> str:
     """Return a template without the converters of its parameters: ``/shipments/{id}``."""
     return _CONVERTER.sub("}", template)

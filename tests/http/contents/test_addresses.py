@@ -8,6 +8,7 @@ import pytest
 
 from otel_audit.config.model import AuditConfig, PlaceRules, RedactionConfig
 from otel_audit.http.contents import Contents
+from otel_audit.redaction.redactor import Redactor
 
 MASK = "[redacted]"
 contents = Contents.of(AuditConfig())
@@ -34,6 +35,15 @@ contents = Contents.of(AuditConfig())
 def test_a_query_loses_the_values_of_sensitive_parameters(raw: str, shown: str) -> None:
     assert contents.query(raw) == shown
     assert contents.query(raw.encode()) == shown
+
+
+def test_a_query_is_judged_by_its_names_whatever_was_said_of_it_as_a_text() -> None:
+    """And the same way each time it comes."""
+    redactor = Redactor(RedactionConfig(names=["^page$"]))
+    for raw, shown in (("page=2", f"page={MASK}"), ("rows=20", "rows=20")):
+        assert redactor.text(raw) == raw
+        for _ in range(2):
+            assert Contents(redactor).query(raw) == shown
 
 
 def test_a_secret_in_json_in_a_parameter_is_found() -> None:

@@ -54,6 +54,8 @@ def request_actor(
             if actor.type != "user":
                 return actor
             return _real_actor(request, actor, session_key, roles=roles, real=real)
+        if request.__dict__.get("session") is None:
+            return UNKNOWN_ACTOR if _session_cookie(request) else ANONYMOUS_ACTOR
         actor = _session_actor(request, session_key)
         return actor or (UNKNOWN_ACTOR if _unread_session(request) else ANONYMOUS_ACTOR)
     except faults():  # user models, proxies and session backends of others may do anything
@@ -94,8 +96,8 @@ def evaluated_user(request: HttpRequest) -> Any:
     """Return the user object the application has put on ``request``, None while it is lazy."""
     values = request.__dict__
     for name in ("user", "_cached_user", "_acached_user"):  # the last two: auth.get_user(), request.auser()
-        user = unwrapped(values.get(name))
-        if user is not None:
+        user = values.get(name)
+        if user is not None and (user := unwrapped(user)) is not None:
             return user
     return None
 
@@ -154,8 +156,14 @@ def session_key(request: HttpRequest) -> str:
     """Return the key of the session ``request`` belongs to, ``""`` if none."""
     session = request.__dict__.get("session")
     if session is None:
-        return request.COOKIES.get(settings.SESSION_COOKIE_NAME) or ""
+        return _session_cookie(request)
     return getattr(session, "session_key", None) or ""
+
+
+def _session_cookie(request: HttpRequest) -> str:
+    cookies = request.COOKIES
+    # Without any, the name is not asked for: a look at a setting of Django's takes long.
+    return (cookies.get(settings.SESSION_COOKIE_NAME) or "") if cookies else ""
 
 
 def _unread_session(request: HttpRequest) -> bool:
