@@ -402,8 +402,11 @@ def _changed_only(
             continue
         differs.append(_differing(plan, old, new))
     counting = [column for (plan, _, _), column in zip(columns, differs, strict=True) if not plan.ignored]
-    kept = [index for index in range(len(keys)) if any(column[index] for column in counting)]
-    if len(kept) == len(keys) and all(any(column) for column in differs):
+    if any(map(all, counting)):  # most often one column differs in all rows
+        kept = list(range(len(keys)))
+    else:
+        kept = [index for index, row in enumerate(zip(*counting, strict=True)) if True in row]
+    if len(kept) == len(keys) and all(map(any, differs)):
         return keys, columns
     shown = []
     for (plan, old, new), column in zip(columns, differs, strict=True):

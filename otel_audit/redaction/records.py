@@ -143,7 +143,11 @@ class RecordRedactor:
         def cut_cells(name: str, cells: list[Any] | UnsetType) -> list[Any] | UnsetType:
             if not isinstance(cells, list):
                 return cells
-            if max([len(cell) for cell in cells if type(cell) is str], default=0) <= limit:
+            kinds = set(map(type, cells))
+            if str not in kinds:
+                return cells
+            texts = cells if len(kinds) == 1 else [cell for cell in cells if type(cell) is str]
+            if max(map(len, texts)) <= limit:
                 return cells
             cut = [short(name, cell) for cell in cells]
             return cells if all(new is old for new, old in zip(cut, cells, strict=True)) else cut
@@ -418,13 +422,17 @@ class RecordRedactor:
             return ()
         if decision != "clean" or redactor.has_own_values:
             return range(len(cells))
-        kinds = set(map(type, cells)) - _HARMLESS
-        if int in kinds and max([cell for cell in cells if type(cell) is int]) < SMALLEST_CARD:
-            kinds.discard(int)
+        kinds = set(map(type, cells))
+        alike = len(kinds) == 1
+        kinds -= _HARMLESS
+        if int in kinds:
+            numbers = cells if alike else [cell for cell in cells if type(cell) is int]
+            if max(numbers) < SMALLEST_CARD:
+                kinds.discard(int)
         texts: set[str] = set()
         if str in kinds:
             kinds.discard(str)
-            texts = self._suspected({cell for cell in cells if type(cell) is str})
+            texts = self._suspected(set(cells) if alike else {cell for cell in cells if type(cell) is str})
         if kinds and kinds <= _STRUCTURES and self._are_clean_structures(cells):
             kinds = set()
         if not kinds and not texts:
@@ -439,9 +447,9 @@ class RecordRedactor:
         """Return those of many texts that a rule may match; most often a few looks find none."""
         redactor = self._redactor
         found: set[str] = set()
-        unknown = [text for text in texts if text not in redactor.clean_texts]
-        short = [text for text in unknown if len(text) <= _SHORT]
-        if len(short) < len(unknown):
+        unknown = short = [text for text in texts if text not in redactor.clean_texts]
+        if unknown and max(map(len, unknown)) > _SHORT:
+            short = [text for text in unknown if len(text) <= _SHORT]
             found.update(text for text in unknown if len(text) > _SHORT and redactor.suspects(text))
         for start in range(0, len(short), _TEXTS_AT_ONCE):
             some = short[start : start + _TEXTS_AT_ONCE]

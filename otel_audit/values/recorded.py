@@ -54,6 +54,7 @@ def record_values(values: list[Frozen]) -> tuple[list[Portable], bool]:
     kinds = {*map(type, values)}
     if kinds <= _FLAT:
         return (values if weigh_plain(values, kinds) >= 0 else list(map(portable, values))), True
+    every = type(None) not in kinds
     kinds.discard(type(None))
     if kinds <= PLAIN_CONTAINERS:
         structures = _written_and_read(values)
@@ -63,6 +64,8 @@ def record_values(values: list[Frozen]) -> tuple[list[Portable], bool]:
         [kind] = kinds
         if kind is not Encoded and kind in RECORDED:
             convert = RECORDED[kind][0]
+            if every:
+                return list(map(convert, values)), True
             return [None if value is None else convert(value) for value in values], True
         if kind is Encoded and max([len(value) for value in values if value is not None]) <= _FITS:
             plain = not any(value is not None and _LARGE_NUMBER.search(value) for value in values)
@@ -81,12 +84,14 @@ _decode: Final = msgspec.json.Decoder().decode
 def weigh_plain(values: list[Any], kinds: set[type]) -> int:
     """Return about how many bytes plain values are; -1 if one of them is not portable as it stands."""
     if int in kinds:
-        numbers = [value for value in values if type(value) is int]
+        numbers = values if len(kinds) == 1 else [value for value in values if type(value) is int]
         if max(numbers) >= 2**64 or min(numbers) < -(2**63):
             return -1
     if float in kinds and not all(math.isfinite(value) for value in values if type(value) is float):
         return -1
-    texts = [value for value in values if type(value) is str]
+    if str not in kinds:
+        return 8 * len(values)
+    texts = values if len(kinds) == 1 else [value for value in values if type(value) is str]
     length = sum(map(len, texts))
     if length > LONGEST:  # many of them together are looked at in one go, long ones are not copied
         if not all(text.isascii() or is_encodable(text) for text in texts):
@@ -127,7 +132,7 @@ def key_text(key: Any) -> str:
 
 def key_texts(keys: Sequence[Any]) -> list[str]:
     """Write many keys."""
-    if all(type(key) is int for key in keys):
+    if {*map(type, keys)} == {int}:
         with suppress(ValueError):
             return list(map(str, keys))
     return [key_text(key) for key in keys]

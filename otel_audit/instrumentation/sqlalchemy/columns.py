@@ -46,7 +46,7 @@ class ColumnPlan(FieldPlan):
         mutable: its values may change in place, unseen.
     """
 
-    __slots__ = ("_convert", "canonical", "column", "mutable")
+    __slots__ = ("_convert", "_decimals", "canonical", "column", "mutable")
 
     def __init__(self, column: Column[Any], name: str, *, automatic: bool, encrypted: bool) -> None:
         kind = column.type
@@ -55,6 +55,7 @@ class ColumnPlan(FieldPlan):
         self.column = column
         self._convert = _conversion(kind, hidden=self.hidden)
         self.plain = self._convert is None
+        self._decimals = _scale(kind) if isinstance(kind, types.Numeric) and kind.asdecimal else None
         stored = implementation(kind)
         self.canonical = None if stored is not kind else _canonical(kind)
         self.mutable = isinstance(kind, types.TypeDecorator) or not isinstance(stored, _IMMUTABLE)
@@ -77,6 +78,14 @@ class ColumnPlan(FieldPlan):
         kinds.discard(type(None))
         if not kinds or kinds == {self.canonical} or (self.plain and kinds <= FROZEN):
             return values
+        if self._decimals is not None and kinds == {decimal.Decimal}:
+            exponent, context = self._decimals
+            try:
+                return [
+                    value if value is None else value.quantize(exponent, None, context) for value in values
+                ]
+            except ArithmeticError:  # one of more digits than there are
+                pass
         return list(map(self.frozen, values))
 
     def normal(self, value: Any) -> Any:
@@ -184,14 +193,21 @@ def _date(value: Any) -> Any:
     return value.date() if isinstance(value, datetime.datetime) else value
 
 
+def _scale(kind: Any) -> tuple[decimal.Decimal, decimal.Context] | None:
+    """Return what numbers of a type are rounded to, and how; None where it has no scale."""
+    if kind.scale is None or isinstance(kind, types.Float):
+        return None
+    context = decimal.Context(prec=max(kind.precision or 28, 28), rounding=decimal.ROUND_HALF_UP)
+    return decimal.Decimal(1).scaleb(-kind.scale), context
+
+
 def _number(kind: Any) -> Callable[[Any], Any]:
     if not kind.asdecimal:
         return float
-    scale = kind.scale if not isinstance(kind, types.Float) else None
+    scale = _scale(kind)
     if scale is None:
         return lambda value: value if isinstance(value, decimal.Decimal) else decimal.Decimal(str(value))
-    exponent = decimal.Decimal(1).scaleb(-scale)
-    context = decimal.Context(prec=max(kind.precision or 28, 28), rounding=decimal.ROUND_HALF_UP)
+    exponent, context = scale
 
     def convert(value: Any) -> Any:
         number = value if isinstance(value, decimal.Decimal) else decimal.Decimal(str(value))

@@ -27,24 +27,29 @@ def old_columns(
     """
     identities = list(_identities(plan, session, engine))
     states = session.identity_map._dict
-    held = [_state(states, identities, key) for key in keys]
+    in_order = list(range(len(plan.keys)))
+    if len(identities) == 1 and identities[0][1] == in_order:
+        cls, _, token = identities[0]
+        held = [states.get((cls, key, token)) for key in keys]
+    else:
+        held = [_state(states, identities, key) for key in keys]
     if None in held:
         return None
-    managers = {state.manager for state in held}
+    classes = {state.class_: state.manager.mapper for state in held}
     names: dict[Any, list[str]] = {}
-    for manager in managers:
-        by_field, _ = _mapped(plan, manager.mapper)
-        names[manager] = [by_field.get(field, "") for field in fields]
-        if "" in names[manager]:
+    for cls, mapper in classes.items():
+        by_field, _ = _mapped(plan, mapper)
+        names[cls] = [by_field.get(field, "") for field in fields]
+        if "" in names[cls]:
             return None
     values = [(state.committed_state, state.dict) for state in held]
     columns = []
     for place, field in enumerate(fields):
-        if len(managers) == 1:
-            name = names[held[0].manager][place]
+        if len(classes) == 1:
+            name = names[cls][place]
             column = [old[name] if name in old else now.get(name, UNSET) for old, now in values]
         else:
-            named = [names[state.manager][place] for state in held]
+            named = [names[state.class_][place] for state in held]
             column = [
                 old[name] if name in old else now.get(name, UNSET)
                 for name, (old, now) in zip(named, values, strict=True)
@@ -76,8 +81,7 @@ def _identities(plan: MappedPlan, session: Any, engine: Any) -> Iterator[_Identi
 
 def _state(states: dict[Any, Any], identities: Iterable[_Identity], key: Sequence[Any]) -> Any:
     for cls, positions, token in identities:
-        identity = tuple([key[position] for position in positions]) if len(positions) > 1 else key
-        state = states.get((cls, identity, token))
+        state = states.get((cls, tuple([key[position] for position in positions]), token))
         if state is not None:
             return state
     return None
