@@ -74,6 +74,8 @@ class ColumnPlan(FieldPlan):
 
     def frozen_all(self, values: list[Any]) -> list[Any]:
         """Return the values of many rows, frozen."""
+        if len(values) == 1:
+            return [self.frozen(values[0])]
         kinds = set(map(type, values))
         kinds.discard(type(None))
         if not kinds or kinds == {self.canonical} or (self.plain and kinds <= FROZEN):
