@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import decimal
 from collections.abc import Callable
 from typing import Any
 from unittest import mock
@@ -14,7 +15,7 @@ from sqlalchemy.orm import Session
 from otel_audit.audit_record import AuditRecord
 from otel_audit.pipeline.logger import AuditLogger
 from otel_audit.testing import CapturedAudit
-from tests.instrumentation.sqlalchemy.models import Shipment
+from tests.instrumentation.sqlalchemy.models import Everything, Shipment
 
 
 @pytest.fixture
@@ -88,3 +89,38 @@ def _as_kept(record: AuditRecord) -> dict[str, Any]:
     )
     assert isinstance(plain, dict)
     return plain
+
+
+@pytest.mark.parametrize(
+    "amounts",
+    [
+        ["1", "2.5", None, "3.14159"],
+        ["1E+40", "0.005", "-0"],  # one has more digits than are kept
+        ["12", "1000000.125"],
+    ],
+)
+def test_numbers_of_many_rows_are_rounded_as_that_of_one(
+    engine: sa.Engine, audit: CapturedAudit, amounts: list[str | None]
+) -> None:
+    table: Any = Everything.__table__
+    rows = [
+        {"id": number, "price": None if amount is None else decimal.Decimal(amount)}
+        for number, amount in enumerate(amounts)
+    ]
+    with engine.begin() as connection:
+        for row in rows:
+            connection.execute(sa.insert(table), row)
+    alone = [_new(record, "price") for record in audit]
+    audit.clear()
+    with engine.begin() as connection:
+        connection.execute(sa.delete(table))
+        audit.clear()
+        connection.execute(sa.insert(table), rows)
+    [together] = [record for record in audit if record.action == "CREATE"]
+    assert together.bulk is not None
+    [column] = [column for column in together.bulk.columns if column.field == "price"]
+    assert column.new == alone
+
+
+def _new(record: AuditRecord, field: str) -> Any:
+    return next(change.new for change in record.changes if change.field == field)
