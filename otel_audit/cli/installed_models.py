@@ -18,9 +18,13 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
+from otel_audit.errors import ConfigurationError
+
 _T = TypeVar("_T")
 
-_PROGRAMS: Final = "otel_audit.instrumentation.django.inspection"
+_SETTINGS: Final = "DJANGO_SETTINGS_MODULE"
+_DJANGO: Final = "otel_audit.instrumentation.django.inspection"
+_APPLICATION: Final = "otel_audit.instrumentation.application_routes"
 _LONGEST_ERROR: Final = 300
 
 
@@ -68,10 +72,30 @@ class Explanation(msgspec.Struct, frozen=True):
 
 
 class FoundView(msgspec.Struct, frozen=True):
-    """The view and route that answer a path; empty where no route matches it."""
+    """The view and route that answer a path, and what the view says of its records; empty without a route."""
 
     view: str
     route: str
+    said: str
+
+
+def find_settings() -> None:
+    """Find the project's settings as ``manage.py`` would, where no variable names them.
+
+    Raises:
+        ConfigurationError: there is no project.
+    """
+    if os.environ.get(_SETTINGS):
+        return
+    from otel_audit.cli.detection import find_django
+
+    project = find_django(Path.cwd(), os.environ)
+    if project is None or not project.settings:
+        raise ConfigurationError(
+            f"{_SETTINGS} is not set, and there is no Django project here: run it in the directory of "
+            "manage.py, or export the variable"
+        )
+    os.environ[_SETTINGS] = project.settings
 
 
 def ask_application(config_file: Path | None, timeout: float) -> InstalledModels:
@@ -80,7 +104,7 @@ def ask_application(config_file: Path | None, timeout: float) -> InstalledModels
     Raises:
         NotLoaded: it fails, or takes longer than ``timeout`` seconds.
     """
-    return _ask("inventory", [], config_file, timeout, InstalledModels)
+    return _ask(f"{_DJANGO}.inventory", [], config_file, timeout, InstalledModels)
 
 
 def ask_about(name: str, config_file: Path | None, timeout: float) -> Explanation:
@@ -89,16 +113,27 @@ def ask_about(name: str, config_file: Path | None, timeout: float) -> Explanatio
     Raises:
         NotLoaded: as above.
     """
-    return _ask("explanation", [name], config_file, timeout, Explanation)
+    return _ask(f"{_DJANGO}.explanation", [name], config_file, timeout, Explanation)
 
 
-def ask_for_view(path: str, config_file: Path | None, timeout: float) -> FoundView:
+def ask_for_view(method: str, path: str, config_file: Path | None, timeout: float) -> FoundView:
     """Load the same apps, and ask which view answers a path.
 
     Raises:
         NotLoaded: as above.
     """
-    return _ask("views", [path], config_file, timeout, FoundView)
+    return _ask(f"{_DJANGO}.views", [method, path], config_file, timeout, FoundView)
+
+
+def ask_for_endpoint(
+    application: str, directory: str, method: str, path: str, host: str, timeout: float
+) -> FoundView:
+    """Load an application as uvicorn would, by ``module:attribute``, and ask which endpoint answers a path.
+
+    Raises:
+        NotLoaded: as above.
+    """
+    return _ask(_APPLICATION, [application, directory, method, path, host], None, timeout, FoundView)
 
 
 def _ask(
@@ -107,7 +142,7 @@ def _ask(
     with tempfile.TemporaryDirectory(prefix="otel-audit-asks-") as name:
         directory = Path(name)
         answer, errors = directory / "answer.json", directory / "errors.txt"
-        command = [sys.executable, "-m", f"{_PROGRAMS}.{program}", str(answer), *arguments]
+        command = [sys.executable, "-m", program, str(answer), *arguments]
         if config_file is not None:
             command.append(str(config_file))
         with errors.open("wb") as written:

@@ -153,7 +153,7 @@ def test_an_application_that_cannot_be_loaded_is_a_note(command: Command, shop: 
 def test_without_an_application_view_and_route_may_be_named(command: Command, tmp_path: Path) -> None:
     configured(tmp_path)
     done = command("explain", "request", "POST", "/cards/7", "--status", "200")
-    assert "there is no Django project here; name them by --view, --route" in done.err
+    assert "there is neither a Django project nor an application of FastAPI or Starlette here" in done.err
     lines = explained(command, "request", "POST", "/cards/7", "--view", "shop.views.CardView")
     assert of(lines, "level") == [("request", "policy 3, otel-audit.toml:16")]
 

@@ -12,13 +12,11 @@ import typer
 from otel_audit.cli.options import ConfigFile, Json, load_declared
 from otel_audit.cli.output.safe import safe
 from otel_audit.cli.output.screen import Screen
-from otel_audit.errors import AuditError, ConfigurationError, QueryError
+from otel_audit.errors import AuditError, QueryError
 
 if TYPE_CHECKING:
     from otel_audit.cli.installed_models import Explanation
     from otel_audit.config.loader import LoadedConfig
-
-_SETTINGS = "DJANGO_SETTINGS_MODULE"
 
 
 def model(
@@ -37,7 +35,7 @@ def model(
     otel-audit explain model shop.Card.number
     otel-audit explain model project.shop.models.Card
     """
-    from otel_audit.cli.installed_models import NotLoaded, ask_about
+    from otel_audit.cli.installed_models import NotLoaded, ask_about, find_settings
 
     screen = Screen(json=json)
     loaded = load_declared(config)
@@ -54,25 +52,6 @@ def model(
     for switch, on in (("enabled", loaded.config.enabled), ("django.enabled", loaded.config.django.enabled)):
         if not on:
             screen.remark(f"note: nothing is recorded now: {switch} is false")
-
-
-def find_settings() -> None:
-    """Find the project's settings as ``manage.py`` would, where no variable names them.
-
-    Raises:
-        ConfigurationError: there is no project.
-    """
-    if os.environ.get(_SETTINGS):
-        return
-    from otel_audit.cli.detection import find_django
-
-    project = find_django(Path.cwd(), os.environ)
-    if project is None or not project.settings:
-        raise ConfigurationError(
-            f"{_SETTINGS} is not set, and there is no Django project here: run it in the directory of "
-            "manage.py, or export the variable"
-        )
-    os.environ[_SETTINGS] = project.settings
 
 
 def rule_place(loaded: LoadedConfig, number: int | None) -> str:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import typer
 
-from otel_audit.cli.commands.explain import find_settings, near, print_explanation, rule_place
-from otel_audit.cli.installed_models import Explanation, Line, NotLoaded, ask_for_view
+from otel_audit.cli.commands.explain import near, print_explanation, rule_place
+from otel_audit.cli.found_view import RequestTarget, Where, find_view
+from otel_audit.cli.installed_models import Explanation, Line
 from otel_audit.cli.options import ConfigFile, Json, load_declared
 from otel_audit.cli.output.screen import Screen
 from otel_audit.config.globs import Globs
@@ -41,38 +41,51 @@ def request(
     tenant: Tenant = None,
     host: Annotated[str | None, typer.Option(help="Host that is asked for. Default: not known.")] = None,
     view: Annotated[
-        str | None, typer.Option(help="View. Default: found in Django's URLconf, if there is one.")
+        str | None, typer.Option(help="View. Default: found in the URLconf or routes of the application.")
     ] = None,
     route: Annotated[str | None, typer.Option(help="Route. Default: found likewise.")] = None,
+    app: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODULE:ATTRIBUTE",
+            help="Application of FastAPI, Starlette or Flask, as uvicorn takes it. Default: Django's project "
+            "here, else UVICORN_APP, else what is found by reading the files here.",
+        ),
+    ] = None,
+    app_dir: Annotated[
+        str, typer.Option(metavar="DIRECTORY", help="Where to look for its module first, as uvicorn does.")
+    ] = "",
     config: ConfigFile = None,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for the application.")] = 60.0,
     json: Json = False,
 ) -> None:
     r"""Say what is recorded of a request, which rule says so, and where it stands.
 
-    Loads the application's URLconf in a process of its own to find view and route; nothing is recorded.
+    Loads the application in a process of its own to find view and route; nothing is called or recorded.
 
     \b
     otel-audit explain request POST /api/cards/7
     otel-audit explain request GET /api/cards/7 --status 404 --user 7
+    otel-audit explain request POST /cards/7 --app shop.main:app
     otel-audit explain request POST /token --view app.main.issue --route /token
     """
     from otel_audit.policy import Facts
 
     loaded = load_declared(config)
     address = urlsplit(path)
-    if not address.path.startswith("/"):
+    asked = RequestTarget(method.upper(), unquote(address.path), host or address.netloc.rpartition("@")[2])
+    if not asked.path.startswith("/"):
         raise ConfigurationError(f"{path!r} is not a path: it begins with '/', as in /api/cards/7")
     notes: list[str] = []
     if view is None and route is None and any("request" in rule.kinds for rule in loaded.config.policy):
-        view, route = _found(address.path, config, timeout, notes)
+        view, route = find_view(asked, Where(app, app_dir, config, timeout), notes)
     facts = Facts(
-        path=address.path,
-        method=method.upper(),
+        path=asked.path,
+        method=asked.method,
         status=status,
         user=user,
         tenant=tenant,
-        host=host or address.netloc.rpartition("@")[2] or None,
+        host=asked.host or None,
         view=view,
         route=route,
     )
@@ -146,24 +159,6 @@ def task(
 
     facts = Facts(task=name, user=user, tenant=tenant)
     _tell(Screen(json=json), load_declared(config), "task", facts, name)
-
-
-def _found(path: str, config: Path | None, timeout: float, notes: list[str]) -> tuple[str | None, str | None]:
-    """Return view and route of a path; None where they cannot be found, and why among the notes."""
-    try:
-        find_settings()
-        found = ask_for_view(path, config, timeout)
-    except ConfigurationError:
-        notes.append(
-            "view and route are not known: there is no Django project here; name them by --view, --route"
-        )
-    except NotLoaded as error:
-        notes.append(f"view and route are not known: the application cannot be loaded: {error}")
-    else:
-        if found.view:
-            return found.view, found.route
-        notes.append(f"no route of the application matches {path}: it answers 404")
-    return None, None
 
 
 def _tell(

@@ -206,6 +206,22 @@ def marks_of(view: Any, method: str) -> Marks | None:
         return None
 
 
+def said_of(marks: Marks | None) -> str:
+    """Return what marks say, as it is written: ``audit_request(slug='pay', level='request')``."""
+    if marks is None:
+        return ""
+    names = ("slug", "event_type", "event_code")
+    said = [f"{name}={text!r}" for name in names if (text := getattr(marks, name))]
+    if marks.level is not None:
+        said.append(f"level={marks.level.text!r}")
+    if marks.related:
+        said.append(f"related={[str(each) for each in marks.related]}")
+    if marks.hide_body:
+        said.append("hide_body=True")
+    written = [f"audit_request({', '.join(said)})"] if said else []
+    return " and ".join([*written, *(["audit_exempt"] if marks.exempt else [])])
+
+
 def _found(view: Any, method: str) -> Marks | None:
     marks: Marks | None = _of(view)
     inner = view.func if isinstance(view, functools.partial) else getattr(view, "fn", None)  # Litestar's

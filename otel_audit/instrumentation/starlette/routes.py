@@ -80,7 +80,7 @@ def innermost_routes(application: Any) -> Iterator[Any]:
     waiting = [(getattr(application, "routes", None) or (), 0)]
     while waiting:
         routes, depth = waiting.pop()
-        for route in _contexts(routes):
+        for route in each_route(routes):
             inner = getattr(route, "routes", None)
             if inner is None:
                 yield route
@@ -88,14 +88,15 @@ def innermost_routes(application: Any) -> Iterator[Any]:
                 waiting.append((inner, depth + 1))
 
 
-def _contexts(routes: Iterable[Any]) -> Iterable[Any]:
+def each_route(routes: Iterable[Any]) -> Iterable[Any]:
+    """Return routes in order, and those of the routers among them that FastAPI includes."""
     fastapi = sys.modules.get("fastapi.routing")
     contexts = getattr(fastapi, "iter_route_contexts", iter)  # routers included keep their own routes
     return contexts(routes)
 
 
 def _flattened(routes: Iterable[Any], prefix: str, depth: int) -> Iterator[tuple[str, Any]]:
-    for route in _contexts(routes):
+    for route in each_route(routes):
         inner = getattr(route, "routes", None)
         if inner is None:
             path = getattr(route, "path", None)
