@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
-from django.db.models import deletion
-
 from otel_audit.capture.bulk import BulkWrite, limited
-from otel_audit.capture.cascades import reachable
 from otel_audit.capture.databases.abilities import Abilities
-from otel_audit.capture.plan import Verb
-from otel_audit.capture.transactions.connection import Connection
 from otel_audit.capture.writes import CapturedWrite
 from otel_audit.instrumentation.django.plan import ModelPlan
+from otel_audit.instrumentation.django.writes.database_cascades import (
+    DatabaseCascade,
+    leads_on,
+    left_to_the_database,
+)
 from otel_audit.instrumentation.django.writes.sql.returning import delete_returning
 from otel_audit.instrumentation.django.writes.sql.rows import Returned
 from otel_audit.instrumentation.django.writes.sql.selects import (
@@ -34,9 +34,10 @@ from otel_audit.instrumentation.django.writes.statement import (
 
 
 class DeleteStatement(RowsStatement):
-    """A DELETE."""
+    """A DELETE; ``cascade`` is what goes with its rows, where that was found out before."""
 
-    __slots__ = ()
+    __slots__ = ("cascade",)
+    cascade: DatabaseCascade | None
 
     def writes(self, returned: Returned, more: int) -> list[CapturedWrite]:
         plan, rows = self.plan, returned.rows
@@ -56,6 +57,9 @@ class DeleteStatement(RowsStatement):
             writes.append(limited(deleted, self.capture.config))
         if more > 0:
             writes.append(BulkWrite(plan, "delete", self.connection, more))
+        cascade: DatabaseCascade | None = getattr(self, "cascade", None)
+        if cascade is not None:
+            return writes + cascade.writes()
         return writes + left_to_the_database(self.capture, plan, self.connection, self.django.vendor)
 
 
@@ -79,8 +83,13 @@ def _delete(
     connection = compiler.connection
     statement = DeleteStatement(capture, compiler, plan, "delete")
     abilities = capture.abilities(connection, plan, "delete")
+    # What goes with the rows refers to them only as long as they are there.
+    before = leads_on(capture, plan, connection.vendor)
     returns = (
-        abilities.returning and sql.startswith("DELETE FROM ") and result_type in (ROW_COUNT, NO_RESULTS)
+        not before
+        and abilities.returning
+        and sql.startswith("DELETE FROM ")
+        and result_type in (ROW_COUNT, NO_RESULTS)
     )
     result: Any = NotImplemented
     if (
@@ -157,32 +166,8 @@ def _select_first(capture: Capture, plan: ModelPlan, compiler: Any, run: Callabl
     if found is not None and found.rows is not None and not columns and plan.others:
         found = Returned(found.rows, found.count, "ids")
     statement.found = found
+    if found is not None and leads_on(capture, plan, compiler.connection.vendor):
+        statement.cascade = DatabaseCascade.of(statement, compiler, found)
     result = statement.run(run)
     statement.note_or_recover(result, abilities)
     return result
-
-
-def left_to_the_database(
-    capture: Capture, plan: ModelPlan, connection: Connection, vendor: str
-) -> list[CapturedWrite]:
-    """Say which audited tables the database itself may have changed rows of (Django 6.1's ``DB_CASCADE``).
-
-    No statement of the ORM tells which rows, or whether there were any.
-    """
-    on_delete: Any = getattr(deletion, "DatabaseOnDelete", None)
-    if on_delete is None:
-        return []
-
-    def beyond(plan: ModelPlan) -> Iterator[tuple[ModelPlan, Verb]]:
-        for relation in plan.model._meta.related_objects:
-            how: Any = relation.on_delete
-            if isinstance(how, on_delete):
-                child = capture.plan(relation.related_model, vendor)
-                yield child, "delete" if how.operation == "CASCADE" else "update"
-
-    found: list[CapturedWrite] = []
-    for child, verb in reachable(plan, beyond):
-        if child.audited:
-            found.append(CapturedWrite(child, verb, connection))
-            connection.wrote_many(child, None)
-    return found

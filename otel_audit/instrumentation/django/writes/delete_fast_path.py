@@ -15,7 +15,8 @@ from otel_audit.capture.writes import RowWrite
 from otel_audit.instrumentation.django.connection import DjangoConnection
 from otel_audit.instrumentation.django.loaded import STATE_KEY, Loaded
 from otel_audit.instrumentation.django.plan import ModelPlan
-from otel_audit.instrumentation.django.writes.delete import DeleteStatement, left_to_the_database
+from otel_audit.instrumentation.django.writes.database_cascades import leads_on
+from otel_audit.instrumentation.django.writes.delete import DeleteStatement
 from otel_audit.instrumentation.django.writes.known import done, run_known, wrote
 from otel_audit.instrumentation.django.writes.sql.selects import names_one_row
 from otel_audit.instrumentation.django.writes.state import Capture
@@ -39,7 +40,7 @@ class _Delete(NamedTuple):
             statement.note(result, capture.abilities(compiler.connection, plan, "delete"))
             return
         wrote(capture, self)
-        done(self, *left_to_the_database(capture, plan, self.connection, compiler.connection.vendor))
+        done(self)
 
 
 def delete_quickly(
@@ -71,6 +72,7 @@ def _prepare(capture: Capture, plan: ModelPlan, compiler: Any, instance: Any) ->
         or state.db != connection.alias
         or not isinstance(instance, plan.model)
         or not names_one_row(compiler.query)
+        or leads_on(capture, plan, connection.vendor)
     ):
         return None
     row = loaded.by_name()

@@ -320,6 +320,22 @@ class Label(models.Model):
     text = models.CharField(max_length=50)
 
 
+class Sticker(models.Model):
+    """Removed by the database with its label."""
+
+    label = models.ForeignKey(Label, getattr(models, "DB_CASCADE", models.CASCADE))
+    color = models.CharField(max_length=20)
+
+
+class Hook(models.Model):
+    """Stays, without a shelf; a shelf knows nothing of it."""
+
+    shelf = models.ForeignKey(
+        Shelf, getattr(models, "DB_SET_NULL", models.SET_NULL), null=True, related_name="+"
+    )
+    metal = models.CharField(max_length=20)
+
+
 class Ignored(models.Model):
     """Not audited."""
 

@@ -161,6 +161,32 @@ def select_by_keys(
     return found
 
 
+def select_related_to(
+    compiler: Any,
+    plan: ModelPlan,
+    field: Any,
+    values: Sequence[Any],
+    columns: Sequence[ModelFieldPlan],
+    config: CaptureSection,
+) -> list[tuple[Any, ...]] | None:
+    """Read key columns and ``columns`` of the rows whose ``field`` refers to one of ``values``, locked.
+
+    None where they are more, or larger, than may be recorded.
+    """
+    from django.db.models import Q
+
+    found: list[tuple[Any, ...]] = []
+    for start in range(0, len(values), _KEYS_PER_QUERY):
+        some = Q(**{f"{field.name}__in": list(values[start : start + _KEYS_PER_QUERY])})
+        returned = select_matching(_query(plan, some), plan, columns, compiler, config)
+        if returned.rows is None or (returned.completeness != "full" and columns):
+            return None
+        found += [tuple(row) for row in returned.rows.rows()]
+        if len(found) > config.max_bulk_rows:
+            return None
+    return found
+
+
 def size_of_rows(
     compiler: Any, plan: ModelPlan, condition: Any, columns: Sequence[ModelFieldPlan], most: int
 ) -> int:
