@@ -200,8 +200,7 @@ class SqlTexts:
     def _names_a_table(self, sql: str) -> bool:
         if self._odd is None:  # names that are no single word cannot be looked up word by word
             self._odd = tuple(name for name in self._names if name.translate(_TO_WORDS).split() != [name])
-        words = sql if sql.isascii() else sql.lower()
-        if not self._names.isdisjoint(words.translate(_TO_WORDS).split()):
+        if not self._names.isdisjoint(words_of(sql)):
             return True
         return bool(self._odd) and any(odd in sql.lower() for odd in self._odd)
 
@@ -277,12 +276,9 @@ class SqlTexts:
     # --- by sqlglot ----------------------------------------------------------------------------
 
     def _parsed(self, piece: str, system: str) -> tuple[list[Write], bool]:
-        import sqlglot
         from sqlglot import exp
 
-        tree = sqlglot.parse_one(_HOLDERS.sub("?", piece), dialect=_DIALECTS.get(system))
-        if isinstance(tree, exp.Command):
-            raise ValueError("sqlglot does not know this statement")
+        tree = parsed(piece, system)
         kinds = (exp.Insert, exp.Update, exp.Delete, exp.Merge, exp.TruncateTable)
         writes: list[Write] = []
         for node in tree.find_all(*kinds):
@@ -291,6 +287,28 @@ class SqlTexts:
             writes += [Write(verb, name) for name in names if name in self._names]
         root = isinstance(tree, kinds) and any(table.name.lower() in self._names for table in _written(tree))
         return writes, root
+
+
+def parsed(text: str, system: str) -> Any:
+    """Return one statement without values as sqlglot has it.
+
+    Raises:
+        ImportError: it is not installed.
+        ValueError: it does not know this statement, or another error of its own.
+    """
+    import sqlglot
+    from sqlglot import exp
+
+    tree = sqlglot.parse_one(_HOLDERS.sub("?", text), dialect=_DIALECTS.get(system))
+    if isinstance(tree, exp.Command):
+        raise ValueError("sqlglot does not know this statement")
+    return tree
+
+
+def words_of(sql: str) -> list[str]:
+    """Return the words of a text, in lower case, with those of its literals."""
+    words = sql if sql.isascii() else sql.lower()
+    return words.translate(_TO_WORDS).split()
 
 
 def _counts(text: str, system: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -503,6 +504,72 @@ def test_cached_statements_say_what_they_found_each_time(session: Session, reads
     for number, key in (("A", "1"), ("B", "2"), ("C", "3")):
         session.scalars(sa.select(Shipment).where(Shipment.number == number)).one()
         assert keys(only(reads)) == [key]
+
+
+TEXTS = [
+    ("SELECT id, st FROM shipment ORDER BY id", {"id", "status"}, 3),
+    ("SELECT * FROM shipment WHERE number = 'A'", {"id", "number", "status", "weight"}, 1),
+    ("select s.number from parcel p join shipment s on s.id = p.shipment_id", {"number"}, 3),
+    ("WITH w AS (SELECT weight FROM shipment) SELECT weight FROM w", {"weight"}, 3),
+    ("SELECT count(*) FROM shipment", set(), 1),
+    ("SELECT p.note FROM parcel p, shipment WHERE shipment.id = p.shipment_id", set(), 3),
+    ("SELECT number FROM shipment UNION SELECT name FROM tag", {"number"}, 5),
+]
+
+
+@pytest.mark.parametrize("way", ["text", "driver"])
+@pytest.mark.parametrize("sqlglot", ["with sqlglot", "without"])
+@pytest.mark.parametrize(("sql", "fields", "rows"), TEXTS)
+def test_text_tells_its_tables_its_columns_and_its_rows(
+    session: Session,
+    reads: CapturedAudit,
+    monkeypatch: pytest.MonkeyPatch,
+    sql: str,
+    fields: set[str],
+    rows: int,
+    sqlglot: str,
+    way: str,
+) -> None:
+    if sqlglot == "without":
+        monkeypatch.setitem(sys.modules, "sqlglot", None)
+    connection = session.connection()
+    result = connection.execute(sa.text(sql)) if way == "text" else connection.exec_driver_sql(sql)
+    assert seen(reads) == [], "nothing was fetched"
+    assert len(result.all()) == rows
+    record = only(reads)
+    assert (record.event_name, set(record.fields)) == ("tests.shipment.read", fields)
+    assert count(record) == (rows, "count")
+    assert record.bulk is not None
+    assert record.bulk.keys == []
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT note FROM parcel WHERE note <> 'shipment'",
+        "SELECT name AS shipment FROM tag -- shipment",
+        "WITH shipment AS (SELECT name FROM tag) SELECT name FROM shipment",
+        "UPDATE parcel SET note = (SELECT max(number) FROM shipment)",
+        "DELETE FROM parcel WHERE shipment_id IN (SELECT id FROM shipment)",
+    ],
+)
+def test_text_that_displays_no_sensitive_table_is_no_read(
+    session: Session, reads: CapturedAudit, sql: str
+) -> None:
+    session.execute(sa.text(sql))
+    session.connection().exec_driver_sql(sql)
+    session.commit()
+    assert seen(reads) == []
+
+
+def test_text_fetched_piece_by_piece(session: Session, reads: CapturedAudit) -> None:
+    result = session.execute(sa.text("SELECT id FROM shipment, pair ORDER BY 1"))
+    assert len(result.fetchmany(2)) == 2
+    result.close()
+    assert [(record.event_name, count(record)) for record in seen(reads)] == [
+        ("tests.shipment.read", (2, "count")),
+        ("tests.pair.read", (2, "count")),
+    ]
 
 
 def test_a_failing_statement_displays_nothing(session: Session, reads: CapturedAudit) -> None:

@@ -29,6 +29,7 @@ from otel_audit.capture.reads import Reading, ReadRecords, Tally
 from otel_audit.instrumentation.patching import AppliedPatches, Listener, Patch
 from otel_audit.instrumentation.sqlalchemy.reads.fetching import Fetched, WatchedAnswer, WatchedRows
 from otel_audit.instrumentation.sqlalchemy.reads.plan import Displayed, displayed_by
+from otel_audit.instrumentation.sqlalchemy.reads.text import TextReads
 from otel_audit.instrumentation.sqlalchemy.tables import all_mappers, translated
 from otel_audit.interruptions import faults
 
@@ -62,6 +63,7 @@ class ReadCapture:
         self._switch = threading.Lock()
         self._on = False
         self._displayed: weakref.WeakKeyDictionary[Any, Displayed | None] = weakref.WeakKeyDictionary()
+        self._texts = TextReads(capture)
         self._left: deque[Fetched] = deque()
 
     def start(self) -> None:
@@ -141,12 +143,14 @@ class ReadCapture:
         def execute(connection: Any, dialect: Any, context: Any, *args: Any) -> Any:
             result = original(connection, dialect, context, *args)
             compiled = context.compiled
-            if compiled is None:
-                return result
-            try:
-                displayed = self._displayed[compiled]
-            except KeyError:
-                displayed = self._look_at(compiled, context)
+            displayed = None
+            if compiled is not None:
+                try:
+                    displayed = self._displayed[compiled]
+                except KeyError:
+                    displayed = self._look_at(compiled, context)
+            if displayed is None and (compiled is None or (context.is_text and not compiled._result_columns)):
+                displayed = self._texts.displayed(context, result)
             if displayed is not None and not _internal.get():
                 self._watch(displayed, connection, context, result)
             return result

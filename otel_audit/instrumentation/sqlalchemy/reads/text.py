@@ -1,0 +1,67 @@
+"""What SQL as text displays of sensitive tables: ``text()`` without declared columns, ``exec_driver_sql()``.
+
+Its text names the tables, and the cursor the columns. Which objects its rows are from nobody can tell.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from otel_audit.capture.reads import Reading
+from otel_audit.capture.sql.read_text import ReadTexts
+from otel_audit.capture.sql.sql_text import folded
+from otel_audit.instrumentation.sqlalchemy.reads.plan import Displayed
+from otel_audit.interruptions import faults
+
+if TYPE_CHECKING:
+    from otel_audit.instrumentation.sqlalchemy.plan import MappedPlan
+    from otel_audit.instrumentation.sqlalchemy.writes.state import Capture
+
+
+class TextReads:
+    """Looks for sensitive tables in statements as text.
+
+    Args:
+        capture: what it shares with the capture of writes.
+    """
+
+    def __init__(self, capture: Capture) -> None:
+        self._capture = capture
+        self._stamp: object = None
+        self._plans: dict[str, MappedPlan] = {}
+        self._texts = ReadTexts(frozenset())
+
+    def displayed(self, context: Any, result: Any) -> Displayed | None:
+        """Return what the rows of a statement display of sensitive tables, None if nothing. Never raises."""
+        sql = context.statement
+        if type(sql) is not str or result.cursor is None:
+            return None
+        try:
+            self._look()
+            names = self._texts.tables(sql, context.dialect.name)
+            if not names:
+                return None
+            columns = {str(column[0]).lower() for column in context.cursor.description or ()}
+            plans = [self._plans[name] for name in names]
+            return Displayed(
+                "rows", tuple([(_reading(plan, columns), []) for plan in plans]), plans[0].schema
+            )
+        except faults() as error:
+            self._capture.failures.note("read", error, lost=1)
+            return None
+
+    def _look(self) -> None:
+        stamp = self._capture.tables.stamp()
+        if self._stamp == stamp:
+            return
+        plans: dict[str, MappedPlan] = {}
+        for table in self._capture.tables.all():
+            plan = self._capture.plans.of(table)
+            if plan is not None and plan.reads:
+                plans.setdefault(folded(table.name), plan)
+        self._plans, self._texts, self._stamp = plans, ReadTexts(plans.keys()), stamp
+
+
+def _reading(plan: MappedPlan, columns: set[str]) -> Reading:
+    fields = tuple([field.name for field in plan.fields if str(field.column.name).lower() in columns])
+    return Reading(plan.label, plan.event, plan.table, fields, False, plan.key_strategies)
