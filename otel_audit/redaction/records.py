@@ -16,6 +16,7 @@ from otel_audit.redaction.named_values import may_be_apart
 from otel_audit.redaction.names import SECRETS
 from otel_audit.redaction.strategies import OMIT
 from otel_audit.redaction.text.patterns import SMALLEST_CARD, is_uuid
+from otel_audit.redaction.text.suspicions import are_too_short
 from otel_audit.redaction.text.together import SEAM, any_may_hold_secret
 from otel_audit.redaction.value_redactor import MAX_DEPTH, ValueRedactor
 
@@ -451,8 +452,9 @@ class RecordRedactor:
         if unknown and max(map(len, unknown)) > _SHORT:
             short = [text for text in unknown if len(text) <= _SHORT]
             found.update(text for text in unknown if len(text) > _SHORT and redactor.suspects(text))
-        for start in range(0, len(short), _TEXTS_AT_ONCE):
-            some = short[start : start + _TEXTS_AT_ONCE]
+        looked = () if redactor.builtin and are_too_short(short) else short
+        for start in range(0, len(looked), _TEXTS_AT_ONCE):
+            some = looked[start : start + _TEXTS_AT_ONCE]
             if any_may_hold_secret(some) if redactor.builtin else redactor.names.has_own:
                 found.update(filter(redactor.suspects, some))
         if not found and len(short) <= _TEXTS_AT_ONCE:

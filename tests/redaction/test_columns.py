@@ -49,6 +49,7 @@ def redactor() -> Redactor:
 texts = st.one_of(
     st.sampled_from(PIECES), st.sampled_from(SECRETS), st.text(max_size=12), st.just("amber birch " * 60)
 )
+short_texts = st.one_of(st.sampled_from(["pw=x", "pin: 12", "cvc=123"]), st.text("pwin=:'>12. -", max_size=9))
 numbers = st.one_of(
     st.integers(-5, 10**4), st.sampled_from([4111111111111111, 4111111111111112, 10**12]), st.floats()
 )
@@ -62,7 +63,10 @@ structures = st.recursive(
     max_leaves=8,
 )
 columns = st.one_of(
-    *(st.lists(st.one_of(cell, st.none()), min_size=2, max_size=150) for cell in (texts, numbers, structures))
+    *(
+        st.lists(st.one_of(cell, st.none()), min_size=2, max_size=150)
+        for cell in (texts, short_texts, numbers, structures)
+    )
 )
 
 

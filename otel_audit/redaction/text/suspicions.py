@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Collection
 from typing import Final
 
 from otel_audit.redaction.lazy import pattern
@@ -38,6 +39,11 @@ def may_hold_secret(text: str) -> bool:
         or _may_hold_number(lower, zeros)
         or (_is_beside(lower) and (words is None or _names.may_hold(words)) and _may_hold_name(lower))
     )
+
+
+def are_too_short(texts: Collection[str]) -> bool:
+    """Say of many texts that :func:`may_hold_secret` says no to each of them: keys and numbers, mostly."""
+    return max(map(len, texts), default=0) < _SHORTEST_SHAPE and not _BESIDE.search("".join(texts))
 
 
 def _is_beside(lower: str) -> bool:

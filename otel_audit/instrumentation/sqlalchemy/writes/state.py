@@ -114,17 +114,19 @@ class Capture(CaptureState):
     def execute(self, original: Callable[..., Any]) -> Callable[..., Any]:
         """Wrap ``Connection._exec_single_context``: one call of the driver's."""
 
-        def execute(connection: Any, dialect: Any, context: Any, *args: Any) -> Any:
+        # Every statement comes here: no arguments are gathered, nothing is called for those not audited.
+        def execute(connection: Any, dialect: Any, context: Any, statement: Any, parameters: Any) -> Any:
             if not context.is_crud:
                 sql = context.statement
                 # What a SELECT calls cannot be known: only a second statement could write.
                 if type(sql) is str and sql[:7] == "SELECT " and ";" not in sql:
-                    return original(connection, dialect, context, *args)
+                    return original(connection, dialect, context, statement, parameters)
             running = self._begin(connection, context)
             if running is None:
-                return original(connection, dialect, context, *args)
+                return original(connection, dialect, context, statement, parameters)
             self._count_when_run(running, context)
-            return self._noted(running, context, original(connection, dialect, context, *args))
+            result = original(connection, dialect, context, statement, parameters)
+            return self._noted(running, context, result)
 
         return execute
 

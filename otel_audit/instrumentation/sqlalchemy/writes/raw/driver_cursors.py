@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
 import wrapt
+from sqlalchemy.engine import default
 
 from otel_audit.capture.databases import dbapi
 from otel_audit.capture.plan import TablePlan
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from otel_audit.instrumentation.sqlalchemy.writes.raw.text import Tables
     from otel_audit.pipeline.failures import Failures
 
+_EXECUTES: Final = vars(default)
+"""The module that nearly all cursors are made in."""
 _ENGINE: Final = "_otel_audit_engine"
 """Where the engine stands in what the pool hands out: its cursors do not know it."""
 
@@ -75,8 +78,9 @@ class DriverCursors:
         frame = sys._getframe
 
         def cursor(fairy: Any, *args: Any, **kwargs: Any) -> Any:
-            made = original(fairy, *args, **kwargs)
-            if frame(1).f_globals.get("__name__", "")[:11] == "sqlalchemy.":
+            made = original(fairy, *args, **kwargs) if args or kwargs else original(fairy)
+            caller = frame(1).f_globals
+            if caller is _EXECUTES or caller.get("__name__", "")[:11] == "sqlalchemy.":
                 return made
             engine = fairy.__dict__.get(_ENGINE)
             return made if engine is None else _Cursor(made, self, fairy, engine)
