@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from itertools import islice
 from typing import Any, Final
 
@@ -17,6 +18,7 @@ _MAX_NAME: Final = 128
 _MAX_VALUE: Final = 2048
 _MAX_ALL: Final = 16 * 1024
 _READ: Final = 16 * 1024
+_TEXTS: Final = frozenset({str, bytes})
 
 
 def headers(
@@ -31,11 +33,16 @@ def headers(
         if number == _MAX_HEADERS:
             more = True
             break
-        key, shown = _text(name)[:_MAX_NAME].lower(), _text(value)
+        key = _known_key(name) if type(name) in _TEXTS and len(name) <= _MAX_NAME else _key(name)
+        shown = value if type(value) is str and value.isascii() and len(value) <= _READ else _text(value)
         given[key] = f"{given[key]}, {shown}" if key in given else shown
+    clean: dict[str, str] = redacted(given, redactor)
+    sizes = list(map(len, clean.values()))
+    if not more and sum(sizes) + sum(map(len, clean)) < _MAX_ALL and max(sizes, default=0) <= _MAX_VALUE:
+        return clean
     made: dict[str, str] = {}
     room = _MAX_ALL
-    for name, value in redacted(given, redactor).items():
+    for name, value in clean.items():
         text = value if len(value) <= _MAX_VALUE else value[:_MAX_VALUE] + rest_of(len(value))
         room -= len(name) + len(text)
         if room <= 0:
@@ -45,6 +52,14 @@ def headers(
     if more:
         made[LEFT_OUT] = LEFT_OUT
     return made
+
+
+def _key(name: Any) -> str:
+    return _text(name)[:_MAX_NAME].lower()
+
+
+_known_key: Final = lru_cache(maxsize=512)(_key)
+"""Names come again; values may be secrets, and are not kept."""
 
 
 def _text(value: Any) -> str:

@@ -210,7 +210,7 @@ def value_of(headers: Headers, name: str) -> str:
     """Return the value of a header by its name in lower case; empty if there is none."""
     length = len(name)
     for key, value in headers:
-        if len(key) == length and _text(key).lower() == name:
+        if len(key) == length and (key if type(key) is str else _text(key)).lower() == name:
             return _text(value)
     return ""
 

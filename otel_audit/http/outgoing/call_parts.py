@@ -13,10 +13,17 @@ from otel_audit.http.outgoing.call import Call, Headers, value_of
 from otel_audit.interruptions import faults
 from otel_audit.pipeline.failures import Failures
 from otel_audit.policy import Decision, Level
+from otel_audit.redaction.places import place_of
+from otel_audit.redaction.redactor import Redactor
+from otel_audit.redaction.text.patterns import SMALLEST_CARD
 
 EVENT: Final = "http.client.request"
-_LONG_URL: Final = 200
-"""Characters; shorter ones are likely to be called again."""
+_LONG: Final = 200
+"""Characters of what is asked for; shorter ones are likely to be asked for again."""
+_MEASURED: Final = (
+    *(semconv.DURATION, semconv.STATUS_CODE, semconv.REQUEST_SIZE, semconv.RESPONSE_SIZE),
+    semconv.RESPONSE_STATE,
+)
 PORTS: Final = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 
 
@@ -25,49 +32,69 @@ class CallParts:
 
     Args:
         section: says how much of a body is recorded where no rule does.
-        contents: what may be shown.
+        redactor: the rules of what may be shown.
         kept: the most bytes of a body that a call keeps.
         failures: is told of every fault of ours.
     """
 
-    def __init__(self, section: OutgoingConfig, contents: Contents, kept: int, failures: Failures) -> None:
+    def __init__(self, section: OutgoingConfig, redactor: Redactor, kept: int, failures: Failures) -> None:
         self._section = section
-        self._contents = contents
-        self._known_url = lru_cache(maxsize=256)(contents.url)
+        self._contents = Contents(redactor)
+        self._redactor = redactor
+        self._known = lru_cache(maxsize=256)(self._redacted)
+        # Numbers need no look for secrets, unless they are large or a rule knows their names.
+        self._has_rules = any(redactor.names.decide(name) != "clean" for name in _MEASURED)
         self._kept = kept
         self._failures = failures
 
     def asked(self, call: Call) -> dict[str, Any]:
         """Return what is known of a call as it begins."""
+        return self._asked(call.method, _url(call), call.host, call.port)
+
+    def _asked(self, method: str, url: str, host: str, port: int) -> dict[str, Any]:
         return {
-            semconv.METHOD: call.method,
-            semconv.URL: self._shown(_url(call)),
-            semconv.SERVER_ADDRESS: call.host,
-            semconv.SERVER_PORT: call.port,
+            semconv.METHOD: method,
+            semconv.URL: self._contents.url(url),
+            semconv.SERVER_ADDRESS: host,
+            semconv.SERVER_PORT: port,
         }
 
-    def _shown(self, url: str) -> str:
-        return self._known_url(url) if len(url) <= _LONG_URL else self._contents.url(url)
+    def _redacted(self, method: str, url: str, host: str, port: int) -> dict[str, Any]:
+        """Return the same without secrets, as a record would have it."""
+        made: dict[str, Any] = {}
+        for name, value in self._asked(method, url, host, port).items():
+            place = place_of(name)
+            redactor = self._redactor if place is None else self._redactor.at(place)
+            made[name] = redactor.field(name, value)
+        return made
 
     def all(self, call: Call, decision: Decision) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Return what is recorded of a call that is over, and its headers and bodies: those are redacted."""
-        found = self.asked(call)
-        shown: dict[str, Any] = {}
-        found[semconv.DURATION] = round(call.duration, 6)
-        if call.status:
-            found[semconv.STATUS_CODE] = call.status
-        if call.request_size is not None:
-            found[semconv.REQUEST_SIZE] = call.request_size
-        size = call.received_size or call.response_size
-        if size is not None:
-            found[semconv.RESPONSE_SIZE] = size
-        if call.ending and call.status:
-            found[semconv.RESPONSE_STATE] = call.ending
+        """Return what is recorded of a call that is over, and what of it is redacted already."""
+        found, shown = self._metadata(call)
         if decision.level >= Level.REQUEST:
             self._add_request(found, shown, call, decision)
         if decision.level >= Level.REQUEST_RESPONSE:
             self._add_response(found, shown, call, decision)
         return found, shown
+
+    def _metadata(self, call: Call) -> tuple[dict[str, Any], dict[str, Any]]:
+        asked = (call.method, _url(call), call.host, call.port)
+        size = call.received_size or call.response_size
+        measured: dict[str, Any] = {semconv.DURATION: round(call.duration, 6)}
+        if call.status:
+            measured[semconv.STATUS_CODE] = call.status
+        if call.request_size is not None:
+            measured[semconv.REQUEST_SIZE] = call.request_size
+        if size is not None:
+            measured[semconv.RESPONSE_SIZE] = size
+        if call.ending and call.status:
+            measured[semconv.RESPONSE_STATE] = call.ending
+        if self._has_rules or (size or 0) >= SMALLEST_CARD or (call.request_size or 0) >= SMALLEST_CARD:
+            return self._asked(*asked) | measured, {}
+        text = "".join(asked[:3])
+        if len(text) <= _LONG and text.isascii():
+            return {}, self._known(*asked) | measured
+        return self._asked(*asked), measured
 
     def _add_request(
         self, found: dict[str, Any], shown: dict[str, Any], call: Call, decision: Decision
@@ -127,7 +154,7 @@ class CallParts:
                 content_encoding=encoding,
             )
             for name, value in body.attributes(which).items():
-                if name not in found:  # its size on the way is known better
+                if name not in found and name not in shown:  # its size on the way is known better
                     shown[name] = value
         except faults() as fault:
             self._failures.report("body", fault, what=EVENT)

@@ -9,7 +9,7 @@ from weakref import WeakSet
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 
 from otel_audit.audit_context import ContextFields, moment
-from otel_audit.audit_record import AuditRecord, Outcome, Target, new_record_id
+from otel_audit.audit_record import Outcome, Target, new_record_id
 from otel_audit.config.host_patterns import Hosts
 from otel_audit.config.model import AuditConfig
 from otel_audit.http.contents import Contents
@@ -19,7 +19,9 @@ from otel_audit.interruptions import faults
 from otel_audit.pipeline import provider
 from otel_audit.pipeline.failures import Failures
 from otel_audit.pipeline.logger import AuditLogger
+from otel_audit.pipeline.record_heads import Made
 from otel_audit.policy import Decision, Facts, Level, Policy
+from otel_audit.redaction.redactor import Redactor
 
 _BY_DEFAULT: Final = Decision()
 _NOTHING: Final[dict[str, Any]] = {}
@@ -40,7 +42,7 @@ class Calls:
             limits += [rule.max_request_body or 0, rule.max_response_body or 0]
         self._kept = Contents.worth_keeping(max(limits))
         self._failures = Failures("HTTP clients", config, provider.current_health)
-        self._parts = CallParts(section, Contents.of(config), self._kept, self._failures)
+        self._parts = CallParts(section, Redactor(config.redaction), self._kept, self._failures)
         self._starts = any("start" in (rule.stages or ()) for rule in rules)
         self._open: WeakSet[Call] = WeakSet()
         self._on = False
@@ -108,14 +110,13 @@ class Calls:
         """Log and count that something of a call could not be noted; raise it under ``fail_closed``."""
         self._failures.report("call", fault, what=EVENT)
 
-    def _started(self, logger: AuditLogger, call: Call) -> AuditRecord:
+    def _started(self, logger: AuditLogger, call: Call) -> Made:
         """Return the record that a call leaves if its process dies before it is over."""
         call.record_id = new_record_id(call.moment.time)
-        return logger.record(
+        return logger.work(
             EVENT,
             "CALL",
             at=call.moment,
-            log="activity",
             target=Target("http.host", call.host),
             outcome="unknown",
             attributes=self._parts.asked(call),
@@ -129,7 +130,7 @@ class Calls:
         logger = provider.current_logger()
         if logger is None:
             return
-        record: AuditRecord | None = None
+        record: Made | None = None
         try:
             record = self._made(logger, call)
         except faults() as fault:
@@ -142,7 +143,7 @@ class Calls:
         elif record is not None:
             logger.emit(record, at=call.moment)
 
-    def _made(self, logger: AuditLogger, call: Call) -> AuditRecord | None:
+    def _made(self, logger: AuditLogger, call: Call) -> Made | None:
         decision, said = _BY_DEFAULT, _NOTHING
         if self._ruled:
             fields = call.moment.fields()
@@ -152,11 +153,10 @@ class Calls:
             said = _said(decision, fields)
         outcome, error = _outcome(call)
         attributes, shown = self._parts.all(call, decision)
-        return logger.record(
+        return logger.work(
             EVENT,
             "CALL",
             at=call.moment,
-            log="activity",
             target=Target("http.host", call.host),
             outcome=outcome,
             error=error,
