@@ -45,7 +45,7 @@ class Publication:
         if logger is None or self._decision.level == Level.NONE:
             return
         # An intent: whether the broker took it is known afterwards, if this process still lives then.
-        self._record = logger.record(_EVENT, "PUBLISH", outcome="unknown", **self._parts())
+        self._record = logger.work(_EVENT, "PUBLISH", outcome="unknown", **self._parts())
         self._intent = logger, logger.intend([self._record])
 
     def _parts(self) -> dict[str, Any]:
@@ -83,7 +83,7 @@ class Publication:
                 return
             parts = self._parts()
             parts["shown"] |= self._tasks.contents.exception(error)
-            record = logger.record(
+            record = logger.work(
                 _EVENT,
                 "PUBLISH",
                 outcome="failure",

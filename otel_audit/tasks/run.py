@@ -11,10 +11,11 @@ from opentelemetry.trace import INVALID_SPAN
 
 from otel_audit import forks
 from otel_audit.audit_context import Moment, moment
-from otel_audit.audit_record import AuditRecord, Outcome, new_record_id
+from otel_audit.audit_record import Outcome, new_record_id
 from otel_audit.interruptions import faults
 from otel_audit.notes import Notes
 from otel_audit.otel_api import current_span, trace_ids
+from otel_audit.pipeline.record_heads import Made, whole
 from otel_audit.policy import Level
 from otel_audit.propagation.incoming import Accepted
 from otel_audit.runs import rounds
@@ -70,13 +71,13 @@ class Run:
         self._decision = decision = tasks.decide(self._task, self._at)
         if logger is None or decision.level == Level.NONE:
             return
-        record = logger.record(
+        record = logger.work(
             _START, _ACTION, at=self._at, log=tasks.log, target=self._task.target, **self._parts("STARTED")
         )
         if not decision.stages or "start" in decision.stages:
             logger.emit(record, at=self._at)  # "still running" is known by it
         run = msgspec.structs.replace(
-            record, id=new_record_id(record.timestamp), event_name=_RUN, outcome="unknown"
+            whole(record), id=new_record_id(record.timestamp), event_name=_RUN, outcome="unknown"
         )
         self._intent = Intent(logger, run)
         if decision.output and decision.level >= Level.REQUEST_RESPONSE and tasks.max_output:
@@ -162,7 +163,7 @@ class Run:
             # What was intended, and what no rule or hook has anything to do with: a second look costs most.
             attributes = intent.record.attributes | {TASK_STATE: state, DURATION: duration}
             trace_id, span_id = trace_ids(self._at.span)
-            record = msgspec.structs.replace(
+            record: Made = msgspec.structs.replace(
                 intent.record,
                 observed_timestamp=time.time_ns(),
                 outcome=outcome,
@@ -185,7 +186,7 @@ class Run:
         result: Any,
         error: BaseException | None,
         notes: Notes | None,
-    ) -> AuditRecord:
+    ) -> Made:
         """Make the record of the end anew, with all that is only known now."""
         tasks = self._tasks
         parts = self._parts(state)
@@ -201,7 +202,7 @@ class Run:
             said = notes.parts()
             parts["attributes"] = said.pop("attributes") | attributes
             parts |= said
-        return intent.logger.record(
+        return intent.logger.work(
             _RETRY if state == "RETRY" else _RUN,
             _ACTION,
             at=self._at,

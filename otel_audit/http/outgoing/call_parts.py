@@ -13,7 +13,6 @@ from otel_audit.http.outgoing.call import Call, Headers, value_of
 from otel_audit.interruptions import faults
 from otel_audit.pipeline.failures import Failures
 from otel_audit.policy import Decision, Level
-from otel_audit.redaction.places import place_of
 from otel_audit.redaction.redactor import Redactor
 from otel_audit.redaction.text.patterns import SMALLEST_CARD
 
@@ -43,7 +42,9 @@ class CallParts:
         self._redactor = redactor
         self._known = lru_cache(maxsize=256)(self._redacted)
         # Numbers need no look for secrets, unless they are large or a rule knows their names.
-        self._has_rules = any(redactor.names.decide(name) != "clean" for name in _MEASURED)
+        self._has_rules = redactor.at("queries") is not redactor or any(
+            redactor.names.decide(name) != "clean" for name in _MEASURED
+        )
         self._kept = kept
         self._failures = failures
 
@@ -61,12 +62,8 @@ class CallParts:
 
     def _redacted(self, method: str, url: str, host: str, port: int) -> dict[str, Any]:
         """Return the same without secrets, as a record would have it."""
-        made: dict[str, Any] = {}
-        for name, value in self._asked(method, url, host, port).items():
-            place = place_of(name)
-            redactor = self._redactor if place is None else self._redactor.at(place)
-            made[name] = redactor.field(name, value)
-        return made
+        asked = self._asked(method, url, host, port)
+        return {name: self._redactor.field(name, value) for name, value in asked.items()}
 
     def all(self, call: Call, decision: Decision) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return what is recorded of a call that is over, and what of it is redacted already."""
