@@ -60,7 +60,12 @@ class _Messages:
         self.recording = recording
         self._receive = receive
         self._send = send
-        self.receive = receive
+        self.listens = False
+
+    @property
+    def receive(self) -> _Receive:
+        """What the application is given to receive by."""
+        return self._receiving if self.listens else self._receive
 
     async def _receiving(self) -> _Message:
         message = await self._receive()
@@ -97,7 +102,7 @@ class _Exchange(_Messages):
         super().__init__(records, recording, receive, send)
         if recording.wants_request_copy():
             recording.request_copy = Copy(records.copied)
-            self.receive = self._receiving
+            self.listens = True
 
     def came(self, message: _Message) -> None:
         piece = message.get("body")
@@ -135,7 +140,7 @@ class _Connection(_Messages):
     ) -> None:
         super().__init__(records, recording, receive, send)
         self._is_accepted = False
-        self.receive = self._receiving
+        self.listens = True
 
     def came(self, message: _Message) -> None:
         if message.get("type") == "websocket.disconnect":

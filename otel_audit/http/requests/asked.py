@@ -14,6 +14,7 @@ class AskedScope(Protocol):
 
     id: str
     notes: Notes | None
+    recording: Any
 
     def take_requester(self) -> Actor:
         """Return who made the request: who acts now, or before a logout in it."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable, Mapping
+from types import FunctionType
 from typing import Any, ClassVar, Final, Literal, TypeVar
 from uuid import UUID
 
@@ -201,6 +202,8 @@ def marks_of(view: Any, method: str) -> Marks | None:
         method: that of the request.
     """
     try:
+        if type(view) is FunctionType and not vars(view):
+            return None  # nobody has said anything of it
         return _found(view, method.lower())
     except faults():  # a class of the application's may say anything of itself
         return None

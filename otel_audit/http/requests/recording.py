@@ -198,9 +198,24 @@ class RequestRecording(Seen):
         if self._over or self._outer is not None:
             return
         self._over = True
-        logger = self.rules.logger()
-        if logger is None:
-            return
+        try:
+            logger = self.rules.logger()
+            if logger is not None:
+                self._keep(logger)
+        finally:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """Leave the request to itself: each holds the other, and its bodies, until cycles are collected."""
+        recording: RequestRecording | None = self
+        while recording is not None:
+            recording._over = True
+            recording._scope.recording = None
+            recording.request_body = recording.response_body = None
+            inner, recording._inner = recording._inner, None
+            recording = inner
+
+    def _keep(self, logger: AuditLogger) -> None:
         try:
             record = self._decided(logger, self._moment())
         except faults() as fault:

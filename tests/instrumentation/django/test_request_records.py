@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import gzip
 import json
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -13,8 +15,10 @@ import httpx
 import pytest
 from django.contrib.auth.models import Group
 from django.core.files.uploadedfile import SimpleUploadedFile
+from django.core.handlers.wsgi import WSGIHandler
+from django.core.signals import request_started
 from django.http import HttpRequest, HttpResponse
-from django.test import AsyncClient, Client, override_settings
+from django.test import AsyncClient, Client, RequestFactory, override_settings
 from opentelemetry.instrumentation.django import DjangoInstrumentor
 from opentelemetry.sdk.trace import TracerProvider
 
@@ -114,6 +118,35 @@ def test_a_page_that_was_looked_at_is_in_the_log_of_page_views(audit: CapturedAu
     Client().get("/unread/")
     Client().post("/unread/")
     assert [record.log for record in audit.find(event_name=EVENT)] == ["pageview", "activity"]
+
+
+@pytest.mark.parametrize("path", ["/cards/7/", "/unread/", "/streamed-in/", "/exported/"])
+def test_a_request_that_is_on_record_is_let_go_of(recorded: Recorded, path: str) -> None:
+    """Else it is kept, with its bodies, until Python looks for cycles; so do some middlewares of Django's."""
+    known: list[weakref.ref[Any]] = []
+
+    def know(*, environ: dict[str, Any], **_: Any) -> None:
+        known.append(weakref.ref(environ["wsgi.input"]))
+
+    def serve() -> None:
+        body = json.dumps({"note": "private"})
+        environ = RequestFactory().post(path, body, content_type="application/json").environ
+        handler = WSGIHandler()
+        response = handler(environ, lambda *_: None)
+        b"".join(response)
+        response.close()
+
+    with override_settings(MIDDLEWARE=[]), recorded(everything()) as captured:
+        request_started.connect(know)
+        gc.collect()
+        gc.disable()
+        try:
+            serve()
+            assert [reference() for reference in known] == [None]
+        finally:
+            gc.enable()
+            request_started.disconnect(know)
+    assert request_of(captured).outcome == "success"
 
 
 def test_what_happens_inside_shares_request_id_and_trace(recorded: Recorded) -> None:

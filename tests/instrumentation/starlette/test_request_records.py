@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import gzip
 import json
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -159,6 +161,43 @@ def shop() -> FastAPI:
 
 
 # --- what stands in it ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["/cards/7", "/unread"])
+def test_a_request_that_is_on_record_is_let_go_of(recorded: Recorded, path: str) -> None:
+    """Else it is kept, with its bodies, until Python looks for cycles."""
+    known: list[weakref.ref[Any]] = []
+    app = shop()
+
+    async def serve() -> None:
+        class Receiving:
+            async def __call__(self) -> Message:
+                return {"type": "http.request", "body": b'{"note": "private"}', "more_body": False}
+
+        async def send(message: Message) -> None:
+            assert message.get("status", 200) < 400
+
+        receive = Receiving()
+        known.append(weakref.ref(receive))
+        headers = [(b"content-type", b"application/json"), (b"host", b"shop.example")]
+        scope: Scope = {
+            "type": "http",
+            "method": "POST",
+            "path": path,
+            "headers": headers,
+            "query_string": b"",
+        }
+        await app(scope, receive, send)
+
+    with recorded(everything()) as captured:
+        gc.collect()
+        gc.disable()
+        try:
+            asyncio.run(serve())
+            assert [reference() for reference in known] == [None]
+        finally:
+            gc.enable()
+    assert request_of(captured).attributes["http.response.status_code"] in (200, 201)
 
 
 def test_nothing_is_recorded_unless_it_is_switched_on(instrumented: Instrumented) -> None:
