@@ -73,16 +73,34 @@ def set_attributes(span: Span, attributes: dict[str, str]) -> None:
         span.set_attributes(attributes)
 
 
+def set_first_attributes(span: Span, attributes: dict[str, str]) -> None:
+    """Set attributes of ASCII text on a span that is being started, as :func:`set_attributes` does.
+
+    Nobody else has it yet, so nothing of the SDK's is locked: two locks take longer than the rest.
+    """
+    if type(span).__module__ != SDK or not _set_first(span, attributes):
+        span.set_attributes(attributes)
+
+
 def _set_directly(span: Any, attributes: dict[str, str]) -> bool:
     try:
+        with span._lock, span._attributes._lock:
+            return _set_first(span, attributes)
+    except (AttributeError, TypeError):
+        return False
+
+
+def _set_first(span: Any, attributes: dict[str, str]) -> bool:
+    try:
         held = span._attributes
-        if held.max_value_len is not None:
+        most = held.maxlen
+        if (
+            held.max_value_len is not None
+            or span._end_time is not None
+            or (most is not None and len(held._dict) + len(attributes) > most)
+        ):
             return False
-        with span._lock, held._lock:
-            most = held.maxlen
-            if span._end_time is not None or (most is not None and len(held._dict) + len(attributes) > most):
-                return False
-            held._dict.update(attributes)
+        held._dict.update(attributes)
     except (AttributeError, TypeError):
         return False
     return True

@@ -120,9 +120,11 @@ class WorkRecords:
             or (self._has_places and any(map(place_of, attributes)))
         ):
             return None
-        texts = [event_name, target.type, target.id, error, reason, code, tenant, system, source.user_agent]
-        texts += _request(request)
-        texts += _actor(actor)
+        texts = [
+            *(event_name, target.type, target.id, error, reason, code, tenant, system, source.user_agent),
+            *_request(request),
+            *_actor(actor),
+        ]
         if slug or event_type or event_code:
             texts += (slug, event_type, event_code)
         if origin is not None:

@@ -6,6 +6,7 @@ removed before anything can mistake it for ours, or send it on to others.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 from opentelemetry import baggage
@@ -18,7 +19,7 @@ from opentelemetry.trace import Span
 from otel_audit.audit_context import AuditContext, current_context
 from otel_audit.audit_record import ANONYMOUS, UNKNOWN
 from otel_audit.interruptions import faults
-from otel_audit.otel_api import say_once, set_attributes
+from otel_audit.otel_api import say_once, set_attributes, set_first_attributes
 from otel_audit.semconv import ACTOR_ID, REQUEST_ID
 from otel_audit.values import portable
 
@@ -52,11 +53,13 @@ def text(value: object) -> str:
     return value if type(value) is str and value.isascii() else str(portable(value))
 
 
-def annotate(span: Span, context: AuditContext) -> None:
+def annotate(
+    span: Span, context: AuditContext, set_: Callable[[Span, dict[str, str]], None] = set_attributes
+) -> None:
     """Put actor and request id on a span that began before they were known, such as the request's own."""
     try:
         if span.is_recording():
-            set_attributes(span, _values(context))
+            set_(span, _values(context))
     except faults() as error:  # a span may be anybody's
         say_once(
             f"Spans do not name the actor: {type(span).__qualname__} does not accept the attribute", error
@@ -70,7 +73,7 @@ class ActorSpanProcessor(SpanProcessor):
         """Annotate a started span."""
         context = current_context()
         if context is not None:
-            annotate(span, context)
+            annotate(span, context, set_first_attributes)
 
 
 class AuditPropagator(textmap.TextMapPropagator):

@@ -232,10 +232,10 @@ class RequestRecording(Seen):
 
     def _decided(self, logger: AuditLogger, at: Moment) -> Made | None:
         rules, known = self.rules, self._known()
+        asked, notes = known._asked, known._scope.notes
         fields = at.fields()
         decision = rules.policy.decide("request", self._facts(at, fields)) if rules.has_rules else NO_RULE
-        notes = known._scope.notes
-        marks = marks_of(known._asked.view(), fields.request.method) or _NO_MARKS
+        marks = marks_of(asked.view(), fields.request.method) or _NO_MARKS
         level = rules.level(decision, marks, notes)
         if level is _NONE:
             return None
@@ -246,8 +246,8 @@ class RequestRecording(Seen):
             said |= notes.parts()
         related = said.pop("related", ())
         if marks.related:
-            related = [*marks.targets(known._asked.parameters()), *related]
-        host = host_asked_for(known._asked)
+            related = [*marks.targets(asked.parameters()), *related]
+        host = host_asked_for(asked)
         attributes = said.pop("attributes") | host if notes is not None else host
         outcome = self._outcome()
         is_view = outcome == "success" and fields.request.method in _SAFE
