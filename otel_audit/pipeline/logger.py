@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
 
@@ -39,7 +39,7 @@ from otel_audit.pipeline import limits, pipeline_records
 from otel_audit.pipeline.failures import Failures
 from otel_audit.pipeline.health import Health
 from otel_audit.pipeline.lone_records import LoneRecords
-from otel_audit.pipeline.record_heads import EncodedRecord, Looks, Made, RecordHeads, whole
+from otel_audit.pipeline.record_heads import NO_DATABASE, EncodedRecord, Looks, Made, RecordHeads, whole
 from otel_audit.pipeline.span_event import MAX_EVENTS, add_span_event
 from otel_audit.pipeline.spool.frames import encode_record
 from otel_audit.pipeline.spool.writer import SpoolWriter
@@ -52,8 +52,10 @@ from otel_audit.pipeline.validation import (
     repaired,
     with_texts,
 )
-from otel_audit.pipeline.work_records import NO_DATABASE, WorkRecords
 from otel_audit.values import MAX_PARTS, text
+
+if TYPE_CHECKING:
+    from otel_audit.pipeline.work_records import WorkRecords
 
 _KNOWN_NAMES: Final = 10_000
 _LONG_NAME: Final = 200
@@ -121,7 +123,7 @@ class AuditLogger:
         self._tenant = config.tenant
         self._system = config.system
         self._lone = LoneRecords(redactor, config.tenant, config.system)
-        self._works = WorkRecords(redactor, config)
+        self._works: WorkRecords | None = None
         self._by_value = bool(self._hooks) or redactor.has_own_values
         self._known: set[tuple[str, str]] = set()
         self._mutex = threading.RLock()
@@ -298,7 +300,10 @@ class AuditLogger:
         known = (event_name, action) in self._known
         if known and not (related or truncated or self._by_value):
             try:
-                made = self._works.record(
+                works = self._works
+                if works is None:
+                    works = self._works = self._work_records()
+                made = works.record(
                     event_name,
                     action,
                     at,
@@ -336,6 +341,11 @@ class AuditLogger:
             system=system,
             truncated=truncated,
         )
+
+    def _work_records(self) -> WorkRecords:
+        from otel_audit.pipeline.work_records import WorkRecords  # a process that records no work needs none
+
+        return WorkRecords(self._redactor, self.config)
 
     def heads(self) -> RecordHeads | None:
         """Return what makes records that have much in common; None where each must be made by itself.

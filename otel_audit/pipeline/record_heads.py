@@ -18,13 +18,15 @@ from typing import Any, ClassVar, Final, Protocol, TypeAlias
 import msgspec
 
 from otel_audit.audit_context import AuditContext, ContextFields, Moment
-from otel_audit.audit_record import AuditRecord, Bulk, Change, Outcome, Target, new_record_id
+from otel_audit.audit_record import AuditRecord, Bulk, Change, Database, Outcome, Target, new_record_id
 from otel_audit.otel_api import trace_ids
 from otel_audit.pipeline.limits import SMALL
 from otel_audit.pipeline.spool.frames import decode_record, encode_record
 
 _encode = msgspec.msgpack.Encoder().encode
 _NOTHING: Final = object()
+NO_DATABASE: Final = Database()
+"""Of a record that is not about a table; it is not the default, which an encoder leaves out."""
 
 
 class EncodedRecord(msgspec.Struct, frozen=True, gc=False):

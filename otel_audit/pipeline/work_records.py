@@ -15,11 +15,11 @@ from typing import Any, Final, get_args
 import msgspec
 
 from otel_audit.audit_context import Moment
-from otel_audit.audit_record import ActorType, Database, Outcome, Target, new_record_id
+from otel_audit.audit_record import ActorType, Outcome, Target, new_record_id
 from otel_audit.config.model import PLACES, AuditConfig, PlaceRules
 from otel_audit.otel_api import trace_ids
 from otel_audit.pipeline.limits import SMALL
-from otel_audit.pipeline.record_heads import EncodedRecord, Looks, fields_of_record
+from otel_audit.pipeline.record_heads import NO_DATABASE, EncodedRecord, Looks, fields_of_record
 from otel_audit.pipeline.spool.frames import encode_record
 from otel_audit.redaction.places import place_of
 from otel_audit.redaction.text.patterns import is_uuid
@@ -63,8 +63,6 @@ _FIELDS: Final = (
 # Made with positions and no other fields: that takes a sixth of what making an AuditRecord does.
 _Work: Final = msgspec.defstruct("_Work", fields_of_record(_FIELDS), omit_defaults=True)
 _NOTHING: Final[dict[str, Any]] = {}
-NO_DATABASE: Final = Database()
-"""Of a record that is not about a table; it is not the default, which an encoder leaves out."""
 
 
 class WorkRecords:

@@ -131,7 +131,7 @@ def test_a_request_that_is_on_record_is_let_go_of(recorded: Recorded, path: str)
     def serve() -> None:
         body = json.dumps({"note": "private"})
         environ = RequestFactory().post(path, body, content_type="application/json").environ
-        handler = WSGIHandler()
+        handler: Any = WSGIHandler()
         response = handler(environ, lambda *_: None)
         b"".join(response)
         response.close()
