@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from sqlalchemy.schema import Column, Table, UniqueConstraint
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Mapper
 
+_V = TypeVar("_V")
 OURS: Final = "otel_audit"
 """In ``Table.info``: it is not the application's, and stands for one that only the catalog knows."""
+_TRIES: Final = 100
 _NO_PACKAGES: Final = frozenset({"src", "lib"})
 """Directories that some projects import their packages by."""
 
@@ -21,7 +23,7 @@ def all_mappers() -> Iterator[Mapper[Any]]:
     """Yield the mappers of all registries."""
     module: Any = sys.modules.get("sqlalchemy.orm.mapper")
     for registry in module._all_registries() if module is not None else ():
-        for manager in list(registry._managers):
+        for manager in snapshot(registry._managers):
             if manager.is_mapped:  # others wait for their table to be reflected
                 yield manager.mapper
 
@@ -33,7 +35,22 @@ def all_tables() -> Iterator[Table]:
             yield mapper.local_table
     module: Any = sys.modules.get("sqlalchemy.orm.mapper")
     for registry in module._all_registries() if module is not None else ():
-        yield from registry.metadata.tables.values()
+        yield from filter(is_made, snapshot(registry.metadata.tables.values()))
+
+
+def is_made(table: Table) -> bool:
+    """Say whether a table is more than begun: another thread may be making it, which is told when it is."""
+    return "fullname" in vars(table)
+
+
+def snapshot(values: Iterable[_V]) -> list[_V]:
+    """Return what a collection holds, to which other threads may add meanwhile."""
+    for _ in range(_TRIES):
+        try:
+            return list(values)
+        except RuntimeError:  # its size has changed
+            continue
+    return list(values)
 
 
 def package_of(cls: type[Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import create_async_engine
-from sqlalchemy.orm import DeclarativeBase, Session
+from sqlalchemy.orm import DeclarativeBase, Session, registry
 
 from otel_audit.config.model import AuditConfig, SQLAlchemyConfig
 from otel_audit.instrumentation.sqlalchemy import SQLAlchemyAuditInstrumentor
@@ -502,3 +503,32 @@ def test_asyncpg_does_not_hear_of_a_commit_by_text(
     outcomes = [outcome for _, _, outcome, _ in said(audit)]
     assert len(kept) == outcomes.count("success")
     assert outcomes == ["success", "success" if "second" in kept else "failure", "failure"]
+
+
+def test_tables_that_another_thread_is_making(
+    engine: sa.Engine, audit: CapturedAudit, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As automap does it: they stand in the metadata before they have as much as a name."""
+    half: Any = sa.Table.__new__(sa.Table)
+    other = registry()
+    other.metadata._add_table("half", None, half)
+    done = threading.Event()
+
+    def make() -> None:
+        for number in range(300):
+            sa.Table(
+                f"made_{number}", other.metadata, sa.Column("id", sa.ForeignKey("tag.id"), primary_key=True)
+            )
+        done.set()
+
+    maker = threading.Thread(target=make)
+    maker.start()
+    with engine.begin() as connection:
+        written = 0
+        while not done.is_set() or not written:
+            connection.execute(sa.text(f"INSERT INTO tag (name) VALUES ('{written}')"))
+            written += 1
+        connection.execute(sa.text("DELETE FROM tag"))
+    maker.join()
+    assert len(said(audit)) == written + 1
+    assert "failed" not in caplog.text

@@ -6,9 +6,6 @@ import re
 from typing import Final
 
 KINDS: Final[dict[str, re.Pattern[str]]] = {
-    "the test asserts that nobody listens to the engine": re.compile(
-        r"^ +(?:assert|is_|eq_)\b.*_has_events", re.M
-    ),
     "the test counts statements or compares their text": re.compile(r"testing/assertsql\.py"),
 }
 """Failures by what the test looks at, which a user's application does not; matched by the traceback."""
@@ -30,5 +27,9 @@ BY_NAME: Final[dict[str, str]] = {
 }
 """Tests of no such kind that fail with capture, each with the reason."""
 
-FAILURES_OF_OURS: Final[dict[str, str]] = {}
+FAILURES_OF_OURS: Final[dict[str, str]] = {
+    "test/engine/test_execute.py::ExecuteDriverTest::test_execute_compiled_favors_compiled_paramstyle": (
+        "its mock of what executes statements has no rows to give (2.0, SQLite)"
+    ),
+}
 """Tests in which capture must fail, which it logs and keeps from the application."""

@@ -221,7 +221,11 @@ class Rules:
 
     def _declared(self) -> Iterator[Rule]:
         for table in self._tables.all():
-            for constraint in table.foreign_key_constraints:
+            try:
+                constraints = list(table.foreign_key_constraints)
+            except faults():  # another thread gives it columns just now: it will be looked at again
+                continue
+            for constraint in constraints:
                 actions = _actions(constraint.ondelete or "", constraint.onupdate or "")
                 if not actions:
                     continue

@@ -26,7 +26,7 @@ from otel_audit.instrumentation.sqlalchemy.connection import (
     commits_by_itself,
 )
 from otel_audit.instrumentation.sqlalchemy.plan import Plans
-from otel_audit.instrumentation.sqlalchemy.tables import OURS, all_tables, translated
+from otel_audit.instrumentation.sqlalchemy.tables import OURS, all_tables, snapshot, translated
 from otel_audit.instrumentation.sqlalchemy.writes.shape import bare
 from otel_audit.instrumentation.sqlalchemy.writes.stored.rows import Reader
 from otel_audit.interruptions import faults, interrupts
@@ -117,7 +117,7 @@ class Tables:
 
     def all(self) -> Iterable[Table]:
         """Return all tables that are known, audited or not."""
-        return dict.fromkeys([*all_tables(), *self._made])
+        return dict.fromkeys([*all_tables(), *snapshot(self._made)])
 
     def _look(self) -> RawTables:
         found = _NamedTables(self._plans)
