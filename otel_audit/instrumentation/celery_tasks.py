@@ -5,8 +5,13 @@ Nothing of Celery is imported here: it is waited for until the application does.
 
 from __future__ import annotations
 
+import functools
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from otel_audit.instrumentation.patching import AppliedPatches, Patch
+from otel_audit.interruptions import interrupts
 
 if TYPE_CHECKING:
     from otel_audit.runs.scope import Entered
@@ -32,10 +37,42 @@ class _Running:
     awaited = False
     recorder: Recorder | None = None
     tasks: Final[dict[str, Entered | None]] = {}
+    patches: Final = AppliedPatches()
+
+
+def table() -> list[Patch]:
+    """List what is wrapped of Celery, whether or not ``[celery]`` has its tasks recorded."""
+    why = "keeps whatever a receiver raises: a soft time limit that comes while one of ours runs, too"
+    targets = (
+        "celery.utils.dispatch.signal:Signal.send",
+        "celery.app.trace:send_prerun",  # bound when Celery was imported
+        "celery.app.trace:send_postrun",
+    )
+    return [Patch(target, passing_interruptions, why, late=True) for target in targets]
+
+
+def passing_interruptions(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap ``Signal.send``: without us, a time limit would have come in the task, and ended it."""
+
+    @functools.wraps(original)
+    def send(*args: Any, **kwargs: Any) -> Any:
+        responses = original(*args, **kwargs)
+        for receiver, response in responses:
+            if isinstance(response, Exception) and _is_ours(receiver) and interrupts(response):
+                raise response
+        return responses
+
+    return send
+
+
+def _is_ours(receiver: Any) -> bool:
+    return str(getattr(receiver, "__module__", "")).startswith("otel_audit.")
 
 
 def watch() -> None:
     """Give tasks their scope from now on, also if Celery is imported later."""
+    if not _Running.watched:
+        _Running.patches.apply(table())
     _Running.watched = True
     if _SIGNALS in sys.modules:
         _connect(sys.modules[_SIGNALS])
@@ -49,6 +86,7 @@ def watch() -> None:
 def unwatch() -> None:
     """Leave tasks alone again."""
     _Running.watched = False
+    _Running.patches.undo(only_ours=True)
     signals: Any = sys.modules.get(_SIGNALS)
     if signals is not None:
         signals.task_prerun.disconnect(dispatch_uid=_DISPATCH_UID)
