@@ -42,17 +42,22 @@ class _Running:
 
 def table() -> list[Patch]:
     """List what is wrapped of Celery, whether or not ``[celery]`` has its tasks recorded."""
-    why = "keeps whatever a receiver raises: a soft time limit that comes while one of ours runs, too"
-    targets = (
-        "celery.utils.dispatch.signal:Signal.send",
-        "celery.app.trace:send_prerun",  # bound when Celery was imported
-        "celery.app.trace:send_postrun",
-    )
-    return [Patch(target, passing_interruptions, why, late=True) for target in targets]
+    return [
+        Patch(
+            "celery.utils.dispatch.signal:Signal.send",
+            passing_interruptions,
+            "keeps whatever a receiver raises: a soft time limit that comes while one of ours runs, too",
+            late=True,
+        )
+    ]
 
 
 def passing_interruptions(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap ``Signal.send``: without us, a time limit would have come in the task, and ended it."""
+    """Wrap ``Signal.send``: a limit that comes while a task publishes others has to end it, as without us.
+
+    Not at the beginning and end of a task: there the limit is seconds away, or the task is over, and Celery
+    tells nobody of the end of a task that was interrupted so early.
+    """
 
     @functools.wraps(original)
     def send(*args: Any, **kwargs: Any) -> Any:
@@ -66,7 +71,8 @@ def passing_interruptions(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _is_ours(receiver: Any) -> bool:
-    return str(getattr(receiver, "__module__", "")).startswith("otel_audit.")
+    module = str(getattr(receiver, "__module__", ""))
+    return module.startswith("otel_audit.") and module != __name__
 
 
 def watch() -> None:

@@ -12,6 +12,7 @@ class SpanEventConfig(Section, frozen=True):
         Literal["summary", "full", "none"],
         Meta(
             description="Content of the event on the current span. `summary`: id, action, outcome, "
-            "target and the names of changed fields. `full`: the whole record. `none`: no event."
+            "target and the names of changed fields; the record of a request adds none to the request's own "
+            "span, which says the same. `full`: the whole record, also of a request. `none`: no event."
         ),
     ] = "summary"

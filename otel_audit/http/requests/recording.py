@@ -228,7 +228,10 @@ class RequestRecording(Seen):
                 return
             logger.settle(self._intent, record.outcome, [record])
         elif record is not None:
-            logger.keep([record])  # without an event on its span, which says the same of the request
+            logger.keep([record])
+        # The summary says what the span of the request says itself; all of the record says more.
+        if record is not None and logger.config.span_event.content == "full":
+            logger.span_event(record, self._moment())
 
     def _decided(self, logger: AuditLogger, at: Moment) -> Made | None:
         rules, known = self.rules, self._known()

@@ -1,4 +1,4 @@
-"""A soft time limit that comes while one of our receivers runs ends the task, as it would without us."""
+"""A soft time limit that comes while a task publishes another ends it, as it would without us."""
 
 from __future__ import annotations
 
@@ -61,14 +61,6 @@ def test_one_that_comes_while_a_task_is_published_ends_the_publisher(
     assert not limited, "the signal came"
     bill.delay(8)
     assert captured.find(event_name="task.publish", outcome="success"), "the next one is on record"
-
-
-def test_one_that_comes_while_a_task_begins_ends_it(captured: CapturedAudit, limited: dict[str, str]) -> None:
-    limited["in"] = "_begin"
-    with pytest.raises(SoftTimeLimitExceeded):
-        bill.apply((7,))
-    assert not limited, "the signal came"
-    assert captured.find(event_name="shop.invoice.create") == [], "it did not go on without a limit"
 
 
 def test_what_receivers_of_the_application_raise_stays_with_celery(captured: CapturedAudit) -> None:

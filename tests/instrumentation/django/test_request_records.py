@@ -21,10 +21,12 @@ from django.http import HttpRequest, HttpResponse
 from django.test import AsyncClient, Client, RequestFactory, override_settings
 from opentelemetry.instrumentation.django import DjangoInstrumentor
 from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 import otel_audit
 from otel_audit.audit_record import Actor, AuditRecord, Target
-from otel_audit.config.model import RequestsConfig
+from otel_audit.config.model import RequestsConfig, SpanEventConfig
 from otel_audit.config.sections.policy import PolicyRule
 from otel_audit.testing import CapturedAudit
 from tests.instrumentation.django.project import Instrumented
@@ -161,6 +163,28 @@ def test_what_happens_inside_shares_request_id_and_trace(recorded: Recorded) -> 
     assert request.trace_id == inside.trace_id != ""
     assert request.span_id == inside.span_id
     assert request.timestamp < inside.timestamp
+
+
+@pytest.mark.parametrize(("content", "events"), [("summary", []), ("none", []), ("full", [EVENT])])
+def test_the_span_of_a_request_has_its_record_only_where_that_says_more(
+    instrumented: Instrumented, content: Any, events: list[str]
+) -> None:
+    spans, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(spans))
+    DjangoInstrumentor().instrument(tracer_provider=provider)
+    config = {"requests": RequestsConfig(enabled=True), "span_event": SpanEventConfig(content=content)}
+    try:
+        with instrumented(config=config) as captured:
+            Client().get("/unread/?password=hunter2")
+    finally:
+        DjangoInstrumentor().uninstrument()
+    [span] = spans.get_finished_spans()
+    assert [event.name for event in span.events] == events
+    for event in span.events:
+        assert event.attributes is not None
+        assert event.attributes["audit.record.id"] == request_of(captured).id
+        assert "password=[redacted]" in str(event.attributes)
+        assert "hunter2" not in str(event.attributes)
 
 
 def test_the_user_of_the_request_is_its_actor(audit: CapturedAudit, alice: Any) -> None:
