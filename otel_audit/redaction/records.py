@@ -16,7 +16,7 @@ from otel_audit.redaction.named_values import may_be_apart
 from otel_audit.redaction.names import SECRETS
 from otel_audit.redaction.strategies import OMIT
 from otel_audit.redaction.text.patterns import SMALLEST_CARD, is_uuid
-from otel_audit.redaction.text.suspicions import are_too_short
+from otel_audit.redaction.text.suspicions import WORDS_LENGTH, are_too_short
 from otel_audit.redaction.text.together import SEAM, any_may_hold_secret
 from otel_audit.redaction.value_redactor import MAX_DEPTH, ValueRedactor
 
@@ -449,12 +449,15 @@ class RecordRedactor:
         redactor = self._redactor
         found: set[str] = set()
         unknown = short = [text for text in texts if text not in redactor.clean_texts]
-        if unknown and max(map(len, unknown)) > _SHORT:
+        longest = max(map(len, unknown), default=0)
+        if longest > _SHORT:
+            longest = _SHORT
             short = [text for text in unknown if len(text) <= _SHORT]
             found.update(text for text in unknown if len(text) > _SHORT and redactor.suspects(text))
         looked = () if redactor.builtin and are_too_short(short) else short
-        for start in range(0, len(looked), _TEXTS_AT_ONCE):
-            some = looked[start : start + _TEXTS_AT_ONCE]
+        at_once = min(_TEXTS_AT_ONCE, WORDS_LENGTH // (longest + len(SEAM)))
+        for start in range(0, len(looked), at_once):
+            some = looked[start : start + at_once]
             if any_may_hold_secret(some) if redactor.builtin else redactor.names.has_own:
                 found.update(filter(redactor.suspects, some))
         if not found and len(short) <= _TEXTS_AT_ONCE:

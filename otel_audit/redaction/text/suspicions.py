@@ -28,7 +28,9 @@ def may_hold_secret(text: str) -> bool:
     else:
         lower = unicodedata.normalize("NFKC", lower)
         zeros = lower.encode("utf-8", "surrogatepass").translate(_ZEROS)
-    words = zeros.split() if len(zeros) <= _LONGEST else None
+    words: Collection[bytes] | None = zeros.split() if len(zeros) <= WORDS_LENGTH else None
+    if words is not None and len(words) > _MANY:  # the same ones again and again, and looked up twice
+        words = set(words)
     return (
         "$" in lower  # md5$, pbkdf2_sha256$, $2b$, $argon2id$: all password hashes have a dollar
         or ((words is None or _shapes.may_hold(words)) and _may_hold_shape(lower))
@@ -243,8 +245,10 @@ _NUMBER_OF_ZEROS = pattern(
 )
 _ZEROS: Final = bytes.maketrans(b"123456789\0", b"000000000 ")
 """Digits alike, and a blank for what stands between texts that are looked at together."""
-_LONGEST: Final = 16 * 1024
+WORDS_LENGTH: Final = 16 * 1024
 """Bytes of a text whose words are looked up."""
+_MANY: Final = 64
+"""Words of a text that is made of few different ones."""
 _CARD_OR_IBAN = pattern(
     r"[2-6][0-9]{3}[^\w\n]{0,3}[0-9]{4}[^\w\n]{0,3}[0-9]{4}|3[0-9]{3}[^\w\n]{0,3}[0-9]{6}"
     r"|[a-z][a-z][0-9]{2}[^\w\n]?[a-z0-9]{4}[^\w\n]?[a-z0-9]{4}"

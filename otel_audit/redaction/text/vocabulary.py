@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Final, NamedTuple
 
 _MOST: Final = 8192
@@ -34,7 +34,7 @@ class Vocabulary:
         self._search = search
         self._known = _Known(set(), set())
 
-    def may_hold(self, words: list[bytes]) -> bool:
+    def may_hold(self, words: Collection[bytes]) -> bool:
         """Say whether the search may find something in a text of these words; False is certain."""
         known = self._known
         if known.clean.issuperset(words):
