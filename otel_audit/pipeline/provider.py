@@ -25,15 +25,21 @@ from otel_audit.pipeline.refused_contexts import RefusedContexts
 from otel_audit.pipeline.spool import directory as layout
 from otel_audit.pipeline.spool.frames import encode_record
 from otel_audit.pipeline.spool.writer import SpoolWriter
-from otel_audit.pipeline.tenants import TenantSource
 from otel_audit.propagation import tell_of_refusals
 from otel_audit.values import search_binary
 
 if TYPE_CHECKING:
     from otel_audit.pipeline.sender import Sender
     from otel_audit.pipeline.spool.status import SpoolStatus
+    from otel_audit.pipeline.tenants import TenantSource
 
 _log = logging.getLogger(__name__)
+
+
+def _tenants(path: str) -> TenantSource:
+    from otel_audit.pipeline.tenants import TenantSource
+
+    return TenantSource(path)
 
 
 class AuditPipeline:
@@ -64,7 +70,7 @@ class AuditPipeline:
         process_scope.service = process_identity.service_name
         self.config = config
         self.health = Health()
-        self.tenants = TenantSource(config.tenant_from) if config.tenant_from else None
+        self.tenants = _tenants(config.tenant_from) if config.tenant_from else None
         self.directory = (directory or Path(config.spool.directory)).absolute()
         self.spool = SpoolWriter(
             config.spool,

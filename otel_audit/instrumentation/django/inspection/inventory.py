@@ -24,7 +24,6 @@ from otel_audit.config.sources import DJANGO_SETTING
 from otel_audit.instrumentation.django.inspection.mistakes import Mistake, Where, mistakes
 from otel_audit.instrumentation.django.plan import ModelPolicy
 from otel_audit.interruptions import faults
-from otel_audit.pipeline.tenants import TenantSource
 
 _logger = logging.getLogger(__name__)
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -72,6 +71,8 @@ def misread() -> Iterator[Mistake]:
 def _tenants(config: AuditConfig, where: Where) -> Iterator[Mistake]:
     if not config.tenant_from:
         return
+    from otel_audit.pipeline.tenants import TenantSource
+
     try:
         TenantSource(config.tenant_from).resolve()
     except faults() as error:  # importing it runs code of the application

@@ -6,7 +6,6 @@ import functools
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from otel_audit.http.lifespan import send_what_is_left
 from otel_audit.pipeline import provider
 
 _Handle = Callable[..., Awaitable[None]]
@@ -20,6 +19,8 @@ def with_lifespan(original: _Handle) -> _Handle:
         if scope["type"] != "lifespan" or provider.current() is None:
             await original(handler, scope, receive, send, *args, **kwargs)
             return
+        from otel_audit.http.lifespan import send_what_is_left  # servers of WSGI have none
+
         await receive()
         await send({"type": "lifespan.startup.complete"})
         await receive()

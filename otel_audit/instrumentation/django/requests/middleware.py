@@ -22,7 +22,6 @@ from otel_audit import semconv
 from otel_audit.audit_context import AuditContext, current_context, enter_context, leave_scope
 from otel_audit.config.model import AuditConfig
 from otel_audit.http.denials import DENYING, record_denial
-from otel_audit.http.streaming import in_context, in_context_async
 from otel_audit.instrumentation.django.plan import ModelPolicy
 from otel_audit.instrumentation.django.requests.denials import denial
 from otel_audit.instrumentation.django.requests.loading import loading_with
@@ -123,6 +122,8 @@ class RequestCapture:
         if self.records is not None and isinstance(scope, RequestScope) and scope.recording is not None:
             self.records.answered(scope.recording, response)
         if isinstance(response, StreamingHttpResponse) and not isinstance(response, FileResponse):
+            from otel_audit.http.streaming import in_context, in_context_async  # most answers are whole
+
             body = AuditContext(context.scope, context.overrides, current_span())
             content: Any = response.streaming_content
             stream = in_context_async if response.is_async else in_context
