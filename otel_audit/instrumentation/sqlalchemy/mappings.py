@@ -80,7 +80,12 @@ class Mappings:
     def _label(self, cls: type[Any]) -> str:
         """Return what objects of a class are called: package and class; its path where two share that."""
         package = package_of(cls)
-        return _path(cls) if self._names[package, cls.__name__] > 1 else f"{package}.{cls.__name__}"
+        return _path(cls) if self._names[package, cls.__name__] > 1 else usual_label(cls)
+
+
+def usual_label(cls: type[Any]) -> str:
+    """Return package and name of a class."""
+    return f"{package_of(cls)}.{cls.__name__}"
 
 
 def _alive(references: Any) -> Iterator[Mapper[Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import weakref
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlalchemy.schema import Table
 
@@ -14,7 +14,7 @@ from otel_audit.capture.opt_in import code_rules
 from otel_audit.capture.plan import TablePlan
 from otel_audit.capture.table_policy import KeyStrategies, Subject, TablePolicy, TableSettings
 from otel_audit.instrumentation.sqlalchemy.columns import ColumnPlan
-from otel_audit.instrumentation.sqlalchemy.mappings import Mappings
+from otel_audit.instrumentation.sqlalchemy.mappings import Mappings, usual_label
 from otel_audit.instrumentation.sqlalchemy.secret_keys import key_strategies
 from otel_audit.instrumentation.sqlalchemy.tables import (
     attributes_of,
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from otel_audit.config.model import AuditConfig
 
 _logger = logging.getLogger(__name__)
+_MAX_SAID: Final = 100
 
 
 class MappedPlan(TablePlan):
@@ -112,6 +113,7 @@ class Plans:
         self._audited: weakref.WeakKeyDictionary[Any, bool] = weakref.WeakKeyDictionary()
         self._mappings: Mappings | None = None
         self._keyless: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._namesakes: set[str] = set()
         self.generation = 0
 
     def of(self, table: Any) -> MappedPlan | None:
@@ -198,6 +200,7 @@ class Plans:
             return None
         mappings = self._now()
         mappers = mappings.mappers_of(table)
+        self._say_if_renamed(known)
         secret = key_strategies(table, mappings, self._names, self._strategies)
         plan = MappedPlan(table, known, settings, mappers, secret, ends)
         if not plan.keys and plan.fields and table not in self._keyless:  # without columns: not reflected yet
@@ -209,6 +212,19 @@ class Plans:
                 f"!{table.fullname}",
             )
         return plan
+
+    def _say_if_renamed(self, subject: Subject) -> None:
+        """Warn of a class that is not called by its usual label, as another one would have the same."""
+        label = subject.label
+        if label != subject.path or label in self._namesakes or len(self._namesakes) >= _MAX_SAID:
+            return
+        self._namesakes.add(label)
+        _logger.warning(
+            "%s: another class of this name is mapped in the package, so records call it by its path, and "
+            "called it %r before the other was mapped; rename one, or import both before the first write",
+            label,
+            usual_label(subject.classes[0]),
+        )
 
     def _names_it(self, table: Table) -> bool:
         """Say whether a table is asked for by its name, not only by a pattern that matches all."""

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.orm import DeclarativeBase, Session
+from sqlalchemy.orm import DeclarativeBase, Session, mapped_column
 
 from otel_audit.audit_record import Target
 from otel_audit.config.model import AuditConfig, ModelConfig, SQLAlchemyConfig
@@ -365,3 +365,41 @@ def test_numbers_in_jsonb_are_recorded_as_postgresql_reads_them(
         session.execute(sa.update(Reading).where(Reading.id == 1).values(facts=[1e22, -1e16, 0.0, 1.5]))
         session.commit()
         assert [change for record in audit for change in record.changes] == []
+
+
+def test_two_classes_of_one_name_are_told_apart_and_the_log_says_so(
+    make_engine: Callable[..., sa.Engine], audit: CapturedAudit, caplog: pytest.LogCaptureFixture, driver: str
+) -> None:
+    if driver != "sqlite":
+        return
+    engine = make_engine()
+
+    def twin(table: str) -> Any:
+        class Base(DeclarativeBase):
+            """Of one of the two modules."""
+
+        body = {
+            "__tablename__": table,
+            "id": mapped_column(sa.Integer, primary_key=True),
+            "__module__": f"tests.{table}",
+        }
+        made = type("Twin", (Base,), body)
+        Base.metadata.create_all(engine)
+        return made
+
+    first = twin("twin_one")
+    with Session(engine) as session:
+        session.add(first())
+        session.commit()
+        assert "another class of this name" not in caplog.text
+        second = twin("twin_two")
+        session.add_all([first(), second(), first()])
+        session.commit()
+        session.add_all([first(), second()])
+        session.commit()
+    labels = [record.target.type for record in audit if record.target is not None]
+    assert labels[0] == "tests.Twin"
+    assert set(labels[1:]) == {"tests.twin_one.Twin", "tests.twin_two.Twin"}
+    warnings = [message for message in caplog.messages if "another class of this name" in message]
+    assert [message.partition(":")[0] for message in sorted(warnings)] == sorted(set(labels[1:]))
+    assert all("'tests.Twin'" in message for message in warnings)
