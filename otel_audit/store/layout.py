@@ -93,6 +93,12 @@ class Layout(msgspec.Struct, frozen=True):
                 f"MATERIALIZE INDEX {index.partition(' ')[0]}" for index in addition.indexes_here()
             )
             yield f"ALTER TABLE {self.name(stored)}{self.on_cluster} {names}"
+        if addition.sums:
+            begin = f"ALTER TABLE {self.name(stored)}{self.on_cluster} "
+            yield begin + "MODIFY SETTING deduplicate_merge_projection_mode = 'rebuild'"
+            yield begin + ", ".join(f"ADD PROJECTION IF NOT EXISTS {each}" for each in addition.sums)
+            names = ", ".join(f"MATERIALIZE PROJECTION {each.partition(' ')[0]}" for each in addition.sums)
+            yield begin + names
 
     def index(self, table: str, indexes: str) -> Iterator[str]:
         """Return the statements that give a table of records one of the selections of indexes."""

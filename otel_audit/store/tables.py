@@ -74,6 +74,8 @@ class Addition(NamedTuple):
 
     Parts that were written before get an index when they are merged, and are read without it until then;
     those of ``tables`` without waiting for a merge, in the background. Only these have ``own_indexes``.
+    ``sums`` are projections of the default log's table alone: what the engine keeps summed up with each part,
+    and sums up again when parts are merged and duplicates go.
     """
 
     table: Table
@@ -81,6 +83,7 @@ class Addition(NamedTuple):
     indexes: tuple[str, ...] = ()
     own_indexes: tuple[str, ...] = ()
     tables: tuple[str, ...] = ()
+    sums: tuple[str, ...] = ()
 
     def indexes_here(self) -> tuple[str, ...]:
         """Return the indexes of the table."""
@@ -88,7 +91,7 @@ class Addition(NamedTuple):
 
     def of(self, log: str) -> Addition:
         """Return the addition to the table of one log."""
-        return self._replace(table=self.table.of(log))
+        return self._replace(table=self.table.of(log), sums=self.sums if log == DEFAULT_LOG else ())
 
 
 class Step(NamedTuple):
@@ -172,6 +175,7 @@ _EVENTS: Final = Table(
     "cityHash64(if(stream = '', toString(record_id), toString(stream)))",
 )
 
+_PER_DAY: Final = "toDate(timestamp), ordinal = 0, log, action, outcome, target_type"
 _WORK: Final = Addition(
     _EVENTS,
     (
@@ -191,6 +195,7 @@ _WORK: Final = Addition(
     # Its texts are made of each row that is inserted, request or not: a third more memory for a large block.
     ("ix_requests request_items TYPE text(tokenizer = 'array')",),
     tuple(events(log) for log in (*work.REQUEST_LOGS, OTHER_LOG)),
+    (f"per_day (SELECT {_PER_DAY}, count() GROUP BY {_PER_DAY})",),
 )
 """What requests, calls, commands and tasks are asked by, and what a list says of them."""
 

@@ -419,11 +419,15 @@ class QueryPort:
         wished = settings.pop("max_execution_time", "")
         seconds = float(wished) if re.fullmatch(r"\d+(\.\d+)?", wished) else 0.0
         settings["max_execution_time"] = f"{min(seconds or _MAX_SECONDS, _MAX_SECONDS):g}"
-        for name, value in settings.items():
-            connection.query(f"SET {name} = '{value.translate(_LITERAL)}'")
-        connection.query(f"SET max_result_bytes = {self._max_result}, result_overflow_mode = 'throw'")
-        connection.query(f"SET max_memory_usage = {self._max_memory}")
-        connection.query(f"SET log_comment = '{call.mark}'")
+        # What is ours comes last, and so counts.
+        settings |= {
+            "max_result_bytes": str(self._max_result),
+            "result_overflow_mode": "throw",
+            "max_memory_usage": str(self._max_memory),
+            "log_comment": call.mark,
+        }
+        named = ", ".join(f"{name} = '{value.translate(_LITERAL)}'" for name, value in settings.items())
+        connection.query(f"SET {named}")
         found = _FORMAT.search(sql)
         output = gate.output_format(found.group(1) if found else call.format)
         self._gate.check(connection, sql, call.parameters)
