@@ -6,8 +6,8 @@ from opentelemetry.sdk.trace import SpanProcessor
 
 from otel_audit.config.model import AuditConfig
 from otel_audit.pipeline import provider
-from otel_audit.redaction import exporters
 from otel_audit.redaction.redactor import Redactor
+from otel_audit.redaction.spans import exporters
 from otel_audit.startup import load_config
 
 

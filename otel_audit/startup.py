@@ -27,7 +27,7 @@ from otel_audit.pipeline import provider
 
 if TYPE_CHECKING:
     from otel_audit.propagation import AuditPropagator
-    from otel_audit.redaction.exporters import ExporterRedaction
+    from otel_audit.redaction.spans.exporters import ExporterRedaction
 
 _logger = logging.getLogger(__name__)
 
@@ -172,7 +172,7 @@ def _can_keep_records() -> bool:
 def _cover_spans(running: _Running, config: AuditConfig, redactor: Any) -> None:
     from otel_audit.otel_api import say_once, tracer_provider
     from otel_audit.propagation import ActorSpanProcessor, install
-    from otel_audit.redaction.exporters import ExporterRedaction
+    from otel_audit.redaction.spans.exporters import ExporterRedaction
 
     try:
         running.propagator = install()

@@ -168,7 +168,7 @@ OTHER_THREADS_OR_THE_START = {
     "pipeline/sender.py",
     "pipeline/spool/status.py",
     "pipeline/delivery/otlp_http.py",
-    "redaction/exporters.py",
+    "redaction/spans/exporters.py",
     "startup.py",
 }
 """Where no time limit of the application's is running, what is caught passes, or a hook may not raise."""

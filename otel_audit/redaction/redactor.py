@@ -13,7 +13,7 @@ from otel_audit.redaction.value_redactor import ValueRedactor
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
 
-    from otel_audit.redaction.spans import SpanRedactor
+    from otel_audit.redaction.spans.span_redactor import SpanRedactor
 
 
 class Redactor(ValueRedactor):
@@ -74,7 +74,7 @@ class Redactor(ValueRedactor):
     def span(self, span: ReadableSpan) -> ReadableSpan:
         """Return a finished span, or a redacted copy of it."""
         if self._spans is None:
-            from otel_audit.redaction.spans import SpanRedactor
+            from otel_audit.redaction.spans.span_redactor import SpanRedactor
 
             self._spans = SpanRedactor(self)
         return self._spans.span(span)

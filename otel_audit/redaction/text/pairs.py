@@ -14,7 +14,7 @@ from urllib.parse import unquote_plus
 from otel_audit.redaction import named_values
 from otel_audit.redaction.lazy import pattern
 from otel_audit.redaction.names import SENSITIVE, NameRules, Sensitivity, removes_from_text, words
-from otel_audit.redaction.text import budget, forms, markup
+from otel_audit.redaction.text import budget, forms
 
 # The lookbehind lets a name start only where a run of name characters starts: linear on any text.
 _HEAD = pattern(
@@ -119,6 +119,8 @@ class PairScanner:
     def _scrub(self, text: str) -> str:
         text = self.scrub_quoted(text)
         if "<" in text or "lt;" in text:
+            from otel_audit.redaction.text import markup  # few processes ever meet one
+
             text = markup.scrub(text, self._is_secret, self._mask)
         text = forms.scrub_constraints(text, self._is_secret, self._mask)
         if "form-data" in text:

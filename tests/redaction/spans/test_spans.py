@@ -16,7 +16,7 @@ from opentelemetry.trace import Link, SpanContext, Status, StatusCode
 
 from otel_audit.config.model import RedactionConfig
 from otel_audit.redaction import Redactor
-from otel_audit.redaction.spans import RedactingSpanExporter
+from otel_audit.redaction.spans.span_redactor import RedactingSpanExporter
 from otel_audit.semconv import EventRecordId
 
 CONTEXT = SpanContext(0xA, 0xB, is_remote=False)

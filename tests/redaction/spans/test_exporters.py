@@ -21,7 +21,7 @@ from opentelemetry.trace import NoOpTracerProvider, ProxyTracerProvider
 from otel_audit import otel_api
 from otel_audit.config.model import RedactionConfig
 from otel_audit.redaction import Redactor
-from otel_audit.redaction.exporters import PATCHES, ExporterRedaction, RedactingSpanProcessor
+from otel_audit.redaction.spans.exporters import PATCHES, ExporterRedaction, RedactingSpanProcessor
 
 
 @pytest.fixture

@@ -22,8 +22,8 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcess
 
 from otel_audit.interruptions import faults
 from otel_audit.otel_api import say_once, tracer_provider
-from otel_audit.redaction.redactor import Redactor
-from otel_audit.redaction.spans import RedactingSpanExporter
+from otel_audit.redaction.spans.span_redactor import RedactingSpanExporter, SpanRedactor
+from otel_audit.redaction.value_redactor import ValueRedactor
 
 _logger = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class ExporterRedaction:
         companion: a processor every provider gets as well, if given.
     """
 
-    def __init__(self, redactor: Redactor | None, companion: SpanProcessor | None = None) -> None:
+    def __init__(self, redactor: ValueRedactor | None, companion: SpanProcessor | None = None) -> None:
         self._redactor = redactor
         self._companion = companion
         self._undo: list[Callable[[], None]] = []
@@ -152,7 +152,7 @@ class ExporterRedaction:
             )
             return RedactingSpanProcessor(processor, redactor)
 
-    def _looked_into(self, processor: Any, redactor: Redactor, depth: int) -> Any:
+    def _looked_into(self, processor: Any, redactor: ValueRedactor, depth: int) -> Any:
         if hasattr(processor, _CHILDREN):
             before = tuple(getattr(processor, _CHILDREN))
             after = tuple(self._covered(child, depth + 1) for child in before)
@@ -213,9 +213,9 @@ class ExporterRedaction:
 class RedactingSpanProcessor(SpanProcessor):
     """Passes redacted copies of finished spans to another processor; delegates everything else to it."""
 
-    def __init__(self, processor: SpanProcessor, redactor: Redactor) -> None:
+    def __init__(self, processor: SpanProcessor, redactor: ValueRedactor) -> None:
         self.processor = processor
-        self._redactor = redactor
+        self._redact = SpanRedactor(redactor).span
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         """Hand on a started span."""
@@ -227,7 +227,7 @@ class RedactingSpanProcessor(SpanProcessor):
     def on_end(self, span: ReadableSpan) -> None:
         """Hand on a finished span, redacted; not at all if that fails."""
         try:
-            redacted = self._redactor.span(span)
+            redacted = self._redact(span)
         except faults():
             _logger.exception(
                 "A span could not be redacted and is withheld from %s", type(self.processor).__name__

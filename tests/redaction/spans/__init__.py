@@ -1,0 +1,1 @@
+"""Spans: no secret leaves with one, whoever exports it."""
