@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import weakref
-from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -25,13 +24,14 @@ class Mappings:
         self._mappers: weakref.WeakKeyDictionary[Any, list[Any]] = weakref.WeakKeyDictionary()
         self._owners: weakref.WeakKeyDictionary[Any, list[Any]] = weakref.WeakKeyDictionary()
         self._classes: weakref.WeakSet[type[Any]] = weakref.WeakSet()
-        self._names: Counter[tuple[str, str]] = Counter()
+        self._names: dict[tuple[str, str], set[str]] = {}
         for mapper in all_mappers():
             if "tables" not in vars(mapper):  # it could not be made, or is just being made
                 continue
             cls = mapper.class_
             self._classes.add(cls)
-            self._names[package_of(cls), cls.__name__] += 1
+            # A class that is made once more, by a reload or a test, is no other one.
+            self._names.setdefault((package_of(cls), cls.__name__), set()).add(_path(cls))
             for table in dict.fromkeys((mapper.local_table, *mapper.tables)):
                 if isinstance(table, Table):
                     self._mappers.setdefault(table, []).append(weakref.ref(mapper))
@@ -80,7 +80,7 @@ class Mappings:
     def _label(self, cls: type[Any]) -> str:
         """Return what objects of a class are called: package and class; its path where two share that."""
         package = package_of(cls)
-        return _path(cls) if self._names[package, cls.__name__] > 1 else usual_label(cls)
+        return _path(cls) if len(self._names.get((package, cls.__name__), ())) > 1 else usual_label(cls)
 
 
 def usual_label(cls: type[Any]) -> str:
