@@ -19,6 +19,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from contextvars import ContextVar, Token
 from itertools import pairwise
+from types import BuiltinMethodType
 from typing import Any, Final, Literal
 
 from otel_audit import forks
@@ -30,6 +31,8 @@ _WRITES: Final = 1000
 """Writes that are looked at one by one, per round."""
 _FAST: Final = 512
 _LONG: Final = 4096
+_ROOM: Final = 32 * 1024
+"""Characters that are put aside, each write counted as one more: as few as that are soon at hand again."""
 _BUFFERS: Final = (io.BufferedWriter, io.BufferedRandom, io.BytesIO)
 _UTF8: Final = ("utf-8", "UTF-8", "utf8", "ascii")
 _ABSENT: Final = object()
@@ -174,7 +177,21 @@ class Tap:
 
     def _fast(self) -> Callable[[str], Any]:
         original, pieces, collect, string = self._write, self._pieces, self._put_aside, str
-        append = pieces.append
+        append, room = pieces.append, _ROOM
+
+        def write_and_count(text: str, /) -> Any:
+            # The stream says how much it has written, which is quicker than asking the text.
+            nonlocal room
+            done = original(text)
+            append(text)
+            room -= done + 1
+            if room < 0:
+                room = _ROOM
+                collect("")
+            return done
+
+        if type(self.stream) is io.TextIOWrapper and isinstance(original, BuiltinMethodType):
+            return write_and_count
 
         def write(text: str, /) -> Any:
             done = original(text)
