@@ -57,4 +57,4 @@ def test_an_unknown_name_is_answered_with_those_there_are() -> None:
         [sys.executable, "-m", "benchmarks.instructions", "saev"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 2
-    assert "no count 'saev'; there are FastAPI POST, POST, " in done.stderr
+    assert "no count 'saev'; there are Django request, FastAPI POST, " in done.stderr
