@@ -253,6 +253,7 @@ def test_what_a_ddl_statement_has_committed_is_committed(
     assert found == [
         ("CREATE", "crate/3", "success" if kept else "failure"),
         ("CREATE", "crate/4", "failure"),
+        ("READ", "crate", "success"),  # by this test
     ]
 
 
