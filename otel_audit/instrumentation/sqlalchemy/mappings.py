@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy.schema import Table
 
@@ -15,6 +15,9 @@ from otel_audit.interruptions import faults
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Mapper
+
+_NO_NAME: Final = '""'
+"""Of a table whose name is empty, which SQLite lets one make: as SQL has it."""
 
 
 class Mappings:
@@ -70,7 +73,7 @@ class Mappings:
         own = [mapper for mapper in self.mappers_of(table) if mapper.local_table is table]
         names = tuple(dict.fromkeys((table.name, table.fullname)))
         if not own:
-            return Subject(table.fullname, tables=names)
+            return Subject(table.fullname or _NO_NAME, tables=names)
         cls = own[0].class_
         bases = [base for base in cls.__mro__[1:] if base is not object and base not in self._classes]
         classes = [mapper.class_ for mapper in own]

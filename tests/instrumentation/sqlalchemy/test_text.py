@@ -19,6 +19,7 @@ from otel_audit.config.model import AuditConfig, SQLAlchemyConfig
 from otel_audit.instrumentation.sqlalchemy import SQLAlchemyAuditInstrumentor
 from otel_audit.testing import CapturedAudit, capture_audit
 from tests import services
+from tests.audited import audited
 from tests.instrumentation.sqlalchemy.models import Base, Shipment, Tag, Unaudited
 from tests.instrumentation.sqlalchemy.told import told
 
@@ -532,3 +533,16 @@ def test_tables_that_another_thread_is_making(
     maker.join()
     assert len(said(audit)) == written + 1
     assert "failed" not in caplog.text
+
+
+def test_a_table_without_a_name_is_called_as_sql_has_it() -> None:
+    """SQLite lets one make it."""
+    engine = sa.create_engine("sqlite://")
+    table = sa.Table(sa.quoted_name("", True), sa.MetaData(), sa.Column("id", sa.Integer, primary_key=True))
+    config = AuditConfig(sqlalchemy=SQLAlchemyConfig(models=["*"]))
+    with audited(SQLAlchemyAuditInstrumentor(), config) as audit, engine.begin() as connection:
+        table.create(connection)
+        connection.execute(table.insert(), {"id": 1})
+        connection.commit()
+        record = audit.one()
+    assert (record.event_name, record.outcome, str(record.target)) == ('"".create', "success", '""/1')
