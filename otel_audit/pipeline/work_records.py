@@ -129,7 +129,7 @@ class WorkRecords:
             texts += msgspec.structs.astuple(origin)
         ids = _ids_of_request(request)
         names = [*attributes, target.type.rpartition(".")[2]]  # a secret's name would hide the target's id
-        others = (log, action, request.method, *ids, *_source(source), *names)
+        others = (log, action, request.method, slug, event_type, event_code, *ids, *_source(source), *names)
         if not _TEXTS.issuperset(map(type, (*texts, *others))):
             return None
         # Each work has another id, and no rule changes one.

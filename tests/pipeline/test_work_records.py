@@ -177,6 +177,22 @@ def test_whatever_is_said_of_work_the_bytes_are_those_of_the_general_way(
     both_ways(configured.logger, work, said, tenant)
 
 
+@pytest.mark.parametrize("name", ["slug", "reason", "system", "tenant"])
+@pytest.mark.parametrize("value", [None, 0, False, b""])
+def test_what_is_no_text_is_not_taken_for_an_empty_one(
+    configured: AuditPipeline, name: str, value: Any
+) -> None:
+    both_ways(configured.logger, USUAL, msgspec.structs.replace(REQUEST, **{name: value}))
+
+
+@pytest.mark.parametrize("name", ["slug", "event_type", "event_code", "system", "error"])
+@pytest.mark.parametrize("value", [None, 0, False, b""])
+def test_what_is_said_of_the_work_and_no_text_is_not_taken_for_an_empty_one(
+    configured: AuditPipeline, name: str, value: Any
+) -> None:
+    both_ways(configured.logger, {**USUAL, name: value})
+
+
 @settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow])
 @given(
     said=st.builds(
