@@ -204,15 +204,16 @@ def test_a_tenant_that_the_service_itself_knows_is_the_tenant() -> None:
 
 
 def test_records_of_a_django_request_name_who_began_it(instrumented: Instrumented, alice: Any) -> None:
+    dana = type(alice).objects.create_user("dana", pk=4711)  # not by chance the 7 of who began it
     with instrumented(context=CONTEXT, config={"tenant": "nobody's"}) as audit:
         Client().get("/note/", headers={"baggage": f"a=b,{just_signed()}"})
         client = Client()
-        client.force_login(alice)
+        client.force_login(dana)
         client.get("/known/", headers={"baggage": just_signed()})
         Client().get("/note/", headers={"baggage": just_signed(Key("k1", "x" * 32))})
         visitor, user, forged = audit.find(event_name="clinic.note")
     assert visitor.actor == Actor(on_behalf_of="7")
-    assert user.actor == Actor(str(alice.pk), "user", "alice", "7")
+    assert user.actor == Actor("4711", "user", "dana", "7")
     for record in (visitor, user):
         assert record.origin == Origin("7", "", "r1")
         assert record.tenant == "acme"

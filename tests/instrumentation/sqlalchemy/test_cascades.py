@@ -50,7 +50,7 @@ class Shelf(Base):
 class Crate(Base):
     """Goes with its shelf."""
 
-    __tablename__ = "crate"
+    __tablename__ = "crate_on_shelf"
 
     id: Mapped[int] = mapped_column(primary_key=True)
     shelf_id: Mapped[int] = mapped_column(sa.ForeignKey("shelf.id", ondelete="CASCADE"))

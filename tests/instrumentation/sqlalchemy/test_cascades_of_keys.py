@@ -22,7 +22,7 @@ class Named(DeclarativeBase):
     type_annotation_map = {str: sa.String(30)}
 
 
-class Keeper(Named):
+class Warden(Named):
     """Has a key that means something, and may change."""
 
     __tablename__ = "keeper"
@@ -58,7 +58,7 @@ class Parking(Named):
     keeper: Mapped[str | None] = mapped_column(sa.ForeignKey("keeper.name", onupdate="SET NULL"))
 
 
-class Shift(Named):
+class Turn(Named):
     """What refers to the keeper is part of its own key."""
 
     __tablename__ = "shift"
@@ -67,7 +67,7 @@ class Shift(Named):
     day: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
 
 
-keeper: Any = Keeper.__table__
+keeper: Any = Warden.__table__
 
 
 @pytest.fixture(params=["sqlite", "psycopg", "mysqldb"])
@@ -82,7 +82,7 @@ def engine(make_engine: Callable[..., sa.Engine]) -> sa.Engine:
         event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA foreign_keys = ON"))
     Named.metadata.create_all(engine)
     with Session(engine) as session:
-        session.add_all([Keeper(name="ann"), Keeper(name="bob")])
+        session.add_all([Warden(name="ann"), Warden(name="bob")])
         session.flush()
         session.add_all([Badge(id=1, keeper="ann"), Badge(id=2, keeper="bob")])
         session.add_all([Parking(id=1, keeper="ann"), Parking(id=2, keeper="bob")])
@@ -100,18 +100,18 @@ def auditing(request: pytest.FixtureRequest, engine: sa.Engine) -> Iterator[Audi
 
 
 WAYS: dict[str, Callable[[Session], Any]] = {
-    "flush": lambda session: setattr(session.get_one(Keeper, "ann"), "name", "eve"),
+    "flush": lambda session: setattr(session.get_one(Warden, "ann"), "name", "eve"),
     "by key": lambda session: session.execute(
-        sa.update(Keeper).where(Keeper.name == "ann").values(name="eve")
+        sa.update(Warden).where(Warden.name == "ann").values(name="eve")
     ),
     "by where": lambda session: session.execute(
-        sa.update(Keeper).where(Keeper.name.like("a%")).values(name="eve")
+        sa.update(Warden).where(Warden.name.like("a%")).values(name="eve")
     ),
     "core": lambda session: session.connection().execute(
         keeper.update().where(keeper.c.name == sa.bindparam("who")), [{"who": "ann", "name": "eve"}]
     ),
     "expression": lambda session: session.execute(
-        sa.update(Keeper).where(Keeper.name == "ann").values(name=sa.func.replace(Keeper.name, "ann", "eve"))
+        sa.update(Warden).where(Warden.name == "ann").values(name=sa.func.replace(Warden.name, "ann", "eve"))
     ),
 }
 FOLLOWED = [
@@ -122,7 +122,7 @@ FOLLOWED = [
 
 
 def followers(audit: CapturedAudit) -> list[Any]:
-    return sorted((row for row in told(audit) if not row[1].startswith("Keeper")), key=lambda row: row[1])
+    return sorted((row for row in told(audit) if not row[1].startswith("Warden")), key=lambda row: row[1])
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -159,9 +159,9 @@ def test_what_is_not_audited_leads_to_what_is(auditing: Auditing, way: str) -> N
 def test_rows_that_keep_their_keys_lead_nowhere(auditing: Auditing) -> None:
     engine, audit = auditing
     with Session(engine) as session:
-        session.execute(sa.update(Keeper).values(note="x"))
-        session.execute(sa.update(Keeper).where(Keeper.name == "ann").values(name="ann", note="y"))
-        session.get_one(Keeper, "bob").note = "z"
+        session.execute(sa.update(Warden).values(note="x"))
+        session.execute(sa.update(Warden).where(Warden.name == "ann").values(name="ann", note="y"))
+        session.get_one(Warden, "bob").note = "z"
         session.commit()
     assert followers(audit) == []
     assert told(audit)
@@ -170,17 +170,17 @@ def test_rows_that_keep_their_keys_lead_nowhere(auditing: Auditing) -> None:
 def test_rows_whose_own_key_follows_are_said(auditing: Auditing) -> None:
     engine, audit = auditing
     with Session(engine) as session:
-        session.execute(sa.update(Keeper).where(Keeper.name == "bob").values(name="rob"))
+        session.execute(sa.update(Warden).where(Warden.name == "bob").values(name="rob"))
         session.commit()
-        assert not [record for record in audit if record.event_name == "tests.shift.update"], "has no rows"
-        session.add(Shift(keeper="ann", day=1))
+        assert not [record for record in audit if record.event_name == "tests.turn.update"], "has no rows"
+        session.add(Turn(keeper="ann", day=1))
         session.commit()
         audit.clear()
-        session.execute(sa.update(Keeper).where(Keeper.name == "ann").values(name="eve"))
+        session.execute(sa.update(Warden).where(Warden.name == "ann").values(name="eve"))
         session.commit()
-        assert session.scalars(sa.select(Shift.keeper)).all() == ["eve"]
-    assert {record.event_name: record.completeness for record in audit if "shift" in record.event_name} == {
-        "tests.shift.update": "statement"
+        assert session.scalars(sa.select(Turn.keeper)).all() == ["eve"]
+    assert {record.event_name: record.completeness for record in audit if "turn" in record.event_name} == {
+        "tests.turn.update": "statement"
     }
 
 
@@ -198,7 +198,7 @@ def test_what_follows_an_update_by_text_is_said(auditing: Auditing, sql: str, fo
     with Session(engine) as session:
         session.execute(sa.text(sql))
         session.commit()
-    names = {record.event_name for record in audit} - {"tests.keeper.update"}
-    kinds = ("badge", "locker", "parking", "shift")
+    names = {record.event_name for record in audit} - {"tests.warden.update"}
+    kinds = ("badge", "locker", "parking", "turn")
     assert names == ({f"tests.{kind}.update" for kind in kinds} if follow else set())
     assert {record.completeness for record in audit} <= {"statement"}

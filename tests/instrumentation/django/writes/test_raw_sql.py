@@ -254,12 +254,12 @@ def test_truncate_commits_by_itself_on_mariadb(mariadb: str) -> None:
         connection.set_autocommit(False)
         try:
             run("UPDATE warehouse_supplier SET name = 'b'")
-            run("TRUNCATE warehouse_label")
+            run("TRUNCATE warehouse_sticker")
             connection.rollback()
         finally:
             connection.set_autocommit(True)
         assert sorted(told(audit)) == [
-            ("label.delete", "statement", "success", None),
+            ("sticker.delete", "statement", "success", None),
             ("supplier.update", "statement", "success", 1),
         ]
         assert Supplier.objects.get().name == "b"
