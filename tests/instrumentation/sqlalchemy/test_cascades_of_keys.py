@@ -25,7 +25,7 @@ class Named(DeclarativeBase):
 class Warden(Named):
     """Has a key that means something, and may change."""
 
-    __tablename__ = "keeper"
+    __tablename__ = "warden"
 
     name: Mapped[str] = mapped_column(primary_key=True)
     note: Mapped[str | None]
@@ -37,7 +37,7 @@ class Badge(Named):
     __tablename__ = "badge"
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    keeper: Mapped[str] = mapped_column(sa.ForeignKey("keeper.name", onupdate="CASCADE"), unique=True)
+    keeper: Mapped[str] = mapped_column(sa.ForeignKey("warden.name", onupdate="CASCADE"), unique=True)
 
 
 class Locker(Named):
@@ -55,19 +55,19 @@ class Parking(Named):
     __tablename__ = "parking"
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    keeper: Mapped[str | None] = mapped_column(sa.ForeignKey("keeper.name", onupdate="SET NULL"))
+    keeper: Mapped[str | None] = mapped_column(sa.ForeignKey("warden.name", onupdate="SET NULL"))
 
 
 class Turn(Named):
     """What refers to the keeper is part of its own key."""
 
-    __tablename__ = "shift"
+    __tablename__ = "turn"
 
-    keeper: Mapped[str] = mapped_column(sa.ForeignKey("keeper.name", onupdate="CASCADE"), primary_key=True)
+    keeper: Mapped[str] = mapped_column(sa.ForeignKey("warden.name", onupdate="CASCADE"), primary_key=True)
     day: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
 
 
-keeper: Any = Warden.__table__
+warden: Any = Warden.__table__
 
 
 @pytest.fixture(params=["sqlite", "psycopg", "mysqldb"])
@@ -108,7 +108,7 @@ WAYS: dict[str, Callable[[Session], Any]] = {
         sa.update(Warden).where(Warden.name.like("a%")).values(name="eve")
     ),
     "core": lambda session: session.connection().execute(
-        keeper.update().where(keeper.c.name == sa.bindparam("who")), [{"who": "ann", "name": "eve"}]
+        warden.update().where(warden.c.name == sa.bindparam("who")), [{"who": "ann", "name": "eve"}]
     ),
     "expression": lambda session: session.execute(
         sa.update(Warden).where(Warden.name == "ann").values(name=sa.func.replace(Warden.name, "ann", "eve"))
@@ -187,10 +187,10 @@ def test_rows_whose_own_key_follows_are_said(auditing: Auditing) -> None:
 @pytest.mark.parametrize(
     ("sql", "follow"),
     [
-        ("UPDATE keeper SET name = 'eve' WHERE name = 'ann'", True),
-        ("UPDATE keeper SET note = 'x' WHERE name = 'ann'", False),
-        ("update keeper set note = 'x', name='eve' where note is null and name = 'ann'", True),
-        ("UPDATE keeper SET name = 'eve' WHERE name = 'nobody'", False),
+        ("UPDATE warden SET name = 'eve' WHERE name = 'ann'", True),
+        ("UPDATE warden SET note = 'x' WHERE name = 'ann'", False),
+        ("update warden set note = 'x', name='eve' where note is null and name = 'ann'", True),
+        ("UPDATE warden SET name = 'eve' WHERE name = 'nobody'", False),
     ],
 )
 def test_what_follows_an_update_by_text_is_said(auditing: Auditing, sql: str, follow: bool) -> None:
