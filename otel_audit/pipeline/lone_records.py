@@ -10,19 +10,19 @@ from __future__ import annotations
 import operator
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, get_args
+from typing import Any, Final
 
 import msgspec
 
 from otel_audit.audit_context import Moment
-from otel_audit.audit_record import ActorType, Change, Database, OldValues, Target, new_record_id
+from otel_audit.audit_record import Change, Database, OldValues, Target, new_record_id
 from otel_audit.otel_api import trace_ids
 from otel_audit.pipeline.limits import SMALL
 from otel_audit.pipeline.record_heads import EncodedRecord, Looks, fields_of_record
 from otel_audit.pipeline.spool.frames import encode_record
+from otel_audit.pipeline.validation import ACTOR_TYPES
 from otel_audit.redaction.text.patterns import is_uuid
 
-_ACTOR_TYPES: Final = frozenset(get_args(ActorType))
 _actor: Final = operator.attrgetter("id", "name", "type", "on_behalf_of", "on_behalf_of_name", "roles")
 _request: Final = operator.attrgetter("path", "route", "view", "method")
 _source: Final = operator.attrgetter("id", "type", "session")
@@ -110,7 +110,7 @@ class LoneRecords:
             return None
         tenant, system = tenant or self._tenant, context.system or self._system
         actor, source, request = context.actor, context.source, context.request
-        if not actor.id or actor.type not in _ACTOR_TYPES:
+        if not actor.id or actor.type not in ACTOR_TYPES:
             return None
         texts = [
             target.id,

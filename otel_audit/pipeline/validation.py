@@ -53,8 +53,8 @@ _SCALARS: Final[dict[type, Callable[[Any], str]]] = {
 _KNOWN: Final = _PLAIN | _SCALARS.keys() | {dict, list}
 """Of these only structures need a closer look."""
 _TEXTS: Final = frozenset({str})
-_OUTCOMES: Final = frozenset(get_args(Outcome))
-_ACTOR_TYPES: Final = frozenset(get_args(ActorType))
+OUTCOMES: Final = frozenset(get_args(Outcome))
+ACTOR_TYPES: Final = frozenset(get_args(ActorType))
 _COMPLETENESS: Final = frozenset(get_args(Completeness))
 _OLD_VALUES: Final = frozenset((None, *get_args(OldValues)))
 _astuple = msgspec.structs.astuple
@@ -201,11 +201,7 @@ def checked(record: AuditRecord) -> tuple[AuditRecord, int]:
     if len(record.fields) > MAX_PARTS or len(record.related) > MAX_PARTS or len(record.changes) > MAX_PARTS:
         record = _fewer(record)
     texts = _texts(record)
-    if (
-        not _TEXTS.issuperset(map(type, texts))
-        or not record.actor.id
-        or record.actor.type not in _ACTOR_TYPES
-    ):
+    if not _TEXTS.issuperset(map(type, texts)) or not record.actor.id or record.actor.type not in ACTOR_TYPES:
         record = _coerced(record)
         texts = _texts(record)
     length = sum(map(len, texts))
@@ -217,7 +213,7 @@ def checked(record: AuditRecord) -> tuple[AuditRecord, int]:
     if not record.log or (target is not None and not target.type) or "" in texts[: len(record.changes)]:
         raise _empty(record)
     if (
-        record.outcome not in _OUTCOMES
+        record.outcome not in OUTCOMES
         or record.completeness not in _COMPLETENESS
         or record.old_values not in _OLD_VALUES
     ):
@@ -290,8 +286,8 @@ def _coerced(record: AuditRecord) -> AuditRecord:
     convert = Conversion()
     try:
         actor = actor_of(record.actor, convert)
-        if not actor.id or actor.type not in _ACTOR_TYPES:
-            kind = actor.type if actor.type in _ACTOR_TYPES else "unknown"
+        if not actor.id or actor.type not in ACTOR_TYPES:
+            kind = actor.type if actor.type in ACTOR_TYPES else "unknown"
             actor = msgspec.structs.replace(actor, id=actor.id or UNKNOWN, type=kind)
             convert.complete = False
         texts = {name: convert.text(getattr(record, name)) for name in _TEXT_FIELDS}
@@ -350,7 +346,7 @@ def _empty(record: AuditRecord) -> InvalidRecord:
 
 def _wrong_choice(record: AuditRecord) -> InvalidRecord:
     for name, value, valid in (
-        ("outcome", record.outcome, _OUTCOMES),
+        ("outcome", record.outcome, OUTCOMES),
         ("completeness", record.completeness, _COMPLETENESS),
     ):
         if value not in valid:

@@ -10,22 +10,21 @@ from __future__ import annotations
 import operator
 import time
 from collections.abc import Mapping
-from typing import Any, Final, get_args
+from typing import Any, Final
 
 import msgspec
 
 from otel_audit.audit_context import Moment
-from otel_audit.audit_record import ActorType, Outcome, Target, new_record_id
+from otel_audit.audit_record import Outcome, Target, new_record_id
 from otel_audit.config.model import PLACES, AuditConfig, PlaceRules
 from otel_audit.otel_api import trace_ids
 from otel_audit.pipeline.limits import SMALL
 from otel_audit.pipeline.record_heads import NO_DATABASE, EncodedRecord, Looks, fields_of_record
 from otel_audit.pipeline.spool.frames import encode_record
+from otel_audit.pipeline.validation import ACTOR_TYPES, OUTCOMES
 from otel_audit.redaction.places import place_of
 from otel_audit.redaction.text.patterns import is_uuid
 
-_ACTOR_TYPES: Final = frozenset(get_args(ActorType))
-_OUTCOMES: Final = frozenset(get_args(Outcome))
 _TEXTS: Final = frozenset({str})
 _PLAIN: Final = frozenset({str, int, bool})
 _MOST_ATTRIBUTES: Final = 16
@@ -111,8 +110,8 @@ class WorkRecords:
         actor, source, request = context.actor, context.source, context.request
         if (
             not (actor.id and log and target.type)
-            or actor.type not in _ACTOR_TYPES
-            or outcome not in _OUTCOMES
+            or actor.type not in ACTOR_TYPES
+            or outcome not in OUTCOMES
             or len(attributes) > _MOST_ATTRIBUTES
             or not _PLAIN.issuperset(map(type, attributes.values()))
             or (self._has_places and any(map(place_of, attributes)))
