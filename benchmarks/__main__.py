@@ -31,6 +31,7 @@ NAMES = (
     "save",
     "sqlalchemy_writes",
     "request",
+    "fastapi_request",
     "server_requests",
     "policy",
     "throttling",
@@ -42,7 +43,7 @@ NAMES = (
     "collector",
 )
 RESULTS = Path(__file__).parent / "results"
-_TIMEOUT = 900
+_TIMEOUT = 1800
 _COLOURS = {"met": "green", "missed": "red", "": "dim"}
 _PACKAGES = (
     "otel-audit",

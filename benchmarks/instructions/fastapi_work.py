@@ -14,15 +14,14 @@ import sys
 from collections.abc import MutableMapping
 from typing import Any, Final
 
-from fastapi import Depends, FastAPI
+from fastapi import FastAPI
 from opentelemetry import trace
 from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
 from opentelemetry.instrumentation.sqlalchemy import SQLAlchemyInstrumentor
 from opentelemetry.sdk.trace import TracerProvider
-from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
-import otel_audit
+from benchmarks.fastapi_application import application_on
 from benchmarks.instructions.counter import Counter
 from benchmarks.pipelines import without_sender
 from benchmarks.sqlalchemy_tables import Article, Base, connect, values
@@ -34,24 +33,6 @@ _WARM = 2
 _COUNTED = 3
 
 Message = MutableMapping[str, Any]
-
-
-def _application(engine: Engine) -> FastAPI:
-    application = FastAPI()
-
-    async def user() -> str:
-        otel_audit.set_actor("ana")
-        return "ana"
-
-    @application.post("/articles/{number}")
-    async def change(number: int, name: str = Depends(user)) -> dict[str, str]:
-        with Session(engine) as session:
-            article = session.get_one(Article, number)
-            article.stock += 1
-            session.commit()
-        return {"changed by": name}
-
-    return application
 
 
 async def _post(application: FastAPI, number: int) -> None:
@@ -108,7 +89,7 @@ def main(kind: str, names: list[str]) -> None:
         session.commit()
     trace.set_tracer_provider(TracerProvider())
     SQLAlchemyInstrumentor().instrument(engine=engine)
-    application = _application(engine)
+    application = application_on(engine)
     FastAPIInstrumentor.instrument_app(application)
     if kind == "otel":
         _count(application)
@@ -121,9 +102,9 @@ def main(kind: str, names: list[str]) -> None:
     with without_sender(instrument=False, sqlalchemy=section) as pipeline:
         SQLAlchemyAuditInstrumentor().instrument()
         StarletteAuditInstrumentor().instrument()
-        before = pipeline.status().bytes
+        before = pipeline.health.emitted
         _count(application)
-        if pipeline.status().bytes <= before:
+        if pipeline.health.emitted <= before:
             raise RuntimeError("nothing was recorded: what was counted is no figure")
 
 
