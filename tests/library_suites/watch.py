@@ -96,7 +96,7 @@ class Watch(Generic[_R]):
     def _note(self, kinds: dict[str, Kind], kind: str, detail: str) -> None:
         found = kinds.setdefault(kind, Kind(tests=[], detail=detail))
         found.count += 1
-        if self.test not in found.tests and len(found.tests) < 10:
+        if self.test not in found.tests:
             found.tests.append(self.test)
 
     def write(self, path: Path) -> None:

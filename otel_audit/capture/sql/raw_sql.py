@@ -99,6 +99,13 @@ class RawWrite(CapturedWrite):
         ]
 
 
+class Planned(Protocol):
+    """The audited tables as one database has them."""
+
+    def plan(self, name: str) -> TablePlan:
+        """Return the plan of a table, by what a statement calls it."""
+
+
 class Announced(Protocol):
     """A statement of the application's own, from before it runs until its effect is noted."""
 
@@ -130,7 +137,7 @@ class RawStatement:
     def __init__(
         self,
         connection: Connection,
-        tables: RawTables,
+        tables: Planned,
         text: SqlText,
         *,
         alone: bool | None = None,

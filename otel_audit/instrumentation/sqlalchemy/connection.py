@@ -8,9 +8,11 @@ SQLAlchemy tells of COMMIT before it is sent, and of the names of savepoints not
 from __future__ import annotations
 
 import os
+import re
 import sys
 import weakref
 from collections.abc import Callable, Sequence
+from itertools import count
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlalchemy.exc import DBAPIError
@@ -27,14 +29,22 @@ if TYPE_CHECKING:
 _KEY: Final = "otel_audit"
 _PSYCOPG2_BEGUN: Final = 2
 """``psycopg2.extensions.STATUS_BEGIN``."""
+_IN_MEMORY: Final = re.compile(":memory:|mode=memory")
+_NUMBERS: Final = count(1)
+"""Of engines whose database has no name: an ``id()`` would be that of another one some day."""
 _SYSTEMS: Final = {"mssql": "microsoft.sql_server", "oracle": "oracle.db"}
 """``db.system.name`` where it is not the name of the dialect."""
 
 
 class _Place(NamedTuple):
-    """Where an engine connects to."""
+    """Where an engine connects to.
+
+    Attributes:
+        known_as: what it has in common with other engines of the same database; empty if nobody can say.
+    """
 
     name: str
+    known_as: str
     system: str
     database: str
     address: tuple[str, int]
@@ -48,6 +58,7 @@ class SQLAlchemyConnection(Connection):
         committing: COMMIT is being sent; what is written now was not announced.
         doomed: an error has left PostgreSQL nothing but to roll back, and the driver cannot be asked.
         ended: text of the application's has ended a transaction, of which the driver may not know.
+        known_as: tells its database from others; empty if nobody can say.
         doubtful: tables whose rows the open transaction has written past the objects of its sessions.
         sessions: those that use it, weakly.
     """
@@ -62,6 +73,7 @@ class SQLAlchemyConnection(Connection):
         "doomed",
         "doubtful",
         "ended",
+        "known_as",
         "sessions",
     )
 
@@ -82,6 +94,7 @@ class SQLAlchemyConnection(Connection):
             address=place.address,
         )
         self.database_name = place.database
+        self.known_as = place.known_as
         self._dialect = dialect
         self._driver = driver
         self.alone = False
@@ -204,6 +217,10 @@ class Transactions:
         if place is None:
             place = self._places[engine] = _place(engine)
         return place
+
+    def database_of(self, connection: Any) -> str:
+        """Return what tells the database of a connection from others; empty if nobody can say."""
+        return self._place(connection).known_as
 
     def peek(self, connection: Any) -> SQLAlchemyConnection | None:
         """Return ours of a connection if there is one and the connection is still there."""
@@ -401,7 +418,11 @@ def _place(engine: Any) -> _Place:
     host = url.host or ""
     address = NO_ADDRESS if not host or host.startswith("/") else (host, url.port or 0)
     name = url.render_as_string(hide_password=True)
-    if not url.database and not host:  # made by `creator=`, or in memory: nobody knows but the engine
-        name = f"{name}#{id(engine):x}"
     database = url.database or ""
-    return _Place(name, _SYSTEMS.get(system, system), database, address)
+    known_as = ""
+    if (database or host) and not _IN_MEMORY.search(database):
+        socket = url.query.get("unix_socket") or url.query.get("host") or ""
+        known_as = f"{dialect.name} {host} {socket} {url.port or url.query.get('port', '')} {database}"
+    else:  # made by `creator=`, or in memory: nobody knows but the engine
+        name = f"{name}#{next(_NUMBERS):x}"
+    return _Place(name, known_as, _SYSTEMS.get(system, system), database, address)

@@ -110,7 +110,7 @@ class Shape:
 
 def shape_of(compiled: Any, plans: Plans) -> Shape | None:
     """Return what a compiled statement writes; None where its table is not audited."""
-    state = getattr(compiled, "dml_compile_state", None) or getattr(compiled, "compile_state", None)
+    state = _state(compiled)
     if state is None:
         return None
     plan = plans.of(written_table(state))
@@ -118,6 +118,16 @@ def shape_of(compiled: Any, plans: Plans) -> Shape | None:
         return None
     verb: Verb = "create" if compiled.isinsert else "update" if compiled.isupdate else "delete"
     return Shape(plan, verb, compiled, state)
+
+
+def compiled_table(compiled: Any) -> Any:
+    """Return the table that a compiled statement writes, None if it does not say."""
+    state = _state(compiled)
+    return None if state is None else written_table(state)
+
+
+def _state(compiled: Any) -> Any:
+    return getattr(compiled, "dml_compile_state", None) or getattr(compiled, "compile_state", None)
 
 
 def written_table(state: Any) -> Any:

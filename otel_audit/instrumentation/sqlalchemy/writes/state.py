@@ -36,7 +36,7 @@ from otel_audit.instrumentation.sqlalchemy.writes.raw.text import (
 )
 from otel_audit.instrumentation.sqlalchemy.writes.returned import returned_rows
 from otel_audit.instrumentation.sqlalchemy.writes.running import Running
-from otel_audit.instrumentation.sqlalchemy.writes.shape import Shape, emitted_table, shape_of
+from otel_audit.instrumentation.sqlalchemy.writes.shape import Shape, compiled_table, emitted_table, shape_of
 from otel_audit.interruptions import faults
 
 if TYPE_CHECKING:
@@ -193,6 +193,9 @@ class Capture(CaptureState):
     def _decide(self, connection: Any, compiled: Any, sql: str) -> _Decision:
         since, shape, beside = self._since, None, False
         try:
+            if self.tables.used(self.transactions.database_of(connection), compiled_table(compiled)):
+                self._decide_anew()
+                since = self._since
             shape = shape_of(compiled, self.plans)
             if shape is None and not compiled.isinsert:
                 shape = self._beside(connection, compiled)

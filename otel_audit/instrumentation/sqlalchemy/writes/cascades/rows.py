@@ -158,7 +158,7 @@ class Cascade:
         if deletes or not shape.plan.naming.isdisjoint(shape.moved):
             graph = rules.asked(running.connection, state)
         else:  # nothing refers to what it changes, as far as is known
-            graph = rules.known(state.name)
+            graph = rules.known(state)
         if not graph.of(shape.plan.sql_table, shape.verb, shape.moved):
             return None
         if state.system == "sqlite" and not running.reader().value("PRAGMA foreign_keys"):

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from otel_audit.pipeline.failures import Failures
 
 _ACTIONS: Final = ("CASCADE", "SET NULL", "SET DEFAULT")
+_MAX_DATABASES: Final = 1000
 
 
 class Rule(NamedTuple):
@@ -150,8 +151,11 @@ class Rules:
         self._between: dict[Named, Table] = {}
         self._unaudited: dict[Any, MappedPlan] = {}
 
-    def known(self, database: str) -> Graph:
+    def known(self, state: SQLAlchemyConnection) -> Graph:
         """Return the rules of a database, as far as they are known without asking it."""
+        return self._known(state.name, state.known_as)
+
+    def _known(self, database: str, known_as: str) -> Graph:
         stamp = self._tables.stamp()
         if self._stamp != stamp:
             self._graphs, self._unaudited = {}, {}
@@ -159,7 +163,7 @@ class Rules:
         graph = self._graphs.get(database)
         if graph is None:
             keys = self._told.get(database, ())
-            rules = [*self._declared(), *self._catalogued(keys)]
+            rules = [*self._declared(), *self._catalogued(keys, known_as)]
             graph = self._graphs[database] = Graph(rules, self._is_audited)
         return graph
 
@@ -169,7 +173,7 @@ class Rules:
         if place not in self._catalog:
             self._catalog[place] = True  # whatever comes of it
             self._ask(connection, state)
-        return self.known(state.name)
+        return self.known(state)
 
     def _ask(self, connection: Any, state: SQLAlchemyConnection) -> None:
         try:
@@ -178,6 +182,10 @@ class Rules:
         except faults() as error:  # what the metadata says is left
             self._failures.note("ask the catalog", error)
             return
+        if len(self._told) >= _MAX_DATABASES:  # each of a test's, or of a tenant's: they are asked again
+            self._told.clear()
+            self._graphs.clear()
+            self._catalog.clear()
         if found != self._told.get(state.name, []):
             self._told[state.name] = found
             self._tables.changed()
@@ -202,7 +210,7 @@ class Rules:
         table = getattr(plan, "sql_table", None)  # nothing else is known of some tables
         if table is None or verb == "create":
             return
-        graph = self.asked(connection, state) if verb == "delete" else self.known(state.name)
+        graph = self.asked(connection, state) if verb == "delete" else self.known(state)
         written = [column for column in table.columns if sets(column.name)] if verb == "update" else None
         for child, what in graph.reached(table, verb, written):
             yield self.plan(child), what
@@ -210,7 +218,7 @@ class Rules:
     def unaudited(self) -> Iterator[MappedPlan]:
         """Yield the tables that are not audited and lead to one that is."""
         for database in ("", *self._told):
-            for table in self.known(database).tables:
+            for table in self._known(database, "").tables:
                 if not self._is_audited(table):
                     yield self.plan(table)
 
@@ -238,29 +246,26 @@ class Rules:
                         table, tuple(constraint.columns), constraint.referred_table, referred, on, verb
                     )
 
-    def _catalogued(self, keys: Sequence[ForeignKey]) -> Iterator[Rule]:
+    def _catalogued(self, keys: Sequence[ForeignKey], known_as: str) -> Iterator[Rule]:
         if not keys:
             return
         named: dict[tuple[str | None, str], list[Table]] = defaultdict(list)
         for table in self._tables.all():
             named[table.schema, str(table.name).lower()].append(table)
+        of = self._tables.namesakes.of
         for key in keys:
-            child = self._table(named, key.table, keys)[0]
-            columns = _columns(child, key.columns)
-            for parent in self._table(named, key.referred, keys):
+            children = _named(named, key.table)
+            for parent in _named(named, key.referred) or [self._unmapped(key.referred, keys)]:
+                here = of(known_as, children, parent.metadata)
+                child = here[0] if here else self._unmapped(key.table, keys)
+                columns = _columns(child, key.columns)
                 primary = tuple(column.name for column in parent.primary_key)
                 referred = _columns(parent, key.referred_columns or primary)
                 for on, verb in _actions(key.on_delete, key.on_update):
                     yield Rule(child, columns, parent, referred, on, verb)
 
-    def _table(
-        self, named: dict[tuple[str | None, str], list[Table]], name: Named, keys: Sequence[ForeignKey]
-    ) -> Sequence[Table]:
-        """Return the tables of a name; of one that only the catalog knows, what its foreign keys say."""
-        schemas = (None, name.schema) if name.bare else (name.schema,)
-        known = [table for schema in schemas for table in named.get((schema, name.name.lower()), ())]
-        if known:
-            return known
+    def _unmapped(self, name: Named, keys: Sequence[ForeignKey]) -> Table:
+        """Return what stands for a table that only the catalog knows: what its foreign keys say of it."""
         made = self._between.get(name)
         if made is None:
             columns = dict.fromkeys(
@@ -278,7 +283,12 @@ class Rules:
                 schema=None if name.bare else name.schema,
                 info={OURS: True},
             )
-        return [made]
+        return made
+
+
+def _named(named: dict[tuple[str | None, str], list[Table]], name: Named) -> list[Table]:
+    schemas = (None, name.schema) if name.bare else (name.schema,)
+    return [table for schema in schemas for table in named.get((schema, name.name.lower()), ())]
 
 
 def _actions(on_delete: str, on_update: str) -> list[tuple[Verb, Verb]]:
@@ -307,7 +317,7 @@ def shape_beside(compiled: Any, rules: Rules, connection: Any, state: SQLAlchemy
     table = None if made is None else written_table(made)
     if not isinstance(table, Table):
         return None
-    graph = rules.asked(connection, state) if compiled.isdelete else rules.known(state.name)
+    graph = rules.asked(connection, state) if compiled.isdelete else rules.known(state)
     verb: Verb = "delete" if compiled.isdelete else "update"
     if not graph.of(table, verb, None):
         return None

@@ -179,7 +179,7 @@ class DriverCursors:
         state.alone = commits_by_itself(connection, state)
         return RawStatement(
             state,
-            self._tables.known(),
+            self._tables.here(state.known_as),
             text,
             alone=_alone(effect),
             aim=aim,

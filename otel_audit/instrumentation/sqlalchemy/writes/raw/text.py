@@ -16,7 +16,7 @@ from sqlalchemy.sql.dml import UpdateBase
 
 from otel_audit.capture.databases import dbapi
 from otel_audit.capture.plan import TablePlan, Verb
-from otel_audit.capture.sql.raw_sql import RawStatement, RawTables
+from otel_audit.capture.sql.raw_sql import Planned, RawStatement, RawTables
 from otel_audit.capture.sql.sql_text import SqlText, Write, folded
 from otel_audit.capture.table_policy import Subject, TablePolicy
 from otel_audit.capture.transactions.transaction_sql import ORDINARY, Effect, effect_of, is_ordinary
@@ -25,6 +25,7 @@ from otel_audit.instrumentation.sqlalchemy.connection import (
     Transactions,
     commits_by_itself,
 )
+from otel_audit.instrumentation.sqlalchemy.namesakes import Namesakes
 from otel_audit.instrumentation.sqlalchemy.plan import Plans
 from otel_audit.instrumentation.sqlalchemy.tables import OURS, all_tables, snapshot, translated
 from otel_audit.instrumentation.sqlalchemy.writes.shape import bare
@@ -47,16 +48,24 @@ class DatabaseRules(Protocol):
     ) -> Iterable[tuple[Any, Verb]]:
         """Return the tables that the rules for one lead to, where text deletes or changes its rows."""
 
+    def plan(self, table: Table) -> TablePlan:
+        """Return the plan of a table, audited or not."""
+
     def unaudited(self) -> Iterable[TablePlan]:
         """Return the tables that are not audited and lead to one that is."""
 
 
 class _NamedTables(RawTables):
-    """Tables that are planned only once a statement names them."""
+    """Tables that are planned only once a statement names them.
+
+    Attributes:
+        shared: names that several tables have, and those tables, audited or not.
+    """
 
     def __init__(self, plans: Plans) -> None:
         super().__init__()
         self._planned = plans.of
+        self.shared: dict[str, list[Table]] = {}
 
     def add_table(self, table: Table) -> None:
         """Look for a table from now on, unless another one is known by the same name."""
@@ -71,11 +80,32 @@ class _NamedTables(RawTables):
         return plan
 
 
+class _Here:
+    """The tables of one database, where others have tables of the same names."""
+
+    def __init__(self, tables: Tables, known: _NamedTables, database: str) -> None:
+        self._tables = tables
+        self._known = known
+        self._database = database
+
+    def plan(self, name: str) -> TablePlan:
+        """Return the plan of the table that a statement calls so."""
+        known, tables = self._known.plan(name), self._tables
+        found = tables.namesakes.of(self._database, self._known.shared.get(name, ()))
+        if not found or tables.rules is None:
+            return known
+        audited = next((table for table in found if tables.plans.audits(table)), None)
+        if audited is None and getattr(known, "sql_table", None) in found:
+            return known
+        return tables.rules.plan(audited if audited is not None else found[0])
+
+
 class Tables:
     """The audited tables by the names that text calls them, whether classes are mapped to them or not.
 
     Attributes:
         rules: lead to others; those they come from are known as well.
+        namesakes: which of several tables of one name a database has.
 
     Args:
         section: its patterns may name tables that nothing else does.
@@ -86,12 +116,13 @@ class Tables:
     def __init__(self, section: SQLAlchemyConfig, policy: TablePolicy, plans: Plans) -> None:
         self._section = section
         self._policy = policy
-        self._plans = plans
+        self.plans = plans
+        self.namesakes = Namesakes()
         self._made: weakref.WeakSet[Table] = weakref.WeakSet()
         self.rules: DatabaseRules | None = None
         self._count = 0
         self._stamp: tuple[int, int] | None = None
-        self._known: RawTables = _NamedTables(plans)
+        self._known = _NamedTables(plans)
 
     def made(self, table: Any, *parent: Any) -> None:
         """Listen to ``Table.after_parent_attach``: a table was made, with or without columns."""
@@ -103,8 +134,25 @@ class Tables:
         """Look anew: the rules of a database lead to others than before."""
         self._count += 1
 
+    def used(self, database: str, table: Any) -> bool:
+        """Note which database a table is written in; say whether names may mean others since."""
+        if not self.namesakes.used(database, table):
+            return False
+        shared = bool(self._known.shared)
+        if shared:
+            self.changed()
+        return shared
+
     def known(self) -> RawTables:
-        """Return them as they are now."""
+        """Return them as they are now, those of all databases."""
+        return self._now()
+
+    def here(self, database: str) -> Planned:
+        """Return them as a database has them."""
+        known = self._now()
+        return _Here(self, known, database) if known.shared else known
+
+    def _now(self) -> _NamedTables:
         stamp = self.stamp()
         if self._stamp != stamp:
             self._known = self._look()
@@ -113,20 +161,24 @@ class Tables:
 
     def stamp(self) -> tuple[int, int]:
         """Return what changes whenever there is another table, or another decision about one."""
-        return self._plans.generation, self._count
+        return self.plans.generation, self._count
 
     def all(self) -> Iterable[Table]:
         """Return all tables that are known, audited or not."""
         return dict.fromkeys([*all_tables(), *snapshot(self._made)])
 
-    def _look(self) -> RawTables:
-        found = _NamedTables(self._plans)
+    def _look(self) -> _NamedTables:
+        found = _NamedTables(self.plans)
+        named: dict[str, list[Table]] = {}
         for table in self.all():
-            if table.name and self._plans.audits(table):
-                found.add_table(table)
+            if table.name:
+                named.setdefault(folded(table.name), []).append(table)
+                if self.plans.audits(table):
+                    found.add_table(table)
         for leading in () if self.rules is None else self.rules.unaudited():
             if leading.table:
                 found.add(leading, instead=False)
+        found.shared = {name: tables for name, tables in named.items() if len(tables) > 1 and found.has(name)}
         for name in self._section.models:
             if name and _WILD.isdisjoint(name):
                 settings = self._policy.decide(Subject(name, tables=(name,))).settings
@@ -256,8 +308,10 @@ class Texts:
     def writes(self, sql: str, connection: Any) -> bool:
         """Say whether a statement names an audited table as what it writes to."""
         text = self._read(sql, connection)
-        known = self._tables.known()
-        return text is not None and any(known.plan(table).audited for _, table in text.writes)
+        if text is None:
+            return False
+        here = self._tables.here(self._transactions.database_of(connection))
+        return any(here.plan(table).audited for _, table in text.writes)
 
     def _read(self, sql: str, connection: Any) -> SqlText | None:
         try:
@@ -277,6 +331,9 @@ class Texts:
                 return None
             sql = str.__str__(sql)
         text = self._read(sql, connection)
+        if context.isddl:  # who makes a table knows which database has it
+            element = getattr(context.invoked_statement, "element", None)
+            self._tables.used(self._transactions.database_of(connection), element)
         # What SQLAlchemy compiles ends and marks no transactions, except by what changes the schema.
         plain = sql[:2] in ORDINARY or is_ordinary(sql) or not (context.is_text or context.isddl)
         if text is None and plain:
@@ -348,7 +405,7 @@ class Texts:
 
         return RawStatement(
             state,
-            self._tables.known(),
+            self._tables.here(state.known_as),
             text,
             alone=alone,
             aim=aim,
@@ -360,11 +417,11 @@ def beyond(
     tables: Tables, connection: Any, state: SQLAlchemyConnection, text: SqlText
 ) -> Sequence[tuple[TablePlan, Verb]]:
     """Return the tables whose rows the database may delete or change with those that text writes."""
-    rules, known = tables.rules, tables.known()
+    rules, here = tables.rules, tables.here(state.known_as)
     if rules is None:
         return ()
     sets = Assigned(text.text)
-    plans = [(known.plan(table), verb) for verb, table in text.writes]
+    plans = [(here.plan(table), verb) for verb, table in text.writes]
     found = dict.fromkeys(
         each for plan, verb in plans for each in rules.reached(plan, verb, connection, state, sets)
     )
