@@ -67,6 +67,28 @@ class Turn(Named):
     day: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
 
 
+class Swap(Named):
+    """Refers to a key that follows."""
+
+    __tablename__ = "swap"
+    __table_args__ = (
+        sa.ForeignKeyConstraint(["keeper", "day"], ["turn.keeper", "turn.day"], onupdate="CASCADE"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    keeper: Mapped[str]
+    day: Mapped[int]
+
+
+class Rung(Named):
+    """Refers to its own kind."""
+
+    __tablename__ = "rung"
+
+    code: Mapped[str] = mapped_column(primary_key=True)
+    below: Mapped[str | None] = mapped_column(sa.ForeignKey("rung.code", onupdate="CASCADE"))
+
+
 warden: Any = Warden.__table__
 
 
@@ -167,21 +189,131 @@ def test_rows_that_keep_their_keys_lead_nowhere(auditing: Auditing) -> None:
     assert told(audit)
 
 
-def test_rows_whose_own_key_follows_are_said(auditing: Auditing) -> None:
+KNOWN_WAYS = [way for way in WAYS if way != "expression"]
+
+
+@pytest.mark.parametrize("way", KNOWN_WAYS)
+def test_rows_whose_own_key_follows_are_told_by_the_key_they_had(auditing: Auditing, way: str) -> None:
     engine, audit = auditing
     with Session(engine) as session:
-        session.execute(sa.update(Warden).where(Warden.name == "bob").values(name="rob"))
+        session.add_all([Turn(keeper="ann", day=1), Turn(keeper="ann", day=2), Turn(keeper="bob", day=1)])
+        session.flush()
+        session.add_all([Swap(id=7, keeper="ann", day=1), Swap(id=8, keeper="bob", day=1)])
         session.commit()
-        assert not [record for record in audit if record.event_name == "tests.turn.update"], "has no rows"
+        audit.clear()
+        WAYS[way](session)
+        session.commit()
+        turns = session.execute(sa.select(Turn.keeper, Turn.day).order_by(Turn.keeper, Turn.day)).all()
+        assert [tuple(turn) for turn in turns] == [("bob", 1), ("eve", 1), ("eve", 2)]
+    (changed,) = [record for record in audit if record.event_name == "tests.turn.update"]
+    assert (changed.completeness, changed.outcome, changed.old_values) == ("full", "success", "exact")
+    assert changed.bulk is not None
+    assert changed.bulk.keys == ['["ann",1]', '["ann",2]']
+    assert [(each.field, each.old, each.new) for each in changed.bulk.columns] == [
+        ("keeper", ["ann", "ann"], ["eve", "eve"])
+    ]
+    assert [row for row in told(audit) if row[1].startswith("Swap")] == [
+        ("UPDATE", "Swap/7", "success", {"keeper": ("ann", "eve")})
+    ]
+
+
+def test_what_a_rolled_back_update_gave_other_keys_failed(auditing: Auditing) -> None:
+    engine, audit = auditing
+    with Session(engine) as session:
         session.add(Turn(keeper="ann", day=1))
         session.commit()
         audit.clear()
         session.execute(sa.update(Warden).where(Warden.name == "ann").values(name="eve"))
+        session.rollback()
+    outcomes = {record.event_name: record.outcome for record in audit}
+    assert "tests.turn.update" in outcomes
+    assert set(outcomes.values()) == {"failure"}
+
+
+def test_a_key_that_only_the_database_can_make_is_said(auditing: Auditing) -> None:
+    engine, audit = auditing
+    with Session(engine) as session:
+        WAYS["expression"](session)
         session.commit()
-        assert session.scalars(sa.select(Turn.keeper)).all() == ["eve"]
+        assert not [record for record in audit if record.event_name == "tests.turn.update"], "has no rows"
+        session.add(Turn(keeper="eve", day=1))
+        session.commit()
+        audit.clear()
+        session.execute(sa.update(Warden).where(Warden.name == "eve").values(name=sa.func.lower("IVY")))
+        session.commit()
+        assert session.scalars(sa.select(Turn.keeper)).all() == ["ivy"]
     assert {record.event_name: record.completeness for record in audit if "turn" in record.event_name} == {
         "tests.turn.update": "statement"
     }
+
+
+def test_keys_that_several_sets_of_parameters_hand_on(auditing: Auditing) -> None:
+    engine, audit = auditing
+    with Session(engine) as session:
+        session.add_all([Turn(keeper="ann", day=1), Turn(keeper="bob", day=1)])
+        session.commit()
+        audit.clear()
+        statement = warden.update().where(warden.c.name == sa.bindparam("who"))
+        session.connection().execute(
+            statement, [{"who": "bob", "name": "cyd"}, {"who": "ann", "name": "bob"}]
+        )
+        session.commit()
+        assert sorted(session.scalars(sa.select(Turn.keeper))) == ["bob", "cyd"]
+        (changed,) = [record for record in audit if record.event_name == "tests.turn.update"]
+        assert changed.completeness == "full"
+        assert changed.bulk is not None
+        columns = [(each.field, each.old, each.new) for each in changed.bulk.columns]
+        assert columns == [("keeper", ["ann", "bob"], ["bob", "cyd"])]
+        audit.clear()
+        session.connection().execute(
+            statement, [{"who": "cyd", "name": "dan"}, {"who": "dan", "name": "eli"}]
+        )
+        session.commit()
+        assert sorted(session.scalars(sa.select(Turn.keeper))) == ["bob", "eli"]
+    (said,) = [record for record in audit if record.event_name == "tests.turn.update"]
+    assert said.completeness == "statement", "which key it had in between does not tell which it has"
+
+
+@pytest.mark.parametrize("driver", ["sqlite", "psycopg"], indirect=True)  # InnoDB refuses such an UPDATE
+def test_a_row_that_refers_to_its_own_kind_follows_with_both_changes(auditing: Auditing) -> None:
+    engine, audit = auditing
+    with Session(engine) as session:
+        session.add_all([Rung(code="r"), Rung(code="s", below="r"), Rung(code="t", below="s")])
+        session.commit()
+        audit.clear()
+        session.execute(sa.update(Rung).where(Rung.code == "r").values(code="q"))
+        session.commit()
+        assert session.get_one(Rung, "s", populate_existing=True).below == "q"
+    assert sorted(told(audit), key=str) == [
+        ("UPDATE", "Rung/r", "success", {"code": ("r", "q")}),
+        ("UPDATE", "Rung/s", "success", {"below": ("r", "q")}),
+    ]
+    with Session(engine) as session:
+        audit.clear()
+        table: Any = Rung.__table__
+        session.connection().execute(
+            table.update().where(table.c.code == sa.bindparam("who")),
+            [{"who": "s", "code": "s2"}, {"who": "q", "code": "q2"}],
+        )
+        session.commit()
+        rows = {(each.code, each.below) for each in session.scalars(sa.select(Rung))}
+        assert rows == {("q2", None), ("s2", "q2"), ("t", "s2")}
+    assert {record.completeness for record in audit} == {"full"}
+    followed = [row for row in flat(audit) if row[1] == "below"]
+    assert sorted(followed) == [("s", "below", "q", "q2"), ("t", "below", "s", "s2")]
+
+
+def flat(audit: CapturedAudit) -> list[tuple[Any, ...]]:
+    """Return each change of each row: the key, the field, old and new."""
+    found = []
+    for record in audit:
+        if record.bulk is None:
+            found += [(record.target.id, each.field, each.old, each.new) for each in record.changes]
+            continue
+        for each in record.bulk.columns:
+            rows = zip(record.bulk.keys, each.old or (), each.new or (), strict=True)
+            found += [(key, each.field, old, new) for key, old, new in rows]
+    return found
 
 
 @pytest.mark.parametrize(
@@ -199,6 +331,6 @@ def test_what_follows_an_update_by_text_is_said(auditing: Auditing, sql: str, fo
         session.execute(sa.text(sql))
         session.commit()
     names = {record.event_name for record in audit} - {"tests.warden.update"}
-    kinds = ("badge", "locker", "parking", "turn")
+    kinds = ("badge", "locker", "parking", "swap", "turn")
     assert names == ({f"tests.{kind}.update" for kind in kinds} if follow else set())
     assert {record.completeness for record in audit} <= {"statement"}

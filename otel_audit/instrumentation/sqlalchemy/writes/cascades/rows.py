@@ -11,109 +11,20 @@ from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from otel_audit.capture.bulk import BulkWrite, ReturnedRows, limited
 from otel_audit.capture.plan import Verb
-from otel_audit.capture.statement import Statement
-from otel_audit.capture.writes import CapturedWrite
 from otel_audit.instrumentation.sqlalchemy.columns import ColumnPlan
 from otel_audit.instrumentation.sqlalchemy.plan import MappedPlan
-from otel_audit.instrumentation.sqlalchemy.tables import translated
+from otel_audit.instrumentation.sqlalchemy.writes.cascades.groups import UNKNOWN, Group, Key, Moves
 from otel_audit.instrumentation.sqlalchemy.writes.cascades.rules import Graph, Rule, Rules
 from otel_audit.instrumentation.sqlalchemy.writes.known import KnownRows, known_rows
-from otel_audit.instrumentation.sqlalchemy.writes.stored.rows import Condition, Found, Reader
+from otel_audit.instrumentation.sqlalchemy.writes.shape import EXPRESSION
+from otel_audit.instrumentation.sqlalchemy.writes.stored.rows import Condition, Found
 
 if TYPE_CHECKING:
-    from otel_audit.audit_record import OldValues
     from otel_audit.instrumentation.sqlalchemy.writes.running import Running
 
 _KEYS: Final = 500
 """Rows whose children one SELECT finds."""
-
-
-class _Group:
-    """The rows of one table that go, or change, with those of the statement.
-
-    Attributes:
-        fields: those whose values are recorded, then those that lead on to other tables.
-        told: how many are recorded.
-        rows: the key, then old values of ``fields``, by key; None where they are not known.
-    """
-
-    def __init__(
-        self,
-        running: Running,
-        plan: MappedPlan,
-        verb: Verb,
-        told: Sequence[ColumnPlan],
-        more: Sequence[ColumnPlan] = (),
-    ) -> None:
-        self.plan = plan
-        self.verb: Verb = verb
-        self.fields = [*told, *(field for field in dict.fromkeys(more) if field not in told)]
-        self.told = len(told)
-        self.rows: dict[tuple[Any, ...], tuple[Any, ...]] | None = {}
-        self._aim(running)
-        self.statement = Statement(running.state, plan, verb)
-
-    def _aim(self, running: Running) -> None:
-        running.state.in_schema(translated(self.plan.schema, running.context))
-
-    def begin(self, running: Running) -> None:
-        """Announce what may become of them."""
-        self._aim(running)
-        self.statement.begin()
-
-    def reader(self, running: Running) -> Reader:
-        return running.reader(self.plan, self.verb)
-
-    def writes(self, running: Running) -> list[CapturedWrite]:
-        """Return what became of the rows."""
-        state = running.state
-        self._aim(running)
-        if self.rows is None:
-            state.doubtful.add(self.plan.table)
-            return [CapturedWrite(self.plan, self.verb, state)]
-        if not self.rows:
-            return []
-        fields = self.fields[: self.told]
-        updates = self.verb == "update"
-        now = self.reader(running).by_keys(list(self.rows), fields if updates else (), lock=False)
-        if now is None:
-            self.rows = None
-            return self.writes(running)
-        rows = list(self._changed(now, fields) if updates else self._gone(now))
-        if not rows:
-            return []
-        state.doubtful.add(self.plan.table)
-        certain: OldValues = "as_loaded" if state.alone else "exact"
-        write = BulkWrite(
-            self.plan,
-            self.verb,
-            state,
-            len(rows),
-            ReturnedRows([*self.plan.keys, *fields, *(fields if updates else ())], rows),
-            old=fields,
-            new=fields if updates else (),
-            old_values=certain if fields else None,
-        )
-        return [limited(write, running.section)]
-
-    def _gone(self, now: Mapping[tuple[Any, ...], Any]) -> Iterator[tuple[Any, ...]]:
-        width = len(self.plan.keys) + self.told
-        for key, row in (self.rows or {}).items():
-            if key not in now:
-                yield row[:width]
-
-    def _changed(
-        self, now: Mapping[tuple[Any, ...], list[Any]], fields: Sequence[ColumnPlan]
-    ) -> Iterator[tuple[Any, ...]]:
-        start = len(self.plan.keys)
-        for key, row in (self.rows or {}).items():
-            old, new = row[start : start + self.told], now.get(key)
-            if new is not None and not all(
-                field.equal(before, after) for field, before, after in zip(fields, old, new, strict=True)
-            ):
-                yield (*key, *old, *new)
 
 
 class _Parents(NamedTuple):
@@ -122,12 +33,33 @@ class _Parents(NamedTuple):
     Attributes:
         fields: what is known of each row, the parts of the key first.
         written: the columns that change; None: the rows go.
+        new: what is known of the new values of each row.
     """
 
     plan: MappedPlan
     fields: Sequence[ColumnPlan]
-    rows: Sequence[tuple[Any, ...]]
+    rows: Sequence[Key]
     written: Sequence[Any] | None
+    new: Sequence[Mapping[ColumnPlan, Any]] = ()
+
+    def values(self, columns: Sequence[Any]) -> dict[Key, Key] | None:
+        """Return what the rows hold in columns, and what they will; None where that is not known."""
+        fields = self.plan.fields_of(columns)
+        if not fields or any(field not in self.fields for field in fields):
+            return None
+        places = [self.fields.index(field) for field in fields]
+        written = set(self.written or ())
+        found: dict[Key, Key] = {}
+        for number, row in enumerate(self.rows):
+            old = tuple([row[place] for place in places])
+            new = self.new[number] if self.new else {}
+            found[old] = tuple(
+                [
+                    new.get(field, UNKNOWN) if field.column in written else value
+                    for field, value in zip(fields, old, strict=True)
+                ]
+            )
+        return found
 
 
 class Cascade:
@@ -143,8 +75,9 @@ class Cascade:
         self._running = running
         self._rules = rules
         self._graph = graph
-        self._groups: dict[tuple[MappedPlan, Verb], _Group] = {}
-        self._seen: dict[tuple[MappedPlan, Verb], set[tuple[Any, ...]]] = defaultdict(set)
+        self._groups: dict[tuple[MappedPlan, Verb], Group] = {}
+        self._moves = Moves()
+        self._seen: dict[tuple[MappedPlan, Verb, Any], set[Key]] = defaultdict(set)
         shape = running.shape
         self._itself = shape.verb == "delete" and (shape.plan.sql_table, "delete") in graph.reached(
             shape.plan.sql_table, "delete", None
@@ -183,7 +116,12 @@ class Cascade:
             self._unknown(shape.plan, shape.verb, shape.moved)
         else:
             width = len(shape.plan.keys)
-            self._seen[shape.plan, shape.verb] = {tuple(row[:width]) for row in parents.rows}
+            itself = {tuple(row[:width]) for row in parents.rows}
+            self._seen[shape.plan, "delete", None] = itself if shape.verb == "delete" else set()
+            if not set(self._graph.sets(shape.plan.sql_table)).isdisjoint(shape.moved):
+                for rule in self._following(parents):  # what it sets itself is told by it
+                    if rule.table is shape.plan.sql_table:
+                        self._seen[shape.plan, "update", rule.columns] = set(itself)
             waiting = deque([parents])
             while waiting:
                 parents = waiting.popleft()
@@ -228,7 +166,8 @@ class Cascade:
             found = running.matching(fields)
             if found is None or (found.completeness != "full" and fields):
                 return None
-            return _Parents(plan, [*plan.keys, *fields], found.rows(), shape.moved)
+            new = [self._assigned(running.parameters[0])] * found.count
+            return self._moving(_Parents(plan, [*plan.keys, *fields], found.rows(), shape.moved, new))
         given = [tuple([each.get(name) for name in shape.key]) for each in running.parameters]
         if len(given) > running.section.max_bulk_rows:
             return None
@@ -236,7 +175,29 @@ class Cascade:
         if there is None:
             return None
         rows = [(*key, *values) for key, values in there.items()]
-        return _Parents(plan, [*plan.keys, *fields], rows, shape.moved)
+        assigned = {
+            tuple([field.frozen(part) for field, part in zip(plan.keys, key, strict=True)]): each
+            for key, each in zip(given, map(self._assigned, running.parameters), strict=True)
+        }
+        new = [assigned.get(key, {}) for key in there]
+        return self._moving(_Parents(plan, [*plan.keys, *fields], rows, shape.moved, new))
+
+    def _assigned(self, parameters: Mapping[str, Any]) -> dict[ColumnPlan, Any]:
+        """Return the values that an UPDATE sets, as far as it is not the database that makes them."""
+        return {
+            field: field.frozen(parameters[name])
+            for field, name in self._running.shape.sets
+            if name != EXPRESSION and name in parameters
+        }
+
+    def _moving(self, parents: _Parents) -> _Parents:
+        """Note which of the rows of an UPDATE have other keys afterwards."""
+        plan, written = parents.plan, set(parents.written or ())
+        keys = [field for field in plan.keys if field.column in written]
+        for row, new in zip(parents.rows, parents.new, strict=True) if keys else ():
+            moved = {field: new.get(field, UNKNOWN) for field in keys}
+            self._moves.add(plan, tuple(row[: len(plan.keys)]), moved)
+        return parents
 
     @staticmethod
     def _referred(plan: MappedPlan, rules: Sequence[Rule]) -> list[ColumnPlan]:
@@ -245,34 +206,51 @@ class Cascade:
 
     def _follow(self, parents: _Parents, rule: Rule) -> Iterator[_Parents]:
         """Find the rows that one rule leads to; yield them for what goes or changes with them."""
-        plan, fields = parents.plan, parents.fields
         child = self._rules.plan(rule.table)
         group = self._group(child, rule)
         if group.rows is None:
             return
-        places = [fields.index(field) if field in fields else -1 for field in plan.fields_of(rule.referred)]
-        if not (rule.columns and places) or -1 in places:
+        values = parents.values(rule.referred) if rule.columns else None
+        found = None
+        if values is not None:
+            found = self._read(group, rule, [each for each in values if None not in each])
+        if found is None or values is None:
             self._lost(child, rule)
             return
-        values = [tuple([row[place] for place in places]) for row in parents.rows]
-        found = self._read(group, rule, [each for each in values if None not in each])
-        if found is None or (found and self._moves_keys(child, rule)):
-            self._lost(child, rule)
-            return
-        seen, width = self._seen[child, rule.verb], len(child.keys)
+        deletes = rule.verb == "delete"
+        seen = self._seen[child, rule.verb, None if deletes else rule.columns]  # other columns lead elsewhere
+        width = len(child.keys)
         fresh = [row for row in found if row[:width] not in seen]
         seen.update(row[:width] for row in fresh)
         group.rows.update((row[:width], row) for row in fresh)
         if fresh:
-            written = None if rule.verb == "delete" else rule.columns
-            yield _Parents(child, [*child.keys, *group.fields], fresh, written)
+            fields = [*child.keys, *group.fields]
+            if deletes:
+                yield _Parents(child, fields, fresh, None)
+                return
+            new = list(self._followed(child, rule, fields, fresh, values))
+            for row, each in zip(fresh, new, strict=True):
+                self._moves.add(child, row[:width], each)
+            yield _Parents(child, fields, fresh, rule.columns, new)
 
     @staticmethod
-    def _moves_keys(child: MappedPlan, rule: Rule) -> bool:
-        """Say whether rows cannot be found again afterwards by the keys they have now."""
-        return rule.verb == "update" and any(field in child.keys for field in child.fields_of(rule.columns))
+    def _followed(
+        child: MappedPlan,
+        rule: Rule,
+        fields: Sequence[ColumnPlan],
+        rows: Sequence[Key],
+        values: Mapping[Key, Key],
+    ) -> Iterator[dict[ColumnPlan, Any]]:
+        """Yield what a rule sets the columns of each row to."""
+        columns = child.fields_of(rule.columns)
+        places = [fields.index(field) for field in columns]
+        unknown = (UNKNOWN,) * len(columns)
+        for row in rows:
+            old = tuple([row[place] for place in places])
+            new = values.get(old, unknown) if rule.follows else unknown
+            yield dict(zip(columns, new, strict=True))
 
-    def _group(self, child: MappedPlan, rule: Rule) -> _Group:
+    def _group(self, child: MappedPlan, rule: Rule) -> Group:
         group = self._groups.get((child, rule.verb))
         if group is None:
             updates = rule.verb == "update"
@@ -281,17 +259,18 @@ class Cascade:
             if updates or not child.audited:
                 further = self._graph.of(rule.table, rule.verb, self._graph.sets(rule.table))
                 more = self._referred(child, further)
-            group = self._groups[child, rule.verb] = _Group(
+            group = self._groups[child, rule.verb] = Group(
                 self._running,
                 child,
                 rule.verb,
                 [field for field in dict.fromkeys(told) if field not in child.keys],
                 [field for field in more if field not in child.keys],
+                [field for field in child.keys if field in told] if updates else (),
             )
         return group
 
     def _read(
-        self, group: _Group, rule: Rule, values: Sequence[tuple[Any, ...]]
+        self, group: Group, rule: Rule, values: Sequence[tuple[Any, ...]]
     ) -> list[tuple[Any, ...]] | None:
         """Return the rows that refer to these values; None where there are too many, or they have no key."""
         child = group.plan
@@ -324,7 +303,7 @@ class Cascade:
     def _not_known(self, plan: MappedPlan, verb: Verb) -> None:
         group = self._groups.get((plan, verb))
         if group is None:
-            group = self._groups[plan, verb] = _Group(self._running, plan, verb, ())
+            group = self._groups[plan, verb] = Group(self._running, plan, verb, ())
         group.rows = None
 
     def deleted(self) -> None:
@@ -350,7 +329,7 @@ class Cascade:
             if group.plan.audited and (group.rows is None or group.rows):
                 group.statement.ran()
                 nothing = self._running.count == 0
-                group.statement.done(*(() if nothing else group.writes(self._running)))
+                group.statement.done(*(() if nothing else group.writes(self._running, self._moves)))
 
     def failed(self, error: BaseException, *, refused: bool) -> None:
         """Note that the statement raised: what was refused has done nothing to other tables either."""

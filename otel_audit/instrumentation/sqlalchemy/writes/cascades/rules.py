@@ -37,6 +37,7 @@ class Rule(NamedTuple):
         columns: empty if some of them are not known, as are those of ``parent`` that they refer to.
         on: what becomes of the row referred to.
         verb: what becomes of those that refer to it.
+        follows: their columns get the new values of those they refer to.
     """
 
     table: Table
@@ -45,6 +46,7 @@ class Rule(NamedTuple):
     referred: tuple[Any, ...]
     on: Verb
     verb: Verb
+    follows: bool
 
     def concerns(self, on: Verb, written: Iterable[Any] | None) -> bool:
         """Say whether it follows; ``written``: the columns of an UPDATE, None if nobody knows them."""
@@ -241,10 +243,9 @@ class Rules:
                     referred = tuple([each.column for each in constraint.elements])
                 except faults():  # refers to a table that is not there (yet)
                     continue
-                for on, verb in actions:
-                    yield Rule(
-                        table, tuple(constraint.columns), constraint.referred_table, referred, on, verb
-                    )
+                columns, parent = tuple(constraint.columns), constraint.referred_table
+                for on, verb, follows in actions:
+                    yield Rule(table, columns, parent, referred, on, verb, follows)
 
     def _catalogued(self, keys: Sequence[ForeignKey], known_as: str) -> Iterator[Rule]:
         if not keys:
@@ -261,8 +262,8 @@ class Rules:
                 columns = _columns(child, key.columns)
                 primary = tuple(column.name for column in parent.primary_key)
                 referred = _columns(parent, key.referred_columns or primary)
-                for on, verb in _actions(key.on_delete, key.on_update):
-                    yield Rule(child, columns, parent, referred, on, verb)
+                for on, verb, follows in _actions(key.on_delete, key.on_update):
+                    yield Rule(child, columns, parent, referred, on, verb, follows)
 
     def _unmapped(self, name: Named, keys: Sequence[ForeignKey]) -> Table:
         """Return what stands for a table that only the catalog knows: what its foreign keys say of it."""
@@ -291,12 +292,12 @@ def _named(named: dict[tuple[str | None, str], list[Table]], name: Named) -> lis
     return [table for schema in schemas for table in named.get((schema, name.name.lower()), ())]
 
 
-def _actions(on_delete: str, on_update: str) -> list[tuple[Verb, Verb]]:
-    found: list[tuple[Verb, Verb]] = []
+def _actions(on_delete: str, on_update: str) -> list[tuple[Verb, Verb, bool]]:
+    found: list[tuple[Verb, Verb, bool]] = []
     if on_delete.upper().startswith(_ACTIONS):
-        found.append(("delete", "delete" if on_delete.upper().startswith("CASCADE") else "update"))
+        found.append(("delete", "delete" if on_delete.upper().startswith("CASCADE") else "update", False))
     if on_update.upper().startswith(_ACTIONS):
-        found.append(("update", "update"))
+        found.append(("update", "update", on_update.upper().startswith("CASCADE")))
     return found
 
 
