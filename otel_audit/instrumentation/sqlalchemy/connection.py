@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 _KEY: Final = "otel_audit"
 _PSYCOPG2_BEGUN: Final = 2
 """``psycopg2.extensions.STATUS_BEGIN``."""
+_MAKES_CONNECTIONS: Final = "sqlalchemy.engine.create"
 _IN_MEMORY: Final = re.compile(":memory:|mode=memory")
 _NUMBERS: Final = count(1)
 """Of engines whose database has no name: an ``id()`` would be that of another one some day."""
@@ -425,4 +426,6 @@ def _place(engine: Any) -> _Place:
         known_as = f"{dialect.name} {host} {socket} {url.port or url.query.get('port', '')} {database}"
     else:  # made by `creator=`, or in memory: nobody knows but the engine
         name = f"{name}#{next(_NUMBERS):x}"
+        if getattr(getattr(engine.pool, "_creator", None), "__module__", "") == _MAKES_CONNECTIONS:
+            known_as = name  # else the application's function may connect several engines to one database
     return _Place(name, known_as, _SYSTEMS.get(system, system), database, address)

@@ -14,10 +14,11 @@ from sqlalchemy.schema import MetaData, Table
 
 
 class Namesakes:
-    """Which MetaData have been used with which database."""
+    """Which MetaData have been used with which database; ``generation`` changes with what is known."""
 
     def __init__(self) -> None:
         self._used: weakref.WeakKeyDictionary[MetaData, set[str]] = weakref.WeakKeyDictionary()
+        self.generation = 0
 
     def used(self, database: str, table: Any) -> bool:
         """Note that a table is one of a database's; say whether that is news. ``""``: nobody knows which."""
@@ -27,6 +28,7 @@ class Namesakes:
         if database in databases:
             return False
         databases.add(database)
+        self.generation += 1
         return True
 
     def of(self, database: str, tables: Iterable[Table], beside: MetaData | None = None) -> list[Table]:
@@ -38,7 +40,13 @@ class Namesakes:
             beside: has the table that refers to the one looked for.
         """
         possible = [table for table in tables if self._may_be_of(database, table, beside)]
-        return sorted(possible, key=lambda table: table.metadata is not beside)
+        return sorted(
+            possible,
+            key=lambda table: (
+                table.metadata is not beside,
+                database not in self._used.get(table.metadata, ()),
+            ),
+        )
 
     def _may_be_of(self, database: str, table: Table, beside: MetaData | None) -> bool:
         databases = self._used.get(table.metadata)

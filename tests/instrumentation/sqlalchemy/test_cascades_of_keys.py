@@ -308,7 +308,10 @@ def flat(audit: CapturedAudit) -> list[tuple[Any, ...]]:
     found = []
     for record in audit:
         if record.bulk is None:
-            found += [(record.target and record.target.id, each.field, each.old, each.new) for each in record.changes]
+            found += [
+                (record.target and record.target.id, each.field, each.old, each.new)
+                for each in record.changes
+            ]
             continue
         for each in record.bulk.columns:
             rows = zip(record.bulk.keys, each.old or (), each.new or (), strict=True)

@@ -186,7 +186,7 @@ def test_a_second_object_for_a_table_loses_no_record(
 
 
 def test_what_a_database_in_memory_does_is_forgotten_with_it(audit: CapturedAudit, make: MakeEngine) -> None:
-    for _ in range(30):
+    for _ in range(10):
         gone = sa.create_engine("sqlite://", poolclass=sa.StaticPool)
         event.listen(gone, "connect", lambda connection, _: connection.execute("PRAGMA foreign_keys = ON"))
         with gone.begin() as connection:

@@ -158,7 +158,7 @@ class Rules:
         return self._known(state.name, state.known_as)
 
     def _known(self, database: str, known_as: str) -> Graph:
-        stamp = self._tables.stamp()
+        stamp = self._tables.stamp(), self._tables.namesakes.generation
         if self._stamp != stamp:
             self._graphs, self._unaudited = {}, {}
             self._stamp = stamp

@@ -136,12 +136,7 @@ class Tables:
 
     def used(self, database: str, table: Any) -> bool:
         """Note which database a table is written in; say whether names may mean others since."""
-        if not self.namesakes.used(database, table):
-            return False
-        shared = bool(self._known.shared)
-        if shared:
-            self.changed()
-        return shared
+        return self.namesakes.used(database, table) and bool(self._known.shared)
 
     def known(self) -> RawTables:
         """Return them as they are now, those of all databases."""
