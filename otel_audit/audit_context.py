@@ -321,6 +321,11 @@ def leave_scope(token: Token[AuditContext | None]) -> None:
     _current.reset(token)
 
 
+def restore_context(context: AuditContext | None) -> None:
+    """Restore what :func:`current_context` was; for whom an interruption has cost the token."""
+    _current.set(context)
+
+
 def laid_over(outer: AuditContext | None, override: dict[str, Any]) -> AuditContext:
     """Return the context of a block in which values are laid over those of the work around it, if any."""
     if outer is None:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from otel_audit.audit_context import current_context, restore_context
 from otel_audit.instrumentation.patching import AppliedPatches, Patch
 from otel_audit.interruptions import interrupts
 
@@ -26,8 +27,8 @@ class Recorder(Protocol):
     def begin(self, task: Any, task_id: Any, args: Any, kwargs: Any) -> None:
         """Begin to record a task that is about to run."""
 
-    def end(self, task: Any, state: Any, retval: Any) -> None:
-        """Record how a task ended."""
+    def end(self, task: Any, task_id: Any, args: Any, kwargs: Any, state: Any, retval: Any) -> None:
+        """Record how a task ended; called again if a soft time limit comes meanwhile."""
 
 
 class _Running:
@@ -42,37 +43,44 @@ class _Running:
 
 def table() -> list[Patch]:
     """List what is wrapped of Celery, whether or not ``[celery]`` has its tasks recorded."""
+    why = "keeps whatever a receiver raises: a soft time limit that comes while one of ours runs, too"
     return [
-        Patch(
-            "celery.utils.dispatch.signal:Signal.send",
-            passing_interruptions,
-            "keeps whatever a receiver raises: a soft time limit that comes while one of ours runs, too",
-            late=True,
-        )
+        Patch("celery.utils.dispatch.signal:Signal.send", passing_interruptions, why, late=True),
+        *[
+            Patch(
+                f"celery.app.trace:{name}",
+                passing_interruptions,
+                f"the same, bound before: it {why}",
+                late=True,
+            )
+            for name in ("send_prerun", "send_postrun")
+        ],
     ]
 
 
 def passing_interruptions(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap ``Signal.send``: a limit that comes while a task publishes others has to end it, as without us.
+    """Wrap ``Signal.send``: a limit that comes while one of ours runs has to end the task, as without us.
 
-    Not at the beginning and end of a task: there the limit is seconds away, or the task is over, and Celery
-    tells nobody of the end of a task that was interrupted so early.
+    Not at the end of a task: that is over, and a limit would make a failure of what has succeeded.
     """
+    if getattr(original, "__wrapped__", None) is not None:  # bound after the signal was wrapped
+        return original
 
     @functools.wraps(original)
     def send(*args: Any, **kwargs: Any) -> Any:
         responses = original(*args, **kwargs)
         for receiver, response in responses:
             if isinstance(response, Exception) and _is_ours(receiver) and interrupts(response):
-                raise response
+                if receiver is not _end:
+                    raise response
+                receiver(**kwargs)  # it comes once
         return responses
 
     return send
 
 
 def _is_ours(receiver: Any) -> bool:
-    module = str(getattr(receiver, "__module__", ""))
-    return module.startswith("otel_audit.") and module != __name__
+    return str(getattr(receiver, "__module__", "")).startswith("otel_audit.")
 
 
 def watch() -> None:
@@ -117,14 +125,30 @@ def _begin(sender: Any = None, task_id: Any = None, args: Any = None, kwargs: An
     from otel_audit.tasks.work import enter_task
 
     name = str(getattr(sender, "name", "") or type(sender).__name__)
-    _Running.tasks[str(task_id)] = enter_task(name)
+    outer = current_context()
+    try:
+        _Running.tasks[str(task_id)] = enter_task(name)
+    except BaseException:  # a soft time limit, which ends the task
+        if str(task_id) not in _Running.tasks:
+            restore_context(outer)
+        raise
 
 
-def _end(sender: Any = None, task_id: Any = None, state: Any = None, retval: Any = None, **_: Any) -> None:
+def _end(
+    sender: Any = None,
+    task_id: Any = None,
+    args: Any = None,
+    kwargs: Any = None,
+    state: Any = None,
+    retval: Any = None,
+    **_: Any,
+) -> None:
+    """End a task; called again if a limit comes meanwhile."""
     if _Running.recorder is not None:
-        _Running.recorder.end(sender, state, retval)
-    entered = _Running.tasks.pop(str(task_id), None)
+        _Running.recorder.end(sender, task_id, args, kwargs, state, retval)
+    entered = _Running.tasks.get(str(task_id))
     if entered is not None:
         from otel_audit.runs.scope import leave
 
         leave(entered)
+    _Running.tasks.pop(str(task_id), None)

@@ -27,7 +27,13 @@ class Intent:
             SpoolError: it could not be written and ``on_error`` is ``fail_closed``.
         """
         self.logger = logger
-        self._write(record)
+        self.handle = 0
+        try:
+            self._write(record)
+        except BaseException:  # a time limit: nobody has this to settle it
+            if self.handle:
+                logger.settle(self.handle, "failure", [])
+            raise
 
     def _write(self, record: AuditRecord) -> None:
         self.record = record

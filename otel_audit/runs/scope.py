@@ -69,5 +69,7 @@ def leave(entered: Entered | None) -> None:
         return
     if entered.scope is not None:
         entered.scope.ended = True
-    with suppress(ValueError):  # left in another context than it was entered in: a pool that switches
+    # ValueError: left in another context than it was entered in: a pool that switches.
+    # RuntimeError: left already, before the one who left it was interrupted.
+    with suppress(ValueError, RuntimeError):
         leave_scope(entered.token)

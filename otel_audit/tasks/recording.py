@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from otel_audit.audit_context import moment
 from otel_audit.interruptions import faults
-from otel_audit.policy import Level
 from otel_audit.runs.scope import leave
 from otel_audit.tasks.publication import Publication
 from otel_audit.tasks.run import Run
@@ -54,21 +52,7 @@ class Tasks(TaskSettings):
         """
         entered = enter_task(task.name, self.accepted(task, header))
         try:
-            at = moment()
-            decision = self.decide(task, at)
-            logger = self.logger
-            if logger is not None and decision.level > Level.NONE:
-                logger.log(
-                    "task.run",
-                    "EXECUTE",
-                    at=at,
-                    outcome="failure",
-                    log=self.log,
-                    target=task.target,
-                    error=error,
-                    attributes=task.attributes(state),
-                    **decision.texts(),
-                )
+            self.ended(task, state, error)
         except faults() as fault:
             self.failures.note("end", fault, what=task.name)
         finally:

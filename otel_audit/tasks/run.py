@@ -57,6 +57,7 @@ class Run:
         self._intent: Intent | None = None
         self._output: Output | None = None
         self._mutex = threading.Lock()
+        self._beginning = True
 
     def start(self) -> None:
         """Record that it begins. Whatever interrupts this, :meth:`end` must be called."""
@@ -64,6 +65,7 @@ class Run:
             self._start()
         except faults() as error:
             self._tasks.failures.note("start", error, what=self._task.name)
+        self._beginning = False
 
     def _start(self) -> None:
         tasks = self._tasks
@@ -127,16 +129,24 @@ class Run:
         return {"attributes": attributes, "shown": shown, **self._decision.texts()}
 
     def end(self, state: str, result: Any = None, error: BaseException | None = None) -> None:
-        """Record how it ended, and leave its scope.
+        """Record how it ended, and leave its scope. To call this again after an interruption is safe.
 
         Args:
             state: as its library has it: ``SUCCESS``, ``FAILURE``, ``RETRY``, ``REJECTED``, ``IGNORED``.
             result: what it returned.
             error: what it raised, or what it is tried again because of.
         """
-        with self._mutex:
-            intent, self._intent = self._intent, None
         try:
+            self._finish(state, result, error)
+        except BaseException:  # a time limit, which comes once
+            self._finish(state, result, error)
+            raise
+
+    def _finish(self, state: str, result: Any, error: BaseException | None) -> None:
+        intent = None
+        try:
+            with self._mutex:
+                intent, self._intent = self._intent, None
             if self._at.span is INVALID_SPAN:  # the one who begins a span may have been told after us
                 self._at = msgspec.structs.replace(self._at, span=current_span())
             if self._output is not None:
@@ -144,11 +154,15 @@ class Run:
             if intent is not None:
                 rounds.remove(self)
                 self._end(intent, state, result, error)
+            elif self._beginning:  # interrupted before anything of it was on disk
+                self._tasks.ended(self._task, state, "" if error is None else type(error).__qualname__)
         except faults() as fault:
             self._tasks.failures.note("end", fault, what=self._task.name)
-        finally:
-            entered, self._entered = self._entered, None
-            leave(entered)
+        except BaseException:
+            self._intent = intent or self._intent
+            raise
+        leave(self._entered)
+        self._entered = None
 
     def _end(self, intent: Intent, state: str, result: Any, error: BaseException | None) -> None:
         logger = intent.logger

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from otel_audit.audit_context import Moment
+from otel_audit.audit_context import Moment, moment
 from otel_audit.config.model import AuditConfig
 from otel_audit.http.contents import Contents
 from otel_audit.pipeline import provider
 from otel_audit.pipeline.failures import Failures
-from otel_audit.policy import Decision, Facts, Policy
+from otel_audit.policy import Decision, Facts, Level, Policy
 from otel_audit.propagation.incoming import Accepted, count
 from otel_audit.propagation.messages import MessageContexts
 from otel_audit.tasks.seen import Seen
@@ -66,6 +66,24 @@ class TaskSettings:
         user = fields.actor.on_behalf_of or fields.actor.id
         tenant = fields.tenant or at.tenant or self._tenant or None
         return self._policy.decide("task", Facts(task=task.name, user=user, tenant=tenant))
+
+    def ended(self, task: Task, state: str, error: str) -> None:
+        """Record the end of a task that has not begun."""
+        at = moment()
+        decision = self.decide(task, at)
+        logger = self.logger
+        if logger is not None and decision.level > Level.NONE:
+            logger.log(
+                "task.run",
+                "EXECUTE",
+                at=at,
+                outcome="failure",
+                log=self.log,
+                target=task.target,
+                error=error,
+                attributes=task.attributes(state),
+                **decision.texts(),
+            )
 
     def header(self, task: Task) -> str:
         """Sign who acts now, for a task that is published; empty if it is to carry nothing."""

@@ -13,7 +13,14 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
-from otel_audit.audit_context import AuditContext, SystemScope, enter_context, leave_scope
+from otel_audit.audit_context import (
+    AuditContext,
+    SystemScope,
+    current_context,
+    enter_context,
+    leave_scope,
+    restore_context,
+)
 from otel_audit.audit_record import Actor
 from otel_audit.errors import AuditError
 from otel_audit.instrumentation import celery_tasks
@@ -25,6 +32,7 @@ from otel_audit.propagation.messages import HEADER
 from otel_audit.tasks.publication import Publication
 from otel_audit.tasks.recording import Tasks
 from otel_audit.tasks.run import Run
+from otel_audit.tasks.task import Task
 
 if TYPE_CHECKING:
     from otel_audit.config.model import AuditConfig
@@ -181,22 +189,42 @@ class CeleryTasks(Part):
 
     def begin(self, task: Any, task_id: Any, args: Any, kwargs: Any) -> None:
         """Begin to record a task that is about to run."""
-        request = task.request
+        outer = current_context()
+        key = id(task.request)
         try:
-            said = vars(request)
-            told = messages.received(task, said, str(task_id), args, kwargs)
-            header = said.get(HEADER)
+            told, header = self._told(task, task_id, args, kwargs)
+            run = self._running[key] = self._tasks.run(told, header)
+            run.start()
         except faults() as error:
             self._tasks.failures.note("start", error, what=str(task.name))
-            return
-        run = self._running[id(request)] = self._tasks.run(told, header if type(header) is str else "")
-        run.start()  # a soft time limit that comes now is held back by Celery's signal: the task goes on
+        except BaseException:  # a soft time limit, which ends the task: Celery says so to `end`
+            if key not in self._running:
+                restore_context(outer)
+            raise
 
-    def end(self, task: Any, state: Any, retval: Any) -> None:
-        """Record how a task ended."""
-        run = self._running.pop(id(task.request), None)
-        if run is None:
-            return
+    def _told(self, task: Any, task_id: Any, args: Any, kwargs: Any) -> tuple[Task, str]:
+        """Return a task as its request tells of it, and our header."""
+        said = vars(task.request)
+        header = said.get(HEADER)
+        header = header if type(header) is str else ""
+        return messages.received(task, said, str(task_id), args, kwargs), header
+
+    def end(self, task: Any, task_id: Any, args: Any, kwargs: Any, state: Any, retval: Any) -> None:
+        """Record how a task ended; called again if a soft time limit comes meanwhile."""
+        key = id(task.request)
+        run = self._running.get(key)
+        if run is not None:
+            self._end(run, state, retval)
+            self._running.pop(key, None)
+        elif state is None and (error := sys.exception()) is not None:  # interrupted before it was known
+            try:
+                told, header = self._told(task, task_id, args, kwargs)
+            except faults() as fault:
+                self._tasks.failures.note("end", fault, what=str(task.name))
+                return
+            self._tasks.never_ran(told, header, "FAILURE", type(error).__qualname__)
+
+    def _end(self, run: Run, state: Any, retval: Any) -> None:
         error = retval if isinstance(retval, BaseException) else None
         if state is None:  # it raises what Celery does not handle, or is to raise what its caller handles
             error = sys.exception()

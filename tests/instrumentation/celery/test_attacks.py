@@ -140,7 +140,7 @@ def bill_of(order: Any, captured: CapturedAudit) -> None:
     task.push_request(id="t-1", delivery_info={}, args=(order,), kwargs={})
     try:
         part.begin(task, "t-1", (order,), {})
-        part.end(task, "SUCCESS", order)
+        part.end(task, "t-1", (order,), {}, "SUCCESS", order)
     finally:
         task.pop_request()
 
@@ -283,7 +283,7 @@ class Interrupted(Exception):
 def test_an_interruption_while_a_run_is_recorded_leaves_no_scope_behind(
     captured: CapturedAudit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As a soft time limit may come at any moment; the task goes on, and the next one is itself."""
+    """As a soft time limit may come at any moment; the task has failed, and the next one is itself."""
 
     def interrupted(signum: int, frame: Any) -> None:
         raise Interrupted
@@ -296,14 +296,17 @@ def test_an_interruption_while_a_run_is_recorded_leaves_no_scope_behind(
     try:
         with monkeypatch.context() as patched:
             patched.setattr(captured.pipeline.logger, "intend", intend)
-            bill.apply((1,))
+            with pytest.raises(Interrupted):
+                bill.apply((1,))
             with pytest.raises(Interrupted):
                 Tasks("RQ", captured.pipeline.config).begin(Task("shop.bill", "t-1"))
     finally:
         signal.signal(signal.SIGUSR1, before)
     assert current_context() is None
     bill.apply((2,))
-    assert [record.actor.id for record in captured.find(event_name="shop.invoice.create")] == [
-        "shop.bill"
-    ] * 2
-    assert len(runs(captured)) == 1
+    assert [record.actor.id for record in captured.find(event_name="shop.invoice.create")] == ["shop.bill"]
+    assert [(record.outcome, record.error) for record in runs(captured)] == [
+        ("failure", "Interrupted"),
+        ("failure", "Interrupted"),
+        ("success", ""),
+    ]
