@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from operator import attrgetter
-from typing import Any, Final, Literal, NamedTuple, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 
@@ -29,6 +29,7 @@ from otel_audit.audit_record import (
     Target,
 )
 from otel_audit.errors import InvalidRecord
+from otel_audit.named_tuples import NamedTuple
 
 AttributeValue: TypeAlias = "str | int | bool"
 Attributes: TypeAlias = dict[str, AttributeValue]

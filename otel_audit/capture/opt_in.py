@@ -15,12 +15,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
-from typing import Any, Final, Literal, NamedTuple, TypeAlias, get_args
+from typing import Any, Final, Literal, TypeAlias, get_args
 
 from otel_audit.config.checks import model_pattern_problems
 from otel_audit.config.model import Strategy
 from otel_audit.config.nearest import nearest
 from otel_audit.interruptions import faults
+from otel_audit.named_tuples import NamedTuple
 
 _logger = logging.getLogger(__name__)
 

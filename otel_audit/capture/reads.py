@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from otel_audit.audit_context import moment
 from otel_audit.audit_record import AuditRecord, Bulk, Completeness, Database, Target
 from otel_audit.interruptions import faults
+from otel_audit.named_tuples import NamedTuple
 from otel_audit.pipeline.failures import Failures
 from otel_audit.pipeline.logger import AuditLogger
 from otel_audit.pipeline.record_heads import Made

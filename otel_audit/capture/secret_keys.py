@@ -8,9 +8,10 @@ refers to.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal
 
 from otel_audit.capture.table_policy import KeyStrategies
+from otel_audit.named_tuples import NamedTuple
 from otel_audit.redaction.names import SECRETS, NameRules
 from otel_audit.redaction.records import SECRET_KEY
 

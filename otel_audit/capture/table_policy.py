@@ -11,10 +11,11 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fnmatch import translate
 from functools import lru_cache
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from otel_audit.capture.opt_in import CodeRule, OldValues, OptIn, code_rules
 from otel_audit.config.model import CaptureSection, PolicyRule
+from otel_audit.named_tuples import NamedTuple
 
 
 class TableSettings(NamedTuple):

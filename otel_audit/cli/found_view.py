@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import NamedTuple
 
 from otel_audit.cli.installed_models import (
     FoundView,
@@ -14,6 +13,7 @@ from otel_audit.cli.installed_models import (
     find_settings,
 )
 from otel_audit.errors import ConfigurationError
+from otel_audit.named_tuples import NamedTuple
 
 
 class RequestTarget(NamedTuple):

@@ -10,11 +10,12 @@ import types
 import typing
 from collections.abc import Iterator
 from functools import cache
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import msgspec
 
 from otel_audit.config.model import Age, AuditConfig, Strategy
+from otel_audit.named_tuples import NamedTuple
 
 ENVIRONMENT_PREFIX = "OTEL_AUDIT_"
 

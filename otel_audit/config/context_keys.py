@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 from otel_audit.config.model import ContextConfig
+from otel_audit.named_tuples import NamedTuple
 
 _ID: Final = re.compile(r"[A-Za-z0-9_.-]{1,32}").fullmatch
 _SHORTEST: Final = 32

@@ -9,7 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from fnmatch import translate
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, TypeAlias
+
+from otel_audit.named_tuples import NamedTuple
 
 Matcher: TypeAlias = Callable[[str], object]
 _WILD: Final = re.compile(r"[*?]")

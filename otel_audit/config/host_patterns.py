@@ -6,7 +6,9 @@ import ipaddress
 import re
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Final
+
+from otel_audit.named_tuples import NamedTuple
 
 _LABEL: Final = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)").fullmatch
 _PORT: Final = re.compile(r"[0-9]{1,5}").fullmatch

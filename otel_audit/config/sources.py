@@ -9,10 +9,11 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from otel_audit.config.toml_lines import item_lines, key_lines
 from otel_audit.errors import ConfigurationError
+from otel_audit.named_tuples import NamedTuple
 
 FILE_NAME: Final = "otel-audit.toml"
 PYPROJECT: Final = "pyproject.toml"

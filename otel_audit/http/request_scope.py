@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -12,6 +12,7 @@ from otel_audit.audit_record import Actor, Origin, Request, Source, new_record_i
 from otel_audit.config.model import AuditConfig
 from otel_audit.http.actor import ANONYMOUS_ACTOR, UNKNOWN_ACTOR, ActorSource, authenticated
 from otel_audit.http.source import client_address, forwarded_request_id, source_of
+from otel_audit.named_tuples import NamedTuple
 from otel_audit.notes import Notes
 from otel_audit.propagation import acceptance
 from otel_audit.redaction.redactor import Redactor

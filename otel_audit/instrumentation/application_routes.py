@@ -14,13 +14,14 @@ import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import msgspec
 
 from otel_audit.http.request_scope import Endpoint
 from otel_audit.http.requests.marks import marks_of, said_of
 from otel_audit.location import view_name
+from otel_audit.named_tuples import NamedTuple
 
 _DEPTH: Final = 20
 _WRAPPED: Final = ("app", "application", "wsgi_app", "asgi_app", "__self__", "__wrapped__")

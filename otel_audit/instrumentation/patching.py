@@ -13,11 +13,12 @@ import sys
 from collections.abc import Callable, Iterable
 from functools import partial
 from importlib import import_module
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import wrapt
 
 from otel_audit.interruptions import faults
+from otel_audit.named_tuples import NamedTuple
 
 _logger: Final = logging.getLogger(__name__)
 _ABSENT: Final = object()

@@ -10,9 +10,10 @@ import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from otel_audit.audit_record import Actor, AuditRecord, Outcome, Target, new_record_id, uuid7
+from otel_audit.named_tuples import NamedTuple
 from otel_audit.pipeline.spool.frames import Identity
 
 STREAM_START: Final = "audit.stream.start"

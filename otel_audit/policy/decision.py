@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import NamedTuple
 
 import msgspec
 
 from otel_audit.config.sections.policy import Kind, Stage
+from otel_audit.named_tuples import NamedTuple
 
 __all__ = ["Decision", "Facts", "Kind", "Level", "Stage"]
 

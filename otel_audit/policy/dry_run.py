@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final, NamedTuple
+from typing import Final
 from urllib.parse import urlsplit
 
 from msgspec import UNSET
@@ -11,6 +11,7 @@ from msgspec import UNSET
 from otel_audit import semconv
 from otel_audit.audit_record import AuditRecord
 from otel_audit.config.sections.policy import WITH_BODIES
+from otel_audit.named_tuples import NamedTuple
 from otel_audit.policy.decision import Facts, Kind, Level
 from otel_audit.policy.policy import Policy
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Final, Literal, NamedTuple, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from otel_audit.config.sections.policy import WITH_BODIES, PolicyRule
+from otel_audit.named_tuples import NamedTuple
 from otel_audit.policy.decision import Decision, Facts, Kind, Level
 from otel_audit.policy.policy import Policy, capped
 from otel_audit.policy.rules import compiled

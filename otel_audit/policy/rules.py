@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from otel_audit.config.globs import NORMAL, Globs, Matcher, is_literal, matcher, normal_patterns
 from otel_audit.config.sections.policy import CONDITIONS, NAMES_WORK, WITH_BODIES, Kind, PolicyRule
+from otel_audit.named_tuples import NamedTuple
 from otel_audit.policy.decision import Decision, Facts, Level
 
 _NOT_ASKED: Final = Globs((), ())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final
 from urllib.parse import unquote
 
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
@@ -19,6 +19,7 @@ from otel_audit.config.context_keys import read_keys
 from otel_audit.config.host_patterns import Hosts, address_of
 from otel_audit.config.model import AuditConfig
 from otel_audit.interruptions import faults
+from otel_audit.named_tuples import NamedTuple
 from otel_audit.otel_api import say_once
 from otel_audit.propagation.identity import is_ours, text
 from otel_audit.propagation.incoming import MAX_HEADER

@@ -10,7 +10,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from functools import cache
-from typing import Any, Final, Literal, NamedTuple, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
+
+from otel_audit.named_tuples import NamedTuple
 
 try:
     from re import _constants as sre  # type: ignore[attr-defined]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import signal
-from typing import Final, NamedTuple
+from typing import Final
 
 from otel_audit.audit_record import Outcome
+from otel_audit.named_tuples import NamedTuple
 
 _INTERRUPTED: Final = 128 + signal.SIGINT
 

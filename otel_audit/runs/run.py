@@ -10,7 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import msgspec
 
@@ -19,6 +19,7 @@ from otel_audit.audit_context import SystemScope, moment
 from otel_audit.audit_record import AuditRecord, Outcome, Target, new_record_id
 from otel_audit.errors import AuditError
 from otel_audit.interruptions import faults
+from otel_audit.named_tuples import NamedTuple
 from otel_audit.notes import Notes
 from otel_audit.pipeline.logger import AuditLogger
 from otel_audit.policy import Decision, Level

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from contextlib import suppress
 from contextvars import Token
-from typing import NamedTuple
 
 import msgspec
 
@@ -18,6 +17,7 @@ from otel_audit.audit_context import (
     leave_scope,
 )
 from otel_audit.audit_record import Actor, new_record_id
+from otel_audit.named_tuples import NamedTuple
 
 
 class Entered(NamedTuple):

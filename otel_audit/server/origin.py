@@ -12,7 +12,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, TypeAlias
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
@@ -20,6 +20,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from otel_audit.errors import ConfigurationError
+from otel_audit.named_tuples import NamedTuple
 from otel_audit.server.access import Access, Right, presented
 
 Refusal: TypeAlias = Callable[[Headers, int, str], Response]

@@ -11,12 +11,13 @@ import signal
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import uvicorn
 
 from otel_audit.config.model import AuditConfig, ServerConfig
 from otel_audit.errors import ConfigurationError, StoreError
+from otel_audit.named_tuples import NamedTuple
 from otel_audit.server.access import Access, check_access, configured, is_loopback
 from otel_audit.server.clickhouse.gate import readable
 from otel_audit.server.clickhouse.query_port import QueryPort

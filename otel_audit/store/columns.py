@@ -9,8 +9,9 @@ there twice, a number written with zeros) keeps them all.
 from __future__ import annotations
 
 import re
-from typing import Final, NamedTuple
+from typing import Final
 
+from otel_audit.named_tuples import NamedTuple
 from otel_audit.semconv import RECORD_ID, SCHEMA_VERSION, SCHEMAS
 
 

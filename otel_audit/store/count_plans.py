@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Iterator, Sequence
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, TypeAlias
+
+from otel_audit.named_tuples import NamedTuple
 
 _MOST_MONTHS: Final = 24
 """Months that are counted one by one: each of them is a statement of its own to the engine."""

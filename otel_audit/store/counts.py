@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from otel_audit.errors import QueryError
+from otel_audit.named_tuples import NamedTuple
 from otel_audit.store.client import Ask
 from otel_audit.store.count_plans import ALL_TIME, Part, Parts, Plan, Range, plan
 from otel_audit.store.filters import MOMENT, Conditions, address_condition, pattern_condition

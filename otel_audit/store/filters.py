@@ -11,12 +11,13 @@ import re
 import typing
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Collection, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import msgspec
 
 from otel_audit.audit_record import Outcome
 from otel_audit.errors import QueryError
+from otel_audit.named_tuples import NamedTuple
 from otel_audit.store.entries import columns
 from otel_audit.store.schema import ACCESS_LOG, DEFAULT_LOG, LOGS, OTHER_LOG, events
 from otel_audit.store.times import TimeLike, format_iso, parse_time

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final
 
 from otel_audit.errors import StoreError
+from otel_audit.named_tuples import NamedTuple
 from otel_audit.store import columns, schema
 from otel_audit.store.layout import Layout
 from otel_audit.store.migrations import Execute

@@ -15,8 +15,9 @@ Which attribute fills which column is derived from :mod:`otel_audit.semconv`; no
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Final
 
+from otel_audit.named_tuples import NamedTuple
 from otel_audit.semconv import RECORD_ID, SCHEMA_VERSION
 from otel_audit.store import columns as of_rows
 from otel_audit.store.columns import TEXT_COLUMNS, attribute

@@ -7,8 +7,9 @@ log of :data:`otel_audit.store.schema.LOGS`; a log that is added later is given 
 from __future__ import annotations
 
 import re
-from typing import Final, NamedTuple
+from typing import Final
 
+from otel_audit.named_tuples import NamedTuple
 from otel_audit.store import work
 from otel_audit.store.schema import (
     DEFAULT_LOG,

@@ -17,10 +17,11 @@ it so, from the manuals:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from otel_audit.capture.databases import dbapi
 from otel_audit.capture.plan import Verb
+from otel_audit.named_tuples import NamedTuple
 
 Query = Callable[[str, Sequence[Any]], list[Any]]
 """Runs a statement through the driver and returns its rows."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import decimal
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from otel_audit.interruptions import faults
+from otel_audit.named_tuples import NamedTuple
 
 if TYPE_CHECKING:
     from otel_audit.capture.plan import Verb

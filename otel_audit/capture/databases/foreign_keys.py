@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
+
+from otel_audit.named_tuples import NamedTuple
 
 Query = Callable[[str, Sequence[Any]], Sequence[Any]]
 """Runs a statement through the driver and returns its rows."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal
+
+from otel_audit.named_tuples import NamedTuple
 
 # The first two letters decide for nearly every statement that there is nothing to look at.
 _CANDIDATES: Final = frozenset(

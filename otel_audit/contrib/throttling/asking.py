@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Generator
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from otel_audit.contrib.throttling.counters.windows import Change, Window
 from otel_audit.contrib.throttling.rules import Rule
+from otel_audit.named_tuples import NamedTuple
 
 
 class Count(NamedTuple):

@@ -9,10 +9,11 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 from otel_audit.contrib.throttling.work import current_work
 from otel_audit.location import view_name
+from otel_audit.named_tuples import NamedTuple
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from functools import lru_cache
 from ipaddress import ip_address, ip_network
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from otel_audit.audit_record import Target
 from otel_audit.config.globs import Globs, matcher
@@ -16,6 +16,7 @@ from otel_audit.contrib.throttling.counters.windows import Change, Counter, Refu
 from otel_audit.contrib.throttling.rules import DEFAULTS, Rule, ThrottlingException
 from otel_audit.interruptions import faults
 from otel_audit.location import view_name
+from otel_audit.named_tuples import NamedTuple
 from otel_audit.pipeline import provider
 from otel_audit.pipeline.application_function import imported
 from otel_audit.pipeline.failures import Failures

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
 
 from otel_audit.capture.freshness import Epoch
+from otel_audit.named_tuples import NamedTuple
 
 if TYPE_CHECKING:
     from otel_audit.capture.statement import Statement

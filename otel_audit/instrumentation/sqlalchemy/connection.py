@@ -13,7 +13,7 @@ import sys
 import weakref
 from collections.abc import Callable, Sequence
 from itertools import count
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy.exc import DBAPIError
 
@@ -21,6 +21,7 @@ from otel_audit.capture.databases import dbapi
 from otel_audit.capture.freshness import OneConnection
 from otel_audit.capture.transactions.connection import NO_ADDRESS, Connection, How
 from otel_audit.interruptions import faults
+from otel_audit.named_tuples import NamedTuple
 
 if TYPE_CHECKING:
     from otel_audit.capture.plan import TablePlan

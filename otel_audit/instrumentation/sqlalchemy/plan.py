@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import weakref
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy.schema import Table
 
@@ -22,6 +22,7 @@ from otel_audit.instrumentation.sqlalchemy.tables import (
     keys_of,
     naming_columns,
 )
+from otel_audit.named_tuples import NamedTuple
 from otel_audit.redaction.names import NameRules
 from otel_audit.values import key_text
 

@@ -12,12 +12,13 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from otel_audit.http.asgi import Scope, shown_path
 from otel_audit.http.request_scope import Endpoint
 from otel_audit.interruptions import faults
 from otel_audit.location import view_name
+from otel_audit.named_tuples import NamedTuple
 
 APPLICATION: Final = "otel_audit.application"
 """In an ASGI scope: the outermost application."""

@@ -16,7 +16,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, cast
 
 from google.protobuf.message import DecodeError
 from opentelemetry.instrumentation.utils import suppress_instrumentation
@@ -25,6 +25,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from otel_audit.config.headers import sink_headers
 from otel_audit.config.model import SinkConfig
 from otel_audit.errors import ConfigurationError
+from otel_audit.named_tuples import NamedTuple
 from otel_audit.pipeline.delivery.backoff import parse_retry_after
 from otel_audit.pipeline.delivery.proxies import Proxy, proxy_for
 from otel_audit.pipeline.endpoint import parse_endpoint, shown

@@ -9,10 +9,11 @@ from __future__ import annotations
 import base64
 import ipaddress
 import os
-from typing import Final, NamedTuple
+from typing import Final
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from otel_audit.errors import ConfigurationError
+from otel_audit.named_tuples import NamedTuple
 
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 

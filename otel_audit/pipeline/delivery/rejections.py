@@ -9,11 +9,12 @@ from __future__ import annotations
 import logging
 import time
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
 
 from otel_audit.audit_record import AuditRecord
+from otel_audit.named_tuples import NamedTuple
 from otel_audit.pipeline.delivery.otlp_http import Answer, Verdict
 from otel_audit.pipeline.health import Health
 from otel_audit.pipeline.spool import directory as layout

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
 
 import msgspec
 
 from otel_audit.audit_record import AuditRecord, Sequence
+from otel_audit.named_tuples import NamedTuple
 from otel_audit.pipeline import pipeline_records
 from otel_audit.pipeline.spool.cursor import StreamState
 from otel_audit.pipeline.spool.frames import Identity

@@ -13,12 +13,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
 
 from otel_audit.audit_record import AuditRecord
 from otel_audit.config.model import SinkConfig
+from otel_audit.named_tuples import NamedTuple
 from otel_audit.pipeline import pipeline_records
 from otel_audit.pipeline.delivery import backoff, otlp_encoding
 from otel_audit.pipeline.delivery.otlp_http import Answer, Transport, Verdict

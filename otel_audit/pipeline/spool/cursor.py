@@ -8,10 +8,11 @@ import os
 import struct
 import zlib
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
 
+from otel_audit.named_tuples import NamedTuple
 from otel_audit.pipeline.spool import directory as layout
 
 _SLOT_HEAD: Final = struct.Struct("<4sIIQ")

@@ -21,13 +21,14 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, TypeAlias
 
 from otel_audit import forks
 from otel_audit.audit_record import new_record_id
 from otel_audit.config.project_directory import make_private_directory
 from otel_audit.errors import SpoolError
 from otel_audit.file_locks import fcntl
+from otel_audit.named_tuples import NamedTuple
 from otel_audit.redaction.lazy import pattern
 
 LOCK: Final = "lock"

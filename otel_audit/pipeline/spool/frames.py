@@ -11,11 +11,12 @@ import os
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, TypeAlias
 
 import msgspec
 
 from otel_audit.audit_record import AuditRecord, Outcome
+from otel_audit.named_tuples import NamedTuple
 
 MAGIC: Final = b"\xf5OA\xfe"
 _PREFIX: Final = struct.Struct("<4sIIB")

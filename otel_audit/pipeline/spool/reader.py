@@ -11,11 +11,12 @@ import os
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, TypeAlias
 
 import msgspec
 
 from otel_audit.audit_record import AuditRecord, Outcome
+from otel_audit.named_tuples import NamedTuple
 from otel_audit.pipeline.spool import directory as layout
 from otel_audit.pipeline.spool import frames
 from otel_audit.pipeline.spool.cursor import Position

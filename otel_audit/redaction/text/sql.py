@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from typing import Final, NamedTuple
+from typing import Final
 
+from otel_audit.named_tuples import NamedTuple
 from otel_audit.redaction.lazy import pattern
 from otel_audit.redaction.text import budget
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from typing import Final, NamedTuple
+from typing import Final
+
+from otel_audit.named_tuples import NamedTuple
 
 _MOST: Final = 8192
 _LONGEST: Final = 32

@@ -15,9 +15,10 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterable, Mapping
-from typing import Final, NamedTuple
+from typing import Final
 
 from otel_audit.errors import StoreError
+from otel_audit.named_tuples import NamedTuple
 from otel_audit.server.clickhouse.allowed import (
     AI_FUNCTIONS,
     DATABASES,

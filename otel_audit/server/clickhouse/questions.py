@@ -18,13 +18,14 @@ import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import msgspec
 
 from otel_audit.audit_record import Actor, AuditRecord, Source, Target
 from otel_audit.config.model import AuditConfig, SinkConfig
 from otel_audit.errors import AuditError, SpoolError, StoreError
+from otel_audit.named_tuples import NamedTuple
 from otel_audit.pipeline.health import Health
 from otel_audit.pipeline.logger import AuditLogger
 from otel_audit.pipeline.sender import Sender

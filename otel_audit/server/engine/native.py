@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable
-from typing import Final, NamedTuple
+from typing import Final
+
+from otel_audit.named_tuples import NamedTuple
 
 _LENGTHS: Final = [bytes([n]) for n in range(128)] + [
     bytes([n & 127 | 128, n >> 7]) for n in range(128, 1 << 14)

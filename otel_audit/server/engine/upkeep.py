@@ -11,8 +11,9 @@ import datetime
 import logging
 import threading
 from collections.abc import Iterable
-from typing import Final, NamedTuple
+from typing import Final
 
+from otel_audit.named_tuples import NamedTuple
 from otel_audit.server.engine.engine import Connection, Engine, EngineError, quoted
 from otel_audit.store.layout import Layout
 from otel_audit.store.rewriting import Former, rewrite

@@ -17,10 +17,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from typing import Final, NamedTuple
+from typing import Final
 
 from google.protobuf.message import DecodeError
 
+from otel_audit.named_tuples import NamedTuple
 from otel_audit.semconv import RECORD_ID
 from otel_audit.server.otlp import wire
 from otel_audit.server.otlp.limits import Budget

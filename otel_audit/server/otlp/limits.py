@@ -10,10 +10,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from functools import cache
-from typing import Final, NamedTuple
+from typing import Final
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
+from otel_audit.named_tuples import NamedTuple
 from otel_audit.server.bodies import TooLarge
 
 MESSAGES: Final = 1_000_000

@@ -9,13 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Container, Iterable
 from contextlib import suppress
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope, KeyValue
 from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
+from otel_audit.named_tuples import NamedTuple
 from otel_audit.semconv import RECORD_ID
 from otel_audit.server.engine import native
 from otel_audit.server.engine.native import Column, prefixed, text

@@ -7,7 +7,9 @@ a key, whatever the limit.
 
 from __future__ import annotations
 
-from typing import Final, Literal, NamedTuple, Protocol
+from typing import Final, Literal, Protocol
+
+from otel_audit.named_tuples import NamedTuple
 
 Change = Literal[1, 0, -1]
 """What is done with a count: add one if it passes; only look whether one would; give one back."""

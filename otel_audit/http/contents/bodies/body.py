@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from otel_audit import semconv
 from otel_audit.http.contents.bodies import forms, json_documents, markup
@@ -13,6 +13,7 @@ from otel_audit.http.contents.documents import masked, redacted
 from otel_audit.http.contents.shortening import Shortened, shortened_text
 from otel_audit.interruptions import faults
 from otel_audit.long_texts import head_of
+from otel_audit.named_tuples import NamedTuple
 from otel_audit.redaction.value_redactor import ValueRedactor
 from otel_audit.values import Portable
 

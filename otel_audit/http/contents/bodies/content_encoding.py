@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import zlib
-from typing import Final, NamedTuple
+from typing import Final
+
+from otel_audit.named_tuples import NamedTuple
 
 _BY_HEADER: Final = 32 + zlib.MAX_WBITS
 """Of zlib's: take gzip or zlib by what the header says."""

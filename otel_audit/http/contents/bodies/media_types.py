@@ -6,9 +6,10 @@ import codecs
 import re
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Final, Literal, NamedTuple, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from otel_audit.config.globs import Globs, Matcher, matcher
+from otel_audit.named_tuples import NamedTuple
 
 Kind: TypeAlias = Literal["json", "form", "multipart", "markup", "text", "binary"]
 

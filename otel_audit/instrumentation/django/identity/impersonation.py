@@ -10,9 +10,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from otel_audit.audit_record import Actor
+from otel_audit.named_tuples import NamedTuple
 from otel_audit.values import text
 
 _HIJACKED: Final = "hijack_history"

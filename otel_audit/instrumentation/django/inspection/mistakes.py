@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -13,6 +13,7 @@ from otel_audit.capture.table_policy import ModelPattern, Subject, matches_name,
 from otel_audit.config.model import AuditConfig
 from otel_audit.config.nearest import nearest
 from otel_audit.instrumentation.django.plan import ModelPolicy, subject
+from otel_audit.named_tuples import NamedTuple
 
 if TYPE_CHECKING:
     from django.db.models import Model

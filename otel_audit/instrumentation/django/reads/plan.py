@@ -7,13 +7,14 @@ model whose columns they show. Columns that only filter or order show nothing an
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from django.db.models import Exists, Subquery
 from django.db.models.expressions import Col, ColPairs, Value
 from django.db.models.sql import AggregateQuery, Query
 
 from otel_audit.capture.reads import Reading, ReadKey
+from otel_audit.named_tuples import NamedTuple
 from otel_audit.values import key_text
 
 IsSensitive = Callable[[Any], bool]

@@ -7,10 +7,11 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from types import FrameType
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from otel_audit.config.model import AuditConfig
 from otel_audit.instrumentation.django.plan import ModelPolicy
+from otel_audit.named_tuples import NamedTuple
 
 _WRITE: Final = re.compile(
     r"\b(?:INSERT\s+(?:OR\s+\w+\s+|IGNORE\s+)?INTO|REPLACE\s+INTO|UPDATE(?:\s+ONLY)?|DELETE\s+FROM(?:\s+ONLY)?)"

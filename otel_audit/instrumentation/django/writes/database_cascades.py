@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from django.db.models import deletion
 
@@ -24,6 +24,7 @@ from otel_audit.instrumentation.django.writes.sql.selects import select_by_keys,
 from otel_audit.instrumentation.django.writes.state import Capture
 from otel_audit.instrumentation.django.writes.statement import CompiledStatement, reraise_database_error
 from otel_audit.interruptions import faults
+from otel_audit.named_tuples import NamedTuple
 
 _BY_DATABASE: Final[Any] = getattr(deletion, "DatabaseOnDelete", None)
 

@@ -7,7 +7,7 @@ returns its row, as :mod:`.delete` makes it do.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 from msgspec import UNSET
 
@@ -21,6 +21,7 @@ from otel_audit.instrumentation.django.writes.known import done, run_known, wrot
 from otel_audit.instrumentation.django.writes.sql.selects import names_one_row
 from otel_audit.instrumentation.django.writes.state import Capture
 from otel_audit.interruptions import faults
+from otel_audit.named_tuples import NamedTuple
 from otel_audit.values import ATOMS
 
 

@@ -6,7 +6,7 @@ One with conflicts is an upsert: :mod:`.upsert`.
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from msgspec import UNSET
 
@@ -22,6 +22,7 @@ from otel_audit.instrumentation.django.writes.state import Capture
 from otel_audit.instrumentation.django.writes.statement import CompiledStatement, Guard
 from otel_audit.instrumentation.django.writes.upsert import upsert, written_column
 from otel_audit.interruptions import faults
+from otel_audit.named_tuples import NamedTuple
 from otel_audit.values import ATOMS, Opaque
 
 

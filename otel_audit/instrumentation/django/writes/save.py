@@ -7,7 +7,7 @@ by the UPDATE itself where the database can, by a SELECT before it elsewhere.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from msgspec import UNSET
 
@@ -35,6 +35,7 @@ from otel_audit.instrumentation.django.writes.update_statement import (
     run_rewritten,
 )
 from otel_audit.interruptions import faults
+from otel_audit.named_tuples import NamedTuple
 from otel_audit.values import same
 
 

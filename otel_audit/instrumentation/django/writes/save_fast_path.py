@@ -7,7 +7,7 @@ and leaves it alone.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 from msgspec import UNSET
 
@@ -21,6 +21,7 @@ from otel_audit.instrumentation.django.writes.state import Capture
 from otel_audit.instrumentation.django.writes.statement import CompiledStatement
 from otel_audit.instrumentation.django.writes.update_statement import prepare
 from otel_audit.interruptions import faults
+from otel_audit.named_tuples import NamedTuple
 from otel_audit.values import ATOMS, is_written, same
 
 

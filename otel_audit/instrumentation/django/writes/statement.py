@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, Final, NamedTuple, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 from msgspec import UNSET
 
@@ -21,6 +21,7 @@ from otel_audit.instrumentation.django.writes.sql.rows import Returned
 from otel_audit.instrumentation.django.writes.sql.selects import take_write_lock
 from otel_audit.instrumentation.django.writes.state import Capture
 from otel_audit.interruptions import faults, interrupts
+from otel_audit.named_tuples import NamedTuple
 
 _R = TypeVar("_R")
 _TRIES: Final = 5

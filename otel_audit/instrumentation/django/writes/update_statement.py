@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from msgspec import UNSET
 
@@ -17,6 +17,7 @@ from otel_audit.instrumentation.django.writes.sql.returning import (
 )
 from otel_audit.instrumentation.django.writes.sql.rows import Returned
 from otel_audit.instrumentation.django.writes.statement import CompiledStatement, Plain
+from otel_audit.named_tuples import NamedTuple
 from otel_audit.values import ATOMS
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from msgspec import UNSET
 
@@ -28,6 +28,7 @@ from otel_audit.instrumentation.django.writes.statement import (
     in_own_transaction,
 )
 from otel_audit.interruptions import faults
+from otel_audit.named_tuples import NamedTuple
 
 _OBJECTS_PER_QUERY = 200
 _INSERTED = "__otel_audit_inserted"

@@ -7,7 +7,7 @@ only filter, join or order display nothing and are left out.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from sqlalchemy.schema import Column, Table
 from sqlalchemy.sql.elements import BindParameter, Label, Null, Over, TextClause
@@ -26,6 +26,7 @@ from sqlalchemy.sql.selectable import (
 
 from otel_audit.capture.reads import Reading, ReadKey
 from otel_audit.interruptions import faults
+from otel_audit.named_tuples import NamedTuple
 from otel_audit.values import key_text
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ every statement pays more for the events than for all that is done here.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy.exc import DBAPIError
 
@@ -38,6 +38,7 @@ from otel_audit.instrumentation.sqlalchemy.writes.returned import returned_rows
 from otel_audit.instrumentation.sqlalchemy.writes.running import Running
 from otel_audit.instrumentation.sqlalchemy.writes.shape import Shape, compiled_table, emitted_table, shape_of
 from otel_audit.interruptions import faults
+from otel_audit.named_tuples import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from msgspec import UNSET
 
@@ -18,6 +18,7 @@ from otel_audit.instrumentation.sqlalchemy.writes.running import (
 )
 from otel_audit.instrumentation.sqlalchemy.writes.shape import EXPRESSION
 from otel_audit.instrumentation.sqlalchemy.writes.stored.rows import Found, returned
+from otel_audit.named_tuples import NamedTuple
 
 
 class _Prepared(NamedTuple):

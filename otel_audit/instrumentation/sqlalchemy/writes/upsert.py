@@ -8,7 +8,7 @@ count on MariaDB. Where that leaves a doubt, the record says that so many rows w
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from sqlalchemy import Index, PrimaryKeyConstraint, UniqueConstraint
 
@@ -21,6 +21,7 @@ from otel_audit.instrumentation.sqlalchemy.plan import MappedPlan
 from otel_audit.instrumentation.sqlalchemy.writes.running import Running
 from otel_audit.instrumentation.sqlalchemy.writes.shape import EXPRESSION, Shape, unannotated
 from otel_audit.instrumentation.sqlalchemy.writes.stored.rows import UniqueRow
+from otel_audit.named_tuples import NamedTuple
 
 
 class Conflicts(NamedTuple):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from otel_audit.capture.bulk import ReturnedRows
 from otel_audit.config.model import CaptureSection
 from otel_audit.instrumentation.django.plan import ModelFieldPlan, ModelPlan
 from otel_audit.instrumentation.django.writes.sql.rows import Converted, Picked, Returned, columns_of, fetch
 from otel_audit.instrumentation.django.writes.sql.sizes import size_sql, stored_size_sql
+from otel_audit.named_tuples import NamedTuple
 
 
 class JoinedUpdate(NamedTuple):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from otel_audit.capture.plan import Verb
 from otel_audit.instrumentation.sqlalchemy.columns import ColumnPlan
@@ -19,6 +19,7 @@ from otel_audit.instrumentation.sqlalchemy.writes.cascades.rules import Graph, R
 from otel_audit.instrumentation.sqlalchemy.writes.known import KnownRows, known_rows
 from otel_audit.instrumentation.sqlalchemy.writes.shape import EXPRESSION
 from otel_audit.instrumentation.sqlalchemy.writes.stored.rows import Condition, Found
+from otel_audit.named_tuples import NamedTuple
 
 if TYPE_CHECKING:
     from otel_audit.instrumentation.sqlalchemy.writes.running import Running

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Column, MetaData
 from sqlalchemy.schema import Table
@@ -21,6 +21,7 @@ from otel_audit.instrumentation.sqlalchemy.writes.raw.text import Tables
 from otel_audit.instrumentation.sqlalchemy.writes.shape import Shape, written_table
 from otel_audit.instrumentation.sqlalchemy.writes.stored.rows import Reader
 from otel_audit.interruptions import faults
+from otel_audit.named_tuples import NamedTuple
 
 if TYPE_CHECKING:
     from otel_audit.instrumentation.sqlalchemy.connection import SQLAlchemyConnection

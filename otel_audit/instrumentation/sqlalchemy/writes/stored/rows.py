@@ -7,7 +7,7 @@ ours, nor the application's, nor OpenTelemetry's.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from sqlalchemy import Boolean, and_, func, literal_column, or_, select, text, tuple_
 from sqlalchemy import Connection as SQLAlchemyCoreConnection
@@ -24,6 +24,7 @@ from otel_audit.capture.databases.abilities import Abilities
 from otel_audit.instrumentation.sqlalchemy.writes.shape import unannotated
 from otel_audit.instrumentation.sqlalchemy.writes.stored.quiet import OURS
 from otel_audit.interruptions import faults
+from otel_audit.named_tuples import NamedTuple
 
 if TYPE_CHECKING:
     from otel_audit.audit_record import Completeness
