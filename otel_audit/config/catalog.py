@@ -15,9 +15,8 @@ from typing import Any, Literal
 import msgspec
 
 from otel_audit.config.model import Age, AuditConfig, Strategy
+from otel_audit.config.sources import ENVIRONMENT_PREFIX
 from otel_audit.named_tuples import NamedTuple
-
-ENVIRONMENT_PREFIX = "OTEL_AUDIT_"
 
 
 class Setting(NamedTuple):

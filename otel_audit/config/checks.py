@@ -10,9 +10,8 @@ from urllib.parse import urlsplit
 
 from otel_audit.config.model import AuditConfig, CaptureSection, capture_sections
 from otel_audit.config.sections.redaction import PLACES
-from otel_audit.config.showing import without_credentials
 
-_FUNCTION: Final = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
+_FUNCTION: Final = r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*"
 _NO_KEY: Final = "hmac needs a key: set redaction.hmac_key (OTEL_AUDIT_REDACTION_HMAC_KEY)"
 
 
@@ -31,7 +30,7 @@ def contradictions(config: AuditConfig, given: set[tuple[str, ...]]) -> Iterator
         (("context", "actor_from"), config.context.actor_from, "shop.accounts:current_user"),
     ]
     for place, function, example in functions:
-        if function and not _FUNCTION.fullmatch(function):
+        if function and not re.fullmatch(_FUNCTION, function):
             yield (
                 place,
                 (f"{function!r} names no function: write package.module:function, such as {example!r}"),
@@ -131,14 +130,20 @@ def address_problems(address: str) -> Iterator[str]:
         parts = urlsplit(address)
         port = parts.port
     except ValueError as error:
-        yield f"{without_credentials(address)!r} is not a URL: {_reason(error)}"
+        yield f"{_without_credentials(address)!r} is not a URL: {_reason(error)}"
         return
     del port
     if parts.scheme not in ("http", "https") or not parts.hostname:
         yield (
             "must be a http:// or https:// URL with a host, such as http://127.0.0.1:4318, "
-            f"not {without_credentials(address)!r}"
+            f"not {_without_credentials(address)!r}"
         )
+
+
+def _without_credentials(address: str) -> str:
+    from otel_audit.config.showing import without_credentials  # few processes have a message to write
+
+    return without_credentials(address)
 
 
 def _reason(error: ValueError) -> str:

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote
 
 import msgspec
 
-from otel_audit.config.catalog import ENVIRONMENT_PREFIX, Setting, plain_type, settings
 from otel_audit.config.nearest import nearest
-from otel_audit.config.sources import FILE_VARIABLE, Layer
+from otel_audit.config.sources import ENVIRONMENT_PREFIX, FILE_VARIABLE, Layer
+
+if TYPE_CHECKING:
+    from otel_audit.config.catalog import Setting
 
 _TRUE: Final = frozenset({"true", "1", "yes", "on"})
 _PERCENT_ENCODED: Final = ("sink", "headers")
@@ -29,6 +31,8 @@ def environment_layer(environ: Mapping[str, str]) -> tuple[Layer, list[str]]:
     problems: list[str] = []
     names = [name for name in environ if name.startswith(ENVIRONMENT_PREFIX) and name != FILE_VARIABLE]
     if names:
+        from otel_audit.config.catalog import settings
+
         by_variable = {setting.variable: setting for setting in settings().values()}
         for name in sorted(names):
             setting = by_variable.get(name)
@@ -46,6 +50,8 @@ def environment_layer(environ: Mapping[str, str]) -> tuple[Layer, list[str]]:
                 table[setting.path[-1]] = value
 
     def where(key: tuple[str, ...]) -> str:
+        from otel_audit.config.catalog import settings
+
         while key:
             setting = settings().get(".".join(key))
             if setting is not None:
@@ -57,11 +63,15 @@ def environment_layer(environ: Mapping[str, str]) -> tuple[Layer, list[str]]:
 
 
 def _is_table(setting: Setting) -> bool:
+    from otel_audit.config.catalog import plain_type
+
     return typing.get_origin(plain_type(setting.type)) is dict
 
 
 def _parse(setting: Setting, text: str) -> Any:
     """Turn a variable's text into the setting's type; text that does not fit stays text, to be refused."""
+    from otel_audit.config.catalog import plain_type
+
     kind = plain_type(setting.type)
     origin = typing.get_origin(kind)
     if kind is bool:

@@ -11,12 +11,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from otel_audit.config.toml_lines import item_lines, key_lines
 from otel_audit.errors import ConfigurationError
 from otel_audit.named_tuples import NamedTuple
 
 FILE_NAME: Final = "otel-audit.toml"
 PYPROJECT: Final = "pyproject.toml"
+ENVIRONMENT_PREFIX: Final = "OTEL_AUDIT_"
 FILE_VARIABLE: Final = "OTEL_AUDIT_CONFIG"
 DJANGO_SETTING: Final = "OTEL_AUDIT"
 
@@ -121,6 +121,8 @@ def file_layer(path: Path) -> Layer:
 
     def where(key: tuple[str, ...]) -> str:
         if not lines:
+            from otel_audit.config.toml_lines import item_lines, key_lines
+
             lines.update(key_lines(text))
             items.update(item_lines(text))
         place = prefix + key

@@ -9,17 +9,17 @@ from __future__ import annotations
 import hashlib
 import hmac
 import ipaddress
-import re
 from functools import lru_cache
 from typing import Final
 
 from otel_audit.audit_record import Source
+from otel_audit.redaction.lazy import pattern
 
 UNKNOWN_ADDRESS: Final = "unknown"
 _MAX_USER_AGENT: Final = 512
-_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/+=@~-]{0,127}").fullmatch
-_ZONE: Final = re.compile(r"[A-Za-z0-9._~-]{1,32}").fullmatch  # RFC 6874, without percent encoding
-_BRACKETED: Final = re.compile(r"\[([^\]]+)\](?::\d+)?").fullmatch
+_REQUEST_ID: Final = pattern(r"[A-Za-z0-9][A-Za-z0-9._:/+=@~-]{0,127}")
+_ZONE: Final = pattern(r"[A-Za-z0-9._~-]{1,32}")  # RFC 6874, without percent encoding
+_BRACKETED: Final = pattern(r"\[([^\]]+)\](?::\d+)?")
 
 
 def client_address(peer: str, forwarded_for: str, trusted_proxies: int) -> tuple[str, str]:
@@ -44,7 +44,7 @@ def client_address(peer: str, forwarded_for: str, trusted_proxies: int) -> tuple
 @lru_cache(maxsize=4096)
 def _address(text: str) -> tuple[str, str]:
     text = text.strip('"')
-    bracketed = _BRACKETED(text)
+    bracketed = _BRACKETED.fullmatch(text)
     if bracketed is not None:
         text = bracketed.group(1)
     elif text.count(":") == 1:
@@ -54,7 +54,9 @@ def _address(text: str) -> tuple[str, str]:
     except ValueError:
         return UNKNOWN_ADDRESS, ""
     if isinstance(address, ipaddress.IPv6Address):
-        if address.scope_id is not None and not _ZONE(address.scope_id):  # Python takes any text for one
+        if address.scope_id is not None and not _ZONE.fullmatch(
+            address.scope_id
+        ):  # Python takes any text for one
             return UNKNOWN_ADDRESS, ""
         if address.ipv4_mapped is None:
             return str(address), "ipv6"
@@ -82,7 +84,7 @@ def source_of(address: tuple[str, str], agent: str, session: str, hmac_key: str)
 
 def forwarded_request_id(header: str) -> str:
     """Accept a request id of letters, digits and ``. _ : / + = @ ~ -``, up to 128; otherwise give ``""``."""
-    return header if _REQUEST_ID(header) else ""
+    return header if _REQUEST_ID.fullmatch(header) else ""
 
 
 def session_hash(session_key: str, hmac_key: str) -> str:

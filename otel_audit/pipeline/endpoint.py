@@ -6,7 +6,6 @@ import os
 from urllib.parse import SplitResult, urlsplit
 
 from otel_audit.config.model import SinkConfig
-from otel_audit.config.showing import without_credentials
 from otel_audit.errors import ConfigurationError
 
 
@@ -28,6 +27,8 @@ def parse_endpoint(config: SinkConfig) -> SplitResult:
     except ValueError:  # a port that is no number, half an IPv6 address
         valid = False
     if not valid:
+        from otel_audit.config.showing import without_credentials
+
         raise ConfigurationError(
             f"sink.endpoint is {without_credentials(endpoint)!r}; use an http or https address such as "
             "http://127.0.0.1:4318/v1/audit"

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Hashable, Mapping, Sequence
+from functools import cache
 from typing import Any, ClassVar, Final, Protocol, TypeAlias
 
 import msgspec
@@ -74,9 +75,15 @@ class _Values(msgspec.Struct, omit_defaults=True):
     image: dict[str, Any] = {}
 
 
+@cache
+def _fields() -> dict[str, msgspec.structs.FieldInfo]:
+    """Return the fields of a record by name; msgspec evaluates their annotations each time it is asked."""
+    return {field.name: field for field in msgspec.structs.fields(AuditRecord)}
+
+
 def fields_of_record(names: Sequence[str]) -> list[tuple[str, Any, Any]]:
     """Return fields of a record as :func:`msgspec.defstruct` takes them, to be encoded as they are there."""
-    fields = {field.name: field for field in msgspec.structs.fields(AuditRecord)}
+    fields = _fields()
     return [(name, fields[name].type, _default(fields[name])) for name in names]
 
 

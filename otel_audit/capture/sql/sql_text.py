@@ -97,8 +97,8 @@ _EXECUTED_COMMENT = pattern(r"/\*!\d*+([\s\S]*?)\*/")
 _COMMENT_EDGE = pattern(r"/\*|\*/")
 _COMPARING: Final = frozenset({"=", "<", ">", "(", ",", "|", "LIKE", "ILIKE", "VALUES", "IN"})
 
-_SKIPPED: Final = re.compile(r"(?:\s++|--[^\n]*+|/\*[\s\S]*?\*/)*+")
-_FIRST: Final = re.compile(r"[\s(]*(\w*)")
+_SKIPPED: Final = pattern(r"(?:\s++|--[^\n]*+|/\*[\s\S]*?\*/)*+")
+_FIRST: Final = pattern(r"[\s(]*(\w*)")
 _PARSED_FIRST: Final = frozenset({"INSERT", "UPDATE", "DELETE", "WITH", "MERGE", "TRUNCATE"})
 _NAMED_FIRST: Final = frozenset({"REPLACE", "COPY", "LOAD"})
 _RUNNING: Final = frozenset({"EXPLAIN", "ANALYZE", "DESCRIBE", "DESC"})
@@ -122,14 +122,14 @@ _WRITES = pattern(
     rf"\s+(?P<name>{_NAME}(?:\s*\.\s*{_NAME})*+)",
     re.IGNORECASE,
 )
-_NOT_A_WRITE: Final = re.compile(r"\b(?:FOR|KEY|ON|AFTER|BEFORE|OF|GRANT|REVOKE)\s*\Z", re.IGNORECASE)
+_NOT_A_WRITE: Final = pattern(r"\b(?:FOR|KEY|ON|AFTER|BEFORE|OF|GRANT|REVOKE)\s*\Z", re.IGNORECASE)
 _ENDS_TARGETS = pattern(
     r"\b(?:SET|WHERE|USING|VALUES|SELECT|RETURNING|ORDER|LIMIT|INSERT|UPDATE|DELETE|MERGE|TO)\b|;",
     re.IGNORECASE,
 )
 _NAMED = pattern(_NAME)
-_HOLDERS: Final = re.compile(r"%\(\w+\)s|%s|@\w+|\$\d+|(?<![:\w]):[A-Za-z_]\w*")
-_NEVER_COUNTS: Final = re.compile(r"\s*(?:TRUNCATE|REPLACE|EXPLAIN|DO|DESC|ANALYZE)", re.IGNORECASE)
+_HOLDERS: Final = pattern(r"%\(\w+\)s|%s|@\w+|\$\d+|(?<![:\w]):[A-Za-z_]\w*")
+_NEVER_COUNTS: Final = pattern(r"\s*(?:TRUNCATE|REPLACE|EXPLAIN|DO|DESC|ANALYZE)", re.IGNORECASE)
 
 
 def folded(name: str) -> str:

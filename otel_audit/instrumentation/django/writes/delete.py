@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
+
+from django.db.models import deletion
 
 from otel_audit.capture.bulk import BulkWrite, limited
 from otel_audit.capture.databases.abilities import Abilities
 from otel_audit.capture.writes import CapturedWrite
 from otel_audit.instrumentation.django.plan import ModelPlan
-from otel_audit.instrumentation.django.writes.database_cascades import (
-    DatabaseCascade,
-    leads_on,
-    left_to_the_database,
-)
 from otel_audit.instrumentation.django.writes.sql.returning import delete_returning
 from otel_audit.instrumentation.django.writes.sql.rows import Returned
 from otel_audit.instrumentation.django.writes.sql.selects import (
@@ -31,6 +28,20 @@ from otel_audit.instrumentation.django.writes.statement import (
     RowsStatement,
     in_own_transaction,
 )
+
+if TYPE_CHECKING:
+    from otel_audit.instrumentation.django.writes.database_cascades import DatabaseCascade
+
+_BY_DATABASE: Final = hasattr(deletion, "DatabaseOnDelete")  # since Django 6.1
+
+
+def leads_on(capture: Capture, plan: ModelPlan, vendor: str) -> bool:
+    """Say whether the database may delete or change audited rows with those deleted of a model."""
+    if not _BY_DATABASE:
+        return False
+    from otel_audit.instrumentation.django.writes import database_cascades
+
+    return database_cascades.leads_on(capture, plan, vendor)
 
 
 class DeleteStatement(RowsStatement):
@@ -60,7 +71,11 @@ class DeleteStatement(RowsStatement):
         cascade: DatabaseCascade | None = getattr(self, "cascade", None)
         if cascade is not None:
             return writes + cascade.writes()
-        return writes + left_to_the_database(self.capture, plan, self.connection, self.django.vendor)
+        if _BY_DATABASE:
+            from otel_audit.instrumentation.django.writes.database_cascades import left_to_the_database
+
+            writes += left_to_the_database(self.capture, plan, self.connection, self.django.vendor)
+        return writes
 
 
 def delete(capture: Capture, plan: ModelPlan, compiler: Any, run: Callable[[], Any], result_type: Any) -> Any:
@@ -167,6 +182,8 @@ def _select_first(capture: Capture, plan: ModelPlan, compiler: Any, run: Callabl
         found = Returned(found.rows, found.count, "ids")
     statement.found = found
     if found is not None and leads_on(capture, plan, compiler.connection.vendor):
+        from otel_audit.instrumentation.django.writes.database_cascades import DatabaseCascade
+
         statement.cascade = DatabaseCascade.of(statement, compiler, found)
     result = statement.run(run)
     statement.note_or_recover(result, abilities)

@@ -15,8 +15,7 @@ from otel_audit.capture.writes import RowWrite
 from otel_audit.instrumentation.django.connection import DjangoConnection
 from otel_audit.instrumentation.django.loaded import STATE_KEY, Loaded
 from otel_audit.instrumentation.django.plan import ModelPlan
-from otel_audit.instrumentation.django.writes.database_cascades import leads_on
-from otel_audit.instrumentation.django.writes.delete import DeleteStatement
+from otel_audit.instrumentation.django.writes.delete import DeleteStatement, leads_on
 from otel_audit.instrumentation.django.writes.known import done, run_known, wrote
 from otel_audit.instrumentation.django.writes.sql.selects import names_one_row
 from otel_audit.instrumentation.django.writes.state import Capture

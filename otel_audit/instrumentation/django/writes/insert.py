@@ -19,8 +19,7 @@ from otel_audit.instrumentation.django.plan.stored import is_expression, plain
 from otel_audit.instrumentation.django.writes.sql.rows import Converted
 from otel_audit.instrumentation.django.writes.sql.sizes import Capped
 from otel_audit.instrumentation.django.writes.state import Capture
-from otel_audit.instrumentation.django.writes.statement import CompiledStatement, Guard
-from otel_audit.instrumentation.django.writes.upsert import upsert, written_column
+from otel_audit.instrumentation.django.writes.statement import CompiledStatement, Guard, written_column
 from otel_audit.interruptions import faults
 from otel_audit.named_tuples import NamedTuple
 from otel_audit.values import ATOMS, Opaque
@@ -98,6 +97,8 @@ def insert(
     """
     with Guard(capture, compiler.connection) as guard:
         if compiler.query.on_conflict is not None:
+            from otel_audit.instrumentation.django.writes.upsert import upsert
+
             return upsert(capture, plan, compiler, run, returning_fields)
         return _insert(capture, plan, compiler, run, returning_fields)
     return guard.run_plainly(CompiledStatement(capture, compiler, plan, "create"), run)

@@ -333,6 +333,11 @@ class Guard:
         return result
 
 
+def written_column(query: Any) -> str:
+    """Return a column the INSERT writes; without any (only defaults) that of the key."""
+    return str((query.fields or [query.get_meta().pk])[0].column)
+
+
 def reraise_database_error(error: Exception, statement: CompiledStatement) -> None:
     """Let a database error of our own statement reach the application inside a transaction.
 

@@ -26,6 +26,7 @@ from otel_audit.instrumentation.django.writes.statement import (
     CompiledStatement,
     Plain,
     in_own_transaction,
+    written_column,
 )
 from otel_audit.interruptions import faults
 from otel_audit.named_tuples import NamedTuple
@@ -150,11 +151,6 @@ def upsert(
     except faults() as error:
         statement.recover(error)
     return returned.result if type(returned) is Plain else returned.asked
-
-
-def written_column(query: Any) -> str:
-    """Return a column the INSERT writes; without any (only defaults) that of the key."""
-    return str((query.fields or [query.get_meta().pk])[0].column)
 
 
 def _returning(

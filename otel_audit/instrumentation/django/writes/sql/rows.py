@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 from django.conf import settings
@@ -112,13 +111,15 @@ def fetch(cursor: Any, config: CaptureSection, width: int) -> tuple[list[Any] | 
     return (None if completeness == "count" else rows), count, completeness
 
 
-@dataclass(frozen=True, slots=True)
 class Returned:
     """What a statement of ours gave back."""
 
-    rows: ReturnedRows | None
-    count: int
-    completeness: Completeness
+    __slots__ = ("completeness", "count", "rows")
+
+    def __init__(self, rows: ReturnedRows | None, count: int, completeness: Completeness) -> None:
+        self.rows = rows
+        self.count = count
+        self.completeness = completeness
 
 
 def columns_of(connection: Any, cursor: Any, plan: ModelPlan) -> tuple[list[ModelFieldPlan], list[int]]:
