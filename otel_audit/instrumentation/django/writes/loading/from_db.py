@@ -91,7 +91,7 @@ def remembering_inherited(capture: Capture, model: Any) -> Callable[..., Any]:
         generation = asked
 
     def from_db(cls: Any, /, db: Any, field_names: Any, values: Any) -> Any:
-        inherited = above if cls is model else super(model, cls)
+        inherited: Any = above if cls is model else super(model, cls)
         instance = inherited.from_db(db, field_names, values)
         try:
             if capture.generation is not generation:
