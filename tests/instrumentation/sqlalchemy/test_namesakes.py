@@ -172,6 +172,15 @@ def test_text_means_the_table_of_its_database(
     assert sorted(record.event_name for record in audit) == wanted
 
 
+def test_who_makes_the_tables_says_whose_they_are(audit: CapturedAudit, make: MakeEngine) -> None:
+    east, west = make("sqlite:///{}/east.sqlite3", []), make("sqlite:///{}/west.sqlite3", [])
+    EastBase.metadata.create_all(east)
+    WestBase.metadata.create_all(west)
+    for engine in (east, west):
+        run(engine, sa.text("INSERT INTO jetty (code) VALUES ('a')"))
+    assert [record.event_name for record in audit] == ["tests.eastjetty.create", "tests.westjetty.create"]
+
+
 @pytest.mark.parametrize("audit", [["tests.East*"]], indirect=True)
 def test_a_second_object_for_a_table_loses_no_record(
     files: tuple[sa.Engine, sa.Engine], audit: CapturedAudit

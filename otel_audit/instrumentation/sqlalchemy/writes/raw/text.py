@@ -326,9 +326,8 @@ class Texts:
                 return None
             sql = str.__str__(sql)
         text = self._read(sql, connection)
-        if context.isddl:  # who makes a table knows which database has it
-            element = getattr(context.invoked_statement, "element", None)
-            self._tables.used(self._transactions.database_of(connection), element)
+        if context.isddl:
+            self._made(connection, context)
         # What SQLAlchemy compiles ends and marks no transactions, except by what changes the schema.
         plain = sql[:2] in ORDINARY or is_ordinary(sql) or not (context.is_text or context.isddl)
         if text is None and plain:
@@ -341,6 +340,16 @@ class Texts:
         if running is not None:
             running.begin()
         return running
+
+    def _made(self, connection: Any, context: Any) -> None:
+        """Note whose database has a table: who makes one knows."""
+        try:
+            table = getattr(context.compiled.statement, "element", None)
+            self._tables.used(self._transactions.database_of(connection), table)
+        except faults() as error:
+            self._failures.note(
+                "look at a statement", error, instead="which database it is of is learnt later"
+            )
 
     def _running(
         self, connection: Any, sql: str, context: Any, text: SqlText | None, plain: bool
