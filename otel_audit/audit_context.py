@@ -289,9 +289,8 @@ def current_context() -> AuditContext | None:
     return _current.get()
 
 
-def parent_of_request() -> str:
+def parent_of_request(context: AuditContext | None) -> str:
     """Return the id of the work in which a request begins, such as a command with a test client; or empty."""
-    context = _current.get()
     if context is None or not getattr(context.scope, "is_parent", False):
         return ""
     try:

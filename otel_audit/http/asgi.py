@@ -5,7 +5,7 @@ Knows no framework. What one of them says better (a route's template) is handed 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, MutableMapping
 from contextlib import suppress
 from contextvars import Token
 from typing import TYPE_CHECKING, Any, ClassVar, Final
@@ -38,6 +38,7 @@ Application = Callable[..., Awaitable[None]]
 PEER: Final = "otel_audit.peer"
 """In an ASGI scope: its ``client`` before the server believed a header."""
 _MAPPINGS: Final = (dict, MutableMapping)
+_PAIRS: Final = frozenset({tuple})
 _KINDS: Final = frozenset({"http", "websocket"})
 _REFUSED: Final = frozenset({1008, 3000, 3003})
 """Close codes of a websocket that deny: policy violation (RFC 6455), unauthorized, forbidden (IANA)."""
@@ -47,12 +48,14 @@ _LAST: Final = frozenset({"lifespan.shutdown.complete", "lifespan.shutdown.faile
 class ASGIRequestScope(RequestScope):
     """A request or a websocket connection, by its ASGI scope: the innermost that an application was given."""
 
-    __slots__ = ("application", "asgi", "find")
+    __slots__ = ("_headers", "_named", "application", "asgi", "find")
 
     def __init__(self, asgi: Scope, settings: RequestSettings, find: Callable[..., Endpoint]) -> None:
         self.asgi = asgi
         self.application: Any = None
         self.find = find
+        self._headers: list[Any] | None = None
+        self._named: dict[bytes, list[bytes]] = {}
         super().__init__(settings)
 
     @property
@@ -61,10 +64,14 @@ class ASGIRequestScope(RequestScope):
         return self.asgi
 
     def header(self, name: str) -> str:
-        wanted = name.encode("latin-1")
-        found = [value for key, value in self.asgi.get("headers") or () if key.lower() == wanted]
-        separator = b"; " if name == "cookie" else b", "
-        return separator.join(found).decode("latin-1") if found else ""
+        headers = self.asgi.get("headers") or ()
+        if self.recording is None:  # few are asked for
+            wanted = name.encode("latin-1")
+            return _joined(name, [value for key, value in headers if key.lower() == wanted])
+        if headers != self._headers:  # an application may have changed them, or been given others
+            self._named = _by_name(headers)
+            self._headers = list(headers) if _PAIRS.issuperset(map(type, headers)) else None
+        return _joined(name, self._named.get(name.encode("latin-1")))
 
     def peer(self) -> str:
         client = self.asgi[PEER] if PEER in self.asgi else self.asgi.get("client")
@@ -109,6 +116,17 @@ class ASGIRequestScope(RequestScope):
 
     def routed(self) -> Any:
         return id(self.asgi.get("endpoint") or self.asgi.get("route_handler"))
+
+
+def _joined(name: str, values: list[bytes] | None) -> str:
+    return (b"; " if name == "cookie" else b", ").join(values).decode("latin-1") if values else ""
+
+
+def _by_name(headers: Iterable[Any]) -> dict[bytes, list[bytes]]:
+    named: dict[bytes, list[bytes]] = {}
+    for key, value in headers:
+        named.setdefault(key.lower(), []).append(value)
+    return named
 
 
 def plain_endpoint(asgi: Scope, show: Callable[[str, str], Any]) -> Endpoint:

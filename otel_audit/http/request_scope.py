@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from otel_audit.audit_context import ContextFields, parent_of_request, process_scope
+from otel_audit.audit_context import ContextFields, current_context, parent_of_request, process_scope
 from otel_audit.audit_record import Actor, Origin, Request, Source, new_record_id
 from otel_audit.config.model import AuditConfig
 from otel_audit.http.actor import ANONYMOUS_ACTOR, UNKNOWN_ACTOR, ActorSource, authenticated
@@ -109,7 +109,7 @@ class RequestScope:
     def __init__(self, settings: RequestSettings) -> None:
         self.settings = settings
         self.ended = False
-        self.parent = parent_of_request()
+        self.parent = parent_of_request(current_context())
         self.notes: Notes | None = None
         self.recording: RequestRecording | None = None
         header = settings.request_id_header

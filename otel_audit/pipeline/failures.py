@@ -46,14 +46,7 @@ class Failures:
             raise AuditError(f'{self._said(place, error, what)}, and on_error is "fail_closed"') from error
 
     def note(
-        self,
-        place: str,
-        error: BaseException,
-        *,
-        what: str = "",
-        lost: int = 0,
-        instead: str = "",
-        level: int = logging.ERROR,
+        self, place: str, error: BaseException, *, what: str = "", lost: int = 0, instead: str = ""
     ) -> None:
         """Log and count ``error``.
 
@@ -63,13 +56,12 @@ class Failures:
             what: the model, event or the like that it failed for.
             lost: how many changes or events are not recorded because of it.
             instead: what happens now, if no record suffers.
-            level: of the line in the log; a warning where nobody knows whether a record suffers.
         """
         health = self._health()
         if health is not None:
             health.failed_at(place)
         self._log(
-            level,
+            logging.ERROR,
             _short(f"{place} {what}"),
             "%s; %s",
             self._said(place, error, what),

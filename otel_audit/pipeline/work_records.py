@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
-from otel_audit.audit_context import Moment
+from otel_audit.audit_context import ContextFields, Moment
 from otel_audit.audit_record import Outcome, Target, new_record_id
 from otel_audit.config.model import PLACES, AuditConfig, PlaceRules
 from otel_audit.otel_api import trace_ids
@@ -94,6 +94,7 @@ class WorkRecords:
         event_type: str,
         event_code: str,
         system: str,
+        fields: ContextFields | None = None,
     ) -> EncodedRecord | None:
         """Make a record, as :meth:`otel_audit.pipeline.logger.AuditLogger.work` says; None if it is unusual.
 
@@ -101,7 +102,7 @@ class WorkRecords:
             Exception: a part of it is not what it should be; the general way finds out what.
         """
         observed = time.time_ns()
-        context = at.fields()
+        context = at.fields() if fields is None else fields
         tenant = context.tenant or at.tenant
         if tenant is None or context.attributes or context.related or context.truncated:
             return None

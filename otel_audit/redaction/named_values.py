@@ -51,7 +51,7 @@ HOLDING = pattern(
 
 def may_be_apart(structure: Mapping[str, Any] | Sequence[Any]) -> bool:
     """Say quickly whether a mapping or a sequence may hold names apart from their values."""
-    if type(structure) is dict or isinstance(structure, Mapping):
+    if type(structure) is dict or (type(structure) is not list and isinstance(structure, Mapping)):
         return not _HOLDING_KEYS.isdisjoint(structure)
     first = structure[0] if structure else None
     return isinstance(first, (list, tuple)) and len(first) == 2 and isinstance(first[0], str)

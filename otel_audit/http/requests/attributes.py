@@ -39,9 +39,10 @@ def asked_for(rules: RequestRules, asked: Asked) -> dict[str, Any]:
     return {semconv.SCHEME: asked.scheme(), semconv.QUERY: rules.contents.query(query)}
 
 
-def answer(seen: Seen, asked: Asked) -> dict[str, Any]:
-    """Return how it was answered, without headers and bodies."""
-    found = dict(seen.attributes)
+def answer(found: dict[str, Any], seen: Seen, asked: Asked) -> None:
+    """Add how it was answered, without headers and bodies."""
+    if seen.attributes:
+        found |= seen.attributes
     if seen.status is not None:
         found[semconv.STATUS_CODE] = seen.status
     size = size_in(asked.header("content-length"))
@@ -53,7 +54,6 @@ def answer(seen: Seen, asked: Asked) -> dict[str, Any]:
         found[semconv.RESPONSE_SIZE] = seen.response_size
     if seen.exception:
         found |= seen.exception
-    return found
 
 
 def headers_and_bodies(

@@ -30,6 +30,7 @@ class RequestRecords(RequestRules):
     ) -> None:
         super().__init__(config, logger, failures)
         self._ignored = Ignored(config.requests)
+        self._ignores = bool(config.requests.ignore_paths or config.requests.ignore_addresses)
 
     def recording(self, asked: Asked, context: AuditContext) -> RequestRecording | None:
         """Begin with a request whose scope is that of ``context``; None if it is not recorded. Never raises.
@@ -37,6 +38,8 @@ class RequestRecords(RequestRules):
         None of a path or address that is ignored, and where the rules are sure before anything is known.
         """
         try:
+            if not (self._ignores or self.has_rules):
+                return RequestRecording(self, asked, context, _METADATA)
             path = asked.path()
             if self._ignored.path(path) or (
                 self._ignored.by_address and self._ignored.address(asked.address())

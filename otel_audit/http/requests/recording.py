@@ -101,11 +101,14 @@ class RequestRecording(Seen):
         if self.span is INVALID_SPAN:
             self.span = span
 
+    @property
+    def may_want_request(self) -> bool:
+        """Whether headers and body of the request may have to be recorded."""
+        return self._highest >= _REQUEST or Marked.highest >= _REQUEST
+
     def wants_request_body(self) -> bool:
         """Say whether the body of the request may have to be recorded in the end."""
-        return max(self._highest, Marked.highest) >= _REQUEST and self.rules.may_copy(
-            self._asked.header("content-type")
-        )
+        return self.may_want_request and self.rules.may_copy(self._asked.header("content-type"))
 
     def wants_request_copy(self) -> bool:
         """Say whether the body of the request is to be copied as it is read: uploads are not."""
@@ -120,7 +123,9 @@ class RequestRecording(Seen):
     @property
     def wants_response(self) -> bool:
         """Whether headers and body of the response may have to be recorded."""
-        return max(self._highest, Marked.highest) >= _REQUEST_RESPONSE and self._outer is None
+        return self._outer is None and (
+            self._highest >= _REQUEST_RESPONSE or Marked.highest >= _REQUEST_RESPONSE
+        )
 
     def _wants_response_body(self) -> bool:
         """Say whether the body of the response may have to be recorded: events and downloads are not."""
@@ -137,7 +142,7 @@ class RequestRecording(Seen):
     def answered(self, status: int | None, headers: Iterable[tuple[str, str]] = ()) -> None:
         """Note the status and the headers of the answer, and have a copy of its body if one may be wanted."""
         super().answered(status, headers)
-        if self._wants_response_body():
+        if self.response_headers and self._wants_response_body():
             self.response_copy = Copy(self.rules.copied)
 
     def begin(self) -> None:
@@ -266,6 +271,7 @@ class RequestRecording(Seen):
             attributes=attributes,
             shown=self._attributes(level, decision, marks, notes),
             record_id=self._id(),
+            fields=fields,
             **said,
         )
 
@@ -276,10 +282,18 @@ class RequestRecording(Seen):
         micros = (time.perf_counter_ns() - self._started) // 1000
         found: dict[str, Any] = {semconv.DURATION: micros / 1_000_000}
         asked = self._asked
-        found |= self._told(asked_for, self.rules, asked)
+        try:
+            found[semconv.SCHEME] = asked.scheme()
+            if query := asked.query():
+                found[semconv.QUERY] = self.rules.contents.query(query)
+        except faults() as fault:
+            self.rules.failures.report("request", fault)
         if level > _METADATA:
             found |= self._told(headers_and_bodies, self, asked, level, decision, marks, notes)
-        found |= self._told(answer, self, asked)  # over what a copy says of sizes
+        try:
+            answer(found, self, asked)  # over what a copy says of sizes
+        except faults() as fault:
+            self.rules.failures.report("request", fault)
         return found
 
     def _told(self, tell: Callable[..., dict[str, Any]], *of: Any) -> dict[str, Any]:

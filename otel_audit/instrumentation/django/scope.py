@@ -10,7 +10,7 @@ import msgspec
 from django.http import HttpRequest
 from django.utils.functional import SimpleLazyObject
 
-from otel_audit.audit_context import ContextFields, parent_of_request
+from otel_audit.audit_context import ContextFields
 from otel_audit.audit_record import Actor, Request, Source, new_record_id
 from otel_audit.config.model import AuditConfig
 from otel_audit.http.actor import ANONYMOUS_ACTOR
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from otel_audit.propagation.incoming import Acceptance, Accepted
 
 _NOTHING: Final = ContextFields()
+_TELLING: Final = frozenset({"user", "_cached_user", "_acached_user", "session", "COOKIES"})
+"""What may say who makes a request; where there is none, nobody has been authenticated."""
 
 
 class ScopeSettings(msgspec.Struct, frozen=True, eq=False):
@@ -100,10 +102,10 @@ class RequestScope:
         "unsaid",
     )
 
-    def __init__(self, request: HttpRequest, settings_: ScopeSettings) -> None:
+    def __init__(self, request: HttpRequest, settings_: ScopeSettings, parent: str = "") -> None:
         self.request = request
         self.ended = False
-        self.parent = parent_of_request()
+        self.parent = parent
         self.notes: Notes | None = None
         self.unsaid: Callable[[], None] | None = None
         self.recording: RequestRecording | None = None
@@ -111,7 +113,7 @@ class RequestScope:
         header = settings_.request_id_header
         forwarded = forwarded_request_id(request.META.get(header, "")) if header else ""
         self.id = forwarded or new_record_id()
-        self._accepted = _accepted(settings_.acceptance, request)
+        self._accepted = None if settings_.acceptance is None else _accepted(settings_.acceptance, request)
         self._phase = 0
         self._phases: list[Actor] = []
         self._real: Actor | None = None
@@ -131,7 +133,10 @@ class RequestScope:
     @property
     def actor(self) -> Actor:
         """Who acts now, as far as that is known. A user once seen keeps its id if its account is deleted."""
-        shown = self.request.__dict__.get("user")
+        values = self.request.__dict__
+        if _TELLING.isdisjoint(values) and not self.request.META.get("HTTP_COOKIE"):
+            return ANONYMOUS_ACTOR
+        shown = values.get("user")
         if (
             shown is not None
             and shown is self._user_shown
@@ -249,9 +254,9 @@ def view_of(match: Any) -> str:
     return "" if match is None else view_name(getattr(match.func, "view_class", match.func))
 
 
-def _accepted(by: Acceptance | None, request: HttpRequest) -> Accepted | None:
-    baggage = "" if by is None else request.META.get("HTTP_BAGGAGE", "")
-    return by.accepted(baggage) if by is not None and baggage else None
+def _accepted(by: Acceptance, request: HttpRequest) -> Accepted | None:
+    baggage = request.META.get("HTTP_BAGGAGE", "")
+    return by.accepted(baggage) if baggage else None
 
 
 def _without_customer(actor: Actor) -> Actor:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Collection
 from typing import Final
@@ -71,7 +72,9 @@ def _is_beside(lower: str) -> bool:
 
 
 _SHORTEST_SHAPE: Final = 10  # "Basic YTpi"
-_BESIDE = pattern("[=:\"'>：＝﹕﹦\n\t|%\\\\&-]")
+BESIDE: Final = "=:\"'>：＝﹕﹦\n\t|%\\&-"
+"""A text of less characters than the shortest shape holds nothing without one of these signs."""
+_BESIDE = pattern(f"[{re.escape(BESIDE)}]")
 
 
 def _may_hold_shape(lower: str) -> bool:

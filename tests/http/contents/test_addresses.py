@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from otel_audit.config.model import AuditConfig, PlaceRules, RedactionConfig
 from otel_audit.http.contents import Contents
@@ -109,6 +112,36 @@ def test_headers_are_shown_by_name_in_lower_case_without_secrets() -> None:
         "x-forwarded-for": "10.0.0.1",
     }
     assert contents.headers({"Accept": "a/b"}) == {"accept": "a/b"}
+
+
+HEADER_NAMES: list[Any] = [
+    "Accept",
+    "accept",
+    "Host",
+    "X-Tea",
+    "Cookie",
+    "value",
+    "Authorization",
+    "x-" + "n" * 130,
+    b"Via",
+    7,
+]
+HEADER_VALUES = ["", "a/b", "7", "password=x7", "Bearer abcdef1234567890abcd", "é", b"b", "v" * 3000, 7, None]
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(HEADER_NAMES), st.sampled_from(HEADER_VALUES)), max_size=6),
+    st.sampled_from([RedactionConfig(), RedactionConfig(values=["a/b"]), RedactionConfig(names=["x-tea"])]),
+)
+def test_headers_whose_names_are_known_are_shown_as_when_they_came_first(
+    pairs: list[tuple[Any, Any]], rules: RedactionConfig
+) -> None:
+    own = Contents(Redactor(rules))
+    expected = own.headers(iter(pairs))
+    for name in HEADER_NAMES:
+        own.headers(iter([(name, "a/b")]))
+    assert own.headers(pairs) == expected
+    assert list(own.headers(pairs)) == list(expected)
 
 
 def test_many_and_long_headers_are_cut() -> None:

@@ -6,6 +6,7 @@ import copy
 import json
 from typing import Any
 
+import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -75,6 +76,39 @@ def test_one_look_at_a_document_finds_what_a_look_at_each_value_does(
     redactor = Redactor(rules)
     assert redacted(copy.deepcopy(document), redactor) == expected
     assert redacted(document, redactor) == expected, "also when its names and texts are known"
+
+
+CELLS = st.sampled_from([*TEXTS, *NUMBERS, "tea for two", "shopping 7", ["tea"], {"pin": 7}])
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.sampled_from(NAMES), min_size=1, max_size=4, unique=True).flatmap(
+        lambda names: st.lists(
+            st.fixed_dictionaries({name: st.just("tea 7") | CELLS for name in names}), min_size=8, max_size=12
+        )
+    ),
+    st.sampled_from(CONFIGURATIONS),
+)
+def test_tables_are_redacted_column_by_column_as_row_by_row(
+    rows: list[dict[str, Any]], rules: RedactionConfig
+) -> None:
+    document: Any = {"lines": rows}
+    expected = Redactor(rules).field("", copy.deepcopy(document))
+    redactor = Redactor(rules)
+    assert redacted(copy.deepcopy(document), redactor) == expected
+    assert redacted(document, redactor) == expected, "also when its names and texts are known"
+
+
+@given(st.dictionaries(st.text(), st.integers(-9, 10**20) | st.text() | st.none() | st.lists(st.text())))
+def test_a_document_that_fits_as_it_was_sent_fits_as_it_is_kept(document: dict[str, Any]) -> None:
+    for sent in (json.dumps(document), json.dumps(document, ensure_ascii=False, indent=1)):
+        try:
+            content = sent.encode()
+        except UnicodeEncodeError:
+            continue
+        body = Contents.of(AuditConfig()).body(content, "application/json", len(content))
+        assert len(msgspec.json.encode(body.value)) <= len(content)
 
 
 def test_a_text_that_only_looks_like_a_secret_leaves_the_document_as_it_is() -> None:

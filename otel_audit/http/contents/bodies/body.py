@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 from otel_audit import semconv
 from otel_audit.http.contents.bodies import forms, json_documents, markup
 from otel_audit.http.contents.bodies.content_encoding import is_plain
 from otel_audit.http.contents.bodies.media_types import MediaType, decoded, is_shown, media_type
-from otel_audit.http.contents.documents import masked, redacted
+from otel_audit.http.contents.documents import DOUBT, UNTOUCHED, masked, redacted
 from otel_audit.http.contents.shortening import Shortened, shortened_text
 from otel_audit.interruptions import faults
 from otel_audit.long_texts import head_of
@@ -122,15 +123,8 @@ def _shown(
         content, whole = content[:most], False
     if kind == "json":
         if whole and type_.charset.lower() in _UTF8:
-            try:
-                value = json_documents.read(content)
-                cut = ""
-                if not masked(value, redactor, json_documents.LEVELS):
-                    cut = json_documents.prune(value)
-                    value = redacted(value, redactor)
-                return _fitted(value, limit, cut)
-            except (ValueError, RecursionError):
-                pass  # not like this
+            with suppress(ValueError, RecursionError):  # not like this
+                return _whole_json(content, limit, redactor)
         text = decoded(content, type_.charset)
         if text is not None and (found := _odd_json(text, limit, redactor, whole=whole)) is not None:
             return found
@@ -151,6 +145,18 @@ def _shown(
         text = markup.scrub(text, redactor.is_secret, redactor.mask)
     shown, cut = shortened_text(redactor.text(text), limit)
     return shown or None, cut if whole or cut else "the end"
+
+
+def _whole_json(content: bytes, limit: int, redactor: ValueRedactor) -> tuple[Portable, str]:
+    value = json_documents.read(content)
+    found = masked(value, redactor, json_documents.LEVELS)
+    if found == UNTOUCHED and len(content) <= limit:
+        return value, ""  # without floats, it is written no longer than it was sent
+    cut = ""
+    if found == DOUBT:
+        cut = json_documents.prune(value)
+        value = redacted(value, redactor)
+    return _fitted(value, limit, cut)
 
 
 def _odd_json(text: str, limit: int, redactor: ValueRedactor, *, whole: bool) -> tuple[Portable, str] | None:

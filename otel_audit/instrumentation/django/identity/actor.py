@@ -161,8 +161,10 @@ def session_key(request: HttpRequest) -> str:
 
 
 def _session_cookie(request: HttpRequest) -> str:
-    cookies = request.COOKIES
-    # Without any, the name is not asked for: a look at a setting of Django's takes long.
+    # Without any, nothing is parsed and no name asked for: a look at a setting of Django's takes long.
+    cookies = request.__dict__.get("COOKIES")
+    if cookies is None:
+        cookies = request.COOKIES if request.META.get("HTTP_COOKIE") else None
     return (cookies.get(settings.SESSION_COOKIE_NAME) or "") if cookies else ""
 
 

@@ -19,7 +19,13 @@ from django.http import FileResponse, HttpRequest, HttpResponseBase, StreamingHt
 from opentelemetry.context import Context
 
 from otel_audit import semconv
-from otel_audit.audit_context import AuditContext, current_context, enter_context, leave_scope
+from otel_audit.audit_context import (
+    AuditContext,
+    current_context,
+    enter_context,
+    leave_scope,
+    parent_of_request,
+)
 from otel_audit.config.model import AuditConfig
 from otel_audit.http.denials import DENYING, record_denial
 from otel_audit.instrumentation.django.plan import ModelPolicy
@@ -85,15 +91,19 @@ class RequestCapture:
 
     def scope(self, request: HttpRequest) -> RequestScope:
         """Make the scope of ``request``."""
-        return RequestScope(request, self.settings)
+        return RequestScope(request, self.settings, parent_of_request(current_context()))
 
     def context(self, request: HttpRequest) -> AuditContext:
         """Make the context of ``request``, and begin its record if there is to be one."""
-        scope = self.scope(request)
+        around, outer = current_context(), None
+        if around is None:
+            scope = RequestScope(request, self.settings)
+        else:
+            scope = RequestScope(request, self.settings, parent_of_request(around))
+            outer = outer_scope(around, request)
+            if outer is not None:
+                scope.id, scope.parent = outer.id, outer.parent
         context = AuditContext(scope)
-        outer = outer_scope(request)
-        if outer is not None:
-            scope.id, scope.parent = outer.id, outer.parent
         if self.records is not None:
             self.records.begin(context, scope, outer)
         return context
@@ -114,12 +124,12 @@ class RequestCapture:
 
     def finish(self, context: AuditContext, request: HttpRequest, response: HttpResponseBase) -> None:
         """Record a denial; let the body of a streaming response run in the request's context."""
-        scope = context.scope
-        if isinstance(scope, RequestScope) and scope.unsaid is not None:
+        scope = context.scope if isinstance(context.scope, RequestScope) else None
+        if scope is not None and scope.unsaid is not None:
             unsaid, scope.unsaid = scope.unsaid, None
             unsaid()
         annotate(current_span(), context)  # the request's own span began before anyone was known
-        if self.records is not None and isinstance(scope, RequestScope) and scope.recording is not None:
+        if self.records is not None and scope is not None and scope.recording is not None:
             self.records.answered(scope.recording, response)
         if isinstance(response, StreamingHttpResponse) and not isinstance(response, FileResponse):
             from otel_audit.http.streaming import in_context, in_context_async  # most answers are whole
@@ -237,11 +247,8 @@ def with_audit_middleware(configured: list[str] | tuple[str, ...]) -> list[str]:
     return middleware
 
 
-def outer_scope(request: HttpRequest) -> http.RequestScope | None:
+def outer_scope(context: AuditContext, request: HttpRequest) -> http.RequestScope | None:
     """Return the scope that an application around Django has made of the same request, if any."""
-    context = current_context()
-    if context is None:
-        return None
     from otel_audit.http.request_scope import SEEN, RequestScope
 
     scope = context.scope

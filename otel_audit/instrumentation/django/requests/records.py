@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from django.conf import settings
-from django.http import FileResponse, HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
+from django.http import FileResponse, HttpRequest, HttpResponse, HttpResponseBase
 
 from otel_audit.audit_context import AuditContext, current_context
 from otel_audit.http.contents.bodies.media_types import is_shown, media_type
@@ -104,6 +104,8 @@ class DjangoRecords(RequestRecords):
         if outer is not None and outer.recording is not None:
             recording.within(outer.recording)
         scope.recording = recording
+        if not recording.may_want_request:
+            return
         try:
             self._watch_body(scope.request, recording)
         except faults() as fault:  # a request of somebody's own class
@@ -123,12 +125,10 @@ class DjangoRecords(RequestRecords):
         """Note the response; never raises."""
         try:
             recording.answered(response.status_code, response.items() if recording.wants_response else ())
-            if isinstance(response, StreamingHttpResponse):
-                if isinstance(response, FileResponse):
-                    recording.response_size = size_in(response.headers.get("content-length", ""))
-                return
             if isinstance(response, HttpResponse):
                 recording.sent(response.content)
+            elif isinstance(response, FileResponse):
+                recording.response_size = size_in(response.headers.get("content-length", ""))
         except faults() as fault:  # a response of somebody's own class
             self.failures.note("message", fault)
 
