@@ -1,7 +1,9 @@
 """What has been redacted is never redacted again: a body is shown, cut and kept by hands that do not ask.
 
-One text in some ten thousand of these still changes: where a quote that never closes made a value look like a
-name. So the inputs are the same in every run.
+One text in some six thousand of these still changes: a quote that never closes made a value look like a
+name, or was part of what is gone, so that others pair in another way. So the inputs are the same in
+every run. To search again until nothing changes would mend it (0 of 55 000), and is not done: what is
+nested would be decoded twice as deep, and `bearer sessionid=[redacted]` would lose its name.
 """
 
 from __future__ import annotations
@@ -95,3 +97,20 @@ def test_a_mask_of_a_client_does_not_shield_what_follows_it(behind: str) -> None
     assert "hunter2" not in REDACTORS["[redacted]"].text(f"Cookie: [redacted]{behind}")
     if behind[0] not in ";":
         assert "hunter2" not in REDACTORS["[redacted]"].text(f"password=[redacted]{behind}")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "pin\\u003d[]q]cvv=>s3cr3t!%26cookie '; ",
+        "SELECT * FROM t WHERE password = 'x' AND y = 2\"cookie': '{a: b}",
+        "INSERT INTO t (a, password) VALUES (1, 'x')>csrfmiddlewaretoken=,pin\":\"a&b&",
+        "INSERT INTO t (a, password) VALUES (1, 'x'), passwd= --password\"password', '%s%26cookie\\u003d%s, ",
+        "bearer sessionid=hunter2",
+    ],
+)
+@pytest.mark.parametrize("mask", MASKS)
+def test_what_changes_the_second_time_stays_from_then_on(text: str, mask: str) -> None:
+    redactor = REDACTORS[mask]
+    twice = redactor.text(redactor.text(text))
+    assert redactor.text(twice) == twice
