@@ -30,6 +30,7 @@ from otel_audit.server.otlp.commit import Backlog, Committer
 from otel_audit.server.otlp.engine_rows import FORMATS
 from otel_audit.server.otlp.grpc_receiver import grpc_server
 from otel_audit.server.otlp.http_receiver import Intake, no_entry, receiver
+from otel_audit.server.otlp.journal import Journal
 from otel_audit.store import schema
 from otel_audit.store.local_tokens import Published
 from otel_audit.store.migrations import migrate
@@ -97,7 +98,9 @@ class Server:
                 retention = Retention.configured(config.store)
                 for name in migrate(connection.rows, self._database, retention, config.store.indexes):
                     _logger.info("database %s: applied %s", self._database, name)
-            self._logs = Committer(self._engine, self._database, schema.LANDING)
+            self._journal = Journal(directory.journal, self._engine, self._database, fsync=options.fsync)
+            undo.callback(self._journal.close)
+            self._logs = Committer(self._engine, self._database, schema.LANDING, self._journal)
             undo.callback(self._logs.close)
             self._spans = Committer(self._engine, self._database, schema.TRACES)
             undo.callback(self._spans.close)
@@ -138,6 +141,7 @@ class Server:
             limit=limit,
             memory_bytes=options.memory_bytes,
             questions=self._questions,
+            settle=self._journal.settle,
         )
         hosts = Hosts(options.host, options.hosts)
         apps = (
@@ -147,7 +151,7 @@ class Server:
         self._listeners = [(_listener(app), sock) for app, sock in zip(apps, sockets, strict=True)]
 
     def _ready(self) -> None:
-        if not self._intake.alive:
+        if not (self._intake.alive and self._journal.alive):
             raise StoreError("rows are not being written; see the server's log and restart it")
         with self._engine.connection() as connection:
             connection.query("SELECT 1")

@@ -13,6 +13,7 @@ import re
 import time
 import uuid
 from collections import OrderedDict
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
@@ -169,8 +170,11 @@ class QueryPort:
         limit: int,
         memory_bytes: int,
         questions: Questions | None = None,
+        settle: Callable[[], None] = lambda: None,
     ) -> None:
+        """``settle`` returns when all that was acknowledged can be seen."""
         self._questions = questions
+        self._settle = settle
         self._engine = engine
         self._database = database
         self._access = access
@@ -433,6 +437,8 @@ class QueryPort:
         self._gate.check(connection, sql, call.parameters)
         if call.gone:
             raise ClientDisconnect
+        if not gate.is_greeting(sql):
+            self._settle()
         connection.become_reader()
         # Read-only, the engine says of every setting that it cannot be changed, and drivers believe it.
         if not _SETTINGS_LIST.match(sql):

@@ -86,6 +86,11 @@ class DataDirectory:
         """Where the engine keeps its files."""
         return self.path / "engine"
 
+    @property
+    def journal(self) -> Path:
+        """Where requests are that are acknowledged and not inserted yet."""
+        return self.path / "journal"
+
     @classmethod
     def acquire(cls, path: str | Path) -> DataDirectory:
         """Create or open the directory and lock it.

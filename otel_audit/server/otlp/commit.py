@@ -1,8 +1,10 @@
 """Group commit: rows of many requests in one insert.
 
 Each request is told when its rows are durable and visible. While one group is being written the next one
-gathers, so the groups grow with the load. Senders that wait for an answer before they send more would come in
-two groups that take turns: so a group of few rows waits a moment for those who were there last time.
+gathers, so the groups grow with the load. A group of few records goes to the journal
+(:mod:`otel_audit.server.otlp.journal`). Where it cannot, senders that wait for an answer before they send
+more would come in two groups that take turns: so such a group waits a moment for those who were there last
+time.
 """
 
 from __future__ import annotations
@@ -17,23 +19,20 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 from otel_audit.errors import StoreError
-from otel_audit.server.engine.engine import EngineError
-from otel_audit.server.otlp.few_rows import MOST, few_rows
-from otel_audit.server.otlp.rows import Rows, log_rows
-from otel_audit.store.tables import INDEXES_THAT_WAIT
+from otel_audit.server.otlp.inserts import insert_rows, together
+from otel_audit.server.otlp.journal import FEW
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from otel_audit.server.engine.engine import Connection, Engine
+    from otel_audit.server.otlp.journal import Journal
+    from otel_audit.server.otlp.rows import Rows
 
 _logger: Final = logging.getLogger(__name__)
 _GROUP_ROWS: Final = 16_384
 _GROUP_BYTES: Final = 32 * 1024 * 1024
 _FEW_ROWS: Final = 4096
-_INDEXED: Final = 1024
-_INDEXED_BYTES: Final = 1024 * 1024
-"""A group above either is indexed at once: below, a question reads all rows as fast as their indexes."""
 _LINGER: Final = 0.008
 """Seconds a group of few rows waits for the senders of the last one; a fraction of what an insert takes."""
 _SPARE_ROWS: Final = 2_048
@@ -141,11 +140,15 @@ class Awaited:
 
 
 class Committer:
-    """Two threads that write rows, each group to one table; the second one only when many wait."""
+    """Two threads that write rows, each group to one table; the second one only when many wait.
 
-    def __init__(self, engine: Engine, database: str, name: str) -> None:
+    A group of few rows goes to the ``journal``, if there is one.
+    """
+
+    def __init__(self, engine: Engine, database: str, name: str, journal: Journal | None = None) -> None:
         self._engine = engine
         self._database = database
+        self._journal = journal
         self._waiting: deque[tuple[Rows, Future[None]]] = deque()
         self._rows = 0
         self._wake = threading.Condition()
@@ -210,7 +213,7 @@ class Committer:
             count = size = 0
             while self._waiting and (not group or (count < _GROUP_ROWS and size < _GROUP_BYTES)):
                 rows, future = self._waiting.popleft()
-                if group and (rows.table, rows.select) != (group[0][0].table, group[0][0].select):
+                if group and together(rows) != together(group[0][0]):
                     others.append((rows, future))
                     continue
                 group.append((rows, future))
@@ -221,6 +224,8 @@ class Committer:
             return group
 
     def _linger(self, senders: int) -> None:
+        if self._journal is not None and self._rows <= FEW:
+            return  # to put it on the disk takes less than to wait for others
         until = time.monotonic() + _LINGER
         while len(self._waiting) < senders and self._rows < _FEW_ROWS and not self._closed:
             left = until - time.monotonic()
@@ -229,7 +234,8 @@ class Committer:
 
     def _write(self, connection: Connection, group: list[tuple[Rows, Future[None]]]) -> None:
         try:
-            self._insert(connection, [rows for rows, _ in group])
+            if self._journal is None or not self._journal.take([rows for rows, _ in group]):
+                insert_rows(connection, self._database, [rows for rows, _ in group])
         except Exception as error:  # noqa: BLE001 - whatever it is, the senders must hear of it
             if len(group) > 1:  # one request must not fail for another's rows
                 _logger.warning(
@@ -247,25 +253,3 @@ class Committer:
             return
         for _, future in group:
             future.set_result(None)
-
-    def _insert(self, connection: Connection, group: list[Rows]) -> None:
-        first = group[0]
-        table = f"{self._database}.{first.table}"
-        blocks = [rows.block for rows in group]
-        size = sum(rows.size for rows in group)
-        few = size <= _INDEXED and sum(map(len, blocks)) <= _INDEXED_BYTES
-        without = ",".join(INDEXES_THAT_WAIT) if few else ""
-        if first.select and size <= MOST and (block := few_rows(first.table, b"".join(blocks))):
-            connection.insert(table, first.columns, "Native", [block], without=without)
-            return
-        if not first.select:
-            connection.insert(table, first.columns, "Native", blocks, without=without)
-            return
-        try:
-            connection.insert_selected(table, first.columns, first.select, blocks, without=without)
-        except EngineError:
-            if len(group) > 1:
-                raise
-            # The engine finds it other than it looked, or cannot read it: its rows are made the long way.
-            for rows in log_rows(first.block):
-                self._insert(connection, [rows])

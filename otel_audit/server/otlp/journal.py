@@ -1,0 +1,310 @@
+"""Requests of few records, acknowledged when they are on the disk; the engine gets many in one insert.
+
+An insert takes the engine some 20 ms of processor time, for one record as for two hundred: the statement is
+analysed, and a part of twenty files is written. To put a request on the disk takes a hundredth of that. So it
+is appended to a file here first, as it came, and inserted within half a second, or at once when somebody asks
+a question: a question waits for all that was acknowledged before it (:meth:`Journal.settle`).
+
+A file is removed when the engine has its requests on the disk. What a dead process left is inserted before
+the server listens. If it was inserted already, that is as if a sender had sent it twice, and is seen once.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import struct
+import threading
+import time
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from otel_audit.config.project_directory import make_private_directory
+from otel_audit.errors import StoreError
+from otel_audit.server.otlp.engine_rows import rows_by_engine
+from otel_audit.server.otlp.inserts import insert_rows, together
+from otel_audit.server.otlp.rows import Rows, log_rows
+
+if TYPE_CHECKING:
+    from otel_audit.server.engine.engine import Connection, Engine
+
+_logger: Final = logging.getLogger(__name__)
+FEW: Final = 256
+"""Records of a group up to which it comes here; a larger one is worth an insert of its own."""
+_FEW_BYTES: Final = 1024 * 1024
+_ENOUGH: Final = 768
+_ENOUGH_BYTES: Final = 4 * 1024 * 1024
+"""Records, or bytes of them, that are inserted without waiting for more."""
+_MOST: Final = 4096
+_MOST_BYTES: Final = 16 * 1024 * 1024
+"""What may wait at a time; beyond, senders wait for the engine as they would without a journal."""
+_SECONDS: Final = 0.5
+"""How long a record waits for others to be inserted with."""
+_AGAIN: Final = 1.0
+"""Seconds after which what the engine refused is tried again."""
+_SPLIT: Final = 30
+"""Inserts that may fail at a time until no smaller ones are tried: enough to find one request among many, and
+soon at an end where the engine refuses all."""
+_SUFFIX: Final = ".requests"
+_HEAD: Final = struct.Struct("<II")
+"""Before each request: its length, and its checksum."""
+_datasync: Final = getattr(os, "fdatasync", os.fsync)
+
+
+class Journal:
+    """The requests that are acknowledged and not inserted yet, and the thread that inserts them."""
+
+    def __init__(self, directory: Path, engine: Engine, database: str, *, fsync: bool) -> None:
+        self._directory = directory
+        self._engine = engine
+        self._database = database
+        self._fsync = fsync
+        self._wake = threading.Condition()
+        self._file: int | None = None
+        self._paths: list[Path] = []
+        self._waiting: list[Rows] = []
+        self._rows = self._bytes = 0
+        self._since = 0.0
+        self._taken = self._inserted = 0
+        self._asking = 0
+        self._failures = 0
+        self._failure: Exception | None = None
+        self._writable = True
+        self._closed = False
+        try:
+            make_private_directory(directory)
+            files = sorted(directory.iterdir())
+            self._numbers = itertools.count(1 + max((int(path.stem) for path in files), default=0))
+            self._insert_left([path for path in files if path.suffix == _SUFFIX])
+        except (OSError, ValueError) as error:
+            raise StoreError(f"{directory} cannot be used: {error}") from error
+        self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether what waits will be inserted."""
+        return self._thread.is_alive()
+
+    def take(self, group: Sequence[Rows]) -> bool:
+        """Put requests on the disk, to be inserted soon; False if they must be inserted right now instead."""
+        count, size = sum(rows.size for rows in group), sum(len(rows.block) for rows in group)
+        if count > FEW or size > _FEW_BYTES or not all(rows.select for rows in group):
+            return False
+        with self._wake:
+            if self._failure is not None or self._closed:
+                return False
+            if self._rows + count > _MOST or self._bytes + size > _MOST_BYTES:
+                return False
+            try:
+                self._append(group)
+            except OSError as error:
+                if self._writable:  # said once
+                    _logger.warning(
+                        "%s cannot be written, requests are inserted at once: %s", self._directory, error
+                    )
+                self._writable = False
+                self._end_file()  # what follows a request that is not whole would not be found
+                return False
+            self._writable = True
+            if not self._waiting:
+                self._since = time.monotonic()
+            self._waiting += group
+            self._taken += len(group)
+            self._rows += count
+            self._bytes += size
+            if len(self._waiting) == len(group) or self._is_enough():
+                self._wake.notify_all()
+        return True
+
+    def settle(self) -> None:
+        """Return when all that was acknowledged before is inserted.
+
+        Raises:
+            StoreError: the engine refuses it; an answer without it would be wrong.
+        """
+        with self._wake:
+            wanted, failures = self._taken, self._failures
+            self._asking += 1
+            self._wake.notify_all()
+            try:
+                while self._inserted < wanted:
+                    if self._failures > failures or not self._thread.is_alive():
+                        raise StoreError(
+                            f"{wanted - self._inserted} requests that were acknowledged cannot be inserted: "
+                            f"{self._failure}. They are kept in {self._directory}, and tried again"
+                        )
+                    self._wake.wait(_AGAIN)
+            finally:
+                self._asking -= 1
+
+    def close(self) -> None:
+        """Insert what waits and stop; what the engine refuses stays for the next start."""
+        with self._wake:
+            self._closed = True
+            self._wake.notify_all()
+        self._thread.join()
+        self._end_file()
+
+    # --- the files ----------------------------------------------------------------------------
+
+    def _append(self, group: Sequence[Rows]) -> None:
+        if self._file is None:
+            path = self._directory / f"{next(self._numbers):012}{_SUFFIX}"
+            self._file = os.open(
+                path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600
+            )
+            self._paths.append(path)
+            if self._fsync:
+                _sync_directory(self._directory)
+        data = b"".join(
+            part
+            for rows in group
+            for part in (_HEAD.pack(len(rows.block), zlib.crc32(rows.block)), rows.block)
+        )
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(self._file, rest) :]
+        if self._fsync:
+            _datasync(self._file)
+
+    def _end_file(self) -> None:
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+    def _insert_left(self, paths: list[Path]) -> None:
+        """Insert what a former process left.
+
+        Raises:
+            StoreError: the engine refuses it.
+        """
+        for path in paths:
+            data = path.read_bytes()
+            bodies = list(_requests(data))
+            left = len(data) - sum(_HEAD.size + len(body) for body in bodies)
+            parts = [rows for body in bodies for rows in _rows(body)]
+            with self._engine.connection() as connection:
+                connection.prepare_inserts()
+                if (error := self._insert(connection, parts)[1]) is not None:
+                    raise StoreError(
+                        f"requests that were acknowledged cannot be inserted: {error}. To start without "
+                        f"them, move {path} away"
+                    ) from error
+            if left:  # a request that was being written, most likely, and never acknowledged
+                kept = path.with_suffix(".damaged")
+                path.replace(kept)
+                _logger.warning("the last %d bytes of %s are no whole request; kept as %s", left, path, kept)
+            else:
+                path.unlink()
+            _logger.info("inserted %d requests that the last process had acknowledged", len(bodies))
+
+    # --- the thread ---------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        with self._engine.connection() as connection:
+            connection.prepare_inserts()
+            while (batch := self._next()) is not None:
+                waiting, paths = batch
+                count = len(waiting)
+                while True:
+                    waiting, error = self._insert(connection, waiting)
+                    if error is None:
+                        break
+                    if not self._refused(error):
+                        return
+                self._done(count, paths)
+
+    def _next(self) -> tuple[list[Rows], list[Path]] | None:
+        """Wait for what is to be inserted now, and its files; None when the server stops and all is."""
+        with self._wake:
+            while True:
+                if not self._waiting:
+                    if self._closed:
+                        return None
+                    self._wake.wait()
+                    continue
+                left = self._since + _SECONDS - time.monotonic()
+                if left <= 0 or self._is_enough() or self._asking or self._closed:
+                    break
+                self._wake.wait(left)
+            batch = self._waiting, self._paths
+            self._waiting, self._paths = [], []
+            self._rows = self._bytes = 0
+            self._end_file()
+            return batch
+
+    def _is_enough(self) -> bool:
+        return self._rows >= _ENOUGH or self._bytes >= _ENOUGH_BYTES
+
+    def _insert(self, connection: Connection, requests: list[Rows]) -> tuple[list[Rows], Exception | None]:
+        """Insert requests; return those the engine refuses, and why."""
+        refused: list[Rows] = []
+        failure: Exception | None = None
+        failed = 0
+        ordered = sorted(requests, key=together)
+        groups = [list(group) for _, group in itertools.groupby(ordered, key=together)]
+        while groups:
+            group = groups.pop()
+            try:
+                insert_rows(connection, self._database, group)
+            except Exception as error:  # noqa: BLE001 - whatever it is, what was acknowledged must be kept
+                failure = error
+                failed += 1
+                if len(group) == 1 or failed > _SPLIT:
+                    refused += group
+                else:  # those that can be inserted must not wait for another
+                    half = len(group) // 2
+                    groups += group[half:], group[:half]
+        return refused, failure if refused else None
+
+    def _refused(self, error: Exception) -> bool:
+        """Note that the engine refuses what was acknowledged; return when to try again, False to stop."""
+        _logger.error("requests that were acknowledged cannot be inserted, and are tried again: %s", error)
+        with self._wake:
+            self._failure = error
+            self._failures += 1
+            self._wake.notify_all()
+            if not self._closed:
+                self._wake.wait(_AGAIN)
+            return not self._closed
+
+    def _done(self, count: int, paths: list[Path]) -> None:
+        with self._wake:
+            self._inserted += count
+            self._failure = None
+            self._wake.notify_all()
+        for path in paths:
+            try:
+                path.unlink()
+            except OSError as error:
+                _logger.warning("%s is inserted, and cannot be removed: %s", path, error)
+
+
+def _requests(data: bytes) -> Iterator[bytes]:
+    """Take a file apart, up to the first request that is not whole."""
+    at = 0
+    while at + _HEAD.size <= len(data):
+        length, checksum = _HEAD.unpack_from(data, at)
+        at += _HEAD.size
+        body = data[at : at + length]
+        if not length or len(body) < length or zlib.crc32(body) != checksum:
+            return
+        at += length
+        yield body
+
+
+def _rows(body: bytes) -> list[Rows]:
+    made = rows_by_engine(body)
+    return [made] if made is not None else log_rows(body)
+
+
+def _sync_directory(path: Path) -> None:
+    directory = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
