@@ -46,7 +46,14 @@ class Failures:
             raise AuditError(f'{self._said(place, error, what)}, and on_error is "fail_closed"') from error
 
     def note(
-        self, place: str, error: BaseException, *, what: str = "", lost: int = 0, instead: str = ""
+        self,
+        place: str,
+        error: BaseException,
+        *,
+        what: str = "",
+        lost: int = 0,
+        instead: str = "",
+        level: int = logging.ERROR,
     ) -> None:
         """Log and count ``error``.
 
@@ -56,12 +63,13 @@ class Failures:
             what: the model, event or the like that it failed for.
             lost: how many changes or events are not recorded because of it.
             instead: what happens now, if no record suffers.
+            level: of the line in the log; a warning where nobody knows whether a record suffers.
         """
         health = self._health()
         if health is not None:
             health.failed_at(place)
         self._log(
-            logging.ERROR,
+            level,
             _short(f"{place} {what}"),
             "%s; %s",
             self._said(place, error, what),

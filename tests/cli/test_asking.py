@@ -156,7 +156,7 @@ def test_show_tells_everything_of_one_record(ask: Command) -> None:
 
 def test_show_takes_the_shortened_id_a_table_shows(ask: Command) -> None:
     [found] = objects(ask("show", PRICED.id[-8:], "--json", "--since", "2026-11-01").out)
-    assert found["id"] == PRICED.id
+    assert (found["id"], found["outcome"], found["log"]) == (PRICED.id, "success", "audit")
     assert found["bulk"]["keys"] == ["1", "2"]  # type: ignore[index]
     assert found["resource"] == {"service.name": "shop", "host.name": "web-1"}
     rows = plain(ask("show", PRICED.id, width=80).out)

@@ -9,17 +9,21 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
 from otel_audit.audit_record import AuditRecord
+from otel_audit.store import AuditStore
+from otel_audit.store.client import StoreClient
 from tests.e2e.running import eventually
 from tests.servers.site import Site, small_site
+from tests.trail import serving
 
 EVENT = "http.server.request"
 SECRET = "hunter2-tok_9f8e7d6c5b4a"
@@ -272,11 +276,28 @@ def _requests() -> Iterator[tuple[str, dict[str, Any]]]:
             "headers": {"content-encoding": "gzip", "content-type": "application/json"},
         },
     )
+    yield f"echo/?q=%7B%22password%22%3A%22{SECRET}%22%7D", {"content": b"{}"}
 
 
-def test_secrets_in_forty_places_are_nowhere_on_disk_or_on_the_wire(served: Recorded) -> None:
+def in_a_store(requests: Sequence[ExportLogsServiceRequest], directory: Path) -> tuple[int, str]:
+    """Send a store what was sent; return the number of requests in it, and all that its tables say."""
+    with serving(directory) as store:
+        for each in requests:
+            headers = {"Content-Type": "application/x-protobuf"}
+            answer = httpx.post(f"{store.http}/v1/audit", content=each.SerializeToString(), headers=headers)
+            assert answer.status_code == 200, answer.text
+        client = StoreClient(store.clickhouse)
+        tables = client.rows("SELECT name FROM system.tables WHERE database = 'otel' AND engine LIKE '%Tree'")
+        held = [json.dumps(client.rows(f"SELECT * FROM otel.`{name}`")) for (name,) in tables]
+        client.close()
+        with AuditStore(store.clickhouse) as asked:
+            return asked.count_requests(since="1 day ago", path="/echo/*"), "".join(held)
+
+
+def test_secrets_in_forty_places_are_nowhere_on_disk_or_on_the_wire(served: Recorded, tmp_path: Path) -> None:
+    """Nor in a store that was sent it."""
     places = list(_requests())
-    assert len(places) >= 39
+    assert len(places) == 40
     before = {record.id for record in served.site.sink.records}
     with httpx.Client(timeout=60) as client:
         for path, options in places:
@@ -294,6 +315,10 @@ def test_secrets_in_forty_places_are_nowhere_on_disk_or_on_the_wire(served: Reco
     assert not [payload for payload in sent if SECRET.encode() in payload]
     spooled = [path for path in served.site.spool.rglob("*") if path.is_file()]
     assert not [path for path in spooled if SECRET.encode() in path.read_bytes()]
+    counted, held = in_a_store(served.site.sink.requests, tmp_path)
+    assert counted >= len(places)
+    assert "/echo/" in held
+    assert SECRET not in held
 
 
 # --- killed midway -------------------------------------------------------------------------------

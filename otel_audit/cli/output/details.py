@@ -37,6 +37,8 @@ def record_dict(stored: StoredRecord) -> dict[str, Any]:
     return {
         "time": format_iso(record.timestamp),
         "observed_time": format_iso(record.observed_timestamp),
+        "outcome": record.outcome,  # said also where it is the usual one
+        "log": record.log,
         **msgspec.to_builtins(record),
         "resource": stored.resource,
     }

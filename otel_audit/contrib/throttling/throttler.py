@@ -211,6 +211,7 @@ class Throttler:
             outcome="failure",
             target=Target("http.route", route or "/"),
             error=str(refusal.status),
+            message=attributes.get(THROTTLING_RULE, ""),  # lists show it: what was too much
             attributes=attributes,
         )
 

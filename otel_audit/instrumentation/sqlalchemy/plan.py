@@ -219,12 +219,15 @@ class Plans:
         label = subject.label
         if label != subject.path or label in self._namesakes or len(self._namesakes) >= _MAX_SAID:
             return
+        usual = usual_label(subject.classes[0])
+        if label == usual:  # of a module that is no package, path and label are the same
+            return
         self._namesakes.add(label)
         _logger.warning(
             "%s: another class of this name is mapped in the package, so records call it by its path, and "
             "called it %r before the other was mapped; rename one, or import both before the first write",
             label,
-            usual_label(subject.classes[0]),
+            usual,
         )
 
     def _names_it(self, table: Table) -> bool:

@@ -122,6 +122,7 @@ def test_the_default_set(throttled: Throttled, make: Any, counter: Any, clock: C
     assert (record.action, record.outcome, record.error) == ("REFUSE", "failure", "429")
     assert (record.target, record.source.id) == (Target("http.route", "/"), "192.0.2.7")
     assert record.attributes["throttling.rule"] == "minute: 20 requests in 60 s by address"
+    assert record.message == record.attributes["throttling.rule"]
 
 
 def test_while_it_is_off_everything_passes(throttled: Throttled) -> None:

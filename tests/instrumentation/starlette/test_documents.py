@@ -97,6 +97,8 @@ def test_the_five_minutes_end_with_a_trail(tmp_path: Path) -> None:
     assert [(each.field, each.old, each.new) for each in shipped.changes] == [("state", "packed", "shipped")]
     assert shipped.actor.id == "anonymous"
     assert shipped.trace_id, "OpenTelemetry's instrumentation comes with the extra"
+    lines = [line for line in (tmp_path / "log").read_text().splitlines() if "INFO:" not in line]
+    assert not [line for line in lines if "main.Shipment" in line], "nothing is wrong with its class"
 
 
 def test_the_dependency_that_reads_a_token(

@@ -84,6 +84,7 @@ class Capture(CaptureState):
         self.tables = Tables(self.section, self.policy, self.plans)
         self.texts = Texts(self.tables, self.transactions, self.failures, self.schema_changed)
         self._since = object()
+        self._looked_for_mistakes = False
         self.rules = self.tables.rules = Rules(
             self.tables, self.plans, self.catalog, self.failures, self._decide_anew
         )
@@ -106,6 +107,15 @@ class Capture(CaptureState):
 
     def _decide_anew(self) -> None:
         self._since = object()
+
+    def _look_for_mistakes(self) -> None:
+        self._looked_for_mistakes = True
+        try:
+            from otel_audit.instrumentation.sqlalchemy.mistakes import say_what_matches_nothing
+
+            say_what_matches_nothing(self.section, self.tables.all())
+        except faults() as error:
+            self.failures.note("look at the configuration", error, instead="everything is recorded")
 
     def schema_changed(self) -> None:
         self.catalog.clear()
@@ -192,6 +202,8 @@ class Capture(CaptureState):
         return running
 
     def _decide(self, connection: Any, compiled: Any, sql: str) -> _Decision:
+        if not self._looked_for_mistakes:
+            self._look_for_mistakes()
         since, shape, beside = self._since, None, False
         try:
             if self.tables.used(self.transactions.database_of(connection), compiled_table(compiled)):

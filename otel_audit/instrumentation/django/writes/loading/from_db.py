@@ -75,6 +75,7 @@ def remembering_inherited(capture: Capture, model: Any) -> Callable[..., Any]:
     holds the plan instead of asking for it.
     """
     thread, freshness = capture.thread, capture.freshness
+    above: Any = super(model, model)  # what it is asked for, it looks up each time
     generation: object = None
     plan: ModelPlan = NOT_AUDITED
     immutable, width = False, -1
@@ -90,7 +91,8 @@ def remembering_inherited(capture: Capture, model: Any) -> Callable[..., Any]:
         generation = asked
 
     def from_db(cls: Any, /, db: Any, field_names: Any, values: Any) -> Any:
-        instance = super(model, cls).from_db(db, field_names, values)
+        inherited: Any = above if cls is model else super(model, cls)
+        instance = inherited.from_db(db, field_names, values)
         try:
             if capture.generation is not generation:
                 look_again()

@@ -6,6 +6,7 @@ so are COMMIT and ROLLBACK of what ``engine.raw_connection()`` returns.
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -109,6 +110,7 @@ class DriverCursors:
                 "driver connection",
                 NotCaptured(f"{place} takes the driver's own connection"),
                 instead="what it writes there is not recorded; by connection.connection.cursor() it is",
+                level=logging.WARNING,  # to listen, or to register a type, it may write nothing
             )
         except faults():  # a pool of the application's
             return

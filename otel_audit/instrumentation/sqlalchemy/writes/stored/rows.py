@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql import visitors
 from sqlalchemy.sql.elements import BindParameter
 from sqlalchemy.sql.visitors import replacement_traverse
-from sqlalchemy.util import immutabledict
+from sqlalchemy.util import LRUCache, immutabledict
 
 from otel_audit.capture.bulk import KnownColumns
 from otel_audit.capture.databases import abilities as catalog
@@ -35,7 +35,10 @@ if TYPE_CHECKING:
     from otel_audit.instrumentation.sqlalchemy.plan import MappedPlan
 
 _R = TypeVar("_R")
-_UNHEARD: Final = immutabledict({"skip_user_error_events": True})
+_OPTIONS: Final = "_otel_audit_options"
+"""Where those of our statements wait in a dialect: with a cache of our own, so that none of ours takes the
+place of one of the application's."""
+_CACHED: Final = 200
 _KEYS: Final = 500
 """Keys in one SELECT."""
 
@@ -62,6 +65,15 @@ class _Silent(SQLAlchemyCoreConnection):
 
     def _rollback_impl(self) -> None:
         return
+
+
+def _options(connection: Any) -> Any:
+    kept = connection.dialect.__dict__
+    found = kept.get(_OPTIONS)
+    if found is None:
+        cache: Any = LRUCache(_CACHED)
+        found = kept[_OPTIONS] = immutabledict({"skip_user_error_events": True, "compiled_cache": cache})
+    return found
 
 
 class Condition(NamedTuple):
@@ -140,7 +152,7 @@ class Reader:
             _allow_autobegin=False,
         )
         self._connection._echo = False
-        self._connection._execution_options = connection.engine._execution_options.union(_UNHEARD)
+        self._connection._execution_options = connection.engine._execution_options.union(_options(connection))
         schemas = (options or {}).get("schema_translate_map")
         self._options: dict[str, Any] = {"schema_translate_map": schemas} if schemas else {}
 

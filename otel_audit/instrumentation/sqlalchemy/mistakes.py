@@ -1,0 +1,77 @@
+"""Patterns of ``[sqlalchemy]`` that name nothing: said once, when the first statement writes something.
+
+By then most applications have imported their models; a pattern whose models come later is said too early.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from difflib import get_close_matches
+from typing import Final
+
+from sqlalchemy.schema import Table
+
+from otel_audit.capture.table_policy import ModelPattern, Subject
+from otel_audit.config.loader import load
+from otel_audit.config.model import SQLAlchemyConfig
+from otel_audit.instrumentation.sqlalchemy.mappings import Mappings
+from otel_audit.interruptions import faults
+
+_logger = logging.getLogger(__name__)
+_WILD: Final = frozenset("*?[")
+
+
+def say_what_matches_nothing(section: SQLAlchemyConfig, tables: Iterable[Table]) -> None:
+    """Warn of each pattern that matches no mapped class and no table so far."""
+    mappings = Mappings()
+    subjects = [mappings.subject(table) for table in tables if table.name]
+    for setting, key, pattern in _patterns(section):
+        if any(map(ModelPattern(pattern).matches, subjects)):
+            continue
+        only_text = setting == "models" and _WILD.isdisjoint(pattern) and "." not in pattern
+        _logger.warning(
+            "%s has the pattern %r, which matches no mapped class and no table that was there at the first "
+            "write; %s%s",
+            _place(section, setting, key),
+            pattern,
+            _hint(pattern, subjects),
+            "; statements as text that name such a table are recorded" if only_text else "",
+        )
+
+
+def _patterns(section: SQLAlchemyConfig) -> Iterator[tuple[str, str, str]]:
+    """Yield the setting, the key of the item in it, and the pattern."""
+    for setting, patterns in (
+        ("models", section.models),
+        ("reads", section.reads),
+        ("model", list(section.model)),
+    ):
+        for position, pattern in enumerate(patterns):
+            if pattern and not pattern.startswith("!"):  # what is excluded need not be there
+                yield setting, pattern if setting == "model" else str(position), pattern
+
+
+def _place(section: SQLAlchemyConfig, setting: str, key: str) -> str:
+    """Return the setting, with the file and line that it was read from as far as that is known."""
+    name = f"sqlalchemy.{setting}"
+    try:
+        loaded = load()
+        place = loaded.where("sqlalchemy", setting, key) if loaded.config.sqlalchemy == section else ""
+    except faults():  # the file is another one by now
+        place = ""
+    return f"{place}: {name}" if place else name
+
+
+def _hint(pattern: str, subjects: Iterable[Subject]) -> str:
+    dotted = pattern.count(".") > 1
+    names = dict.fromkeys(
+        name
+        for subject in subjects
+        for name in ((subject.path,) if dotted else (subject.label, *subject.tables))
+        if name
+    )
+    near = get_close_matches(pattern, list(names), n=1, cutoff=0.5)
+    if near:
+        return f"write {near[0]!r} if that is meant"
+    return "write package.Class as in shop.Order, the path of a class, or the name of a table, with * and ?"
