@@ -137,4 +137,4 @@ def server(
             yield
         finally:
             process.terminate()
-            process.wait(30)
+            process.wait(90)

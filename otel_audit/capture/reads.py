@@ -12,12 +12,41 @@ from otel_audit.named_tuples import NamedTuple
 from otel_audit.pipeline.failures import Failures
 from otel_audit.pipeline.logger import AuditLogger
 from otel_audit.pipeline.record_heads import Made
-from otel_audit.values import MAX_PARTS
+from otel_audit.values import MAX_PARTS, key_text, key_texts
 
 _NO_STRATEGIES: Final[dict[str, str]] = {}
 
 ReadKey: TypeAlias = Callable[[Any], str]
 """Returns the key of the object in a row as text, ``""`` if there is none."""
+
+
+class KeyColumn:
+    """Reads the key where it is one value of a row: of all rows in one go, which is most of a list's cost.
+
+    Args:
+        position: where it stands in a row.
+        kind: the class of a value that needs no conversion.
+        frozen: converts any other.
+    """
+
+    __slots__ = ("_frozen", "_kind", "_position")
+
+    def __init__(self, position: int, kind: type | None, frozen: Callable[[Any], Any]) -> None:
+        self._position = position
+        self._kind = kind
+        self._frozen = frozen
+
+    def __call__(self, row: Sequence[Any]) -> str:
+        value = row[self._position]
+        return key_text(value if type(value) is self._kind else self._frozen(value))
+
+    def of_all(self, rows: Sequence[Sequence[Any]]) -> list[str]:
+        """Return the keys of many rows."""
+        position = self._position
+        values = [row[position] for row in rows]
+        if {*map(type, values)} == {self._kind}:
+            return key_texts(values)
+        return list(map(self, rows))
 
 
 class Reading(NamedTuple):
@@ -56,6 +85,8 @@ class Tally:
             self._more += len(chunk)
             return
         keys, most = self.keys, self._max_keys
+        if len(self._readers) == 1 and len(keys) + len(chunk) <= most and self._add_all(chunk):
+            return
         for at, row in enumerate(chunk):
             if len(keys) >= most and self.reading.every_row:
                 self._more += len(chunk) - at
@@ -70,6 +101,19 @@ class Tally:
                 else:
                     self._more += 1
                     self.complete = False
+
+    def _add_all(self, chunk: Sequence[Any]) -> bool:
+        """Add the keys of all rows at once, if they can be read like this."""
+        (read,) = self._readers
+        if not isinstance(read, KeyColumn):
+            return False
+        try:
+            found = dict.fromkeys(read.of_all(chunk))
+        except faults():  # the rows are counted up to the one whose key cannot be read
+            return False
+        found.pop("", None)
+        self.keys.update(found)
+        return True
 
     def lose_keys(self) -> None:
         """Go on with counting rows."""
@@ -141,12 +185,14 @@ class ReadRecords:
     def _objects(self, tally: Tally) -> Made:
         keys = list(tally.keys)
         if tally.complete and len(keys) == 1:
-            return self._alone(tally.reading, keys[0]) or self._record(tally.reading, key=keys[0])
-        completeness: Completeness = "full" if tally.complete else "count"
-        return self._record(tally.reading, bulk=Bulk(tally.count, keys), completeness=completeness)
+            return self._quickly(tally.reading, keys[0]) or self._record(tally.reading, key=keys[0])
+        bulk = Bulk(tally.count, keys)
+        if not tally.complete:
+            return self._record(tally.reading, bulk=bulk, completeness="count")
+        return self._quickly(tally.reading, "", bulk) or self._record(tally.reading, bulk=bulk)
 
-    def _alone(self, reading: Reading, key: str) -> Made | None:
-        """Make the record of one object in the quick way; None if anything in it is unusual."""
+    def _quickly(self, reading: Reading, key: str, bulk: Bulk | None = None) -> Made | None:
+        """Make the record of what was read in the quick way; None if anything in it is unusual."""
         lone = self._logger.lone_records()
         if lone is None or any(reading.key_strategies) or len(reading.fields) > MAX_PARTS:
             return None
@@ -163,6 +209,7 @@ class ReadRecords:
                 [],
                 _NO_STRATEGIES,
                 reading.fields,
+                bulk,
             )
         except faults():  # whatever it is, the general way says so
             return None

@@ -1,4 +1,4 @@
-"""The quick way to make a record alone: of the one write of a transaction, of one object that was read.
+"""The quick way to make a record alone: of the one write of a transaction, of the objects a query has read.
 
 Nothing is kept for another one. A record of portable values, with a context of exact texts, needs no
 conversion and no limit; what is left of the general way is one look for secrets. It is the same record to the
@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from otel_audit.audit_context import Moment
-from otel_audit.audit_record import Change, Database, OldValues, Target, new_record_id
+from otel_audit.audit_record import Bulk, Change, Database, OldValues, Target, new_record_id
 from otel_audit.otel_api import trace_ids
 from otel_audit.pipeline.limits import SMALL
 from otel_audit.pipeline.record_heads import EncodedRecord, Looks, fields_of_record
@@ -42,6 +42,7 @@ _FIELDS: Final = (
     "database",
     "changes",
     "image",
+    "bulk",
     "fields",
     "old_values",
     "reason",
@@ -82,6 +83,7 @@ class LoneRecords:
         looked: list[Any],
         strategies: Mapping[str, str],
         fields: Sequence[str] = (),
+        bulk: Bulk | None = None,
     ) -> EncodedRecord | None:
         """Make a record of values that are portable; None if it must be made in the general way.
 
@@ -97,6 +99,7 @@ class LoneRecords:
             looked: the values among them to look at for secrets.
             strategies: as for :meth:`otel_audit.pipeline.logger.AuditLogger.record`.
             fields: the names of what was read.
+            bulk: the keys of the rows where they are several, which have no strategy either.
 
         Raises:
             Exception: a part of the context is not what it should be; the general way finds out what.
@@ -129,6 +132,9 @@ class LoneRecords:
         if request.parent and not is_uuid(request.parent):
             texts.append(request.parent)
         _join((*texts, *_source(source), *_database(database), *fields))  # raises where one is no text
+        if bulk is not None:
+            _join(bulk.keys)
+            texts += bulk.keys
         read = list(fields)
         names = [*image, *[change.field for change in changes], *read]
         if not self._are_clean(names, looked, texts, strategies):
@@ -150,6 +156,7 @@ class LoneRecords:
                 database,
                 changes,
                 image,
+                bulk,
                 read,
                 old_values,
                 context.reason,
@@ -162,4 +169,6 @@ class LoneRecords:
         )
         if len(payload) >= SMALL:
             return None
-        return EncodedRecord(id_, timestamp, event_name, action, "success", target, changes, payload, read)
+        return EncodedRecord(
+            id_, timestamp, event_name, action, "success", target, changes, payload, read, bulk
+        )

@@ -14,7 +14,7 @@ from __future__ import annotations
 import time
 from collections.abc import Hashable, Mapping, Sequence
 from functools import cache
-from typing import Any, ClassVar, Final, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 import msgspec
 
@@ -42,7 +42,7 @@ class EncodedRecord(msgspec.Struct, frozen=True, gc=False):
     changes: list[Change]
     payload: bytes
     fields: Sequence[str] = ()
-    bulk: ClassVar[Bulk | None] = None
+    bulk: Bulk | None = None
 
     @property
     def changed_fields(self) -> list[str]:

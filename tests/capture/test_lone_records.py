@@ -17,6 +17,7 @@ from otel_audit.audit_context import ContextFields, context, enter_scope, leave_
 from otel_audit.audit_record import (
     Actor,
     AuditRecord,
+    Bulk,
     Database,
     Origin,
     Request,
@@ -24,7 +25,7 @@ from otel_audit.audit_record import (
     Target,
     new_record_id,
 )
-from otel_audit.capture.reads import Reading, ReadRecords, Tally
+from otel_audit.capture.reads import KeyColumn, Reading, ReadRecords, Tally
 from otel_audit.capture.transactions.connection import Connection
 from otel_audit.capture.writes import RowWrite
 from otel_audit.config.model import RedactionConfig, SpanEventConfig
@@ -278,16 +279,16 @@ def test_its_event_on_the_span_is_the_same(spool_directory: Path, content: Any) 
 # --- reads ---------------------------------------------------------------------------------------
 
 
-def read_both_ways(pipeline: AuditPipeline, reading: Reading, key: str) -> tuple[bytes, int]:
-    """Record that one object was read; return its bytes, and how many records the general way made."""
-    made = [read_bytes(pipeline, reading, key, quickly=quickly) for quickly in (True, False)]
+def read_both_ways(pipeline: AuditPipeline, reading: Reading, *keys: str) -> tuple[bytes, int]:
+    """Record that objects were read; return its bytes, and how many records the general way made."""
+    made = [read_bytes(pipeline, reading, *keys, quickly=quickly) for quickly in (True, False)]
     assert made[0].payloads == made[1].payloads
     assert made[1].records == 1
     [payload] = made[0].payloads
     return payload, made[0].records
 
 
-def read_bytes(pipeline: AuditPipeline, reading: Reading, key: str, *, quickly: bool) -> Made:
+def read_bytes(pipeline: AuditPipeline, reading: Reading, *keys: str, quickly: bool) -> Made:
     taken: list[bytes] = []
     calls: list[str] = []
     record = AuditLogger.record
@@ -307,7 +308,7 @@ def read_bytes(pipeline: AuditPipeline, reading: Reading, key: str, *, quickly: 
         where = Database("sqlite", "main", address="192.0.2.9", port=5432)
         records = ReadRecords(pipeline.logger, pipeline.logger.failures, where)
         tally = Tally(reading, [str], 10)
-        records.count([tally], [key])
+        records.count([tally], keys)
         records.keep([tally])
     return Made(taken, len(calls))
 
@@ -320,7 +321,7 @@ NAMES = st.one_of(st.sampled_from(["name", "price", "password", "token"]), st.te
     said=fields,
     tenant=st.sampled_from(["", "a", None]),
     names=st.lists(NAMES, max_size=4),
-    key=st.one_of(st.integers(1).map(str), st.text(min_size=1), st.sampled_from(SECRETS)),
+    keys=st.lists(st.one_of(st.integers(1).map(str), st.text(), st.sampled_from(SECRETS)), max_size=12),
     key_strategies=st.sampled_from([(), ("",), ("mask",), ("keep_last:4",)]),
 )
 def test_whatever_is_read_the_bytes_are_those_of_the_general_way(
@@ -328,7 +329,7 @@ def test_whatever_is_read_the_bytes_are_those_of_the_general_way(
     said: ContextFields,
     tenant: str | None,
     names: list[Any],
-    key: str,
+    keys: list[str],
     key_strategies: tuple[str, ...],
 ) -> None:
     """Any names of fields, keys and contexts, secrets among them."""
@@ -337,27 +338,46 @@ def test_whatever_is_read_the_bytes_are_those_of_the_general_way(
         at = msgspec.structs.replace(moment(), time=NOW, tenant=tenant)
         reading = Reading("shop.Order", "shop.order", "shop_order", tuple(names), True, key_strategies)
         with patch("otel_audit.capture.reads.moment", lambda: at):
-            read_both_ways(keyed, reading, key)
+            read_both_ways(keyed, reading, *keys)
     finally:
         leave_scope(token)
 
 
-def test_the_read_of_one_object_is_recorded_quickly(pipeline: AuditPipeline) -> None:
+@pytest.mark.parametrize("keys", [["7"], ["7", "8", "9"], []])
+def test_what_was_read_is_recorded_quickly(pipeline: AuditPipeline, keys: list[str]) -> None:
     """And the event on its span names the fields that were read, as that of any other record."""
     reading = Reading("shop.Order", "shop.order", "shop_order", ("name", "price"), True)
-    payload, records = read_both_ways(pipeline, reading, "7")
+    payload, records = read_both_ways(pipeline, reading, *keys)
     assert records == 0
     record = decode_record(payload)
-    assert (record.target, record.fields, record.database.port) == (
-        Target("shop.Order", "7"),
-        ["name", "price"],
-        5432,
-    )
+    assert record.target == Target("shop.Order", "7" if len(keys) == 1 else "")
+    assert record.bulk == (None if len(keys) == 1 else Bulk(len(keys), keys))
+    assert (record.fields, record.database.port) == (["name", "price"], 5432)
     spans: list[Any] = []
     for quickly in (True, False):
         with TRACER.start_as_current_span("read") as span:
-            read_bytes(pipeline, reading, "7", quickly=quickly)
+            read_bytes(pipeline, reading, *keys, quickly=quickly)
         [event] = span.events  # type: ignore[attr-defined]
         spans.append((event.name, dict(event.attributes)))
     assert spans[0] == spans[1]
     assert spans[0][1]["otel_audit.changed_fields"] == ("name", "price")
+
+
+@given(
+    chunks=st.lists(
+        st.lists(st.one_of(st.integers(0, 9), st.none(), st.integers(), st.just(""), st.text(), st.floats()))
+    ),
+    most=st.integers(0, 12),
+    every_row=st.booleans(),
+)
+def test_keys_read_all_at_once_are_those_read_one_by_one(
+    chunks: list[list[Any]], most: int, every_row: bool
+) -> None:
+    reading = Reading("shop.Order", "shop.order", "shop_order", (), every_row)
+    column = KeyColumn(1, int, freeze)
+    tallies = [Tally(reading, [read], most) for read in (column, column.__call__)]
+    for chunk in chunks:
+        for tally in tallies:
+            tally.add([("x", value) for value in chunk])
+    at_once, one_by_one = [(list(tally.keys), tally.count, tally.complete) for tally in tallies]
+    assert at_once == one_by_one

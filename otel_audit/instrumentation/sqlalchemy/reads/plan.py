@@ -24,7 +24,7 @@ from sqlalchemy.sql.selectable import (
     TableClause,
 )
 
-from otel_audit.capture.reads import Reading, ReadKey
+from otel_audit.capture.reads import KeyColumn, Reading, ReadKey
 from otel_audit.interruptions import faults
 from otel_audit.named_tuples import NamedTuple
 from otel_audit.values import key_text
@@ -538,13 +538,7 @@ def _key_reader(plan: MappedPlan, key: KeyColumns, dialect: Any, description: Se
         parts.append((position, process, field))
     if len(parts) == 1 and parts[0][1] is None:
         only, _, single = parts[0]
-        canonical = single.canonical
-
-        def read_one(row: Sequence[Any]) -> str:
-            value = row[only]
-            return key_text(value if type(value) is canonical else single.frozen(value))
-
-        return read_one
+        return KeyColumn(only, single.canonical, single.frozen)
 
     def read(row: Sequence[Any]) -> str:
         values = []

@@ -269,8 +269,8 @@ class Reader:
                 statement = self._locking(statement, fields)
                 if self._state.dialect.moves_rows and len(some) > 1:
                     statement = statement.order_by(*columns)
-            rows = self._connection.execute(statement, execution_options=self._options).all()
-            for row in zip(*_frozen([*plan.keys, *fields], rows), strict=True):
+            columns_read = _read_columns(self._connection.execute(statement, execution_options=self._options))
+            for row in zip(*_frozen([*plan.keys, *fields], columns_read), strict=True):
                 found[row[:width]] = list(row[width:])
         return found
 
@@ -347,17 +347,17 @@ class Reader:
         made = condition.made
         columns = [*keys, *(condition.column(field) for field in fields), *made.values()]
         statement = self._where(condition, columns, fields).limit(config.max_bulk_rows + 1)
-        rows = self._distinct(condition, statement)
-        if len(rows) > config.max_bulk_rows:
+        read = self._distinct(condition, statement)
+        if read and len(read[0]) > config.max_bulk_rows:
             return self._only_keys(condition, keys, config)
-        return Found(_frozen([*self._plan.keys, *fields, *made], rows), "full", list(made))
+        return Found(_frozen([*self._plan.keys, *fields, *made], read), "full", list(made))
 
     def _only_keys(self, condition: Condition, keys: list[Any], config: CaptureSection) -> Found | None:
         statement = self._where(condition, keys, []).limit(config.max_bulk_ids + 1)
-        rows = self._distinct(condition, statement)
-        if len(rows) > config.max_bulk_ids:
+        read = self._distinct(condition, statement)
+        if read and len(read[0]) > config.max_bulk_ids:
             return None
-        return Found(list(map(list, zip(*rows, strict=True))), "ids")
+        return Found(read, "ids")
 
     def _where(self, condition: Condition, columns: list[Any], fields: Sequence[ColumnPlan]) -> Any:
         table = condition.source
@@ -391,15 +391,15 @@ class Reader:
         statement._where_criteria = tuple(condition.where)
         return int(self._connection.execute(statement, execution_options=self._options).scalar() or 0)
 
-    def _distinct(self, condition: Condition, statement: Any) -> Sequence[Any]:
-        """Return each row once: a join finds it as often as it matches."""
-        rows: Sequence[Any] = self._connection.execute(statement, execution_options=self._options).all()
+    def _distinct(self, condition: Condition, statement: Any) -> list[list[Any]]:
+        """Return each row once, by column: a join finds it as often as it matches."""
+        result = self._connection.execute(statement, execution_options=self._options)
         if self._is_alone(condition):
-            return rows
+            return _read_columns(result)
         width = len(self._plan.keys)
         found: dict[Any, Any] = {}
         kept = []
-        for row in rows:
+        for row in result.all():
             plain = tuple(row)
             try:
                 if plain[:width] in found:
@@ -408,14 +408,28 @@ class Reader:
             except TypeError:  # a key that cannot be hashed
                 pass
             kept.append(plain)
-        return kept
+        return list(map(list, zip(*kept, strict=True)))
 
 
-def _frozen(fields: Sequence[ColumnPlan], rows: Sequence[Any]) -> list[list[Any]]:
-    """Return rows of these columns by column, frozen: most need no conversion."""
-    # No columns where there are no rows.
-    columns = zip(fields, map(list, zip(*rows, strict=True)), strict=False)
-    return [field.frozen_all(values) for field, values in columns]
+def _read_columns(result: Any) -> list[list[Any]]:
+    """Return all rows of a result by column; none where there are no rows.
+
+    They are read as the driver has them, and each column by its type in one go: making rows of SQLAlchemy's
+    costs more than all that is done with them.
+    """
+    described = result._metadata
+    if described._tuplefilter is not None:  # what is shown of a row is not what the driver has
+        return list(map(list, zip(*result.all(), strict=True)))
+    columns = list(map(list, zip(*result._fetchall_impl(), strict=True)))
+    for place, process in enumerate(described._effective_processors or ()):
+        if process is not None and columns:
+            columns[place] = list(map(process, columns[place]))
+    return columns
+
+
+def _frozen(fields: Sequence[ColumnPlan], columns: Sequence[list[Any]]) -> list[list[Any]]:
+    """Return columns with their values frozen: most need no conversion."""
+    return [field.frozen_all(values) for field, values in zip(fields, columns, strict=False)]
 
 
 def returned(plan: MappedPlan, found: Found, fields: Sequence[ColumnPlan]) -> KnownColumns:
