@@ -1,6 +1,7 @@
 """A large store: records made inside the engine, through the landing table and its view, and questions to it.
 
 usage: python -m benchmarks.store_load fill DIRECTORY [RECORDS [REQUESTS]]
+       python -m benchmarks.store_load multiply DIRECTORY TIMES
        python -m benchmarks.store_load ask DIRECTORY [TIMES]
 
 Not one of the benchmarks that run together: ten million records take some ten minutes and 4 GB. They are the
@@ -8,8 +9,10 @@ same in every run: 90 days up to :data:`END`, 20 000 actors, 40 models, some of 
 rest; updates, creations, deletions, reads and logins, some 1400 bytes each.
 
 ``fill`` goes on where it was stopped, then merges what a server merges at night, and prints what lies on the
-disk. ``ask`` prints each question's times, the first of them with nothing of the store in the page cache, and
-the processor time of the server, which says more than times do on a machine that does other things as well;
+disk. ``multiply`` makes of a filled store one of as many times more records, users and objects over as many
+times the days (:mod:`benchmarks.store_multiply`). ``ask`` prints each question's times, the first of them
+with nothing of the store in the page cache, and the processor time of the server, which says more than times
+do on a machine that does other things as well;
 in the end, the server's memory.
 """
 
@@ -19,8 +22,8 @@ import datetime
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -28,6 +31,7 @@ from benchmarks.figures import Figure, quantile, report
 from benchmarks.request_records import COUNTS
 from benchmarks.request_records import statement as request_statement
 from benchmarks.serving import serve
+from benchmarks.store_multiply import multiply
 from otel_audit.config.model import StoreConfig
 from otel_audit.semconv import RECORD_ID, SCHEMA_VERSION
 from otel_audit.server.engine.datadir import DataDirectory
@@ -174,10 +178,8 @@ def fill(directory: Path, records: int, requests: int = 0) -> None:
 
     Prints what they take on the disk.
     """
-    held = DataDirectory.acquire(directory)
-    engine = Engine(held.engine, memory_bytes=_MEMORY, fsync=False, formats=FORMATS)
-    database = StoreConfig().database
-    with engine.connection() as connection:
+    with _opened(directory) as engine, engine.connection() as connection:
+        database = StoreConfig().database
         migrate(connection.rows, database, Retention.configured(StoreConfig()))
         connection.prepare_inserts()
         for name, value in {
@@ -201,13 +203,34 @@ def fill(directory: Path, records: int, requests: int = 0) -> None:
                 sql = request_statement(log, first, count, number, days=DAYS, end=END)
                 connection.query(sql.format(db=database))
                 sys.stderr.write(f"{first + count} requests in the log {log}\n")
-        night = datetime.datetime.fromisoformat(END).replace(hour=_NIGHT, tzinfo=datetime.UTC)
-        for each in Upkeep(engine, database).merge(night):
-            sys.stderr.write(f"merged {each.id} of {each.table}\n")
-        for table in (EVENTS, *(map(events, REQUEST_LOGS) if requests else ())):
-            report(_on_disk(connection, database, table))
+        _finish(engine, connection, (EVENTS, *(map(events, REQUEST_LOGS) if requests else ())))
+
+
+def _times(directory: Path, times: int) -> None:
+    """Make a filled store ``times`` as large; goes on where it was stopped."""
+    with _opened(directory, memory_bytes=2 * _MEMORY) as engine:
+        multiply(engine, StoreConfig().database, times, end=END)
+        with engine.connection() as connection:
+            _finish(engine, connection, (EVENTS,))
+
+
+@contextmanager
+def _opened(directory: Path, memory_bytes: int = _MEMORY) -> Iterator[Engine]:
+    held = DataDirectory.acquire(directory)
+    engine = Engine(held.engine, memory_bytes=memory_bytes, fsync=False, formats=FORMATS)
+    yield engine
     engine.close()
     held.release()
+
+
+def _finish(engine: Engine, connection: Connection, tables: Sequence[str]) -> None:
+    """Merge as a server does at night, and report what is on the disk."""
+    database = StoreConfig().database
+    night = datetime.datetime.fromisoformat(END).replace(hour=_NIGHT, tzinfo=datetime.UTC)
+    for each in Upkeep(engine, database).merge(night):
+        sys.stderr.write(f"merged {each.id} of {each.table}\n")
+    for table in tables:
+        report(_on_disk(connection, database, table))
 
 
 def _on_disk(connection: Connection, database: str, table: str) -> Iterator[Figure]:
@@ -327,12 +350,14 @@ def _processor_time(pid: int) -> float:
 
 def main(arguments: list[str]) -> int:
     """Fill or ask, as the arguments say."""
-    if len(arguments) not in (2, 3, 4) or arguments[0] not in ("fill", "ask"):
+    if len(arguments) not in (2, 3, 4) or arguments[0] not in ("fill", "multiply", "ask"):
         sys.stderr.write(__doc__ or "")
         return 2
     directory, numbers = Path(arguments[1]).absolute(), [int(each) for each in arguments[2:]]
     if arguments[0] == "fill":
         fill(directory, *(numbers or [1_000_000]))
+    elif arguments[0] == "multiply":
+        _times(directory, *(numbers or [10]))
     else:
         report(ask(directory, *(numbers or [20])))
     return 0

@@ -11,6 +11,7 @@ import re
 import typing
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Collection, Sequence
+from itertools import zip_longest
 from typing import Any, Final
 
 import msgspec
@@ -201,10 +202,11 @@ def select(
     if cursor is not None:
         behind(where, *read_cursor(cursor))
     # Each table is read in its own order up to the limit; over a union of them the engine would sort all.
+    names, look = asked(where, database, logs_meant(filters), others=others)
     each = [
-        f"SELECT {columns(parts)} FROM {database}.{table} WHERE {where} "
+        f"SELECT {columns(parts)} FROM {database}.{table} WHERE {where}{also} "
         f"ORDER BY timestamp DESC, record_id DESC, ordinal DESC LIMIT {int(rows)}"
-        for table in asked(where, database, logs_meant(filters), others=others)
+        for table, also in zip_longest(names, [look], fillvalue="")
     ]
     if len(each) == 1:
         return Query(each[0], where.parameters)
@@ -224,24 +226,27 @@ OTHERS_HAVE_SOME: Final = "other_events has records of these logs"
 
 def asked(
     where: Conditions, database: str, log: str | Sequence[str] | None, *, others: bool
-) -> tuple[str, ...]:
-    """Name the tables to ask about the logs meant.
+) -> tuple[tuple[str, ...], str]:
+    """Name the tables to ask about the logs meant, and give what the condition of one of them must end with.
 
     Nearly always ``other_events`` has nothing of them, and asking it costs a third of the whole. Without
     ``others`` it is left out, and the statement fails with :data:`OTHERS_HAVE_SOME` if it has some: what was
-    true a moment ago hides nothing.
+    true a moment ago hides nothing. The look belongs to the statement, so one table's condition has it: each
+    one costs the engine as much as a column does.
     """
     names = tables(log)
     if others or len(names) == 1:
-        return names
+        return names, ""
     of_logs = [each for each in zip(_LOG_CONDITIONS, _logs(log), strict=True) if each[1]]
     condition = " AND ".join(template for template, _ in of_logs) or "1"
-    look = f"SELECT 1 FROM {database}.{events(OTHER_LOG)} WHERE {condition} LIMIT 1"
+    look = Conditions(where.parameters)
     # A text that is no number fails when the statement is analysed, whether or not it would read any row.
-    where.add(
-        f"toUInt8(if(isNull(({look})), '1', '{OTHERS_HAVE_SOME}')) = 1", *(names for _, names in of_logs)
+    look.add(
+        f"toUInt8(if(isNull((SELECT 1 FROM {database}.{events(OTHER_LOG)} WHERE {condition} LIMIT 1)), '1', "
+        f"'{OTHERS_HAVE_SOME}')) = 1",
+        *(values for _, values in of_logs),
     )
-    return tuple(name for name in names if name != events(OTHER_LOG))
+    return tuple(name for name in names if name != events(OTHER_LOG)), f" AND {look}"
 
 
 def union(selects: Sequence[str]) -> str:

@@ -60,6 +60,12 @@ Vocabulary: TypeAlias = Literal[
 
 _NO_SUMS: Final[dict[str, str | int]] = {"optimize_use_projections": 0}
 """For what no sums answer: to look whether they do takes 2 ms for each table."""
+_NEWEST_FIRST: Final = _NO_SUMS | {"read_in_order_use_buffering": 0}
+"""For rows in the order of time, which end with a limit.
+
+Otherwise the engine reads on in every part while it merges their newest rows: for 50 records with a value of
+a field, 1.7 times the rows in three parts. Smaller blocks save rows as well, but make rare records dear.
+"""
 _MAX_SPANS = 20_000
 _MOST_GENERATIONS = 5
 """How deep :meth:`AuditStore.trace` looks for work that began in other traces, one statement each."""
@@ -190,12 +196,12 @@ class AuditStore:
         key = str(log)
         if key not in self._in_others:
             try:
-                return self._client.query(*statement(False), settings=_NO_SUMS)
+                return self._client.query(*statement(False), settings=_NEWEST_FIRST)
             except RefusedQuery as error:
                 if OTHERS_HAVE_SOME not in str(error):
                     raise
                 self._in_others.add(key)
-        return self._client.query(*statement(True), settings=_NO_SUMS)
+        return self._client.query(*statement(True), settings=_NEWEST_FIRST)
 
     def _with_actor_ids(self, filters: Filters) -> Filters:
         """Look up which users carry the name asked for: some of their records have only the id."""

@@ -49,6 +49,15 @@ def test_rows_of_bulk_records_answer_only_where_they_can_differ_from_their_recor
         assert "ordinal = 0" not in select("otel", filters, rows=1).sql
 
 
+def test_a_question_looks_for_strays_once_however_many_tables_it_reads() -> None:
+    """Each look costs the engine as much as another column of every table."""
+    for log, read in ((None, 1), ("activity,audit", 2), ("*", 3)):
+        sql, parameters = select("otel", Filters(log=log, actor="ana"), rows=10, others=False, related=True)
+        assert len(re.findall(r"FROM otel\.(?!other)\w+_events", sql)) == read
+        assert sql.count("FROM otel.other_events") == 1
+        assert set(re.findall(r"\{(p\d+):", sql)) == parameters.keys()
+
+
 @pytest.mark.parametrize(
     ("filters", "expected"),
     [

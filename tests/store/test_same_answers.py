@@ -144,6 +144,33 @@ def test_pages_of_a_random_trail_are_its_one_plain_answer(client: StoreClient) -
         assert answers > QUESTIONS // 2
 
 
+def test_a_page_of_more_rows_than_the_engine_reads_at_once_has_each_in_order(client: StoreClient) -> None:
+    """Of several parts whose times overlap, in tables of two logs."""
+    chance = random.Random(SEED + 3)
+    moment = BEGIN + 300 * S
+    records = [
+        record(
+            "shop.order.update",
+            "UPDATE",
+            at=moment + number * S // 100,
+            log=chance.choice(("audit", "activity")),
+            request=Request("long-page"),
+        )
+        for number in range(2600)
+    ]
+    newest_first = [each.id for each in reversed(records)]
+    chance.shuffle(records)
+    for first in range(0, len(records), 900):
+        land(client, records[first : first + 900])
+    with AuditStore(client.config) as store:
+        for log, limit in (("*", 2500), ("*", 3000), ("*", 1), ("audit", 2000)):
+            found = [each.id for each in store.find(Filters(log=log, request_id="long-page"), limit=limit)]
+            wanted = newest_first if log == "*" else [each for each in newest_first if each in set(found)]
+            assert found == wanted[:limit], (log, limit)
+        audit = sum(each.log == "audit" for each in records)
+        assert len(store.find(Filters(log="audit", request_id="long-page"), limit=3000)) == audit
+
+
 def without(each: AuditEntry, parts: Collection[str]) -> AuditEntry:
     """Return an entry with all other parts than these, and what every entry has, as if nothing were known."""
     known = {name: getattr(each, name) for name in each.__struct_fields__}

@@ -170,10 +170,11 @@ SETTINGS: Final = frozenset(
         "session_timezone",
         "transform_null_in",
         "union_default_mode",
-        # how it is answered, for those who measure
+        # how it is answered
         "optimize_move_to_prewhere",
         "optimize_read_in_order",
         "optimize_use_projections",
+        "read_in_order_use_buffering",
         "use_skip_indexes",
         "use_skip_indexes_if_final",
         # how the answer is written
