@@ -22,7 +22,13 @@ if TYPE_CHECKING:
 
     def _field(index: int, doc: str) -> Any: ...
 else:
-    from collections import _tuplegetter as _field
+    try:
+        from collections import _tuplegetter as _field
+    except ImportError:  # as collections itself does without its part in C
+        from operator import itemgetter
+
+        def _field(index, doc):
+            return property(itemgetter(index), doc=doc)
 
 
 @cache

@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -258,36 +258,88 @@ def test_what_the_engine_refuses_is_kept_and_tried_again(
     assert journal.take([rows("e.f")])
 
 
-def test_one_request_the_engine_refuses_does_not_hold_up_the_others(
-    engine: RefusingEngine, journal: Journal, tmp_path: Path
+def test_one_request_the_engine_refuses_holds_up_nobody(
+    engine: RefusingEngine, journal: Journal, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """They are inserted, and all stay on the disk until it is."""
+    """The others are inserted, questions are answered, and it stays on the disk, which the log says."""
     engine.slow.clear()
     names = [f"name.{number}" for number in range(9)]
     for name in [*names[:5], POISON, *names[5:]]:
         assert journal.take([rows(name)])
     engine.slow.set()
-    with pytest.raises(StoreError):
-        journal.settle()
+    journal.settle()
     assert all(engine.has(name) for name in names)
     assert not engine.has(POISON)
-    assert files(tmp_path)
+    assert any(str(path) in caplog.text for path in files(tmp_path))
+    assert journal.take([rows("e.f")])
+    journal.settle()
+    assert engine.has("e.f")
 
 
-def test_what_the_engine_refused_to_the_end_is_inserted_at_the_next_start(
-    engine: RefusingEngine, tmp_path: Path
+def test_a_request_that_is_refused_alone_is_put_aside_as_well(
+    engine: RefusingEngine, journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is on the disk all the time; a start that cannot insert it says how to go on without."""
+    """After some tries; then senders hear from the engine, until it takes something."""
+    monkeypatch.setattr(journal_module, "_AGAIN", 0.01)
+    assert journal.take([rows(POISON)])
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        with suppress(StoreError):
+            journal.settle()
+            break
+    assert len(files(tmp_path)) == 1
+    assert not journal.take([rows("a.b")])
+    journal.passed()
+    assert journal.take([rows("a.b")])
+    journal.settle()
+    assert engine.has("a.b")
+
+
+def test_what_was_put_aside_is_tried_again(
+    engine: RefusingEngine, journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though nobody asks and nothing else comes."""
+    monkeypatch.setattr(journal_module, "_AGAIN", 0.01)
+    monkeypatch.setattr(journal_module, "_AGAIN_ASIDE", 0.05)
+    engine.full = True
+    assert journal.take([rows("a.b")])
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        with suppress(StoreError):
+            journal.settle()
+            break
+    assert not engine.has("a.b")
+    engine.full = False
+    while files(tmp_path) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert engine.has("a.b")
+    assert files(tmp_path) == []
+    assert journal.take([rows("c.d")])
+
+
+def test_what_the_engine_refused_to_the_end_is_inserted_at_a_later_start(
+    engine: RefusingEngine, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is on the disk all the time; a server whose engine still refuses it starts all the same."""
     first = Journal(tmp_path / "journal", engine, "otel", fsync=True)  # type: ignore[arg-type]
     engine.full = True
     assert first.take([rows("a.b")])
     first.close()
-    with pytest.raises(StoreError, match=r"To start without them, move .* away"):
-        Journal(tmp_path / "journal", engine, "otel", fsync=True)  # type: ignore[arg-type]
+    Journal(tmp_path / "journal", engine, "otel", fsync=True).close()  # type: ignore[arg-type]
+    assert str(files(tmp_path)[0]) in caplog.text
     engine.full = False
     Journal(tmp_path / "journal", engine, "otel", fsync=True).close()  # type: ignore[arg-type]
     assert engine.has("a.b")
     assert files(tmp_path) == []
+
+
+def test_a_file_of_somebody_else_is_left_alone(engine: RefusingEngine, tmp_path: Path) -> None:
+    """File managers and backups leave theirs in any directory."""
+    (tmp_path / "journal").mkdir()
+    (tmp_path / "journal" / ".DS_Store").touch()
+    (tmp_path / "journal" / "copy.requests").touch()
+    Journal(tmp_path / "journal", engine, "otel", fsync=True).close()  # type: ignore[arg-type]
+    assert [path.name for path in files(tmp_path)] == [".DS_Store", "copy.requests"]
 
 
 def test_a_request_that_was_cut_off_in_the_middle_is_set_aside(

@@ -236,6 +236,8 @@ class Committer:
         try:
             if self._journal is None or not self._journal.take([rows for rows, _ in group]):
                 insert_rows(connection, self._database, [rows for rows, _ in group])
+                if self._journal is not None:
+                    self._journal.passed()
         except Exception as error:  # noqa: BLE001 - whatever it is, the senders must hear of it
             if len(group) > 1:  # one request must not fail for another's rows
                 _logger.warning(

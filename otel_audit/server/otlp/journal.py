@@ -7,6 +7,9 @@ a question: a question waits for all that was acknowledged before it (:meth:`Jou
 
 A file is removed when the engine has its requests on the disk. What a dead process left is inserted before
 the server listens. If it was inserted already, that is as if a sender had sent it twice, and is seen once.
+
+What the engine refuses is put aside, so that no request holds up questions and a start for ever: at once if
+others pass, otherwise after some tries. Its file stays, and it is tried again each minute and at each start.
 """
 
 from __future__ import annotations
@@ -45,6 +48,9 @@ _SECONDS: Final = 0.5
 """How long a record waits for others to be inserted with."""
 _AGAIN: Final = 1.0
 """Seconds after which what the engine refused is tried again."""
+_TRIES: Final = 5
+_AGAIN_ASIDE: Final = 60.0
+"""How often that is tried until it is put aside, and after how many seconds then."""
 _SPLIT: Final = 30
 """Inserts that may fail at a time until no smaller ones are tried: enough to find one request among many, and
 soon at an end where the engine refuses all."""
@@ -72,14 +78,17 @@ class Journal:
         self._asking = 0
         self._failures = 0
         self._failure: Exception | None = None
+        self._aside: list[Rows] = []
+        self._aside_paths: list[Path] = []
+        self._aside_again = 0.0
         self._writable = True
         self._closed = False
         try:
             make_private_directory(directory)
-            files = sorted(directory.iterdir())
+            files = sorted(path for path in directory.iterdir() if path.stem.isdecimal())
             self._numbers = itertools.count(1 + max((int(path.stem) for path in files), default=0))
             self._insert_left([path for path in files if path.suffix == _SUFFIX])
-        except (OSError, ValueError) as error:
+        except OSError as error:
             raise StoreError(f"{directory} cannot be used: {error}") from error
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
         self._thread.start()
@@ -98,6 +107,8 @@ class Journal:
             if self._failure is not None or self._closed:
                 return False
             if self._rows + count > _MOST or self._bytes + size > _MOST_BYTES:
+                return False
+            if sum(len(rows.block) for rows in self._aside) > _MOST_BYTES:
                 return False
             try:
                 self._append(group)
@@ -120,11 +131,18 @@ class Journal:
                 self._wake.notify_all()
         return True
 
+    def passed(self) -> None:
+        """Note that the engine takes what did not come here: it is not the engine that fails."""
+        if self._failure is not None:
+            with self._wake:
+                if self._inserted == self._taken:  # none is being tried
+                    self._failure = None
+
     def settle(self) -> None:
-        """Return when all that was acknowledged before is inserted.
+        """Return when all that was acknowledged before is inserted, or put aside.
 
         Raises:
-            StoreError: the engine refuses it; an answer without it would be wrong.
+            StoreError: the engine refuses it just now; an answer without it would be wrong.
         """
         with self._wake:
             wanted, failures = self._taken, self._failures
@@ -177,11 +195,7 @@ class Journal:
             self._file = None
 
     def _insert_left(self, paths: list[Path]) -> None:
-        """Insert what a former process left.
-
-        Raises:
-            StoreError: the engine refuses it.
-        """
+        """Insert what a former process left."""
         for path in paths:
             data = path.read_bytes()
             bodies = list(_requests(data))
@@ -189,11 +203,10 @@ class Journal:
             parts = [rows for body in bodies for rows in _rows(body)]
             with self._engine.connection() as connection:
                 connection.prepare_inserts()
-                if (error := self._insert(connection, parts)[1]) is not None:
-                    raise StoreError(
-                        f"requests that were acknowledged cannot be inserted: {error}. To start without "
-                        f"them, move {path} away"
-                    ) from error
+                refused, error = self._insert(connection, parts)
+            if error is not None:
+                self._put_aside(refused, [path], error)
+                continue
             if left:  # a request that was being written, most likely, and never acknowledged
                 kept = path.with_suffix(".damaged")
                 path.replace(kept)
@@ -209,14 +222,54 @@ class Journal:
             connection.prepare_inserts()
             while (batch := self._next()) is not None:
                 waiting, paths = batch
-                count = len(waiting)
-                while True:
-                    waiting, error = self._insert(connection, waiting)
-                    if error is None:
-                        break
-                    if not self._refused(error):
-                        return
-                self._done(count, paths)
+                if waiting and not self._insert_batch(connection, waiting, paths):
+                    return
+                if self._aside and time.monotonic() >= self._aside_again:
+                    self._try_aside(connection)
+
+    def _insert_batch(self, connection: Connection, waiting: list[Rows], paths: list[Path]) -> bool:
+        """Insert what waits, or put it aside; False if the server stops meanwhile."""
+        count = len(waiting)
+        refused, error = self._insert(connection, waiting)
+        tries = 1
+        while error is not None and len(refused) == count and tries < _TRIES:
+            if not self._refused(error):
+                return False
+            refused, error = self._insert(connection, refused)
+            tries += 1
+        if error is not None:
+            self._put_aside(refused, paths, error)
+        with self._wake:
+            self._inserted += count
+            # Nothing passed: until something does, senders hear themselves what the engine says.
+            self._failure = error if len(refused) == count else None
+            self._wake.notify_all()
+        if error is None:
+            _remove(paths)
+        return True
+
+    def _put_aside(self, refused: list[Rows], paths: list[Path], error: Exception) -> None:
+        _logger.error(
+            "%d requests that were acknowledged cannot be inserted, and no answer has them until they are: "
+            "%s. They are kept in %s, and tried again each minute and at each start",
+            len(refused),
+            error,
+            ", ".join(map(str, paths)),
+        )
+        self._aside += refused
+        self._aside_paths += paths
+        self._aside_again = time.monotonic() + _AGAIN_ASIDE
+
+    def _try_aside(self, connection: Connection) -> None:
+        paths, self._aside_paths = self._aside_paths, []
+        requests, self._aside = self._aside, []
+        refused, error = self._insert(connection, requests)
+        if error is not None:
+            self._put_aside(refused, paths, error)
+            return
+        _logger.warning("%d requests that could not be inserted are inserted now", len(requests))
+        self.passed()
+        _remove(paths)
 
     def _next(self) -> tuple[list[Rows], list[Path]] | None:
         """Wait for what is to be inserted now, and its files; None when the server stops and all is."""
@@ -225,7 +278,12 @@ class Journal:
                 if not self._waiting:
                     if self._closed:
                         return None
-                    self._wake.wait()
+                    if not self._aside:
+                        self._wake.wait()
+                    elif (left := self._aside_again - time.monotonic()) > 0:
+                        self._wake.wait(left)
+                    else:
+                        return [], []
                     continue
                 left = self._since + _SECONDS - time.monotonic()
                 if left <= 0 or self._is_enough() or self._asking or self._closed:
@@ -272,16 +330,13 @@ class Journal:
                 self._wake.wait(_AGAIN)
             return not self._closed
 
-    def _done(self, count: int, paths: list[Path]) -> None:
-        with self._wake:
-            self._inserted += count
-            self._failure = None
-            self._wake.notify_all()
-        for path in paths:
-            try:
-                path.unlink()
-            except OSError as error:
-                _logger.warning("%s is inserted, and cannot be removed: %s", path, error)
+
+def _remove(paths: list[Path]) -> None:
+    for path in paths:
+        try:
+            path.unlink()
+        except OSError as error:
+            _logger.warning("%s is inserted, and cannot be removed: %s", path, error)
 
 
 def _requests(data: bytes) -> Iterator[bytes]:
