@@ -129,6 +129,8 @@ class ReadRecords:
         self._failures = failures
         self._database = database
         self._at = moment()
+        self._intent: int | None = None
+        self._begun = self._kept = False
 
     def count(self, tallies: Iterable[Tally], chunk: Sequence[Any]) -> None:
         """Count rows; a fault of ours costs the keys, not the rows."""
@@ -139,16 +141,23 @@ class ReadRecords:
                 tally.lose_keys()
                 self._failures.report("read", error, what=tally.reading.label)
 
-    def begin(self, tallies: Iterable[Tally]) -> int | None:
-        """Put on disk that rows are about to be read; give the intent to :meth:`keep`."""
+    def begin(self, tallies: Iterable[Tally]) -> None:
+        """Put on disk that rows are about to be read, until :meth:`end`."""
         try:
             begun = [self._record(tally.reading, completeness="statement") for tally in tallies]
         except faults() as error:
             self._failures.report("read", error)
-            return None
-        return self._logger.intend(begun)
+        else:
+            self._intent = self._logger.intend(begun)
+        self._begun = True
 
-    def keep(self, tallies: Iterable[Tally], intent: int | None = None) -> None:
+    def end(self, tallies: Iterable[Tally]) -> None:
+        """Keep what was counted since :meth:`begin`; does nothing the second time, and without it."""
+        if (self._begun or self._intent is not None) and not self._kept:
+            self.keep(tallies)
+            self._kept = True
+
+    def keep(self, tallies: Iterable[Tally]) -> None:
         """Keep what was counted, in place of what was intended if anything was."""
         records: list[Made] = []
         for tally in tallies:
@@ -156,10 +165,10 @@ class ReadRecords:
                 records.append(self._objects(tally))
             except faults() as error:
                 self._failures.report("read", error, what=tally.reading.label, lost=1)
-        if intent is None:
+        if self._intent is None:
             self._logger.emit(*records, at=self._at)
             return
-        self._logger.settle(intent, "success", records)
+        self._logger.settle(self._intent, "success", records)
         for record in records:
             self._logger.span_event(record, self._at)
 

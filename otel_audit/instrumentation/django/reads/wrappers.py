@@ -299,22 +299,24 @@ class ReadCapture:
     def _pieces(
         self, records: ReadRecords, tallies: list[Tally], chunks: Any, width: int | None
     ) -> Iterator[Any]:
-        intent: int | None = None
-        begun = False
         try:
-            intent = self._internal.during(records.begin, tallies)
-            begun = True
-            for chunk in chunks:
-                records.count(tallies, chunk)
-                yield chunk if width is None else [row[:width] for row in chunk]
-        finally:
             try:
-                close = getattr(chunks, "close", None)
-                if close is not None:
-                    close()
+                self._internal.during(records.begin, tallies)
+                for chunk in chunks:
+                    records.count(tallies, chunk)
+                    yield chunk if width is None else [row[:width] for row in chunk]
             finally:
-                if begun or intent is not None:
-                    self._keep_displayed(records, tallies, intent)
+                self._end_pieces(records, tallies, chunks)
+        finally:  # once more: an interruption may come between any two lines
+            self._end_pieces(records, tallies, chunks)
+
+    def _end_pieces(self, records: ReadRecords, tallies: list[Tally], chunks: Any) -> None:
+        try:
+            close = getattr(chunks, "close", None)
+            if close is not None:
+                close()
+        finally:
+            self._keep_displayed(records.end, tallies)
 
     def _raw_rows(self, logger: AuditLogger, queryset: Any, rows: Iterator[Any]) -> Iterator[Any]:
         records = self._internal.during(
@@ -335,15 +337,15 @@ class ReadCapture:
             raise
         finally:
             if ended or tally.count:
-                self._keep_displayed(records, [tally])
+                self._keep_displayed(records.keep, [tally])
 
-    def _keep_displayed(self, records: ReadRecords, tallies: list[Tally], intent: int | None = None) -> None:
+    def _keep_displayed(self, keep: Callable[[list[Tally]], None], tallies: list[Tally]) -> None:
         """Keep what was read; once more where that is interrupted: the application has seen the rows."""
         try:
-            self._internal.during(records.keep, tallies, intent)
+            self._internal.during(keep, tallies)
         except BaseException as error:
             if interrupts(error):
-                self._internal.during(records.keep, tallies, intent)
+                self._internal.during(keep, tallies)
             raise
 
 

@@ -35,7 +35,6 @@ class Fetched:
     __slots__ = (
         "__weakref__",
         "_ended",
-        "_intent",
         "_internally",
         "_kept",
         "_pending",
@@ -55,7 +54,6 @@ class Fetched:
         self._internally = internally
         self._ended = ended
         self._pending: list[Any] = []
-        self._intent: int | None = None
         self._kept = False
 
     def begin(self) -> None:
@@ -64,7 +62,7 @@ class Fetched:
         Raises:
             AuditError: it cannot be kept and ``on_error`` is ``fail_closed``: there are no rows then.
         """
-        self._intent = self._internally(self._records.begin, self._tallies)
+        self._internally(self._records.begin, self._tallies)
 
     def one(self, row: Any) -> None:
         """Count a row."""
@@ -99,10 +97,7 @@ class Fetched:
         if self._pending:
             self._count()
         self._kept = True
-        self._internally(self._keep_records)
-
-    def _keep_records(self) -> None:
-        self._records.keep(self._tallies, self._intent)
+        self._internally(self._records.keep, self._tallies)
 
 
 class WatchedRows(ResultFetchStrategy):
