@@ -53,10 +53,12 @@ def rules_of(capture: Capture, plan: ModelPlan, vendor: str) -> list[Rule]:
 
 def leads_on(capture: Capture, plan: ModelPlan, vendor: str) -> bool:
     """Say whether the database may delete or change audited rows with those deleted of a model."""
-    return _BY_DATABASE is not None and bool(_reached(capture, plan, vendor))
+    return _BY_DATABASE is not None and bool(reached(capture, plan, vendor))
 
 
-def _reached(capture: Capture, plan: ModelPlan, vendor: str) -> list[tuple[ModelPlan, Verb]]:
+def reached(capture: Capture, plan: ModelPlan, vendor: str) -> list[tuple[ModelPlan, Verb]]:
+    """Return the audited models whose rows the database may delete or change with those of a model."""
+
     def beyond(plan: ModelPlan) -> Iterator[tuple[ModelPlan, Verb]]:
         for rule in rules_of(capture, plan, vendor):
             yield rule.child, rule.verb
@@ -71,7 +73,7 @@ def left_to_the_database(
     if _BY_DATABASE is None:
         return []
     found: list[CapturedWrite] = []
-    for child, verb in _reached(capture, plan, vendor):
+    for child, verb in reached(capture, plan, vendor):
         found.append(CapturedWrite(child, verb, connection))
         connection.wrote_many(child, None)
     return found
@@ -97,17 +99,19 @@ class DatabaseCascade:
     Args:
         statement: the DELETE, in a transaction.
         compiler: Django's of it.
-        parents: its rows, read and locked.
+        plan: of the model it deletes rows of.
+        parents: these rows, read and locked.
     """
 
-    def __init__(self, statement: CompiledStatement, compiler: Any, parents: Returned) -> None:
+    def __init__(
+        self, statement: CompiledStatement, compiler: Any, plan: ModelPlan, parents: Returned
+    ) -> None:
         self._statement = statement
         self._capture = statement.capture
         self._compiler = compiler
         self._vendor: str = compiler.connection.vendor
         self._groups: dict[tuple[ModelPlan, Verb], _Group] = {}
         self._seen: dict[tuple[ModelPlan, Verb], set[Any]] = defaultdict(set)
-        plan: ModelPlan = statement.plan
         if parents.rows is None:
             self._unknown(plan)
             return
@@ -121,13 +125,15 @@ class DatabaseCascade:
                 waiting.extend(self._follow(plan, fields, rows, rule))
 
     @classmethod
-    def of(cls, statement: CompiledStatement, compiler: Any, parents: Returned) -> DatabaseCascade | None:
+    def of(
+        cls, statement: CompiledStatement, compiler: Any, plan: ModelPlan, parents: Returned
+    ) -> DatabaseCascade | None:
         """Find the rows; None, and all that may go with the DELETE is said, where that fails."""
         try:
-            return cls(statement, compiler, parents)
+            return cls(statement, compiler, plan, parents)
         except faults() as error:
             reraise_database_error(error, statement)
-            statement.capture.failures.note("cascade", error, what=statement.plan.label)
+            statement.capture.failures.note("cascade", error, what=plan.label)
             return None
 
     def _follow(

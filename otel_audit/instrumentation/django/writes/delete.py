@@ -32,12 +32,12 @@ from otel_audit.instrumentation.django.writes.statement import (
 if TYPE_CHECKING:
     from otel_audit.instrumentation.django.writes.database_cascades import DatabaseCascade
 
-_BY_DATABASE: Final = hasattr(deletion, "DatabaseOnDelete")  # since Django 6.1
+BY_DATABASE: Final = hasattr(deletion, "DatabaseOnDelete")  # since Django 6.1
 
 
 def leads_on(capture: Capture, plan: ModelPlan, vendor: str) -> bool:
     """Say whether the database may delete or change audited rows with those deleted of a model."""
-    if not _BY_DATABASE:
+    if not BY_DATABASE:
         return False
     from otel_audit.instrumentation.django.writes import database_cascades
 
@@ -71,7 +71,7 @@ class DeleteStatement(RowsStatement):
         cascade: DatabaseCascade | None = getattr(self, "cascade", None)
         if cascade is not None:
             return writes + cascade.writes()
-        if _BY_DATABASE:
+        if BY_DATABASE:
             from otel_audit.instrumentation.django.writes.database_cascades import left_to_the_database
 
             writes += left_to_the_database(self.capture, plan, self.connection, self.django.vendor)
@@ -184,7 +184,7 @@ def _select_first(capture: Capture, plan: ModelPlan, compiler: Any, run: Callabl
     if found is not None and leads_on(capture, plan, compiler.connection.vendor):
         from otel_audit.instrumentation.django.writes.database_cascades import DatabaseCascade
 
-        statement.cascade = DatabaseCascade.of(statement, compiler, found)
+        statement.cascade = DatabaseCascade.of(statement, compiler, plan, found)
     result = statement.run(run)
     statement.note_or_recover(result, abilities)
     return result

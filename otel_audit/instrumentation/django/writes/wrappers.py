@@ -162,7 +162,15 @@ class WriteCapture:
 
             plan = capture.plan(compiler.query.model, compiler.connection.vendor)
             if not plan.audited or thread.suppressed:
-                return _uncaptured(thread, plan, plain)
+                if (
+                    plan is NOT_AUDITED
+                    or thread.suppressed
+                    or not delete.leads_on(capture, plan, compiler.connection.vendor)
+                ):
+                    return _uncaptured(thread, plan, plain)
+                from otel_audit.instrumentation.django.writes.unrecorded_delete import delete_unrecorded
+
+                return thread.during("compiling", delete_unrecorded, capture, plan, compiler, plain)
             deleting = thread.deleting
             if deleting is not None and result_type == ROW_COUNT:
                 result = thread.during("compiling", delete_quickly, capture, plan, compiler, deleting, plain)

@@ -6,6 +6,7 @@ Before Django 6.1 the models have Django's own rules, and the same is on record.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -106,16 +107,83 @@ def test_more_than_the_limit_is_said(vendor: str) -> None:
 
 @pytest.mark.parametrize("model", ["warehouse.Label", "warehouse.Shelf"])
 def test_what_is_not_audited_leads_to_what_is(vendor: str, model: str) -> None:
-    """The label is not audited, its sticker is; a shelf that is not audited tells of nothing by itself."""
+    """The label is not audited, its sticker is; a shelf that is not audited takes its labels with it."""
     with auditing(models=["warehouse.*", f"!{model}"]) as audit:
         shelf = filled()
         audit.clear()
         shelf.delete()
         kinds = {record.event_name.split(".")[1] for record in audit}
-    if model == "warehouse.Label":
-        assert kinds == {"shelf", "sticker", "hook"}
-    elif not BY_DATABASE:
-        assert kinds == {"label", "sticker", "hook"}
+        levels = {record.completeness for record in audit}
+    assert kinds == {"shelf", "label", "sticker", "hook"} - {model.rpartition(".")[2].lower()}
+    assert levels == {"full"}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("inside", [True, False])
+def test_an_unaudited_parent_is_on_no_record_itself(vendor: str, way: str, inside: bool) -> None:
+    """What the database takes with it is: keys, values and the outcome of the transaction."""
+    with auditing(models=["warehouse.*", "!warehouse.Shelf"]) as audit:
+        shelf = filled()
+        labels = list(Label.objects.filter(shelf=shelf).order_by("pk"))
+        audit.clear()
+        with transaction.atomic() if inside else nullcontext():
+            WAYS[way](shelf)
+        rows = told(audit)
+    assert not Shelf.objects.filter(pk=shelf.pk).exists()
+    assert {row[:3] for row in rows if "Label" in row[1] and row[0] == "DELETE"} == {
+        ("DELETE", f"warehouse.Label/{label.pk}", "success") for label in labels
+    }
+    assert not [row for row in rows if "Shelf" in row[1]]
+
+
+def test_the_rows_of_an_unaudited_parent_share_its_rollback(vendor: str) -> None:
+    with auditing(models=["warehouse.*", "!warehouse.Shelf"]) as audit:
+        shelf = filled()
+        audit.clear()
+        with pytest.raises(ZeroDivisionError), transaction.atomic():
+            shelf.delete()
+            raise ZeroDivisionError
+        assert {record.outcome for record in audit} == {"failure"}
+    assert Label.objects.count() == 3
+
+
+def test_an_unaudited_parent_without_children_tells_of_nothing(vendor: str) -> None:
+    with auditing(models=["warehouse.*", "!warehouse.Shelf"]) as audit:
+        shelf = Shelf.objects.create(name="s")
+        audit.clear()
+        shelf.delete()
+        assert list(audit) == []
+
+
+def test_more_rows_than_the_limit_that_go_with_an_unaudited_one_are_said(vendor: str) -> None:
+    with auditing(models=["warehouse.*", "!warehouse.Shelf"], max_bulk_rows=1, max_bulk_ids=1) as audit:
+        filled()
+        audit.clear()
+        Shelf.objects.all().delete()
+        found = {record.event_name: record.completeness for record in audit}
+    assert found["warehouse.label.delete"] == ("statement" if BY_DATABASE else "count")
+    assert not [name for name in found if "shelf" in name]
+
+
+def test_a_fault_of_ours_leaves_the_delete_of_an_unaudited_row_alone(
+    vendor: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What may have gone with it is said, without a number that nobody knows."""
+    with auditing(models=["warehouse.*", "!warehouse.Shelf"]) as audit:
+        shelf = filled()
+        audit.clear()
+        if BY_DATABASE:
+            module = "otel_audit.instrumentation.django.writes.unrecorded_delete"
+            monkeypatch.setattr(f"{module}.select_matching", broken)
+            monkeypatch.setattr(f"{module}.left_to_the_database", broken)
+        shelf.delete()
+        kinds = {record.event_name: record.completeness for record in audit}
+    assert Shelf.objects.count() == 1
+    assert kinds["warehouse.label.delete"] == ("statement" if BY_DATABASE else "full")
+
+
+def broken(*_: Any, **__: Any) -> Any:
+    raise RuntimeError("ours")
 
 
 def test_values_are_not_kept_where_they_are_off(vendor: str) -> None:
