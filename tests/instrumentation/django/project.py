@@ -20,7 +20,7 @@ from otel_audit.testing import CapturedAudit
 from tests.audited import audited
 
 _directory = tempfile.mkdtemp(prefix="otel-audit-clinic-")
-os.environ["OTEL_AUDIT_TEST_DIRECTORY"] = _directory
+os.environ["CLINIC_TEST_DIRECTORY"] = _directory
 os.environ["DJANGO_SETTINGS_MODULE"] = "tests.instrumentation.django.clinic.settings"
 django.setup()
 

@@ -7,7 +7,7 @@ import os
 DATABASES = {
     "default": {
         "ENGINE": "django.db.backends.sqlite3",
-        "NAME": os.path.join(os.environ["OTEL_AUDIT_TEST_DIRECTORY"], "clinic.sqlite3"),
+        "NAME": os.path.join(os.environ["CLINIC_TEST_DIRECTORY"], "clinic.sqlite3"),
     },
 }
 SECRET_KEY = "clinic"
