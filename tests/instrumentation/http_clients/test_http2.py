@@ -57,7 +57,7 @@ class Running:
         self._config.graceful_timeout = 0.1
         self._loop = asyncio.new_event_loop()
         self._over = asyncio.Event()
-        self._thread = threading.Thread(target=self._serve)
+        self._thread = threading.Thread(target=self._serve, daemon=True)
 
     def _serve(self) -> None:
         self._loop.run_until_complete(serve(echo, self._config, shutdown_trigger=self._over.wait))
