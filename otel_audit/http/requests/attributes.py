@@ -31,12 +31,11 @@ def host_asked_for(asked: Asked) -> dict[str, Any]:
     )
 
 
-def asked_for(rules: RequestRules, asked: Asked) -> dict[str, Any]:
-    """Return what was asked for: known from the beginning."""
-    query = asked.query()
-    if not query:
-        return {semconv.SCHEME: asked.scheme()}
-    return {semconv.SCHEME: asked.scheme(), semconv.QUERY: rules.contents.query(query)}
+def asked_for(found: dict[str, Any], rules: RequestRules, asked: Asked) -> None:
+    """Add what was asked for: known from the beginning."""
+    found[semconv.SCHEME] = asked.scheme()
+    if query := asked.query():
+        found[semconv.QUERY] = rules.contents.query(query)
 
 
 def answer(found: dict[str, Any], seen: Seen, asked: Asked) -> None:
@@ -57,23 +56,29 @@ def answer(found: dict[str, Any], seen: Seen, asked: Asked) -> None:
 
 
 def headers_and_bodies(
-    seen: Seen, asked: Asked, level: Level, decision: Decision, marks: Marks, notes: Notes | None
-) -> dict[str, Any]:
-    """Return the headers and bodies that are recorded at ``level``."""
+    found: dict[str, Any],
+    seen: Seen,
+    asked: Asked,
+    level: Level,
+    decision: Decision,
+    marks: Marks,
+    notes: Notes | None,
+) -> None:
+    """Add the headers and bodies that are recorded at ``level``."""
     rules = seen.rules
     hidden = not decision.bodies or bool(marks.hide_body)
-    found: dict[str, Any] = {}
+    made: dict[str, Any] = {}
     if level >= Level.REQUEST:
-        found |= _headers(rules, semconv.REQUEST_HEADER, asked.headers())
+        made |= _headers(rules, semconv.REQUEST_HEADER, asked.headers())
         if not hidden and not (notes is not None and notes.hide_request_body):
             body = seen.request_body or _copied(seen.request_copy, asked.header)
-            found |= _body(rules, "request", body, rules.request_limit(decision), decision)
+            made |= _body(rules, "request", body, rules.request_limit(decision), decision)
     if level >= Level.REQUEST_RESPONSE:
-        found |= _headers(rules, semconv.RESPONSE_HEADER, seen.headers)
+        made |= _headers(rules, semconv.RESPONSE_HEADER, seen.headers)
         if not hidden and not (notes is not None and notes.hide_response_body):
             body = seen.response_body or _copied(seen.response_copy, seen.response_header)
-            found |= _body(rules, "response", body, rules.response_limit(decision), decision)
-    return found
+            made |= _body(rules, "response", body, rules.response_limit(decision), decision)
+    found |= made
 
 
 def _headers(rules: RequestRules, prefix: str, headers: Iterable[tuple[str, str]]) -> dict[str, str]:

@@ -160,6 +160,8 @@ class RequestRecording(Seen):
             fields = at.fields()
             if not rules.may_start(self._facts(at, fields)):
                 return
+            shown: dict[str, Any] = {}
+            asked_for(shown, rules, self._asked)
             record = logger.record(
                 _EVENT,
                 _ACTION,
@@ -168,7 +170,7 @@ class RequestRecording(Seen):
                 log="activity",
                 target=_target(fields),
                 attributes=host_asked_for(self._asked),
-                shown=asked_for(rules, self._asked),
+                shown=shown,
                 record_id=self._id(),
             )
         except faults() as fault:
@@ -282,26 +284,17 @@ class RequestRecording(Seen):
         micros = (time.perf_counter_ns() - self._started) // 1000
         found: dict[str, Any] = {semconv.DURATION: micros / 1_000_000}
         asked = self._asked
-        try:
-            found[semconv.SCHEME] = asked.scheme()
-            if query := asked.query():
-                found[semconv.QUERY] = self.rules.contents.query(query)
-        except faults() as fault:
-            self.rules.failures.report("request", fault)
+        self._add(asked_for, found, self.rules, asked)
         if level > _METADATA:
-            found |= self._told(headers_and_bodies, self, asked, level, decision, marks, notes)
-        try:
-            answer(found, self, asked)  # over what a copy says of sizes
-        except faults() as fault:
-            self.rules.failures.report("request", fault)
+            self._add(headers_and_bodies, found, self, asked, level, decision, marks, notes)
+        self._add(answer, found, self, asked)  # over what a copy says of sizes
         return found
 
-    def _told(self, tell: Callable[..., dict[str, Any]], *of: Any) -> dict[str, Any]:
+    def _add(self, tell: Callable[..., None], found: dict[str, Any], *of: Any) -> None:
         try:
-            return tell(*of)
+            tell(found, *of)
         except faults() as fault:
             self.rules.failures.report("request", fault)
-            return {}
 
     def _least(self, logger: AuditLogger) -> None:
         """Keep at least that there was a request, and how it was answered."""
