@@ -99,6 +99,19 @@ class TableDecision(NamedTuple):
 _Layer: TypeAlias = tuple[OptIn, TableRule]
 
 
+def naming_patterns(section: CaptureSection) -> Iterator[tuple[str, str, str]]:
+    """Yield the setting, the key of the item in it, and the pattern, of each that should name something."""
+    settings: tuple[tuple[str, Iterable[str]], ...] = (
+        ("models", section.models),
+        ("reads", section.reads),
+        ("model", section.model),
+    )
+    for setting, patterns in settings:
+        for position, pattern in enumerate(patterns):
+            if not pattern.startswith("!"):  # what is excluded need not be there
+                yield setting, pattern if setting == "model" else str(position), pattern
+
+
 def matches_name(pattern: str, name: str) -> bool:
     """Say whether a pattern, whose leading ``!`` does not count, matches a name, without case."""
     return _matcher(pattern.removeprefix("!"))(name.lower()) is not None

@@ -6,13 +6,13 @@ By then most applications have imported their models; a pattern whose models com
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Final
 
 from sqlalchemy.schema import Table
 
-from otel_audit.capture.table_policy import ModelPattern, Subject
+from otel_audit.capture.table_policy import ModelPattern, Subject, naming_patterns
 from otel_audit.config.loader import load
 from otel_audit.config.model import SQLAlchemyConfig
 from otel_audit.instrumentation.sqlalchemy.mappings import Mappings
@@ -26,8 +26,8 @@ def say_what_matches_nothing(section: SQLAlchemyConfig, tables: Iterable[Table])
     """Warn of each pattern that matches no mapped class and no table so far."""
     mappings = Mappings()
     subjects = [mappings.subject(table) for table in tables if table.name]
-    for setting, key, pattern in _patterns(section):
-        if any(map(ModelPattern(pattern).matches, subjects)):
+    for setting, key, pattern in naming_patterns(section):
+        if not pattern or any(map(ModelPattern(pattern).matches, subjects)):
             continue
         only_text = setting == "models" and _WILD.isdisjoint(pattern) and "." not in pattern
         _logger.warning(
@@ -38,18 +38,6 @@ def say_what_matches_nothing(section: SQLAlchemyConfig, tables: Iterable[Table])
             _hint(pattern, subjects),
             "; statements as text that name such a table are recorded" if only_text else "",
         )
-
-
-def _patterns(section: SQLAlchemyConfig) -> Iterator[tuple[str, str, str]]:
-    """Yield the setting, the key of the item in it, and the pattern."""
-    for setting, patterns in (
-        ("models", section.models),
-        ("reads", section.reads),
-        ("model", list(section.model)),
-    ):
-        for position, pattern in enumerate(patterns):
-            if pattern and not pattern.startswith("!"):  # what is excluded need not be there
-                yield setting, pattern if setting == "model" else str(position), pattern
 
 
 def _place(section: SQLAlchemyConfig, setting: str, key: str) -> str:

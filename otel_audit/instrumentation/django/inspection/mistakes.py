@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from otel_audit.capture.opt_in import CodeRule, OptIn, code_rules, owner_of_attribute, said_by_class
-from otel_audit.capture.table_policy import ModelPattern, Subject, matches_name, names_subject
+from otel_audit.capture.table_policy import (
+    ModelPattern,
+    Subject,
+    matches_name,
+    names_subject,
+    naming_patterns,
+)
 from otel_audit.config.model import AuditConfig
 from otel_audit.config.nearest import nearest
 from otel_audit.instrumentation.django.plan import ModelPolicy, subject
@@ -92,19 +98,9 @@ class _Installed:
 
 
 def _patterns(config: AuditConfig, installed: _Installed, where: Where) -> Iterator[Mistake]:
-    section = config.django
-    places: tuple[tuple[str, Iterable[str]], ...] = (
-        ("models", section.models),
-        ("reads", section.reads),
-        ("model", section.model),
-    )
-    for setting, patterns in places:
-        for position, pattern in enumerate(patterns):
-            if pattern.startswith("!"):
-                continue
-            key = pattern if setting == "model" else str(position)
-            place = _placed(where("django", setting, key), f"django.{setting}")
-            yield from _pattern(f"{place} has the pattern {pattern!r}", pattern, installed)
+    for setting, key, pattern in naming_patterns(config.django):
+        place = _placed(where("django", setting, key), f"django.{setting}")
+        yield from _pattern(f"{place} has the pattern {pattern!r}", pattern, installed)
     for position, rule in enumerate(config.policy):
         place = _placed(where("policy", str(position)), "policy.model")
         for pattern in rule.patterns("model"):
