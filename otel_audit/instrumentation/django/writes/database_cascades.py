@@ -51,11 +51,6 @@ def rules_of(capture: Capture, plan: ModelPlan, vendor: str) -> list[Rule]:
     return found
 
 
-def leads_on(capture: Capture, plan: ModelPlan, vendor: str) -> bool:
-    """Say whether the database may delete or change audited rows with those deleted of a model."""
-    return _BY_DATABASE is not None and bool(reached(capture, plan, vendor))
-
-
 def reached(capture: Capture, plan: ModelPlan, vendor: str) -> list[tuple[ModelPlan, Verb]]:
     """Return the audited models whose rows the database may delete or change with those of a model."""
 
@@ -70,8 +65,6 @@ def left_to_the_database(
     capture: Capture, plan: ModelPlan, connection: Connection, vendor: str
 ) -> list[CapturedWrite]:
     """Say which audited tables the database may have changed rows of, where nobody has looked for these."""
-    if _BY_DATABASE is None:
-        return []
     found: list[CapturedWrite] = []
     for child, verb in reached(capture, plan, vendor):
         found.append(CapturedWrite(child, verb, connection))

@@ -32,16 +32,16 @@ from otel_audit.instrumentation.django.writes.statement import (
 if TYPE_CHECKING:
     from otel_audit.instrumentation.django.writes.database_cascades import DatabaseCascade
 
-BY_DATABASE: Final = hasattr(deletion, "DatabaseOnDelete")  # since Django 6.1
+_BY_DATABASE: Final = hasattr(deletion, "DatabaseOnDelete")  # since Django 6.1
 
 
 def leads_on(capture: Capture, plan: ModelPlan, vendor: str) -> bool:
     """Say whether the database may delete or change audited rows with those deleted of a model."""
-    if not BY_DATABASE:
+    if not _BY_DATABASE:
         return False
-    from otel_audit.instrumentation.django.writes import database_cascades
+    from otel_audit.instrumentation.django.writes.database_cascades import reached
 
-    return database_cascades.leads_on(capture, plan, vendor)
+    return bool(reached(capture, plan, vendor))
 
 
 class DeleteStatement(RowsStatement):
@@ -71,7 +71,7 @@ class DeleteStatement(RowsStatement):
         cascade: DatabaseCascade | None = getattr(self, "cascade", None)
         if cascade is not None:
             return writes + cascade.writes()
-        if BY_DATABASE:
+        if _BY_DATABASE:
             from otel_audit.instrumentation.django.writes.database_cascades import left_to_the_database
 
             writes += left_to_the_database(self.capture, plan, self.connection, self.django.vendor)

@@ -110,7 +110,7 @@ class Shape:
 
 def shape_of(compiled: Any, plans: Plans) -> Shape | None:
     """Return what a compiled statement writes; None where its table is not audited."""
-    state = _state(compiled)
+    state = compile_state(compiled)
     if state is None:
         return None
     plan = plans.of(written_table(state))
@@ -122,11 +122,12 @@ def shape_of(compiled: Any, plans: Plans) -> Shape | None:
 
 def compiled_table(compiled: Any) -> Any:
     """Return the table that a compiled statement writes, None if it does not say."""
-    state = _state(compiled)
+    state = compile_state(compiled)
     return None if state is None else written_table(state)
 
 
-def _state(compiled: Any) -> Any:
+def compile_state(compiled: Any) -> Any:
+    """Return what a statement was compiled with, None if it writes nothing."""
     return getattr(compiled, "dml_compile_state", None) or getattr(compiled, "compile_state", None)
 
 

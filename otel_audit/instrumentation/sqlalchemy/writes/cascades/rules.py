@@ -18,7 +18,7 @@ from otel_audit.capture.plan import Verb
 from otel_audit.instrumentation.sqlalchemy.plan import MappedPlan, Plans
 from otel_audit.instrumentation.sqlalchemy.tables import OURS
 from otel_audit.instrumentation.sqlalchemy.writes.raw.text import Tables
-from otel_audit.instrumentation.sqlalchemy.writes.shape import Shape, written_table
+from otel_audit.instrumentation.sqlalchemy.writes.shape import Shape, compile_state, written_table
 from otel_audit.instrumentation.sqlalchemy.writes.stored.rows import Reader
 from otel_audit.interruptions import faults
 from otel_audit.named_tuples import NamedTuple
@@ -315,7 +315,7 @@ def _columns(table: Table, names: Sequence[str]) -> tuple[Any, ...]:
 
 def shape_beside(compiled: Any, rules: Rules, connection: Any, state: SQLAlchemyConnection) -> Shape | None:
     """Return what a DELETE or UPDATE writes whose table is not audited, where rules lead to one that is."""
-    made = getattr(compiled, "dml_compile_state", None) or getattr(compiled, "compile_state", None)
+    made = compile_state(compiled)
     table = None if made is None else written_table(made)
     if not isinstance(table, Table):
         return None
