@@ -5,14 +5,13 @@ Two uvicorns serve the same application: see :mod:`benchmarks.pairs`.
 
 from __future__ import annotations
 
-import http.client
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.figures import Figure, report
-from benchmarks.pairs import Application, Page, compared, server
+from benchmarks.pairs import Application, Client, Page, compared, server
 from benchmarks.sqlalchemy_tables import Article, Base, connect, fill
 from tests.services import free_port
 
@@ -39,34 +38,9 @@ def _serve(application: Application) -> Iterator[Callable[[Page], None]]:
         *("benchmarks.fastapi_application:application", "--log-level=warning", f"--port={port}"),
         "--timeout-keep-alive=60",
     ]
-    client = _Client(port)
-    with server(command, env, application.path, client.answers):
+    client = Client(port, _ROWS)
+    with server(command, env, application.path, lambda: client.answers(_PAGE)):
         yield client.post
-
-
-class _Client:
-    """One keep-alive connection."""
-
-    def __init__(self, port: int) -> None:
-        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-        self._posts = 0
-
-    def answers(self) -> bool:
-        try:
-            self.post(_PAGE)
-        except OSError:
-            self._connection.close()
-            return False
-        return True
-
-    def post(self, page: Page) -> None:
-        path = page.path.format(row=self._posts % _ROWS + 1)
-        self._posts += 1
-        self._connection.request("POST", path, page.body(self._posts))
-        response = self._connection.getresponse()
-        body = response.read()
-        if response.status != page.status:
-            raise RuntimeError(f"{response.status}: {body[:500]!r}")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ slower for as long as it lives.
 
 from __future__ import annotations
 
+import http.client
 import os
 import statistics
 import subprocess
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from benchmarks.databases import VENDORS, entries, environment
@@ -120,6 +122,33 @@ def _median(post: Callable[[], None]) -> float:
         post()
         samples.append(time.perf_counter() - start)
     return statistics.median(samples)
+
+
+class Client:
+    """One keep-alive connection, which posts to one of ``rows`` rows after the other."""
+
+    def __init__(self, port: int, rows: int, headers: Mapping[str, str] = MappingProxyType({})) -> None:
+        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        self._rows = rows
+        self._headers = dict(headers)
+        self._posts = 0
+
+    def answers(self, page: Page) -> bool:
+        try:
+            self.post(page)
+        except OSError:
+            self._connection.close()
+            return False
+        return True
+
+    def post(self, page: Page) -> None:
+        path = page.path.format(row=self._posts % self._rows + 1)
+        self._posts += 1
+        self._connection.request("POST", path, page.body(self._posts), self._headers)
+        response = self._connection.getresponse()
+        body = response.read()
+        if response.status != page.status:
+            raise RuntimeError(f"{response.status}: {body[:500]!r}")
 
 
 @contextmanager

@@ -7,7 +7,6 @@ Two gunicorns of one worker each serve the same project: see :mod:`benchmarks.pa
 
 from __future__ import annotations
 
-import http.client
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -16,7 +15,7 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 from benchmarks.figures import Figure, report
-from benchmarks.pairs import Application, Page, compared, server
+from benchmarks.pairs import Application, Client, Page, compared, server
 from tests.services import free_port
 
 _ROWS = 100
@@ -90,38 +89,16 @@ def _serve(application: Application) -> Iterator[Callable[[Page], None]]:
         *("--workers=1", "--worker-class=gthread", "--threads=1", "--keep-alive=60"),
         f"--bind=127.0.0.1:{port}",
     ]
-    client = _Client(port, prepared.stdout.strip())
-    with server(command, env, application.path, client.answers):
-        yield client.post
-
-
-class _Client:
-    """One keep-alive connection of one user who is logged in."""
-
-    def __init__(self, port: int, session: str) -> None:
-        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-        self._headers = {
-            "Cookie": f"sessionid={session}; csrftoken={_CSRF}",
+    client = Client(
+        port,
+        _ROWS,
+        {
+            "Cookie": f"sessionid={prepared.stdout.strip()}; csrftoken={_CSRF}",
             "Content-Type": "application/x-www-form-urlencoded",
-        }
-        self._posts = 0
-
-    def answers(self) -> bool:
-        try:
-            self.post(_PAGES[0])
-        except OSError:
-            self._connection.close()
-            return False
-        return True
-
-    def post(self, page: Page) -> None:
-        path = page.path.format(row=self._posts % _ROWS + 1)
-        self._posts += 1
-        self._connection.request("POST", path, page.body(self._posts), self._headers)
-        response = self._connection.getresponse()
-        body = response.read()
-        if response.status != page.status:
-            raise RuntimeError(f"{response.status}: {body[:500]!r}")
+        },
+    )
+    with server(command, env, application.path, lambda: client.answers(_PAGES[0])):
+        yield client.post
 
 
 if __name__ == "__main__":
