@@ -195,6 +195,15 @@ def files(tmp_path: Path) -> list[Path]:
     return sorted((tmp_path / "journal").iterdir())
 
 
+def settle_in_the_end(journal: Journal) -> None:
+    """Ask until there is an answer: it is refused while what was acknowledged is tried again."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        with suppress(StoreError):
+            return journal.settle()
+    raise TimeoutError("no answer")
+
+
 def test_many_requests_are_one_insert(engine: RefusingEngine, journal: Journal) -> None:
     """Those that came while another was running."""
     engine.slow.clear()
@@ -282,11 +291,7 @@ def test_a_request_that_is_refused_alone_is_put_aside_as_well(
     """After some tries; then senders hear from the engine, until it takes something."""
     monkeypatch.setattr(journal_module, "_AGAIN", 0.01)
     assert journal.take([rows(POISON)])
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        with suppress(StoreError):
-            journal.settle()
-            break
+    settle_in_the_end(journal)
     assert len(files(tmp_path)) == 1
     assert not journal.take([rows("a.b")])
     journal.passed()
@@ -303,11 +308,8 @@ def test_what_was_put_aside_is_tried_again(
     monkeypatch.setattr(journal_module, "_AGAIN_ASIDE", 0.05)
     engine.full = True
     assert journal.take([rows("a.b")])
+    settle_in_the_end(journal)
     deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        with suppress(StoreError):
-            journal.settle()
-            break
     assert not engine.has("a.b")
     engine.full = False
     while files(tmp_path) and time.monotonic() < deadline:
