@@ -18,6 +18,7 @@ import pytest
 
 from otel_audit.audit_record import AuditRecord, Bulk, Column, Target
 from otel_audit.errors import StoreError
+from otel_audit.pipeline.spool.frames import MAGIC
 from otel_audit.server.engine.engine import EngineError
 from otel_audit.server.otlp import journal as journal_module
 from otel_audit.server.otlp.engine_rows import rows_by_engine
@@ -366,14 +367,20 @@ def test_what_was_set_aside_before_stays(engine: RefusingEngine, tmp_path: Path)
     assert [path.suffix for path in files(tmp_path)] == [".damaged", ".damaged"]
 
 
-def test_a_changed_byte_is_noticed(engine: RefusingEngine, tmp_path: Path) -> None:
-    """What stands before it is inserted, and the file is kept."""
-    file = left_behind(tmp_path, rows("first.one"), rows("second.one"))
-    file.write_bytes(file.read_bytes().replace(b"second.one", b"sexond.one"))
-    Journal(tmp_path / "journal", engine, "otel", fsync=True).close()  # type: ignore[arg-type]
-    assert engine.has("first.one")
-    assert not engine.has("xond.one")
-    assert [path.suffix for path in files(tmp_path)] == [".damaged"]
+def test_a_changed_byte_costs_its_own_request_only(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Wherever it is: in the request, or in what stands before it. The file is kept."""
+    requests = [rows("first.one"), rows("second.one"), rows("third.one")]
+    for changed in (0, 5, 9, 12, 13, -1):
+        file = left_behind(tmp_path, *requests)
+        data = bytearray(file.read_bytes())
+        begins = [at for at in range(len(data)) if data.startswith(MAGIC, at)]
+        data[begins[1] + changed if changed >= 0 else begins[2] - 1] ^= 0x10
+        file.write_bytes(data)
+        after = RefusingEngine()
+        Journal(tmp_path / "journal", after, "otel", fsync=True).close()  # type: ignore[arg-type]
+        assert [after.has(name) for name in ("first.one", "second.one", "third.one")] == [True, False, True]
+        assert f"kept as {file.with_suffix('.damaged')}" in caplog.text
+    assert {path.suffix for path in files(tmp_path)} == {".damaged"}
 
 
 def test_what_the_disk_does_not_confirm_is_not_acknowledged(

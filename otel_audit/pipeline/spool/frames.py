@@ -1,4 +1,4 @@
-"""Frames: how bytes stand in a segment file, and how to find the next whole one after a damaged one.
+"""Frames: how bytes stand in a file of a spool or journal, and how to find the next whole one after damage.
 
 A frame is ``magic (4) | length (4) | crc32 (4) | kind (1) | payload (length)``, little-endian. The checksum
 starts from length and kind, so a flipped bit anywhere in a frame is seen. The magic holds bytes that no
@@ -30,7 +30,9 @@ INTENT: Final = 3
 REPLACEMENT: Final = 4
 MARKER: Final = 5
 END: Final = 6
-_KINDS: Final = frozenset({HEADER, RECORD, INTENT, REPLACEMENT, MARKER, END})
+REQUEST: Final = 7
+"""A request to the server, in its journal; the others are a spool's."""
+_KINDS: Final = frozenset({HEADER, RECORD, INTENT, REPLACEMENT, MARKER, END, REQUEST})
 
 CHUNK_BYTES: Final = 256 * 1024
 """Records of one transaction are cut into frames of about this size: a flipped bit costs no more."""

@@ -17,16 +17,15 @@ from __future__ import annotations
 import itertools
 import logging
 import os
-import struct
 import threading
 import time
-import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from otel_audit.config.project_directory import make_private_directory
 from otel_audit.errors import StoreError
+from otel_audit.pipeline.spool.frames import REQUEST, Gap, frame, read_pieces
 from otel_audit.server.otlp.engine_rows import rows_by_engine
 from otel_audit.server.otlp.inserts import insert_rows, together
 from otel_audit.server.otlp.rows import Rows, log_rows
@@ -55,8 +54,6 @@ _SPLIT: Final = 30
 """Inserts that may fail at a time until no smaller ones are tried: enough to find one request among many, and
 soon at an end where the engine refuses all."""
 _SUFFIX: Final = ".requests"
-_HEAD: Final = struct.Struct("<II")
-"""Before each request: its length, and its checksum."""
 _datasync: Final = getattr(os, "fdatasync", os.fsync)
 
 
@@ -178,12 +175,7 @@ class Journal:
             self._paths.append(path)
             if self._fsync:
                 _sync_directory(self._directory)
-        data = b"".join(
-            part
-            for rows in group
-            for part in (_HEAD.pack(len(rows.block), zlib.crc32(rows.block)), rows.block)
-        )
-        rest = memoryview(data)
+        rest = memoryview(b"".join(frame(REQUEST, rows.block) for rows in group))
         while rest:
             rest = rest[os.write(self._file, rest) :]
         if self._fsync:
@@ -197,9 +189,7 @@ class Journal:
     def _insert_left(self, paths: list[Path]) -> None:
         """Insert what a former process left."""
         for path in paths:
-            data = path.read_bytes()
-            bodies = list(_requests(data))
-            left = len(data) - sum(_HEAD.size + len(body) for body in bodies)
+            bodies, left = _requests(path)
             parts = [rows for body in bodies for rows in _rows(body)]
             with self._engine.connection() as connection:
                 connection.prepare_inserts()
@@ -210,7 +200,7 @@ class Journal:
             if left:  # a request that was being written, most likely, and never acknowledged
                 kept = path.with_suffix(".damaged")
                 path.replace(kept)
-                _logger.warning("the last %d bytes of %s are no whole request; kept as %s", left, path, kept)
+                _logger.warning("%d bytes of %s are no whole request; kept as %s", left, path, kept)
             else:
                 path.unlink()
             _logger.info("inserted %d requests that the last process had acknowledged", len(bodies))
@@ -339,17 +329,12 @@ def _remove(paths: list[Path]) -> None:
             _logger.warning("%s is inserted, and cannot be removed: %s", path, error)
 
 
-def _requests(data: bytes) -> Iterator[bytes]:
-    """Take a file apart, up to the first request that is not whole."""
-    at = 0
-    while at + _HEAD.size <= len(data):
-        length, checksum = _HEAD.unpack_from(data, at)
-        at += _HEAD.size
-        body = data[at : at + length]
-        if not length or len(body) < length or zlib.crc32(body) != checksum:
-            return
-        at += length
-        yield body
+def _requests(path: Path) -> tuple[list[bytes], int]:
+    """Return the whole requests of a file, and how many bytes of it are none."""
+    with path.open("rb") as file:
+        pieces = list(read_pieces(file.fileno(), 0, os.fstat(file.fileno()).st_size))
+    bodies = [piece.payload for piece in pieces if not isinstance(piece, Gap)]
+    return bodies, sum(piece.end - piece.offset for piece in pieces if isinstance(piece, Gap))
 
 
 def _rows(body: bytes) -> list[Rows]:
