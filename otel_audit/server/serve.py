@@ -29,7 +29,7 @@ from otel_audit.server.origin import Hosts, NoPages
 from otel_audit.server.otlp.commit import Backlog, Committer
 from otel_audit.server.otlp.engine_rows import FORMATS
 from otel_audit.server.otlp.grpc_receiver import grpc_server
-from otel_audit.server.otlp.http_receiver import Intake, no_entry, receiver
+from otel_audit.server.otlp.http_receiver import QUESTIONS, Intake, no_entry, receiver
 from otel_audit.server.otlp.journal import Journal
 from otel_audit.store import schema
 from otel_audit.store.local_tokens import Published
@@ -229,7 +229,7 @@ def _questions(config: AuditConfig, data: Path, sock: socket.socket) -> Question
     if ipaddress.ip_address(address).is_unspecified:
         address = "::1" if ":" in address else "127.0.0.1"
     host = f"[{address}]" if ":" in address else address
-    endpoint = f"http://{host}:{port}/v1/audit"
+    endpoint = f"http://{host}:{port}{QUESTIONS}"
     return Questions(config, data / "questions", endpoint, configured(config.server)["write"])
 
 

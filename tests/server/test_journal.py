@@ -244,6 +244,40 @@ def test_a_question_waits_for_what_is_being_inserted(engine: RefusingEngine, jou
     assert engine.has("second.one")
 
 
+def test_a_question_does_not_wait_for_the_records_of_other_questions(
+    engine: RefusingEngine, journal: Journal
+) -> None:
+    """But for what was acknowledged before them, after them and together with them."""
+    question = rows("asked.one")._replace(awaited=False)
+    engine.slow.clear()
+    assert journal.take([question])
+    journal.settle()
+    assert journal.take([rows("first.one")])
+    assert journal.take([question])
+    asked = threading.Thread(target=journal.settle)
+    asked.start()
+    asked.join(0.2)
+    assert asked.is_alive()
+    engine.slow.set()
+    asked.join(30)
+    assert engine.has("first.one")
+    assert journal.take([question, rows("second.one")])
+    journal.settle()
+    assert engine.has("second.one")
+
+
+def test_who_asked_is_in_the_store_soon_though_no_answer_waits_for_it(tmp_path: Path) -> None:
+    """However fast the next questions come."""
+    with serving(tmp_path) as running:
+        client = StoreClient(running.clickhouse)
+        asked = "SELECT count() FROM otel.other_trail WHERE log = 'access' AND message = 'SELECT 4711'"
+        client.rows("SELECT 4711")
+        deadline = time.monotonic() + 30
+        while client.rows(asked) != [[1]] and time.monotonic() < deadline:
+            pass
+        assert client.rows(asked) == [[1]]
+
+
 def test_large_groups_and_other_rows_are_not_for_the_journal(journal: Journal, tmp_path: Path) -> None:
     """They are worth an insert of their own."""
     assert not journal.take([rows(*["a.b"] * (FEW + 1))])

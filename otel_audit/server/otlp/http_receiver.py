@@ -1,4 +1,7 @@
-"""OTLP over HTTP: ``/v1/logs``, ``/v1/audit``, ``/v1/traces`` and ``/v1/metrics``; the server's health."""
+"""OTLP over HTTP: ``/v1/logs``, ``/v1/audit``, ``/v1/traces`` and ``/v1/metrics``; the server's health.
+
+The records of questions come to :data:`QUESTIONS`, as to ``/v1/audit``; no question waits for them.
+"""
 
 from __future__ import annotations
 
@@ -28,6 +31,7 @@ from otel_audit.server.otlp.limits import Budget, Limits
 from otel_audit.server.otlp.messages import JSON, PROTOBUF
 from otel_audit.server.otlp.rows import Rows, log_rows, metric_rows, span_rows
 
+QUESTIONS: Final = "/v1/audit/questions"
 _logger: Final = logging.getLogger(__name__)
 _READ_TIMEOUT: Final = 60.0
 _DRAINED: Final = 16 * 1024 * 1024
@@ -139,7 +143,7 @@ class _Refused(Exception):
 def receiver(intake: Intake, ready: Callable[[], None]) -> Starlette:
     """Build the application; ``ready`` raises ``StoreError`` if the store does not answer."""
 
-    def export(signal: str) -> Callable[[Request], Any]:
+    def export(signal: str, *, awaited: bool = True) -> Callable[[Request], Any]:
         async def endpoint(request: Request) -> Response:
             content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
             kind = content_type if content_type in (PROTOBUF, JSON) else PROTOBUF
@@ -150,7 +154,7 @@ def receiver(intake: Intake, ready: Callable[[], None]) -> Starlette:
                         _INVALID_ARGUMENT,
                         f"Content-Type {content_type!r} is not supported; send {PROTOBUF} or {JSON}",
                     )
-                parts = await _accept(intake, signal, request, kind)
+                parts = await _accept(intake, signal, request, kind, awaited=awaited)
             except _Refused as refused:
                 return _refusal(refused, kind)
             message = messages.response(signal, note(parts))
@@ -174,6 +178,7 @@ def receiver(intake: Intake, ready: Callable[[], None]) -> Starlette:
         routes=[
             Route("/v1/logs", export("logs"), methods=["POST"]),
             Route("/v1/audit", export("logs"), methods=["POST"]),
+            Route(QUESTIONS, export("logs", awaited=False), methods=["POST"]),
             Route("/v1/traces", export("traces"), methods=["POST"]),
             Route("/v1/metrics", export("metrics"), methods=["POST"]),
             Route("/health", health),
@@ -182,7 +187,7 @@ def receiver(intake: Intake, ready: Callable[[], None]) -> Starlette:
     )
 
 
-async def _accept(intake: Intake, signal: str, request: Request, kind: str) -> list[Rows]:
+async def _accept(intake: Intake, signal: str, request: Request, kind: str, *, awaited: bool) -> list[Rows]:
     secrets = presented(request.headers.items())
     if not intake.access.allows("write", secrets):
         raise _Refused(
@@ -200,6 +205,8 @@ async def _accept(intake: Intake, signal: str, request: Request, kind: str) -> l
             if parts is None:
                 parts = await asyncio.to_thread(intake.rows, signal, body, held, kind, encoding)
             del body
+            if not awaited:
+                parts = [rows._replace(awaited=False) for rows in parts]
             for written in intake.submit(signal, parts):
                 await intake.written(written)
     except Malformed as error:

@@ -3,7 +3,8 @@
 An insert takes the engine some 20 ms of processor time, for one record as for two hundred: the statement is
 analysed, and a part of twenty files is written. To put a request on the disk takes a hundredth of that. So it
 is appended to a file here first, as it came, and inserted within half a second, or at once when somebody asks
-a question: a question waits for all that was acknowledged before it (:meth:`Journal.settle`).
+a question: a question waits for all that was acknowledged before it (:meth:`Journal.settle`), but for the
+records of other questions, or each would pay for the insert of the last.
 
 A file is removed when the engine has its requests on the disk. What a dead process left is inserted before
 the server listens. If it was inserted already, that is as if a sender had sent it twice, and is seen once.
@@ -71,7 +72,7 @@ class Journal:
         self._waiting: list[Rows] = []
         self._rows = self._bytes = 0
         self._since = 0.0
-        self._taken = self._inserted = 0
+        self._taken = self._awaited = self._inserted = 0
         self._asking = 0
         self._failures = 0
         self._failure: Exception | None = None
@@ -122,6 +123,8 @@ class Journal:
                 self._since = time.monotonic()
             self._waiting += group
             self._taken += len(group)
+            if any(rows.awaited for rows in group):
+                self._awaited = self._taken
             self._rows += count
             self._bytes += size
             if len(self._waiting) == len(group) or self._is_enough():
@@ -136,13 +139,15 @@ class Journal:
                     self._failure = None
 
     def settle(self) -> None:
-        """Return when all that was acknowledged before is inserted, or put aside.
+        """Return when all that was acknowledged before and is awaited is inserted, or put aside.
 
         Raises:
             StoreError: the engine refuses it just now; an answer without it would be wrong.
         """
         with self._wake:
-            wanted, failures = self._taken, self._failures
+            wanted, failures = self._awaited, self._failures
+            if self._inserted >= wanted:
+                return
             self._asking += 1
             self._wake.notify_all()
             try:

@@ -41,7 +41,7 @@ class Rows(NamedTuple):
     """Rows for one table: the names of the columns, the rows encoded, and what was noticed on the way.
 
     The rows are a block of the Native format, or what ``select`` makes rows of. ``dropped`` counts what was
-    accepted and is not kept.
+    accepted and is not kept. ``awaited``: a question that comes after them waits until it can see them.
     """
 
     table: str
@@ -51,6 +51,7 @@ class Rows(NamedTuple):
     notices: tuple[str, ...] = ()
     select: str = ""
     dropped: int = 0
+    awaited: bool = True
 
 
 class Maps:
