@@ -175,6 +175,7 @@ def select(
     *,
     rows: int,
     cursor: str | None = None,
+    begin: int | None = None,
     related: bool = False,
     others: bool = True,
     parts: Collection[str] | None = None,
@@ -190,6 +191,7 @@ def select(
     Args:
         rows: how many to read at most.
         cursor: go on behind this record.
+        begin: leave out what was before this time (ns), though the filters do not.
         related: records that name the target as a related object count as well.
         others: ask ``other_events``, too; see :func:`asked`.
         parts: see :func:`~otel_audit.store.entries.columns`.
@@ -201,6 +203,8 @@ def select(
     where = conditions(filters, related=related, now=now, zone=zone)
     if cursor is not None:
         behind(where, *read_cursor(cursor))
+    if begin is not None:
+        where.add(f"timestamp >= {MOMENT}", begin)
     # Each table is read in its own order up to the limit; over a union of them the engine would sort all.
     names, look = asked(where, database, logs_meant(filters), others=others)
     each = [

@@ -35,6 +35,7 @@ from otel_audit.store.filters import (
     write_cursor,
 )
 from otel_audit.store.lookup import StoredRecord, stored_record
+from otel_audit.store.newest_month import newest_month
 from otel_audit.store.recent import recent_records
 from otel_audit.store.schema import ACCESS_LOG, TRACES
 from otel_audit.store.tasks import TaskEntry, task
@@ -162,14 +163,18 @@ class AuditStore:
         filters = self._with_actor_ids(self._at_fixed_times(filters))
         entries: dict[str, AuditEntry] = {}
         wanted = limit + 1
+        begin = newest_month(filters, cursor)
         while len(entries) <= limit:
 
-            def statement(others: bool, wanted: int = wanted, cursor: str | None = cursor) -> Query:
+            def statement(
+                others: bool, wanted: int = wanted, cursor: str | None = cursor, begin: int | None = begin
+            ) -> Query:
                 return select(
                     self._database,
                     filters,
                     rows=wanted,
                     cursor=cursor,
+                    begin=begin,
                     related=related,
                     others=others,
                     parts=parts,
@@ -179,10 +184,14 @@ class AuditStore:
             rows = [entry(row) for row in self._ask(logs_meant(filters), statement)]
             for each in rows:
                 entries.setdefault(each.id, each)
-            if len(rows) < wanted:
+            if len(rows) < wanted and begin is None:
                 break
-            cursor = write_cursor(rows[-1].timestamp, rows[-1].id)
-            wanted = min(2 * wanted, MAX_LIMIT)
+            if rows:
+                cursor = write_cursor(rows[-1].timestamp, rows[-1].id)
+            if len(rows) < wanted:
+                begin = None
+            else:
+                wanted = min(2 * wanted, MAX_LIMIT)
         found = list(entries.values())
         if len(found) <= limit:
             return Page(self._with_names(found))
