@@ -86,8 +86,8 @@ class Layout(msgspec.Struct, frozen=True):
         indexes = [f"ADD INDEX IF NOT EXISTS {index}" for index in addition.indexes_here()]
         stored = self.stored(addition.table.name)
         for name in self.names(addition.table):  # where the rows lie first: the other one writes into it
-            added = ", ".join((*columns, *(indexes if name == stored else ())))
-            yield f"ALTER TABLE {self.name(name)}{self.on_cluster} {added}"
+            if added := ", ".join((*columns, *(indexes if name == stored else ()))):
+                yield f"ALTER TABLE {self.name(name)}{self.on_cluster} {added}"
         if addition.table.name in addition.tables:
             names = ", ".join(
                 f"MATERIALIZE INDEX {index.partition(' ')[0]}" for index in addition.indexes_here()

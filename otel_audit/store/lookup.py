@@ -1,4 +1,4 @@
-"""One record by its id: found around the moment in the id, then read from its table alone."""
+"""One record by its id: looked for around the moment in the id, first where nearly all are."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from otel_audit.semconv import from_attributes
 from otel_audit.store.client import Ask
 from otel_audit.store.columns import whole
 from otel_audit.store.filters import EVERY_LOG, MOMENT, Conditions, tables, union
+from otel_audit.store.schema import EVENTS
 
 AS_MADE: Final = (
     f"toUnixTimestamp64Nano(timestamp) AS at, {whole()} AS all_attributes, trace_id, span_id, message"
@@ -46,16 +47,21 @@ def stored_record(ask: Ask, database: str, record_id: str) -> StoredRecord | Non
         InvalidRecord: it was written by a newer version of otel-audit.
     """
     number = _record_id(record_id)
-    place = _place(ask, database, number)
+    around = _around(number)
+    if around is not None and (found := _read(ask, database, EVENTS, around)):
+        return found
+    place = _place(ask, database, number, around)
     if place is None:
         return None
     table, timestamp = place
     where = _with_id(number)
     where.add(f"timestamp = {MOMENT}", timestamp)
+    return _read(ask, database, table, where)  # None: deleted meanwhile
+
+
+def _read(ask: Ask, database: str, table: str, where: Conditions) -> StoredRecord | None:
     rows = ask(f"SELECT {AS_MADE}, resource FROM {database}.{table} WHERE {where} LIMIT 1", where.parameters)
-    if not rows:
-        return None  # deleted meanwhile
-    return StoredRecord(as_made(rows[0]), rows[0]["resource"])
+    return StoredRecord(as_made(rows[0]), rows[0]["resource"]) if rows else None
 
 
 def as_made(row: Mapping[str, Any]) -> AuditRecord:
@@ -79,14 +85,21 @@ def _with_id(number: str) -> Conditions:
     return where
 
 
-def _place(ask: Ask, database: str, number: str) -> tuple[str, int] | None:
+def _around(number: str) -> Conditions | None:
+    """Return the condition on a record made about the time that its id tells; None if it tells none."""
+    if (made := _made_at(number)) is None:
+        return None
+    where = _with_id(number)
+    where.add(f"timestamp BETWEEN {MOMENT} AND {MOMENT}", made - _APART, made + _APART)
+    return where
+
+
+def _place(ask: Ask, database: str, number: str, around: Conditions | None) -> tuple[str, int] | None:
     """Look for a record: its table and its time, which are the way to all of its columns."""
     *own, others = tables(EVERY_LOG)
     ways: list[tuple[list[str], Conditions]] = []
-    if (made := _made_at(number)) is not None:
-        around = _with_id(number)
-        around.add(f"timestamp BETWEEN {MOMENT} AND {MOMENT}", made - _APART, made + _APART)
-        ways.append(([*own, others], around))
+    if around is not None:
+        ways.append(([name for name in (*own, others) if name != EVENTS], around))
     ways += [(own, _with_id(number)), ([others], _with_id(number))]  # where nearly all are, first
     for names, where in ways:
         each = [

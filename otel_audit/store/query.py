@@ -221,7 +221,7 @@ class AuditStore:
         return filters
 
     def _ids_of(self, name: str) -> list[str]:
-        return ids_of(partial(self._client.query, settings=_NO_SUMS), self._database, name)
+        return ids_of(self._client, self._database, name)
 
     def _with_names(self, entries: list[AuditEntry]) -> list[AuditEntry]:
         """Give users without a name the one that other records of the same time have for their id."""
@@ -433,7 +433,7 @@ class AuditStore:
 
     def stored(self, record_id: str) -> StoredRecord | None:
         """Do what :meth:`get` does, with the resource that sent the record, and names of its users."""
-        stored = stored_record(self._client.query, self._database, record_id)
+        stored = stored_record(partial(self._client.query, settings=_NO_SUMS), self._database, record_id)
         if stored is None:
             return None
         record = stored.record

@@ -80,7 +80,7 @@ class Addition(NamedTuple):
     """
 
     table: Table
-    columns: tuple[str, ...]
+    columns: tuple[str, ...] = ()
     indexes: tuple[str, ...] = ()
     own_indexes: tuple[str, ...] = ()
     tables: tuple[str, ...] = ()
@@ -199,6 +199,10 @@ _WORK: Final = Addition(
     (f"per_day (SELECT {_PER_DAY}, count() GROUP BY {_PER_DAY})",),
 )
 """What requests, calls, commands and tasks are asked by, and what a list says of them."""
+
+_NAMED: Final = "actor_name, actor_type, actor_id"
+_NAMES: Final = Addition(_EVENTS, sums=(f"actor_names (SELECT {_NAMED}, count() GROUP BY {_NAMED})",))
+"""Which ids a name has: a record may have only one of the two."""
 
 _INDEXES: Final = dict(re.findall(r"INDEX (\w+) (.+?)(?:,\n|$)", _EVENTS.columns)) | dict(
     each.split(" ", 1) for each in (*_WORK.indexes, *_WORK.own_indexes)
@@ -336,6 +340,7 @@ STEPS: Final[tuple[Step, ...]] = (
         ),
     ),
     Step("work", (), (_WORK,)),
+    Step("names", (), (_NAMES,)),
 )
 """In the order they were released."""
 

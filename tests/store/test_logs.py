@@ -187,6 +187,6 @@ def test_a_log_added_later_gets_its_tables(tmp_path: Any) -> None:
         "result['again'] = migrate(connection.rows)\n"
         "result['tables'] = [name for name, _ in shape(connection, 'otel') if 'billing' in name]\n",
     )
-    assert result["applied"] == ["logs: billing", "attributes: billing", "work: billing"]
+    assert result["applied"] == ["logs: billing", "attributes: billing", "work: billing", "names: billing"]
     assert result["again"] == []
     assert result["tables"] == ["billing_events", "billing_log"]

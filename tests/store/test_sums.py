@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
-from otel_audit.audit_record import AuditRecord, Bulk, Column, Target
+from otel_audit.audit_record import Actor, AuditRecord, Bulk, Column, Target
 from otel_audit.store.query import AuditStore
+from otel_audit.store.tables import STEPS
 from tests.attack.chance import Chance
 from tests.engine_process import in_stopped_server
 from tests.trail import land, record, serving
@@ -14,6 +15,29 @@ from tests.trail import land, record, serving
 BEGIN: Final = 1_788_220_800 * 10**9
 """2026-09-01, in nanoseconds."""
 DAY: Final = 86_400 * 10**9
+NAMES: Final = 1 + [step.name for step in STEPS].index("names")
+"""The version of the step that brings the sums of names."""
+
+
+def test_names_find_their_ids_in_a_store_that_has_no_sums_of_them_yet(tmp_path: Path) -> None:
+    """As in one that was made by an earlier version, until it is migrated; and after that from the sums."""
+    records = [
+        record("shop.order.update", "UPDATE", at=BEGIN + number, actor=Actor("7", "user", name))
+        for number, name in enumerate(["ana", "", "ana", ""])
+    ]
+    with serving(tmp_path) as running, AuditStore(running.clickhouse) as store:
+        land(store._client, records)
+    named = 'result.append("actor_names" in str(connection.rows("SHOW CREATE TABLE otel.audit_events")))\n'
+    drop = 'connection.query("ALTER TABLE otel.audit_events DROP PROJECTION actor_names")\n'
+    undo = f"DELETE WHERE version = {NAMES} SETTINGS mutations_sync = 1"
+    assert in_stopped_server(tmp_path, named + drop + named) == [True, False]
+    with serving(tmp_path) as running, AuditStore(running.clickhouse) as store:
+        assert len(store.query(actor="ana")) == 4
+    in_stopped_server(tmp_path, f'connection.query("ALTER TABLE otel.otel_audit_migrations {undo}")\n')
+    with serving(tmp_path) as running, AuditStore(running.clickhouse) as store:
+        assert len(store.query(actor="ana")) == 4
+    assert in_stopped_server(tmp_path, named) == [True]
+
 
 _COMPARE: Final = """
 QUESTIONS = [

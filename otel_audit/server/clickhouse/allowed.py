@@ -171,6 +171,7 @@ SETTINGS: Final = frozenset(
         "transform_null_in",
         "union_default_mode",
         # how it is answered
+        "force_optimize_projection",
         "optimize_move_to_prewhere",
         "optimize_read_in_order",
         "optimize_use_projections",
