@@ -1,18 +1,22 @@
 """docs/fastapi.md: its settings are settings, its programs run, and do what the page says."""
 
 import importlib
+import json
 import os
 import re
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any
+from urllib.parse import parse_qsl, urlsplit
 
 import httpx
 import jwt
 import pytest
 import sqlalchemy
+from cryptography.hazmat.primitives.asymmetric import rsa
 from fastapi import Depends, FastAPI
 from fastapi.testclient import TestClient
 from starlette.middleware import Middleware
@@ -144,6 +148,88 @@ def test_the_function_that_reads_a_session(
     assert before.actor == Actor("anonymous", "unknown")
     assert after.actor == Actor("7", "user", "Alice")
     assert (before.source.session, after.source.session[:7]) == ("", "sha256:")
+
+
+OAUTH = """
+import httpx
+from authlib.integrations.starlette_client import OAuth
+from fastapi import FastAPI
+from starlette.middleware import Middleware
+from starlette.middleware.sessions import SessionMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
+
+import otel_audit
+
+app = FastAPI(middleware=[Middleware(SessionMiddleware, secret_key="secret")])
+oauth = OAuth()
+
+def register(provider):
+    oauth.register(
+        "company",
+        client_id="ship",
+        client_secret="secret of the client",
+        server_metadata_url="http://company.example/.well-known/openid-configuration",
+        client_kwargs={"scope": "openid profile", "transport": httpx.ASGITransport(provider)},
+    )
+
+"""
+
+
+def provider_of_identities() -> tuple[FastAPI, dict[str, str]]:
+    """Make an OpenID Connect provider whose only user is Alice, and what it was last asked for."""
+    provider, asked = FastAPI(), dict[str, str]()
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    public = json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(key.public_key()))
+
+    @provider.get("/.well-known/openid-configuration")
+    def configuration() -> dict[str, str]:
+        base = "http://company.example"
+        paths = {"authorization_endpoint": "authorize", "token_endpoint": "token", "jwks_uri": "keys"}
+        return {"issuer": base} | {name: f"{base}/{path}" for name, path in paths.items()}
+
+    @provider.get("/keys")
+    def keys() -> dict[str, Any]:
+        return {"keys": [public | {"kid": "1", "use": "sig", "alg": "RS256"}]}
+
+    @provider.post("/token")
+    def token() -> dict[str, str]:
+        now = int(time.time())
+        claims = {"iss": "http://company.example", "aud": "ship", "nonce": asked["nonce"]}
+        claims |= {"sub": "7", "name": "Alice"}
+        signed = jwt.encode(
+            claims | {"iat": now, "exp": now + 60}, key, algorithm="RS256", headers={"kid": "1"}
+        )
+        return {"access_token": "opaque-4711", "token_type": "Bearer", "id_token": signed}
+
+    return provider, asked
+
+
+def test_the_session_and_the_login_of_authlib(
+    instrumented: Instrumented, imported: Imported, tmp_path: Path
+) -> None:
+    """By the whole exchange: to the provider, back with a code, which is changed for a signed token."""
+    imported("sessions")
+    oauth = imported("oauth", OAUTH)
+    provider, asked = provider_of_identities()
+    oauth.register(provider)
+    app: FastAPI = oauth.app
+
+    @app.get("/")
+    def index() -> None:
+        otel_audit.record("ship.note", "NOTE")
+
+    with instrumented(context=context_of("sessions:who", tmp_path)) as audit, TestClient(app) as calls:
+        assert calls.get("/").status_code == 200
+        away = calls.get("/login", follow_redirects=False).headers["location"]
+        asked.update(parse_qsl(urlsplit(away).query))
+        back = {"code": "code-4711", "state": asked["state"]}
+        assert calls.get("/callback", params=back).json() == {"name": "Alice"}
+        assert calls.get("/").status_code == 200
+        before, login, after = audit.records
+        audit.assert_no_secrets("secret of the client", "opaque-4711", asked["nonce"])
+    assert (before.actor.id, login.event_name) == ("anonymous", "user.login.success")
+    assert login.actor == after.actor == Actor("7", "user", "Alice")
 
 
 @pytest.mark.parametrize("name", ["asgi", "wsgi"])
