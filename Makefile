@@ -80,7 +80,7 @@ format: $(VENV)/.lint ## Rewrite the code in the project's style
 	$(VENV)/bin/ruff check --fix-only --exit-zero .
 	$(VENV)/bin/ruff format .
 
-bench: $(VENV)/.bench ## Measure, print figures beside goals, write benchmarks/results/*.json (ARGS='save spans')
+bench: $(VENV)/.bench ## Measure, print figures beside goals, write benchmarks/results/*.json (ARGS='django_writes spans')
 	$(PYTHON) -m benchmarks $(ARGS)
 
 bench-instructions: ## Count instructions with valgrind: plain Django, and with otel-audit (ARGS='save POST')

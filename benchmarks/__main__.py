@@ -28,7 +28,7 @@ NAMES = (
     "importing",
     "emit",
     "spans",
-    "save",
+    "django_writes",
     "sqlalchemy_writes",
     "request",
     "fastapi_request",

@@ -64,6 +64,6 @@ if settings.PEERS:
     if settings.POSTGRESQL:
         import pghistory
 
-        @pghistory.track()
+        @pghistory.track(pghistory.InsertEvent(), pghistory.UpdateEvent(), pghistory.DeleteEvent())
         class TriggeredArticle(Row):
             """Audited by django-pghistory, by triggers of the database."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import datetime
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.core.management import call_command
 from django.db.models import Model
 
-from benchmarks.bench.models import Product
+if TYPE_CHECKING:
+    from benchmarks.bench.models import Product
 
 _NOON = datetime.datetime(2026, 11, 23, 12, tzinfo=datetime.UTC)
 
@@ -18,20 +19,22 @@ def fill(models: list[type[Model]], count: int) -> None:
     """Migrate, and give each of ``models`` ``count`` rows."""
     call_command("migrate", run_syncdb=True, verbosity=0)
     for model in models:
-        model._default_manager.bulk_create(
-            model(
-                name=f"article {number}",
-                sku=f"A-{number:06}",
-                description="A thing one can buy. " * 5,
-                category="things",
-                price=Decimal("9.99"),
-                stock=number,
-                weight=1.5,
-                released=_NOON.date(),
-                updated=_NOON,
-            )
-            for number in range(count)
-        )
+        model._default_manager.bulk_create(model(**article(number)) for number in range(count))
+
+
+def article(number: int) -> dict[str, Any]:
+    """Return the fields of an article."""
+    return {
+        "name": f"article {number}",
+        "sku": f"A-{number:06}",
+        "description": "A thing one can buy. " * 5,
+        "category": "things",
+        "price": Decimal("9.99"),
+        "stock": number,
+        "weight": 1.5,
+        "released": _NOON.date(),
+        "updated": _NOON,
+    }
 
 
 def product(number: int) -> dict[str, Any]:
@@ -51,6 +54,8 @@ def product(number: int) -> dict[str, Any]:
 
 def products(count: int) -> list[Product]:
     """Return ``count`` new products."""
+    from benchmarks.bench.models import Product
+
     return [Product(**product(number)) for number in range(count)]
 
 

@@ -1,0 +1,146 @@
+"""Django, plain and audited by us and by others: every kind of write and lists, in one run, round by round.
+
+A time is that of the statements and of COMMIT: records are kept there. Of statements on many rows,
+django-auditlog and django-simple-history see ``QuerySet.delete`` alone, of which Django sends signals.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import Any
+
+from benchmarks.databases import on_each
+from benchmarks.django_jobs import JOBS, LISTS, Job
+from benchmarks.figures import Figure, interleaved, noise, ratio, report, spread
+from benchmarks.pipelines import configuration
+from benchmarks.sink import require_posts
+
+Block = Callable[[], AbstractContextManager[Any]]
+
+
+def measure(vendor: str) -> Iterator[Figure]:
+    import django
+
+    django.setup()
+
+    from django.db import transaction
+
+    import otel_audit
+    from benchmarks.bench import models, rows
+    from otel_audit.instrumentation.django import DjangoAuditInstrumentor
+
+    rows.fill([], 0)
+    instrumentor = DjangoAuditInstrumentor()
+    others: dict[str, Callable[[Job, Block], float]] = {
+        "django-auditlog": partial(_timed, models.LoggedArticle),
+        "django-simple-history": partial(_timed, models.HistoricArticle),
+    }
+    if vendor == "postgresql":
+        others["django-pghistory, with context"] = partial(_triggered, models)
+
+    with configuration() as config:
+        pipeline = otel_audit.setup(config, instrument=False)
+        assert pipeline is not None
+
+        def audited(job: Job, block: Block) -> float:
+            _fill(models.Article, job.rows)
+            before = pipeline.health.emitted
+            instrumentor.instrument(**{job.audited: ["bench.Article"]})
+            try:
+                taken = _measured(models.Article, job, block)
+            finally:
+                instrumentor.uninstrument()
+                # What is left to send is sent on our time, not on that of whoever comes next.
+                pipeline.flush(60)
+            if (pipeline.health.emitted > before) is (job is LISTS[0]):
+                raise RuntimeError(f"{job.what}: what was recorded is not what was to be; this is no figure")
+            return taken
+
+        plain = partial(_timed, models.Article)
+        modes = {"plain Django": plain, "plain Django again": plain, "otel-audit": audited}
+        try:
+            for job in JOBS:
+                name = f"{job.what} in a transaction, {vendor}"
+                yield from _compare(job, name, modes | others, transaction.atomic, job.goal(vendor))
+            yield from _compare(
+                JOBS[0], f"{JOBS[0].what} in autocommit, {vendor}", modes | others, nullcontext, None
+            )
+            for job in LISTS:
+                yield from _compare(job, f"{job.what}, {vendor}", modes, nullcontext, job.goal(vendor))
+            require_posts(config.sink.endpoint)
+        finally:
+            otel_audit.shutdown()
+
+
+def _fill(model: Any, count: int) -> None:
+    """Make that the table of a model has ``count`` rows, as they were made."""
+    from benchmarks.bench.rows import article
+
+    rows = model.objects.all()
+    rows._raw_delete(rows.db)
+    model.objects.bulk_create(model(**article(number)) for number in range(count))
+
+
+def _timed(model: Any, job: Job, block: Block) -> float:
+    """Return the seconds that one of a job takes."""
+    _fill(model, job.rows)
+    return _measured(model, job, block)
+
+
+def _measured(model: Any, job: Job, block: Block) -> float:
+    work = job.prepare(model)
+    gc.collect()
+    start = time.perf_counter()
+    with block():
+        work()
+    return (time.perf_counter() - start) / job.times
+
+
+def _triggered(models: Any, job: Job, block: Block) -> float:
+    """Do a job with what pghistory tells its triggers of who acts, as its middleware does."""
+    import pghistory
+
+    _fill(models.TriggeredArticle, job.rows)
+    events = models.TriggeredArticle.pgh_event_model.objects
+    before = events.count()
+    with pghistory.context(user=1, url="/articles/1/"):
+        seconds = _measured(models.TriggeredArticle, job, block)
+    if events.count() == before:
+        raise RuntimeError("django-pghistory recorded nothing: what was measured is no figure")
+    return seconds
+
+
+def _compare(
+    job: Job, name: str, modes: dict[str, Callable[[Job, Block], float]], block: Block, goal: float | None
+) -> Iterator[Figure]:
+    for mode in modes.values():
+        mode(job, block)
+    times = interleaved({mode: partial(run, job, block) for mode, run in modes.items()}, job.rounds)
+    base = times.pop("plain Django")
+    plain = sorted(base)[len(base) // 2] * 1e6
+    for mode, taken in times.items():
+        ours = mode == "otel-audit"
+        yield Figure(
+            name=f"{name}: {mode}",
+            value=ratio(taken, base),
+            unit="x plain",
+            noise=noise(taken, base),
+            goal=goal if ours else None,
+            note=f"middle half {spread(taken, base)}; plain {plain:.0f} µs"
+            if ours
+            else "the same against itself"
+            if mode == "plain Django again"
+            else "for comparison",
+        )
+
+
+if __name__ == "__main__":
+    if sys.argv[1:]:
+        report(measure(sys.argv[1]))
+    else:
+        on_each("benchmarks.django_writes")
