@@ -61,7 +61,7 @@ def package_of(cls: type[Any]) -> str:
 
 def is_version_table(table: Table) -> bool:
     """Say whether Alembic keeps in a table at which revision the database is."""
-    return [column.name for column in table.columns] == ["version_num"]
+    return len(table.columns) == 1 and [column.name for column in table.columns] == ["version_num"]
 
 
 def attributes_of(table: Table, mappers: Iterable[Mapper[Any]]) -> dict[Any, str]:
