@@ -33,6 +33,9 @@ FAILURES_OF_OURS: Final[dict[str, str]] = {
     f"{_PSYCOPG}Psycopg3Test::test_client_side_cursor": _DRIVER_CONNECTION,
     f"{_PSYCOPG}TwoPhaseCommitTest::test_provided_id_round_trip": _DRIVER_CONNECTION,
     f"{_PSYCOPG}TwoPhaseCommitTest::test_default_pg_dialect": _DRIVER_CONNECTION,
+    "test/dialect/sqlite/test_compiler.py::RegexpTest::test_determinsitic_parameter": _DRIVER_CONNECTION,
+    "test/engine/test_pool.py::PoolTest::test_rec_fairy_adapted_dialect": _DRIVER_CONNECTION,
+    "test/engine/test_pool.py::PoolTest::test_rec_fairy_default_dialect": _DRIVER_CONNECTION,
     "test/engine/test_execute.py::ExecuteDriverTest::test_execute_compiled_favors_compiled_paramstyle": (
         "its mock of what executes statements has no rows to give (2.0, SQLite)"
     ),
