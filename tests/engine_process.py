@@ -37,7 +37,7 @@ def _run(data: Path, opening: str, body: str) -> Any:
         [sys.executable, "-c", script, str(data)],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
     assert done.returncode == 0, done.stderr

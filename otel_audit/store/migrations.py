@@ -233,8 +233,8 @@ def _steps(state: State, layout: Layout) -> Iterator[Change]:
         ):
             late = state.logs.get(log, 0) < number
             # A table that is made again has what it was released with.
-            if late or addition.table.name not in state.found:
-                statements += layout.add(addition)
+            if (late or addition.table.name not in state.found) and (added := list(layout.add(addition))):
+                statements += added
                 changed.append(addition.table.name)
             if late and log not in behind:
                 behind.append(log)
