@@ -510,6 +510,9 @@ def read_cursor(cursor: str) -> tuple[int, str]:
         timestamp, _, record_id = text.partition(".")
         if not re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", record_id):
             raise ValueError(record_id)
-        return int(timestamp), record_id
+        moment = int(timestamp)
+        if not -(2**63) <= moment < 2**63:
+            raise ValueError(timestamp)
+        return moment, record_id
     except ValueError as error:
         raise QueryError(f"{cursor!r} is not a cursor; copy it unchanged from the previous page") from error

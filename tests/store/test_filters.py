@@ -95,6 +95,12 @@ def test_cursor_carries_time_and_id() -> None:
     assert read_cursor(write_cursor(1_700_000_000_123_456_789, ID)) == (1_700_000_000_123_456_789, ID)
 
 
+@pytest.mark.parametrize("moment", [2**63, -(2**63) - 1, -(10**30)])
+def test_a_cursor_of_no_time_the_store_can_hold_is_refused(moment: int) -> None:
+    with pytest.raises(QueryError, match="copy it unchanged from the previous page"):
+        read_cursor(write_cursor(moment, ID))
+
+
 @given(st.text())
 def test_any_other_text_is_refused_as_cursor(text: str) -> None:
     with pytest.raises(QueryError, match="copy it unchanged from the previous page"):
