@@ -184,14 +184,14 @@ class AuditStore:
             rows = [entry(row) for row in self._ask(logs_meant(filters), statement)]
             for each in rows:
                 entries.setdefault(each.id, each)
-            if len(rows) < wanted and begin is None:
-                break
             if rows:
                 cursor = write_cursor(rows[-1].timestamp, rows[-1].id)
-            if len(rows) < wanted:
-                begin = None
-            else:
+            if len(rows) == wanted:
                 wanted = min(2 * wanted, MAX_LIMIT)
+            elif begin is not None:
+                begin = None  # what is older
+            else:
+                break
         found = list(entries.values())
         if len(found) <= limit:
             return Page(self._with_names(found))
