@@ -30,9 +30,7 @@ INTENT: Final = 3
 REPLACEMENT: Final = 4
 MARKER: Final = 5
 END: Final = 6
-REQUEST: Final = 7
-"""A request to the server, in its journal; the others are a spool's."""
-_KINDS: Final = frozenset({HEADER, RECORD, INTENT, REPLACEMENT, MARKER, END, REQUEST})
+_KINDS: Final = frozenset({HEADER, RECORD, INTENT, REPLACEMENT, MARKER, END})
 
 CHUNK_BYTES: Final = 256 * 1024
 """Records of one transaction are cut into frames of about this size: a flipped bit costs no more."""

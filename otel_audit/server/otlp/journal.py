@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Final
 
 from otel_audit.config.project_directory import make_private_directory
 from otel_audit.errors import StoreError
-from otel_audit.pipeline.spool.frames import REQUEST, Gap, frame, read_pieces
+from otel_audit.pipeline.spool.frames import RECORD, Gap, frame, read_pieces
 from otel_audit.server.otlp.engine_rows import rows_by_engine
 from otel_audit.server.otlp.inserts import insert_rows, together
 from otel_audit.server.otlp.rows import Rows, log_rows
@@ -180,7 +180,7 @@ class Journal:
             self._paths.append(path)
             if self._fsync:
                 _sync_directory(self._directory)
-        rest = memoryview(b"".join(frame(REQUEST, rows.block) for rows in group))
+        rest = memoryview(b"".join(frame(RECORD, rows.block) for rows in group))
         while rest:
             rest = rest[os.write(self._file, rest) :]
         if self._fsync:
