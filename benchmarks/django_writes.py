@@ -14,9 +14,10 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
+from benchmarks.bench import rows
 from benchmarks.databases import on_each
 from benchmarks.django_jobs import JOBS, LISTS, Job
-from benchmarks.figures import Figure, interleaved, noise, ratio, report, spread
+from benchmarks.figures import Figure, beside_plain, interleaved, report
 from benchmarks.pipelines import configuration
 from benchmarks.sink import require_posts
 
@@ -31,10 +32,10 @@ def measure(vendor: str) -> Iterator[Figure]:
     from django.db import transaction
 
     import otel_audit
-    from benchmarks.bench import models, rows
+    from benchmarks.bench import models
     from otel_audit.instrumentation.django import DjangoAuditInstrumentor
 
-    rows.fill([], 0)
+    rows.migrate()
     instrumentor = DjangoAuditInstrumentor()
     others: dict[str, Callable[[Job, Block], float]] = {
         "django-auditlog": partial(_timed, models.LoggedArticle),
@@ -48,7 +49,7 @@ def measure(vendor: str) -> Iterator[Figure]:
         assert pipeline is not None
 
         def audited(job: Job, block: Block) -> float:
-            _fill(models.Article, job.rows)
+            rows.refill(models.Article, job.rows)
             before = pipeline.health.emitted
             instrumentor.instrument(**{job.audited: ["bench.Article"]})
             try:
@@ -77,18 +78,9 @@ def measure(vendor: str) -> Iterator[Figure]:
             otel_audit.shutdown()
 
 
-def _fill(model: Any, count: int) -> None:
-    """Make that the table of a model has ``count`` rows, as they were made."""
-    from benchmarks.bench.rows import article
-
-    rows = model.objects.all()
-    rows._raw_delete(rows.db)
-    model.objects.bulk_create(model(**article(number)) for number in range(count))
-
-
 def _timed(model: Any, job: Job, block: Block) -> float:
     """Return the seconds that one of a job takes."""
-    _fill(model, job.rows)
+    rows.refill(model, job.rows)
     return _measured(model, job, block)
 
 
@@ -105,7 +97,7 @@ def _triggered(models: Any, job: Job, block: Block) -> float:
     """Do a job with what pghistory tells its triggers of who acts, as its middleware does."""
     import pghistory
 
-    _fill(models.TriggeredArticle, job.rows)
+    rows.refill(models.TriggeredArticle, job.rows)
     events = models.TriggeredArticle.pgh_event_model.objects
     before = events.count()
     with pghistory.context(user=1, url="/articles/1/"):
@@ -121,22 +113,7 @@ def _compare(
     for mode in modes.values():
         mode(job, block)
     times = interleaved({mode: partial(run, job, block) for mode, run in modes.items()}, job.rounds)
-    base = times.pop("plain Django")
-    plain = sorted(base)[len(base) // 2] * 1e6
-    for mode, taken in times.items():
-        ours = mode == "otel-audit"
-        yield Figure(
-            name=f"{name}: {mode}",
-            value=ratio(taken, base),
-            unit="x plain",
-            noise=noise(taken, base),
-            goal=goal if ours else None,
-            note=f"middle half {spread(taken, base)}; plain {plain:.0f} µs"
-            if ours
-            else "the same against itself"
-            if mode == "plain Django again"
-            else "for comparison",
-        )
+    yield from beside_plain(name, times, "plain Django", goal)
 
 
 if __name__ == "__main__":

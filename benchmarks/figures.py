@@ -6,7 +6,7 @@ import random
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Literal
 
 import msgspec
@@ -81,6 +81,29 @@ def noise(times: Sequence[float], base: Sequence[float]) -> float:
     """Return how far the middle half of the rounds' ratios lies apart, as a part of their median."""
     ratios = [time / plain for time, plain in zip(times, base, strict=True)]
     return (quantile(ratios, 0.75) - quantile(ratios, 0.25)) / statistics.median(ratios)
+
+
+def beside_plain(
+    name: str, times: Mapping[str, Sequence[float]], plain: str, goal: float | None
+) -> Iterator[Figure]:
+    """Yield each mode's times relative to those of ``plain``; ``goal`` is that of ``otel-audit``."""
+    base = times[plain]
+    notes = {
+        "otel-audit": f"plain {statistics.median(base) * 1e6:.0f} µs",
+        f"{plain} again": "the same against itself",
+    }
+    for mode, taken in times.items():
+        if mode != plain:
+            ours = mode == "otel-audit"
+            note = notes.get(mode, "for comparison")
+            yield Figure(
+                name=f"{name}: {mode}",
+                value=ratio(taken, base),
+                unit="x plain",
+                noise=noise(taken, base),
+                goal=goal if ours else None,
+                note=f"middle half {spread(taken, base)}; {note}" if ours else note,
+            )
 
 
 def spread(times: Sequence[float], base: Sequence[float]) -> str:

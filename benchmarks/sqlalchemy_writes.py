@@ -20,7 +20,7 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from benchmarks.databases import VENDORS, entries, environment
-from benchmarks.figures import Figure, interleaved, noise, quantile, ratio, report, spread
+from benchmarks.figures import Figure, beside_plain, interleaved, noise, quantile, ratio, report
 from benchmarks.pipelines import configuration
 from benchmarks.sink import require_posts
 from benchmarks.sqlalchemy_jobs import JOBS, NOT_AUDITED, NOT_READ, Job
@@ -119,20 +119,7 @@ def _compare(name: str, modes: dict[str, Callable[[], float]], goal: float | Non
     for mode in modes.values():
         mode()
     times = interleaved(modes, _ROUNDS)
-    base = times.pop("plain SQLAlchemy")
-    plain = sorted(base)[len(base) // 2] * 1e3
-    for mode, taken in times.items():
-        ours = mode == "otel-audit"
-        yield Figure(
-            name=f"{name}: {mode}",
-            value=ratio(taken, base),
-            unit="x plain",
-            noise=noise(taken, base),
-            goal=goal if ours else None,
-            note=f"middle half {spread(taken, base)}; plain {plain:.2f} ms"
-            if ours
-            else "the same against itself",
-        )
+    yield from beside_plain(name, times, "plain SQLAlchemy", goal)
 
 
 def _not_audited(name: str, modes: dict[str, Callable[[], float]]) -> Figure:
