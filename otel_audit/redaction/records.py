@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Any, Final
 
 import msgspec
@@ -12,7 +13,7 @@ from otel_audit.audit_record import AuditRecord, Bulk, Change, Column, Target
 from otel_audit.config.model import Place
 from otel_audit.large_values import digest_of_text
 from otel_audit.long_texts import JSON_LENGTH, head_of, rest_of
-from otel_audit.redaction.named_values import may_be_apart
+from otel_audit.redaction.named_values import may_be_apart, may_be_held
 from otel_audit.redaction.names import SECRETS
 from otel_audit.redaction.strategies import OMIT
 from otel_audit.redaction.text.patterns import SMALLEST_CARD, is_uuid
@@ -30,6 +31,7 @@ _SHORT: Final = 512
 _REMEMBERED: Final = 32
 _TEXTS_AT_ONCE: Final = 64
 _HARMLESS: Final = frozenset({bool, float, type(None), UnsetType})
+_FLAT: Final = _HARMLESS | {int, str}
 _STRUCTURES: Final = frozenset({dict, list})
 _TEXTS: Final = (
     *("event_name", "message", "error", "reason", "tenant", "system"),
@@ -466,12 +468,12 @@ class RecordRedactor:
 
     def _are_clean_structures(self, cells: list[Any]) -> bool:
         """Tell in one go that no structure of a column holds anything sensitive; False is only a doubt."""
-        names: list[str] = []
-        texts: list[str] = []
+        names: set[str] = set()
+        texts: set[str] = set()
         structures = [cell for cell in cells if type(cell) in _STRUCTURES]
-        if not _take_apart(structures, names, texts, 0, self._redactor.mask):
+        if not _take_many_apart(structures, names, texts, self._redactor.mask):
             return False
-        return self._are_clean(list(dict.fromkeys(names))) and not self._suspected(set(texts))
+        return self._are_clean(sorted(names)) and not self._suspected(texts)
 
 
 def _not_masked(values: Mapping[str, Any], mask: str) -> Iterable[str]:
@@ -508,6 +510,44 @@ def _take_apart(values: Iterable[Any], names: list[str], texts: list[str], depth
         elif kind not in _HARMLESS:
             return False
     return True
+
+
+def _take_many_apart(structures: list[Any], names: set[str], texts: set[str], mask: str) -> bool:
+    """Do :func:`_take_apart` for many structures level by level, in as many steps as for one."""
+    level = structures
+    for _ in range(MAX_DEPTH + 1):
+        kinds = set(map(type, level))
+        alike = len(kinds) == 1
+        if str in kinds:
+            texts.update(level if alike else [value for value in level if type(value) is str])
+        if int in kinds:
+            numbers = level if alike else [value for value in level if type(value) is int]
+            if max(numbers) >= SMALLEST_CARD:
+                return False
+        kinds -= _FLAT
+        if not kinds:
+            return True
+        if not kinds <= _STRUCTURES:
+            return False
+        below: list[Any] = []
+        if dict in kinds:
+            mappings = level if alike else [value for value in level if type(value) is dict]
+            found = set().union(*mappings)
+            if may_be_held(found):
+                return False
+            below += chain.from_iterable(map(dict.values, mappings))
+            names |= found if mask not in below else {n for each in mappings for n in _not_masked(each, mask)}
+        if list in kinds:
+            sequences = level if alike else [value for value in level if type(value) is list]
+            items = list(chain.from_iterable(sequences))
+            # A command line, where what is an option says what comes next; pairs of a name and a value.
+            if any(item[:1] == "-" for item in items if type(item) is str) or (
+                list in map(type, items) and any(map(may_be_apart, sequences))
+            ):
+                return False
+            below += items
+        level = below
+    return False
 
 
 def _keep_changed(replaced: dict[str, Any], name: str, old: list[Any], new: list[Any]) -> None:

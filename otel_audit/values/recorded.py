@@ -19,7 +19,7 @@ from otel_audit.large_values import DEEPEST, LONGEST, PLAIN_CONTAINERS, Cut
 from otel_audit.values.conversion import Portable, portable, portable_type, text
 from otel_audit.values.freezing import freeze
 from otel_audit.values.frozen import Encoded, Frozen
-from otel_audit.values.scalars import instant_text, is_encodable
+from otel_audit.values.scalars import instant_text, instant_texts, is_encodable
 
 RECORDED: Final[dict[type, tuple[Callable[[Any], Any], str]]] = {
     Encoded: (msgspec.json.decode, ""),
@@ -62,14 +62,19 @@ def record_values(values: list[Frozen]) -> tuple[list[Portable], bool]:
             return structures, True
     elif len(kinds) == 1:
         [kind] = kinds
-        if kind is not Encoded and kind in RECORDED:
-            convert = RECORDED[kind][0]
-            if every:
-                return list(map(convert, values)), True
-            return [None if value is None else convert(value) for value in values], True
-        if kind is Encoded and max([len(value) for value in values if value is not None]) <= _FITS:
-            plain = not any(value is not None and _LARGE_NUMBER.search(value) for value in values)
-            return [None if value is None else _decode(value) for value in values], plain
+        some = values if every else [value for value in values if value is not None]
+        made: list[Portable] | None = None
+        certain = True
+        if kind is datetime.datetime:
+            made = instant_texts(some)
+        elif kind is Encoded:
+            if max(map(len, some)) <= _FITS:
+                together = _array(some)
+                made, certain = _decode(together), _LARGE_NUMBER.search(together) is None
+        elif kind in RECORDED:
+            made = list(map(RECORDED[kind][0], some))
+        if made is not None:
+            return (made if every else _with_gaps(values, made)), certain
     return [record_value(freeze(value))[0] for value in values], False
 
 
@@ -79,6 +84,7 @@ _FITS: Final = LONGEST // 4
 _LARGE_NUMBER: Final = re.compile(rb"[0-9]{19}")
 """In JSON: an integer of more than 64 bits may stand there."""
 _decode: Final = msgspec.json.Decoder().decode
+_encode: Final = msgspec.json.Encoder().encode
 
 
 def weigh_plain(values: list[Any], kinds: set[type]) -> int:
@@ -101,17 +107,33 @@ def weigh_plain(values: list[Any], kinds: set[type]) -> int:
     return length + 8 * len(values)
 
 
+def _with_gaps(values: list[Any], made: list[Portable]) -> list[Portable]:
+    """Return what was made of values, ``None`` where there was none."""
+    following = iter(made)
+    return [None if value is None else next(following) for value in values]
+
+
 def _written_and_read(structures: list[Any]) -> list[Portable] | None:
     """Do what freezing and recording do to structures; ``None`` where one may be too long, or no JSON."""
     try:
-        written = list(map(msgspec.json.encode, structures))
+        written = list(map(_encode, structures))
     except faults():  # keys that are no text, lone surrogates, foreign objects
         return None
-    if any(map(_LARGE_NUMBER.search, written)):
+    longest = max(map(len, written))
+    if longest > _FITS or (longest > DEEPEST and max(map(_levels, written)) > DEEPEST):
         return None
-    if max(map(len, written)) > _FITS or max([w.count(b"[") + w.count(b"{") for w in written]) > DEEPEST:
-        return None
-    return list(map(_decode, written))
+    together = _array(written)
+    return None if _LARGE_NUMBER.search(together) else _decode(together)
+
+
+def _array(items: Sequence[bytes]) -> bytes:
+    """Return one JSON array of many values written as JSON: it is read in one go."""
+    return b"[" + b",".join(items) + b"]"
+
+
+def _levels(written: bytes) -> int:
+    """Return how deep a structure may be at most, by its JSON."""
+    return written.count(b"[") + written.count(b"{")
 
 
 def key_text(key: Any) -> str:

@@ -8,7 +8,7 @@ import math
 import re
 import uuid
 from base64 import b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import Any, Final
 
@@ -106,6 +106,21 @@ def instant_text(value: datetime.datetime) -> str:
     except faults():  # the first and last hours of the calendar, a time zone of the application
         return value.isoformat()
 
+
+def instant_texts(values: Sequence[datetime.datetime]) -> list[Any]:
+    """Do :func:`instant_text` for many; most often all are in UTC, or none has a time zone."""
+    if set(map(type, values)) == {datetime.datetime}:
+        zones = {*map(id, map(_ZONE_OF, values))}
+        if zones == _NO_ZONE:
+            return list(_rfc3339(values))
+        if zones == _ONLY_UTC:
+            return "\n".join(_rfc3339(values)).replace("Z", "+00:00").split("\n")
+    return list(map(instant_text, values))
+
+
+_ZONE_OF: Final = attrgetter("tzinfo")
+_NO_ZONE: Final = {id(None)}
+_ONLY_UTC: Final = {id(_UTC)}
 
 SCALARS: Final[dict[type, tuple[Callable[[Any], Any], str]]] = {
     int: (integer_text, ""),

@@ -54,11 +54,16 @@ numbers = st.one_of(
     st.integers(-5, 10**4), st.sampled_from([4111111111111111, 4111111111111112, 10**12]), st.floats()
 )
 structures = st.recursive(
-    st.one_of(texts, numbers, st.none(), st.booleans()),
+    st.one_of(texts, numbers, st.none(), st.booleans(), st.just("[redacted]")),
     lambda inner: st.one_of(
         st.lists(inner, max_size=3),
-        st.dictionaries(st.sampled_from(["name", "password", "id", "note", "password=x"]), inner, max_size=3),
+        st.dictionaries(
+            st.sampled_from(["name", "password", "id", "note", "password=x", "key", "value"]),
+            inner,
+            max_size=3,
+        ),
         st.lists(st.sampled_from(["--password", "-p", "x"]), max_size=3),
+        st.lists(st.tuples(st.sampled_from(["password", "accept"]), inner).map(list), max_size=2),
     ),
     max_leaves=8,
 )
