@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otel_audit.redaction.text.suspicions import may_hold_secret
+from otel_audit.redaction.text.together import SEAM
 from otel_audit.redaction.text.vocabulary import Vocabulary
 from tests.redaction.test_shapes import CASES
 
@@ -113,6 +114,15 @@ def test_what_was_seen_before_changes_no_answer(some: list[str]) -> None:
     with mock.patch.object(Vocabulary, "may_hold", return_value=True):  # as if each text were searched whole
         expected = [may_hold_secret(text) for text in some]
     assert [may_hold_secret(text) for text in (*some, *some)] == expected * 2
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.lists(texts, min_size=1, max_size=6), st.sampled_from(["1", "23", "tea 7", ""]))
+def test_texts_that_are_alike_but_for_digits_change_no_answer(some: list[str], number: str) -> None:
+    joined = SEAM.join([*some, *(text + number for text in some), *some])
+    with mock.patch.object(Vocabulary, "may_hold", return_value=True):
+        expected = may_hold_secret(joined)
+    assert [may_hold_secret(joined) for _ in range(2)] == [expected] * 2
 
 
 @pytest.mark.parametrize("text", [text for text, expected in CASES if text != expected])

@@ -29,9 +29,7 @@ def may_hold_secret(text: str) -> bool:
     else:
         lower = unicodedata.normalize("NFKC", lower)
         zeros = lower.encode("utf-8", "surrogatepass").translate(_ZEROS)
-    words: Collection[bytes] | None = zeros.split() if len(zeros) <= WORDS_LENGTH else None
-    if words is not None and len(words) > _MANY:  # the same ones again and again, and looked up twice
-        words = set(words)
+    words = _words(zeros) if len(zeros) <= WORDS_LENGTH else None
     return (
         "$" in lower  # md5$, pbkdf2_sha256$, $2b$, $argon2id$: all password hashes have a dollar
         or ((words is None or _shapes.may_hold(words)) and _may_hold_shape(lower))
@@ -42,6 +40,16 @@ def may_hold_secret(text: str) -> bool:
         or _may_hold_number(lower, zeros)
         or (_is_beside(lower) and (words is None or _names.may_hold(words)) and _may_hold_name(lower))
     )
+
+
+def _words(zeros: bytes) -> Collection[bytes]:
+    """Return the words of a text, or of many together, whose digits are all zeros."""
+    texts = zeros.split(_BETWEEN)
+    if len(texts) > 1:  # many texts of a column are alike but for their digits
+        zeros = b" ".join(set(texts))
+    words = zeros.split()
+    # The same ones again and again, and looked up twice.
+    return set(words) if len(words) > _MANY else words
 
 
 def are_too_short(texts: Collection[str]) -> bool:
@@ -248,6 +256,8 @@ _NUMBER_OF_ZEROS = pattern(
 )
 _ZEROS: Final = bytes.maketrans(b"123456789\0", b"000000000 ")
 """Digits alike, and a blank for what stands between texts that are looked at together."""
+_BETWEEN: Final = b" " * 4
+"""What the translation makes of what stands between texts."""
 WORDS_LENGTH: Final = 16 * 1024
 """Bytes of a text whose words are looked up."""
 _MANY: Final = 64
