@@ -10,12 +10,16 @@ from unittest import mock
 import msgspec
 import pytest
 import sqlalchemy as sa
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sqlalchemy.orm import Session
+from sqlalchemy.orm.attributes import set_committed_value
 
 from otel_audit.audit_record import AuditRecord
+from otel_audit.instrumentation.sqlalchemy.writes.stored import loaded
 from otel_audit.pipeline.logger import AuditLogger
 from otel_audit.testing import CapturedAudit
-from tests.instrumentation.sqlalchemy.models import Everything, Shipment
+from tests.instrumentation.sqlalchemy.models import Engineer, Everything, Person, Shipment
 
 
 @pytest.fixture
@@ -120,6 +124,54 @@ def test_numbers_of_many_rows_are_rounded_as_that_of_one(
     assert together.bulk is not None
     [column] = [column for column in together.bulk.columns if column.field == "price"]
     assert column.new == alone
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([Person, Engineer]),
+            st.lists(st.sampled_from(["loaded", "set", "deleted", "expired", "other"]), max_size=3),
+        ),
+        max_size=4,
+    ),
+    st.booleans(),
+)
+def test_old_values_of_many_objects_are_those_of_each(
+    objects: list[tuple[type[Person], list[str]]], alike: bool
+) -> None:
+    made = [_with_history(cls, objects[0][1] if alike else steps) for cls, steps in objects]
+    states = [sa.inspect(each) for each in made]
+    named = {Person: "name", Engineer: "name"}
+    assert loaded._Values(states).of(named) == [
+        state.committed_state["name"]
+        if "name" in state.committed_state
+        else state.dict.get("name", msgspec.UNSET)
+        for state in states
+    ]
+
+
+def test_an_attribute_may_be_called_otherwise_in_another_class() -> None:
+    made = [_with_history(Person, ["loaded"]), _with_history(Engineer, ["loaded"])]
+    set_committed_value(made[1], "language", "c")
+    states = [sa.inspect(each) for each in made]
+    assert loaded._Values(states).of({Person: "name", Engineer: "language"}) == ["Ann", "c"]
+
+
+def _with_history(cls: type[Person], steps: list[str]) -> Person:
+    person = cls()
+    for step in steps:
+        if step == "loaded":
+            set_committed_value(person, "name", "Ann")
+        elif step == "set":
+            person.name = "Bea"
+        elif step == "deleted" and "name" in vars(person):
+            del person.name
+        elif step == "expired":
+            vars(person).pop("name", None)
+        elif step == "other":
+            person.kind = "x"
+    return person
 
 
 def _new(record: AuditRecord, field: str) -> Any:

@@ -77,7 +77,7 @@ def counts_rows(running: Running, found: int) -> bool:
 def known_rows(running: Running, names: Sequence[str], fields: Sequence[ColumnPlan]) -> KnownRows:
     """Find out what rows named by key hold before they are written."""
     plan, state = running.shape.plan, running.state
-    columns = [[each.get(name) for each in running.parameters] for name in names]
+    columns = list(map(running.given, names))
     given = list(zip(*columns, strict=True))
     frozen = [field.frozen_all(column) for field, column in zip(plan.keys, columns, strict=True)]
     session = state.flushing_session()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from otel_audit.capture.bulk import BulkWrite, limited
@@ -105,6 +106,13 @@ class Running:
         if self._rows is None:
             self._rows = self._several() if self.shape.several else self.parameters
         return self._rows
+
+    def given(self, name: str) -> list[Any]:
+        """Return the value of a parameter in each set of them; ``None`` where a set has none of it."""
+        try:
+            return list(map(itemgetter(name), self.parameters))
+        except KeyError:
+            return [each.get(name) for each in self.parameters]
 
     def _several(self) -> list[dict[str, Any]]:
         (values,) = self.parameters

@@ -36,9 +36,7 @@ def prepare(running: Running) -> None:
     if shape.key is not None:
         known = known_rows(running, shape.key, old)
         new = {
-            field: field.frozen_all([each.get(name) for each in running.parameters])
-            for field, name in shape.sets
-            if name != EXPRESSION
+            field: field.frozen_all(running.given(name)) for field, name in shape.sets if name != EXPRESSION
         }
         running.found = _Prepared(known, new, old)
     elif plan.old_values != "off":

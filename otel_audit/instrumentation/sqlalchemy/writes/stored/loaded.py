@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from contextlib import suppress
+from itertools import repeat
+from operator import attrgetter, call, contains, itemgetter
+from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import UNSET
+from sqlalchemy.orm import base
 
 from otel_audit.values import ATOMS
 
 if TYPE_CHECKING:
     from otel_audit.instrumentation.sqlalchemy.columns import ColumnPlan
     from otel_audit.instrumentation.sqlalchemy.plan import MappedPlan
+
+_class_of: Final = attrgetter("class_")
+_object_of: Final = attrgetter("obj")
+_committed_of: Final = attrgetter("committed_state")
 
 
 def old_columns(
@@ -30,34 +38,59 @@ def old_columns(
     in_order = list(range(len(plan.keys)))
     if len(identities) == 1 and identities[0][1] == in_order:
         cls, _, token = identities[0]
-        held = [states.get((cls, key, token)) for key in keys]
+        held = list(map(states.get, zip(repeat(cls), keys, repeat(token))))
     else:
         held = [_state(states, identities, key) for key in keys]
     if None in held:
         return None
-    classes = {state.class_: state.manager.mapper for state in held}
     names: dict[Any, list[str]] = {}
-    for cls, mapper in classes.items():
-        by_field, _ = _mapped(plan, mapper)
+    for cls, state in dict(zip(map(_class_of, held), held, strict=True)).items():
+        by_field, _ = _mapped(plan, state.manager.mapper)
         names[cls] = [by_field.get(field, "") for field in fields]
         if "" in names[cls]:
             return None
-    values = [(state.committed_state, state.dict) for state in held]
+    values = _Values(held)
     columns = []
     for place, field in enumerate(fields):
-        if len(classes) == 1:
-            name = names[cls][place]
-            column = [old[name] if name in old else now.get(name, UNSET) for old, now in values]
-        else:
-            named = [names[state.class_][place] for state in held]
-            column = [
-                old[name] if name in old else now.get(name, UNSET)
-                for name, (old, now) in zip(named, values, strict=True)
-            ]
+        named = {cls: of_class[place] for cls, of_class in names.items()}
+        column = values.of(named)
         if not ATOMS.issuperset(map(type, column)) and (field.mutable or any(map(_is_unknown, column))):
             return None
         columns.append(field.frozen_all(column))
     return columns
+
+
+class _Values:
+    """The values of objects' attributes as they were loaded, before what has been set since."""
+
+    def __init__(self, states: list[Any]) -> None:
+        self._states = states
+        self._now = _now(states)
+        self._committed = list(map(_committed_of, states))
+        self._changed = list(filter(None, self._committed))
+        self._plain = {*map(type, self._now)} == {dict}
+
+    def of(self, named: dict[Any, str]) -> list[Any]:
+        """Return the values of an attribute, by its name in each class; ``UNSET`` where it was not loaded."""
+        if self._plain and len(set(named.values())) == 1:
+            [name] = set(named.values())
+            is_set = any(map(contains, self._changed, repeat(name)))
+            with suppress(KeyError):  # set of some objects only, or not loaded
+                return list(map(itemgetter(name), self._committed if is_set else self._now))
+        return [
+            old[name] if name in old else now.get(name, UNSET)
+            for old, now, name in zip(
+                self._committed, self._now, map(named.__getitem__, map(_class_of, self._states)), strict=True
+            )
+        ]
+
+
+def _now(states: list[Any]) -> list[Any]:
+    """Return what objects hold now, by name: ``state.dict`` of each, without a call in Python of each."""
+    objects = list(map(call, map(_object_of, states)))
+    if type(None) in set(map(type, objects)):  # collected since
+        return [state.dict for state in states]
+    return list(map(base.instance_dict, objects))
 
 
 def _is_unknown(value: Any) -> bool:
