@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from otel_audit.capture.bulk import ReturnedRows
 from otel_audit.config.model import CaptureSection
 from otel_audit.instrumentation.django.plan import ModelFieldPlan, ModelPlan
-from otel_audit.instrumentation.django.writes.sql.rows import Converted, Picked, Returned, columns_of, fetch
+from otel_audit.instrumentation.django.writes.sql.rows import (
+    Converted,
+    FetchedRows,
+    Returned,
+    columns_of,
+    fetch,
+)
 from otel_audit.instrumentation.django.writes.sql.sizes import size_sql, stored_size_sql
 from otel_audit.named_tuples import NamedTuple
 
@@ -44,12 +49,15 @@ def delete_returning(
         if cursor.description is None:
             return Returned(None, max(cursor.rowcount, 0), "count")
         plans, positions = columns_of(connection, cursor, plan)
-        rows, count, completeness = fetch(Picked(cursor, positions), config, len(plan.keys))
-    if rows is None or plans[: len(plan.keys)] != plan.keys:
+        width = len(plan.keys)
+        fetched, count, completeness = fetch(connection, cursor, config, positions[:width])
+    if fetched is None or plans[:width] != plan.keys:
         return Returned(None, count, "count")
     if completeness == "ids":
-        plans = plans[: len(plan.keys)]
-    return Returned(ReturnedRows(plans, rows, Converted(compiler, plan, plans)), count, completeness)
+        plans = plans[:width]
+    else:
+        fetched = fetched.at(positions)
+    return Returned(FetchedRows(plans, fetched, Converted(compiler, plan, plans)), count, completeness)
 
 
 def _delete_measured(
@@ -65,16 +73,17 @@ def _delete_by_keys(
     compiler: Any, plan: ModelPlan, config: CaptureSection, sql: str, params: Any
 ) -> Returned:
     """Run a DELETE of which only the keys are wanted."""
-    quote = compiler.connection.ops.quote_name
-    with compiler.connection.cursor() as cursor:
+    connection = compiler.connection
+    quote = connection.ops.quote_name
+    with connection.cursor() as cursor:
         cursor.execute(f"{sql} RETURNING {', '.join(quote(field.column) for field in plan.keys)}", params)
-        rows, count, completeness = fetch(cursor, config, len(plan.keys))
-    if rows is None:
+        fetched, count, completeness = fetch(connection, cursor, config, range(len(plan.keys)))
+    if fetched is None:
         return Returned(None, count, "count")
     return Returned(
-        ReturnedRows(plan.keys, rows, Converted(compiler, plan, plan.keys)),
+        FetchedRows(plan.keys, fetched, Converted(compiler, plan, plan.keys)),
         count,
-        "ids" if rows else completeness,
+        "ids" if fetched.columns else completeness,
     )
 
 
@@ -102,21 +111,17 @@ def _within_budget(
         f" ELSE (SELECT coalesce(sum({sizes}), 0) {rows_sql}) <= {most} END AS within)"
         f" SELECT {shown}, within {rows_sql}, __otel_audit_size"
     )
-    with compiler.connection.cursor() as cursor:
+    connection, width = compiler.connection, len(plan.keys)
+    with connection.cursor() as cursor:
         cursor.execute(sql, statement.params)
-        rows, count, completeness = fetch(cursor, config, len(plan.keys))
-    if rows is None:
+        fetched, count, completeness = fetch(connection, cursor, config, range(width))
+    if fetched is None:
         return Returned(None, count, "count")
-    width = len(plans)
-    if completeness == "full" and rows and not rows[0][width]:
+    if completeness == "full" and fetched.columns and not fetched.columns[len(plans)][0]:
         completeness = "ids"
-    if completeness == "ids":
-        width = len(plan.keys)
-    kept = list(plans[:width])
+    kept = list(plans if completeness == "full" else plan.keys)
     return Returned(
-        ReturnedRows(kept, [row[:width] for row in rows], Converted(compiler, plan, kept)),
-        count,
-        completeness,
+        FetchedRows(kept, fetched.at(range(len(kept))), Converted(compiler, plan, kept)), count, completeness
     )
 
 
@@ -178,10 +183,11 @@ def update_returning(
     """
     if measured:
         return _within_budget(compiler, plan, config, statement, [*plan.keys, *old, *new])
-    with compiler.connection.cursor() as cursor:
+    connection = compiler.connection
+    with connection.cursor() as cursor:
         cursor.execute(statement.sql, statement.params)
-        rows, count, completeness = fetch(cursor, config, len(plan.keys))
-    if rows is None:
+        fetched, count, completeness = fetch(connection, cursor, config, range(len(plan.keys)))
+    if fetched is None:
         return Returned(None, count, "count")
     plans = list(plan.keys) if completeness == "ids" else [*plan.keys, *old, *new]
-    return Returned(ReturnedRows(plans, rows, Converted(compiler, plan, plans)), count, completeness)
+    return Returned(FetchedRows(plans, fetched, Converted(compiler, plan, plans)), count, completeness)

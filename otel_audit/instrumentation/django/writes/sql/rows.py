@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 from django.conf import settings
 
 from otel_audit.audit_record import Completeness
-from otel_audit.capture.bulk import ReturnedRows
+from otel_audit.capture.bulk import KnownColumns, ReturnedRows
 from otel_audit.capture.databases.dbapi import dialect
 from otel_audit.config.model import CaptureSection
 from otel_audit.instrumentation.django.plan import ModelFieldPlan, ModelPlan
 from otel_audit.instrumentation.django.plan.stored import read_at_once
+from otel_audit.interruptions import faults
+from otel_audit.named_tuples import NamedTuple
+
+if TYPE_CHECKING:
+    from otel_audit.instrumentation.django.writes.sql.moments import Moments
 
 _CHUNK: Final = 2000
 _MAX_FOUND: Final = 64
@@ -88,11 +93,14 @@ def _as_float(value: Any, expression: Any, connection: Any) -> Any:
     return float(value) if type(value) is int else value
 
 
-def fetch(cursor: Any, config: CaptureSection, width: int) -> tuple[list[Any] | None, int, Completeness]:
-    """Read all rows, keeping whole rows, keys (``width`` first columns) or only their number.
+def fetch(
+    connection: Any, cursor: Any, config: CaptureSection, keys: Sequence[int]
+) -> tuple[Fetched | None, int, Completeness]:
+    """Read all rows of a cursor, keeping all columns, those at the positions of ``keys``, or the number only.
 
-    Returns (rows, count, completeness).
+    Returns (columns, count, completeness).
     """
+    moments = _moments(connection, cursor)
     rows: list[Any] = []
     count = 0
     completeness: Completeness = "full"
@@ -100,15 +108,84 @@ def fetch(cursor: Any, config: CaptureSection, width: int) -> tuple[list[Any] | 
         count += len(chunk)
         if completeness == "full" and count > config.max_bulk_rows:
             completeness = "ids"
-            rows = [tuple(row[:width]) for row in rows]
+            rows = _picked(rows, keys)
         if completeness == "ids" and count > config.max_bulk_ids:
             completeness = "count"
             rows = []
         if completeness == "full":
             rows.extend(chunk)
         elif completeness == "ids":
-            rows.extend(tuple(row[:width]) for row in chunk)
-    return (None if completeness == "count" else rows), count, completeness
+            rows.extend(_picked(chunk, keys))
+    if completeness == "count":
+        return None, count, completeness
+    if completeness == "ids":
+        moments = {place: moments[position] for place, position in enumerate(keys) if position in moments}
+    return Fetched(list(map(list, zip(*rows, strict=True))), moments), count, completeness
+
+
+def _picked(rows: list[Any], positions: Sequence[int]) -> list[Any]:
+    return [tuple([row[position] for position in positions]) for row in rows]
+
+
+def _moments(connection: Any, cursor: Any) -> Mapping[int, Moments]:
+    if connection.vendor != "postgresql":
+        return {}
+    from otel_audit.instrumentation.django.writes.sql.moments import left_as_texts
+
+    try:
+        return left_as_texts(connection, cursor)
+    except faults():  # a foreign driver
+        return {}
+
+
+class Fetched(NamedTuple):
+    """The columns of fetched rows, none where there was no row; ``moments`` are texts still, by position."""
+
+    columns: list[list[Any]]
+    moments: Mapping[int, Moments]
+
+    def at(self, positions: Iterable[int]) -> Fetched:
+        """Return some of the columns, in this order."""
+        if not self.columns:
+            return self
+        moments = self.moments
+        found = list(positions)
+        return Fetched(
+            [self.columns[position] for position in found],
+            {place: moments[position] for place, position in enumerate(found) if position in moments},
+        )
+
+
+class FetchedRows(KnownColumns):
+    """Rows that a statement returned, by column: what of them is needed is made Python's values."""
+
+    __slots__ = ("_moments",)
+
+    def __init__(self, plans: Sequence[ModelFieldPlan], fetched: Fetched, converters: Converted) -> None:
+        super().__init__(plans, fetched.columns or [[] for _ in plans])
+        self._converters = converters
+        self._moments = fetched.moments
+
+    def raw_columns(self) -> Iterable[Sequence[Any]]:
+        """Return the columns as they are now; not moments, whose size nobody counts."""
+        return [column for position, column in enumerate(self._columns) if position not in self._moments]
+
+    def rows(self) -> list[Any]:
+        if self._converters is not None:
+            columns = [
+                self._moments[position].load(column) if position in self._moments else column
+                for position, column in enumerate(self._columns)
+            ]
+            rows = list(self._converters.rows(list(zip(*columns, strict=True))))
+            self._columns = list(map(list, zip(*rows, strict=True))) or columns
+            self._converters, self._moments = None, {}
+        return super().rows()
+
+    def column(self, position: int) -> list[Any]:
+        values = self._columns[position]
+        if position in self._moments:
+            values = self._moments[position].read(values)
+        return values if self._converters is None else self._converters.column(position, values)
 
 
 class Returned:
@@ -144,15 +221,3 @@ def _matched(
     plans = [*plan.keys, *plan.others]
     found = [field for field in plans if name(field.column) in positions]
     return found, [positions[name(field.column)] for field in found]
-
-
-class Picked:
-    """A cursor that gives the wanted columns in the wanted order."""
-
-    def __init__(self, cursor: Any, positions: list[int]) -> None:
-        self._cursor = cursor
-        self._positions = positions
-
-    def fetchmany(self, size: int) -> list[Any]:
-        positions = self._positions
-        return [tuple([row[i] for i in positions]) for row in self._cursor.fetchmany(size)]
