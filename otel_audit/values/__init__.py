@@ -20,6 +20,7 @@ from otel_audit.values.conversion import text as text
 from otel_audit.values.freezing import freeze as freeze
 from otel_audit.values.freezing import freeze_json as freeze_json
 from otel_audit.values.freezing import freeze_known as freeze_known
+from otel_audit.values.freezing import freeze_structures as freeze_structures
 from otel_audit.values.freezing import is_long as is_long
 from otel_audit.values.freezing import is_written as is_written
 from otel_audit.values.freezing import shortened as shortened

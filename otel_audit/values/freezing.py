@@ -30,6 +30,8 @@ from otel_audit.values.scalars import ATOMS, base64_text, exactly, is_row
 
 _SHORT_DOCUMENT: Final = 4 * 1024
 """Bytes: whatever they hold, a record carries all of it."""
+_FITS: Final = LONGEST // 4
+"""Bytes of JSON that certainly fit: an item is two of them at least, and counts as eight characters."""
 
 
 def freeze(value: Any) -> Frozen:
@@ -93,6 +95,24 @@ def _encode(value: Any) -> Encoded | Cut:
         return Encoded(msgspec.json.encode(value, enc_hook=portable))
     except faults():  # keys that are no text, integers beyond 64 bits, lone surrogates
         return Encoded(msgspec.json.encode(portable(value)))
+
+
+def freeze_structures(values: list[Any]) -> list[Frozen] | None:
+    """Freeze many dicts, lists and tuples, None among them, at once.
+
+    ``None`` where one may be too long or too deep, or is no plain JSON: :func:`freeze` tells of each.
+    """
+    try:
+        written = list(map(msgspec.json.encode, values))
+    except faults():  # as in _encode
+        return None
+    longest = max(map(len, written))
+    if longest > _FITS:
+        return None
+    # Of fewer bytes they cannot be deeper: each level has a bracket at both ends.
+    if longest > 2 * MAX_DEPTH and max([text.count(b"[") + text.count(b"{") for text in written]) > MAX_DEPTH:
+        return None
+    return [None if value is None else Encoded(text) for value, text in zip(values, written, strict=True)]
 
 
 def freeze_json(document: bytes) -> Frozen:

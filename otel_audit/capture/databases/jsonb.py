@@ -10,7 +10,12 @@ import msgspec
 
 from otel_audit.values import Encoded, freeze
 
-_unlike_numeric: Final = re.compile(rb"[0-9][eE]\+?[0-9]|-0\.0").search
+_has_exponent: Final = re.compile(rb"[0-9][eE]\+?[0-9]").search
+
+
+def unlike_numeric(text: bytes) -> bool:
+    """Say whether a number in JSON may be written otherwise than ``jsonb`` writes it."""
+    return b"-0.0" in text or _has_exponent(text) is not None
 
 
 def as_numeric(frozen: Any) -> Any:
@@ -20,7 +25,7 @@ def as_numeric(frozen: Any) -> Any:
     """
     if type(frozen) is float:
         return _digits(frozen)
-    if type(frozen) is Encoded and _unlike_numeric(frozen):
+    if type(frozen) is Encoded and unlike_numeric(frozen):
         return freeze(_numeric_parts(msgspec.json.decode(frozen)))
     return frozen
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import decimal
 import logging
+import operator
 import uuid
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
@@ -12,12 +13,12 @@ from typing import TYPE_CHECKING, Any, Final
 from msgspec import UNSET
 
 from otel_audit.capture.databases.dbapi import dialect
-from otel_audit.capture.databases.jsonb import as_numeric
+from otel_audit.capture.databases.jsonb import as_numeric, unlike_numeric
 from otel_audit.capture.plan import FieldPlan
 from otel_audit.instrumentation.django.plan import stored, unrepeatable
 from otel_audit.interruptions import faults
-from otel_audit.large_values import Cut
-from otel_audit.values import ATOMS, FROZEN, Encoded, Opaque, freeze, freeze_known
+from otel_audit.large_values import PLAIN_CONTAINERS, Cut
+from otel_audit.values import ATOMS, FROZEN, Encoded, Opaque, freeze, freeze_known, freeze_structures
 
 if TYPE_CHECKING:
     from django.db.models import Field
@@ -78,6 +79,7 @@ _CANONICAL: Final[dict[str, type]] = {
     "UUIDField": uuid.UUID,
 }
 """The class whose instances a field stores as they are."""
+_NOTHING: Final = frozenset({type(None)})
 _NUMBERS: Final = frozenset({int, float})
 _AS_IT_IS: Final = frozenset({Encoded, Cut, Opaque})
 
@@ -117,6 +119,7 @@ class ModelFieldPlan(FieldPlan):
 
     __slots__ = (
         "_convert",
+        "_convert_many",
         "_preparations",
         "_shape",
         "_stored",
@@ -152,6 +155,7 @@ class ModelFieldPlan(FieldPlan):
         self.numeric = self.document and vendor == "postgresql"
         self.large = _is_large(field)
         self._convert = _conversion(holder, vendor)
+        self._convert_many = _conversion_of_many(holder, vendor, self._convert)
         if kind == "GenericIPAddressField" and vendor != "postgresql":
             self._convert = holder.get_prep_value  # to_python() strips spaces, which a column of text keeps
         self._shape = stored.shape(holder, lambda element: _conversion(element, vendor))
@@ -222,9 +226,22 @@ class ModelFieldPlan(FieldPlan):
 
     def normal_values(self, values: list[Any]) -> list[Any]:
         """Do :meth:`normal` for many values."""
-        if self.custom or {*map(type, values)} <= {type(None), self.canonical}:
+        kinds = {*map(type, values)} - _NOTHING
+        if self.custom or not kinds or kinds == {self.canonical}:
             return values
-        return list(map(self.normal, values))
+        convert = self._convert_many.get(kinds.pop()) if len(kinds) == 1 else None
+        made = convert(values) if convert is not None else None
+        return list(map(self.normal, values)) if made is None else made
+
+    def known_values(self, values: list[Any]) -> list[Any] | None:
+        """Do :meth:`frozen` and :meth:`normal` for many values; ``None`` where each must be looked at."""
+        kinds = {*map(type, values)} - _NOTHING
+        if kinds <= ATOMS:
+            return self.normal_values(values)
+        made = freeze_structures(values) if self.document and kinds <= PLAIN_CONTAINERS else None
+        if made is not None and self.numeric and unlike_numeric(b"".join(filter(None, made))):
+            return list(map(self.normal, made))
+        return made
 
     def key_part(self, value: Any) -> Any:
         """Return a value of the key as the database holds it."""
@@ -351,9 +368,57 @@ def _conversion(field: Any, vendor: str) -> Callable[[Any], Any]:
     return field.to_python  # type: ignore[no-any-return]
 
 
-def _quantised(field: Any, vendor: str) -> Callable[[Any], Any]:
+_OfMany = Callable[[list[Any]], list[Any] | None]
+"""What does a field's conversion for many values of one class and None; returns None where it cannot."""
+
+
+def _conversion_of_many(field: Any, vendor: str, convert: Callable[[Any], Any]) -> dict[type, _OfMany]:
+    """Return by class what does ``convert`` for many values."""
+    from django.db import models
+
+    if isinstance(field, models.DateTimeField):
+        return {datetime.datetime: _aware}
+    if (
+        isinstance(field, models.DecimalField)
+        and type(field).to_python is models.DecimalField.to_python
+        and None not in (field.max_digits, field.decimal_places)
+    ):
+        return {decimal.Decimal: _quantised_at_once(field, vendor, convert)}
+    return {}
+
+
+def _quantised_at_once(field: Any, vendor: str, convert: Callable[[Any], Any]) -> _OfMany:
+    exponent, context = _precision(field, vendor)
+
+    def quantised(numbers: list[Any]) -> list[Any] | None:
+        if not all(map(decimal.Decimal.is_finite, filter(None, numbers))):
+            return None
+        try:  # of a zero the sign has to be looked at
+            return [
+                number if number is None else number.quantize(exponent, context=context) or convert(number)
+                for number in numbers
+            ]
+        except faults():  # more digits than the column has
+            return None
+
+    return quantised
+
+
+_zone_of: Final = operator.attrgetter("tzinfo")
+
+
+def _aware(moments: list[Any]) -> list[Any] | None:
+    """Return moments, or None if one of them has no time zone."""
+    return None if type(None) in map(type, map(_zone_of, filter(None, moments))) else moments
+
+
+def _precision(field: Any, vendor: str) -> tuple[decimal.Decimal, decimal.Context]:
     context = decimal.Context(prec=field.max_digits or 28, rounding=dialect(vendor).rounding)
-    exponent = decimal.Decimal(1).scaleb(-(field.decimal_places or 0))
+    return decimal.Decimal(1).scaleb(-(field.decimal_places or 0)), context
+
+
+def _quantised(field: Any, vendor: str) -> Callable[[Any], Any]:
+    exponent, context = _precision(field, vendor)
 
     def convert(value: Any) -> Any:
         number = field.to_python(value)

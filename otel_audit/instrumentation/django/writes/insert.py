@@ -6,11 +6,14 @@ One with conflicts is an upsert: :mod:`.upsert`.
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Sequence
-from typing import Any
+from itertools import chain
+from operator import itemgetter
+from typing import Any, Final
 
-from msgspec import UNSET
+from django.db.models.base import ModelState
+from msgspec import UNSET, UnsetType
 
-from otel_audit.capture.bulk import BulkWrite, ReturnedRows, limited
+from otel_audit.capture.bulk import BulkWrite, KnownColumns, limited
 from otel_audit.capture.databases.abilities import Abilities
 from otel_audit.capture.writes import CapturedWrite, RowWrite
 from otel_audit.instrumentation.django.loaded import STATE_KEY, Loaded, put_back
@@ -23,6 +26,11 @@ from otel_audit.instrumentation.django.writes.statement import CompiledStatement
 from otel_audit.interruptions import faults
 from otel_audit.named_tuples import NamedTuple
 from otel_audit.values import ATOMS, Opaque
+
+PLAIN: Final = ATOMS | {dict, list, tuple, ModelState}
+"""Classes of what an object holds that is no expression."""
+_UNKNOWN: Final = frozenset({type(None), UnsetType, Opaque})
+"""Classes of what stands for a key that is not known."""
 
 
 class InsertStatement(CompiledStatement):
@@ -159,6 +167,8 @@ def fewer(
 def _to_ask(capture: Capture, plan: ModelPlan, compiler: Any, wanted: list[Any]) -> list[Any]:
     """Return the fields set to expressions that nobody asks for yet, where the INSERT can return them."""
     states = [instance.__dict__ for instance in compiler.query.objs]
+    if PLAIN.issuperset(map(type, chain.from_iterable(map(dict.values, states)))):
+        return []
     fields = []
     for field in plan.fields:
         name = field.attname
@@ -413,23 +423,24 @@ def _many(statement: InsertStatement, inserted: _Inserted) -> tuple[BulkWrite, l
         elif field.attname in made:
             columns[field] = made[field.attname]
         else:
-            values = [state.get(field.attname, UNSET) for state in states]
-            columns[field] = (
-                field.normal_values(values)
-                if ATOMS.issuperset(map(type, values))
-                else [_frozen(field, value) for value in values]
-            )
-    if any(
-        value is None or value is UNSET or type(value) is Opaque
-        for field in plan.keys
-        for value in columns[field]
-    ):
+            values = _values_in(states, field.attname)
+            known = field.known_values(values)
+            columns[field] = [_frozen(field, value) for value in values] if known is None else known
+    keys = [columns[field] for field in plan.keys]
+    if not all(_UNKNOWN.isdisjoint(map(type, column)) for column in keys):
         # MySQL tells no keys of several rows.
         return BulkWrite(plan, "create", statement.connection, len(objects), new=plan.fields), None
     others = [field for field in plan.others if _known(columns[field])]
-    raw = list(zip(*(columns[field] for field in (*plan.keys, *others)), strict=True))
-    rows = ReturnedRows(plan.keys, raw)
-    return BulkWrite(plan, "create", statement.connection, len(raw), rows, new=others), plan.keys_of(raw)
+    rows = KnownColumns([*plan.keys, *others], [*keys, *(columns[field] for field in others)])
+    write = BulkWrite(plan, "create", statement.connection, len(objects), rows, new=others)
+    return write, plan.keys_of(list(zip(*keys, strict=True)))
+
+
+def _values_in(states: list[dict[str, Any]], name: str) -> list[Any]:
+    try:
+        return list(map(itemgetter(name), states))
+    except KeyError:  # deferred in some
+        return [state.get(name, UNSET) for state in states]
 
 
 def _frozen(field: ModelFieldPlan, value: Any) -> Any:

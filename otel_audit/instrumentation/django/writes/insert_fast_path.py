@@ -7,9 +7,8 @@ without the key the database will give, and once more with it: that is left to t
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
-from django.db.models.base import ModelState
 from msgspec import UNSET
 
 from otel_audit.capture.writes import RowWrite
@@ -18,6 +17,7 @@ from otel_audit.instrumentation.django.connection import DjangoConnection
 from otel_audit.instrumentation.django.loaded import STATE_KEY, Loaded, put_back
 from otel_audit.instrumentation.django.plan import ModelPlan
 from otel_audit.instrumentation.django.writes.insert import (
+    PLAIN,
     InsertStatement,
     created,
     fewer,
@@ -26,10 +26,7 @@ from otel_audit.instrumentation.django.writes.insert import (
 )
 from otel_audit.instrumentation.django.writes.state import Capture
 from otel_audit.interruptions import faults, interrupts
-from otel_audit.values import ATOMS, Opaque
-
-_PLAIN: Final = ATOMS | {dict, list, tuple, ModelState}
-"""Classes of what an object holds that is no expression."""
+from otel_audit.values import Opaque
 
 
 def insert_quickly(
@@ -89,7 +86,7 @@ def _prepare(capture: Capture, plan: ModelPlan, compiler: Any) -> DjangoConnecti
         or plan.noted
         or plan.generated
         or len(plan.row) != len(plan.fields)  # the parts of an inherited model are joined
-        or not _PLAIN.issuperset(map(type, query.objs[0].__dict__.values()))
+        or not PLAIN.issuperset(map(type, query.objs[0].__dict__.values()))
     ):
         return None
     return capture.connection(connection)
