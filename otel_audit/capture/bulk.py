@@ -73,7 +73,9 @@ class ReturnedRows:
 
     def raw_columns(self) -> Iterable[Sequence[Any]]:
         """Return the columns as they are now, converted or not."""
-        return zip(*self._raw, strict=False)
+        # Not by zip(): an iterator for each row would have the garbage collector look at all of them.
+        width = len(self._raw[0]) if self._raw else 0
+        return (list(map(operator.itemgetter(position), self._raw)) for position in range(width))
 
     def rows(self) -> list[Any]:
         """Return the rows with Python's values."""
@@ -83,7 +85,7 @@ class ReturnedRows:
 
     def column(self, position: int) -> list[Any]:
         """Return one value of each row, with Python's values."""
-        values = [row[position] for row in self._raw]
+        values = list(map(operator.itemgetter(position), self._raw))
         return values if self._converters is None else self._converters.column(position, values)
 
     def keys(self, plan: TablePlan) -> list[Any]:
