@@ -32,6 +32,8 @@ _SHORT_DOCUMENT: Final = 4 * 1024
 """Bytes: whatever they hold, a record carries all of it."""
 _FITS: Final = LONGEST // 4
 """Bytes of JSON that certainly fit: an item is two of them at least, and counts as eight characters."""
+_SHALLOW: Final = 2 * MAX_DEPTH
+"""Bytes of JSON that is not too deep, whatever it holds: each level has a bracket at both ends."""
 
 
 def freeze(value: Any) -> Frozen:
@@ -102,17 +104,17 @@ def freeze_structures(values: list[Any]) -> list[Frozen] | None:
 
     ``None`` where one may be too long or too deep, or is no plain JSON: :func:`freeze` tells of each.
     """
+    frozen: list[Frozen] = []
     try:
-        written = list(map(msgspec.json.encode, values))
+        for value, text in zip(values, map(msgspec.json.encode, values), strict=True):
+            if len(text) > _SHALLOW and (
+                len(text) > _FITS or text.count(b"{") + text.count(b"[") > MAX_DEPTH
+            ):
+                return None  # at the first of them: no more than one is written in vain
+            frozen.append(None if value is None else Encoded(text))
     except faults():  # as in _encode
         return None
-    longest = max(map(len, written))
-    if longest > _FITS:
-        return None
-    # Of fewer bytes they cannot be deeper: each level has a bracket at both ends.
-    if longest > 2 * MAX_DEPTH and max([text.count(b"[") + text.count(b"{") for text in written]) > MAX_DEPTH:
-        return None
-    return [None if value is None else Encoded(text) for value, text in zip(values, written, strict=True)]
+    return frozen
 
 
 def freeze_json(document: bytes) -> Frozen:

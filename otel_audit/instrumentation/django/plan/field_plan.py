@@ -226,22 +226,24 @@ class ModelFieldPlan(FieldPlan):
 
     def normal_values(self, values: list[Any]) -> list[Any]:
         """Do :meth:`normal` for many values."""
-        kinds = {*map(type, values)} - _NOTHING
-        if self.custom or not kinds or kinds == {self.canonical}:
-            return values
-        convert = self._convert_many.get(kinds.pop()) if len(kinds) == 1 else None
-        made = convert(values) if convert is not None else None
-        return list(map(self.normal, values)) if made is None else made
+        return self._normal_values({*map(type, values)} - _NOTHING, values)
 
     def known_values(self, values: list[Any]) -> list[Any] | None:
         """Do :meth:`frozen` and :meth:`normal` for many values; ``None`` where each must be looked at."""
         kinds = {*map(type, values)} - _NOTHING
         if kinds <= ATOMS:
-            return self.normal_values(values)
+            return self._normal_values(kinds, values)
         made = freeze_structures(values) if self.document and kinds <= PLAIN_CONTAINERS else None
         if made is not None and self.numeric and unlike_numeric(b"".join(filter(None, made))):
             return list(map(self.normal, made))
         return made
+
+    def _normal_values(self, kinds: set[type], values: list[Any]) -> list[Any]:
+        if self.custom or not kinds or kinds == {self.canonical}:
+            return values
+        convert = self._convert_many.get(kinds.pop()) if len(kinds) == 1 else None
+        made = convert(values) if convert is not None else None
+        return list(map(self.normal, values)) if made is None else made
 
     def key_part(self, value: Any) -> Any:
         """Return a value of the key as the database holds it."""
