@@ -6,16 +6,18 @@ import datetime
 import decimal
 import uuid
 from collections.abc import Callable
+from itertools import repeat
 from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import UNSET
 from sqlalchemy import types
 from sqlalchemy.engine.default import DefaultDialect
 
-from otel_audit.capture.databases.jsonb import as_numeric
+from otel_audit.capture.databases.jsonb import as_numeric, unlike_numeric
 from otel_audit.capture.plan import HIDING_WORDS, FieldPlan, is_called
 from otel_audit.interruptions import faults
-from otel_audit.values import FROZEN, freeze, freeze_known
+from otel_audit.large_values import PLAIN_CONTAINERS
+from otel_audit.values import FROZEN, freeze, freeze_known, freeze_structures
 
 if TYPE_CHECKING:
     from sqlalchemy.schema import Column
@@ -35,6 +37,9 @@ _IMMUTABLE: Final = (
     types.LargeBinary,
     types.Uuid,
 )
+_NUMERIC: Final = (types.Numeric, types.NUMERIC, types.DECIMAL)
+_MOST_DIGITS: Final = 6
+"""Behind the point: of more, Python writes small numbers with an exponent."""
 _DIALECT: Final = DefaultDialect()
 
 
@@ -82,13 +87,36 @@ class ColumnPlan(FieldPlan):
             return values
         if self._decimals is not None and kinds == {decimal.Decimal}:
             exponent, context = self._decimals
+            some = [value for value in values if value is not None]
+            if all(map(decimal.Decimal.same_quantum, some, repeat(exponent))):  # most often, of what was read
+                return values
             try:
                 return [
                     value if value is None else value.quantize(exponent, None, context) for value in values
                 ]
             except ArithmeticError:  # one of more digits than there are
                 pass
+        if self._convert in (_document, _jsonb) and kinds <= PLAIN_CONTAINERS:
+            made = freeze_structures(values)
+            numeric = self._convert is _jsonb
+            if made is not None and not (numeric and unlike_numeric(b"".join(filter(None, made)))):
+                return made
         return list(map(self.frozen, values))
+
+    def number_format(self, dialect: Any) -> str:
+        """Return how SQLAlchemy itself writes a number of a driver's that knows no decimals, to read it.
+
+        Empty where it does not, or where the number is recorded otherwise.
+        """
+        kind = self.column.type
+        if self._decimals is None or type(kind) not in _NUMERIC or dialect.supports_native_decimal:
+            return ""
+        numeric: Any = kind.dialect_impl(dialect)
+        scale = -self._decimals[0].as_tuple().exponent  # type: ignore[operator]
+        own = type(numeric).result_processor is types.Numeric.result_processor
+        if not own or numeric._effective_decimal_return_scale != scale or scale > _MOST_DIGITS:
+            return ""
+        return f"%.{scale}f"
 
     def normal(self, value: Any) -> Any:
         return value  # what the application set has been taken as it will be read by `frozen`

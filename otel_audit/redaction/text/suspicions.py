@@ -29,7 +29,13 @@ def may_hold_secret(text: str) -> bool:
     else:
         lower = unicodedata.normalize("NFKC", lower)
         zeros = lower.encode("utf-8", "surrogatepass").translate(_ZEROS)
-    words = _words(zeros) if len(zeros) <= WORDS_LENGTH else None
+    words: Collection[bytes] | None = None
+    if len(zeros) <= WORDS_LENGTH:
+        if _BETWEEN in zeros:  # many texts of a column are alike but for their digits
+            zeros = _BETWEEN.join(set(zeros.split(_BETWEEN)))
+        words = zeros.split()
+        if len(words) > _MANY:  # the same ones again and again, and looked up twice
+            words = set(words)
     return (
         "$" in lower  # md5$, pbkdf2_sha256$, $2b$, $argon2id$: all password hashes have a dollar
         or ((words is None or _shapes.may_hold(words)) and _may_hold_shape(lower))
@@ -40,16 +46,6 @@ def may_hold_secret(text: str) -> bool:
         or _may_hold_number(lower, zeros)
         or (_is_beside(lower) and (words is None or _names.may_hold(words)) and _may_hold_name(lower))
     )
-
-
-def _words(zeros: bytes) -> Collection[bytes]:
-    """Return the words of a text, or of many together, whose digits are all zeros."""
-    texts = zeros.split(_BETWEEN)
-    if len(texts) > 1:  # many texts of a column are alike but for their digits
-        zeros = b" ".join(set(texts))
-    words = zeros.split()
-    # The same ones again and again, and looked up twice.
-    return set(words) if len(words) > _MANY else words
 
 
 def are_too_short(texts: Collection[str]) -> bool:

@@ -20,7 +20,7 @@ def prepare(running: Running) -> None:
     if shape.key is not None:
         running.found = known_rows(running, shape.key, plan.others)
     elif plan.old_values != "off":
-        running.found = running.matching(plan.others)
+        running.found = running.matching(plan.others, compared=False)
 
 
 def intent(running: Running) -> CapturedWrite:

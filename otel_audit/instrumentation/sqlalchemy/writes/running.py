@@ -126,12 +126,14 @@ class Running:
             rows.append(row)
         return rows
 
-    def matching(self, fields: Sequence[ColumnPlan]) -> Found | None:
+    def matching(self, fields: Sequence[ColumnPlan], *, compared: bool = True) -> Found | None:
         """Return the rows that its condition finds before it runs; None where nobody can know them."""
         if not self.shape.selectable or len(self.parameters) != 1:
             return None
         condition = self._condition()
-        return None if condition is None else self.reader().matching(condition, fields, self.section)
+        if condition is None:
+            return None
+        return self.reader().matching(condition, fields, self.section, compared=compared)
 
     def _condition(self) -> Condition | None:
         """Return its condition with the values of this execution."""

@@ -6,7 +6,7 @@ ours, nor the application's, nor OpenTelemetry's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from sqlalchemy import Boolean, and_, func, literal_column, or_, select, text, tuple_
@@ -22,6 +22,7 @@ from otel_audit.capture.databases import abilities as catalog
 from otel_audit.capture.databases import dbapi
 from otel_audit.capture.databases.abilities import Abilities
 from otel_audit.instrumentation.sqlalchemy.writes.shape import unannotated
+from otel_audit.instrumentation.sqlalchemy.writes.stored.numbers import ShownColumns, can_wait
 from otel_audit.instrumentation.sqlalchemy.writes.stored.quiet import OURS
 from otel_audit.interruptions import faults
 from otel_audit.named_tuples import NamedTuple
@@ -97,12 +98,13 @@ class Condition(NamedTuple):
 class Found(NamedTuple):
     """Rows that a statement is about to write, by column: key, old values, then what expressions give.
 
-    There are no columns where there are no rows.
+    There are no columns where there are no rows. ``forms`` say how numbers are still to be written, by place.
     """
 
     columns: list[list[Any]]
     completeness: Completeness
     made: list[ColumnPlan] = []  # noqa: RUF012 - never changed
+    forms: dict[int, str] = {}  # noqa: RUF012 - never changed
 
     @property
     def count(self) -> int:  # type: ignore[override]
@@ -332,13 +334,22 @@ class Reader:
         return statement.with_for_update(key_share=weak, of=of)
 
     def matching(
-        self, condition: Condition, fields: Sequence[ColumnPlan], config: CaptureSection
+        self,
+        condition: Condition,
+        fields: Sequence[ColumnPlan],
+        config: CaptureSection,
+        *,
+        compared: bool = True,
     ) -> Found | None:
-        """Return the rows that a condition finds, or as much of them as may be recorded; ``None``: count."""
-        return self.attempt(lambda: self._matching(condition, fields, config))
+        """Return the rows that a condition finds, or as much of them as may be recorded; ``None``: count.
+
+        Args:
+            compared: their values are compared with others, not only recorded.
+        """
+        return self.attempt(lambda: self._matching(condition, fields, config, compared=compared))
 
     def _matching(
-        self, condition: Condition, fields: Sequence[ColumnPlan], config: CaptureSection
+        self, condition: Condition, fields: Sequence[ColumnPlan], config: CaptureSection, *, compared: bool
     ) -> Found | None:
         self.lock_writer()
         keys = [condition.column(field) for field in self._plan.keys]
@@ -347,10 +358,16 @@ class Reader:
         made = condition.made
         columns = [*keys, *(condition.column(field) for field in fields), *made.values()]
         statement = self._where(condition, columns, fields).limit(config.max_bulk_rows + 1)
-        read = self._distinct(condition, statement)
+        forms: dict[int, str] = {}
+        if not compared:
+            dialect = self._outer.dialect
+            for place, field in enumerate(fields, len(keys)):
+                if field.column not in self._plan.naming and (form := field.number_format(dialect)):
+                    forms[place] = form
+        read = self._distinct(condition, statement, forms)
         if read and len(read[0]) > config.max_bulk_rows:
             return self._only_keys(condition, keys, config)
-        return Found(_frozen([*self._plan.keys, *fields, *made], read), "full", list(made))
+        return Found(_frozen([*self._plan.keys, *fields, *made], read, forms), "full", list(made), forms)
 
     def _only_keys(self, condition: Condition, keys: list[Any], config: CaptureSection) -> Found | None:
         statement = self._where(condition, keys, []).limit(config.max_bulk_ids + 1)
@@ -391,11 +408,18 @@ class Reader:
         statement._where_criteria = tuple(condition.where)
         return int(self._connection.execute(statement, execution_options=self._options).scalar() or 0)
 
-    def _distinct(self, condition: Condition, statement: Any) -> list[list[Any]]:
-        """Return each row once, by column: a join finds it as often as it matches."""
+    def _distinct(
+        self, condition: Condition, statement: Any, forms: dict[int, str] | None = None
+    ) -> list[list[Any]]:
+        """Return each row once, by column: a join finds it as often as it matches.
+
+        Numbers that have one of ``forms`` may be left as the driver has them; of others, it is taken out.
+        """
         result = self._connection.execute(statement, execution_options=self._options)
         if self._is_alone(condition):
-            return _read_columns(result)
+            return _read_columns(result, forms)
+        if forms:
+            forms.clear()
         width = len(self._plan.keys)
         found: dict[Any, Any] = {}
         kept = []
@@ -411,30 +435,43 @@ class Reader:
         return list(map(list, zip(*kept, strict=True)))
 
 
-def _read_columns(result: Any) -> list[list[Any]]:
+def _read_columns(result: Any, forms: dict[int, str] | None = None) -> list[list[Any]]:
     """Return all rows of a result by column; none where there are no rows.
 
     They are read as the driver has them, and each column by its type in one go: making rows of SQLAlchemy's
     costs more than all that is done with them.
     """
     described = result._metadata
+    forms = {} if forms is None else forms
     if described._tuplefilter is not None:  # what is shown of a row is not what the driver has
+        forms.clear()
         return list(map(list, zip(*result.all(), strict=True)))
     columns = list(map(list, zip(*result._fetchall_impl(), strict=True)))
     for place, process in enumerate(described._effective_processors or ()):
-        if process is not None and columns:
+        if process is None or not columns:
+            forms.pop(place, None)
+        elif place not in forms or not can_wait(columns[place]):
+            forms.pop(place, None)
             columns[place] = list(map(process, columns[place]))
     return columns
 
 
-def _frozen(fields: Sequence[ColumnPlan], columns: Sequence[list[Any]]) -> list[list[Any]]:
+def _frozen(
+    fields: Sequence[ColumnPlan], columns: Sequence[list[Any]], waiting: Container[int] = ()
+) -> list[list[Any]]:
     """Return columns with their values frozen: most need no conversion."""
-    return [field.frozen_all(values) for field, values in zip(fields, columns, strict=False)]
+    return [
+        values if place in waiting else field.frozen_all(values)
+        for place, (field, values) in enumerate(zip(fields, columns, strict=False))
+    ]
 
 
 def returned(plan: MappedPlan, found: Found, fields: Sequence[ColumnPlan]) -> KnownColumns:
     """Return what was found as the rows of a bulk record."""
-    return KnownColumns([*plan.keys, *fields, *found.made], found.columns)
+    plans = [*plan.keys, *fields, *found.made]
+    if found.forms:
+        return ShownColumns(plans, found.columns, found.forms)
+    return KnownColumns(plans, found.columns)
 
 
 def _has_length(field: ColumnPlan) -> bool:
