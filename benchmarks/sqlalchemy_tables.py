@@ -69,4 +69,5 @@ def fill(engine: Any, model: Any, count: int) -> None:
             connection.execute(insert(table), rows)
     with engine.begin() as connection:
         if count and engine.dialect.name == "postgresql":
-            connection.exec_driver_sql(f"ALTER SEQUENCE {table.name}_id_seq RESTART WITH {count + 1}")
+            # Not ALTER SEQUENCE: after a change of the schema, what is known of tables is asked anew.
+            connection.exec_driver_sql(f"SELECT setval('{table.name}_id_seq', {count + 1}, false)")

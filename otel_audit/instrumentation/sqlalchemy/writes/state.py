@@ -156,15 +156,17 @@ class Capture(CaptureState):
 
         def batches(dialect: Any, connection: Any, cursor: Any, *args: Any) -> Iterator[Any]:
             running = args[-1].__dict__.get(_RUNNING)
-            made = original(dialect, connection, cursor, *args)
-            if running is None or not running.is_counted:
-                yield from made
-                return
-            for batch in made:
-                yield batch
-                self._count(running, cursor)
+            made: Iterator[Any] = original(dialect, connection, cursor, *args)
+            if running is None or not running.is_counted:  # one step less for each row, where each is a batch
+                return made
+            return self._counted(running, cursor, made)
 
         return batches
+
+    def _counted(self, running: Running, cursor: Any, batches: Iterator[Any]) -> Iterator[Any]:
+        for batch in batches:
+            yield batch
+            self._count(running, cursor)
 
     def execute_insert(self, original: Callable[..., Any]) -> Callable[..., Any]:
         """Wrap ``Insert._execute_on_connection``: have an INSERT of many rows return their keys."""
