@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import datetime
 import json
+import zoneinfo
 from typing import Any
 
 import pytest
-from django.db import connection
+from django.db import connection, connections
 from django.db.models import JSONField
 
 from otel_audit.instrumentation.django.plan.stored import read_at_once
@@ -53,15 +54,38 @@ def test_json_with_a_decoder_or_a_reader_of_its_own_is_left_to_it() -> None:
 def test_moments_are_read_as_django_reads_them() -> None:
     operations: Any = connection.ops
     convert = operations.convert_datetimefield_value
-    known: list[list[Any]] = [[NAIVE, None], [NAIVE.replace(fold=1)]]
+    known: list[list[Any]] = [
+        [NAIVE, None],
+        [None, NAIVE, None, NAIVE.replace(microsecond=0)],
+        [NAIVE.replace(fold=1)],
+        [datetime.datetime.min, datetime.datetime.max, NAIVE.replace(microsecond=100000)],
+    ]
     for values in known:
         found = read_at_once(convert, values, connection)
         assert found == [convert(value, None, connection) for value in values]
         assert found is not None
         assert [value and value.tzinfo for value in found] == [value and datetime.UTC for value in values]
-    others: list[list[Any]] = [[NAIVE.replace(tzinfo=datetime.UTC)], ["2026-11-01 01:30:00"]]
+    others: list[list[Any]] = [
+        [NAIVE.replace(tzinfo=datetime.UTC)],
+        [NAIVE, NAIVE.replace(tzinfo=datetime.UTC)],
+        [NAIVE, None, NAIVE.replace(tzinfo=datetime.timezone(datetime.timedelta(hours=2)))],
+        ["2026-11-01 01:30:00"],
+        [None],
+    ]
     for values in others:
         assert read_at_once(convert, values, connection) is None
+
+
+@pytest.mark.parametrize("zone", [zoneinfo.ZoneInfo("Europe/Berlin"), zoneinfo.ZoneInfo("UTC")], ids=str)
+def test_moments_in_the_time_zone_of_a_database_are_read_as_django_reads_them(
+    zone: datetime.tzinfo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(vars(connections["default"]), "timezone", zone)
+    operations: Any = connection.ops
+    convert = operations.convert_datetimefield_value
+    values = [NAIVE, None, NAIVE.replace(month=10, day=25, hour=2, minute=30)]
+    found = read_at_once(convert, values, connection)
+    assert repr(found) == repr([convert(value, None, connection) for value in values])
 
 
 def test_other_converters_are_asked_for_each_value() -> None:

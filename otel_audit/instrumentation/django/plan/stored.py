@@ -12,6 +12,7 @@ import decimal
 import json
 import math
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Any, Final
 
 import msgspec
@@ -148,12 +149,24 @@ def read_at_once(convert: Callable[..., Any], values: list[Any], connection: Any
         if function is JSONField.from_db_value and owner.decoder is None and kinds == {str}:
             return [None if value is None else _decode(value) for value in values]
         if owner is connection.ops and function is _moments(owner) and kinds == {datetime.datetime}:
-            zone = connection.timezone if settings.USE_TZ else None
-            if all(value is None or value.tzinfo is None for value in values):
-                return [None if value is None else value.replace(tzinfo=zone) for value in values]
+            return _in_zone(values, connection.timezone if settings.USE_TZ else None)
     except faults():  # JSON that only Python reads
         return None
     return None
+
+
+def _in_zone(values: list[Any], zone: datetime.tzinfo | None) -> list[Any] | None:
+    """Give moments without a time zone one; ``None`` where one of them has one."""
+    if any(map(_ZONE_OF, filter(None, values))):
+        return None
+    if zone is not datetime.UTC:
+        return [value and value.replace(tzinfo=zone) for value in values]
+    written = msgspec.json.encode(values).replace(b'",', b'Z",').replace(b'"]', b'Z"]')
+    return _moments_of(written)
+
+
+_ZONE_OF: Final = attrgetter("tzinfo")
+_moments_of: Final = msgspec.json.Decoder(list[datetime.datetime | None]).decode
 
 
 def _moments(operations: Any) -> Any:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import repeat
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from django.conf import settings
@@ -42,7 +44,9 @@ class Converted:
         connection = self._compiler.connection
         for convert in converters:
             quick = read_at_once(convert, values, connection)
-            values = [convert(value, expression, connection) for value in values] if quick is None else quick
+            if quick is None:
+                quick = list(map(convert, values, repeat(expression), repeat(connection)))
+            values = quick
         return values
 
 
@@ -120,7 +124,8 @@ def fetch(
         return None, count, completeness
     if completeness == "ids":
         moments = {place: moments[position] for place, position in enumerate(keys) if position in moments}
-    return Fetched(list(map(list, zip(*rows, strict=True))), moments), count, completeness
+    width = len(rows[0]) if rows else 0
+    return Fetched([list(map(itemgetter(i), rows)) for i in range(width)], moments), count, completeness
 
 
 def _picked(rows: list[Any], positions: Sequence[int]) -> list[Any]:

@@ -228,7 +228,24 @@ def _size(query: Any, columns: Sequence[ModelFieldPlan], connection: Any, most: 
         )
         for field in columns
     )
+    if not connection.features.has_select_for_update:  # there is nothing to lock: no need of the rows
+        return _sum(query, sizes, connection)
     return sum(size or 0 for row in _select(query, sizes, connection) for size in row)
+
+
+def _sum(query: Any, columns: tuple[Any, ...], connection: Any) -> int:
+    """Run a query for the sum of all its values."""
+    from django.core.exceptions import EmptyResultSet
+
+    query.select = columns
+    try:
+        sql, params = query.get_compiler(connection=connection).as_sql(with_col_aliases=True)
+    except EmptyResultSet:
+        return 0
+    sums = " + ".join(f"coalesce(sum(col{number}), 0)" for number in range(1, len(columns) + 1))
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT {sums} FROM ({sql}) __otel_audit_sizes", params)
+        return int(cursor.fetchone()[0])
 
 
 def _query(plan: ModelPlan, condition: Any) -> Any:
@@ -263,4 +280,7 @@ def _select(query: Any, columns: tuple[Any, ...], connection: Any) -> list[Any]:
         return []
     with connection.cursor() as cursor:
         cursor.execute(sql, params)
-        return [tuple(row[: len(columns)]) for row in cursor.fetchall()]
+        rows = list(cursor.fetchall())
+    if rows and (len(rows[0]) > len(columns) or type(rows[0]) is not tuple):
+        rows = [tuple(row[: len(columns)]) for row in rows]
+    return rows
