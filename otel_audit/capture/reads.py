@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, TypeAlias
 
-from otel_audit.audit_context import moment
+from opentelemetry.trace import INVALID_SPAN
+
+from otel_audit.audit_context import Moment, moment
 from otel_audit.audit_record import AuditRecord, Bulk, Completeness, Database, Target
 from otel_audit.interruptions import faults
 from otel_audit.named_tuples import NamedTuple
@@ -164,7 +166,8 @@ class ReadRecords:
             try:
                 records.append(self._objects(tally))
             except faults() as error:
-                self._failures.report("read", error, what=tally.reading.label, lost=1)
+                self._failures.report("read", error, what=tally.reading.label)
+                records += self._least(tally.reading, Bulk(tally.count))
         if self._intent is None:
             self._logger.emit(*records, at=self._at)
             return
@@ -175,10 +178,10 @@ class ReadRecords:
     def keep_answer(self, readings: Iterable[Reading], kind: str, row: Any) -> None:
         """Keep what a count, an exists or an aggregate said: ``row`` is its answer."""
         completeness: Completeness = "statement" if kind == "aggregate" else "count"
-        records = []
+        records: list[AuditRecord] = []
         for reading in readings:
+            bulk = None
             try:
-                bulk = None
                 if kind == "count":
                     bulk = Bulk(int(row[0]) if row else 0)
                 elif kind == "exists":
@@ -188,8 +191,25 @@ class ReadRecords:
                     self._record(reading, bulk=bulk, completeness=completeness, attributes=attributes)
                 )
             except faults() as error:
-                self._failures.report("read", error, what=reading.label, lost=1)
+                self._failures.report("read", error, what=reading.label)
+                records += self._least(reading, bulk)
         self._logger.emit(*records, at=self._at)
+
+    def _least(self, reading: Reading, bulk: Bulk | None) -> list[AuditRecord]:
+        """Make a record of what cannot fail again: neither keys nor the context the rows were read in."""
+        own = self._at
+        self._at = Moment(own.time, None, INVALID_SPAN, tenant=own.tenant)
+        try:
+            return [
+                self._record(
+                    reading, bulk=bulk, completeness="count" if bulk else "statement", truncated=True
+                )
+            ]
+        except faults() as error:
+            self._failures.report("read", error, what=reading.label, lost=1)
+            return []
+        finally:
+            self._at = own
 
     def _objects(self, tally: Tally) -> Made:
         keys = list(tally.keys)

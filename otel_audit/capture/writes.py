@@ -72,16 +72,20 @@ class CapturedWrite:
 
     def _least(self, logger: AuditLogger, outcome: Outcome, transaction: str) -> AuditRecord:
         """Make a record of what cannot fail again: neither values nor the context the write was made in."""
-        self.moment = Moment(self.moment.time, None, INVALID_SPAN, tenant=self.moment.tenant)
-        return self._record(
-            logger,
-            outcome,
-            transaction,
-            target=Target(self.plan.label),
-            fields=self._names(),
-            completeness="statement",
-            truncated=True,
-        )
+        own = self.moment
+        self.moment = Moment(own.time, None, INVALID_SPAN, tenant=own.tenant)
+        try:
+            return self._record(
+                logger,
+                outcome,
+                transaction,
+                target=Target(self.plan.label),
+                fields=self._names(),
+                completeness="statement",
+                truncated=True,
+            )
+        finally:
+            self.moment = own  # what is made of it later says the same, as the outcome of an intent
 
     def shorten(self) -> None:
         """Let go of what no record carries of large values: this waits until its transaction ends."""
