@@ -11,7 +11,7 @@ from otel_audit.capture.bulk import KnownColumns
 from otel_audit.capture.writes import CapturedWrite, RowWrite
 from otel_audit.instrumentation.sqlalchemy.writes.known import KnownRows, counts_rows, known_rows
 from otel_audit.instrumentation.sqlalchemy.writes.running import Running
-from otel_audit.instrumentation.sqlalchemy.writes.stored.rows import Found, returned
+from otel_audit.instrumentation.sqlalchemy.writes.stored.found import Found, returned
 
 
 def prepare(running: Running) -> None:

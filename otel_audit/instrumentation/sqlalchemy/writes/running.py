@@ -9,13 +9,9 @@ from typing import TYPE_CHECKING, Any
 from otel_audit.capture.bulk import BulkWrite, limited
 from otel_audit.capture.statement import Statement
 from otel_audit.capture.writes import CapturedWrite
-from otel_audit.instrumentation.sqlalchemy.writes.stored.rows import (
-    Condition,
-    Found,
-    Reader,
-    Values,
-    repeatable,
-)
+from otel_audit.instrumentation.sqlalchemy.writes.stored.conditions import Condition, Values, repeatable
+from otel_audit.instrumentation.sqlalchemy.writes.stored.found import Found
+from otel_audit.instrumentation.sqlalchemy.writes.stored.rows import Reader
 from otel_audit.interruptions import faults
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from otel_audit.instrumentation.sqlalchemy.writes.running import (
     returned_defaults,
 )
 from otel_audit.instrumentation.sqlalchemy.writes.shape import EXPRESSION
-from otel_audit.instrumentation.sqlalchemy.writes.stored.rows import Found, returned
+from otel_audit.instrumentation.sqlalchemy.writes.stored.found import Found, returned
 from otel_audit.named_tuples import NamedTuple
 
 

@@ -20,7 +20,7 @@ from otel_audit.instrumentation.sqlalchemy.columns import ColumnPlan
 from otel_audit.instrumentation.sqlalchemy.plan import MappedPlan
 from otel_audit.instrumentation.sqlalchemy.writes.running import Running
 from otel_audit.instrumentation.sqlalchemy.writes.shape import EXPRESSION, Shape, unannotated
-from otel_audit.instrumentation.sqlalchemy.writes.stored.rows import UniqueRow
+from otel_audit.instrumentation.sqlalchemy.writes.stored.found import UniqueRow
 from otel_audit.named_tuples import NamedTuple
 
 

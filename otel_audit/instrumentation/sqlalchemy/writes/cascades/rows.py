@@ -18,7 +18,8 @@ from otel_audit.instrumentation.sqlalchemy.writes.cascades.groups import UNKNOWN
 from otel_audit.instrumentation.sqlalchemy.writes.cascades.rules import Graph, Rule, Rules
 from otel_audit.instrumentation.sqlalchemy.writes.known import KnownRows, known_rows
 from otel_audit.instrumentation.sqlalchemy.writes.shape import EXPRESSION
-from otel_audit.instrumentation.sqlalchemy.writes.stored.rows import Condition, Found
+from otel_audit.instrumentation.sqlalchemy.writes.stored.conditions import Condition
+from otel_audit.instrumentation.sqlalchemy.writes.stored.found import Found
 from otel_audit.named_tuples import NamedTuple
 
 if TYPE_CHECKING:

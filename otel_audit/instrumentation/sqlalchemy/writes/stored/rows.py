@@ -6,29 +6,29 @@ ours, nor the application's, nor OpenTelemetry's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from sqlalchemy import Boolean, and_, func, literal_column, or_, select, text, tuple_
 from sqlalchemy import Connection as SQLAlchemyCoreConnection
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.sql import visitors
-from sqlalchemy.sql.elements import BindParameter
-from sqlalchemy.sql.visitors import replacement_traverse
 from sqlalchemy.util import LRUCache, immutabledict
 
-from otel_audit.capture.bulk import KnownColumns
 from otel_audit.capture.databases import abilities as catalog
 from otel_audit.capture.databases import dbapi
 from otel_audit.capture.databases.abilities import Abilities
 from otel_audit.instrumentation.sqlalchemy.writes.shape import unannotated
-from otel_audit.instrumentation.sqlalchemy.writes.stored.numbers import ShownColumns, can_wait
+from otel_audit.instrumentation.sqlalchemy.writes.stored.conditions import Condition
+from otel_audit.instrumentation.sqlalchemy.writes.stored.found import (
+    Found,
+    UniqueRow,
+    frozen,
+    read_columns,
+)
 from otel_audit.instrumentation.sqlalchemy.writes.stored.quiet import OURS
 from otel_audit.interruptions import faults
-from otel_audit.named_tuples import NamedTuple
 
 if TYPE_CHECKING:
-    from otel_audit.audit_record import Completeness
     from otel_audit.capture.plan import Verb
     from otel_audit.config.model import CaptureSection
     from otel_audit.instrumentation.sqlalchemy.columns import ColumnPlan
@@ -75,52 +75,6 @@ def _options(connection: Any) -> Any:
         cache: Any = LRUCache(_CACHED)
         found = kept[_OPTIONS] = immutabledict({"skip_user_error_events": True, "compiled_cache": cache})
     return found
-
-
-class Condition(NamedTuple):
-    """What rows meet that a statement is about to write.
-
-    Attributes:
-        source: the table, or what it is called in the clauses.
-        where: clauses, all of which they meet.
-        made: expressions that columns are set to, to be evaluated beforehand.
-    """
-
-    source: Any
-    where: list[Any]
-    made: dict[ColumnPlan, Any] = {}  # noqa: RUF012 - never changed
-
-    def column(self, field: ColumnPlan) -> Any:
-        """Return a column as the clauses call it."""
-        return field.column if self.source is field.column.table else self.source.c[field.column.key]
-
-
-class Found(NamedTuple):
-    """Rows that a statement is about to write, by column: key, old values, then what expressions give.
-
-    There are no columns where there are no rows. ``forms`` say how numbers are still to be written, by place.
-    """
-
-    columns: list[list[Any]]
-    completeness: Completeness
-    made: list[ColumnPlan] = []  # noqa: RUF012 - never changed
-    forms: dict[int, str] = {}  # noqa: RUF012 - never changed
-
-    @property
-    def count(self) -> int:  # type: ignore[override]
-        """The number of rows."""
-        return len(self.columns[0]) if self.columns else 0
-
-    def rows(self) -> list[tuple[Any, ...]]:
-        """Return the rows."""
-        return list(zip(*self.columns, strict=True))
-
-
-class UniqueRow(NamedTuple):
-    """A row by its unique values: those of all fields, and whether it is new, where that can be told."""
-
-    values: list[Any]
-    new: bool | None
 
 
 class Reader:
@@ -271,8 +225,8 @@ class Reader:
                 statement = self._locking(statement, fields)
                 if self._state.dialect.moves_rows and len(some) > 1:
                     statement = statement.order_by(*columns)
-            columns_read = _read_columns(self._connection.execute(statement, execution_options=self._options))
-            for row in zip(*_frozen([*plan.keys, *fields], columns_read), strict=True):
+            columns_read = read_columns(self._connection.execute(statement, execution_options=self._options))
+            for row in zip(*frozen([*plan.keys, *fields], columns_read), strict=True):
                 found[row[:width]] = list(row[width:])
         return found
 
@@ -367,7 +321,7 @@ class Reader:
         read = self._distinct(condition, statement, forms)
         if read and len(read[0]) > config.max_bulk_rows:
             return self._only_keys(condition, keys, config)
-        return Found(_frozen([*self._plan.keys, *fields, *made], read, forms), "full", list(made), forms)
+        return Found(frozen([*self._plan.keys, *fields, *made], read, forms), "full", list(made), forms)
 
     def _only_keys(self, condition: Condition, keys: list[Any], config: CaptureSection) -> Found | None:
         statement = self._where(condition, keys, []).limit(config.max_bulk_ids + 1)
@@ -417,7 +371,7 @@ class Reader:
         """
         result = self._connection.execute(statement, execution_options=self._options)
         if self._is_alone(condition):
-            return _read_columns(result, forms)
+            return read_columns(result, forms)
         if forms:
             forms.clear()
         width = len(self._plan.keys)
@@ -435,45 +389,6 @@ class Reader:
         return list(map(list, zip(*kept, strict=True)))
 
 
-def _read_columns(result: Any, forms: dict[int, str] | None = None) -> list[list[Any]]:
-    """Return all rows of a result by column; none where there are no rows.
-
-    They are read as the driver has them, and each column by its type in one go: making rows of SQLAlchemy's
-    costs more than all that is done with them.
-    """
-    described = result._metadata
-    forms = {} if forms is None else forms
-    if described._tuplefilter is not None:  # what is shown of a row is not what the driver has
-        forms.clear()
-        return list(map(list, zip(*result.all(), strict=True)))
-    columns = list(map(list, zip(*result._fetchall_impl(), strict=True)))
-    for place, process in enumerate(described._effective_processors or ()):
-        if process is None or not columns:
-            forms.pop(place, None)
-        elif place not in forms or not can_wait(columns[place]):
-            forms.pop(place, None)
-            columns[place] = list(map(process, columns[place]))
-    return columns
-
-
-def _frozen(
-    fields: Sequence[ColumnPlan], columns: Sequence[list[Any]], waiting: Container[int] = ()
-) -> list[list[Any]]:
-    """Return columns with their values frozen: most need no conversion."""
-    return [
-        values if place in waiting else field.frozen_all(values)
-        for place, (field, values) in enumerate(zip(fields, columns, strict=False))
-    ]
-
-
-def returned(plan: MappedPlan, found: Found, fields: Sequence[ColumnPlan]) -> KnownColumns:
-    """Return what was found as the rows of a bulk record."""
-    plans = [*plan.keys, *fields, *found.made]
-    if found.forms:
-        return ShownColumns(plans, found.columns, found.forms)
-    return KnownColumns(plans, found.columns)
-
-
 def _has_length(field: ColumnPlan) -> bool:
     from sqlalchemy import types
 
@@ -483,90 +398,3 @@ def _has_length(field: ColumnPlan) -> bool:
 def _tables(criteria: Iterable[Any]) -> Iterable[Any]:
     for each in criteria:
         yield from getattr(each, "_from_objects", ())
-
-
-class Values:
-    """The values of one execution of a compiled statement: a cached one holds those of its first execution.
-
-    Args:
-        context: of the execution.
-        names: names of parameters, by parameter, as compiled.
-    """
-
-    def __init__(self, context: Any, names: Any) -> None:
-        self._context = context
-        self._names = names
-        self._by_key: dict[str, str] | None = None
-
-    def in_clause(self, clause: Any) -> Any:
-        """Return a clause with these values.
-
-        Raises:
-            LookupError: a value is not known.
-        """
-        ours: set[int] = set()
-        kept = []  # a number of one that is gone may be another's
-
-        def replace(element: Any, **_: Any) -> Any:
-            if not isinstance(element, BindParameter):
-                return None
-            made = BindParameter(
-                None,
-                self._value(element),
-                type_=element.type,
-                unique=True,
-                expanding=element.expanding,
-                literal_execute=element.literal_execute,
-            )
-            ours.add(id(made))
-            kept.append(made)
-            return made
-
-        made = replacement_traverse(clause, {}, replace)
-        for element in visitors.iterate(made):
-            if isinstance(element, BindParameter) and id(element) not in ours:
-                raise LookupError(element.key)
-        return made
-
-    def _value(self, element: BindParameter[Any]) -> Any:
-        name = self._name(element)
-        parameters: dict[str, Any] = self._context.compiled_parameters[0]
-        if name in parameters:
-            return parameters[name]
-        expanded = self._context._expanded_parameters.get(name)
-        if expanded is None:
-            raise LookupError(name)
-        values = [parameters[each] for each in expanded]
-        width = len(getattr(element.type, "types", ()))
-        if width > 1 and values:
-            return list(zip(*[iter(values)] * width, strict=True))
-        return values
-
-    def _name(self, element: BindParameter[Any]) -> str:
-        found: str | None = self._names.get(element)
-        if found is None:  # the ORM has copied it
-            if self._by_key is None:
-                self._by_key = {each.key: name for each, name in self._names.items()}
-            found = self._by_key[element.key]
-        return found
-
-
-def repeatable(expression: Any) -> bool:
-    """Say whether an expression gives the same whenever it is evaluated: columns, constants and operators."""
-    names = {
-        "column",
-        "bindparam",
-        "binary",
-        "unary",
-        "grouping",
-        "null",
-        "true",
-        "false",
-        "clauselist",
-        "expression_clauselist",
-        "case",
-        "cast",
-        "type_coerce",
-        "table",
-    }
-    return all(element.__visit_name__ in names for element in visitors.iterate(expression))
