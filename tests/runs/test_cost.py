@@ -50,6 +50,7 @@ def _instructions(directory: Path, **values: object) -> int:
 
 def test_a_command_that_prints_much_is_slowed_by_less_than_five_per_cent(tmp_path: Path) -> None:
     few, many = 3_000, 33_000  # what comes once, and what each further line costs
+    _instructions(tmp_path, listens=True, lines=0, line=_LINE)  # compiles what nobody has imported so far
 
     def per_lines(listens: bool) -> int:
         less, more = (

@@ -366,6 +366,9 @@ def _settings(memory_bytes: int, users: Path, *, fsync: bool) -> str:
         # that takes a quarter less than with 2048 rows and 8 KiB, which took half of what 64 KiB did, for two
         # per cent more bytes in all.
         "min_compress_block_size": 2048,
+        # Buffers grow with what a column holds. Without this, each merge and each insert that writes a part
+        # holds 80 MB in them at once, and with it 30; inserts take a fifth less time.
+        "min_columns_to_activate_adaptive_write_buffer": 1,
         "index_granularity_bytes": 1_000_000,
         # A merge builds its text indexes anew, and by default each holds up to 1 GiB before it writes. To
         # merge 680 000 records takes 600 MB that way and 150 MB this way, in the same time.
