@@ -235,6 +235,10 @@ class Moment(msgspec.Struct, frozen=True, eq=False):
         """Resolve the context of this moment."""
         return process_scope.fields() if self.context is None else self.context.fields(self.noticed)
 
+    def without_context(self) -> Moment:
+        """Return the moment alone, of which a record can be made whatever the context holds."""
+        return Moment(self.time, None, INVALID_SPAN, tenant=self.tenant)
+
 
 _locate: Callable[[], str] | None = None
 

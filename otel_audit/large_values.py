@@ -19,6 +19,8 @@ from otel_audit.long_texts import head_of, head_of_bytes, is_rest, rest_of
 
 LONGEST: Final = 128 * 1024
 """Characters: of one value, all its parts together, that is held and recorded whole."""
+FITS_WRITTEN: Final = LONGEST // 4
+"""Bytes of JSON that certainly fit: an item is two of them at least, and counts as eight characters."""
 BEGINNING: Final = 64 * 1024
 """Characters: of a longer one this much is recorded."""
 PART: Final = 8

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, TypeAlias
 
-from opentelemetry.trace import INVALID_SPAN
-
-from otel_audit.audit_context import Moment, moment
+from otel_audit.audit_context import moment
 from otel_audit.audit_record import AuditRecord, Bulk, Completeness, Database, Target
 from otel_audit.interruptions import faults
 from otel_audit.named_tuples import NamedTuple
@@ -198,7 +196,7 @@ class ReadRecords:
     def _least(self, reading: Reading, bulk: Bulk | None) -> list[AuditRecord]:
         """Make a record of what cannot fail again: neither keys nor the context the rows were read in."""
         own = self._at
-        self._at = Moment(own.time, None, INVALID_SPAN, tenant=own.tenant)
+        self._at = own.without_context()
         try:
             return [
                 self._record(

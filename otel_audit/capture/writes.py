@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
-from opentelemetry.trace import INVALID_SPAN
 
 from otel_audit.audit_context import Moment, moment
 from otel_audit.audit_record import AuditRecord, Change, Database, OldValues, Outcome, Target
@@ -73,7 +72,7 @@ class CapturedWrite:
     def _least(self, logger: AuditLogger, outcome: Outcome, transaction: str) -> AuditRecord:
         """Make a record of what cannot fail again: neither values nor the context the write was made in."""
         own = self.moment
-        self.moment = Moment(own.time, None, INVALID_SPAN, tenant=own.tenant)
+        self.moment = own.without_context()
         try:
             return self._record(
                 logger,

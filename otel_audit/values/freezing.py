@@ -13,6 +13,7 @@ from otel_audit.interruptions import faults
 from otel_audit.large_values import (
     BEGINNING,
     CONTAINERS,
+    FITS_WRITTEN,
     LONGEST,
     PART,
     PLAIN_CONTAINERS,
@@ -30,8 +31,6 @@ from otel_audit.values.scalars import ATOMS, base64_text, exactly, is_row
 
 _SHORT_DOCUMENT: Final = 4 * 1024
 """Bytes: whatever they hold, a record carries all of it."""
-_FITS: Final = LONGEST // 4
-"""Bytes of JSON that certainly fit: an item is two of them at least, and counts as eight characters."""
 _SHALLOW: Final = 2 * MAX_DEPTH
 """Bytes of JSON that is not too deep, whatever it holds: each level has a bracket at both ends."""
 
@@ -108,7 +107,7 @@ def freeze_structures(values: list[Any]) -> list[Frozen] | None:
     try:
         for value, text in zip(values, map(msgspec.json.encode, values), strict=True):
             if len(text) > _SHALLOW and (
-                len(text) > _FITS or text.count(b"{") + text.count(b"[") > MAX_DEPTH
+                len(text) > FITS_WRITTEN or text.count(b"{") + text.count(b"[") > MAX_DEPTH
             ):
                 return None  # at the first of them: no more than one is written in vain
             frozen.append(None if value is None else Encoded(text))

@@ -15,7 +15,7 @@ import msgspec
 from msgspec import UNSET
 
 from otel_audit.interruptions import faults
-from otel_audit.large_values import DEEPEST, LONGEST, PLAIN_CONTAINERS, Cut
+from otel_audit.large_values import DEEPEST, FITS_WRITTEN, LONGEST, PLAIN_CONTAINERS, Cut
 from otel_audit.values.conversion import Portable, portable, portable_type, text
 from otel_audit.values.freezing import freeze
 from otel_audit.values.frozen import Encoded, Frozen
@@ -68,7 +68,7 @@ def record_values(values: list[Frozen]) -> tuple[list[Portable], bool]:
         if kind is datetime.datetime:
             made = instant_texts(some)
         elif kind is Encoded:
-            if max(map(len, some)) <= _FITS:
+            if max(map(len, some)) <= FITS_WRITTEN:
                 together = _array(some)
                 made, certain = _decode(together), _LARGE_NUMBER.search(together) is None
         elif kind in RECORDED:
@@ -79,8 +79,6 @@ def record_values(values: list[Frozen]) -> tuple[list[Portable], bool]:
 
 
 _FLAT: Final = frozenset({type(None), bool, int, float, str})
-_FITS: Final = LONGEST // 4
-"""Bytes of JSON that certainly fit: an item is two of them at least, and counts as eight characters."""
 _LARGE_NUMBER: Final = re.compile(rb"[0-9]{19}")
 """In JSON: an integer of more than 64 bits may stand there."""
 _decode: Final = msgspec.json.Decoder().decode
@@ -120,7 +118,7 @@ def _written_and_read(structures: list[Any]) -> list[Portable] | None:
     except faults():  # keys that are no text, lone surrogates, foreign objects
         return None
     longest = max(map(len, written))
-    if longest > _FITS or (longest > DEEPEST and max(map(_levels, written)) > DEEPEST):
+    if longest > FITS_WRITTEN or (longest > DEEPEST and max(map(_levels, written)) > DEEPEST):
         return None
     together = _array(written)
     return None if _LARGE_NUMBER.search(together) else _decode(together)

@@ -107,10 +107,14 @@ def instant_text(value: datetime.datetime) -> str:
         return value.isoformat()
 
 
+zone_of: Final = attrgetter("tzinfo")
+"""The time zone of a moment, for ``map``."""
+
+
 def instant_texts(values: Sequence[datetime.datetime]) -> list[Any]:
     """Do :func:`instant_text` for many; most often all are in UTC, or none has a time zone."""
     if set(map(type, values)) == {datetime.datetime}:
-        zones = {*map(id, map(_ZONE_OF, values))}
+        zones = {*map(id, map(zone_of, values))}
         if zones == _NO_ZONE:
             return list(_rfc3339(values))
         if zones == _ONLY_UTC:
@@ -118,7 +122,6 @@ def instant_texts(values: Sequence[datetime.datetime]) -> list[Any]:
     return list(map(instant_text, values))
 
 
-_ZONE_OF: Final = attrgetter("tzinfo")
 _NO_ZONE: Final = {id(None)}
 _ONLY_UTC: Final = {id(_UTC)}
 

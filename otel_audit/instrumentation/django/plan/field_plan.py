@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import decimal
 import logging
-import operator
 import uuid
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
@@ -19,6 +18,7 @@ from otel_audit.instrumentation.django.plan import stored, unrepeatable
 from otel_audit.interruptions import faults
 from otel_audit.large_values import PLAIN_CONTAINERS, Cut
 from otel_audit.values import ATOMS, FROZEN, Encoded, Opaque, freeze, freeze_known, freeze_structures
+from otel_audit.values.scalars import zone_of
 
 if TYPE_CHECKING:
     from django.db.models import Field
@@ -406,12 +406,9 @@ def _quantised_at_once(field: Any, vendor: str, convert: Callable[[Any], Any]) -
     return quantised
 
 
-_zone_of: Final = operator.attrgetter("tzinfo")
-
-
 def _aware(moments: list[Any]) -> list[Any] | None:
     """Return moments, or None if one of them has no time zone."""
-    return None if type(None) in map(type, map(_zone_of, filter(None, moments))) else moments
+    return None if type(None) in map(type, map(zone_of, filter(None, moments))) else moments
 
 
 def _precision(field: Any, vendor: str) -> tuple[decimal.Decimal, decimal.Context]:

@@ -12,13 +12,13 @@ import decimal
 import json
 import math
 from collections.abc import Callable
-from operator import attrgetter
 from typing import Any, Final
 
 import msgspec
 
 from otel_audit.interruptions import faults
 from otel_audit.values import ATOMS, freeze
+from otel_audit.values.scalars import zone_of
 
 _PREPARING: Final = (
     "get_prep_value",
@@ -157,7 +157,7 @@ def read_at_once(convert: Callable[..., Any], values: list[Any], connection: Any
 
 def _in_zone(values: list[Any], zone: datetime.tzinfo | None) -> list[Any] | None:
     """Give moments without a time zone one; ``None`` where one of them has one."""
-    if any(map(_ZONE_OF, filter(None, values))):
+    if any(map(zone_of, filter(None, values))):
         return None
     if zone is not datetime.UTC:
         return [value and value.replace(tzinfo=zone) for value in values]
@@ -165,7 +165,6 @@ def _in_zone(values: list[Any], zone: datetime.tzinfo | None) -> list[Any] | Non
     return _moments_of(written)
 
 
-_ZONE_OF: Final = attrgetter("tzinfo")
 _moments_of: Final = msgspec.json.Decoder(list[datetime.datetime | None]).decode
 
 
