@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import warnings
 from typing import Any
 
@@ -24,6 +25,23 @@ def test_the_fetch_mode_of_a_query_reaches_its_objects(instrumented: Instrumente
         assert visit._state.fetch_mode is FETCH_RAISE
         with pytest.raises(Exception, match="blocked"):
             _ = visit.note
+
+
+def test_a_list_is_read_to_its_end_while_capture_ends_and_begins_again(instrumented: Instrumented) -> None:
+    Visit.objects.bulk_create(Visit(note=f"{number}") for number in range(4))
+    with instrumented(models=["clinic.*"]):
+        rows = iter(Visit.objects.order_by("id").iterator(chunk_size=1))
+        assert next(rows).note == "0"
+    assert next(rows).note == "1"
+    with instrumented(models=["clinic.*"]) as audit:
+        gc.collect()
+        visit = next(rows)
+        visit.note = "changed"
+        visit.save()
+        assert [row.note for row in rows] == ["3"]
+    [record] = audit.find(action="UPDATE")
+    [change] = record.changes
+    assert (change.old, change.new) == ("2", "changed")
 
 
 def test_a_from_db_without_options_is_called_without(instrumented: Instrumented) -> None:

@@ -22,17 +22,21 @@ _LONGEST_DOCUMENTS: Final = 16 * 1024
 _json: Final = msgspec.json.Encoder().encode
 _ALWAYS_GIVEN: Final = 4
 """Arguments of ``from_db``: the class, its database, the names and the values."""
+_KEEPING: Final = "_otel_audit_keeping"
+"""Where what keeps the rows of a model stands in ``model._meta``."""
 OVERRIDDEN: Final = "_otel_audit_from_db"
 """Where the overrides of ``from_db`` under our hooks stand on a class, one for each time it was hooked."""
 
 
-def takes_options(from_db: Any) -> bool:
-    """Say whether ``from_db`` takes more than Django has always given it."""
+def options_of(from_db: Any) -> tuple[str, ...] | None:
+    """Return what ``from_db`` takes beside what Django has always given it; None if that may be anything."""
     code = getattr(getattr(from_db, "__func__", None), "__code__", None)
-    if code is None:  # it may take anything
-        return True
-    more = code.co_argcount > _ALWAYS_GIVEN or code.co_kwonlyargcount > 0
-    return more or bool(code.co_flags & (inspect.CO_VARARGS | inspect.CO_VARKEYWORDS))
+    if code is None or code.co_argcount > _ALWAYS_GIVEN:
+        return None
+    if code.co_flags & (inspect.CO_VARARGS | inspect.CO_VARKEYWORDS):
+        return None
+    names: tuple[str, ...] = code.co_varnames[code.co_argcount :]
+    return names[: code.co_kwonlyargcount]
 
 
 def remembering(capture: Capture, model: Any, overridden: int) -> Callable[..., Any]:
@@ -58,7 +62,7 @@ def remembering(capture: Capture, model: Any, overridden: int) -> Callable[..., 
         return instance
 
     # A model that takes no options says so.
-    return from_db if takes_options(model.from_db) else _without_options(from_db)
+    return _without_options(from_db) if options_of(model.from_db) == () else from_db
 
 
 def _without_options(from_db: Callable[..., Any]) -> Callable[..., Any]:
@@ -69,13 +73,42 @@ def _without_options(from_db: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def remembering_inherited(capture: Capture, model: Any) -> Callable[..., Any]:
-    """Return a ``from_db`` that calls an inherited one which takes no options.
-
-    Lists load thousands: what follows packs no arguments, calls nothing of ours for what most rows are, and
-    holds the plan instead of asking for it.
-    """
-    thread, freshness = capture.thread, capture.freshness
+    """Return a ``from_db`` that calls an inherited one which takes no options; lists load thousands."""
     above: Any = super(model, model)  # what it is asked for, it looks up each time
+    keep = _keeping(capture, model)
+
+    def from_db(cls: Any, /, db: Any, field_names: Any, values: Any) -> Any:
+        inherited: Any = above if cls is model else super(model, cls)
+        instance = inherited.from_db(db, field_names, values)
+        keep(cls, instance, field_names, values)
+        return instance
+
+    return from_db
+
+
+def remembering_with_mode(capture: Capture, model: Any) -> Callable[..., Any]:
+    """Do :func:`remembering_inherited` where the inherited one takes Django 6.1's ``fetch_mode`` alone.
+
+    As with :func:`remembering`, what it holds is never freed, so what holds the model stands on the model.
+    """
+    keeping = model._meta.__dict__[_KEEPING] = _keeping(capture, model)
+    hooked, kept = weakref.ref(model), weakref.ref(keeping)
+
+    def from_db(cls: Any, /, db: Any, field_names: Any, values: Any, *, fetch_mode: Any = None) -> Any:
+        owner: Any = hooked()
+        inherited: Any = super(owner, cls)
+        instance = inherited.from_db(db, field_names, values, fetch_mode=fetch_mode)
+        keep = kept()
+        if keep is not None:  # else hooked anew since, and somebody still has this one
+            keep(cls, instance, field_names, values)
+        return instance
+
+    return from_db
+
+
+def _keeping(capture: Capture, model: Any) -> Callable[[Any, Any, Any, Any], None]:
+    """Return what keeps the rows of a model: calls nothing of ours for what most are, and holds the plan."""
+    thread, freshness = capture.thread, capture.freshness
     generation: object = None
     plan: ModelPlan = NOT_AUDITED
     immutable, width = False, -1
@@ -90,9 +123,7 @@ def remembering_inherited(capture: Capture, model: Any) -> Callable[..., Any]:
             width, documents_of = len(plan.row), plan.documents
         generation = asked
 
-    def from_db(cls: Any, /, db: Any, field_names: Any, values: Any) -> Any:
-        inherited: Any = above if cls is model else super(model, cls)
-        instance = inherited.from_db(db, field_names, values)
+    def keep(cls: Any, instance: Any, field_names: Any, values: Any) -> None:
         try:
             if capture.generation is not generation:
                 look_again()
@@ -101,23 +132,22 @@ def remembering_inherited(capture: Capture, model: Any) -> Callable[..., Any]:
                 # What is set is STATE_KEY, without making a dict of the state.
                 if immutable:
                     instance._state._otel_audit = Loaded(field_names, values, here["epoch"], freshness.now)
-                    return instance
+                    return
                 if len(values) == width:
                     documents = _json(documents_of(values))
                     if len(documents) <= _LONGEST_DOCUMENTS:
                         instance._state._otel_audit = Loaded(
                             plan, values, here["epoch"], freshness.now, documents
                         )
-                        return instance
+                        return
         except faults():  # values may be anything; what follows looks at each
             pass
         try:
             _remember(capture, capture.plan(cls), instance, field_names, values)
         except faults() as error:
             capture.failures.note("from_db", error)
-        return instance
 
-    return from_db
+    return keep
 
 
 def _no_documents(_: Any) -> Any:

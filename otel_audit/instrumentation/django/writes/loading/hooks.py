@@ -20,9 +20,10 @@ from otel_audit.instrumentation.django.plan import (
 from otel_audit.instrumentation.django.plan.unrepeatable import held
 from otel_audit.instrumentation.django.writes.loading.from_db import (
     OVERRIDDEN,
+    options_of,
     remembering,
     remembering_inherited,
-    takes_options,
+    remembering_with_mode,
 )
 from otel_audit.instrumentation.django.writes.state import Capture
 from otel_audit.interruptions import faults
@@ -162,10 +163,13 @@ class ModelHooks:
             overridden = len(vars(model)[OVERRIDDEN])
             vars(model)[OVERRIDDEN].append(previous)
         # Django 6.1 looks whether a model takes the fetch mode, and warns its author if it does not.
-        if takes_options(model.from_db) or overridden >= 0:
-            hook = remembering(self.capture, model, overridden)
-        else:
+        options = options_of(model.from_db)
+        if overridden < 0 and options == ():
             hook = remembering_inherited(self.capture, model)
+        elif overridden < 0 and options == ("fetch_mode",):
+            hook = remembering_with_mode(self.capture, model)
+        else:
+            hook = remembering(self.capture, model, overridden)
         hook.otel_audit = True  # type: ignore[attr-defined]
         hook.otel_audit_overridden = overridden  # type: ignore[attr-defined]
         model.from_db = classmethod(hook)
