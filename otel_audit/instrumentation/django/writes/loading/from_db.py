@@ -22,7 +22,7 @@ _LONGEST_DOCUMENTS: Final = 16 * 1024
 _json: Final = msgspec.json.Encoder().encode
 _ALWAYS_GIVEN: Final = 4
 """Arguments of ``from_db``: the class, its database, the names and the values."""
-_KEEPING: Final = "_otel_audit_keeping"
+KEEPING: Final = "_otel_audit_keeping"
 """Where what keeps the rows of a model stands in ``model._meta``."""
 OVERRIDDEN: Final = "_otel_audit_from_db"
 """Where the overrides of ``from_db`` under our hooks stand on a class, one for each time it was hooked."""
@@ -91,7 +91,7 @@ def remembering_with_mode(capture: Capture, model: Any) -> Callable[..., Any]:
 
     As with :func:`remembering`, what it holds is never freed, so what holds the model stands on the model.
     """
-    keeping = model._meta.__dict__[_KEEPING] = _keeping(capture, model)
+    keeping = model._meta.__dict__[KEEPING] = _keeping(capture, model)
     hooked, kept = weakref.ref(model), weakref.ref(keeping)
 
     def from_db(cls: Any, /, db: Any, field_names: Any, values: Any, *, fetch_mode: Any = None) -> Any:

@@ -19,6 +19,7 @@ from otel_audit.instrumentation.django.plan import (
 )
 from otel_audit.instrumentation.django.plan.unrepeatable import held
 from otel_audit.instrumentation.django.writes.loading.from_db import (
+    KEEPING,
     OVERRIDDEN,
     options_of,
     remembering,
@@ -98,6 +99,7 @@ class ModelHooks:
         class_prepared.disconnect(self._prepared)
         while self._hooked:
             model = self._hooked.pop()
+            model._meta.__dict__.pop(KEEPING, None)
             hook = getattr(vars(model).get("from_db"), "__func__", None)
             overridden = getattr(hook, "otel_audit_overridden", None)
             if overridden is None:  # somebody else has put something in its place since
