@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx
+import pytest
 
 from otel_audit.errors import StoreError
 from tests.e2e.running import ROOT, Process, Store, command, eventually, run
@@ -29,8 +30,12 @@ TOKEN = "token-of-the-tests"
 PATIENCE = 120.0
 """How long what must happen may take on a busy machine."""
 POLICY = 20.0
-"""No call to record may take this long, though policies say 0.25 s: the machine may be busy, but 60 s of an
-outage would show."""
+"""No call to record may take this long, though policies say 0.25 s: the machine may be busy, but an outage
+would show."""
+OUTAGES = pytest.mark.parametrize(
+    "outage", [25.0, pytest.param(60.0, marks=pytest.mark.attack)], ids=["short", "a minute"]
+)
+"""Seconds, more than ``POLICY``."""
 
 
 @cache

@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from tests.collector.running import delivered, site
+from tests.collector.running import OUTAGES, delivered, site
 from tests.e2e.running import eventually
 
-OUTAGE = 60.0
 RATE = 500
 
 
-def test_the_spool_holds_while_the_collector_is_stopped_for_a_minute(tmp_path: Path) -> None:
+@OUTAGES
+def test_the_spool_holds_while_the_collector_is_stopped(tmp_path: Path, outage: float) -> None:
     with site(tmp_path) as (store, collector, application, trail):
         store.start()
         collector.start()
@@ -20,15 +20,15 @@ def test_the_spool_holds_while_the_collector_is_stopped_for_a_minute(tmp_path: P
         eventually(lambda: trail.count() > RATE, "records arrive")
 
         collector.stop()
-        time.sleep(OUTAGE)
-        assert application.waiting() > RATE * OUTAGE / 4
+        time.sleep(outage)
+        assert application.waiting() > RATE * outage / 4
         collector.start()
 
         application.stop()
         application.drain()
         delivered(application)
         told = application.told()
-        assert len(told.ids) > RATE * OUTAGE / 4
+        assert len(told.ids) > RATE * outage / 4
         trail.wait_for(told.ids)
         trail.check(told)
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from tests.collector.running import delivered, site
+from tests.collector.running import OUTAGES, delivered, site
 from tests.e2e.running import eventually
 
-OUTAGE = 60.0
 RATE = 500
 
 
-def test_nothing_is_lost_while_the_store_is_down_for_a_minute(tmp_path: Path) -> None:
+@OUTAGES
+def test_nothing_is_lost_while_the_store_is_down(tmp_path: Path, outage: float) -> None:
     """500 records a second go on; the application's spool stays short, for the Collector takes them all."""
     with site(tmp_path) as (store, collector, application, trail):
         store.start()
@@ -21,14 +21,14 @@ def test_nothing_is_lost_while_the_store_is_down_for_a_minute(tmp_path: Path) ->
         eventually(lambda: trail.count() > RATE, "records arrive")
 
         store.stop()
-        time.sleep(OUTAGE)
-        assert collector.metrics()["otelcol_exporter_queue_size clickhouse/audit"] > RATE * OUTAGE / 4
+        time.sleep(outage)
+        assert collector.metrics()["otelcol_exporter_queue_size clickhouse/audit"] > RATE * outage / 4
         store.start()
 
         application.stop()
         delivered(application)
         told = application.told()
-        assert len(told.ids) > RATE * OUTAGE / 4
+        assert len(told.ids) > RATE * outage / 4
         trail.wait_for(told.ids)
         trail.check(told)
         eventually(

@@ -59,6 +59,7 @@ def test_the_demo_ends_by_itself_and_shows_the_trail(tmp_path: Path, environment
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.attack
 def test_the_demo_fails_if_something_is_not_on_record(tmp_path: Path, environment: dict[str, str]) -> None:
     """One expectation more than the story fulfils: status 1, and the demo says what is missing."""
     script = tmp_path / "demanding.py"

@@ -10,8 +10,15 @@ from tests.e2e.browser import expectations, story
 from tests.e2e.running import eventually, postgresql_address, prepared_shop, running_store
 
 
-@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
-@pytest.mark.parametrize("server", ["gunicorn", "uvicorn"])
+@pytest.mark.parametrize(
+    ("server", "database"),
+    [
+        ("gunicorn", "postgresql"),
+        ("uvicorn", "sqlite"),
+        pytest.param("gunicorn", "sqlite", marks=pytest.mark.attack),
+        pytest.param("uvicorn", "postgresql", marks=pytest.mark.attack),
+    ],
+)
 def test_an_afternoon_in_the_shop_is_on_record(
     tmp_path: Path, request: pytest.FixtureRequest, server: str, database: str
 ) -> None:

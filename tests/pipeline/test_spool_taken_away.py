@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,15 @@ def clean_old_files(spool: Path) -> None:
 def remove(path: Path) -> None:
     """At one moment, or the process would write what was removed anew in between."""
     shutil.rmtree(path.rename(path.with_name("removed")))
+
+
+def put_in_its_place(spool: Path) -> None:
+    """Put a file there, however often the process has made the directory anew meanwhile."""
+    while True:
+        remove(spool)
+        with suppress(IsADirectoryError):
+            spool.write_text("in its place")
+            return
 
 
 GONE: dict[str, Callable[[Path], Any]] = {
@@ -147,7 +157,7 @@ def test_a_transaction_that_spans_it_keeps_its_outcome(spool_directory: Path, si
     emit(pipeline, 0)
     committed = pipeline.logger.intend([make_record(pipeline, 1), make_record(pipeline, 2)])
     undone = pipeline.logger.intend([make_record(pipeline, 3)])
-    shutil.rmtree(spool_directory)
+    remove(spool_directory)
     pipeline.logger.settle(committed, "success")
     pipeline.logger.settle(undone, "failure")
     wait_until(lambda: "3" in target_ids(sink.records), "the transactions arrive")
@@ -161,7 +171,7 @@ def test_without_a_sender_the_writer_notices_by_itself(spool_directory: Path, pi
     """At the latest after some bytes; what stood in the file by then is carried over."""
     pipeline = pipelines(audit_config(spool_directory))
     emit(pipeline, 0)
-    shutil.rmtree(spool_directory)
+    remove(spool_directory)
     emit(pipeline, *range(1, 300), message="x" * 1000)
     pipeline.spool.close()
     assert target_ids(spooled_records(spool_directory)) == [str(number) for number in range(300)]
@@ -182,8 +192,7 @@ def test_a_spool_that_cannot_be_made_again_obeys_the_policy(spool_directory: Pat
     """fail_closed raises as soon as it is known; what was carried over is written once it can be."""
     pipeline = AuditPipeline(audit_config(spool_directory, NOWHERE, on_error="fail_closed"))
     emit(pipeline, 0)
-    shutil.rmtree(spool_directory)
-    spool_directory.write_text("in its place")
+    put_in_its_place(spool_directory)
     written = [0]
 
     def refused() -> bool:
@@ -206,8 +215,7 @@ def test_records_lost_while_it_cannot_be_made_again_are_counted_in_the_log(
 ) -> None:
     pipeline = AuditPipeline(audit_config(spool_directory, NOWHERE))
     emit(pipeline, 0)
-    shutil.rmtree(spool_directory)
-    spool_directory.write_text("in its place")
+    put_in_its_place(spool_directory)
     numbers = iter(range(1, 10_000))
 
     def refused() -> bool:
@@ -237,7 +245,7 @@ def test_a_dead_process_s_stream_that_vanishes_is_reported(
     pipeline = AuditPipeline(audit_config(spool_directory, sink.url))
     emit(pipeline, 10)
     wait_until(lambda: pipeline.health.adopted == 1, "the adoption")
-    shutil.rmtree(path)
+    remove(path)
     wait_until(lambda: pipeline.health.damaged == 1, "the loss is noticed")
     sink.respond = lambda records: Reply()
     assert pipeline.flush(20)

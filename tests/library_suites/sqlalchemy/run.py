@@ -51,7 +51,6 @@ SUBSET = [
     "test/orm/test_composites.py",
     "test/orm/test_cycles.py",
     "test/orm/test_defaults.py",
-    "test/orm/test_events.py",
     "test/orm/test_manytomany.py",
     "test/orm/test_naturalpks.py",
     "test/orm/test_session.py",
@@ -61,7 +60,6 @@ SUBSET = [
     "test/orm/test_versioning.py",
     "test/sql/test_defaults.py",
     "test/sql/test_delete.py",
-    "test/sql/test_insert_exec.py",
     "test/sql/test_returning.py",
     "test/sql/test_update.py",
 ]

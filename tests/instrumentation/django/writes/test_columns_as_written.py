@@ -125,7 +125,7 @@ def _said(values: list[Any]) -> list[tuple[type, str]]:
     return [(type(value), repr(value)) for value in values]
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
     st.sampled_from(FIELDS),
     st.sampled_from(["sqlite", "postgresql", "mysql"]),
