@@ -367,7 +367,7 @@ def _settings(memory_bytes: int, users: Path, *, fsync: bool) -> str:
         # per cent more bytes in all.
         "min_compress_block_size": 2048,
         # Buffers grow with what a column holds. Without this, each merge and each insert that writes a part
-        # holds 80 MB in them at once, and with it 30; inserts take a fifth less time.
+        # holds 80 MB in them at once, and with it 30; 7 to 22 % more records are inserted in a second.
         "min_columns_to_activate_adaptive_write_buffer": 1,
         "index_granularity_bytes": 1_000_000,
         # A merge builds its text indexes anew, and by default each holds up to 1 GiB before it writes. To
