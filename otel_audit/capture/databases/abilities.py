@@ -32,7 +32,7 @@ class Abilities(NamedTuple):
 
     Attributes:
         returning: the statement may return whole rows.
-        joined_update: UPDATE may be joined to its own locked rows, by their keys.
+        joined_update: UPDATE may be joined to its rows as they were, by their keys.
         select: the rows may be read and locked before.
         tells_new_rows: an upsert can say which rows it inserted (``xmax``).
         certain: the catalog decides; otherwise ours run under a savepoint.

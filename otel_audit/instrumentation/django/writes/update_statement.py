@@ -11,7 +11,7 @@ from otel_audit.capture.databases.abilities import Abilities
 from otel_audit.instrumentation.django.plan import ModelFieldPlan, ModelPlan
 from otel_audit.instrumentation.django.plan.stored import Prepared, is_expression
 from otel_audit.instrumentation.django.writes.sql.returning import (
-    JoinedUpdate,
+    RowsQuery,
     joined_update,
     update_returning,
 )
@@ -126,7 +126,7 @@ def difference(
 class Rewritten(NamedTuple):
     """An UPDATE that returns of each row the key, the values of ``old`` before and of ``new`` after it."""
 
-    statement: JoinedUpdate
+    statement: RowsQuery
     old: list[ModelFieldPlan]
     new: list[ModelFieldPlan]
 
