@@ -25,8 +25,10 @@ from otel_audit.audit_record import (
 from otel_audit.capture.plan import FieldPlan, TablePlan, Verb
 from otel_audit.capture.writes import PLAIN, CapturedWrite
 from otel_audit.config.model import CaptureSection
+from otel_audit.interruptions import faults
 from otel_audit.large_values import Cut
 from otel_audit.values import (
+    ATOMS,
     FROZEN,
     Portable,
     key_text,
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
 
 _MAX_ROWS: Final = 1000
 _MAX_BYTES: Final = 1024 * 1024
+_NOTHING: Final = frozenset({type(None)})
 
 
 class Converters(Protocol):
@@ -402,7 +405,7 @@ def _changed_only(
         if old is None or new is None:
             differs.append([True] * len(keys))
             continue
-        differs.append(_differing(plan, old, new))
+        differs.append(differing(plan, old, new))
     counting = [column for (plan, _, _), column in zip(columns, differs, strict=True) if not plan.ignored]
     if any(map(all, counting)):  # most often one column differs in all rows
         kept = list(range(len(keys)))
@@ -419,15 +422,37 @@ def _changed_only(
     return [keys[index] for index in kept], shown
 
 
-def _differing(plan: FieldPlan, old: list[Any], new: list[Any]) -> list[bool]:
-    kinds = {*map(type, old), *map(type, new)} - {type(None)}
+def differing(plan: FieldPlan, old: list[Any], new: list[Any]) -> list[bool]:
+    """Say for each row whether the database holds something else now, as :meth:`FieldPlan.equal` does."""
+    kinds = {*map(type, old), *map(type, new)} - _NOTHING
     # Of one class: of several, Python calls values equal that a database does not, true and 1.
-    if len(kinds) <= 1 and PLAIN.issuperset(kinds):
-        return list(map(operator.ne, old, new))
+    if len(kinds) <= 1:
+        if PLAIN.issuperset(kinds):
+            return list(map(operator.ne, old, new))
+        if ATOMS.issuperset(kinds):
+            differ = _atoms_differing(plan, old, new)
+            if differ is not None:
+                return differ
     return [
         not plan.equal(plan.frozen(before), plan.frozen(after))
         for before, after in zip(old, new, strict=True)
     ]
+
+
+def _atoms_differing(plan: FieldPlan, old: list[Any], new: list[Any]) -> list[bool] | None:
+    """Compare atoms of one class; ``None`` where each has to be looked at."""
+    try:
+        before, after = plan.frozen_all(old), plan.frozen_all(new)
+        differ = list(map(operator.ne, before, after))
+        normal = plan.normal_all(after) if True in differ else after
+        kinds = {*map(type, before), *map(type, after), *map(type, normal)} - _NOTHING
+        if len(kinds) > 1 or not ATOMS.issuperset(kinds) or any(map(operator.ne, after, after)):
+            return None  # of several classes, or not a number
+        if normal is after:
+            return differ
+        return list(map(operator.and_, differ, map(operator.ne, before, normal)))
+    except faults():  # a signalling NaN
+        return None
 
 
 def _split(

@@ -65,9 +65,17 @@ class FieldPlan:
         """Return a value of this column, as an application holds it, frozen."""
         return freeze(value)
 
+    def frozen_all(self, values: list[Any]) -> list[Frozen]:
+        """Do :meth:`frozen` for many values."""
+        return list(map(self.frozen, values))
+
     def normal(self, value: Any) -> Frozen:
         """Return a frozen value as the database will hold it; as it is where that cannot be told."""
         return freeze(value)
+
+    def normal_all(self, values: list[Any]) -> list[Frozen]:
+        """Do :meth:`normal` for many frozen values."""
+        return list(map(self.normal, values))
 
     def key_part(self, value: Any) -> Frozen:
         """Return a value of the key as the database holds it."""

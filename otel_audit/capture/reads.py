@@ -31,7 +31,9 @@ class KeyColumn:
 
     __slots__ = ("_frozen", "_kind", "_position")
 
-    def __init__(self, position: int, kind: type | None, frozen: Callable[[Any], Any]) -> None:
+    def __init__(
+        self, position: int, kind: type | None = int, frozen: Callable[[Any], Any] = lambda value: value
+    ) -> None:
         self._position = position
         self._kind = kind
         self._frozen = frozen

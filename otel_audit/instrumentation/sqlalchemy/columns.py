@@ -121,6 +121,9 @@ class ColumnPlan(FieldPlan):
     def normal(self, value: Any) -> Any:
         return value  # what the application set has been taken as it will be read by `frozen`
 
+    def normal_all(self, values: list[Any]) -> list[Any]:
+        return values
+
 
 def implementation(kind: Any) -> Any:
     """Follow decorators to the type that the database has."""

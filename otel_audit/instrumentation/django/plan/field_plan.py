@@ -7,6 +7,7 @@ import decimal
 import logging
 import uuid
 from collections.abc import Callable
+from itertools import repeat
 from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import UNSET
@@ -224,7 +225,11 @@ class ModelFieldPlan(FieldPlan):
         except faults():  # to_python of an unusual value raises what it likes
             return value
 
-    def normal_values(self, values: list[Any]) -> list[Any]:
+    def frozen_all(self, values: list[Any]) -> list[Any]:
+        """Do :meth:`frozen` for many values."""
+        return values if FROZEN.issuperset(map(type, values)) else list(map(self.frozen, values))
+
+    def normal_all(self, values: list[Any]) -> list[Any]:
         """Do :meth:`normal` for many values."""
         return self._normal_values({*map(type, values)} - _NOTHING, values)
 
@@ -393,7 +398,10 @@ def _quantised_at_once(field: Any, vendor: str, convert: Callable[[Any], Any]) -
     exponent, context = _precision(field, vendor)
 
     def quantised(numbers: list[Any]) -> list[Any] | None:
-        if not all(map(decimal.Decimal.is_finite, filter(None, numbers))):
+        some = [number for number in numbers if number is not None]
+        if all(some) and all(map(decimal.Decimal.same_quantum, some, repeat(exponent))):
+            return numbers  # most often; one of more digits than the column has stays as well
+        if not all(map(decimal.Decimal.is_finite, some)):
             return None
         try:  # of a zero the sign has to be looked at
             return [

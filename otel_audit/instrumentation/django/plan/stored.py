@@ -12,6 +12,7 @@ import decimal
 import json
 import math
 from collections.abc import Callable
+from itertools import repeat
 from typing import Any, Final
 
 import msgspec
@@ -134,10 +135,13 @@ def any_connection(vendor: str) -> Any:
     return connections[DEFAULT_DB_ALIAS]
 
 
-def read_at_once(convert: Callable[..., Any], values: list[Any], connection: Any) -> list[Any] | None:
+def read_at_once(
+    convert: Callable[..., Any], values: list[Any], expression: Any, connection: Any
+) -> list[Any] | None:
     """Return what a converter of Django's makes of many values; ``None`` where only it knows.
 
-    Of JSON, and moments without their time zone: it takes longer over these than over all else of a row.
+    Of JSON, moments without their time zone, decimals of SQLite, and what a driver has converted already: it
+    takes longer over these than over all else of a row.
     """
     from django.conf import settings
     from django.db.models import JSONField
@@ -148,11 +152,42 @@ def read_at_once(convert: Callable[..., Any], values: list[Any], connection: Any
     try:
         if function is JSONField.from_db_value and owner.decoder is None and kinds == {str}:
             return [None if value is None else _decode(value) for value in values]
-        if owner is connection.ops and function is _moments(owner) and kinds == {datetime.datetime}:
-            return _in_zone(values, connection.timezone if settings.USE_TZ else None)
-    except faults():  # JSON that only Python reads
+        if owner is connection.ops:
+            if function is _of_django(owner, "convert_datetimefield_value"):
+                zone = connection.timezone if settings.USE_TZ else None
+                return _in_zone(values, zone) if kinds == {datetime.datetime} else None
+            if function is _of_django(owner, "convert_datefield_value"):
+                return values if kinds == {datetime.date} else None
+            if function is _of_django(owner, "convert_booleanfield_value"):
+                return values if kinds == {bool} else None
+        elif kinds == {float} and _is_decimal_converter(convert):
+            return _decimals(values, expression.output_field)
+    except faults():  # JSON that only Python reads, a number of too many digits
         return None
     return None
+
+
+def _is_decimal_converter(convert: Any) -> bool:
+    """Say whether a function is what Django makes for a column of decimals, of which SQLite has numbers."""
+    return (
+        getattr(convert, "__module__", None) == "django.db.backends.sqlite3.operations"
+        and convert.__qualname__ == "DatabaseOperations.get_decimalfield_converter.<locals>.converter"
+        and "quantize_value" in convert.__code__.co_freevars
+    )
+
+
+def _decimals(numbers: list[Any], field: Any) -> list[Any]:
+    exponent = decimal.Decimal(1).scaleb(-field.decimal_places)
+    some = [number for number in numbers if number is not None]
+    read = map(_fifteen_digits.create_decimal_from_float, some)
+    made = map(decimal.Decimal.quantize, read, repeat(exponent), repeat(None), repeat(field.context))
+    if len(some) == len(numbers):
+        return list(made)
+    return [None if number is None else next(made) for number in numbers]
+
+
+_fifteen_digits: Final = decimal.Context(prec=15)
+"""SQLite's numbers have no more."""
 
 
 def _in_zone(values: list[Any], zone: datetime.tzinfo | None) -> list[Any] | None:
@@ -168,10 +203,9 @@ def _in_zone(values: list[Any], zone: datetime.tzinfo | None) -> list[Any] | Non
 _moments_of: Final = msgspec.json.Decoder(list[datetime.datetime | None]).decode
 
 
-def _moments(operations: Any) -> Any:
-    """Return what converts moments on databases that have no time zones, in Django's own words."""
+def _of_django(operations: Any, name: str) -> Any:
+    """Return a converter of Django's own, of a connection's operations; them where they have another."""
     kind = type(operations)
-    name = "convert_datetimefield_value"
     return getattr(kind, name, None) if kind.__module__.startswith("django.db.backends.") else operations
 
 

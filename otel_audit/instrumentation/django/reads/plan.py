@@ -13,7 +13,7 @@ from django.db.models import Exists, Subquery
 from django.db.models.expressions import Col, ColPairs, Value
 from django.db.models.sql import AggregateQuery, Query
 
-from otel_audit.capture.reads import Reading, ReadKey
+from otel_audit.capture.reads import KeyColumn, Reading, ReadKey
 from otel_audit.named_tuples import NamedTuple
 from otel_audit.values import key_text
 
@@ -350,8 +350,7 @@ def _key_reader(compiler: Any, key: KeyColumns) -> ReadKey:
     converters = [compiler.get_converters([column]).get(0) for column in key.columns]
     connection = compiler.connection
     if len(key.positions) == 1 and converters[0] is None:
-        position = key.positions[0]
-        return lambda row: key_text(row[position])
+        return KeyColumn(key.positions[0])
 
     def read(row: Sequence[Any]) -> str:
         values = []

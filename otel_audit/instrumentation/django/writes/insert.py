@@ -419,7 +419,7 @@ def _many(statement: InsertStatement, inserted: _Inserted) -> tuple[BulkWrite, l
         if complete and field.attname in names:
             position = names.index(field.attname)
             values = [row[position] for row in result]
-            columns[field] = field.normal_values(values) if field.canonical is float else values
+            columns[field] = field.normal_all(values) if field.canonical is float else values
         elif field.attname in made:
             columns[field] = made[field.attname]
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import math
 import uuid
 from collections.abc import Callable
 from decimal import Decimal
@@ -19,6 +20,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from msgspec import UNSET
 
+from otel_audit.capture.bulk import differing
 from otel_audit.instrumentation.django.plan import ModelFieldPlan
 from otel_audit.instrumentation.django.writes import insert
 from otel_audit.testing import CapturedAudit
@@ -142,7 +144,43 @@ def test_many_values_are_known_as_each_of_them_is(
     known = plan.known_values(values)
     assert known is None or _said(known) == _said(_each(plan, values))
     frozen = [plan.frozen(value) for value in values]
-    assert _said(plan.normal_values(frozen)) == _said([plan.normal(value) for value in frozen])
+    assert _said(plan.normal_all(frozen)) == _said([plan.normal(value) for value in frozen])
+
+
+def _pairs(cell: st.SearchStrategy[Any]) -> st.SearchStrategy[list[tuple[Any, Any]]]:
+    """Return old and new values of some rows, of which several are the same."""
+    some = st.lists(st.one_of(st.none(), cell), min_size=1, max_size=3)
+    return some.flatmap(
+        lambda values: st.lists(
+            st.tuples(st.sampled_from(values), st.sampled_from(values)), min_size=1, max_size=6
+        )
+    )
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.sampled_from(FIELDS),
+    st.sampled_from(["sqlite", "postgresql", "mysql"]),
+    st.one_of(*(_pairs(cell) for cell in cells)),
+)
+@example(
+    lambda: models.DecimalField(max_digits=5, decimal_places=2),
+    "sqlite",
+    [(Decimal("1.50"), Decimal("1.5")), (Decimal("0.00"), Decimal("-0.001")), (None, Decimal(1))],
+)
+@example(models.FloatField, "postgresql", [(math.nan, math.nan), (0.0, -0.0)])
+@example(models.DateTimeField, "sqlite", [(MOMENT, IN_TOKYO), (MOMENT, MOMENT.replace(tzinfo=None))])
+def test_many_values_differ_as_each_of_them_does(
+    field: Callable[[], models.Field[Any, Any]], vendor: str, rows: list[tuple[Any, Any]]
+) -> None:
+    plan = _of(field(), vendor)
+    old = [plan.normal(plan.frozen(old)) for old, _ in rows]
+    new = [new for _, new in rows]
+    each = [
+        not plan.equal(plan.frozen(before), plan.frozen(after))
+        for before, after in zip(old, new, strict=True)
+    ]
+    assert differing(plan, old, new) == each
 
 
 def _unused(*args: Any) -> Any:
@@ -226,7 +264,7 @@ def test_rows_with_unusual_values_are_recorded_as_they_were_one_by_one(
     with monkeypatch.context() as patch:
         patch.setattr(ModelFieldPlan, "known_values", lambda *_: None)
         patch.setattr(
-            ModelFieldPlan, "normal_values", lambda plan, values: [plan.normal(value) for value in values]
+            ModelFieldPlan, "normal_all", lambda plan, values: [plan.normal(value) for value in values]
         )
         patch.setattr(insert, "PLAIN", frozenset())
         one_by_one = _told(audit, make, first)

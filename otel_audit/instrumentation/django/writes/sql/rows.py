@@ -43,7 +43,10 @@ class Converted:
         converters, expression = self._converters.get(position, ((), None))
         connection = self._compiler.connection
         for convert in converters:
-            quick = read_at_once(convert, values, connection)
+            if convert is _as_float and _NUMBERS.issuperset(map(type, values)):
+                quick: list[Any] | None = list(map(float, values))
+            else:
+                quick = read_at_once(convert, values, expression, connection)
             if quick is None:
                 quick = list(map(convert, values, repeat(expression), repeat(connection)))
             values = quick
@@ -91,6 +94,9 @@ def _converters(compiler: Any, plan: ModelPlan, plans: Sequence[ModelFieldPlan])
         if not any(column.chooses_converters for column in plans):
             known[key] = found
     return found
+
+
+_NUMBERS: Final = frozenset({int, float})
 
 
 def _as_float(value: Any, expression: Any, connection: Any) -> Any:
