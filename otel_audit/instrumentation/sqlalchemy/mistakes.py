@@ -1,20 +1,20 @@
-"""Patterns of ``[sqlalchemy]`` that name nothing: said once, when the first statement writes something.
+"""Patterns of ``[sqlalchemy]`` that name nothing, or a table without a key: said once, with file and line.
 
-By then most applications have imported their models; a pattern whose models come later is said too early.
+What names nothing is said when the first statement writes something. By then most applications have imported their models; a pattern whose models come later is said too early.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Final
 
 from sqlalchemy.schema import Table
 
-from otel_audit.capture.table_policy import ModelPattern, Subject, naming_patterns
+from otel_audit.capture.table_policy import ModelPattern, Subject, TableRule, naming_patterns
 from otel_audit.config.loader import load
-from otel_audit.config.model import SQLAlchemyConfig
+from otel_audit.config.model import CaptureSection, SQLAlchemyConfig
 from otel_audit.instrumentation.sqlalchemy.mappings import Mappings
 from otel_audit.interruptions import faults
 
@@ -40,7 +40,25 @@ def say_what_matches_nothing(section: SQLAlchemyConfig, tables: Iterable[Table])
         )
 
 
-def _place(section: SQLAlchemyConfig, setting: str, key: str) -> str:
+def say_that_it_has_no_key(table: Table, section: CaptureSection, rules: Mapping[str, TableRule]) -> None:
+    """Warn of a table whose rows nothing tells apart; ``rules`` have decided that it is recorded."""
+    rule = rules.get("changes") or rules.get("reads")
+    if rule is None:
+        place = ""
+    elif rule.key:
+        place = f"{_place(section, rule.key[0], rule.key[1])}: "
+    else:
+        place = f"{rule.place}: {rule.text}: " if rule.place else f"{rule.text}: "
+    _logger.warning(
+        "%s%s has neither a primary key nor foreign keys: its rows are recorded by their number only; "
+        "declare a primary key, in the class by `primary_key` of __mapper_args__, or exclude it: %r",
+        place,
+        table.fullname,
+        f"!{table.fullname}",
+    )
+
+
+def _place(section: CaptureSection, setting: str, key: str) -> str:
     """Return the setting, with the file and line that it was read from as far as that is known."""
     name = f"sqlalchemy.{setting}"
     try:

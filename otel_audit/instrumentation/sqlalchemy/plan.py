@@ -15,6 +15,7 @@ from otel_audit.capture.plan import TablePlan
 from otel_audit.capture.table_policy import KeyStrategies, Subject, TablePolicy, TableSettings
 from otel_audit.instrumentation.sqlalchemy.columns import ColumnPlan
 from otel_audit.instrumentation.sqlalchemy.mappings import Mappings, usual_label
+from otel_audit.instrumentation.sqlalchemy.mistakes import say_that_it_has_no_key
 from otel_audit.instrumentation.sqlalchemy.secret_keys import key_strategies
 from otel_audit.instrumentation.sqlalchemy.tables import (
     attributes_of,
@@ -206,12 +207,7 @@ class Plans:
         plan = MappedPlan(table, known, settings, mappers, secret, ends)
         if not plan.keys and plan.fields and table not in self._keyless:  # without columns: not reflected yet
             self._keyless.add(table)
-            _logger.warning(
-                "%s has neither a primary key nor foreign keys: its rows are recorded by their number only; "
-                "declare a primary key, in the class by `primary_key` of __mapper_args__, or exclude it: %r",
-                table.fullname,
-                f"!{table.fullname}",
-            )
+            say_that_it_has_no_key(table, self._policy.config, self._policy.decide(known).rules)
         return plan
 
     def _say_if_renamed(self, subject: Subject) -> None:

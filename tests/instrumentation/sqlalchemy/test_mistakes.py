@@ -83,5 +83,31 @@ def test_each_is_named_once_with_its_place_and_what_was_perhaps_meant(
     ]
 
 
+unkeyed = sa.Table("unkeyed_reading", HintBase.metadata, sa.Column("value", sa.Integer))
+
+
+def test_a_table_without_a_key_is_named_once_with_the_place_that_chose_it(
+    make_engine: Callable[..., sa.Engine],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    file = tmp_path / "otel-audit.toml"
+    file.write_text('[sqlalchemy]\nmodels = [\n  "signpost",\n  "unkeyed_*",\n]\n')
+    monkeypatch.setenv("OTEL_AUDIT_CONFIG", str(file))
+    engine = make_engine()
+    HintBase.metadata.create_all(engine)
+    with audited(SQLAlchemyAuditInstrumentor(), load().config) as audit:
+        for value in range(2):
+            with engine.begin() as connection:
+                connection.execute(unkeyed.insert().values(value=value))
+        assert len(audit.records) == 2
+    assert [message for message in caplog.messages if "primary key" in message] == [
+        f"{file}:4: sqlalchemy.models: unkeyed_reading has neither a primary key nor foreign keys: its rows are "
+        "recorded by their number only; declare a primary key, in the class by `primary_key` of "
+        "__mapper_args__, or exclude it: '!unkeyed_reading'"
+    ]
+
+
 def said(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [message for message in caplog.messages if "which matches no mapped class" in message]
