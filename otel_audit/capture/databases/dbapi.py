@@ -64,6 +64,11 @@ def dialect(system: str) -> Dialect:
     return _DIALECTS.get(system, _OTHER)
 
 
+def is_tried(system: str) -> bool:
+    """Say whether the tests cover a kind of database."""
+    return system in _DIALECTS
+
+
 def write_lock(verb: Verb, table: str, column: str) -> str:
     """Return a statement that takes SQLite's write lock and writes nothing.
 

@@ -194,6 +194,7 @@ class Transactions:
         self._state = state
         self._places: weakref.WeakKeyDictionary[Any, _Place] = weakref.WeakKeyDictionary()
         self._bulk_saving: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._untried: set[str] = set()
 
     # --- used by capture ---------------------------------------------------------------------------
 
@@ -218,7 +219,20 @@ class Transactions:
         place = self._places.get(engine)
         if place is None:
             place = self._places[engine] = _place(engine)
+            if not dbapi.is_tried(place.system):
+                self._say_untried(engine.dialect.name)
         return place
+
+    def _say_untried(self, dialect: str) -> None:
+        if dialect in self._untried:
+            return
+        self._untried.add(dialect)
+        try:
+            from otel_audit.instrumentation.sqlalchemy.mistakes import say_that_it_is_untried
+
+            say_that_it_is_untried(dialect, self._state.config)
+        except faults() as error:
+            self._state.failures.note("look at the dialect", error)
 
     def database_of(self, connection: Any) -> str:
         """Return what tells the database of a connection from others; empty if nobody can say."""

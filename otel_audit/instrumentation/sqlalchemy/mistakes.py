@@ -1,6 +1,7 @@
-"""Patterns of ``[sqlalchemy]`` that name nothing, or a table without a key: said once, with file and line.
+"""What ``[sqlalchemy]`` names in vain, without a key or on an untried database: said once, with its place.
 
-What names nothing is said when the first statement writes something. By then most applications have imported their models; a pattern whose models come later is said too early.
+What names nothing is said when the first statement writes something. By then most applications have imported
+their models; a pattern whose models come later is said too early.
 """
 
 from __future__ import annotations
@@ -55,6 +56,17 @@ def say_that_it_has_no_key(table: Table, section: CaptureSection, rules: Mapping
         place,
         table.fullname,
         f"!{table.fullname}",
+    )
+
+
+def say_that_it_is_untried(dialect: str, section: CaptureSection) -> None:
+    """Warn of an engine whose dialect the tests do not cover."""
+    _logger.warning(
+        "%s: otel-audit is not tested with the dialect %r: what is written is recorded, with old values that "
+        "a SELECT reads before the statement, and no statement fails for it; to record nothing there, "
+        "exclude its tables: '!name'",
+        _place(section, "models", "0"),
+        dialect,
     )
 
 

@@ -15,7 +15,6 @@ from otel_audit.capture.plan import TablePlan
 from otel_audit.capture.table_policy import KeyStrategies, Subject, TablePolicy, TableSettings
 from otel_audit.instrumentation.sqlalchemy.columns import ColumnPlan
 from otel_audit.instrumentation.sqlalchemy.mappings import Mappings, usual_label
-from otel_audit.instrumentation.sqlalchemy.mistakes import say_that_it_has_no_key
 from otel_audit.instrumentation.sqlalchemy.secret_keys import key_strategies
 from otel_audit.instrumentation.sqlalchemy.tables import (
     attributes_of,
@@ -207,6 +206,8 @@ class Plans:
         plan = MappedPlan(table, known, settings, mappers, secret, ends)
         if not plan.keys and plan.fields and table not in self._keyless:  # without columns: not reflected yet
             self._keyless.add(table)
+            from otel_audit.instrumentation.sqlalchemy.mistakes import say_that_it_has_no_key
+
             say_that_it_has_no_key(table, self._policy.config, self._policy.decide(known).rules)
         return plan
 

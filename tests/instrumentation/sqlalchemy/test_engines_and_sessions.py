@@ -263,6 +263,8 @@ def test_a_dialect_never_tried_loses_no_record_and_fails_no_statement(
     ]
     assert told(audit)[:3] == ROWS
     assert "capture of SQLAlchemy failed" not in caplog.text
+    [said] = [message for message in caplog.messages if "not tested with the dialect 'nevertried'" in message]
+    assert said.startswith("sqlalchemy.models: ")
 
 
 # --- no harm: what others count ---------------------------------------------------------------------
