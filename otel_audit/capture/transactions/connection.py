@@ -49,10 +49,12 @@ class Connection:
         raw: the transaction was begun by a statement of the application's own text.
         error: names the exception that is rolling it back.
         locked: SQLite's write lock is held.
+        begun_by: the savepoint that has begun the transaction (SQLite): its release commits.
     """
 
     __slots__ = (
         "address",
+        "begun_by",
         "buffer",
         "dialect",
         "error",
@@ -93,6 +95,7 @@ class Connection:
         self.raw = False
         self.locked = False
         self.error = ""
+        self.begun_by = ""
         self.pid = os.getpid()
 
     # --- what an instrumentor says of its library ------------------------------------------------
@@ -144,10 +147,23 @@ class Connection:
     def _mark_now(self) -> Mark:
         return COMMITTED if self.commits_at_once()[1] else self.mark
 
-    def savepoint(self, sid: str) -> None:
-        """Remember where a savepoint stands."""
+    def savepoint(self, sid: str, *, begins: bool = False) -> None:
+        """Remember where a savepoint stands; ``begins``: it has begun the transaction."""
+        if begins:
+            self.begun_by = sid
         with self._told("savepoint"):
             self.buffer.savepoint(sid)
+
+    def begins_by_savepoint(self) -> bool:
+        """Say whether a savepoint would begin the transaction, as it does on SQLite outside of any.
+
+        https://www.sqlite.org/lang_savepoint.html
+        """
+        return self.dialect.one_writer and self.is_open() is False
+
+    def commits_by_release(self, sid: str) -> bool:
+        """Say whether the release of a savepoint commits: of the one that has begun the transaction."""
+        return bool(self.begun_by) and self.begun_by == sid and self.buffer.is_outermost(sid)
 
     def release(self, sid: str) -> None:
         """Forget a savepoint; what came after it belongs to what encloses it."""
@@ -204,6 +220,7 @@ class Connection:
         self.mark.committed = committed
         self.mark = Mark(self.reader.identity)
         self.raw = self.locked = False
+        self.begun_by = ""
         pending, self.pending = self.pending, 0
         try:
             # An empty buffer may still hold savepoint marks.
@@ -298,6 +315,15 @@ class Connection:
         """
         return False
 
+    def meant(self, effect: Effect | None) -> Effect | None:
+        """Return what a statement is about to do here: SQLite's outermost savepoint is a transaction."""
+        if effect is not None and self.dialect.one_writer:
+            if effect.kind == "savepoint" and self.begins_by_savepoint():
+                return Effect("begin", effect.name)
+            if effect.kind == "release" and self.commits_by_release(effect.name):
+                return Effect("commit")
+        return effect
+
     def apply(self, effect: Effect) -> None:
         """Note what a statement that ended or marked a transaction has done, other than COMMIT."""
         if effect.kind == "rollback":
@@ -311,3 +337,5 @@ class Connection:
             self.release(effect.name)
         elif effect.kind == "begin":
             self.raw = True
+            if effect.name:
+                self.savepoint(effect.name, begins=True)

@@ -162,6 +162,10 @@ class TransactionBuffer:
         if position is not None:
             del self._marks[position:]
 
+    def is_outermost(self, sid: object) -> bool:
+        """Say whether no savepoint stands around the last one of this name."""
+        return self._position(sid) == 0
+
     def _position(self, sid: object) -> int | None:
         for position in range(len(self._marks) - 1, -1, -1):
             if self._marks[position][0] == sid:

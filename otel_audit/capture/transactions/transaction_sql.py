@@ -18,7 +18,10 @@ ORDINARY: Final = frozenset({"SE", "IN", "UP", "DE"})
 
 
 class Effect(NamedTuple):
-    """What a statement does to transactions; ``chained``: the next one begins with it (``AND CHAIN``)."""
+    """What a statement does to transactions, and the name of a savepoint.
+
+    ``chained``: the next one begins with it (``AND CHAIN``). One that begins by a savepoint has its name.
+    """
 
     kind: Literal["commit", "rollback", "rollback_to", "savepoint", "release", "begin"]
     name: str = ""

@@ -76,9 +76,9 @@ class DjangoConnection(Connection):
         self._path.set(sql, params, None if self.commits_at_once()[0] else self.mark)
         self.follows = True
 
-    def savepoint(self, sid: str) -> None:
+    def savepoint(self, sid: str, *, begins: bool = False) -> None:
         self._path.savepoint(sid, self.mark)
-        super().savepoint(sid)
+        super().savepoint(sid, begins=begins)
 
     def rollback_to(self, sid: str) -> None:
         self._path.rollback_to(sid, self.mark)

@@ -300,10 +300,11 @@ class Transactions:
         """Wrap ``Connection._savepoint_impl``, which returns the name."""
 
         def savepoint(connection: Any, name: Any = None) -> Any:
+            begins = self._begins_by_savepoint(connection)
             name = original(connection, name)
-            state = self.peek(connection)
+            state = self.of(connection) if begins else self.peek(connection)
             if state is not None:
-                state.savepoint(name)
+                state.savepoint(name, begins=begins)
             return name
 
         return savepoint
@@ -331,9 +332,22 @@ class Transactions:
             state = self.peek(connection)
             if state is None:
                 return original(connection, name)
+            if state.commits_by_release(name):
+                return state.commit(lambda: original(connection, name))
             return state.then(lambda: original(connection, name), lambda: state.release(name))
 
         return release
+
+    def _begins_by_savepoint(self, connection: Any) -> bool:
+        """Say whether it begins the transaction: SQLite's driver has not, before something is written.
+
+        https://docs.sqlalchemy.org/en/20/dialects/sqlite.html#serializable-isolation-savepoints-transactional-ddl
+        """
+        try:
+            return connection.dialect.name == "sqlite" and self.of(connection).begins_by_savepoint()
+        except faults() as error:
+            self._state.failures.note("savepoint", error)
+            return False
 
     def bulk_save(self, original: Callable[..., Any]) -> Callable[..., Any]:
         """Wrap ``Session._bulk_save_mappings``: it is no flush, though the session says so."""

@@ -268,7 +268,7 @@ class CursorCapture:
         if text[:2] in ORDINARY or is_ordinary(text):
             effect = None
         else:
-            effect = effect_of(text, state.dialect.implicit_commits)
+            effect = state.meant(effect_of(text, state.dialect.implicit_commits))
         begins = effect is not None and effect.kind == "begin"
         # TRUNCATE of MySQL commits by itself; what has begun a transaction may have ended it, too.
         alone = None if effect is None else not begins
@@ -289,6 +289,8 @@ class CursorCapture:
     def _statement(self, original: Callable[..., Any], cursor: Any, sql: Any, text: str, args: Any) -> Any:
         """Run a statement that may end or mark a transaction, and act on it."""
         effect = effect_of(text, dbapi.dialect(cursor.db.vendor).implicit_commits)
+        if effect is not None:
+            effect = self._transactions.connection(cursor.db).meant(effect)
         if text.split(None, 1)[:1] and text.split(None, 1)[0].upper() in _SCHEMA_CHANGES:
             original = self._then_forget(original)
         return self._act(original, cursor, sql, args, effect)

@@ -551,3 +551,28 @@ def test_an_instrumentor_applied_anew_does_not_go_on_with_the_configuration_befo
         monkeypatch.setattr("otel_audit.capture.writes.key_text", broken)
         supplier("b")
         assert [record.event_name for record in audit] == ["warehouse.supplier.create"]
+
+
+SAVEPOINTS: dict[str, tuple[list[str], bool]] = {
+    "released": (["SAVEPOINT a", "", "RELEASE a"], True),
+    "rolled back to": (["SAVEPOINT a", "", "ROLLBACK TO a", "RELEASE a"], False),
+    "rolled back": (["SAVEPOINT a", "", "ROLLBACK"], False),
+    "committed": (["SAVEPOINT a", "", "COMMIT"], True),
+    "inner of two": (["SAVEPOINT a", "SAVEPOINT a", "", "RELEASE a", "ROLLBACK"], False),
+    "both of two": (["SAVEPOINT a", "SAVEPOINT b", "", "RELEASE a"], True),
+}
+
+
+@pytest.mark.parametrize("name", SAVEPOINTS)
+def test_a_savepoint_as_text_that_begins_the_transaction_of_sqlite_ends_it(sqlite: str, name: str) -> None:
+    texts, commits = SAVEPOINTS[name]
+    with auditing() as captured, connection.cursor() as cursor:
+        for text in texts:
+            if text:
+                cursor.execute(text)
+            else:
+                supplier("one")
+        supplier("after")
+    kept = sorted(Supplier.objects.values_list("name", flat=True))
+    assert kept == (["after", "one"] if commits else ["after"])
+    assert check(captured) == {"one": "success" if commits else "failure", "after": "success"}

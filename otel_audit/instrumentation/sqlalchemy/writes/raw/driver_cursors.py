@@ -198,7 +198,8 @@ class DriverCursors:
             effect = effect_of(sql, dbapi.dialect(engine.dialect.name).implicit_commits)
         if text is None and effect is None:
             return None
-        return self._transactions.of(_connection(fairy, engine)), text, effect
+        state = self._transactions.of(_connection(fairy, engine))
+        return state, text, state.meant(effect)
 
     def not_captured(self, fairy: Any, engine: Any, call: str, sql: Any) -> None:
         """Count what a method of the driver's may write to an audited table."""

@@ -366,11 +366,12 @@ class Texts:
         if (
             text is None
             and changed is None
-            and (effect is None or (state is None and effect.kind != "begin"))
+            and (effect is None or (state is None and effect.kind not in ("begin", "savepoint")))
         ):
             return None
         if state is None:
             state = self._transactions.of(connection)
+        effect = state.meant(effect)
         raw = None
         if text is not None:
             alone = None if effect is None else effect.kind != "begin"
