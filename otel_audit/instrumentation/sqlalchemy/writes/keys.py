@@ -49,5 +49,22 @@ def with_keys(
     return statement.return_defaults(*columns, sort_by_parameter_order=True)
 
 
+def as_without_keys(result: Any, dialect: Any, rows: Sequence[dict[str, Any]]) -> None:
+    """Have the result of an INSERT say what it says where no keys were asked for: no rows, and how many."""
+    from sqlalchemy.engine.cursor import _NO_CURSOR_DML, _NO_RESULT_METADATA
+
+    result._metadata = _NO_RESULT_METADATA
+    result.cursor_strategy = _NO_CURSOR_DML
+    if not dialect.use_insertmanyvalues_wo_returning:  # else the last batch is counted in both cases
+        result.context._rowcount = len(rows) if _says_how_many(dialect, result.context) else -1
+
+
+def _says_how_many(dialect: Any, context: Any) -> bool:
+    """Say whether a driver knows, once its cursor is closed, how many rows ``executemany()`` has written."""
+    if dialect.driver.startswith("psycopg"):
+        return bool(context.execution_options.get("preserve_rowcount"))
+    return bool(dialect.driver != "asyncpg")
+
+
 def _sends_together(dialect: Any) -> bool:
     return dialect.driver in _TOGETHER or bool(getattr(dialect, "is_mariadb", False))

@@ -27,7 +27,7 @@ from otel_audit.instrumentation.sqlalchemy.tables import translated
 from otel_audit.instrumentation.sqlalchemy.writes import delete, insert, update
 from otel_audit.instrumentation.sqlalchemy.writes.cascades.rows import Cascade
 from otel_audit.instrumentation.sqlalchemy.writes.cascades.rules import Rules, shape_beside
-from otel_audit.instrumentation.sqlalchemy.writes.keys import with_keys
+from otel_audit.instrumentation.sqlalchemy.writes.keys import as_without_keys, with_keys
 from otel_audit.instrumentation.sqlalchemy.writes.raw.text import (
     Tables,
     TextRunning,
@@ -172,14 +172,21 @@ class Capture(CaptureState):
         """Wrap ``Insert._execute_on_connection``: have an INSERT of many rows return their keys."""
 
         def execute(element: Any, connection: Any, parameters: Any, *args: Any) -> Any:
+            asking = element
             if parameters and len(parameters) > 1:
                 try:
                     plan = self.plans.of(emitted_table(element))
                     if plan is not None and plan.audited:
-                        element = with_keys(self.section, plan, connection.dialect, element, parameters)
+                        asking = with_keys(self.section, plan, connection.dialect, element, parameters)
                 except faults() as error:
                     self.failures.note("ask for keys", error)
-            return original(element, connection, parameters, *args)
+            result = original(asking, connection, parameters, *args)
+            if asking is not element:
+                try:
+                    as_without_keys(result, connection.dialect, parameters)
+                except faults() as error:
+                    self.failures.note("ask for keys", error, instead="the record has the keys")
+            return result
 
         return execute
 
