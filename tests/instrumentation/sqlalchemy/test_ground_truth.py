@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -65,9 +64,11 @@ def prepared(url: str, marks: truth.Marks, **options: Any) -> Iterator[Engine]:
 def with_real_transactions(engine: Engine) -> None:
     """Begin them as SQLAlchemy's documentation recommends: pysqlite begins them too late for savepoints."""
 
-    def connected(connection: sqlite3.Connection, record: object) -> None:
+    def connected(connection: Any, record: object) -> None:
         connection.isolation_level = None
-        connection.execute("PRAGMA foreign_keys = ON")
+        cursor = connection.cursor()
+        cursor.execute("PRAGMA foreign_keys = ON")
+        cursor.close()
 
     event.listen(engine, "connect", connected)
     event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
@@ -103,6 +104,7 @@ def check(works: Sequence[Work], engine: Engine, records: Sequence[AuditRecord],
         assert operation is not None, (name, column)
         assert column.rpartition(".")[2] in operation.unknown, (name, column, times)
     counted(f"{what}: operations", sum(work.ran.total() for work in works))
+    counted(f"{what}: transactions tried again", sum(work.retried for work in works))
     counted(f"{what}: rows compared", verdict.rows)
     counted(f"{what}: values compared", verdict.values)
     for (name, level), rows in verdict.lesser.items():
@@ -190,6 +192,9 @@ def test_one_session_after_another_on_mariadb(
 async def interleaved(url: str, works: Sequence[Work], **options: Any) -> None:
     """Let tasks take turns on one loop, at every await, each in sessions of its own."""
     engine = create_async_engine(url, **options)
+    if engine.dialect.name == "sqlite":
+        with_real_transactions(engine.sync_engine)
+        works[0].marks.watch(engine.sync_engine)
 
     async def task(work: Work) -> None:
         for _ in range(TRANSACTIONS):
@@ -221,3 +226,19 @@ def test_tasks_that_take_turns_on_one_loop(
                     asyncio.run(interleaved(postgresql_url(postgresql_server, name, driver), works))
                     records = audit.records
                 check(works, engine, records, what=f"{tasks} tasks, {driver}")
+
+
+@effort(1, 60)
+@pytest.mark.parametrize("tasks", [1, 2])
+def test_tasks_that_take_turns_with_one_file(tmp_path: Path, tasks: int, rounds: int) -> None:
+    """One of them has the write lock; the others are refused where they cannot wait for it."""
+    for seed in seeds(rounds):
+        marks = truth.Marks()
+        (tmp_path / seed).mkdir()
+        with prepared(sqlite_url(tmp_path / seed, "pysqlite"), marks) as engine:
+            works = [Work(f"{seed}{chr(97 + number)}", marks, only=READY) for number in range(tasks)]
+            url, options = sqlite_url(tmp_path / seed, "aiosqlite"), {"connect_args": {"timeout": 0.3}}
+            with captured(old_values="exact", keys="always") as audit:
+                asyncio.run(interleaved(url, works, **options))
+                records = audit.records
+            check(works, engine, records, what=f"{tasks} tasks, aiosqlite")

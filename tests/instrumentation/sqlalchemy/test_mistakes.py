@@ -102,11 +102,12 @@ def test_a_table_without_a_key_is_named_once_with_the_place_that_chose_it(
             with engine.begin() as connection:
                 connection.execute(unkeyed.insert().values(value=value))
         assert len(audit.records) == 2
-    assert [message for message in caplog.messages if "primary key" in message] == [
-        f"{file}:4: sqlalchemy.models: unkeyed_reading has neither a primary key nor foreign keys: its rows are "
-        "recorded by their number only; declare a primary key, in the class by `primary_key` of "
+    [message] = [message for message in caplog.messages if "primary key" in message]
+    assert message == (
+        f"{file}:4: sqlalchemy.models: unkeyed_reading has neither a primary key nor foreign keys: "
+        "its rows are recorded by their number only; declare a primary key, in the class by `primary_key` of "
         "__mapper_args__, or exclude it: '!unkeyed_reading'"
-    ]
+    )
 
 
 def said(caplog: pytest.LogCaptureFixture) -> list[str]:

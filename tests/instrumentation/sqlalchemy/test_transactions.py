@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import sqlite3
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import NullPool, StaticPool
 
@@ -103,6 +105,90 @@ def test_autocommit(make_engine: Callable[..., sa.Engine], audit: CapturedAudit)
         ("UPDATE", "success", {"name": ("kept", "changed")}),
         ("CREATE", "failure", {"name": "changed"}),
     ]
+
+
+def commits_alone(connection: Any) -> None:
+    """Set a connection of a driver's to autocommit, past SQLAlchemy."""
+    if isinstance(connection, sqlite3.Connection):
+        connection.isolation_level = None
+    elif callable(getattr(connection, "autocommit", None)):
+        connection.autocommit(True)
+    else:
+        connection.autocommit = True
+
+
+@pytest.mark.parametrize("when", ["connect", "checkout", "later"])
+def test_autocommit_of_the_driver(
+    make_engine: Callable[..., sa.Engine], audit: CapturedAudit, when: str
+) -> None:
+    """SQLAlchemy knows nothing of it, and rolls back in vain."""
+    engine = make_engine()
+    Base.metadata.create_all(engine)
+    engine.dispose()
+    if when != "later":
+        event.listen(engine, when, lambda connection, *rest: commits_alone(connection))
+    with engine.connect() as connection:
+        if when == "later":
+            commits_alone(connection.connection.dbapi_connection)
+        connection.execute(tag.insert().values(name="kept"))
+        assert outcomes(audit) == [("kept", "success")]
+        connection.rollback()
+        connection.execute(tag.update().where(tag.c.name == "kept").values(name="changed"))
+        connection.rollback()
+        connection.execute(sa.text("INSERT INTO tag (name) VALUES ('as text')"))
+        connection.rollback()
+        with pytest.raises(IntegrityError):
+            connection.execute(tag.insert().values(name="changed"))
+        connection.rollback()
+    with pytest.raises(LookupError), Session(engine) as session, session.begin():
+        if when == "later":
+            commits_alone(session.connection().connection.dbapi_connection)
+        session.add(Tag(name="flushed"))
+        session.flush()
+        raise LookupError
+    assert [(row[0], row[2], row[3]) for row in told(audit)] == [
+        ("CREATE", "success", {"name": "kept"}),
+        ("UPDATE", "success", {"name": ("kept", "changed")}),
+        ("CREATE", "success", {}),
+        ("CREATE", "failure", {"name": "changed"}),
+        ("CREATE", "success", {"name": "flushed"}),
+    ]
+    with engine.connect() as connection:
+        assert set(connection.scalars(sa.select(tag.c.name))) == {"changed", "as text", "flushed"}
+
+
+def test_autocommit_by_arguments_of_the_driver(
+    make_engine: Callable[..., sa.Engine], audit: CapturedAudit, driver: str
+) -> None:
+    if driver not in ("psycopg", "pymysql", "mysqldb"):
+        return
+    engine = make_engine(connect_args={"autocommit": True})
+    Base.metadata.create_all(engine)
+    with engine.connect() as connection:
+        connection.execute(tag.insert().values(name="kept"))
+        connection.rollback()
+        stored = connection.scalars(sa.select(tag.c.name)).all()
+    assert (stored, outcomes(audit)) == (["kept"], [("kept", "success")])
+
+
+@pytest.mark.parametrize("driver", ["sqlite", "psycopg"])
+def test_autocommit_of_an_asynchronous_driver(url: sa.URL, audit: CapturedAudit, driver: str) -> None:
+    async def main() -> list[str]:
+        if driver == "sqlite":
+            made = url.set(drivername="sqlite+aiosqlite")
+            engine = create_async_engine(made, connect_args={"isolation_level": None})
+        else:
+            engine = create_async_engine(url, connect_args={"autocommit": True})
+        async with engine.connect() as connection:
+            await connection.run_sync(Base.metadata.create_all)
+            await connection.execute(tag.insert().values(name="kept"))
+            await connection.rollback()
+            stored = list(await connection.scalars(sa.select(tag.c.name)))
+        await engine.dispose()
+        return stored
+
+    assert asyncio.run(main()) == ["kept"]
+    assert outcomes(audit) == [("kept", "success")]
 
 
 def test_sqlites_own_begin_under_autocommit(
@@ -200,7 +286,11 @@ def test_a_session_on_a_connection_that_is_rolled_back(engine: sa.Engine, audit:
             session.add(Tag(name="of a test"))
             session.commit()
         transaction.rollback()
-    assert outcomes(audit) == [("of a test", "failure")]
+    with engine.connect() as connection:
+        kept = connection.scalars(sa.select(tag.c.name)).all()
+    # SQLite's driver has begun nothing before the savepoint, so that its release commits.
+    assert kept == (["of a test"] if engine.dialect.name == "sqlite" else [])
+    assert outcomes(audit) == [("of a test", "success" if kept else "failure")]
 
 
 def test_what_listeners_write_while_a_transaction_commits(engine: sa.Engine, audit: CapturedAudit) -> None:

@@ -55,6 +55,9 @@ T = TypeVar("T")
 DISTURBED: Final = (DBAPIError, StaleDataError, ObjectDeletedError, InvalidRequestError)
 """What another session may do to one: locks it waits for in vain, rows that are gone."""
 
+ATTEMPTS: Final = 3
+"""Of a transaction that is disturbed again and again."""
+
 
 class Undo(Exception):
     """An operation wants its transaction rolled back."""
@@ -112,6 +115,7 @@ class Work:
         self.did: dict[str, Operation] = {}
         self.ran: Counter[str] = Counter()
         self.disturbed: Counter[str] = Counter()
+        self.retried = 0
         self._number = 0
         self.session: Session = None  # type: ignore[assignment] # while a transaction runs
 
@@ -193,19 +197,41 @@ class Work:
         return mark
 
     def transaction(self, session: Session) -> None:
-        """Run a few operations in a session, then commit or roll back."""
+        """Run a few operations in a session, then commit or roll back.
+
+        What another session has disturbed is tried again at times, as applications do: the same operations
+        once more, in a transaction of their own.
+        """
         self.session = session
+        chosen: list[Operation] = []
         try:
-            for _ in self.few(6):
-                self._one(self._choose())
+            for attempt in range(ATTEMPTS):
+                if not self._disturbed(session, chosen):
+                    return
+                if attempt + 1 < ATTEMPTS and not self.chance(0.7):
+                    return
+                self.retried += attempt + 1 < ATTEMPTS
+        finally:
+            session.close()
+
+    def _disturbed(self, session: Session, chosen: list[Operation]) -> bool:
+        """Run the operations of the last attempt, or new ones; say whether another session was in the way."""
+        try:
+            if chosen:
+                for operation in chosen:
+                    self._one(operation)
+            else:
+                for _ in self.few(6):
+                    chosen.append(self._choose())
+                    self._one(chosen[-1])
             self._end()
         except Undo:
             session.rollback()
         except DISTURBED as error:
             self.disturbed[type(error).__name__] += 1
             session.rollback()
-        finally:
-            session.close()
+            return True
+        return False
 
     def _end(self) -> None:
         end = Operation("the end of the transaction", lambda work: None)
