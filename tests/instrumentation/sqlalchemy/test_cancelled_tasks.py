@@ -187,7 +187,7 @@ class Server:
         return bool(self.run(f"SELECT 1 FROM pg_stat_activity WHERE {others} AND {what}"))
 
     async def someone_waits(self) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while not self.busy("wait_event_type = 'Lock'"):  # noqa: ASYNC110 - the server says so to nobody
                 await asyncio.sleep(0.01)
 
@@ -254,7 +254,7 @@ def test_a_statement_is_pending_on_a_server(
                 await connection.execute(tag.insert().values(name="next"))
 
     asyncio.run(main())
-    wait_until(lambda: not server.busy(), 10, "the server is done")
+    wait_until(lambda: not server.busy(), 30, "the server is done")
     stored = server.names()
     assert stored >= {"first", "next"} | ({"before"} if work is autocommit_that_waits else set())
     held_against(stored, audit, doubt=work is autocommit_that_waits)
@@ -279,7 +279,7 @@ def test_commit_is_pending_on_a_server(
                 await connection.execute(tag.insert().values(name="next"))
 
     asyncio.run(main())
-    wait_until(lambda: not server.busy(), 10, "the server is done")
+    wait_until(lambda: not server.busy(), 30, "the server is done")
     stored = server.names()
     if goes_on:
         assert {"before", "slow"} <= stored, "the server has heeded the cancellation"
@@ -324,7 +324,7 @@ def sqlite_work(url: sa.URL, work: Work, cancel: Cancels, *locks: str) -> set[st
     with file_of(url) as other:
         other.execute("INSERT INTO tag (name) VALUES ('first')")
     asyncio.run(main())
-    wait_until(lambda: set(threading.enumerate()) <= threads, 10, "the threads of aiosqlite are done")
+    wait_until(lambda: set(threading.enumerate()) <= threads, 30, "the threads of aiosqlite are done")
     with file_of(url) as other:
         return {name for (name,) in other.execute("SELECT name FROM tag")}
 
