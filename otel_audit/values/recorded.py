@@ -7,7 +7,7 @@ import decimal
 import math
 import re
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -74,7 +74,7 @@ def record_values(values: list[Frozen]) -> tuple[list[Portable], bool]:
         elif kind in RECORDED:
             made = list(map(RECORDED[kind][0], some))
         if made is not None:
-            return (made if every else _with_gaps(values, made)), certain
+            return (made if every else with_gaps(values, made)), certain
     return [record_value(freeze(value))[0] for value in values], False
 
 
@@ -105,7 +105,7 @@ def weigh_plain(values: list[Any], kinds: set[type]) -> int:
     return length + 8 * len(values)
 
 
-def _with_gaps(values: list[Any], made: list[Portable]) -> list[Portable]:
+def with_gaps(values: list[Any], made: Iterable[Any]) -> list[Any]:
     """Return what was made of values, ``None`` where there was none."""
     following = iter(made)
     return [None if value is None else next(following) for value in values]

@@ -163,7 +163,7 @@ class Connection:
 
     def commits_by_release(self, sid: str) -> bool:
         """Say whether the release of a savepoint commits: of the one that has begun the transaction."""
-        return bool(self.begun_by) and self.begun_by == sid and self.buffer.is_outermost(sid)
+        return self.begun_by == sid and self.buffer.is_outermost(sid)
 
     def release(self, sid: str) -> None:
         """Forget a savepoint; what came after it belongs to what encloses it."""

@@ -46,15 +46,21 @@ def driver() -> str:
     return "sqlite"
 
 
+def configured(folder: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> Path:
+    """Write a configuration and have it found."""
+    file = folder / "otel-audit.toml"
+    file.write_text(text)
+    monkeypatch.setenv("OTEL_AUDIT_CONFIG", str(file))
+    return file
+
+
 def test_each_is_named_once_with_its_place_and_what_was_perhaps_meant(
     make_engine: Callable[..., sa.Engine],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    file = tmp_path / "otel-audit.toml"
-    file.write_text(CONFIGURATION)
-    monkeypatch.setenv("OTEL_AUDIT_CONFIG", str(file))
+    file = configured(tmp_path, monkeypatch, CONFIGURATION)
     engine = make_engine()
     HintBase.metadata.create_all(engine)
     with audited(SQLAlchemyAuditInstrumentor(), load().config) as audit:
@@ -92,9 +98,8 @@ def test_a_table_without_a_key_is_named_once_with_the_place_that_chose_it(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    file = tmp_path / "otel-audit.toml"
-    file.write_text('[sqlalchemy]\nmodels = [\n  "signpost",\n  "unkeyed_*",\n]\n')
-    monkeypatch.setenv("OTEL_AUDIT_CONFIG", str(file))
+    text = '[sqlalchemy]\nmodels = [\n  "signpost",\n  "unkeyed_*",\n]\n'
+    file = configured(tmp_path, monkeypatch, text)
     engine = make_engine()
     HintBase.metadata.create_all(engine)
     with audited(SQLAlchemyAuditInstrumentor(), load().config) as audit:

@@ -19,6 +19,7 @@ import msgspec
 
 from otel_audit.interruptions import faults
 from otel_audit.values import ATOMS, freeze
+from otel_audit.values.recorded import with_gaps
 from otel_audit.values.scalars import zone_of
 
 _PREPARING: Final = (
@@ -181,9 +182,7 @@ def _decimals(numbers: list[Any], field: Any) -> list[Any]:
     some = [number for number in numbers if number is not None]
     read = map(_fifteen_digits.create_decimal_from_float, some)
     made = map(decimal.Decimal.quantize, read, repeat(exponent), repeat(None), repeat(field.context))
-    if len(some) == len(numbers):
-        return list(made)
-    return [None if number is None else next(made) for number in numbers]
+    return list(made) if len(some) == len(numbers) else with_gaps(numbers, made)
 
 
 _fifteen_digits: Final = decimal.Context(prec=15)
