@@ -132,7 +132,10 @@ def refuses(system: str, error: BaseException) -> bool:
     if system == "postgresql":
         return _sqlstate(error).startswith(_REFUSING_STATES)
     if system == "sqlite":
-        return (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF in _SQLITE_REFUSALS
+        code = getattr(error, "sqlite_errorcode", None)
+        if code is None:  # another driver than Python's own
+            return "locked" not in str(error)
+        return code & 0xFF in _SQLITE_REFUSALS
     if system in ("mysql", "mariadb"):
         return bool(error.args) and error.args[0] in _REFUSALS
     return any(kind.__name__ == "ProgrammingError" for kind in type(error).__mro__)

@@ -161,7 +161,8 @@ class Reader:
         """Run a statement of ours; ``None``, as if it had never been sent, where the database refuses it.
 
         An error that the application's own statement would have met as well, a deadlock or the end of a wait
-        for a lock, reaches the application: its transaction may be doomed by it.
+        for a lock, reaches the application: its transaction may be doomed by it, and to wait once more would
+        be to wait longer than without us, and for a write whose rows nobody has read.
         """
         state = self._state
         abilities = self.abilities()
@@ -173,8 +174,6 @@ class Reader:
         try:
             result = ours()
         except DBAPIError as error:
-            if state.dialect.one_writer:  # the application's own statement will say so
-                return None
             if not dbapi.refuses(state.system, error.orig or error):
                 raise
             self._known.pop((state.name, state.namespace, self._plan.table), None)
