@@ -22,7 +22,11 @@ class Blocks:
     def __init__(self, buffer: Any, keep: int) -> None:
         self._attributes: dict[str, Any] = vars(buffer)
         self._before = self._attributes.get("write", _ABSENT)
-        self._set, self.take = _keeping(buffer.write, keep)
+        self.count = 0
+        """How many blocks were written."""
+        self.last = 0
+        """The length of the last one."""
+        self._set, self.take = self._keeping(buffer.write, keep)
         """``take`` returns the last bytes, and how many before them are not there any more."""
         self._attributes["write"] = self._set
 
@@ -34,34 +38,37 @@ class Blocks:
             else:
                 self._attributes["write"] = self._before
 
-
-def _keeping(original: Callable[[Any], Any], keep: int) -> tuple[Callable[[Any], Any], Callable[[], Any]]:
-    """Return a function to write by, and one that takes what was written."""
-    blocks: deque[bytes] = deque()
-    append, drop, binary = blocks.append, blocks.popleft, bytes
-    size = everything = 0
-
-    def write(data: Any, /) -> Any:
-        nonlocal size, everything
-        done = original(data)
-        try:
-            block = data if type(data) is binary else binary(data)
-            length = len(block)
-            append(block)
-            everything += length
-            size += length
-            # As few as that: memory that is used again at once is at hand.
-            while size - len(blocks[0]) >= keep:
-                size -= len(drop())
-        except faults():  # it is written; the record has less
-            pass
-        return done
-
-    def take() -> tuple[bytes, int]:
-        nonlocal size, everything
-        before = everything
-        kept = b"".join([drop() for _ in range(len(blocks))])  # others may go on to append
+    def _keeping(
+        self, original: Callable[[Any], Any], keep: int
+    ) -> tuple[Callable[[Any], Any], Callable[[], Any]]:
+        """Return a function to write by, and one that takes what was written."""
+        blocks: deque[bytes] = deque()
+        append, drop, binary = blocks.append, blocks.popleft, bytes
         size = everything = 0
-        return kept, max(0, before - len(kept))
 
-    return write, take
+        def write(data: Any, /) -> Any:
+            nonlocal size, everything
+            done = original(data)
+            try:
+                block = data if type(data) is binary else binary(data)
+                length = len(block)
+                append(block)
+                self.count += 1
+                self.last = length
+                everything += length
+                size += length
+                # As few as that: memory that is used again at once is at hand.
+                while size - len(blocks[0]) >= keep:
+                    size -= len(drop())
+            except faults():  # it is written; the record has less
+                pass
+            return done
+
+        def take() -> tuple[bytes, int]:
+            nonlocal size, everything
+            before = everything
+            kept = b"".join([drop() for _ in range(len(blocks))])  # others may go on to append
+            size = everything = 0
+            return kept, max(0, before - len(kept))
+
+        return write, take

@@ -8,6 +8,9 @@ A Python function around each write may cost more than the write. So after some 
 blocks are looked at that go to the buffer below (``bytes``), what a ``StringIO`` holds is read at the end
 of the round (``held``), and where there is no buffer writes are put into a list (``fast``). Each round
 (:meth:`Tap.renew`) begins with every write again.
+
+A pipe that is closed breaks where it would without us: we go from writes to blocks when the stream has just
+given what it held. It is flushed at the end of a run, and after a round in which blocks were looked at.
 """
 
 from __future__ import annotations
@@ -70,6 +73,8 @@ class Tap:
         self._held = 0
         self._pieces: list[str] = []
         self._blocks: Blocks | None = None
+        self._given = 0
+        """How many blocks there were after the last write that was looked at."""
         self._replace(self._written)
 
     @property
@@ -109,6 +114,9 @@ class Tap:
                 self._replace(self._written)
             elif self._mode == "bytes":
                 self._replace(self._resume)
+            elif self._blocks is not None:
+                self._blocks.close()
+                self._blocks = None
 
     def begin_in_child(self) -> None:
         """Forget who held a lock when the process was forked."""
@@ -134,43 +142,62 @@ class Tap:
         given = _writing.given
         takers = self._takers(given)
         _writing.given = (*given, *takers)
+        blocks = self._blocks.count if self._blocks is not None else 0
         try:
             done = self._write(text)
         finally:
             _writing.given = given
         try:
-            self._note(text, takers)
+            self._note(text, takers, blocks)
         except faults():  # it is written; the record has less
             pass
         return done
 
-    def _note(self, text: str, takers: list[Printed]) -> None:
+    def _note(self, text: str, takers: list[Printed], blocks: int) -> None:
+        """Keep a text, before which there were so many blocks."""
         if type(text) is not str:
             text = str.__str__(text)
-        for printed in takers:
-            printed.add(text)
         self._count += 1
         if self._count > _WRITES and self._mode == "text":
             with self._mutex:
-                if self._is_chain():
-                    self._hurry()
+                if self._is_chain() and self._hurry(text, blocks):
+                    return
+        for printed in takers:
+            printed.add(text)
 
-    def _hurry(self) -> None:
-        """Look at less, until the next round."""
+    def _hurry(self, text: str, blocks: int) -> bool:
+        """Look at less, until the next round; say whether the last text is going to be seen once more."""
         stream = self.stream
         if type(stream) is io.StringIO:
             if self._replace(self._before):
                 self._mode, self._held = "held", stream.tell()
         elif not isinstance(stream, io.TextIOWrapper):
-            return  # a class of the application's: it costs more than we do
+            pass  # a class of the application's: it costs more than we do
         elif stream.write_through:
             if self._replace(self._fast()):
                 self._mode = "fast"
-        elif isinstance(stream.buffer, _BUFFERS):
-            self._flush()
-            if self._replace(self._before):
-                self._blocks = Blocks(stream.buffer, self._keep())
+        elif self._blocks is not None:
+            given, self._given = self._given, self._blocks.count
+            if given != self._given and self._replace(self._before):
+                self._blocks.take()
                 self._mode = "bytes"
+                return self._is_held(text, blocks)
+        elif isinstance(stream.buffer, _BUFFERS):
+            self._blocks, self._given = Blocks(stream.buffer, self._keep()), 0
+        return False
+
+    def _is_held(self, text: str, blocks: int) -> bool:
+        """Say whether the stream holds a text, and nothing else: it has given to its buffer what it held.
+
+        A text that makes it more than a chunk waits alone; one that fills it to the brim, or ends a line
+        where lines are flushed, has gone with the rest.
+        """
+        assert self._blocks is not None
+        if self._blocks.count == blocks:  # it was flushed before
+            return True
+        if self.stream.line_buffering and ("\n" in text or "\r" in text):
+            return False
+        return self._blocks.last < int(self.stream._CHUNK_SIZE)
 
     def _keep(self) -> int:
         return max(printed.keep for printed in self._outputs)
@@ -240,7 +267,7 @@ class Tap:
         if self._pieces:
             put_aside = "".join(self._pieces)
             self._pieces.clear()
-        elif self._blocks is not None:
+        elif self._mode == "bytes" and self._blocks is not None:
             blocks, dropped = self._blocks.take()
             encoding = self.stream.encoding
             put_aside = blocks if encoding in _UTF8 else blocks.decode(encoding, "replace")

@@ -132,6 +132,31 @@ def test_much_is_seen_from_its_end_and_nothing_is_lost_or_moved(stream: Any, rou
     assert not hasattr(stream, "buffer") or "write" not in vars(stream.buffer)
 
 
+@pytest.mark.parametrize("line_buffering", [False, True])
+@pytest.mark.parametrize("flushes", [0, 1, 7, 1500])
+@pytest.mark.parametrize("length", [1, 64, 8191, 8192, 10_000])
+def test_no_text_is_seen_twice_wherever_the_stream_gives_what_it_holds(
+    monkeypatch: pytest.MonkeyPatch, length: int, flushes: int, line_buffering: bool
+) -> None:
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", line_buffering=line_buffering)
+    monkeypatch.setattr(_Standard, "output", stream)
+    said = []
+    with listening(limit=200) as made:
+        for number in range(2900):
+            said.append(f"{number:>{length}}" + "\n" * (number % 3 == 0))
+            stream.write(said[-1])
+            if flushes and number % flushes == 0:
+                stream.flush()
+            if number == 1700:
+                made.renew()
+    assert made.printed.size == len("".join(said))
+    assert text(made).partition("\n")[2] == "".join(said)[-len(text(made).partition("\n")[2]) :]
+    stream.flush()
+    assert stream.buffer.getvalue().decode() == "".join(said)
+    assert "write" not in vars(stream)
+    assert "write" not in vars(stream.buffer)
+
+
 def test_when_it_prints_less_again_each_line_is_seen_at_once(stream: Any) -> None:
     with listening(limit=2000) as made:
         for number in range(3000):
@@ -307,6 +332,7 @@ def test_a_stream_that_cannot_be_looked_at_is_left_alone(odd: Any) -> None:
 
 
 def test_a_closed_pipe_breaks_as_without_us() -> None:
+    # The reader is gone before the second line: how an interpreter ends depends on which write breaks.
     program = """
 import sys
 if LISTENING:
@@ -314,7 +340,9 @@ if LISTENING:
     made = Listening(1000)
     made.begin()
 try:
-    for number in range(100000):
+    print("line", flush=True)
+    sys.stdin.read()
+    for number in range(10000):
         print("line", number)
 except BrokenPipeError:
     sys.stderr.write("broken")
@@ -326,14 +354,17 @@ finally:
     for listens in (False, True):
         process = subprocess.Popen(
             [sys.executable, "-c", f"LISTENING = {listens}\n{program}"],
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env={name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"},
         )
+        assert process.stdin is not None
         assert process.stdout is not None
-        assert process.stdout.readline() == b"line 0\n"
-        process.stdout.close()
         assert process.stderr is not None
+        assert process.stdout.readline() == b"line\n"
+        process.stdout.close()
+        process.stdin.close()
         errors = process.stderr.read()
         ended.append((process.wait(), b"broken" in errors, b"Traceback" in errors))
     assert ended[0] == ended[1]
