@@ -23,10 +23,15 @@ WRITES = {
         "COPY a FROM STDIN": "create a #",
         "COPY a TO STDOUT": "",
         "COPY (SELECT * FROM a) TO STDOUT": "",
-        "INSERT INTO s.a (x) VALUES (%(x)s) ON CONFLICT (x) DO UPDATE SET x = EXCLUDED.x": "create a #",
+        "INSERT INTO s.a (x) VALUES (%(x)s) ON CONFLICT (x) DO UPDATE SET x = EXCLUDED.x": "create s.a #",
         "SELECT 1; DELETE FROM a": "delete a",
         "BEGIN; UPDATE a SET x=1; COMMIT": "update a",
-        'UPDATE "S"."A" SET x = 1': "update a #",
+        'UPDATE "S"."A" SET x = 1': "update S.a #",
+        "DELETE FROM Old . a": "delete old.a #",
+        "INSERT INTO old.a SELECT * FROM a": "create old.a #",
+        "TRUNCATE db.old.a, b": "delete old.a, delete b",
+        "COPY old.a FROM STDIN": "create old.a #",
+        "WITH x AS (DELETE FROM a RETURNING *) INSERT INTO old.a SELECT * FROM x": "create old.a, delete a",
         "UPDATE a AS t SET x = (SELECT max(y) FROM b)": "update a #",
         "DELETE FROM ONLY a USING b WHERE a.x = b.x": "delete a #",
         "DELETE FROM c USING a WHERE c.x = a.x": "",
@@ -52,6 +57,8 @@ WRITES = {
         "UPDATE a JOIN b ON a.x=b.x SET b.y=1": "update b #",
         "UPDATE c JOIN b ON c.x=b.x SET c.y=1": "",
         "REPLACE INTO a (x) VALUES (%s)": "create a",
+        "REPLACE INTO `Old`.a (x) VALUES (%s)": "create Old.a",
+        "DELETE FROM `Old`.`a`": "delete Old.a #",
         "INSERT a VALUES (1)": "create a #",
         "INSERT INTO a VALUES (1) ON DUPLICATE KEY UPDATE x=1": "create a",
         "LOAD DATA LOCAL INFILE 'x' INTO TABLE a": "create a #",
@@ -71,7 +78,8 @@ def read(sql: str, system: str = "postgresql") -> str:
     found = SqlTexts(TABLES).read(sql, system)
     if found is None:
         return ""
-    return ", ".join(sorted(f"{verb} {table}" for verb, table in found.writes)) + " #" * found.counts
+    writes = [f"{verb} {schema}{'.' * bool(schema)}{table}" for verb, table, schema in found.writes]
+    return ", ".join(sorted(writes)) + " #" * found.counts
 
 
 CASES = [(system, sql, right) for system, some in WRITES.items() for sql, right in some.items()]

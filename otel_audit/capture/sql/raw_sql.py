@@ -41,8 +41,8 @@ class RawTables:
             self._plans.pop(name, None)
             self._texts.forget()
 
-    def plan(self, name: str) -> TablePlan:
-        """Return the plan of a table, by what :meth:`read` calls it."""
+    def plan(self, name: str, schema: str = "") -> TablePlan:
+        """Return the plan of a table, by what :meth:`read` calls it and its schema."""
         plan: TablePlan = self._plans[name]
         return plan
 
@@ -56,9 +56,12 @@ class RawTables:
 
 
 class RawWrite(CapturedWrite):
-    """What a statement of the application's own did to one table; ``count`` is rows, None if not known."""
+    """What a statement of the application's own did to one table.
 
-    __slots__ = ("count", "text")
+    ``count`` is rows, None if not known; ``schema`` is what its text says, ``""`` if it says none.
+    """
+
+    __slots__ = ("count", "schema", "text")
 
     def __init__(
         self,
@@ -68,10 +71,14 @@ class RawWrite(CapturedWrite):
         text: SqlText,
         count: int | None = None,
         at: Moment | None = None,
+        schema: str = "",
     ) -> None:
         super().__init__(plan, verb, connection, at)
         self.text = text
         self.count = count
+        self.schema = schema
+        if schema:
+            self.namespace = connection.namespace_of(schema)
 
     def _database(self, transaction: str) -> Database:
         where = super()._database(transaction)
@@ -102,8 +109,8 @@ class RawWrite(CapturedWrite):
 class Planned(Protocol):
     """The audited tables as one database has them."""
 
-    def plan(self, name: str) -> TablePlan:
-        """Return the plan of a table, by what a statement calls it."""
+    def plan(self, name: str, schema: str = "") -> TablePlan:
+        """Return the plan of a table, by what a statement calls it and its schema."""
 
 
 class Announced(Protocol):
@@ -130,7 +137,8 @@ class RawStatement:
         tables: the audited ones.
         text: what it says.
         alone: whether it commits by itself, where its text decides that; default the connection does.
-        aim: is told of each table before anything is noted of it: which schema it is in, for example.
+        aim: is told of each table before anything is noted of it, and what schema the text names, ``""`` if
+            none; ``None`` if it does not name the table.
         beyond: the tables whose rows the database may delete or change with those it writes.
     """
 
@@ -141,7 +149,7 @@ class RawStatement:
         text: SqlText,
         *,
         alone: bool | None = None,
-        aim: Callable[[TablePlan], None] | None = None,
+        aim: Callable[[TablePlan, str | None], None] | None = None,
         beyond: Iterable[tuple[TablePlan, Verb]] = (),
     ) -> None:
         self._connection = connection
@@ -149,25 +157,29 @@ class RawStatement:
         self._aim = aim
         self._alone = alone
         self._statements: list[tuple[Statement, CapturedWrite]] = []
-        plans = [(tables.plan(table), verb) for verb, table in text.writes]
-        for plan, verb in plans:
-            self._add(plan, verb, RawWrite)
+        plans = []
+        for verb, table, schema in text.writes:
+            plan = tables.plan(table, schema)
+            plans.append((plan, verb))
+            self._add(plan, verb, schema)
         for plan, verb in beyond:
             if (plan, verb) not in plans:
-                self._add(plan, verb, CapturedWrite)
+                self._add(plan, verb, None)
 
-    def _add(self, plan: TablePlan, verb: Verb, kind: type[CapturedWrite]) -> None:
+    def _add(self, plan: TablePlan, verb: Verb, schema: str | None) -> None:
+        """Note that it writes to a table, in the schema that its text says; ``None``: that names no table."""
         if not plan.audited:  # what it leads to may be
             return
         if self._aim is not None:
-            self._aim(plan)
+            self._aim(plan, schema)
         statement = Statement(self._connection, plan, verb)
         if self._alone is not None:
             statement.autocommit = statement.immediate = self._alone
-        if kind is RawWrite:
-            self._statements.append((statement, RawWrite(plan, verb, self._connection, self._text)))
-        else:
+        if schema is None:
             self._statements.append((statement, CapturedWrite(plan, verb, self._connection)))
+        else:
+            write = RawWrite(plan, verb, self._connection, self._text, schema=schema)
+            self._statements.append((statement, write))
 
     def begin(self) -> None:
         """Announce it; in autocommit the intents are on disk when this returns.
@@ -190,17 +202,19 @@ class RawStatement:
         """Note that it ran; ``count`` is the driver's row count, below zero or no number if it has none."""
         rows = count if self._text.counts and type(count) is int and count >= 0 else None
         for statement, write in self._statements:
+            schema = write.schema if type(write) is RawWrite else None
             if self._aim is not None:
-                self._aim(write.plan)
+                self._aim(write.plan, schema)
             statement.ran()
             self._connection.wrote_many(write.plan, None)
             if rows == 0:
                 statement.done()
                 continue
-            if type(write) is not RawWrite:
+            if schema is None:
                 statement.done(write)
                 continue
-            statement.done(RawWrite(write.plan, write.verb, self._connection, self._text, rows, write.moment))
+            made = RawWrite(write.plan, write.verb, self._connection, self._text, rows, write.moment, schema)
+            statement.done(made)
 
     def finish(self) -> None:
         """Note that it ran, where :meth:`done` was interrupted: what that had noted is not noted again."""

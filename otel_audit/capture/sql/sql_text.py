@@ -38,10 +38,15 @@ _ESCAPING: Final = frozenset({"mysql", "mariadb"})
 
 
 class Write(NamedTuple):
-    """What a statement does to one table: ``table`` is one of those asked for."""
+    """What a statement does to one table.
+
+    ``table`` is one of those asked for, ``schema`` what the statement names before it (of MySQL's, a
+    database); empty where it names nothing, or that cannot be told.
+    """
 
     verb: Verb
     table: str
+    schema: str = ""
 
 
 class SqlText(NamedTuple):
@@ -128,6 +133,7 @@ _ENDS_TARGETS = pattern(
     re.IGNORECASE,
 )
 _NAMED = pattern(_NAME)
+_QUOTES: Final = frozenset('"`[')
 _HOLDERS: Final = pattern(r"%\(\w+\)s|%s|@\w+|\$\d+|(?<![:\w]):[A-Za-z_]\w*")
 _NEVER_COUNTS: Final = pattern(r"\s*(?:TRUNCATE|REPLACE|EXPLAIN|DO|DESC|ANALYZE)", re.IGNORECASE)
 
@@ -225,7 +231,7 @@ class SqlTexts:
             place = upper.find(verb)
             while place >= 0:
                 match = _WRITES.match(sql, place)
-                if match is not None and any(name in self._names for name in _targets(verb, match, sql)):
+                if match is not None and any(name in self._names for name, _ in _targets(verb, match, sql)):
                     return True
                 place = upper.find(verb, place + len(verb))
         return False
@@ -270,9 +276,9 @@ class SqlTexts:
             verb = verb.upper()
             if verb == "COPY" and not re.search(r"\bFROM\b", text[match.end() :][:MAX_SHOWN], re.IGNORECASE):
                 continue  # COPY … TO reads
-            for name in _targets(verb, match, text):
+            for name, schema in _targets(verb, match, text):
                 if name in self._names:
-                    yield Write(_VERBS[verb], name)
+                    yield Write(_VERBS[verb], name, schema)
 
     # --- by sqlglot ----------------------------------------------------------------------------
 
@@ -284,8 +290,11 @@ class SqlTexts:
         writes: list[Write] = []
         for node in tree.find_all(*kinds):
             verb = _VERBS["TRUNCATE" if isinstance(node, exp.TruncateTable) else node.key.upper()]
-            names = [table.name.lower() for table in _written(node)]
-            writes += [Write(verb, name) for name in names if name in self._names]
+            writes += [
+                Write(verb, table.name.lower(), _schema(table.text("db"), quoted=_is_quoted(table)))
+                for table in _written(node)
+                if table.name.lower() in self._names
+            ]
         root = isinstance(tree, kinds) and any(table.name.lower() in self._names for table in _written(tree))
         return writes, root
 
@@ -338,14 +347,25 @@ def _runs(text: str, start: int) -> bool:
     )
 
 
-def _targets(verb: str, match: re.Match[str], text: str) -> Iterator[str]:
+def _targets(verb: str, match: re.Match[str], text: str) -> Iterator[tuple[str, str]]:
     """Name the tables behind a verb: the next name, of UPDATE and DELETE all of its list of tables."""
-    yield folded(match["name"])
+    *before, name = _NAMED.findall(match["name"])
+    yield folded(name), _schema(_bare(before[-1]), quoted=before[-1][0] in _QUOTES) if before else ""
     if verb not in ("UPDATE", "DELETE", "TRUNCATE"):
         return
     end = _ENDS_TARGETS.search(text, match.end(), match.end() + MAX_SHOWN)
     for found in _NAMED.finditer(text, match.end(), end.start() if end else match.end() + MAX_SHOWN):
-        yield folded(found[0])
+        yield folded(found[0]), ""
+
+
+def _schema(name: str, *, quoted: bool) -> str:
+    """Return the name of a schema as most databases know it: in lower case, unless it is quoted."""
+    return name if quoted else name.lower()
+
+
+def _is_quoted(table: Any) -> bool:
+    schema = table.args.get("db")
+    return schema is not None and bool(schema.args.get("quoted"))
 
 
 def _written(node: Any) -> Iterator[Any]:

@@ -44,6 +44,7 @@ class Connection:
         address: ``server.address`` and ``server.port``, where the database has them and they are known.
 
     Attributes:
+        database_name: the namespace without a schema.
         dialect: what is different about this kind of database.
         pending: counts the writes of the open transaction.
         raw: the transaction was begun by a statement of the application's own text.
@@ -56,6 +57,7 @@ class Connection:
         "address",
         "begun_by",
         "buffer",
+        "database_name",
         "dialect",
         "error",
         "failures",
@@ -88,7 +90,7 @@ class Connection:
         self.name = name
         self.system = system
         self.dialect = dbapi.dialect(system)
-        self.namespace = namespace
+        self.database_name = self.namespace = namespace
         self.address = address
         self.mark = Mark(self.reader.identity)
         self.pending = 0
@@ -116,6 +118,12 @@ class Connection:
         raise NotImplementedError
 
     # --- inside the transaction ----------------------------------------------------------------
+
+    def namespace_of(self, schema: str | None) -> str:
+        """Return what records call a schema, which MySQL calls a database; empty: the connection's own."""
+        if not schema:
+            return self.database_name
+        return schema if self.system in ("mysql", "mariadb") else f"{self.database_name}|{schema}"
 
     def database(self, plan: TablePlan, transaction: str = "", namespace: str | None = None) -> Database:
         """Say in a record where a write went."""

@@ -36,7 +36,7 @@ class DjangoConnection(Connection):
     outermost atomic block is being left. ``undone``: the savepoint that was rolled back to last.
     """
 
-    __slots__ = ("_database", "_path", "django", "follows", "interrupted", "leaving", "undone")
+    __slots__ = ("_path", "django", "follows", "interrupted", "leaving", "undone")
 
     def __init__(self, django: Any, state: CaptureState, thread: ThreadState) -> None:
         super().__init__(
@@ -49,7 +49,6 @@ class DjangoConnection(Connection):
         self.interrupted = ""
         self.leaving = False
         self.undone = ""
-        self._database = self.namespace
         self._path = schemas.SearchPath(schemas.configured(django.settings_dict))
         self.follows = False
 
@@ -69,7 +68,7 @@ class DjangoConnection(Connection):
     def follow(self) -> None:
         """Find out which schema the next statement writes to; ``follows`` says that it may be another."""
         schema = schemas.of_tenant(self.django) or self._path.now(self.mark)
-        self.namespace = f"{self._database}|{schema}" if schema else self._database
+        self.namespace = self.namespace_of(schema)
 
     def sets(self, sql: str, params: Any) -> None:
         """Note what a ``SET`` or ``RESET`` that ran has done to the search path."""

@@ -71,7 +71,6 @@ class SQLAlchemyConnection(Connection):
         "_driver",
         "alone",
         "committing",
-        "database_name",
         "doomed",
         "doubtful",
         "ended",
@@ -95,7 +94,6 @@ class SQLAlchemyConnection(Connection):
             namespace=place.database,
             address=place.address,
         )
-        self.database_name = place.database
         self.known_as = place.known_as
         self._dialect = dialect
         self._driver = driver
@@ -148,12 +146,6 @@ class SQLAlchemyConnection(Connection):
     def in_schema(self, schema: str | None) -> None:
         """Say in which schema the next statement writes; ``None``: the connection's own."""
         self.namespace = self.namespace_of(schema)
-
-    def namespace_of(self, schema: str | None) -> str:
-        """Return what records call a schema; ``None``: the connection's own."""
-        if schema is None:
-            return self.database_name
-        return schema if self.system in ("mysql", "mariadb") else f"{self.database_name}|{schema}"
 
     def rollback_to(self, sid: str) -> None:
         self.doomed = False

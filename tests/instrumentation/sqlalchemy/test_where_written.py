@@ -268,3 +268,78 @@ def test_patterns_name_a_table_with_its_schema_or_without(
             ("DELETE", f"{name}/1", "success", {"level": (3, None)}),
         ]
     assert len(audit.records) == 3 * len(wanted)
+
+
+old_sluice = sa.Table(
+    "sluice_tide", sa.MetaData(), sa.Column("id", sa.Integer, primary_key=True), schema=f"{SCHEMA}"
+)
+
+
+def where(audit: CapturedAudit) -> list[tuple[str, str, str]]:
+    """Return what was done, how much is known of it, and where."""
+    return [(record.action, record.completeness, record.database.namespace) for record in audit]
+
+
+@pytest.mark.parametrize("driver", ["sqlite", "psycopg", "pymysql"], indirect=True)
+@pytest.mark.parametrize("by_driver", [False, True], ids=["text", "cursor of the driver"])
+def test_text_says_itself_in_which_schema_it_writes(
+    engine: sa.Engine, audit: CapturedAudit, driver: str, by_driver: bool
+) -> None:
+    """Nobody has told of a second table of this name: it may be a tenant's, or an archive."""
+    own, other = namespaces(engine, driver)
+    texts = [
+        "INSERT INTO sluice_tide VALUES (1, 2)",
+        f"INSERT INTO {SCHEMA}.sluice_tide SELECT id FROM sluice_tide",
+        "UPDATE sluice_tide SET level = 4",
+    ]
+    with engine.begin() as connection:
+        connection.exec_driver_sql(f"CREATE TABLE {SCHEMA}.sluice_tide (id INTEGER PRIMARY KEY)")
+        for text in texts:
+            if by_driver:
+                connection.connection.cursor().execute(text)
+            else:
+                connection.execute(sa.text(text))
+    assert where(audit) == [
+        ("CREATE", "statement", own),
+        ("CREATE", "statement", other),
+        ("UPDATE", "statement", own),
+    ]
+
+
+@pytest.mark.parametrize("driver", ["sqlite", "psycopg", "pymysql"], indirect=True)
+@pytest.mark.parametrize("known_by", ["Core", "text"])
+def test_a_table_of_the_same_name_in_another_schema_is_another_one(
+    engine: sa.Engine, driver: str, known_by: str
+) -> None:
+    """It is known, and not audited: what is written to it is none of the audited table's."""
+    own, _ = namespaces(engine, driver)
+    config = AuditConfig(sqlalchemy=SQLAlchemyConfig(models=["sluice_tide", f"!{SCHEMA}.*"]))
+    old_sluice.create(engine)
+    with audited(SQLAlchemyAuditInstrumentor(), config) as audit, engine.begin() as connection:
+        connection.execute(sa.insert(tide).values(id=1, level=2))
+        copied = sa.insert(old_sluice).from_select(["id"], sa.select(tide.c.id))
+        connection.execute(copied)
+        if known_by == "Core":
+            connection.execute(sa.update(old_sluice).values(id=3))
+            connection.execute(sa.delete(old_sluice))
+        else:
+            connection.execute(sa.text(f"UPDATE {SCHEMA}.sluice_tide SET id = 3"))
+            connection.execute(sa.text(f"DELETE FROM {SCHEMA}.sluice_tide"))
+        connection.execute(sa.text("DELETE FROM sluice_tide"))
+    assert where(audit) == [("CREATE", "full", own), ("DELETE", "statement", own)]
+
+
+@pytest.mark.parametrize("driver", ["sqlite", "psycopg", "pymysql"], indirect=True)
+def test_the_schema_that_is_meant_anyhow_may_be_named(engine: sa.Engine, driver: str) -> None:
+    """Another object for the same table, and text, call it by its schema; the class does not."""
+    with engine.connect() as connection:
+        default = connection.dialect.default_schema_name
+    again = sa.Table(
+        "sluice_tide", sa.MetaData(), sa.Column("id", sa.Integer, primary_key=True), schema=default
+    )
+    config = AuditConfig(sqlalchemy=SQLAlchemyConfig(models=["sluice_tide", f"!{default}.*"]))
+    with audited(SQLAlchemyAuditInstrumentor(), config) as audit, engine.begin() as connection:
+        connection.execute(sa.insert(tide).values(id=1, level=2))
+        connection.execute(sa.update(again).values(id=3))
+        connection.execute(sa.text(f"DELETE FROM {default}.sluice_tide"))
+    assert [record.action for record in audit] == ["CREATE", "UPDATE", "DELETE"]

@@ -201,7 +201,7 @@ class MigrationStatement:
         self._migrating = migrating
         self._connection = connection
         self._text = text
-        self._writes = [(verb, tables.plan(table)) for verb, table in text.writes]
+        self._writes = [(verb, tables.plan(table, schema)) for verb, table, schema in text.writes]
         self._alone, self._settled = connection.commits_at_once()
         self._noted = False
 

@@ -58,6 +58,17 @@ def test_the_schema_set_at_a_cursor_is_in_the_namespace(database: str) -> None:
         assert places(audit) == [f"{database}|acme", database]
 
 
+def test_a_statement_that_names_a_schema_is_in_the_namespace(database: str) -> None:
+    with auditing() as audit:
+        sql("INSERT INTO warehouse_supplier (name) VALUES ('a')")
+        sql("INSERT INTO acme.warehouse_supplier SELECT * FROM warehouse_supplier")
+        with transaction.atomic():
+            sql('DELETE FROM "umbrella".warehouse_supplier')  # nothing
+            sql('UPDATE "acme"."warehouse_supplier" SET name = %s', "b")
+            sql("DELETE FROM warehouse_supplier")
+        assert places(audit) == [database, f"{database}|acme", f"{database}|acme", database]
+
+
 def test_each_write_of_a_transaction_has_the_schema_it_went_to(database: str) -> None:
     with auditing() as audit:
         with transaction.atomic():

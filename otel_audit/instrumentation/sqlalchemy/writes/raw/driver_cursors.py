@@ -173,15 +173,15 @@ class DriverCursors:
     def _statement(
         self, state: SQLAlchemyConnection, fairy: Any, engine: Any, text: SqlText, effect: Effect | None
     ) -> RawStatement:
-        def aim(plan: TablePlan) -> None:
-            state.in_schema(getattr(plan, "schema", None))
+        def aim(plan: TablePlan, schema: str | None) -> None:
+            state.in_schema(getattr(plan, "schema", None) if schema is None else schema)
             state.doubtful.add(plan.table)
 
         connection = _connection(fairy, engine)
         state.alone = commits_by_itself(connection, state)
         return RawStatement(
             state,
-            self._tables.here(state.known_as),
+            self._tables.here(state.known_as, engine.dialect),
             text,
             alone=_alone(effect),
             aim=aim,
@@ -208,7 +208,7 @@ class DriverCursors:
         except faults() as fault:
             self._failures.note("raw SQL", fault)
             return
-        for verb, table in () if text is None else text.writes:
+        for verb, table, _ in () if text is None else text.writes:
             said = f"{verb} of {table} by {call}() of the driver's cursor"
             self._failures.note("driver cursor", NotCaptured(said), lost=1)
 

@@ -60,19 +60,21 @@ class _NamedTables(RawTables):
 
     Attributes:
         shared: names that several tables have, and those tables, audited or not.
+        tables: all that were known, audited or not.
     """
 
     def __init__(self, plans: Plans) -> None:
         super().__init__()
         self._planned = plans.of
         self.shared: dict[str, list[Table]] = {}
+        self.tables: weakref.WeakSet[Table] = weakref.WeakSet()
 
     def add_table(self, table: Table) -> None:
         """Look for a table from now on, unless another one is known by the same name."""
         if not self.has(folded(table.name)):
             self._put(table.name, table)
 
-    def plan(self, name: str) -> TablePlan:
+    def plan(self, name: str, schema: str = "") -> TablePlan:
         known = self._plans[name]
         plan: TablePlan | None = self._planned(known) if isinstance(known, Table) else known
         if plan is None:
@@ -81,23 +83,34 @@ class _NamedTables(RawTables):
 
 
 class _Here:
-    """The tables of one database, where others have tables of the same names."""
+    """The tables of one database, where others, or other schemas, have tables of the same names.
 
-    def __init__(self, tables: Tables, known: _NamedTables, database: str) -> None:
+    Args:
+        default: the schema that a name without one means; empty if that is not known.
+    """
+
+    def __init__(self, tables: Tables, known: _NamedTables, database: str, default: str) -> None:
         self._tables = tables
         self._known = known
         self._database = database
+        self._default = default
 
-    def plan(self, name: str) -> TablePlan:
+    def plan(self, name: str, schema: str = "") -> TablePlan:
         """Return the plan of the table that a statement calls so."""
         known, tables = self._known.plan(name), self._tables
         found = tables.namesakes.of(self._database, self._known.shared.get(name, ()))
+        # Of no schema that is known, it may be any of them: a search path decides, or a translation.
+        found = [table for table in found if self._is_in(table, schema)] or found
         if not found or tables.rules is None:
             return known
         audited = next((table for table in found if tables.plans.audits(table)), None)
         if audited is None and getattr(known, "sql_table", None) in found:
             return known
         return tables.rules.plan(audited if audited is not None else found[0])
+
+    def _is_in(self, table: Table, schema: str) -> bool:
+        asked, has = schema or self._default, table.schema or self._default
+        return bool(asked) and asked.lower() == has.lower()
 
 
 class Tables:
@@ -136,16 +149,21 @@ class Tables:
 
     def used(self, database: str, table: Any) -> bool:
         """Note which database a table is written in; say whether names may mean others since."""
-        return self.namesakes.used(database, table) and bool(self._known.shared)
+        if isinstance(table, Table) and table not in self._now().tables:  # made before we listened
+            self._made.add(table)
+            self._count += 1
+        return self.namesakes.used(database, table) and bool(self._now().shared)
 
     def known(self) -> RawTables:
         """Return them as they are now, those of all databases."""
         return self._now()
 
-    def here(self, database: str) -> Planned:
+    def here(self, database: str, dialect: Any) -> Planned:
         """Return them as a database has them."""
         known = self._now()
-        return _Here(self, known, database) if known.shared else known
+        if not known.shared:
+            return known
+        return _Here(self, known, database, getattr(dialect, "default_schema_name", None) or "")
 
     def _now(self) -> _NamedTables:
         stamp = self.stamp()
@@ -166,6 +184,7 @@ class Tables:
         found = _NamedTables(self.plans)
         named: dict[str, list[Table]] = {}
         for table in self.all():
+            found.tables.add(table)
             if table.name:
                 named.setdefault(folded(table.name), []).append(table)
                 if self.plans.audits(table):
@@ -305,8 +324,8 @@ class Texts:
         text = self._read(sql, connection)
         if text is None:
             return False
-        here = self._tables.here(self._transactions.database_of(connection))
-        return any(here.plan(table).audited for _, table in text.writes)
+        here = self._tables.here(self._transactions.database_of(connection), connection.dialect)
+        return any(here.plan(table, schema).audited for _, table, schema in text.writes)
 
     def _read(self, sql: str, connection: Any) -> SqlText | None:
         try:
@@ -383,7 +402,7 @@ class Texts:
     def beside(self, connection: Any, sql: str, context: Any) -> TextRunning | None:
         """Announce what the CTEs of a statement write whose own table is captured."""
         text = self._read(sql, connection)
-        writes = tuple(dict.fromkeys(self._in_ctes(context.compiled)))
+        writes = tuple(dict.fromkeys(self._in_ctes(context)))
         if text is None or not writes:
             return None
         state = self._transactions.of(connection)
@@ -393,24 +412,26 @@ class Texts:
         running.begin()
         return running
 
-    def _in_ctes(self, compiled: Any) -> Iterator[Write]:
+    def _in_ctes(self, context: Any) -> Iterator[Write]:
         known = self._tables.known()
-        for verb, table in written_in_ctes(compiled):
+        for verb, table in written_in_ctes(context.compiled):
             if table.name and known.has(folded(table.name)):
-                yield Write(verb, folded(table.name))
+                schema = translated(getattr(table, "schema", None), context)
+                yield Write(verb, folded(table.name), schema or "")
 
     def _raw(
         self, connection: Any, state: SQLAlchemyConnection, context: Any, text: SqlText, alone: bool | None
     ) -> RawStatement:
         state.alone = commits_by_itself(connection, state)
 
-        def aim(plan: TablePlan) -> None:
-            state.in_schema(translated(getattr(plan, "schema", None), context))
+        def aim(plan: TablePlan, schema: str | None) -> None:
+            own = translated(getattr(plan, "schema", None), context) if schema is None else schema
+            state.in_schema(own)
             state.doubtful.add(plan.table)
 
         return RawStatement(
             state,
-            self._tables.here(state.known_as),
+            self._tables.here(state.known_as, connection.dialect),
             text,
             alone=alone,
             aim=aim,
@@ -422,11 +443,11 @@ def beyond(
     tables: Tables, connection: Any, state: SQLAlchemyConnection, text: SqlText
 ) -> Sequence[tuple[TablePlan, Verb]]:
     """Return the tables whose rows the database may delete or change with those that text writes."""
-    rules, here = tables.rules, tables.here(state.known_as)
+    rules, here = tables.rules, tables.here(state.known_as, connection.dialect)
     if rules is None:
         return ()
     sets = Assigned(text.text)
-    plans = [(here.plan(table), verb) for verb, table in text.writes]
+    plans = [(here.plan(table, schema), verb) for verb, table, schema in text.writes]
     found = dict.fromkeys(
         each for plan, verb in plans for each in rules.reached(plan, verb, connection, state, sets)
     )
