@@ -19,10 +19,10 @@ from otel_audit.instrumentation.django.writes.migrations import MigrationStateme
 from otel_audit.interruptions import faults, interrupts
 
 if TYPE_CHECKING:
-    from otel_audit.capture.sql.raw_sql import RawTables
     from otel_audit.capture.sql.sql_text import SqlText
     from otel_audit.capture.transactions.state import CaptureState
     from otel_audit.instrumentation.django.connection import DjangoConnection, Transactions
+    from otel_audit.instrumentation.django.writes.raw_tables import ModelTables
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _SCHEMA_CHANGES: Final = ("CREATE", "ALTER", "DROP", "REVOKE")
@@ -36,7 +36,7 @@ _MISSING: Final = object()
 class CursorCapture:
     """The wrappers around what cursors execute."""
 
-    def __init__(self, state: CaptureState, transactions: Transactions, tables: RawTables) -> None:
+    def __init__(self, state: CaptureState, transactions: Transactions, tables: ModelTables) -> None:
         self._shared = state
         self._transactions = transactions
         self._thread = transactions.thread
@@ -203,10 +203,10 @@ class CursorCapture:
     def _statement_of(
         self, state: DjangoConnection, written: SqlText, alone: bool | None = None
     ) -> Announced:
-        migrating = self._thread.migrating
+        migrating, tables = self._thread.migrating, self._tables.here(state.name)
         if migrating is not None:
-            return MigrationStatement(migrating, state, self._tables, written)
-        return RawStatement(state, self._tables, written, alone=alone)
+            return MigrationStatement(migrating, state, tables, written)
+        return RawStatement(state, tables, written, alone=alone)
 
     @contextmanager
     def _copying(self, cursor: Any, statement: Announced, copying: Any) -> Iterator[Any]:

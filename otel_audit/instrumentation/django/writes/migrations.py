@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from otel_audit.audit_record import AuditRecord, Bulk, Outcome, Target, new_record_id
 from otel_audit.capture.plan import TablePlan, Verb
-from otel_audit.capture.sql.raw_sql import RawTables
+from otel_audit.capture.sql.raw_sql import Planned
 from otel_audit.capture.sql.sql_text import SqlText
 from otel_audit.capture.transactions.connection import Connection
 from otel_audit.capture.writes import CapturedWrite, NoWrite
@@ -195,9 +195,7 @@ class _Part(_Counted):
 class MigrationStatement:
     """One statement of a migration."""
 
-    def __init__(
-        self, migrating: Migrating, connection: Connection, tables: RawTables, text: SqlText
-    ) -> None:
+    def __init__(self, migrating: Migrating, connection: Connection, tables: Planned, text: SqlText) -> None:
         self._migrating = migrating
         self._connection = connection
         self._text = text

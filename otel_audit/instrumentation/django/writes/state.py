@@ -8,12 +8,12 @@ from otel_audit.audit_record import Database
 from otel_audit.capture.databases import dbapi
 from otel_audit.capture.databases.abilities import Abilities
 from otel_audit.capture.plan import Verb
-from otel_audit.capture.sql.raw_sql import RawTables
 from otel_audit.capture.transactions.state import CaptureState
 from otel_audit.config.model import AuditConfig
 from otel_audit.instrumentation.django.connection import DjangoConnection, Transactions
 from otel_audit.instrumentation.django.loaded import ThreadState
 from otel_audit.instrumentation.django.plan import NOT_AUDITED, ModelPlan, ModelPolicy
+from otel_audit.instrumentation.django.writes.raw_tables import ModelTables
 from otel_audit.instrumentation.django.writes.sql.selects import take_write_lock
 from otel_audit.instrumentation.django.writes.sql.tables import Tables
 from otel_audit.interruptions import faults
@@ -47,7 +47,7 @@ class Capture(CaptureState):
         self.policy = ModelPolicy(config.django, NameRules.of(config.redaction), config.policy)
         self.thread = ThreadState()
         self.tables = Tables()
-        self.raw = RawTables()
+        self.raw = ModelTables(self.policy.of)
         self.transactions = Transactions(self, self.thread)
         self.generation = object()
 

@@ -130,6 +130,7 @@ class ModelHooks:
 
     def _prepared(self, sender: Any, **kwargs: Any) -> None:
         try:
+            self.capture.raw.models_changed()
             if sender._meta.proxy and speaks_for(sender):
                 self.capture.policy_changed()
                 self._hook(sender._meta.concrete_model)
