@@ -93,6 +93,7 @@ class CapturedWrite:
         """Remember what took the write back: the record may be made much later."""
         if not self.error:
             self.error = self.connection.error
+        self.connection.taken_back(self.plan)
 
     def _records(self, logger: AuditLogger, outcome: Outcome, transaction: str) -> list[AuditRecord]:
         """A statement of which nothing is known but its table."""

@@ -117,6 +117,9 @@ class Connection:
         """Roll the transaction back, in the library too: its records cannot be kept (``fail_closed``)."""
         raise NotImplementedError
 
+    def taken_back(self, plan: TablePlan) -> None:
+        """Hear that the database rolled back what was written to a table."""
+
     # --- inside the transaction ----------------------------------------------------------------
 
     def namespace_of(self, schema: str | None) -> str:

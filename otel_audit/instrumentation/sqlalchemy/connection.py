@@ -151,10 +151,20 @@ class SQLAlchemyConnection(Connection):
         self.doomed = False
         super().rollback_to(sid)
 
+    def taken_back(self, plan: TablePlan) -> None:
+        """Trust the objects of a table no longer.
+
+        Where a savepoint is rolled back while an inner one is open, SQLAlchemy leaves them with what was
+        written behind the inner one.
+        """
+        self.doubtful.add(plan.table)
+
     def _end(self, how: How, committed: int = 0) -> None:
         self.doomed = False
-        self.doubtful.clear()
-        super()._end(how, committed)
+        try:
+            super()._end(how, committed)
+        finally:
+            self.doubtful.clear()
 
     def statement_failed(self) -> None:
         """Note that a statement of the open transaction raised."""

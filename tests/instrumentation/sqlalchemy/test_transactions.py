@@ -64,6 +64,35 @@ def test_nested_savepoints(engine: sa.Engine, audit: CapturedAudit) -> None:
     assert found == [("first", "failure"), ("second", "failure"), ("outer", "success"), ("third", "success")]
 
 
+@pytest.mark.parametrize("bulk", [False, True])
+def test_what_a_savepoint_took_back_is_no_old_value(
+    engine: sa.Engine, audit: CapturedAudit, bulk: bool
+) -> None:
+    """SQLAlchemy leaves it in the object, if another savepoint was open inside the one rolled back to."""
+    with Session(engine) as session:
+        session.add_all([Tag(id=1, name="stored"), Tag(id=2, name="too")])
+        session.commit()
+        session.add(Tag(id=3, name="begins"))  # pysqlite begins late
+        session.flush()
+        one, two = session.get_one(Tag, 1), session.get_one(Tag, 2)
+        outer = session.begin_nested()
+        session.begin_nested()
+        one.name, two.name = "taken back", "taken back, too"
+        session.flush()
+        outer.rollback()
+        one.name = "new"
+        if bulk:
+            two.name = "new, too"
+        session.commit()
+    changes = {
+        target: row for verb, target, outcome, row in told(audit) if (verb, outcome) == ("UPDATE", "success")
+    }
+    assert changes == {
+        "Tag/1": {"name": ("stored", "new")},
+        **({"Tag/2": {"name": ("too", "new, too")}} if bulk else {}),
+    }
+
+
 def test_two_phases(engine: sa.Engine, audit: CapturedAudit, driver: str) -> None:
     if driver == "sqlite":
         with pytest.raises(NotImplementedError):
