@@ -143,6 +143,23 @@ def folded(name: str) -> str:
     return _bare(name.rpartition(".")[2]).lower()
 
 
+def folded_parts(name: str) -> tuple[str, str]:
+    """Return a table's folded name, and the schema before it; empty if there is none."""
+    *before, last = _NAMED.findall(name)
+    return folded(last), _schema(_bare(before[-1]), quoted=before[-1][0] in _QUOTES) if before else ""
+
+
+def schema_of(table: Any) -> str:
+    """Return the schema that a table of sqlglot's is called with; empty if there is none."""
+    schema = table.args.get("db")
+    return "" if schema is None else _schema(schema.name, quoted=bool(schema.args.get("quoted")))
+
+
+def _schema(name: str, *, quoted: bool) -> str:
+    """Return a schema as most databases call it: in lower case, unless it is quoted."""
+    return name if quoted else name.lower()
+
+
 def _bare(name: str) -> str:
     return name.strip().strip('"`[]')
 
@@ -291,7 +308,7 @@ class SqlTexts:
         for node in tree.find_all(*kinds):
             verb = _VERBS["TRUNCATE" if isinstance(node, exp.TruncateTable) else node.key.upper()]
             writes += [
-                Write(verb, table.name.lower(), _schema(table.text("db"), quoted=_is_quoted(table)))
+                Write(verb, table.name.lower(), schema_of(table))
                 for table in _written(node)
                 if table.name.lower() in self._names
             ]
@@ -349,23 +366,12 @@ def _runs(text: str, start: int) -> bool:
 
 def _targets(verb: str, match: re.Match[str], text: str) -> Iterator[tuple[str, str]]:
     """Name the tables behind a verb: the next name, of UPDATE and DELETE all of its list of tables."""
-    *before, name = _NAMED.findall(match["name"])
-    yield folded(name), _schema(_bare(before[-1]), quoted=before[-1][0] in _QUOTES) if before else ""
+    yield folded_parts(match["name"])
     if verb not in ("UPDATE", "DELETE", "TRUNCATE"):
         return
     end = _ENDS_TARGETS.search(text, match.end(), match.end() + MAX_SHOWN)
     for found in _NAMED.finditer(text, match.end(), end.start() if end else match.end() + MAX_SHOWN):
         yield folded(found[0]), ""
-
-
-def _schema(name: str, *, quoted: bool) -> str:
-    """Return the name of a schema as most databases know it: in lower case, unless it is quoted."""
-    return name if quoted else name.lower()
-
-
-def _is_quoted(table: Any) -> bool:
-    schema = table.args.get("db")
-    return schema is not None and bool(schema.args.get("quoted"))
 
 
 def _written(node: Any) -> Iterator[Any]:

@@ -13,6 +13,21 @@ from typing import Any
 from sqlalchemy.schema import MetaData, Table
 
 
+def in_schema(tables: list[Table], schema: str, dialect: Any) -> list[Table]:
+    """Return those of tables of one name that a statement means by a schema.
+
+    All of them where none is known to be in it: a search path may decide, or a translation of schemas.
+
+    Args:
+        tables: have the name.
+        schema: what the statement names; empty if nothing.
+        dialect: knows the schema that is meant then, as it was when the engine connected first.
+    """
+    default = getattr(dialect, "default_schema_name", None) or ""
+    asked = (schema or default).lower()
+    return [table for table in tables if asked and (table.schema or default).lower() == asked] or tables
+
+
 class Namesakes:
     """Which MetaData have been used with which database; ``generation`` changes with what is known."""
 

@@ -270,8 +270,8 @@ def test_patterns_name_a_table_with_its_schema_or_without(
     assert len(audit.records) == 3 * len(wanted)
 
 
-old_sluice = sa.Table(
-    "sluice_tide", sa.MetaData(), sa.Column("id", sa.Integer, primary_key=True), schema=f"{SCHEMA}"
+old_tide = sa.Table(
+    "sluice_tide", sa.MetaData(), sa.Column("id", sa.Integer, primary_key=True), schema=SCHEMA
 )
 
 
@@ -314,14 +314,14 @@ def test_a_table_of_the_same_name_in_another_schema_is_another_one(
     """It is known, and not audited: what is written to it is none of the audited table's."""
     own, _ = namespaces(engine, driver)
     config = AuditConfig(sqlalchemy=SQLAlchemyConfig(models=["sluice_tide", f"!{SCHEMA}.*"]))
-    old_sluice.create(engine)
+    old_tide.create(engine)
     with audited(SQLAlchemyAuditInstrumentor(), config) as audit, engine.begin() as connection:
         connection.execute(sa.insert(tide).values(id=1, level=2))
-        copied = sa.insert(old_sluice).from_select(["id"], sa.select(tide.c.id))
+        copied = sa.insert(old_tide).from_select(["id"], sa.select(tide.c.id))
         connection.execute(copied)
         if known_by == "Core":
-            connection.execute(sa.update(old_sluice).values(id=3))
-            connection.execute(sa.delete(old_sluice))
+            connection.execute(sa.update(old_tide).values(id=3))
+            connection.execute(sa.delete(old_tide))
         else:
             connection.execute(sa.text(f"UPDATE {SCHEMA}.sluice_tide SET id = 3"))
             connection.execute(sa.text(f"DELETE FROM {SCHEMA}.sluice_tide"))
@@ -343,3 +343,27 @@ def test_the_schema_that_is_meant_anyhow_may_be_named(engine: sa.Engine, driver:
         connection.execute(sa.update(again).values(id=3))
         connection.execute(sa.text(f"DELETE FROM {default}.sluice_tide"))
     assert [record.action for record in audit] == ["CREATE", "UPDATE", "DELETE"]
+
+
+@pytest.mark.parametrize("driver", ["sqlite", "psycopg", "pymysql"], indirect=True)
+def test_what_text_reads_is_told_with_the_schema_it_names(engine: sa.Engine, driver: str) -> None:
+    own, other = namespaces(engine, driver)
+    config = AuditConfig(sqlalchemy=SQLAlchemyConfig(models=[], reads=["sluice_tide", f"!{SCHEMA}.*"]))
+    texts = ["SELECT * FROM sluice_tide", f"SELECT s.* FROM {SCHEMA}.sluice_tide AS s"]
+    with engine.begin() as connection:
+        connection.execute(sa.insert(tide).values(id=1, level=2))
+        connection.exec_driver_sql(f"CREATE TABLE {SCHEMA}.sluice_tide (id INTEGER PRIMARY KEY)")
+        connection.exec_driver_sql(f"INSERT INTO {SCHEMA}.sluice_tide VALUES (1)")
+    with audited(SQLAlchemyAuditInstrumentor(), config) as audit, engine.begin() as connection:
+        for text in texts:
+            connection.execute(sa.text(text)).all()
+    assert [(record.action, record.database.namespace) for record in audit] == [
+        ("READ", own),
+        ("READ", other),
+    ]
+    with audited(SQLAlchemyAuditInstrumentor(), config) as audit, engine.begin() as connection:
+        told_of = sa.Table("sluice_tide", sa.MetaData(), sa.Column("id", sa.Integer), schema=SCHEMA)
+        for text in texts:
+            connection.execute(sa.text(text)).all()
+        connection.execute(sa.select(told_of)).all()
+    assert [(record.action, record.database.namespace) for record in audit] == [("READ", own)]

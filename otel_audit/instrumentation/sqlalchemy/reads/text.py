@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING, Any
 from otel_audit.capture.reads import Reading
 from otel_audit.capture.sql.read_text import ReadTexts
 from otel_audit.capture.sql.sql_text import folded
+from otel_audit.instrumentation.sqlalchemy.namesakes import in_schema
 from otel_audit.instrumentation.sqlalchemy.reads.plan import Displayed
 from otel_audit.interruptions import faults
 
 if TYPE_CHECKING:
+    from sqlalchemy.schema import Table
+
     from otel_audit.instrumentation.sqlalchemy.plan import MappedPlan
     from otel_audit.instrumentation.sqlalchemy.writes.state import Capture
 
@@ -28,7 +31,7 @@ class TextReads:
     def __init__(self, capture: Capture) -> None:
         self._capture = capture
         self._stamp: object = None
-        self._plans: dict[str, MappedPlan] = {}
+        self._tables: dict[str, list[Table]] = {}
         self._texts = ReadTexts(frozenset())
 
     def displayed(self, context: Any, result: Any) -> Displayed | None:
@@ -38,28 +41,44 @@ class TextReads:
             return None
         try:
             self._look()
-            names = self._texts.tables(sql, context.dialect.name)
-            if not names:
+            named = self._texts.tables(sql, context.dialect.name)
+            if not named:
+                return None
+            read: dict[MappedPlan, str] = {}
+            for name, schema in named:
+                plan = self._plan(name, schema, context.dialect)
+                if plan is not None:
+                    read.setdefault(plan, schema)
+            if not read:
                 return None
             columns = {str(column[0]).lower() for column in context.cursor.description or ()}
-            plans = [self._plans[name] for name in names]
             return Displayed(
-                "rows", tuple([(_reading(plan, columns), []) for plan in plans]), plans[0].schema
+                "rows",
+                tuple([(_reading(plan, columns), []) for plan in read]),
+                next(iter(read.values())) or None,
             )
         except faults() as error:
             self._capture.failures.note("read", error, lost=1)
             return None
 
+    def _plan(self, name: str, schema: str, dialect: Any) -> MappedPlan | None:
+        """Return the plan of the sensitive table that a statement calls so; None if it is another one."""
+        plans = map(self._capture.plans.of, in_schema(self._tables[name], schema, dialect))
+        return next((plan for plan in plans if plan is not None and plan.reads), None)
+
     def _look(self) -> None:
         stamp = self._capture.tables.stamp()
         if self._stamp == stamp:
             return
-        plans: dict[str, MappedPlan] = {}
+        tables: dict[str, list[Table]] = {}
+        sensitive = set()
         for table in self._capture.tables.all():
+            tables.setdefault(folded(table.name), []).append(table)
             plan = self._capture.plans.of(table)
             if plan is not None and plan.reads:
-                plans.setdefault(folded(table.name), plan)
-        self._plans, self._texts, self._stamp = plans, ReadTexts(plans.keys()), stamp
+                sensitive.add(folded(table.name))
+        self._tables = {name: tables[name] for name in sensitive}
+        self._texts, self._stamp = ReadTexts(self._tables.keys()), stamp
 
 
 def _reading(plan: MappedPlan, columns: set[str]) -> Reading:

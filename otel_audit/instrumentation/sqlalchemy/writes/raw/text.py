@@ -25,7 +25,7 @@ from otel_audit.instrumentation.sqlalchemy.connection import (
     Transactions,
     commits_by_itself,
 )
-from otel_audit.instrumentation.sqlalchemy.namesakes import Namesakes
+from otel_audit.instrumentation.sqlalchemy.namesakes import Namesakes, in_schema
 from otel_audit.instrumentation.sqlalchemy.plan import Plans
 from otel_audit.instrumentation.sqlalchemy.tables import OURS, all_tables, snapshot, translated
 from otel_audit.instrumentation.sqlalchemy.writes.shape import bare
@@ -83,34 +83,25 @@ class _NamedTables(RawTables):
 
 
 class _Here:
-    """The tables of one database, where others, or other schemas, have tables of the same names.
+    """The tables of one database, where others, or other schemas, have tables of the same names."""
 
-    Args:
-        default: the schema that a name without one means; empty if that is not known.
-    """
-
-    def __init__(self, tables: Tables, known: _NamedTables, database: str, default: str) -> None:
+    def __init__(self, tables: Tables, known: _NamedTables, database: str, dialect: Any) -> None:
         self._tables = tables
         self._known = known
         self._database = database
-        self._default = default
+        self._dialect = dialect
 
     def plan(self, name: str, schema: str = "") -> TablePlan:
         """Return the plan of the table that a statement calls so."""
         known, tables = self._known.plan(name), self._tables
         found = tables.namesakes.of(self._database, self._known.shared.get(name, ()))
-        # Of no schema that is known, it may be any of them: a search path decides, or a translation.
-        found = [table for table in found if self._is_in(table, schema)] or found
+        found = in_schema(found, schema, self._dialect)
         if not found or tables.rules is None:
             return known
         audited = next((table for table in found if tables.plans.audits(table)), None)
         if audited is None and getattr(known, "sql_table", None) in found:
             return known
         return tables.rules.plan(audited if audited is not None else found[0])
-
-    def _is_in(self, table: Table, schema: str) -> bool:
-        asked, has = schema or self._default, table.schema or self._default
-        return bool(asked) and asked.lower() == has.lower()
 
 
 class Tables:
@@ -161,9 +152,7 @@ class Tables:
     def here(self, database: str, dialect: Any) -> Planned:
         """Return them as a database has them."""
         known = self._now()
-        if not known.shared:
-            return known
-        return _Here(self, known, database, getattr(dialect, "default_schema_name", None) or "")
+        return _Here(self, known, database, dialect) if known.shared else known
 
     def _now(self) -> _NamedTables:
         stamp = self.stamp()
