@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal, get_args
@@ -9,6 +10,7 @@ from typing import Any, Literal, get_args
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.exc import ResourceClosedError
+from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from otel_audit.config.model import AuditConfig, SQLAlchemyConfig
@@ -127,6 +129,32 @@ def test_the_application_has_the_result_it_has_without_us(
         engine.clear_compiled_cache()
         assert watched == answers()
     assert len(audit.records) == 4
+
+
+@pytest.mark.parametrize("driver", ["asyncpg", "sqlite"], indirect=True)
+@pytest.mark.parametrize("count", [7, MANY])
+def test_so_has_an_asynchronous_application(
+    url: sa.URL, audit: CapturedAudit, driver: str, count: int
+) -> None:
+    rows = [{"length": number} for number in range(count)]
+    url = url.set(drivername="sqlite+aiosqlite") if driver == "sqlite" else url
+
+    async def answers() -> list[Any]:
+        engine = create_async_engine(url)
+        async with engine.begin() as connection:
+            await connection.run_sync(RopeBase.metadata.create_all)
+            found: list[Any] = []
+            for options in ({}, {"preserve_rowcount": True}):
+                result = await connection.execute(sa.insert(Hawser), rows, execution_options=options)
+                found += [result.returns_rows, result.is_insert, result.rowcount, result.closed]
+        await engine.dispose()
+        return found
+
+    watched = asyncio.run(answers())
+    assert len(audit.records) == 2
+    with suspended():
+        assert watched == asyncio.run(answers())
+    assert len(audit.records) == 2
 
 
 @contextmanager
