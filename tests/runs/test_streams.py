@@ -25,7 +25,11 @@ CONTENTS = Contents.of(AuditConfig())
 @contextlib.contextmanager
 def listening(*streams: Any, limit: int = 16384) -> Iterator[Listening]:
     made = Listening(limit)
-    with contextlib.redirect_stdout(_Standard.output or sys.stdout):
+    # Standard error as well: what an earlier test has left may log to that of this process at any time.
+    with (
+        contextlib.redirect_stdout(_Standard.output or sys.stdout),
+        contextlib.redirect_stderr(io.StringIO()),
+    ):
         made.begin(*streams)
         try:
             yield made
