@@ -145,7 +145,7 @@ def folded(name: str) -> str:
 
 def folded_parts(name: str) -> tuple[str, str]:
     """Return a table's folded name, and the schema before it; empty if there is none."""
-    *before, last = _NAMED.findall(name)
+    *before, last = _NAMED.findall(name) or [name]
     return folded(last), _schema(_bare(before[-1]), quoted=before[-1][0] in _QUOTES) if before else ""
 
 
