@@ -307,11 +307,8 @@ class SqlTexts:
         writes: list[Write] = []
         for node in tree.find_all(*kinds):
             verb = _VERBS["TRUNCATE" if isinstance(node, exp.TruncateTable) else node.key.upper()]
-            writes += [
-                Write(verb, table.name.lower(), schema_of(table))
-                for table in _written(node)
-                if table.name.lower() in self._names
-            ]
+            named = [(table.name.lower(), schema_of(table)) for table in _written(node)]
+            writes += [Write(verb, name, schema) for name, schema in named if name in self._names]
         root = isinstance(tree, kinds) and any(table.name.lower() in self._names for table in _written(tree))
         return writes, root
 

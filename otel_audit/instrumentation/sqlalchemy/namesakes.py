@@ -12,6 +12,17 @@ from typing import Any
 
 from sqlalchemy.schema import MetaData, Table
 
+from otel_audit.capture.sql.sql_text import folded
+
+
+def by_name(tables: Iterable[Table]) -> dict[str, list[Table]]:
+    """Return tables by the names that text calls them."""
+    named: dict[str, list[Table]] = {}
+    for table in tables:
+        if table.name:
+            named.setdefault(folded(table.name), []).append(table)
+    return named
+
 
 def in_schema(tables: list[Table], schema: str, dialect: Any) -> list[Table]:
     """Return those of tables of one name that a statement means by a schema.
@@ -25,7 +36,9 @@ def in_schema(tables: list[Table], schema: str, dialect: Any) -> list[Table]:
     """
     default = getattr(dialect, "default_schema_name", None) or ""
     asked = (schema or default).lower()
-    return [table for table in tables if asked and (table.schema or default).lower() == asked] or tables
+    if not asked:
+        return tables
+    return [table for table in tables if (table.schema or default).lower() == asked] or tables
 
 
 class Namesakes:

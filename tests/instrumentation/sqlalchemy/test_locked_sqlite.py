@@ -117,12 +117,6 @@ def twice(session: Session, job: Callable[[Session], None], locked: Locked) -> N
     session.commit()
 
 
-def short(audit: CapturedAudit) -> list[tuple[str, str, str, dict[str, Any]]]:
-    return [
-        (verb, target.rpartition(".")[2], outcome, changes) for verb, target, outcome, changes in told(audit)
-    ]
-
-
 @pytest.mark.parametrize("job", JOBS)
 def test_a_write_that_waits_in_vain_is_refused_at_once_and_whole_when_tried_again(
     url: sa.URL, make_engine: Callable[..., sa.Engine], audit: CapturedAudit, locked: Locked, job: Any
@@ -131,7 +125,7 @@ def test_a_write_that_waits_in_vain_is_refused_at_once_and_whole_when_tried_agai
     sa.event.listen(engine, "connect", lambda connection, record: locked.watch(connection))
     with Session(engine) as session:
         twice(session, job, locked)
-    assert [row for row in short(audit) if row[2] == "success"] == JOBS[job]
+    assert [row for row in told(audit) if row[2] == "success"] == JOBS[job]
 
 
 @pytest.mark.parametrize("job", JOBS)
@@ -148,4 +142,4 @@ def test_so_it_is_with_aiosqlite(url: sa.URL, audit: CapturedAudit, locked: Lock
         await engine.dispose()
 
     asyncio.run(work())
-    assert [row for row in short(audit) if row[2] == "success"] == JOBS[job]
+    assert [row for row in told(audit) if row[2] == "success"] == JOBS[job]

@@ -5,12 +5,12 @@ Its text names the tables, and the cursor the columns. Which objects its rows ar
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from otel_audit.capture.reads import Reading
 from otel_audit.capture.sql.read_text import ReadTexts
-from otel_audit.capture.sql.sql_text import folded
-from otel_audit.instrumentation.sqlalchemy.namesakes import in_schema
+from otel_audit.instrumentation.sqlalchemy.namesakes import by_name, in_schema
 from otel_audit.instrumentation.sqlalchemy.reads.plan import Displayed
 from otel_audit.interruptions import faults
 
@@ -63,21 +63,18 @@ class TextReads:
 
     def _plan(self, name: str, schema: str, dialect: Any) -> MappedPlan | None:
         """Return the plan of the sensitive table that a statement calls so; None if it is another one."""
-        plans = map(self._capture.plans.of, in_schema(self._tables[name], schema, dialect))
-        return next((plan for plan in plans if plan is not None and plan.reads), None)
+        return next(self._sensitive(in_schema(self._tables[name], schema, dialect)), None)
+
+    def _sensitive(self, tables: Iterable[Table]) -> Iterator[MappedPlan]:
+        plans = map(self._capture.plans.of, tables)
+        return (plan for plan in plans if plan is not None and plan.reads)
 
     def _look(self) -> None:
         stamp = self._capture.tables.stamp()
         if self._stamp == stamp:
             return
-        tables: dict[str, list[Table]] = {}
-        sensitive = set()
-        for table in self._capture.tables.all():
-            tables.setdefault(folded(table.name), []).append(table)
-            plan = self._capture.plans.of(table)
-            if plan is not None and plan.reads:
-                sensitive.add(folded(table.name))
-        self._tables = {name: tables[name] for name in sensitive}
+        named = by_name(self._capture.tables.all())
+        self._tables = {name: tables for name, tables in named.items() if any(self._sensitive(tables))}
         self._texts, self._stamp = ReadTexts(self._tables.keys()), stamp
 
 

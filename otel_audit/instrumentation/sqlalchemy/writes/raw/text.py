@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from sqlalchemy.schema import Table
@@ -25,7 +26,7 @@ from otel_audit.instrumentation.sqlalchemy.connection import (
     Transactions,
     commits_by_itself,
 )
-from otel_audit.instrumentation.sqlalchemy.namesakes import Namesakes, in_schema
+from otel_audit.instrumentation.sqlalchemy.namesakes import Namesakes, by_name, in_schema
 from otel_audit.instrumentation.sqlalchemy.plan import Plans
 from otel_audit.instrumentation.sqlalchemy.tables import OURS, all_tables, snapshot, translated
 from otel_audit.instrumentation.sqlalchemy.writes.shape import bare
@@ -171,13 +172,12 @@ class Tables:
 
     def _look(self) -> _NamedTables:
         found = _NamedTables(self.plans)
-        named: dict[str, list[Table]] = {}
-        for table in self.all():
-            found.tables.add(table)
-            if table.name:
-                named.setdefault(folded(table.name), []).append(table)
-                if self.plans.audits(table):
-                    found.add_table(table)
+        tables = list(self.all())
+        found.tables.update(tables)
+        named = by_name(tables)
+        for table in chain.from_iterable(named.values()):
+            if self.plans.audits(table):
+                found.add_table(table)
         for leading in () if self.rules is None else self.rules.unaudited():
             if leading.table:
                 found.add(leading, instead=False)
