@@ -8,6 +8,7 @@ files, random numbers that its siblings hold as well. So whoever keeps state of 
 from __future__ import annotations
 
 import logging
+import mmap
 import os
 import threading
 from collections.abc import Callable
@@ -15,6 +16,34 @@ from typing import Final
 
 _log: Final = logging.getLogger("otel_audit")
 _getpid = os.getpid
+
+
+def _wiped_in_children() -> memoryview | None:
+    """Return memory that every fork gives its child as zeros; None where the system cannot do that.
+
+    To read it is ten times cheaper than to ask for the process id: it takes no system call.
+    """
+    try:
+        page = mmap.mmap(-1, mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except (AttributeError, OSError):  # not Unix
+        return None
+    try:
+        page.madvise(_NO_ADVICE)
+    except (AttributeError, OSError):
+        pass
+    else:  # an emulator that takes any advice, and heeds none
+        return None
+    try:
+        page.madvise(_WIPE_ON_FORK)
+    except (AttributeError, OSError):  # not Linux
+        return None
+    page[0] = 1
+    return memoryview(page)
+
+
+_WIPE_ON_FORK: Final = 18
+"""``MADV_WIPEONFORK`` of Linux 4.14 and later, madvise(2); :mod:`mmap` has no name for it."""
+_NO_ADVICE: Final = 0x7FFF
 
 
 class _Process:
@@ -26,6 +55,8 @@ class _Process:
 
 
 _process: Final = _Process()
+_wiped: Final = _wiped_in_children() or bytearray(1)
+"""Its first byte is 0 where only the process id tells whether this is a child."""
 _callbacks: Final[list[Callable[[], object]]] = []
 _mutexes: Final[dict[int, threading.RLock]] = {}
 """By process id: a mutex inherited from the parent may be held by a thread that does not exist here."""
@@ -40,9 +71,14 @@ def after_in_child(callback: Callable[[], object]) -> None:
 
 
 def check() -> None:
-    """Begin anew if this is a forked child and nobody has noticed; costs a system call otherwise."""
-    if _process.pid != _getpid():
+    """Begin anew if this is a forked child and nobody has noticed."""
+    if not _wiped[0] and _process.pid != _getpid():
         _begin_in_child()
+
+
+def process_id() -> int:
+    """Return ``os.getpid()``, nearly always without a system call; begins nothing anew."""
+    return _process.pid if _wiped[0] else _getpid()
 
 
 def is_unnoticed() -> bool:
@@ -71,6 +107,8 @@ def _begin_in_child() -> None:
                     _log.exception("otel-audit: a forked child process could not reset its audit state")
         finally:
             _process.pid = pid
+            if isinstance(_wiped, memoryview):
+                _wiped[0] = 1
 
 
 def _forked() -> None:

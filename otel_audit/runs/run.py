@@ -6,7 +6,6 @@ outcome ``unknown``. While it runs, :mod:`otel_audit.runs.rounds` comes by every
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -18,6 +17,7 @@ from otel_audit import semconv
 from otel_audit.audit_context import SystemScope, moment
 from otel_audit.audit_record import AuditRecord, Outcome, Target, new_record_id
 from otel_audit.errors import AuditError
+from otel_audit.forks import process_id
 from otel_audit.interruptions import faults
 from otel_audit.named_tuples import NamedTuple
 from otel_audit.notes import Notes
@@ -92,7 +92,7 @@ class Run:
         self._output: Output | None = None
         self._mutex = threading.Lock()
         self._ended = False
-        self._pid = os.getpid()
+        self._pid = process_id()
 
     def begin(self) -> None:
         """Record that it begins.
@@ -145,7 +145,7 @@ class Run:
     def killed(self, signal: str) -> None:
         """Record that a signal is about to end the process, while it runs."""
         with self._mutex:
-            if self._ended or self._pid != os.getpid():
+            if self._ended or self._pid != process_id():
                 return
             self._ended = True
         self._finish(Ending("failure", 0), time.perf_counter() - self._begin, signal)
@@ -173,7 +173,7 @@ class Run:
                     shown |= printed
         except faults() as fault:  # the record has less
             self._recording.failures.note("details", fault, what=self._invocation.name)
-        forked = self._pid != os.getpid()
+        forked = self._pid != process_id()
         if forked:
             shown[semconv.FORKED_FROM] = self._pid
         self._settle(ending.outcome, self._record(ending.outcome, shown, name, forked=forked))
@@ -183,7 +183,7 @@ class Run:
     def look_after(self) -> None:
         """Record what it has printed, and keep its intent where it holds nothing back."""
         with self._mutex:
-            if self._ended or self._pid != os.getpid():
+            if self._ended or self._pid != process_id():
                 return
             self._follow_up()
             self._renew()
@@ -236,7 +236,7 @@ class Run:
     def _settle(self, outcome: Outcome, record: AuditRecord | None) -> None:
         logger, intent = self._logger, self._intent
         # In a child that was forked in it, the intent is the parent's.
-        if intent is None or self._pid != os.getpid():
+        if intent is None or self._pid != process_id():
             if record is not None:
                 logger.emit(record, at=self._at)
             return

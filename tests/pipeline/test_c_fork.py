@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import importlib.util
+import mmap
 import os
 import subprocess
 import sys
@@ -75,6 +77,13 @@ def in_child(work: Callable[[], object]) -> None:
 def kinds(records: list[AuditRecord]) -> list[tuple[str, str]]:
     """Return target id and outcome of each record of :func:`make_record`."""
     return sorted((record.target.id, record.outcome) for record in records if record.target)
+
+
+@pytest.fixture(autouse=True, params=["by memory", "by process id"])
+def noticed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Notice a child as on Linux, and as where memory is no sign of one."""
+    if request.param == "by process id":
+        monkeypatch.setattr("otel_audit.forks._wiped", bytearray(1))
 
 
 @pytest.mark.parametrize("how", ["emit", "intend"])
@@ -334,6 +343,42 @@ def test_callbacks_run_once_for_each_child() -> None:
         os._exit(0 if runs == [os.getpid()] else 1)
     assert status(pid) == 0
     assert forks.has_forked()
+
+
+def test_every_process_knows_its_own_id() -> None:
+    """Before and after it has begun anew, and a child's child."""
+    parent = forks.process_id()
+
+    def look(deeper: int = 2) -> None:
+        assert forks.process_id() == os.getpid() != parent
+        forks.check()
+        assert forks.process_id() == os.getpid()
+        if deeper:
+            in_child(lambda: look(deeper - 1))
+
+    in_child(look)
+    assert forks.process_id() == os.getpid() == parent
+
+
+def test_a_system_that_takes_advice_and_heeds_none_is_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As emulators of other processors do; whether its memory is wiped cannot be told."""
+
+    class Heedless(mmap.mmap):
+        def madvise(self, *advice: int) -> None:
+            pass
+
+    monkeypatch.setattr(mmap, "mmap", Heedless)
+    spec = importlib.util.spec_from_file_location("forks_again", forks.__file__)
+    assert spec is not None
+    assert spec.loader is not None
+    again = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(again)
+
+    def look() -> None:
+        assert again.process_id() == os.getpid()
+
+    assert again.process_id() == os.getpid()
+    in_child(look)
 
 
 def test_a_daemon_that_closes_every_file_records(pipeline: AuditPipeline, spool_directory: Path) -> None:

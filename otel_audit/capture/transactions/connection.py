@@ -7,7 +7,6 @@ there: savepoints, COMMIT, ROLLBACK, by method or as text. Around a statement it
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
@@ -19,6 +18,7 @@ from otel_audit.capture.databases import dbapi
 from otel_audit.capture.freshness import COMMITTED, Epoch, Mark, OneConnection, Reader
 from otel_audit.capture.transactions.transaction_sql import Effect
 from otel_audit.errors import AuditError
+from otel_audit.forks import process_id
 from otel_audit.interruptions import faults, interrupts
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class Connection:
         self.locked = False
         self.error = ""
         self.begun_by = ""
-        self.pid = os.getpid()
+        self.pid = process_id()
 
     # --- what an instrumentor says of its library ------------------------------------------------
 
@@ -210,20 +210,20 @@ class Connection:
 
     def committed(self) -> None:
         """The database has committed."""
-        if self.pid == os.getpid():
+        if self.pid == process_id():
             self._end("committed", self.freshness.tick())
 
     def rolled_back(self, error: str = "") -> None:
         """The database has rolled back; ``error`` names why."""
         self.reader.epoch = Epoch()
-        if self.pid == os.getpid():
+        if self.pid == process_id():
             self.error = error or self.error
             self._end("rolled_back")
 
     def unknown(self, error: str = "") -> None:
         """How the transaction ended cannot be known."""
         self.reader.epoch = Epoch()
-        if self.pid == os.getpid():
+        if self.pid == process_id():
             self.error = error or self.error
             self._end("unknown")
 

@@ -6,7 +6,6 @@ connection does; the records are built once, before the commit, and are on disk 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from typing import Protocol
 
@@ -14,6 +13,7 @@ import msgspec
 
 from otel_audit.audit_context import Moment
 from otel_audit.audit_record import AuditRecord, Outcome, new_record_id
+from otel_audit.forks import process_id
 from otel_audit.interruptions import faults
 from otel_audit.pipeline import provider
 from otel_audit.pipeline.failures import Failures
@@ -85,7 +85,7 @@ class TransactionBuffer:
         self._clear()
 
     def _clear(self) -> None:
-        self._pid = os.getpid()
+        self._pid = process_id()
         self._pendings: list[Pending] = []
         self._marks: list[tuple[object, int]] = []
         self._intent: _Intent | None = None
@@ -94,7 +94,7 @@ class TransactionBuffer:
 
     def _forget_parent(self) -> None:
         """After a fork inside a transaction: what is held is the parent's, which tells how it ended."""
-        if self._pid != os.getpid():
+        if self._pid != process_id():
             self._clear()
 
     def __len__(self) -> int:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Final, Literal, Self, TypeAlias
 
 from otel_audit.audit_context import Moment
+from otel_audit.forks import process_id
 from otel_audit.http.copies import Copy
 from otel_audit.http.headers import size_in
 from otel_audit.policy import Level
@@ -101,7 +101,7 @@ class Call:
         limit: int,
     ) -> None:
         self._finish = finish
-        self._pid = os.getpid()
+        self._pid = process_id()
         self._once = [True]
         self._answered = 0.0
         self.busy = self.awaited = self.recovers = self.streams = self.is_whole = self.decoded = False
@@ -184,7 +184,7 @@ class Call:
             self._once.pop()
         except IndexError:
             return
-        if self._pid != os.getpid():  # a child that was forked meanwhile: the call is its parent's
+        if self._pid != process_id():  # a child that was forked meanwhile: the call is its parent's
             return
         self.duration = _clock() - self.started
         error = error or self.held

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import os
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -17,6 +16,7 @@ from msgspec import UNSET
 from otel_audit.capture.databases import dbapi
 from otel_audit.capture.freshness import Epoch
 from otel_audit.capture.transactions.connection import Connection
+from otel_audit.forks import process_id
 from otel_audit.instrumentation.django import schemas
 from otel_audit.instrumentation.django.servers import server_address
 from otel_audit.interruptions import faults, interrupts
@@ -160,7 +160,7 @@ class Transactions:
         New as well where it was left by an instrumentor that was taken back.
         """
         found: DjangoConnection | None = connection.__dict__.get(_STATE)
-        if found is None or found.pid != os.getpid() or found.reader is not self.thread:
+        if found is None or found.pid != process_id() or found.reader is not self.thread:
             found = DjangoConnection(connection, self._shared, self.thread)
             connection.__dict__[_STATE] = found
         if found.follows:

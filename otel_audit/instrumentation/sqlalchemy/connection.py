@@ -7,7 +7,6 @@ SQLAlchemy tells of COMMIT before it is sent, and of the names of savepoints not
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 import weakref
@@ -20,6 +19,7 @@ from sqlalchemy.exc import DBAPIError
 from otel_audit.capture.databases import dbapi
 from otel_audit.capture.freshness import OneConnection
 from otel_audit.capture.transactions.connection import NO_ADDRESS, Connection, How
+from otel_audit.forks import process_id
 from otel_audit.interruptions import faults
 from otel_audit.named_tuples import NamedTuple
 
@@ -205,7 +205,7 @@ class Transactions:
         fairy = connection._dbapi_connection
         info = fairy.info
         found: SQLAlchemyConnection | None = info.get(_KEY)
-        if found is None or found.pid != os.getpid() or found.failures is not self._state.failures:
+        if found is None or found.pid != process_id() or found.failures is not self._state.failures:
             found = SQLAlchemyConnection(
                 self._state,
                 self._place(connection),
@@ -380,7 +380,7 @@ class Transactions:
         """
         try:
             state = self._mine(getattr(record, "info", None))
-            if state is None or state.pid != os.getpid():
+            if state is None or state.pid != process_id():
                 return
             state.sessions = []
             if not state.pending or reset_state.transaction_was_reset:
