@@ -37,7 +37,8 @@ class Actor(msgspec.Struct, frozen=True, omit_defaults=True):
     roles: str = ""
 
 
-class Target(msgspec.Struct, frozen=True, omit_defaults=True):
+# Thousands are held until a transaction ends; texts make no cycle that the collector would have to find.
+class Target(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """The object of an action: a type (``shop.Order``) and an id (``7``; empty for many objects or none)."""
 
     type: str

@@ -169,6 +169,33 @@ class Image:
         return [(plan, row[plan.attname]) for plan in plans if plan.attname in row]
 
 
+class WholeRow:
+    """What an INSERT or a DELETE changes: all values of a row but its key, put together only when asked for.
+
+    Args:
+        plans: its columns.
+        row: values by attname, frozen; it must not be changed. What is missing is not known.
+        gone: they are the old values of a row that was deleted, not the new ones of one that was made.
+    """
+
+    __slots__ = ("gone", "plans", "row")
+
+    def __init__(self, plans: Iterable[FieldPlan], row: Mapping[str, Any], *, gone: bool = False) -> None:
+        self.plans = plans
+        self.row = row
+        self.gone = gone
+
+    def __iter__(self) -> Iterator[tuple[FieldPlan, Any, Any]]:
+        return iter(self.of(self.plans))
+
+    def of(self, plans: Iterable[FieldPlan]) -> list[tuple[FieldPlan, Any, Any]]:
+        """Return what changes of some columns: (column, old, new)."""
+        value_of = self.row.get
+        if self.gone:
+            return [(plan, value_of(plan.attname, UNSET), UNSET) for plan in plans]
+        return [(plan, UNSET, value_of(plan.attname, UNSET)) for plan in plans]
+
+
 class RowWrite(CapturedWrite):
     """One row: ``changed`` lists (field, old, new) with frozen values, ``written`` all values of the image.
 
@@ -183,7 +210,7 @@ class RowWrite(CapturedWrite):
         verb: Verb,
         connection: Connection,
         key: Any,
-        changed: Sequence[tuple[FieldPlan, Any, Any]],
+        changed: Iterable[tuple[FieldPlan, Any, Any]],
         written: Iterable[tuple[FieldPlan, Any]] = (),
         old_values: OldValues | None = None,
         at: Moment | None = None,
@@ -204,11 +231,12 @@ class RowWrite(CapturedWrite):
         large = self.plan.large
         if not large:
             return
-        for plan, old, new in self.changed:
+        changed = self.changed
+        for plan, old, new in changed.of(large) if type(changed) is WholeRow else changed:
             if plan in large and (is_long(old) or is_long(new)):
                 self.changed = [
                     (each, shortened(before), shortened(after)) if each in large else (each, before, after)
-                    for each, before, after in self.changed
+                    for each, before, after in changed
                 ]
                 break
         written = self.written
@@ -305,25 +333,11 @@ class RowWrite(CapturedWrite):
             if kind not in _HARMLESS:
                 looked.append(value)
             image[plan.name] = value
-        changes: list[Change] = []
-        for plan, old, new in self.changed:
-            before, after, type_ = type(old), type(new), ""
-            if before not in _AS_IT_IS:
-                made = _as_recorded(old, before)
-                if made is None:
-                    return None
-                old, type_ = made
-            if after not in _AS_IT_IS:
-                made = _as_recorded(new, after, type_)
-                if made is None:
-                    return None
-                new, type_ = made
-            changes.append(Change(plan.name, old, new, type_))
-            if before not in _HARMLESS:
-                looked.append(old)
-            if after not in _HARMLESS:
-                looked.append(new)
-        return key_text(self.key), changes, image, looked
+        changed = self.changed
+        changes = (
+            _plain_row(changed, looked) if type(changed) is WholeRow else _plain_changes(changed, looked)
+        )
+        return None if changes is None else (key_text(self.key), changes, image, looked)
 
     def _records(
         self, logger: AuditLogger, outcome: Outcome, transaction: str, at: Moment | None = None
@@ -397,3 +411,46 @@ def _change(name: str, old: Any, new: Any) -> Change:
         convert, kind = RECORDED[type(new)]
         new = convert(new)
     return Change(name, old, new, kind)
+
+
+def _plain_row(changed: WholeRow, looked: list[Any]) -> list[Change] | None:
+    """Do :func:`_plain_changes` for what an INSERT or a DELETE changes."""
+    gone, value_of = changed.gone, changed.row.get
+    changes: list[Change] = []
+    for plan in changed.plans:
+        value, type_ = value_of(plan.attname, UNSET), ""
+        kind = type(value)
+        if kind not in _AS_IT_IS:
+            made = _as_recorded(value, kind)
+            if made is None:
+                return None
+            value, type_ = made
+        changes.append(
+            Change(plan.name, value, UNSET, type_) if gone else Change(plan.name, UNSET, value, type_)
+        )
+        if kind not in _HARMLESS:
+            looked.append(value)
+    return changes
+
+
+def _plain_changes(changed: Iterable[tuple[FieldPlan, Any, Any]], looked: list[Any]) -> list[Change] | None:
+    """Return changes of plain values; None if one is not plain. Adds what is to be looked at for secrets."""
+    changes: list[Change] = []
+    for plan, old, new in changed:
+        before, after, type_ = type(old), type(new), ""
+        if before not in _AS_IT_IS:
+            made = _as_recorded(old, before)
+            if made is None:
+                return None
+            old, type_ = made
+        if after not in _AS_IT_IS:
+            made = _as_recorded(new, after, type_)
+            if made is None:
+                return None
+            new, type_ = made
+        changes.append(Change(plan.name, old, new, type_))
+        if before not in _HARMLESS:
+            looked.append(old)
+        if after not in _HARMLESS:
+            looked.append(new)
+    return changes

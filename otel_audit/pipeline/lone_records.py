@@ -136,8 +136,8 @@ class LoneRecords:
             _join(bulk.keys)
             texts += bulk.keys
         read = list(fields)
-        names = [*image, *[change.field for change in changes], *read]
-        if not self._are_clean(names, looked, texts, strategies):
+        changed = [change.field for change in changes]
+        if not self._are_clean([*image, *changed, *read], looked, texts, strategies):
             return None
         timestamp = at.time
         id_ = new_record_id(timestamp)
@@ -170,5 +170,5 @@ class LoneRecords:
         if len(payload) >= SMALL:
             return None
         return EncodedRecord(
-            id_, timestamp, event_name, action, "success", target, changes, payload, read, bulk
+            id_, timestamp, event_name, action, "success", target, changed or read, payload, bulk
         )

@@ -31,7 +31,10 @@ NO_DATABASE: Final = Database()
 
 
 class EncodedRecord(msgspec.Struct, frozen=True, gc=False):
-    """A record that was made as the bytes to keep; says of itself what the event on a span needs."""
+    """A record that was made as the bytes to keep; says of itself what the event on a span needs.
+
+    ``changed_fields`` are the names of the fields it changed, or read.
+    """
 
     id: str
     timestamp: int
@@ -39,15 +42,9 @@ class EncodedRecord(msgspec.Struct, frozen=True, gc=False):
     action: str
     outcome: Outcome
     target: Target
-    changes: list[Change]
+    changed_fields: list[str]
     payload: bytes
-    fields: Sequence[str] = ()
     bulk: Bulk | None = None
-
-    @property
-    def changed_fields(self) -> list[str]:
-        """The names of the fields this record changed (or read)."""
-        return [change.field for change in self.changes] or list(self.fields)
 
     def decoded(self) -> AuditRecord:
         """Return the record."""
@@ -271,8 +268,8 @@ class RecordHeads:
             looked: the values among them to look at for secrets.
             strategies: as for :meth:`otel_audit.pipeline.logger.AuditLogger.record`.
         """
-        names = [*image, *[change.field for change in changes]]
-        if not self._are_clean(names, looked, [key], strategies):
+        changed = [change.field for change in changes]
+        if not self._are_clean([*image, *changed], looked, [key], strategies):
             return None
         timestamp, observed = at.time, time.time_ns()
         id_ = new_record_id(timestamp)
@@ -282,5 +279,5 @@ class RecordHeads:
             return None
         target = Target(head.target_type, key)
         return EncodedRecord(
-            id_, timestamp, head.event_name, head.action, head.outcome, target, changes, payload
+            id_, timestamp, head.event_name, head.action, head.outcome, target, changed, payload
         )

@@ -9,9 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from msgspec import UNSET
-
-from otel_audit.capture.writes import RowWrite
+from otel_audit.capture.writes import RowWrite, WholeRow
 from otel_audit.instrumentation.django.connection import DjangoConnection
 from otel_audit.instrumentation.django.loaded import STATE_KEY, Loaded
 from otel_audit.instrumentation.django.plan import ModelPlan
@@ -82,10 +80,11 @@ def _prepare(capture: Capture, plan: ModelPlan, compiler: Any, instance: Any) ->
         return None
     if not capture.freshness.current(connection.alias, plan.table, key, loaded, capture.thread):
         return None
-    # The columns of a parent's table are those of its own plan; one that was not loaded is a KeyError.
-    changed = [(field, row[field.attname], UNSET) for field in plan.fields if field.attname != named]
+    # The columns of a parent's table are those of its own plan.
+    if not row.keys() >= plan.by_attname.keys():  # one was not loaded
+        return None
     ours = capture.connection(connection)
-    write = RowWrite(plan, "delete", ours, key, changed, (), "as_loaded")
+    write = RowWrite(plan, "delete", ours, key, WholeRow(plan.others, row, gone=True), (), "as_loaded")
     statement = (
         None
         if connection.in_atomic_block

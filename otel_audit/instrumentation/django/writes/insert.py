@@ -15,7 +15,7 @@ from msgspec import UNSET, UnsetType
 
 from otel_audit.capture.bulk import BulkWrite, KnownColumns, limited
 from otel_audit.capture.databases.abilities import Abilities
-from otel_audit.capture.writes import CapturedWrite, RowWrite
+from otel_audit.capture.writes import CapturedWrite, RowWrite, WholeRow
 from otel_audit.instrumentation.django.loaded import STATE_KEY, Loaded, put_back
 from otel_audit.instrumentation.django.plan import ModelFieldPlan, ModelPlan
 from otel_audit.instrumentation.django.plan.stored import is_expression, plain
@@ -52,7 +52,9 @@ class InsertStatement(CompiledStatement):
         plan, objects = self.plan, self.objects
         if len(objects) == 1:
             values = values_of(plan, objects[0], {}, {})
-            return RowWrite(plan, "create", self.connection, plan.key_of(values), created(plan, values))
+            return RowWrite(
+                plan, "create", self.connection, plan.key_of(values), WholeRow(plan.others, values)
+            )
         rows = BulkWrite(plan, "create", self.connection, len(objects), new=plan.fields)
         rows.completeness = "statement"
         return rows
@@ -338,11 +340,6 @@ def values_of(
     return values
 
 
-def created(plan: ModelPlan, values: dict[str, Any]) -> list[tuple[ModelFieldPlan, Any, Any]]:
-    """Return what a new row changes: (field, UNSET, value)."""
-    return [(field, UNSET, values.get(field.attname, UNSET)) for field in plan.others]
-
-
 def new_key(plan: ModelPlan, values: dict[str, Any]) -> Any:
     """Return the key of a new row.
 
@@ -375,7 +372,7 @@ class _Inserted(NamedTuple):
 
 def _one(statement: InsertStatement, key: Any, values: dict[str, Any]) -> RowWrite:
     plan = statement.plan
-    return RowWrite(plan, "create", statement.connection, key, created(plan, values))
+    return RowWrite(plan, "create", statement.connection, key, WholeRow(plan.others, values))
 
 
 def _note_one(statement: InsertStatement, inserted: _Inserted) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from msgspec import UNSET
 
-from otel_audit.capture.writes import RowWrite
+from otel_audit.capture.writes import RowWrite, WholeRow
 from otel_audit.errors import AuditError
 from otel_audit.instrumentation.django.connection import DjangoConnection
 from otel_audit.instrumentation.django.loaded import STATE_KEY, Loaded, put_back
@@ -19,7 +19,6 @@ from otel_audit.instrumentation.django.plan import ModelPlan
 from otel_audit.instrumentation.django.writes.insert import (
     PLAIN,
     InsertStatement,
-    created,
     fewer,
     new_key,
     values_of,
@@ -100,7 +99,7 @@ def _known(
     if asked and result:
         returned = {field.attname: value for field, value in zip(asked, result[0], strict=False)}
     values = values_of(plan, instance, returned, {})
-    return RowWrite(plan, "create", ours, new_key(plan, values), created(plan, values)), values
+    return RowWrite(plan, "create", ours, new_key(plan, values), WholeRow(plan.others, values)), values
 
 
 def _remember(

@@ -13,6 +13,7 @@ import pytest
 from django.db import IntegrityError, connection, models, transaction
 from django.db.models import F
 from django.test.utils import CaptureQueriesContext
+from msgspec import UNSET
 
 from otel_audit.audit_record import AuditRecord
 from otel_audit.config.model import ModelConfig
@@ -58,6 +59,36 @@ def test_a_save_of_what_was_created_here_costs_no_query_either(audit: CapturedAu
             item.save()
     assert len(queries) == 1
     assert changes(updated(audit)) == {"quantity": (0, 5)}
+
+
+@pytest.mark.parametrize("again", [True, False], ids=["and saved again", "and thrown away"])
+def test_what_is_held_until_the_commit_says_what_was_written_then(
+    audit: CapturedAudit, *, again: bool
+) -> None:
+    """Whatever becomes of the object meanwhile, and of the list and the text in it."""
+    with transaction.atomic():
+        item = Item.objects.create(name="a", quantity=1, facts={"a": [1]})
+        item.facts["a"].append(2)
+        item.name, item.quantity = "b", 2
+        if again:
+            item.save()
+        item.delete()
+        item.facts["a"].append(3)
+        item.name, item.quantity = "c", 3
+        Item.objects.create(name="d", facts=item.facts).delete()
+        item.facts.clear()
+        del item
+    created, *_ = audit.find(event_name="warehouse.item.create")
+    assert changes(created)["name"] == (UNSET, "a")
+    assert changes(created)["facts"] == (UNSET, {"a": [1]})
+    deleted, last = audit.find(event_name="warehouse.item.delete")
+    was = (
+        {"name": "b", "quantity": 2, "facts": {"a": [1, 2]}}
+        if again
+        else {"name": "a", "quantity": 1, "facts": {"a": [1]}}
+    )
+    assert {name: changes(deleted)[name] for name in was} == {name: (old, UNSET) for name, old in was.items()}
+    assert changes(last)["facts"] == ({"a": [1, 2, 3]}, UNSET)
 
 
 def test_another_instance_wrote_the_row(audit: CapturedAudit, item: Item) -> None:
