@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, TypeAlias
 
@@ -29,23 +30,22 @@ class KeyColumn:
         frozen: converts any other.
     """
 
-    __slots__ = ("_frozen", "_kind", "_position")
+    __slots__ = ("_frozen", "_kind", "_of")
 
     def __init__(
         self, position: int, kind: type | None = int, frozen: Callable[[Any], Any] = lambda value: value
     ) -> None:
-        self._position = position
+        self._of = operator.itemgetter(position)
         self._kind = kind
         self._frozen = frozen
 
     def __call__(self, row: Sequence[Any]) -> str:
-        value = row[self._position]
+        value = self._of(row)
         return key_text(value if type(value) is self._kind else self._frozen(value))
 
     def of_all(self, rows: Sequence[Sequence[Any]]) -> list[str]:
         """Return the keys of many rows."""
-        position = self._position
-        values = [row[position] for row in rows]
+        values = list(map(self._of, rows))
         if {*map(type, values)} == {self._kind}:
             return key_texts(values)
         return list(map(self, rows))
@@ -114,7 +114,10 @@ class Tally:
         except faults():  # the rows are counted up to the one whose key cannot be read
             return False
         found.pop("", None)
-        self.keys.update(found)
+        if self.keys:
+            self.keys.update(found)
+        else:
+            self.keys = found
         return True
 
     def lose_keys(self) -> None:
