@@ -96,6 +96,8 @@ def test_moments_in_the_time_zone_of_a_database_are_read_as_django_reads_them(
         [9.99, 0.1 + 0.2, 1e9, -1.005, 123456.785],
         [None, 2.675, None],
         [-0.0, 0.0, 1e-12, -1e-12],
+        [2.675, 9.99, None, 2.675, 9.99, 2.675, None],
+        [-0.0, 0.0, 0.0, -0.0, 1.5, 1.5, 1.5],
         [float("nan"), 1.0],
         [1e300, 1.0],
         [float("inf")],

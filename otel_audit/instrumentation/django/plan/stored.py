@@ -178,6 +178,14 @@ def _is_decimal_converter(convert: Any) -> bool:
 
 
 def _decimals(numbers: list[Any], field: Any) -> list[Any]:
+    different = set(numbers)
+    if len(different) * 2 < len(numbers) and 0.0 not in different:  # prices come again; 0.0 == -0.0
+        read = dict(zip(different, _quantized(list(different), field), strict=True))
+        return list(map(read.__getitem__, numbers))
+    return _quantized(numbers, field)
+
+
+def _quantized(numbers: list[Any], field: Any) -> list[Any]:
     exponent = decimal.Decimal(1).scaleb(-field.decimal_places)
     some = [number for number in numbers if number is not None]
     read = map(_fifteen_digits.create_decimal_from_float, some)
