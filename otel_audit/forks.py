@@ -12,6 +12,7 @@ import mmap
 import os
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 _log: Final = logging.getLogger("otel_audit")
@@ -25,15 +26,9 @@ def _wiped_in_children() -> memoryview | None:
     """
     try:
         page = mmap.mmap(-1, mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    except (AttributeError, OSError):  # not Unix
-        return None
-    try:
-        page.madvise(_NO_ADVICE)
-    except (AttributeError, OSError):
-        pass
-    else:  # an emulator that takes any advice, and heeds none
-        return None
-    try:
+        with suppress(OSError):
+            page.madvise(_NO_ADVICE)
+            return None  # an emulator that takes any advice, and heeds none
         page.madvise(_WIPE_ON_FORK)
     except (AttributeError, OSError):  # not Linux
         return None
@@ -83,12 +78,12 @@ def process_id() -> int:
 
 def is_unnoticed() -> bool:
     """Say whether this is a forked child that has used nothing of ours yet; takes no lock."""
-    return _process.pid != _getpid()
+    return _process.pid != process_id()
 
 
 def has_forked() -> bool:
     """Say whether this process has made children by ``os.fork``; uWSGI's are not noticed."""
-    return _process.forked and _process.pid == _getpid()
+    return _process.forked and not is_unnoticed()
 
 
 def _begin_in_child() -> None:

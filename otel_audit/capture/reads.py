@@ -114,10 +114,7 @@ class Tally:
         except faults():  # the rows are counted up to the one whose key cannot be read
             return False
         found.pop("", None)
-        if self.keys:
-            self.keys.update(found)
-        else:
-            self.keys = found
+        self.keys.update(found)
         return True
 
     def lose_keys(self) -> None:

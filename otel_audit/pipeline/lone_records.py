@@ -22,7 +22,7 @@ from otel_audit.pipeline.record_heads import EncodedRecord, Looks, fields_of_rec
 from otel_audit.pipeline.spool.frames import encode_record
 from otel_audit.pipeline.validation import ACTOR_TYPES
 from otel_audit.redaction.text.patterns import is_uuid
-from otel_audit.redaction.text.suspicions import are_short_numbers
+from otel_audit.redaction.text.suspicions import are_too_short
 
 _actor: Final = operator.attrgetter("id", "name", "type", "on_behalf_of", "on_behalf_of_name", "roles")
 _request: Final = operator.attrgetter("path", "route", "view", "method")
@@ -133,7 +133,7 @@ class LoneRecords:
         if request.parent and not is_uuid(request.parent):
             texts.append(request.parent)
         _join((*texts, *_source(source), *_database(database), *fields))  # raises where one is no text
-        if bulk is not None and not are_short_numbers(bulk.keys):
+        if bulk is not None and not are_too_short(bulk.keys):
             texts += bulk.keys
         read = list(fields)
         changed = [change.field for change in changes]

@@ -53,15 +53,6 @@ def are_too_short(texts: Collection[str]) -> bool:
     return max(map(len, texts), default=0) < _SHORTEST_SHAPE and not _BESIDE.search("".join(texts))
 
 
-def are_short_numbers(texts: Collection[str]) -> bool:
-    """Say of many texts that they are digits, of which each is too short for a secret: most keys are.
-
-    Raises:
-        TypeError: one of them is no text.
-    """
-    return "".join(texts).isdigit() and max(map(len, texts)) < _SHORTEST_SHAPE
-
-
 def _is_beside(lower: str) -> bool:
     """Say whether a text has a sign that may stand between a name and its value."""
     return (
